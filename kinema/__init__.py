@@ -1,0 +1,37 @@
+"""kinema: recognise human actions in video, in colour, depth, or both.
+
+The public names are loaded when first used, so that importing the package costs nothing:
+`create_model`, `list_models`, `Recognizer`, `Recipe`, `train`, `evaluate`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kinema.evaluation.evaluate import evaluate
+    from kinema.inference.recognizer import Recognizer
+    from kinema.models.zoo import create_model, list_models
+    from kinema.training.loop import train
+    from kinema.training.recipe import Recipe
+
+__version__ = "0.1.0"
+__all__ = ["Recipe", "Recognizer", "create_model", "evaluate", "list_models", "train"]
+
+_HOME = {
+    "Recipe": "kinema.training.recipe",
+    "Recognizer": "kinema.inference.recognizer",
+    "create_model": "kinema.models.zoo",
+    "evaluate": "kinema.evaluation.evaluate",
+    "list_models": "kinema.models.zoo",
+    "train": "kinema.training.loop",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'kinema' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
