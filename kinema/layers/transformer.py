@@ -1,0 +1,147 @@
+"""What all our transformers share: self-attention, MLP, drop-path, class token, task heads.
+
+The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691); equations cited here are those of its
+section 4.3.1. An operator that the thesis itself proposes has a file of its own beside this one.
+
+Axes: n tokens, c channels, h attention heads, d channels of one attention head.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Grid = tuple[int, int, int]
+"""Times, rows and columns of the token maps."""
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv:1603.09382): in training a whole sample loses the branch; the others are scaled up.
+
+    Args:
+        rate: probability of losing the branch, in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"DropPath: rate={rate} is not in [0, 1)")
+        self.rate = rate
+
+    def forward(self, branch: Float[Tensor, " batch *rest"]) -> Float[Tensor, " batch *rest"]:
+        if not self.training or self.rate == 0:
+            return branch
+        keep = 1 - self.rate
+        kept = branch.new_empty(branch.shape[0], *(1 for _ in branch.shape[1:])).bernoulli_(keep)
+        return branch * (kept / keep)
+
+
+class MLP(nn.Module):
+    """The feed-forward network of an encoder block (eq. 4.4): two linear layers with GELU between them.
+
+    Args:
+        dim: channels in and out.
+        hidden: channels between the layers.
+        dropout: probability after each layer, in training only.
+    """
+
+    def __init__(self, dim: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, hidden)
+        self.contract = nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        hidden = self.dropout(F.gelu(self.expand(tokens)))
+        contracted: Tensor = self.dropout(self.contract(hidden))
+        return contracted
+
+
+class LinearMapping(nn.Module):
+    """Queries, keys and values token by token, as in ViT and ViViT (figure 4.3)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+
+    def forward(
+        self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None
+    ) -> tuple[Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"]]:
+        del grid  # a token is mapped alone, wherever it stands
+        return self.query(tokens), self.key(tokens), self.value(tokens)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (eq. 4.3) over the token axis.
+
+    DEVIATION: eq. 4.3 divides the logits by sqrt(C); here it is the square root of one attention head's channels,
+    sqrt(64) in the base models, because the ImageNet weights that the thesis starts from were trained so.
+
+    Args:
+        mapping: (tokens, grid) -> queries, keys and values, each of the tokens' shape.
+        dim: channels in and out.
+        heads: attention heads; must divide `dim`.
+        dropout: probability for the attention map and for the output, in training only.
+    """
+
+    def __init__(self, mapping: nn.Module, *, dim: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"SelfAttention: dim={dim} is not divisible by heads={heads}")
+        self.heads = heads
+        self.dropout = dropout
+        self.mapping = mapping
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None) -> Float[Tensor, "batch n dim"]:
+        query, key, value = (
+            rearrange(mapped, "b n (h d) -> b h n d", h=self.heads) for mapped in self.mapping(tokens, grid)
+        )
+        rate = self.dropout if self.training else 0.0  # the fused kernel does not look at .training
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
+        return F.dropout(self.out(rearrange(attended, "b h n d -> b n (h d)")), rate)
+
+
+class ClassToken(nn.Module):
+    """Puts a learned token before the others; what it has gathered in the end is classified."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, tokens: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n+1 dim"]:
+        first = self.token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
+        return torch.cat((first, tokens), dim=1)
+
+
+class TaskHeads(nn.Module):
+    """A linear classifier for each task: a tensor of logits for one task, a dict by task for several.
+
+    Args:
+        dim: channels of the features.
+        heads: name of the task -> number of its classes. Epic-Kitchens has a verb and a noun (section 4.4.2).
+    """
+
+    def __init__(self, dim: int, heads: Mapping[str, int]) -> None:
+        super().__init__()
+        if not heads:
+            raise ValueError('TaskHeads: heads is empty; a network needs at least one, like {"label": 48}')
+        for name, classes in heads.items():
+            if not name or "." in name:
+                raise ValueError(f"TaskHeads: a task head cannot be called {name!r}: empty, or with a full stop in it")
+            if classes < 1:
+                raise ValueError(f"TaskHeads: task head {name!r} has {classes} classes; it needs at least 1")
+        self.names = tuple(heads)
+        # The prefix lets a data set call its task anything, `type` or `keys` too, which nn.Module keeps for itself.
+        self.classifiers = nn.ModuleDict({f"head_{name}": nn.Linear(dim, classes) for name, classes in heads.items()})
+
+    def forward(
+        self, features: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch classes"] | dict[str, Float[Tensor, "batch _"]]:
+        logits = {name: self.classifiers[f"head_{name}"](features) for name in self.names}
+        return logits[self.names[0]] if len(logits) == 1 else logits

@@ -1,0 +1,1 @@
+"""The networks, one file a model, and the one place that builds them by name."""

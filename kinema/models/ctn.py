@@ -1,0 +1,317 @@
+"""Convolutional Transformer Network (CTN) for fine-grained action recognition: thesis chapter 4, figure 4.2.
+
+    clip -> video-to-tokens -> class token -> [ convolutional attention -> MLP ] x depth -> norm -> task heads
+
+Axes: b batch, c colour, t frames, h w pixels; after video-to-tokens d channels on a grid of t times, h rows, w columns.
+
+What the thesis says differently, or not at all:
+
+DEVIATION: eq. 4.1 and 4.2 put LayerNorm after the sum (`norm_order="post"`). The default puts it before, as figure 4.2b
+draws it and as the ViT weights need it that the thesis starts from.
+DEVIATION: the printed size, 88.6 M, agrees only with a position table, which the final model does not have
+(Table 4.3). Without it there are 86.2 M.
+DEVIATION: section 4.4.1 says "based on the patch size of 16 x 16 x 2", which means a stem that keeps all times. The
+stem as printed, stride 2 and stride 2 (Table 4.1, eq. 4.5), leaves one token time of 8 frames. `time_stride` names
+the two.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from kinema.layers.conv_projection import ConvolutionalMapping, SeparableConvolution
+from kinema.layers.transformer import MLP, ClassToken, DropPath, Grid, LinearMapping, SelfAttention, TaskHeads
+from kinema.models.fields import check_fields
+
+LAYER_NORM_EPS = 1e-6  # ViT's
+
+
+@dataclass(frozen=True, kw_only=True)
+class CTNConfig:
+    """What CTN is made of. The defaults are Table 4.1 and the last rows of Tables 4.3 to 4.6.
+
+    Args:
+        embedding: `video-to-tokens` (eq. 4.5), or ViViT's `tubelets`, cut from the clip itself (Table 4.3); the fields
+            that begin with `stem`, and `time_stride`, then mean nothing.
+        time_stride: stride in time of the stem's convolution, and again of its pooling; 2 is literal.
+        stem_kernel: side of the stem's convolution (Table 4.4).
+        stem_channels: its channels (Table 4.4).
+        stem_pool: `max` is the 3 x 3 x 3 max-pooling; with `none` the convolution takes both strides (Table 4.4).
+        stem_norm: `none` leaves BatchNorm out and gives the convolution a bias in its place (Table 4.4).
+        patch: frames, rows and columns of the stem's maps in a token; of a tubelet, 4 times the rows and columns.
+        position: `learned` adds a table to the tokens (Table 4.3).
+        mapping: how queries, keys and values are made (Table 4.5).
+        mapping_kernel: side of the depth-wise convolution (Table 4.6).
+        mapping_norm: BatchNorm after the depth-wise convolution (Table 4.6).
+        mapping_padding: what the depth-wise convolution sees outside a map.
+        norm_order: LayerNorm before the branch (ViT's) or after the sum (eq. 4.1, 4.2).
+        width: channels of a token.
+        depth: encoder blocks.
+        attention_heads: must divide `width`.
+        mlp_ratio: hidden channels of the MLP for each channel of a token.
+        dropout: in attention and MLP, in training.
+        drop_path: probability that training drops a branch of the last block; it rises linearly from 0 at the first.
+    """
+
+    embedding: Literal["video-to-tokens", "tubelets"] = "video-to-tokens"
+    time_stride: Literal[1, 2] = 2
+    stem_kernel: Literal[3, 5, 7] = 7
+    stem_channels: int = 32
+    stem_pool: Literal["max", "none"] = "max"
+    stem_norm: Literal["batch", "none"] = "batch"
+    patch: tuple[int, int, int] = (2, 4, 4)
+    position: Literal["none", "learned"] = "none"
+    mapping: Literal["convolution", "linear"] = "convolution"
+    mapping_kernel: Literal[3, 5] = 3
+    mapping_norm: Literal["batch", "none"] = "batch"
+    mapping_padding: Literal["zeros", "circular"] = "zeros"
+    norm_order: Literal["pre", "post"] = "pre"
+    width: int = 768
+    depth: int = 12
+    attention_heads: int = 12
+    mlp_ratio: int = 4
+    dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("stem_channels", "width", "depth", "attention_heads", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"CTNConfig: {name}={getattr(self, name)} must be at least 1")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"CTNConfig: {name}={getattr(self, name)} is not in [0, 1)")
+        if min(self.patch) < 1:
+            raise ValueError(f"CTNConfig: patch={self.patch} must be at least 1 along each axis")
+        if self.width % self.attention_heads:
+            raise ValueError(
+                f"CTNConfig: width={self.width} is not divisible by attention_heads={self.attention_heads}"
+            )
+
+    @property
+    def token_stride(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of the clip from one token to the next; s = 4 of eq. 4.5 times the patch."""
+        times = self.time_stride**2 if self.embedding == "video-to-tokens" else 1
+        return times * self.patch[0], 4 * self.patch[1], 4 * self.patch[2]
+
+    def check_clip(self, *, channels: int, frames: int, size: int) -> None:
+        """Refuses clips that the network cannot be built for; the message says which would fit."""
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1; got {channels}")
+        self.grid(frames=frames, height=size, width=size)
+
+    def grid(self, *, frames: int, height: int, width: int) -> Grid:
+        """Token times, rows and columns of a clip; a clip that leaves pixels over is refused."""
+        names = ("frames", "size", "size") if height == width else ("frames", "height", "width")
+        for name, extent, stride in zip(names, (frames, height, width), self.token_stride, strict=True):
+            if extent < stride or extent % stride:
+                raise ValueError(
+                    f"{name} must be a multiple of {stride}: {stride}, {2 * stride}, {3 * stride}, ...; got {extent}"
+                )
+        times, rows, columns = self.token_stride
+        return frames // times, height // rows, width // columns
+
+
+class VideoToTokens(nn.Module):
+    """MaxPool(BN(Conv(clip))) of eq. 4.5, then the patches of its maps; no activation (figure 4.2a)."""
+
+    def __init__(self, config: CTNConfig, *, channels: int) -> None:
+        super().__init__()
+        time, kernel, bias = config.time_stride, config.stem_kernel, config.stem_norm == "none"
+        match config.stem_pool:
+            case "max":
+                stride: tuple[int, int, int] = (time, 2, 2)
+                self.pool: nn.Module = nn.MaxPool3d(3, stride=stride, padding=1)
+            case "none":
+                stride = (time**2, 4, 4)
+                self.pool = nn.Identity()
+            case _:
+                assert_never(config.stem_pool)
+        self.convolution = nn.Conv3d(
+            channels, config.stem_channels, kernel, stride=stride, padding=kernel // 2, bias=bias
+        )
+        self.norm = nn.Identity() if config.stem_norm == "none" else nn.BatchNorm3d(config.stem_channels)
+        self.patches = nn.Conv3d(config.stem_channels, config.width, config.patch, stride=config.patch)
+
+    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
+        clip = clip.contiguous(memory_format=torch.channels_last_3d)  # convolution and pooling are faster so
+        maps = self.pool(self.norm(self.convolution(clip)))  # eq. 4.5
+        tokens: Tensor = self.patches(maps)
+        return tokens
+
+    def folded(self) -> "VideoToTokens":
+        """The same with BatchNorm's statistics in the convolution."""
+        if not isinstance(self.norm, nn.BatchNorm3d):
+            return self
+        folded = copy.deepcopy(self).eval()
+        folded.convolution = fuse_conv_bn_eval(folded.convolution, copy.deepcopy(self.norm).eval())
+        folded.norm = nn.Identity()
+        return folded
+
+
+class Tubelets(nn.Module):
+    """ViViT's embedding, 2 x 16 x 16 pixels of the clip to a token: what Table 4.3 compares video-to-tokens with."""
+
+    def __init__(self, config: CTNConfig, *, channels: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv3d(channels, config.width, config.token_stride, stride=config.token_stride)
+
+    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
+        tokens: Tensor = self.patches(clip)
+        return tokens
+
+
+class LearnedPosition(nn.Module):
+    """A learned vector for the class token and for each place of one grid (Table 4.3, "Default")."""
+
+    def __init__(self, grid: Grid, dim: int) -> None:
+        super().__init__()
+        times, rows, columns = grid
+        self.table = nn.Parameter(torch.zeros(1 + times * rows * columns, dim))
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return tokens + self.table
+
+
+class EncoderBlock(nn.Module):
+    """Convolutional attention, then MLP, each with LayerNorm and a residual (figure 4.2b, eq. 4.1 to 4.4, 4.6).
+
+    Args:
+        config: of the network.
+        drop_path: probability that training drops a branch of this block.
+    """
+
+    def __init__(self, config: CTNConfig, *, drop_path: float) -> None:
+        super().__init__()
+        match config.mapping:
+            case "convolution":
+                mapping: nn.Module = ConvolutionalMapping(
+                    config.width,
+                    kernel=config.mapping_kernel,
+                    norm=config.mapping_norm,
+                    padding=config.mapping_padding,
+                )
+            case "linear":
+                mapping = LinearMapping(config.width)
+            case _:
+                assert_never(config.mapping)
+        self.norm_order = config.norm_order
+        self.norm_attention = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.attention = SelfAttention(mapping, dim=config.width, heads=config.attention_heads, dropout=config.dropout)
+        self.norm_mlp = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(config.width, hidden=config.mlp_ratio * config.width, dropout=config.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Float[Tensor, "b n d"], grid: Grid) -> Float[Tensor, "b n d"]:
+        match self.norm_order:
+            case "pre":
+                tokens = tokens + self.drop_path(self.attention(self.norm_attention(tokens), grid))
+                tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
+            case "post":
+                tokens = self.norm_attention(tokens + self.drop_path(self.attention(tokens, grid)))  # eq. 4.1
+                tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
+            case _:
+                assert_never(self.norm_order)
+        return tokens
+
+
+class CTN(nn.Module):
+    """The network of figure 4.2a.
+
+    Args:
+        config: the architecture.
+        heads: name of a task -> number of its classes; for one task the answer is a tensor, for several a dict.
+        channels: of the clip.
+        frames: of the clips it is built for. Without a learned position, clips of any fitting extent can follow.
+        size: rows and columns of those clips.
+    """
+
+    def __init__(
+        self, config: CTNConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int
+    ) -> None:
+        super().__init__()
+        config.check_clip(channels=channels, frames=frames, size=size)
+        self.config = config
+        self.built_grid = config.grid(frames=frames, height=size, width=size)
+        match config.embedding:
+            case "video-to-tokens":
+                self.embedding: nn.Module = VideoToTokens(config, channels=channels)
+            case "tubelets":
+                self.embedding = Tubelets(config, channels=channels)
+            case _:
+                assert_never(config.embedding)
+        self.class_token = ClassToken(config.width)
+        match config.position:
+            case "none":
+                self.position: nn.Module = nn.Identity()
+            case "learned":
+                self.position = LearnedPosition(self.built_grid, config.width)
+            case _:
+                assert_never(config.position)
+        rates = [config.drop_path * block / max(config.depth - 1, 1) for block in range(config.depth)]
+        self.blocks = nn.ModuleList(EncoderBlock(config, drop_path=rate) for rate in rates)
+        match config.norm_order:
+            case "pre":
+                self.norm: nn.Module = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+            case "post":
+                self.norm = nn.Identity()  # the last block ends with one
+            case _:
+                assert_never(config.norm_order)
+        self.heads = TaskHeads(config.width, heads)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """All weights as at the start of a training from scratch: ViT's, and depth-wise parts that change nothing."""
+        for module in self.modules():
+            match module:
+                case nn.Linear():
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                    nn.init.zeros_(module.bias)
+                case nn.Conv3d():
+                    fan_in = module.weight[0].numel()
+                    nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+                case ClassToken():
+                    nn.init.trunc_normal_(module.token, std=0.02)
+                case LearnedPosition():
+                    nn.init.trunc_normal_(module.table, std=0.02)
+                case SeparableConvolution():
+                    module.reset_depthwise()
+                case nn.LayerNorm() | nn.BatchNorm3d():
+                    module.reset_parameters()
+                case _:
+                    pass  # containers, and BatchNorm2d, which the depth-wise part has set
+
+    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
+        logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
+        return logits
+
+    def features(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d"]:
+        """The class token after the last block, normalised: what the task heads see."""
+        grid = self.grid(clip)
+        tokens = rearrange(self.embedding(clip), "b d t h w -> b (t h w) d")
+        tokens = self.position(self.class_token(tokens))
+        for block in self.blocks:
+            tokens = block(tokens, grid)
+        features: Tensor = self.norm(tokens[:, 0])
+        return features
+
+    def grid(self, clip: Float[Tensor, "b c t h w"]) -> Grid:
+        """Token times, rows and columns of a clip; one that does not fit is refused."""
+        frames, height, width = clip.shape[2:]
+        grid = self.config.grid(frames=frames, height=height, width=width)
+        if self.config.position == "learned" and grid != self.built_grid:
+            times, rows, columns = (n * s for n, s in zip(self.built_grid, self.config.token_stride, strict=True))
+            raise ValueError(
+                f"a learned position is for clips of {times} frames of {rows} x {columns} pixels, as built; "
+                f"got {frames} frames of {height} x {width}"
+            )
+        return grid

@@ -1,0 +1,134 @@
+"""The models by name, and the one place that turns a config into a network.
+
+from kinema import create_model
+model = create_model("ctn_base", num_classes=48, position="learned")
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import assert_never
+
+from torch import nn
+
+from kinema.models.ctn import CTN, CTNConfig
+from kinema.models.fields import UnknownField, nearest, with_fields
+
+__all__ = [
+    "MODELS",
+    "ModelConfig",
+    "UnknownField",
+    "UnknownModel",
+    "ZooEntry",
+    "build_model",
+    "config_from",
+    "config_kind",
+    "create_model",
+    "list_models",
+]
+
+ModelConfig = CTNConfig
+
+KINDS: Mapping[str, type[ModelConfig]] = {"ctn": CTNConfig}
+"""What an artefact calls a config's type."""
+
+
+class UnknownModel(ValueError):
+    """A name that no model has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooEntry:
+    """A named architecture and the clips it is meant for."""
+
+    config: ModelConfig
+    frames: int
+    size: int
+    summary: str
+
+
+MODELS: Mapping[str, ZooEntry] = {
+    "ctn_base": ZooEntry(
+        config=CTNConfig(), frames=8, size=224, summary="CTN as printed (Table 4.1): one token time from 8 frames"
+    ),
+    "ctn_base_dense": ZooEntry(
+        config=CTNConfig(time_stride=1),
+        frames=8,
+        size=224,
+        summary="CTN whose stem keeps all times: 4 token times from 8 frames, near the printed FLOPs",
+    ),
+    "ctn_small": ZooEntry(
+        config=CTNConfig(width=384, attention_heads=6),
+        frames=8,
+        size=224,
+        summary="CTN as narrow as ViT-S",
+    ),
+    "ctn_tiny": ZooEntry(
+        config=CTNConfig(stem_kernel=5, stem_channels=16, width=192, depth=4, attention_heads=3),
+        frames=16,
+        size=112,
+        summary="a small CTN that a laptop trains from scratch in minutes",
+    ),
+}
+
+
+def list_models() -> tuple[str, ...]:
+    """All names that `create_model` knows."""
+    return tuple(sorted(MODELS))
+
+
+def create_model(name: str, *, num_classes: int | Mapping[str, int], **fields: object) -> nn.Module:
+    """A network with fresh weights.
+
+    >>> model = create_model("ctn_tiny", num_classes=15, frames=8)
+    >>> model = create_model("ctn_tiny", num_classes={"verb": 97, "noun": 300}, depth=2, channels=1)
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: classes of the one task head, or of each by name.
+        fields: `channels`, `frames` and `size` of the clips, and fields of the model's config, to change.
+    """
+    entry = _entry(name)
+    clip: dict[str, object] = {"channels": 3, "frames": entry.frames, "size": entry.size}
+    known = [*clip, *_field_names(entry.config)]
+    for field in fields:
+        if field not in known:
+            raise UnknownField(f"{name} has no field {field!r}; {nearest(field, known)}")
+    clip |= {field: value for field, value in fields.items() if field in clip}
+    for field, value in clip.items():
+        if type(value) is not int:
+            raise ValueError(f"{name}: {field}={value!r} is not of type int")
+    changes = {field: value for field, value in fields.items() if field not in clip}
+    config = replace(entry.config, **with_fields(type(entry.config), changes))
+    heads = {"label": num_classes} if isinstance(num_classes, int) else num_classes
+    return build_model(config, heads=heads, **clip)  # type: ignore[arg-type]  # checked to be int above
+
+
+def build_model(config: ModelConfig, *, heads: Mapping[str, int], channels: int, frames: int, size: int) -> nn.Module:
+    """The network of a config: the config's type names it, there is no string to misspell."""
+    match config:
+        case CTNConfig():
+            return CTN(config, heads=heads, channels=channels, frames=frames, size=size)
+        case _:
+            assert_never(config)
+
+
+def config_kind(config: ModelConfig) -> str:
+    """What an artefact calls the config's type."""
+    return next(kind for kind, owner in KINDS.items() if type(config) is owner)
+
+
+def config_from(kind: str, fields: Mapping[str, object]) -> ModelConfig:
+    """The config of an artefact or a stored recipe; tuples may have become lists on the way through JSON."""
+    if kind not in KINDS:
+        raise UnknownModel(f"there is no model kind {kind!r}; {nearest(kind, KINDS)}")
+    return KINDS[kind](**with_fields(KINDS[kind], fields))
+
+
+def _entry(name: str) -> ZooEntry:
+    if name not in MODELS:
+        raise UnknownModel(f"there is no model {name!r}; {nearest(name, MODELS)}")
+    return MODELS[name]
+
+
+def _field_names(config: ModelConfig) -> list[str]:
+    return [field.name for field in fields(config)]

@@ -1,0 +1,58 @@
+"""Costs that are known from elsewhere: the thesis's models' own arithmetic, and a layer counted by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from kinema.models.complexity import complexity_table, macs, parameter_count
+from kinema.models.zoo import MODELS, create_model
+
+
+def on_meta(name, **fields):
+    with torch.device("meta"):
+        return create_model(name, num_classes=48, **fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "expected"),
+    [
+        ("ctn_base", {}, 19.30e9),
+        ("ctn_base", {"frames": 16}, 39.94e9),
+        ("ctn_base_dense", {}, 82.15e9),
+        ("ctn_base", {"mapping": "linear"}, 19.25e9),
+        ("ctn_base", {"mapping_kernel": 5}, 19.39e9),
+        ("ctn_base", {"embedding": "tubelets", "position": "learned"}, 79.15e9),
+    ],
+)
+def test_the_multiply_adds_of_ctn(name, fields, expected):
+    frames = fields.get("frames", 8)
+    assert macs(on_meta(name, **fields), channels=3, frames=frames, size=224) == pytest.approx(expected, rel=5e-4)
+
+
+def test_the_tiny_model_stays_tiny():
+    model = create_model("ctn_tiny", num_classes=15)
+    assert macs(model, channels=3, frames=MODELS["ctn_tiny"].frames, size=MODELS["ctn_tiny"].size) < 0.5e9
+    assert parameter_count(model) < 3e6
+
+
+def test_a_layer_counted_by_hand():
+    model = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 2 * 5 * 5, 7))
+    assert macs(model, channels=3, frames=2, size=5) == 50 * 4 * 3 * 27 + 200 * 7
+
+
+def test_the_table_adds_up_to_the_whole():
+    model = create_model("ctn_tiny", num_classes=3, frames=8, size=32, depth=2)
+    table = complexity_table(model, channels=3, frames=8, size=32)
+    assert [row.name for row in table if row.macs] == ["embedding", "blocks.0", "blocks.1", "heads"]
+    assert sum(row.macs for row in table) == macs(model, channels=3, frames=8, size=32)
+    assert sum(row.parameters for row in table) == parameter_count(model)
+    own = complexity_table(nn.Linear(5, 2), channels=3, frames=1, size=5)
+    assert [(row.name, row.parameters, row.macs) for row in own] == [("(own)", 12, 3 * 5 * 5 * 2)]
+
+
+def test_counting_leaves_the_model_as_it_was():
+    model = create_model("ctn_tiny", num_classes=3, frames=8, size=32, depth=1).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    macs(model, channels=3, frames=8, size=32)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -1,0 +1,88 @@
+"""Modalities find their arguments, or the message says why not."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from kinema.models.fusion import input_binding
+from kinema.models.zoo import create_model
+
+RGB, DEPTH = torch.zeros(1, 3, 8, 32, 32), torch.zeros(1, 1, 8, 32, 32)
+
+
+class OneStream(nn.Module):
+    def forward(self, my_video, mask=None):
+        return my_video if mask is None else my_video * mask
+
+
+class TwoStream(nn.Module):
+    def forward(self, rgb, depth=None):
+        return rgb, depth
+
+
+class Compiled(nn.Module):
+    """Has what torch.compile's wrapper has."""
+
+    def __init__(self, module):
+        super().__init__()
+        self._orig_mod = module
+
+
+class Wrapper(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+@pytest.mark.parametrize("inputs", [{"rgb": RGB}, {"depth": DEPTH}, {"rgb": None, "depth": DEPTH}])
+def test_one_stream_takes_the_one_modality_under_any_name(inputs):
+    clip = next(clip for clip in inputs.values() if clip is not None)
+    model = OneStream()
+    assert model(**input_binding(model)(inputs)) is clip
+
+
+def test_two_streams_take_each_its_own_and_none_for_a_missing_one():
+    model = TwoStream()
+    binding = input_binding(model)
+    assert model(**binding({"depth": DEPTH, "rgb": RGB})) == (RGB, DEPTH)
+    assert model(**binding({"rgb": RGB})) == (RGB, None)
+    assert model(**binding({"depth": DEPTH})) == (None, DEPTH)
+
+
+def test_our_own_models_take_one_clip():
+    model = create_model("ctn_tiny", num_classes=2, depth=1, frames=8, size=32)
+    assert model(**input_binding(model)({"rgb": RGB})).shape == (1, 2)
+
+
+def test_wrappers_are_looked_through():
+    model = Wrapper(Wrapper(TwoStream()))
+    assert model(**input_binding(model)({"rgb": RGB})) == (RGB, None)
+    assert list(input_binding(Wrapper(Compiled(OneStream())))({"rgb": RGB})) == ["my_video"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"rgb": RGB, "depth": DEPTH}, "OneStream has one stream, forward(my_video), but got rgb and depth"),
+        ({"flow": RGB}, "unknown modality 'flow'; there are rgb and depth"),
+        ({}, "OneStream got no modality; it needs rgb or depth"),
+        ({"rgb": None}, "OneStream got no modality"),
+    ],
+)
+def test_inputs_that_cannot_be_bound_are_refused(inputs, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        input_binding(OneStream())(inputs)
+
+
+def test_a_forward_that_takes_something_else_is_refused():
+    class Strange(nn.Module):
+        def forward(self, frames, flow):
+            return frames + flow
+
+    with pytest.raises(ValueError, match=r"Strange\.forward\(frames, flow\) cannot be given clips"):
+        input_binding(Strange())
