@@ -1,0 +1,251 @@
+"""From a manifest to a predictions file, and from that file to numbers.
+
+An evaluation never loses a sample: one that cannot be read stops it, unless missing ones are allowed, and then every
+number carries the coverage. Metrics are computed from the predictions, so that a table can be made again without a
+model.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int64
+from numpy import ndarray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import nn
+
+from kinema.data.dataset import (
+    Loaded,
+    UnreadableSample,
+    VideoDataset,
+    complete,
+    evaluation_batches,
+    make_loader,
+)
+from kinema.data.manifest import Manifest, ManifestError, load_manifest
+from kinema.evaluation.metrics import confusion, mean_class_accuracy, top_k_accuracy
+from kinema.inference.artefact import Artefact, load_artefact
+from kinema.inference.engine import Device, Engine, choose_device
+
+Missing = Literal["stop", "allow"]
+"""What an unreadable sample does to an evaluation."""
+
+
+class PredictionsError(ValueError):
+    """A predictions file that is missing or cannot be trusted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What a model said about a split, and what is true.
+
+    Args:
+        logits, targets: of each task head, in the order of `index`.
+        index: positions in the manifest.
+        classes: class names of each task head.
+        split: name of the split.
+        declared: samples that the manifest says the split has.
+        missing: messages about the samples that could not be read.
+        manifest_digest, weights_digest: what was evaluated, and on what.
+    """
+
+    logits: Mapping[str, Float[ndarray, "samples classes"]]
+    targets: Mapping[str, Int64[ndarray, " samples"]]
+    index: Int64[ndarray, " samples"]
+    classes: Mapping[str, tuple[str, ...]]
+    split: str
+    declared: int
+    missing: tuple[str, ...]
+    manifest_digest: str
+    weights_digest: str
+
+    @property
+    def coverage(self) -> float:
+        """Percent of the declared samples that were evaluated."""
+        return 100 * len(self.index) / self.declared
+
+    def of_weights(self, digest: str) -> "Predictions":
+        """The same, said to come from the weights with this digest."""
+        return replace(self, weights_digest=digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Predictions and the numbers computed from them; accuracies and coverage in percent."""
+
+    predictions: Predictions
+    measures: Mapping[str, float]
+
+
+def evaluate(
+    model: str | Path | Artefact,
+    manifest: str | Path | Manifest,
+    *,
+    split: str = "test",
+    network: nn.Module | None = None,
+    batch_size: int = 16,
+    workers: int = 1,
+    device: Device = "auto",
+    missing: Missing = "stop",
+    out: str | Path | None = None,
+) -> Evaluation:
+    """Evaluate a trained model on one split of a manifest.
+
+    Args:
+        model: a run, an artefact folder, or a loaded artefact.
+        manifest: a manifest's CSV or built-in name.
+        split: which samples.
+        network: the network, where the artefact holds the weights of the user's own.
+        batch_size, workers: change speed and memory alone (logits by at most 1e-5 for another batch size).
+        device: where to compute.
+        missing: `stop` at a sample that cannot be read, or `allow` and report the coverage.
+        out: where to write the predictions (safetensors); not written where None.
+
+    Raises:
+        UnreadableSample: a sample cannot be read, and `missing` is `stop`.
+        ManifestError: the manifest does not fit the model's classes.
+    """
+    artefact = model if isinstance(model, Artefact) else load_artefact(model, model=network)
+    table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+    _check_classes(table, artefact)
+    dataset = VideoDataset(table, sampling=artefact.sampling, preprocessing=artefact.preprocessing)
+    positions = table.positions(split)
+    compute_on = choose_device(device)
+    loader = make_loader(
+        dataset,
+        evaluation_batches(positions, batch_size),
+        workers=workers,
+        pin_memory=compute_on.type == "cuda",
+    )
+    predictions = predict_all(
+        artefact.engine(compute_on), loader, table, split=split, missing=missing, weights_digest=artefact.digest
+    )
+    if out is not None:
+        save_predictions(Path(out), predictions)
+    return Evaluation(predictions=predictions, measures=dict(measure(predictions)))
+
+
+def predict_all(
+    engine: Engine,
+    loader: Iterable[Loaded],
+    manifest: Manifest,
+    *,
+    split: str,
+    missing: Missing,
+    weights_digest: str = "",
+    progress: Callable[[int], None] = lambda _: None,
+) -> Predictions:
+    """Ask the engine about every sample of a split.
+
+    Args:
+        progress: is told the number of samples of each batch that is done.
+
+    Raises:
+        UnreadableSample: a sample cannot be read, and `missing` is `stop`; or none can be.
+    """
+    logits: dict[str, list[ndarray]] = {head: [] for head in manifest.classes}
+    targets: dict[str, list[ndarray]] = {head: [] for head in manifest.classes}
+    index: list[ndarray] = []
+    failures: list[str] = []
+    for loaded in loader:
+        failures.extend(failure.message for failure in loaded.failures)
+        batch = complete(loaded) if missing == "stop" else loaded.batch
+        if batch is None:
+            continue
+        for head, answer in engine.logits(batch["inputs"]).items():
+            logits[head].append(answer.numpy())
+            targets[head].append(batch["targets"][head].numpy())
+        index.append(batch["index"].numpy())
+        progress(len(batch["index"]))
+    if not index:
+        raise UnreadableSample(f"{manifest.path}: not one sample of split {split!r} can be read; {failures[0]}")
+
+    seen = np.concatenate(index)
+    expected = manifest.positions(split)
+    if len(seen) + len(failures) != len(expected) or not set(seen.tolist()) <= set(expected):
+        raise AssertionError(f"{len(expected)} samples were asked for, {len(seen)} answered, {len(failures)} missing")
+    return Predictions(
+        logits={head: np.concatenate(parts) for head, parts in logits.items()},
+        targets={head: np.concatenate(parts) for head, parts in targets.items()},
+        index=seen,
+        classes=manifest.classes,
+        split=split,
+        declared=manifest.declared.get(split, len(expected)),
+        missing=tuple(failures),
+        manifest_digest=manifest.digest,
+        weights_digest=weights_digest,
+    )
+
+
+def measure(predictions: Predictions) -> Iterator[tuple[str, float]]:
+    """The numbers of a predictions file as (name, value): `top1`, or `verb.top1` where there are several heads."""
+    for head, logits in predictions.logits.items():
+        prefix = f"{head}." if len(predictions.logits) > 1 else ""
+        targets = predictions.targets[head]
+        yield f"{prefix}top1", top_k_accuracy(logits, targets, 1)
+        yield f"{prefix}top5", top_k_accuracy(logits, targets, 5)
+        yield f"{prefix}mean_class", mean_class_accuracy(confusion(logits, targets))
+    yield "coverage", predictions.coverage
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Write predictions as one safetensors file; what is not an array goes into its header as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"index": predictions.index}
+    for head in predictions.logits:
+        tensors[f"logits.{head}"] = np.ascontiguousarray(predictions.logits[head])
+        tensors[f"targets.{head}"] = predictions.targets[head]
+    said = {
+        "classes": {head: list(names) for head, names in predictions.classes.items()},
+        "split": predictions.split,
+        "declared": predictions.declared,
+        "missing": list(predictions.missing),
+        "manifest_digest": predictions.manifest_digest,
+        "weights_digest": predictions.weights_digest,
+    }
+    save_file(tensors, path, metadata={"predictions": json.dumps(said, ensure_ascii=False)})
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read what `save_predictions` wrote.
+
+    Raises:
+        PredictionsError: the file is missing or is no predictions file.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            said = json.loads((file.metadata() or {})["predictions"])
+            return Predictions(
+                logits={head: file.get_tensor(f"logits.{head}") for head in said["classes"]},
+                targets={head: file.get_tensor(f"targets.{head}") for head in said["classes"]},
+                index=file.get_tensor("index"),
+                classes={head: tuple(names) for head, names in said["classes"].items()},
+                split=said["split"],
+                declared=said["declared"],
+                missing=tuple(said["missing"]),
+                manifest_digest=said["manifest_digest"],
+                weights_digest=said["weights_digest"],
+            )
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise PredictionsError(f"{path}: is no predictions file ({error})") from error
+
+
+def _check_classes(manifest: Manifest, artefact: Artefact) -> None:
+    if set(manifest.classes) != set(artefact.classes):
+        raise ManifestError(
+            f"{manifest.path}: has task heads {', '.join(manifest.classes)}, the model {', '.join(artefact.classes)}"
+        )
+    for head, names in manifest.classes.items():
+        known = artefact.classes[head]
+        if names != known:
+            unknown = sorted(set(names) - set(known))
+            what = (
+                f"class {unknown[0]!r} is unknown to the model" if unknown else "the order or number of classes differs"
+            )
+            raise ManifestError(
+                f"{manifest.path.with_suffix('.json')}: the class list of {head!r} is not the model's: {what}"
+            )

@@ -1,0 +1,225 @@
+"""What is shipped: a folder with a network's config, weights, preprocessing, sampling and classes.
+
+`artefact.json` says all but the weights and names the safetensors file that holds them. The JSON is replaced last and
+at once, so that whoever reads the folder finds either the old artefact or the new one. Loading runs no code.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cattrs
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from kinema import __version__
+from kinema.data.manifest import Modality
+from kinema.data.sampling import Sampling
+from kinema.data.transforms import Preprocessing
+from kinema.inference.engine import Engine, Precision
+from kinema.models.zoo import build_model, config_from
+
+FORMAT = 1
+DESCRIPTION = "artefact.json"
+OWN = "own"
+"""Kind of a network that is the user's: its weights are here, its code is not."""
+
+
+class ArtefactError(ValueError):
+    """An artefact that is missing or cannot be trusted; the message names the file and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """A network with all that is needed to use it.
+
+    Args:
+        model: the network, with its weights.
+        kind: family in the zoo, or `own`.
+        config: the family's config as plain fields.
+        classes: class names of each task head, in the order of the logits.
+        sampling, preprocessing: how a video becomes a clip.
+        precision: of the arithmetic that its numbers were measured with.
+        provenance: where it comes from: recipe, commit, step, data.
+        digest: SHA-256 of the weights' file; empty until saved.
+    """
+
+    model: nn.Module
+    kind: str
+    config: Mapping[str, Any]
+    classes: Mapping[str, tuple[str, ...]]
+    sampling: Sampling
+    preprocessing: Preprocessing
+    precision: Precision
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def heads(self) -> dict[str, int]:
+        return {head: len(names) for head, names in self.classes.items()}
+
+    def engine(self, device: torch.device) -> Engine:
+        return Engine(
+            self.model,
+            preprocessing=self.preprocessing,
+            heads=self.heads,
+            device=device,
+            precision=self.precision,
+        )
+
+
+def save_artefact(folder: Path, artefact: Artefact) -> str:
+    """Write an artefact, or replace the one that is there; returns the SHA-256 of its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in artefact.model.state_dict().items()}
+    weights = save_tensors(tensors)
+    digest = hashlib.sha256(weights).hexdigest()
+    name = f"model-{digest[:12]}.safetensors"
+    description = {
+        "format": FORMAT,
+        "kinema": __version__,
+        "weights": name,
+        "digest": digest,
+        "model": {"kind": artefact.kind, "config": dict(artefact.config)},
+        "classes": {head: list(names) for head, names in artefact.classes.items()},
+        "sampling": asdict(artefact.sampling),
+        "preprocessing": asdict(artefact.preprocessing),
+        "precision": artefact.precision,
+        "fingerprint": _fingerprint(artefact),
+        "provenance": dict(artefact.provenance),
+    }
+    _replace(folder / name, weights)
+    _replace(folder / DESCRIPTION, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode())
+    for old in folder.glob("model-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+    return digest
+
+
+def load_artefact(
+    path: str | Path,
+    *,
+    model: nn.Module | None = None,
+    check: Literal["fingerprint", "digest"] = "fingerprint",
+) -> Artefact:
+    """Read an artefact, or the one inside a run.
+
+    Args:
+        path: a folder that holds `artefact.json`, or a run folder.
+        model: the network that the weights belong to, where it is the user's own.
+        check: `fingerprint` also asks the loaded network for the logits that it gave when it was saved; `digest`
+            stops at the weights' checksum.
+
+    Raises:
+        ArtefactError: something is missing, broken, or does not fit.
+    """
+    folder = Path(path)
+    if not (folder / DESCRIPTION).is_file() and (folder / "artefact" / DESCRIPTION).is_file():
+        folder = folder / "artefact"
+    if not (folder / DESCRIPTION).is_file():
+        raise ArtefactError(f"{path}: no artefact here ({DESCRIPTION} is missing); give a run or an artefact folder")
+    try:
+        said = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if said["format"] != FORMAT:
+            raise ArtefactError(f"{folder}: is of format {said['format']}, this kinema reads {FORMAT}")
+        weights = (folder / said["weights"]).read_bytes()
+        classes = {head: tuple(names) for head, names in said["classes"].items()}
+        converter = cattrs.Converter(forbid_extra_keys=True)
+        sampling = converter.structure(said["sampling"], Sampling)
+        preprocessing = converter.structure(said["preprocessing"], Preprocessing)
+        precision: Precision = converter.structure(said["precision"], Precision)  # type: ignore[arg-type]  # a Literal
+        kind, config = said["model"]["kind"], said["model"]["config"]
+    except (KeyError, OSError, ValueError, TypeError, cattrs.BaseValidationError) as error:
+        if isinstance(error, ArtefactError):
+            raise
+        raise ArtefactError(f"{folder / DESCRIPTION}: cannot be read ({type(error).__name__}: {error})") from error
+
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != said["digest"]:
+        raise ArtefactError(f"{folder / said['weights']}: is not the file that was saved (its checksum differs)")
+    if model is None:
+        if kind == OWN:
+            raise ArtefactError(f"{folder}: holds the weights of a network of your own; pass it: load(path, model=...)")
+        model = build_model(
+            config_from(kind, config),
+            heads={head: len(names) for head, names in classes.items()},
+            channels=preprocessing.channels,
+            frames=sampling.frames,
+            size=preprocessing.size,
+        )
+    _load_weights(model, weights, folder / said["weights"])
+    artefact = Artefact(
+        model=model,
+        kind=kind,
+        config=config,
+        classes=classes,
+        sampling=sampling,
+        preprocessing=preprocessing,
+        precision=precision,
+        provenance=said["provenance"],
+        digest=digest,
+    )
+    if check == "fingerprint":
+        _check_fingerprint(folder, artefact, said["fingerprint"])
+    return artefact
+
+
+def _load_weights(model: nn.Module, weights: bytes, path: Path) -> None:
+    try:
+        model.load_state_dict(load_tensors(weights))
+    except (SafetensorError, RuntimeError) as error:
+        summary = " ".join(str(error).split())[:300]
+        raise ArtefactError(f"{path}: does not fit the network ({summary})") from error
+
+
+def _fingerprint(artefact: Artefact) -> dict[str, list[float]]:
+    """Logits for a clip of fixed noise, in float32 on the CPU."""
+    preprocessing, frames = artefact.preprocessing, artefact.sampling.frames
+    generator = torch.Generator().manual_seed(0)
+    size = preprocessing.size
+    inputs: dict[Modality, Tensor] = {
+        modality: torch.randint(
+            0,
+            256,
+            (1, 3 if modality == "rgb" else preprocessing.depth_channels, frames, size, size),
+            dtype=torch.uint8,
+            generator=generator,
+        )
+        for modality in preprocessing.modalities
+    }
+    engine = Engine(
+        artefact.model,
+        preprocessing=preprocessing,
+        heads=artefact.heads,
+        device=torch.device("cpu"),
+        precision="float32",
+    )
+    return {head: logits[0].tolist() for head, logits in engine.logits(inputs).items()}
+
+
+def _check_fingerprint(folder: Path, artefact: Artefact, saved: Mapping[str, list[float]]) -> None:
+    for head, logits in _fingerprint(artefact).items():
+        now, then = torch.tensor(logits), torch.tensor(saved.get(head, []))
+        # Other processors and versions round otherwise; other weights or code move logits far more than this.
+        if now.shape != then.shape or not torch.allclose(now, then, rtol=1e-3, atol=1e-3):
+            raise ArtefactError(
+                f"{folder}: the network does not answer as it did when it was saved (head {head!r}); "
+                "its code or its dependencies have changed"
+            )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write so that the path holds the old content or the new one, whenever the machine stops."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)

@@ -1,0 +1,83 @@
+"""Many files: every one is answered for, or named with the reason why not."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from kinema.data.corpora.folder import SUFFIXES
+from kinema.data.decode import UnreadableVideo
+from kinema.data.manifest import Modality
+from kinema.inference.engine import Device
+from kinema.inference.recognizer import Recognizer, VideoError
+
+
+def videos_in(sources: Sequence[str]) -> Iterator[str]:
+    """Files and URLs as they are; a folder stands for all videos below it, by their suffix."""
+    for source in sources:
+        if "://" not in source and Path(source).is_dir():
+            files = (p for p in Path(source).rglob("*") if p.is_file() and not p.name.startswith("."))
+            found = sorted(str(p) for p in files if p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise VideoError(f"{source}: no video in this folder")
+            yield from found
+        else:
+            yield source
+
+
+def name_all(
+    artefact: Path,
+    sources: Sequence[str],
+    *,
+    depth: Sequence[str] = (),
+    top_k: int,
+    form: Literal["text", "json", "csv"],
+    device: Device,
+) -> int:
+    """Print the likeliest classes of every video on standard output, and failures on standard error.
+
+    Args:
+        artefact: a run or an artefact folder.
+        sources: files, URLs, folders.
+        depth: depth files in the order of `sources`, for a model that sees both.
+        top_k: how many classes.
+        form: `text` for reading, `json` one object a line, `csv` one line a class.
+        device: where to compute.
+
+    Returns:
+        How many videos could not be read.
+    """
+    if not sources:
+        raise VideoError("no video is given")
+    recognizer = Recognizer.load(artefact, device=device)
+    paths = list(videos_in(sources))
+    if depth and len(depth) != len(paths):
+        raise VideoError(f"{len(paths)} videos, but {len(depth)} depth files: they go in pairs")
+    table = csv.writer(sys.stdout)
+    if form == "csv":
+        table.writerow(["video", "head", "rank", "label", "score"])
+    failed = 0
+    for number, path in enumerate(paths):
+        pair: dict[Modality, str] = {"rgb": path, "depth": depth[number]} if depth else {}
+        try:
+            answer = recognizer.predict(pair or path, top_k=top_k)
+        except UnreadableVideo as error:
+            failed += 1
+            print(f"kinema: {error}", file=sys.stderr)
+            continue
+        if form == "json":
+            ranked = {head: [p._asdict() for p in predictions] for head, predictions in answer.items()}
+            print(json.dumps({"video": path, "predictions": ranked}, ensure_ascii=False))
+        elif form == "csv":
+            for head, predictions in answer.items():
+                table.writerows([path, head, i + 1, p.label, f"{p.score:.6f}"] for i, p in enumerate(predictions))
+        else:
+            print(path)
+            for head, predictions in answer.items():
+                for p in predictions:
+                    print(f"  {'' if len(answer) == 1 else head + '  '}{p.score:7.2%}  {p.label}")
+    if failed:
+        print(f"kinema: {failed} of {len(paths)} videos could not be read", file=sys.stderr)
+    return failed

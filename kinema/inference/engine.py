@@ -1,0 +1,96 @@
+"""Views to logits: the only way from a sample to an answer.
+
+Training's evaluation, `kinema evaluate`, `Recognizer` and all that comes after them call this one class on the same
+evaluation-mode copy of the network, so that equal batches give equal logits wherever they are asked for.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kinema.data.manifest import Modality
+from kinema.data.transforms import Preprocessing
+from kinema.layers.folding import evaluation_copy
+from kinema.models.fusion import input_binding
+
+Precision = Literal["float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class DeviceError(ValueError):
+    """A device that is named and not there."""
+
+
+class Engine:
+    """A frozen copy of a network, with the preprocessing that it was trained with.
+
+    Args:
+        model: any network that follows the model call; it is copied, folded and left as it was.
+        preprocessing: turns bytes into the numbers that the network gets.
+        heads: number of classes of each task head.
+        device: where the copy computes.
+        precision: of the network's arithmetic; logits are float32 in any case.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        preprocessing: Preprocessing,
+        heads: Mapping[str, int],
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        self.model = evaluation_copy(model).to(device)
+        self.binding = input_binding(model)
+        self.preprocessing = preprocessing
+        self.heads = dict(heads)
+        self.device = device
+        self.precision = precision
+
+    @torch.inference_mode()
+    def logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
+        """Logits of each task head, float32, on the CPU.
+
+        Args:
+            inputs: bytes, (batch, channels, time, height, width) for each modality.
+        """
+        on_device = {modality: clip.to(self.device, non_blocking=True) for modality, clip in inputs.items()}
+        bound = self.binding(self.preprocessing.normalise_all(on_device))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            answer = self.model(**bound)
+        return {head: logits.float().cpu() for head, logits in by_head(answer, self.heads).items()}
+
+
+def by_head(answer: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> dict[str, Tensor]:
+    """A network's answer as one tensor a task head; one head answers with a bare tensor.
+
+    Raises:
+        ValueError: the answer does not fit the heads.
+    """
+    if isinstance(answer, Tensor):
+        if len(heads) != 1:
+            raise ValueError(f"the model answers with one tensor, but there are heads {', '.join(heads)}")
+        answer = {next(iter(heads)): answer}
+    for head, classes in heads.items():
+        if head not in answer or answer[head].shape[-1] != classes:
+            got = {name: tuple(logits.shape) for name, logits in answer.items()}
+            raise ValueError(f"the model answers {got}, but head {head!r} has {classes} classes")
+    return {head: answer[head] for head in heads}
+
+
+def choose_device(device: Device) -> torch.device:
+    """The best device there is, or the one that is named.
+
+    Raises:
+        DeviceError: the named one is not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+    if not there[device]:
+        raise DeviceError(f"device={device!r} is not there; use one of {', '.join(d for d in there if there[d])}")
+    return torch.device(device)
