@@ -1,0 +1,1 @@
+"""Shipped recipes: Python files without logic, one for each built-in or published run."""

@@ -1,0 +1,24 @@
+"""CTN-tiny on the built-in moves, cross-subject, RGB: the recipe of `kinema demo`.
+
+    kinema train moves_ctn_tiny
+
+Rendered people, 15 actions; learns from the bodies s1 to s3 and is asked about s4 and s5. The artefact is that of the
+last step: choosing the best one on the only held-out bodies would flatter it.
+"""
+
+from kinema.models.zoo import MODELS
+from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+
+RECIPE = Recipe(
+    clip=Clip(frames=16, size=112, short_side=112),
+    data=Data(
+        manifest="moves_cross_subject",
+        evaluate="test",
+        batch_size=16,
+        workers=1,
+        augmentation=Augmentation(short_side=(112, 128), flip=0.5, colour_jitter=0.4),
+    ),
+    model=MODELS["ctn_tiny"].config,
+    optim=Optim(optimizer="adamw", lr=1e-3, weight_decay=0.05, epochs=20, warmup_epochs=2, clip_norm=1.0),
+    run=RunSettings(evaluate_every_epochs=5, keep="last"),
+)

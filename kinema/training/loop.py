@@ -1,0 +1,233 @@
+"""train(recipe, run): one straight function on Lightning Fabric.
+
+Each turn of the loop reads: maybe evaluate, maybe save, maybe stop, then one step. All randomness is a function of the
+recipe's seed and the step, so that a resumed run repeats what an uninterrupted one would have done.
+"""
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kinema import __version__
+from kinema.data.dataset import (
+    Batch,
+    Loaded,
+    TrainingBatches,
+    VideoDataset,
+    complete,
+    evaluation_batches,
+    make_loader,
+    to_device,
+)
+from kinema.data.manifest import Manifest
+from kinema.evaluation.evaluate import measure, predict_all, save_predictions
+from kinema.inference.artefact import OWN, Artefact, save_artefact
+from kinema.inference.engine import Precision, by_head, choose_device
+from kinema.models.fusion import input_binding
+from kinema.models.zoo import build_model, config_kind
+from kinema.training.optim import learning_rate, loss_of_heads, make_optimizer
+from kinema.training.progress import TrainingProgress
+from kinema.training.recipe import Recipe
+from kinema.training.runs import Run, commit
+
+PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+"""Our names -> Fabric's."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss is no number; the message names the step and the manifest's lines of the batch."""
+
+
+def train(
+    recipe: Recipe,
+    run: Run | None = None,
+    *,
+    model: nn.Module | None = None,
+    max_steps: int | None = None,
+) -> Run:
+    """Train a network, and leave a run folder that holds it.
+
+    Args:
+        recipe: every number of the run.
+        run: the folder to write to, or to resume from where it holds a checkpoint; a new one where None.
+        model: a network of the user's own in place of the recipe's.
+        max_steps: stop after this many steps; the schedule is that of the whole run.
+
+    Returns:
+        The run; `run.artefact` loads with `Recognizer.load`.
+
+    Raises:
+        UnreadableSample: a sample cannot be read.
+        NonFiniteLoss: before the weights are touched by it.
+    """
+    # -- what there is -------------------------------------------------------------------------------------------
+    manifest = recipe.open_manifest()
+    positions, held_out = manifest.positions(recipe.data.train), manifest.positions(recipe.data.evaluate)
+    run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
+    device = choose_device(recipe.run.device)
+    fabric = Fabric(accelerator=device.type, devices=1, precision=PRECISION[recipe.run.precision])
+
+    torch.manual_seed(recipe.run.seed)
+    preprocessing = recipe.clip.preprocessing(manifest.depth)
+    own = model is not None
+    model = model or build_model(
+        recipe.model,
+        heads=manifest.heads,
+        channels=preprocessing.channels,
+        frames=recipe.clip.frames,
+        size=recipe.clip.size,
+    )
+    binding = input_binding(model)
+    network, optimizer = fabric.setup(model, make_optimizer(model, recipe.optim))
+
+    # -- where to start and when to stop -------------------------------------------------------------------------
+    steps_per_epoch = len(positions) / recipe.data.batch_size
+    steps = max(1, math.ceil(recipe.optim.epochs * steps_per_epoch))
+    warmup_steps = round(recipe.optim.warmup_epochs * steps_per_epoch)
+    evaluate_every = max(1, round(recipe.run.evaluate_every_epochs * steps_per_epoch))
+    last = steps if max_steps is None else min(steps, max_steps)
+    state = run.load_checkpoint()
+    start, best = 0, -math.inf
+    if state is not None:
+        start, best = state["step"], state["best"]
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    training, evaluating = _loaders(recipe, manifest, positions, held_out, start, last, device)
+    batches = iter(training)
+    clock = time.perf_counter()
+    with TrainingProgress(steps=last, done=start) as progress:
+        for step in range(start, last + 1):
+            # -- evaluate, save, stop ----------------------------------------------------------------------------
+            if step > start and (step % evaluate_every == 0 or step == last):
+                artefact = Artefact(
+                    model=model,
+                    kind=OWN if own else config_kind(recipe.model),
+                    config={} if own else asdict(recipe.model),
+                    classes=manifest.classes,
+                    sampling=recipe.clip.frame_sampling(),
+                    preprocessing=preprocessing,
+                    precision=recipe.run.precision,
+                    provenance=_provenance(recipe, manifest, step),
+                )
+                predictions = predict_all(
+                    artefact.engine(device),
+                    evaluating,
+                    manifest,
+                    split=recipe.data.evaluate,
+                    missing="stop",
+                )
+                measures = dict(measure(predictions))
+                run.log_metrics({"step": step, **measures})
+                progress.evaluated(step=step, measures=measures)
+                score = sum(value for name, value in measures.items() if name.endswith("top1"))
+                if score > best or recipe.run.keep == "last":
+                    best = score
+                    digest = save_artefact(run.artefact, artefact)
+                    save_predictions(run.predictions, predictions.of_weights(digest))
+                run.save_checkpoint(
+                    {"step": step, "best": best, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                )
+                clock = time.perf_counter()
+            if step == last:
+                break
+
+            # -- one step ----------------------------------------------------------------------------------------
+            batch = to_device(complete(next(batches)), fabric.device)
+            waited = time.perf_counter() - clock
+            torch.manual_seed(_step_seed(recipe.run.seed, step))  # dropout, too, is a function of the step
+            lr = learning_rate(step, optim=recipe.optim, steps=steps, warmup_steps=warmup_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            logits = by_head(network(**binding(preprocessing.normalise_all(batch["inputs"]))), manifest.heads)
+            loss = loss_of_heads(logits, batch["targets"], label_smoothing=recipe.optim.label_smoothing)
+            _refuse_non_finite(loss.item(), step, batch, manifest)
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            if recipe.optim.clip_norm is not None:
+                fabric.clip_gradients(network, optimizer, max_norm=recipe.optim.clip_norm)
+            optimizer.step()
+
+            # -- log ---------------------------------------------------------------------------------------------
+            took = time.perf_counter() - clock
+            clock = time.perf_counter()
+            line = {
+                "loss": loss.item(),
+                "lr": lr,
+                "clips_per_s": len(batch["index"]) / took,
+                "data_wait": waited / took,
+            }
+            run.log_step({"step": step + 1, **line})
+            progress.step(**line)
+    return run
+
+
+def _loaders(
+    recipe: Recipe,
+    manifest: Manifest,
+    positions: list[int],
+    held_out: list[int],
+    start: int,
+    last: int,
+    device: torch.device,
+) -> tuple[DataLoader[Loaded], DataLoader[Loaded]]:
+    """One loader for the whole training from `start` on, one for the evaluations."""
+    dataset = VideoDataset(
+        manifest,
+        sampling=recipe.clip.frame_sampling(),
+        preprocessing=recipe.clip.preprocessing(manifest.depth),
+        augmentation=recipe.data.augmentation,
+    )
+    training = TrainingBatches(
+        positions,
+        batch_size=recipe.data.batch_size,
+        steps=last,
+        first_step=start,
+        seed=recipe.run.seed,
+        mixup="partner" if recipe.data.augmentation.mixup_alpha > 0 else "none",
+    )
+    pin_memory = device.type == "cuda"
+    workers = recipe.data.workers
+    return (
+        make_loader(dataset, training, workers=workers, pin_memory=pin_memory),
+        make_loader(
+            dataset,
+            evaluation_batches(held_out, recipe.data.batch_size),
+            workers=workers,
+            pin_memory=pin_memory,
+        ),
+    )
+
+
+def _provenance(recipe: Recipe, manifest: Manifest, step: int) -> dict[str, str | int]:
+    return {
+        "kinema": __version__,
+        "commit": commit(),
+        "step": step,
+        "seed": recipe.run.seed,
+        "corpus": manifest.corpus,
+        "version": manifest.version,
+        "manifest_digest": manifest.digest,
+        "train": recipe.data.train,
+        "evaluate": recipe.data.evaluate,
+    }
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """Of the random numbers that the network itself draws in a step."""
+    return (seed + 1) * 1_000_003 + step
+
+
+def _refuse_non_finite(loss: float, step: int, batch: Batch, manifest: Manifest) -> None:
+    if not math.isfinite(loss):
+        lines = ", ".join(str(manifest.entries[i].line) for i in batch["index"].tolist())
+        raise NonFiniteLoss(
+            f"loss is {loss} at step {step + 1}; the weights are as before it; batch: {manifest.path}, lines {lines}"
+        )

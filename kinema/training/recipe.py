@@ -1,0 +1,266 @@
+"""A recipe: every number of a run. Typed, frozen and printable; no default hides in the training loop.
+
+A shipped recipe is a module of `kinema.recipes` that holds one constant, `RECIPE`. A recipe is Python and therefore
+code: load only those that you trust.
+"""
+
+import difflib
+import importlib.util
+import json
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import cattrs
+
+import kinema.recipes
+from kinema.data.manifest import MODALITIES, DepthFacts, Manifest, Modality, load_manifest
+from kinema.data.sampling import Sampling
+from kinema.data.transforms import Augmentation as Augmentation  # recipes take it from here
+from kinema.data.transforms import Preprocessing
+from kinema.inference.engine import Device, Precision
+from kinema.models.zoo import ModelConfig, config_from, config_kind
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be found, read or built; the message names the recipe or the field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """What the model sees: here and nowhere else stand the frames and the size.
+
+    Args:
+        frames: in a clip.
+        size: pixels of the square picture.
+        short_side: pixels that a video's shorter side is resized to before the square is cut out.
+        modalities: rgb, depth, or both.
+        depth_channels: 1, or 3 with the one repeated.
+        sampling: the rule that takes a clip's frames from a video.
+        mean, std: of RGB values between 0 and 1.
+    """
+
+    frames: int
+    size: int
+    short_side: int
+    modalities: tuple[Modality, ...] = ("rgb",)
+    depth_channels: Literal[1, 3] = 1
+    sampling: Literal["segments"] = "segments"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def preprocessing(self, depth: DepthFacts | None) -> Preprocessing:
+        return Preprocessing(
+            modalities=self.modalities,
+            short_side=self.short_side,
+            size=self.size,
+            mean=self.mean,
+            std=self.std,
+            depth=depth if "depth" in self.modalities else None,
+            depth_channels=self.depth_channels,
+        )
+
+    def frame_sampling(self) -> Sampling:
+        return Sampling(rule=self.sampling, frames=self.frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which samples, and how they come.
+
+    Args:
+        manifest: a manifest's CSV, or the name of a built-in one; empty where the recipe is for the user's own data.
+        train, evaluate: names of the splits to learn from and to evaluate on.
+        batch_size: clips in a batch, of training and evaluation.
+        workers: processes that read; changes nothing but the speed.
+        augmentation: what training varies.
+    """
+
+    manifest: str = ""
+    train: str = "train"
+    evaluate: str = "val"
+    batch_size: int = 16
+    workers: int = 1
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"data: batch_size={self.batch_size} must be at least 1")
+        if self.workers < 0:
+            raise ValueError(f"data: workers={self.workers} must not be negative")
+        if self.train == self.evaluate:
+            raise ValueError(f"data: train and evaluate are the same split, {self.train!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """How the weights move.
+
+    Args:
+        optimizer: `sgd` (Nesterov-free momentum) or `adamw`.
+        lr: at the batch size of the recipe; never rescaled.
+        lr_start, lr_end: where warm-up begins and where the cosine ends, as shares of `lr`.
+        momentum: of SGD.
+        weight_decay: added to the gradient by SGD, applied apart from it by AdamW.
+        epochs: passes over the training samples.
+        warmup_epochs: passes with a linearly growing rate.
+        clip_norm: largest norm of the whole gradient; None for no limit.
+        label_smoothing: share of each target that is spread over all classes.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float
+    lr_start: float = 0.01
+    lr_end: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    epochs: float
+    warmup_epochs: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"optim: lr={self.lr} must be positive")
+        if not 0 <= self.warmup_epochs <= self.epochs or self.epochs <= 0:
+            raise ValueError(f"optim: warmup_epochs={self.warmup_epochs} must lie between 0 and epochs={self.epochs}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"optim: label_smoothing={self.label_smoothing} must be at least 0 and below 1")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"optim: clip_norm={self.clip_norm} must be positive; None means no limit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Where and how often.
+
+    Args:
+        out: the run folder; `runs/<recipe>-<time>` where None.
+        seed: of the weights and of all draws.
+        device: where to compute.
+        precision: of the network's arithmetic.
+        evaluate_every_epochs: passes between evaluations; the last step always evaluates.
+        keep: which weights become the artefact: the `best` by top-1 on the evaluated split, or the `last`. Choosing
+            the best on a test split would flatter it.
+    """
+
+    out: Path | None = None
+    seed: int = 0
+    device: Device = "auto"
+    precision: Precision = "float32"
+    evaluate_every_epochs: float = 1.0
+    keep: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        if self.evaluate_every_epochs <= 0:
+            raise ValueError(f"run: evaluate_every_epochs={self.evaluate_every_epochs} must be positive")
+        if self.seed < 0:
+            raise ValueError(f"run: seed={self.seed} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every number of a run; what cannot be is refused here.
+
+    Args:
+        clip: what the model sees.
+        data: which samples.
+        model: the network's config; classes come from the manifest, frames and size from `clip`.
+        optim: how the weights move.
+        run: where and how often.
+    """
+
+    clip: Clip
+    data: Data
+    model: ModelConfig
+    optim: Optim
+    run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        preprocessing = self.clip.preprocessing(None)
+        self.clip.frame_sampling()
+        self.model.check_clip(channels=preprocessing.channels, frames=self.clip.frames, size=self.clip.size)
+
+    def open_manifest(self) -> Manifest:
+        """The manifest that the recipe names.
+
+        Raises:
+            RecipeError: it names none, or a modality is wanted that no sample has.
+            ManifestError: it cannot be read.
+        """
+        if not self.data.manifest:
+            raise RecipeError("data.manifest is not set; `kinema prepare` makes one: --data.manifest mine.csv")
+        manifest = load_manifest(self.data.manifest)
+        self._check_modalities(manifest)
+        return manifest
+
+    def _check_modalities(self, manifest: Manifest) -> None:
+        for modality in self.clip.modalities:
+            if not any(entry.source(modality) for entry in manifest.entries):
+                there = [m for m in MODALITIES if any(entry.source(m) for entry in manifest.entries)]
+                raise RecipeError(f"clip.modalities wants {modality}, but {manifest.path} has only {', '.join(there)}")
+
+
+def recipe_names() -> list[str]:
+    """The shipped recipes."""
+    return sorted(module.name for module in pkgutil.iter_modules(kinema.recipes.__path__))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A shipped recipe by name, or `RECIPE` of a Python file, which is executed.
+
+    Raises:
+        RecipeError: there is none, or it holds no recipe.
+    """
+    name = str(name_or_path)
+    if name.endswith(".py"):
+        module = _module_from_file(Path(name))
+    elif name in recipe_names():
+        module = importlib.import_module(f"kinema.recipes.{name}")
+    else:
+        near = difflib.get_close_matches(name, recipe_names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipe_names())}, or a .py file"
+        raise RecipeError(f"unknown recipe {name!r}; {hint}")
+    recipe = getattr(module, "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"{name}: holds no constant RECIPE of type kinema.Recipe")
+    return recipe
+
+
+def recipe_to_json(recipe: Recipe) -> str:
+    said = asdict(recipe)
+    said["model"] = {"kind": config_kind(recipe.model), "config": said["model"]}
+    return json.dumps(said, indent=2, default=str) + "\n"
+
+
+def recipe_from_json(text: str) -> Recipe:
+    """What `recipe_to_json` wrote.
+
+    Raises:
+        RecipeError: it is something else.
+    """
+    converter = cattrs.Converter(forbid_extra_keys=True)
+
+    def model(said: Mapping[str, Any], _: object) -> ModelConfig:
+        return config_from(said["kind"], said["config"])
+
+    converter.register_structure_hook(ModelConfig, model)
+    try:
+        return converter.structure(json.loads(text), Recipe)
+    except (ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
+        raise RecipeError(f"is no recipe of this kinema ({error})") from error
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise RecipeError(f"{path}: no such recipe file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+    return module

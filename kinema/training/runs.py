@@ -1,0 +1,171 @@
+"""The run folder: the record of a training, and what it resumes from.
+
+recipe.json  environment.json  steps.jsonl  metrics.jsonl  checkpoints/last.pt  predictions.safetensors  artefact/
+"""
+
+import json
+import os
+import pickle
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kinema import __version__
+from kinema.training.recipe import Recipe, RecipeError, recipe_from_json, recipe_to_json
+
+
+class RunError(ValueError):
+    """A run folder that is missing, taken, or cannot be resumed; the message names it and what to do."""
+
+
+class Run:
+    """One training's folder. Make one with `Run.create` or `Run.open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.artefact = path / "artefact"
+        self.predictions = path / "predictions.safetensors"
+        self._checkpoint = path / "checkpoints" / "last.pt"
+
+    @classmethod
+    def create(cls, recipe: Recipe, *, name: str) -> "Run":
+        """Make the folder that the recipe names, or `runs/<name>-<time>`, and point `latest` beside it at it.
+
+        Raises:
+            RunError: the folder holds a run already.
+        """
+        path = recipe.run.out or _unused(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        if (path / "recipe.json").exists():
+            raise RunError(f"{path}: holds a run already; go on with --resume {path}, or name another --run.out")
+        run = cls(path)
+        run._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        (path / "recipe.json").write_text(recipe_to_json(recipe), encoding="utf-8")
+        (path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        link = path.parent / "latest"
+        if link.is_symlink() or not link.exists():
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.name)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """A run that was made before.
+
+        Raises:
+            RunError: there is none.
+        """
+        if not (Path(path) / "recipe.json").is_file():
+            raise RunError(f"{path}: is no run (recipe.json is missing)")
+        return cls(Path(path))
+
+    @property
+    def recipe(self) -> Recipe:
+        try:
+            return recipe_from_json((self.path / "recipe.json").read_text(encoding="utf-8"))
+        except RecipeError as error:
+            raise RunError(f"{self.path / 'recipe.json'}: {error}") from error
+
+    def log_step(self, line: Mapping[str, float]) -> None:
+        _append(self.path / "steps.jsonl", line)
+
+    def log_metrics(self, line: Mapping[str, float]) -> None:
+        _append(self.path / "metrics.jsonl", line)
+
+    def steps(self) -> list[dict[str, float]]:
+        return _lines(self.path / "steps.jsonl")
+
+    def metrics(self) -> list[dict[str, float]]:
+        return _lines(self.path / "metrics.jsonl")
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint at once: whenever the machine stops, the old one or the new one is whole."""
+        unfinished = self._checkpoint.with_suffix(".unfinished")
+        with unfinished.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self._checkpoint)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None where none was written yet; logs are cut back to it."""
+        if not self._checkpoint.is_file():
+            for log in ("steps.jsonl", "metrics.jsonl"):
+                (self.path / log).unlink(missing_ok=True)
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise RunError(f"{self._checkpoint}: cannot be read as a checkpoint of tensors and numbers") from error
+        for log in ("steps.jsonl", "metrics.jsonl"):
+            _cut_back(self.path / log, int(state["step"]))
+        return state
+
+
+def environment() -> dict[str, str]:
+    """What ran, and on what: for the record, not for the machine."""
+    return {
+        "kinema": __version__,
+        "commit": commit(),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+def commit() -> str:
+    """The commit of the source tree, with `+` where files differ from it; `unknown` outside a checkout of kinema."""
+    root = Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+        return answer.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root.resolve():
+            return "unknown"  # installed somewhere inside another project's checkout
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _unused(path: Path) -> Path:
+    """The path, or one with a number behind it: two runs may start in the same second."""
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return candidate
+
+
+def _append(path: Path, line: Mapping[str, float]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _lines(path: Path) -> list[dict[str, float]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _cut_back(path: Path, step: int) -> None:
+    """Drop what was logged after the checkpoint, and a line that was cut off while being written."""
+    if not path.is_file():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if line["step"] <= step:
+            kept.append(text + "\n")
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text("".join(kept), encoding="utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,53 @@
+"""A training small enough for a test: a few clips of moves, real files, and a network of some thousand parameters."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kinema.data.manifest import Manifest, class_lists, load_manifest, write_manifest
+from kinema.models.ctn import CTNConfig
+from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+
+TINY = CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3, dropout=0.1)
+
+
+@pytest.fixture(scope="session")
+def few_moves(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Three actions, ten clips to learn from and six to be asked about."""
+    built_in = load_manifest("moves_cross_subject")
+    out = tmp_path_factory.mktemp("few") / "few moves.csv"  # a space in the name, as users have
+    chosen = []
+    for split, clips in (("train", 4), ("test", 2)):
+        for label in ("kick", "run", "walk"):
+            found = [e for e in built_in.entries if e.split == split and e.labels["label"] == label][:clips]
+            chosen += found[: clips - (label == "walk" and split == "train") * 2]
+    entries = [
+        replace(
+            entry,
+            rgb=os.path.relpath(built_in.locate(entry.rgb), out.parent),
+            depth=os.path.relpath(built_in.locate(entry.depth), out.parent),
+        )
+        for entry in chosen
+    ]
+    return write_manifest(
+        out, entries=entries, classes=class_lists(entries), corpus="few moves", version="1", depth=built_in.depth
+    )
+
+
+@pytest.fixture
+def tiny_recipe(few_moves: Manifest, tmp_path: Path) -> Recipe:
+    return Recipe(
+        clip=Clip(frames=8, size=32, short_side=32),
+        data=Data(
+            manifest=str(few_moves.path),
+            evaluate="test",
+            batch_size=4,
+            workers=0,
+            augmentation=Augmentation(short_side=(32, 40), flip=0.5, colour_jitter=0.2),
+        ),
+        model=TINY,
+        optim=Optim(lr=0.05, epochs=4, warmup_epochs=1, clip_norm=1.0, label_smoothing=0.1),
+        run=RunSettings(out=tmp_path / "run", device="cpu", evaluate_every_epochs=2),
+    )

@@ -1,0 +1,175 @@
+"""The loop, end to end on real files: what it leaves behind, that it resumes exactly, and that all answers agree."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from kinema.data.dataset import UnreadableSample, VideoDataset, collate, complete, evaluation_batches
+from kinema.data.manifest import Manifest, load_manifest
+from kinema.evaluation.evaluate import evaluate, load_predictions
+from kinema.inference.artefact import load_artefact
+from kinema.inference.recognizer import Recognizer
+from kinema.training.loop import NonFiniteLoss, train
+from kinema.training.recipe import Recipe
+from kinema.training.runs import Run
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_artefact(run.path).model.state_dict()
+
+
+def test_a_training_leaves_a_run_that_loads_and_learns(tiny_recipe: Recipe) -> None:
+    run = train(tiny_recipe)
+    steps = run.steps()
+    assert [line["step"] for line in steps] == list(range(1, 11))  # 10 clips, batches of 4, 4 passes
+    assert {"step", "loss", "lr", "clips_per_s", "data_wait"} == set(steps[0])
+    assert [line["step"] for line in run.metrics()] == [5, 10]
+    assert all(0 <= line["data_wait"] <= 1 for line in steps)
+    recognizer = Recognizer.load(run.path)
+    assert recognizer.classes == {"label": ("kick", "run", "walk")}
+
+
+def test_training_evaluation_command_and_recogniser_give_the_same_logits(
+    tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
+) -> None:
+    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, keep="last")))
+    in_training = load_predictions(run.predictions)
+    later = evaluate(run.path, few_moves, split="test", batch_size=4, workers=0, out=tmp_path / "p.safetensors")
+    assert (in_training.logits["label"] == later.predictions.logits["label"]).all()
+    assert in_training.weights_digest == later.predictions.weights_digest
+    assert run.metrics()[-1]["top1"] == later.measures["top1"]
+
+    recognizer = Recognizer.load(run.path)
+    first = [few_moves.locate(few_moves.entries[i].rgb) for i in few_moves.positions("test")[:4]]
+    batch = {"rgb": torch.cat([recognizer.prepare(path)["rgb"] for path in first])}
+    answers = recognizer.engine.logits(batch)["label"]
+    assert (answers.numpy() == later.predictions.logits["label"][:4]).all()
+
+
+def test_a_stopped_run_resumes_to_the_bit_in_the_middle_of_a_pass(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    whole = train(tiny_recipe)
+    parted_recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, out=tmp_path / "parted"))
+    parted = train(parted_recipe, max_steps=3)
+    assert parted.steps()[-1]["step"] == 3
+    resumed = train(Run.open(parted.path).recipe, Run.open(parted.path))
+
+    assert [s["loss"] for s in resumed.steps()] == [s["loss"] for s in whole.steps()]
+    assert [s["lr"] for s in resumed.steps()] == [s["lr"] for s in whole.steps()]
+    one, other = (torch.load(r.path / "checkpoints/last.pt", weights_only=True)["model"] for r in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_finished_run_that_is_resumed_does_nothing(tiny_recipe: Recipe) -> None:
+    run = train(tiny_recipe)
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    train(run.recipe, Run.open(run.path))
+    assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+
+
+def test_the_number_of_workers_changes_nothing(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    losses = []
+    for workers in (0, 2):
+        changed = replace(
+            tiny_recipe,
+            data=replace(tiny_recipe.data, workers=workers),
+            run=replace(tiny_recipe.run, out=tmp_path / str(workers)),
+        )
+        losses.append([s["loss"] for s in train(changed, max_steps=3).steps()])
+    assert losses[0] == losses[1]
+
+
+def test_other_seeds_give_other_weights_and_draws(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    losses = []
+    for seed in (0, 1):
+        changed = replace(tiny_recipe, run=replace(tiny_recipe.run, out=tmp_path / str(seed), seed=seed))
+        losses.append(train(changed, max_steps=1).steps()[0]["loss"])
+    assert losses[0] != losses[1]
+
+
+def test_keep_best_keeps_the_weights_with_the_best_evaluation(tiny_recipe: Recipe) -> None:
+    run = train(tiny_recipe)
+    scores = [line["top1"] for line in run.metrics()]
+    best_step = [5, 10][scores.index(max(scores))]
+    assert json.loads((run.artefact / "artefact.json").read_text())["provenance"]["step"] == best_step
+
+
+@pytest.mark.parametrize("modalities", [("depth",)])
+def test_depth_trains_by_the_same_loop(tiny_recipe: Recipe, modalities) -> None:
+    run = train(replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=modalities)), max_steps=2)
+    artefact = load_artefact(run.path)
+    assert artefact.preprocessing.depth is not None
+    assert artefact.preprocessing.channels == 1
+
+
+def test_mixup_trains_by_the_same_loop(tiny_recipe: Recipe) -> None:
+    augmentation = replace(tiny_recipe.data.augmentation, mixup_alpha=0.8)
+    run = train(replace(tiny_recipe, data=replace(tiny_recipe.data, augmentation=augmentation)), max_steps=2)
+    assert len(run.steps()) == 2
+
+
+def test_bfloat16_trains_and_is_recorded(tiny_recipe: Recipe) -> None:
+    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, precision="bfloat16")), max_steps=2)
+    assert load_artefact(run.path).precision == "bfloat16"
+
+
+class TwoStreams(nn.Module):
+    """A user's own network that sees colour and depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, rgb: torch.Tensor | None = None, depth: torch.Tensor | None = None) -> torch.Tensor:
+        assert rgb is not None
+        assert depth is not None
+        return self.head(torch.cat([rgb.mean((2, 3, 4)), depth.mean((2, 3, 4))], dim=1))
+
+
+def test_a_users_own_two_stream_network_trains_and_loads(tiny_recipe: Recipe, few_moves: Manifest) -> None:
+    recipe = replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=("rgb", "depth")))
+    run = train(recipe, model=TwoStreams(), max_steps=2)
+    recognizer = Recognizer.load(run.path, model=TwoStreams())
+    entry = few_moves.entries[0]
+    answer = recognizer({"rgb": few_moves.locate(entry.rgb), "depth": few_moves.locate(entry.depth)})
+    assert len(answer) == 3
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_move(tiny_recipe: Recipe) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    model(torch.zeros(1, 3, 8, 32, 32))
+    with torch.no_grad():
+        model[1].weight.fill_(float("inf"))
+    with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 1; .*few moves\.csv, lines \d+, \d+, \d+, \d+"):
+        train(tiny_recipe, model=model)
+
+
+def test_a_missing_file_stops_training_with_manifest_line_and_file(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    source = load_manifest(tiny_recipe.data.manifest)
+    for suffix in (".csv", ".json"):
+        shutil.copy(source.path.with_suffix(suffix), tmp_path / f"broken{suffix}")
+    table = (tmp_path / "broken.csv").read_text()
+    (tmp_path / "broken.csv").write_text(table.replace("kick_s1_c1", "kick_s1_nowhere"))
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "broken.csv"), workers=1))
+    with pytest.raises(UnreadableSample, match=r"broken\.csv, line \d+: .*\.mp4: no such file"):
+        train(recipe)
+
+
+def test_evaluation_clips_do_not_depend_on_the_augmentation(tiny_recipe: Recipe, few_moves: Manifest) -> None:
+    """Training's evaluation shares the data set object with training: only the draw's seed may switch drawing on."""
+    plain, varied = (
+        VideoDataset(
+            few_moves,
+            sampling=tiny_recipe.clip.frame_sampling(),
+            preprocessing=tiny_recipe.clip.preprocessing(None),
+            augmentation=augmentation,
+        )
+        for augmentation in (None, tiny_recipe.data.augmentation)
+    )
+    draws = evaluation_batches(few_moves.positions("test"), 6)[0]
+    one, other = (complete(collate([data[draw] for draw in draws])) for data in (plain, varied))
+    assert torch.equal(one["inputs"]["rgb"], other["inputs"]["rgb"])
