@@ -1,0 +1,433 @@
+"""The command line: one function a command, without logic; what is heavy is imported inside."""
+
+import contextlib
+import difflib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from kinema import __version__
+
+if TYPE_CHECKING:
+    from kinema.training.recipe import Recipe
+
+Parsed = TypeVar("Parsed")
+
+
+class UsageError(ValueError):
+    """A command line that says something impossible."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exit code 0 when all is well, 2 when the input is at fault."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return
+    if words[0] == "--version":
+        print(f"kinema {__version__}")
+        return
+    try:
+        if words[0] not in COMMANDS:
+            near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "`kinema --help` lists them"
+            raise UsageError(f"unknown command {words[0]!r}; {hint}")
+        COMMANDS[words[0]](words[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if debug or not isinstance(error, (UsageError, *_input_errors())):
+            raise
+        print(f"kinema: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+
+
+def demo(words: Sequence[str]) -> None:
+    """Train, evaluate, predict and report on the built-in set, in minutes on a laptop."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Train, evaluate, predict and report on the built-in set.
+
+        Args:
+            out: where summary.json, report.html and the run go.
+            seed: of the weights and of all draws.
+        """
+
+        out: Path = Path("demo")
+        seed: int = 0
+
+    options = _parse(Options, words, "demo")
+    from kinema.demo import run_demo
+
+    run_demo(options.out, seed=options.seed)
+
+
+def models(words: Sequence[str]) -> None:
+    """List the models, or show one: parameters and multiply-adds, part by part."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """List the models, or show one.
+
+        Args:
+            name: of a model; all are listed without it.
+            classes: that the network is built for.
+        """
+
+        name: Positional[str] = ""
+        classes: int = 400
+
+    options = _parse(Options, words, "models")
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from kinema.models.complexity import complexity_table, macs, parameter_count
+    from kinema.models.zoo import MODELS, create_model, list_models
+
+    table = Table(
+        "part" if options.name else "model", "parameters", "GMAC a clip", *([] if options.name else ["clip", ""])
+    )
+    for name in [options.name] if options.name else list_models():
+        with torch.device("meta"):
+            model = create_model(name, num_classes=options.classes)
+        frames, size = MODELS[name].frames, MODELS[name].size
+        if options.name:
+            for row in complexity_table(model, channels=3, frames=frames, size=size):
+                table.add_row(row.name, f"{row.parameters:,}", f"{row.macs / 1e9:.3f}")
+        total = macs(model, channels=3, frames=frames, size=size) / 1e9
+        summary = [] if options.name else [f"{frames} x {size}", MODELS[name].summary]
+        table.add_row(name, f"{parameter_count(model):,}", f"{total:.3f}", *summary)
+    Console().print(table)
+
+
+def prepare(words: Sequence[str]) -> None:
+    """Make a manifest of your own videos: a folder of class folders, or a CSV."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Make a manifest of your own videos.
+
+        Args:
+            layout: `folder` for ROOT/CLASS/video or ROOT/train/CLASS/video; `csv` for a table.
+            root: the folder, or the table.
+            out: the manifest to write; a JSON comes beside it.
+            columns: names of the table's columns: rgb=path,group=source_video
+            held_out_share: of each class that becomes split `val` where no split is given.
+        """
+
+        layout: Positional[Literal["folder", "csv"]]
+        root: Path
+        out: Path
+        columns: str = ""
+        held_out_share: float = 0.2
+
+    options = _parse(Options, words, "prepare")
+    from kinema.data.corpora.folder import prepare_folder, prepare_table
+
+    if options.layout == "folder":
+        if options.columns:
+            raise UsageError("--columns goes with `prepare csv`; a folder has none")
+        prepared = prepare_folder(options.root, options.out, held_out_share=options.held_out_share)
+    else:
+        columns = _pairs(options.columns)
+        prepared = prepare_table(options.root, options.out, columns=columns, held_out_share=options.held_out_share)
+    for note in prepared.notes:
+        print(note)
+    for reason in prepared.unreadable:
+        print(f"unreadable: {reason}")
+    manifest = prepared.manifest
+    splits = ", ".join(f"{count} {split or '(no split)'}" for split, count in manifest.declared.items())
+    heads = ", ".join(f"{count} classes" if h == "label" else f"{count} of {h}" for h, count in manifest.heads.items())
+    print(f"{manifest.path}: {splits}; {heads}; {len(prepared.unreadable)} files cannot be read")
+
+
+def train(words: Sequence[str]) -> None:
+    """Train by a recipe: a shipped one's name or a file, with typed overrides."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Train by a recipe.
+
+        Args:
+            recipe: a shipped recipe's name, or a Python file that holds RECIPE.
+            resume: a run folder to go on with; its own recipe is used.
+            max_steps: stop after this many steps.
+        """
+
+        recipe: Positional[str] = ""
+        resume: Path | None = None
+        max_steps: int | None = None
+
+    help_wanted = any(word in ("-h", "--help") for word in words)
+    quiet = [word for word in words if word not in ("-h", "--help")]
+    options, overrides = _read(Options, None, quiet, "kinema train")
+    if help_wanted and not options.recipe:
+        _parse(Options, words, "train")
+    from kinema.training.loop import train as train_by
+    from kinema.training.recipe import load_recipe, recipe_names
+    from kinema.training.runs import Run
+
+    if options.resume is not None:
+        if options.recipe or overrides:
+            raise UsageError("--resume goes on with the run's own recipe; leave the recipe and its overrides away")
+        run = Run.open(options.resume)
+        recipe = run.recipe
+    elif not options.recipe:
+        raise UsageError(f"which recipe? There are {', '.join(recipe_names())}, or give a .py file")
+    else:
+        recipe = _override(load_recipe(options.recipe), overrides + (["--help"] if help_wanted else []), options.recipe)
+        run = Run.create(recipe, name=Path(options.recipe).stem)
+    print(f"run: {run.path}")
+    train_by(recipe, run, max_steps=options.max_steps)
+    print(f"artefact: {run.artefact}")
+
+
+def evaluate(words: Sequence[str]) -> None:
+    """Evaluate a run or an artefact on a manifest: predictions to a file, numbers from that file."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Evaluate a run or an artefact.
+
+        Args:
+            artefact: a run or an artefact folder.
+            manifest: a manifest's CSV, or the name of a built-in one.
+            split: which samples.
+            batch_size: clips in a batch.
+            workers: processes that read.
+            device: where to compute.
+            allow_missing: go on where a sample cannot be read; every number then carries the coverage.
+            out: where the predictions go.
+        """
+
+        artefact: Positional[Path]
+        manifest: str
+        split: str = "test"
+        batch_size: int = 16
+        workers: int = 1
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        allow_missing: bool = False
+        out: Path = Path("predictions.safetensors")
+
+    options = _parse(Options, words, "evaluate")
+    from kinema.evaluation.evaluate import evaluate as evaluate_on
+    from kinema.evaluation.evaluate import load_predictions, measure
+
+    evaluate_on(
+        options.artefact,
+        options.manifest,
+        split=options.split,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        missing="allow" if options.allow_missing else "stop",
+        out=options.out,
+    )
+    predictions = load_predictions(options.out)
+    for reason in predictions.missing:
+        print(f"missing: {reason}")
+    for name, value in measure(predictions):
+        covered = f"  (coverage {predictions.coverage:.2f} %)" if predictions.coverage < 100 else ""
+        print(f"{name:>12} {value:6.2f} %{'' if name == 'coverage' else covered}")
+    print(f"{len(predictions.index)} samples of split {options.split!r}; predictions: {options.out}")
+
+
+def predict(words: Sequence[str]) -> None:
+    """Name the action in videos: ranked labels as text, JSON or CSV."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Name the action in videos.
+
+        Args:
+            artefact: a run or an artefact folder.
+            videos: files, URLs, or folders of videos.
+            depth: depth files beside the videos, in the same order, for a model that sees both.
+            top_k: how many classes.
+            format: of the answer.
+            device: where to compute.
+        """
+
+        artefact: Positional[Path]
+        videos: Positional[tuple[str, ...]]
+        depth: tuple[str, ...] = ()
+        top_k: int = 5
+        format: Literal["text", "json", "csv"] = "text"
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    options = _parse(Options, words, "predict")
+    from kinema.inference.bulk import name_all
+
+    failed = name_all(
+        options.artefact,
+        options.videos,
+        depth=options.depth,
+        top_k=options.top_k,
+        form=options.format,
+        device=options.device,
+    )
+    if failed:
+        sys.exit(2)
+
+
+def render(words: Sequence[str]) -> None:
+    """Render RGB-D clips of people in motion; needs the extra [render]."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Render RGB-D clips of people in motion.
+
+        Args:
+            what: the built-in set.
+            out: the folder to write to.
+        """
+
+        what: Positional[Literal["moves"]]
+        out: Path
+
+    options = _parse(Options, words, "render")
+    from kinema.render.moves import render_moves
+
+    render_moves(options.out)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    command.__name__: command for command in (demo, models, prepare, train, evaluate, predict, render)
+}
+
+
+# -- what the commands share ---------------------------------------------------------------------------------------
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "kinema: recognise human actions in video, in colour, depth, or both",
+            "",
+            "usage: kinema COMMAND [OPTIONS]    (kinema COMMAND --help says more; --debug shows where an error arose)",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _parse(kind: type[Parsed], words: Sequence[str], name: str) -> Parsed:
+    options, unknown = _read(kind, None, words, f"kinema {name}")
+    if unknown:
+        known = [f"--{field.name.replace('_', '-')}" for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+        raise UsageError(f"kinema {name}: unknown option {unknown[0]!r}; {_nearest(unknown[0], known)}")
+    return options
+
+
+def _override(recipe: "Recipe", words: Sequence[str], name: str) -> "Recipe":
+    """The recipe with the typed overrides of a command line; all are applied at once, then checked."""
+    from kinema.training.recipe import Recipe
+
+    changed, unknown = _read(Recipe, recipe, words, f"kinema train {name}")
+    if unknown:
+        raise UsageError(f"{name}: unknown recipe field {unknown[0]!r}; {_nearest(unknown[0], _names(recipe))}")
+    return changed
+
+
+def _read(kind: type[Parsed], default: Parsed | None, words: Sequence[str], name: str) -> tuple[Parsed, list[str]]:
+    """Options, and words that fit none; what tyro says in a box over several lines becomes one line."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                default=default,
+                args=list(words),
+                prog=name,
+                return_unknown_args=True,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # help was asked for, and has been printed
+        lines = [line.strip(" \u2500\u2502\u256d\u256e\u2570\u256f") for line in said.getvalue().splitlines()]
+        sentence = " ".join(filter(None, lines)).split("For full helptext")[0].strip()
+        raise UsageError(f"{sentence}; `{name} --help` lists what there is") from None
+
+
+def _names(section: object, prefix: str = "--") -> list[str]:
+    found: list[str] = []
+    if is_dataclass(section):
+        for field in fields(section):
+            inner = _names(getattr(section, field.name), f"{prefix}{field.name.replace('_', '-')}.")
+            found += inner or [f"{prefix}{field.name.replace('_', '-')}"]
+    return found
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """A hint: the option whose name is nearest, first by the whole, then by its last part."""
+    bare = word.split("=")[0].replace("_", "-")
+    near = difflib.get_close_matches(bare, known, n=1)
+    if not near:
+        last = {name.split(".")[-1].lstrip("-"): name for name in known}
+        near = [last[found] for found in difflib.get_close_matches(bare.split(".")[-1].lstrip("-"), last, n=1)]
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = {}
+    for part in filter(None, text.split(",")):
+        column, equals, name = part.partition("=")
+        if not equals or not column or not name:
+            raise UsageError(f"--columns: {part!r} is not of the form column=name")
+        pairs[column.strip()] = name.strip()
+    return pairs
+
+
+def _input_errors() -> tuple[type[Exception], ...]:
+    """What a user's input can be at fault for; all else is ours and shows its traceback."""
+    from kinema.data.dataset import UnreadableSample
+    from kinema.data.decode import UnreadableVideo
+    from kinema.data.manifest import ManifestError
+    from kinema.evaluation.evaluate import PredictionsError
+    from kinema.inference.artefact import ArtefactError
+    from kinema.inference.engine import DeviceError
+    from kinema.inference.recognizer import VideoError
+    from kinema.models.zoo import UnknownField, UnknownModel
+    from kinema.training.loop import NonFiniteLoss
+    from kinema.training.recipe import RecipeError
+    from kinema.training.runs import RunError
+
+    return (
+        ArtefactError,
+        DeviceError,
+        ManifestError,
+        NonFiniteLoss,
+        PredictionsError,
+        RecipeError,
+        RunError,
+        UnknownField,
+        UnknownModel,
+        UnreadableSample,
+        UnreadableVideo,
+        VideoError,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What one shows to others."""

@@ -1,0 +1,284 @@
+"""The command line as a user meets it: what it answers, and one line for every kind of bad input."""
+
+import json
+import os
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from kinema.cli import COMMANDS, main
+from kinema.data.manifest import load_manifest
+from kinema.inference.artefact import Artefact, save_artefact
+from kinema.models.ctn import CTNConfig
+from kinema.models.zoo import build_model, config_kind
+from kinema.training.recipe import Clip, Data, Optim, Recipe, recipe_to_json
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained recogniser of three classes."""
+    config = CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3)
+    recipe = Recipe(
+        clip=Clip(frames=8, size=32, short_side=32), data=Data(), model=config, optim=Optim(lr=0.1, epochs=1)
+    )
+    folder = tmp_path_factory.mktemp("artefact")
+    save_artefact(
+        folder,
+        Artefact(
+            model=build_model(config, heads={"label": 3}, channels=3, frames=8, size=32),
+            kind=config_kind(config),
+            config=json.loads(recipe_to_json(recipe))["model"]["config"],
+            classes={"label": ("kick", "run", "walk")},
+            sampling=recipe.clip.frame_sampling(),
+            preprocessing=recipe.clip.preprocessing(None),
+            precision="float32",
+        ),
+    )
+    return folder
+
+
+def write_video(path: Path, frames: int) -> Path:
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "30"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            picture = np.full((48, 64, 3), number * 20 % 256, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Runs a command that must end with exit code 2 and one line on standard error; returns that line."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("kinema: ")
+    return lines[0]
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    answer = capsys.readouterr().out
+    assert all(f"  {name} " in answer for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"kinema {command}" in capsys.readouterr().out
+
+
+def test_help_of_a_recipe_shows_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "moves_ctn_tiny", "--help"])
+    assert stop.value.code == 0
+    answer = capsys.readouterr().out
+    assert "--optim.lr" in answer
+    assert "--data.augmentation.flip" in answer
+
+
+def test_models_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["models", "ctn_base", "--classes", "48"])
+    assert "86,218,000" in capsys.readouterr().out
+
+
+def test_predict_names_a_clip(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moves = load_manifest("moves_cross_subject")
+    main(["predict", str(artefact), moves.locate(moves.entries[0].rgb), "--format", "json"])
+    answer = json.loads(capsys.readouterr().out)
+    ranked = answer["predictions"]["label"]
+    assert {p["label"] for p in ranked} == {"kick", "run", "walk"}
+    assert sum(p["score"] for p in ranked) == pytest.approx(1)
+
+
+def test_own_videos_in_a_folder_become_a_manifest_a_model_and_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The three commands of the README, with a recipe small enough for a test."""
+    moves = load_manifest("moves_cross_subject")
+    for label in ("kick", "walk"):
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        for entry in [e for e in moves.entries if e.labels["label"] == label][:5]:
+            (tmp_path / "videos" / label / Path(entry.rgb).name).symlink_to(moves.locate(entry.rgb))
+    monkeypatch.chdir(tmp_path)
+    main(["prepare", "folder", "--root", "videos", "--out", "mine.csv"])
+    assert "8 train, 2 val; 2 classes; 0 files cannot be read" in capsys.readouterr().out
+
+    (tmp_path / "small.py").write_text(
+        "from kinema.models.ctn import CTNConfig\n"
+        "from kinema.training.recipe import Clip, Data, Optim, Recipe\n"
+        "RECIPE = Recipe(clip=Clip(frames=8, size=32, short_side=32), data=Data(workers=0, batch_size=4),\n"
+        "    model=CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3),\n"
+        "    optim=Optim(lr=0.01, epochs=2.0))\n"
+    )
+    main(["train", "small.py", "--data.manifest", "mine.csv", "--optim.lr", "0.02", "--run.device", "cpu"])
+    assert json.loads(Path("runs/latest/recipe.json").read_text())["optim"]["lr"] == 0.02
+    assert Path("runs/latest/steps.jsonl").read_text().count("\n") == 4
+
+    main(["evaluate", "runs/latest", "--manifest", "mine.csv", "--split", "val", "--workers", "0"])
+    answer = capsys.readouterr().out
+    assert "top1" in answer
+    assert "coverage 100.00 %" in answer
+    main(["predict", "runs/latest", str(tmp_path / "videos")])
+    assert capsys.readouterr().out.count("videos/") == 10
+
+
+def test_a_stopped_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
+    words = ["train", "moves_ctn_tiny", "--run.out", "run", "--optim.epochs", "2", *small.split()]
+    main([*words, "--data.batch-size", "16", "--max-steps", "1"])
+    main(["train", "--resume", "run", "--max-steps", "2"])
+    assert Path("run/steps.jsonl").read_text().count("\n") == 2
+
+
+# -- bad input -----------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_command(capsys) -> None:
+    assert "unknown command 'trian'; did you mean 'train'?" in refused(capsys, "trian")
+
+
+def test_an_unknown_option(capsys, artefact: Path) -> None:
+    line = refused(capsys, "predict", artefact, "a.mp4", "--topk", "3")
+    assert "unknown option '--topk'; did you mean '--top-k'?" in line
+
+
+def test_a_missing_video(capsys, artefact: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(artefact), "nowhere.mp4"])
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines == ["kinema: nowhere.mp4: no such file", "kinema: 1 of 1 videos could not be read"]
+
+
+def test_a_text_file_named_mp4(capsys, artefact: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("this is not a video\n" * 100)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(artefact), str(tmp_path / "text.mp4")])
+    assert stop.value.code == 2
+    assert "text.mp4: is not a video that can be read (Invalid data" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_an_audio_only_file(capsys, artefact: Path, tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
+        sound.writeframes(bytes(16000))
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(artefact), str(tmp_path / "sound.wav")])
+    assert stop.value.code == 2
+    assert "sound.wav: has no video stream" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_a_clip_of_one_frame_is_answered(capsys, artefact: Path, tmp_path: Path) -> None:
+    """A video shorter than the clip repeats frames by the sampling rule; that is no fault."""
+    main(["predict", str(artefact), str(write_video(tmp_path / "one.mp4", 1)), "--top-k", "1"])
+    assert "%" in capsys.readouterr().out
+
+
+def test_a_manifest_that_is_missing_empty_or_without_its_json(capsys, artefact: Path, tmp_path: Path) -> None:
+    assert "nowhere.csv: no such manifest" in refused(
+        capsys, "train", "moves_ctn_tiny", "--data.manifest", "nowhere.csv"
+    )
+    (tmp_path / "empty.csv").write_text("")
+    assert "empty.json, which holds the class lists, is not beside it" in refused(
+        capsys, "evaluate", artefact, "--manifest", tmp_path / "empty.csv"
+    )
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    (tmp_path / "empty.json").write_text(json.dumps(facts))
+    for content in ("", "rgb,label\n"):
+        (tmp_path / "empty.csv").write_text(content)
+        line = refused(capsys, "evaluate", artefact, "--manifest", tmp_path / "empty.csv")
+        assert "empty.csv: is empty; it needs a header and one line a sample" in line
+
+
+def test_a_label_outside_the_class_list(capsys, artefact: Path, tmp_path: Path) -> None:
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    (tmp_path / "m.json").write_text(json.dumps(facts))
+    (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,wallk\n")
+    line = refused(capsys, "evaluate", artefact, "--manifest", tmp_path / "m.csv")
+    assert "m.csv, line 3: label 'wallk' is not among the 3 classes of m.json; did you mean 'walk'?" in line
+
+
+def test_an_unreadable_sample_stops_an_evaluation_unless_allowed(capsys, artefact: Path, tmp_path: Path) -> None:
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
+    (tmp_path / "m.json").write_text(json.dumps(facts))
+    (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,walk\n")
+    write_video(tmp_path / "a.mp4", 12)
+    words = ["evaluate", artefact, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p.safetensors"]
+    line = refused(capsys, *words, "--workers", "0")
+    assert f"{tmp_path / 'm.csv'}, line 3: {tmp_path / 'b.mp4'}: no such file" in line
+    main([str(word) for word in [*words, "--workers", "0", "--allow-missing"]])
+    answer = capsys.readouterr().out
+    numbers = [row for row in answer.splitlines() if row.split()[0] in ("top1", "top5", "mean_class")]
+    assert len(numbers) == 3
+    assert all("(coverage 50.00 %)" in row for row in numbers)
+    assert "missing:" in answer
+
+
+def test_an_unknown_recipe_and_recipe_field(capsys) -> None:
+    assert "unknown recipe 'moves_ctn_tinny'; did you mean 'moves_ctn_tiny'?" in refused(
+        capsys, "train", "moves_ctn_tinny"
+    )
+    line = refused(capsys, "train", "moves_ctn_tiny", "--optim.learning_rate", "0.1")
+    assert "unknown recipe field '--optim.learning_rate'" in line
+    assert "did you mean '--optim." in line
+    assert "did you mean '--data.batch-size'?" in refused(capsys, "train", "moves_ctn_tiny", "--batchsize", "4")
+
+
+def test_overrides_that_do_not_fit_together(capsys) -> None:
+    line = refused(capsys, "train", "moves_ctn_tiny", "--clip.frames", "12")
+    assert "frames must be a multiple of 8" in line
+
+
+def test_an_unknown_model(capsys) -> None:
+    assert "'ctn_tinny'; did you mean 'ctn_tiny'?" in refused(capsys, "models", "ctn_tinny")
+
+
+def test_a_folder_that_is_no_artefact(capsys, tmp_path: Path) -> None:
+    assert "no artefact here (artefact.json is missing)" in refused(capsys, "predict", tmp_path, "a.mp4")
+
+
+def test_a_split_that_is_not_there(capsys, artefact: Path, tmp_path: Path) -> None:
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    (tmp_path / "m.json").write_text(json.dumps(facts))
+    (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,val,kick\n")
+    line = refused(capsys, "evaluate", artefact, "--manifest", tmp_path / "m.csv", "--split", "test")
+    assert "no sample has split 'test'; its splits are val" in line
+
+
+def test_columns_that_are_not_there(capsys, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,class\na.mp4,x\nb.mp4,y\n")
+    words = ["prepare", "csv", "--root", tmp_path / "t.csv", "--out", tmp_path / "m.csv"]
+    assert "has no column 'file'; its columns are path, class" in refused(
+        capsys, *words, "--columns", "rgb=file,label=class"
+    )
+    assert "no column 'rgb' or 'depth'" in refused(capsys, *words)
+    assert "'rgb:path' is not of the form column=name" in refused(capsys, *words, "--columns", "rgb:path")
+    assert "a manifest has no column 'labels'; did you mean 'label'?" in refused(
+        capsys, *words, "--columns", "rgb=path,labels=class"
+    )
+
+
+def test_debug_shows_where_an_error_arose() -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for flag, wanted in (([], False), (["--debug"], True)):
+        answer = subprocess.run(
+            [sys.executable, "-m", "kinema.cli", "train", "nowhere", *flag],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        assert ("Traceback" in answer.stderr) is wanted
+        assert "unknown recipe 'nowhere'" in answer.stderr

@@ -1,0 +1,28 @@
+"""The names that users type: lazy, complete, and honest about what is not there."""
+
+import doctest
+
+import pytest
+
+import kinema
+import kinema.inference.recognizer
+import kinema.models.zoo
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(kinema.__all__) == {"Recipe", "Recognizer", "create_model", "evaluate", "list_models", "train"}
+    for name in kinema.__all__:
+        assert callable(getattr(kinema, name))
+        assert name in dir(kinema)
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_there() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'recognise'; its public names are Recipe, Recognizer"):
+        _ = kinema.recognise
+
+
+@pytest.mark.parametrize("module", [kinema.models.zoo, kinema.inference.recognizer])
+def test_the_examples_in_docstrings_run(module: object) -> None:
+    result = doctest.testmod(module)  # type: ignore[arg-type]
+    assert result.attempted > 0
+    assert result.failed == 0
