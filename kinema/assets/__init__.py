@@ -1,0 +1,1 @@
+"""The built-in data set and the motion capture that it comes from."""

@@ -1,0 +1,294 @@
+"""The built-in data set `moves`: 15 captured actions x 5 bodies x 3 cameras, one or two takes each, as RGB-D clips.
+
+Everything that varies is a pure function of (action, subject, camera, take): see `vary`. The set is a tool for trying
+software out; docs/moves.md says what may not be concluded from it.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from kinema.data.manifest import DepthFacts, Entry, write_manifest
+from kinema.render.mannequin import Body, Colour, Floor, Footage, Light, View, frame_view, outline_m, render, settle
+from kinema.render.motion import ACTIONS, Poses, load_motion, smooth_noise
+from kinema.render.video import write_depth, write_rgb
+
+ASSETS = Path(__file__).parents[1] / "assets" / "moves"
+VERSION = "1"
+FRAMES = 32
+PIXELS = 112
+DEPTH = DepthFacts(unit_mm=1.0, near=1300.0, far=8300.0, coverage="masked")
+JOINT_NOISE_RAD = 0.07
+
+SUBJECTS = {
+    "s1": Body(),
+    "s2": Body(
+        legs=1.07,
+        arms=1.05,
+        trunk=1.04,
+        girth=0.90,
+        shirt=(0.16, 0.47, 0.45),
+        legwear=(0.62, 0.54, 0.42),
+        shoes=(0.85, 0.84, 0.80),
+        skin=(0.45, 0.30, 0.22),
+        hair_colour=(0.06, 0.05, 0.05),
+        sleeves="long",
+    ),
+    "s3": Body(
+        legs=0.93,
+        arms=0.95,
+        girth=1.18,
+        shoulders=1.05,
+        shirt=(0.90, 0.72, 0.22),
+        legwear=(0.30, 0.32, 0.33),
+        shoes=(0.55, 0.20, 0.16),
+        skin=(0.93, 0.76, 0.64),
+        hair_colour=(0.55, 0.30, 0.14),
+        trousers="short",
+    ),
+    "s4": Body(
+        legs=0.97,
+        arms=0.94,
+        trunk=0.95,
+        shoulders=0.86,
+        hips=1.06,
+        girth=0.91,
+        shirt=(0.50, 0.30, 0.60),
+        legwear=(0.14, 0.15, 0.20),
+        shoes=(0.92, 0.92, 0.92),
+        skin=(0.80, 0.58, 0.43),
+        hair_colour=(0.13, 0.08, 0.06),
+        sleeves="long",
+        hair="long",
+    ),
+    "s5": Body(
+        legs=0.84,
+        arms=0.86,
+        trunk=0.90,
+        shoulders=0.90,
+        girth=0.94,
+        head=1.06,
+        shirt=(0.30, 0.55, 0.85),
+        legwear=(0.45, 0.50, 0.30),
+        shoes=(0.20, 0.22, 0.30),
+        skin=(0.72, 0.50, 0.36),
+        hair_colour=(0.25, 0.16, 0.10),
+        trousers="short",
+        hair="cap",
+    ),
+}
+CAMERAS = {"c1": 110.0, "c2": 155.0, "c3": 200.0}
+"""Azimuth in degrees around the captured space, in which the person first faces 0: c1 sees the side, c2 and c3 the face
+from either hand."""
+
+FLOORS: tuple[tuple[Colour, Colour], ...] = (
+    ((0.62, 0.52, 0.46), (0.53, 0.44, 0.39)),
+    ((0.45, 0.55, 0.47), (0.38, 0.47, 0.41)),
+    ((0.50, 0.54, 0.62), (0.42, 0.46, 0.54)),
+    ((0.72, 0.64, 0.50), (0.63, 0.54, 0.41)),
+    ((0.66, 0.66, 0.64), (0.55, 0.55, 0.55)),
+    ((0.55, 0.42, 0.40), (0.48, 0.36, 0.35)),
+)
+SKIES: tuple[Colour, ...] = ((0.72, 0.80, 0.90), (0.86, 0.82, 0.76), (0.80, 0.84, 0.84), (0.78, 0.76, 0.86))
+PATTERNS: tuple[Literal["checker", "tiles", "plain"], ...] = ("checker", "tiles", "plain")
+
+# How much of a cyclic motion one clip shows at tempo 1; a single motion is shown once, as long as it is.
+CYCLES = {"crawl": 1.0, "dance_a": 1.5, "dance_b": 1.1, "run": 1.5, "walk": 1.5}
+
+# Two takes of those who train a cross-subject network, one of those who test it: 360 clips fit into 12 MB, 450 do not.
+TAKES = {"s1": 2, "s2": 2, "s3": 2, "s4": 1, "s5": 1}
+SUBJECT_SPLIT = {"s1": "train", "s2": "train", "s3": "train", "s4": "test", "s5": "test"}
+CAMERA_SPLIT = {"c1": "test", "c2": "train", "c3": "train"}
+
+
+class Clip(NamedTuple):
+    """Which clip: one of each, `take` counting from 0."""
+
+    action: str
+    subject: str
+    camera: str
+    take: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.action}_{self.subject}_{self.camera}_t{self.take}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """What sets one clip apart from the others of its action.
+
+    Args:
+        tempo: captured seconds per second of the clip.
+        start: first instant, as a fraction of the motion's length.
+        side: which hand leads.
+        noise_seed: for the departure of the joints from the capture.
+        azimuth_degrees, elevation_degrees: of the camera.
+        margin_m: free space around the person in the picture.
+        shade: brightness of the clothes, 1 as given.
+    """
+
+    tempo: float
+    start: float
+    side: Literal["captured", "mirrored"]
+    noise_seed: int
+    azimuth_degrees: float
+    elevation_degrees: float
+    margin_m: float
+    shade: float
+    floor: Floor
+    light: Light
+
+
+def list_clips() -> tuple[Clip, ...]:
+    """All clips of the set, in the order of the manifests."""
+    return tuple(
+        Clip(action, subject, camera, take)
+        for action in ACTIONS
+        for subject in SUBJECTS
+        for camera in CAMERAS
+        for take in range(TAKES[subject])
+    )
+
+
+def vary(clip: Clip) -> Variation:
+    """Draw a clip's variation; the same clip always gets the same one."""
+    rng = np.random.default_rng(
+        (ACTIONS.index(clip.action), list(SUBJECTS).index(clip.subject), list(CAMERAS).index(clip.camera), clip.take)
+    )
+    cyclic = load_motion(clip.action).kind == "cyclic"
+    first, second = FLOORS[rng.integers(len(FLOORS))]
+    floor = Floor(
+        pattern=PATTERNS[rng.integers(len(PATTERNS))],
+        first=_shaded(first, float(rng.uniform(0.85, 1.1))),
+        second=_shaded(second, float(rng.uniform(0.85, 1.1))),
+        square_m=float(rng.uniform(0.5, 0.9)),
+    )
+    azimuth_degrees = CAMERAS[clip.camera] + float(rng.uniform(-8.0, 8.0))
+    light = Light(
+        # Never from behind the person, who would be a mere outline.
+        azimuth_degrees=azimuth_degrees + 180.0 + float(rng.uniform(-75.0, 75.0)),
+        elevation_degrees=float(rng.uniform(40.0, 70.0)),
+        strength=float(rng.uniform(0.45, 0.75)),
+        sky=SKIES[rng.integers(len(SKIES))],
+    )
+    return Variation(
+        tempo=float(rng.uniform(0.8, 1.25)) if cyclic else float(rng.uniform(0.88, 1.2)),
+        start=float(rng.uniform(0.0, 1.0)) if cyclic else float(rng.uniform(-0.07, 0.06)),
+        side="mirrored" if rng.random() < 0.5 else "captured",
+        noise_seed=int(rng.integers(2**31)),
+        azimuth_degrees=azimuth_degrees,
+        elevation_degrees=float(rng.uniform(-17.0, -8.0)),
+        margin_m=float(rng.uniform(0.16, 0.32)),
+        shade=float(rng.uniform(0.9, 1.08)),
+        floor=floor,
+        light=light,
+    )
+
+
+def rate_fps(action: str) -> Fraction:
+    """Frames per second written in an action's files: `FRAMES` of them last as long as the clip shows at tempo 1."""
+    duration_s = load_motion(action).duration_s * CYCLES.get(action, 1.0)
+    return Fraction(round(2 * FRAMES / duration_s), 2)
+
+
+def perform(clip: Clip) -> tuple[Poses, Body]:
+    """What the clip's subject does, standing on the floor, and the subject with this take's clothes."""
+    variation = vary(clip)
+    motion = load_motion(clip.action)
+    instants = np.arange(FRAMES)
+    times_s = variation.start * motion.duration_s + variation.tempo * instants / float(rate_fps(clip.action))
+    captured = motion.at(times_s)
+    noise = smooth_noise(
+        np.random.default_rng(variation.noise_seed), phases=instants / FRAMES, sigma_rad=JOINT_NOISE_RAD
+    )
+    noisy = captured.turned(noise)
+    poses = noisy if variation.side == "captured" else noisy.mirrored()
+    usual = SUBJECTS[clip.subject]
+    body = replace(usual, shirt=_shaded(usual.shirt, variation.shade), legwear=_shaded(usual.legwear, variation.shade))
+    return settle(poses, body=body, captured=captured), body
+
+
+def film(clip: Clip) -> Footage:
+    """Render one clip."""
+    poses, body = perform(clip)
+    variation = vary(clip)
+    return render(poses, body=body, floor=variation.floor, light=variation.light, view=choose_view(clip), pixels=PIXELS)
+
+
+def choose_view(clip: Clip) -> View:
+    """The camera of a clip: near enough that the person fills the picture, far enough that no limb ever leaves it."""
+    poses, body = perform(clip)
+    variation = vary(clip)
+    return frame_view(
+        outline_m(body, poses),
+        azimuth_degrees=variation.azimuth_degrees,
+        elevation_degrees=variation.elevation_degrees,
+        margin_m=variation.margin_m,
+    )
+
+
+def write_manifests(out: Path, clips: Sequence[Clip] | None = None) -> None:
+    """Write both protocols' manifests for clips that lie, or will lie, under `out`; renders nothing."""
+    chosen = list_clips() if clips is None else tuple(clips)
+    for protocol in ("cross_subject", "cross_view"):
+        entries = [
+            Entry(
+                rgb=f"rgb/{clip.name}.mp4",
+                depth=f"depth/{clip.name}.mkv",
+                frames=FRAMES,
+                split=SUBJECT_SPLIT[clip.subject] if protocol == "cross_subject" else CAMERA_SPLIT[clip.camera],
+                group=f"humanoid3d_{clip.action}",
+                subject=clip.subject,
+                camera=clip.camera,
+                labels={"label": clip.action},
+            )
+            for clip in chosen
+        ]
+        write_manifest(
+            out / f"moves_{protocol}.csv",
+            entries=entries,
+            classes={"label": ACTIONS},
+            corpus="moves",
+            version=VERSION,
+            depth=DEPTH,
+        )
+
+
+def render_moves(out: Path, *, clips: Sequence[Clip] | None = None, workers: int | None = None) -> None:
+    """Render the set, or some clips of it, into `out`: `rgb/*.mp4`, `depth/*.mkv` and the manifests.
+
+    Args:
+        workers: processes; None takes one per core. Their number does not change a single pixel.
+    """
+    chosen = list_clips() if clips is None else tuple(clips)
+    for folder in ("rgb", "depth"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    # A forked process would inherit the threads of numpy and torch in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=workers or os.cpu_count(), mp_context=context) as pool:
+        done = pool.map(_render_files, [out] * len(chosen), chosen, chunksize=1)
+        for count, name in enumerate(done, start=1):
+            print(f"\r{count}/{len(chosen)} {name:<32}", end="", flush=True)
+    print()
+    write_manifests(out, chosen)
+
+
+def _render_files(out: Path, clip: Clip) -> str:
+    footage = film(clip)
+    rate = rate_fps(clip.action)
+    write_rgb(out / "rgb" / f"{clip.name}.mp4", footage.rgb, rate_fps=rate)
+    write_depth(out / "depth" / f"{clip.name}.mkv", footage.depth_mm, rate_fps=rate)
+    return clip.name
+
+
+def _shaded(colour: Colour, factor: float) -> Colour:
+    red, green, blue = (min(1.0, value * factor) for value in colour)
+    return (red, green, blue)
