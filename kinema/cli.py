@@ -356,7 +356,7 @@ def _read(kind: type[Parsed], default: Parsed | None, words: Sequence[str], name
         with contextlib.redirect_stderr(said):
             return tyro.cli(
                 kind,
-                default=default,
+                default=tyro.MISSING_NONPROP if default is None else default,
                 args=list(words),
                 prog=name,
                 return_unknown_args=True,

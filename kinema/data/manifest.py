@@ -364,25 +364,29 @@ def _number(column: str, cell: str, kind: type[int] | type[float]) -> int | floa
 def split_by_group(entries: Sequence[Entry], *, share: float, seed: int, held_out: str = "val") -> list[Entry]:
     """Name about `share` of each class `held_out` and the rest `train`; what shares a group is never torn apart.
 
-    A group is an entry's group, else its subject, else the sample itself. The same entries and seed give the same
-    split, in whatever order they come.
+    A group is an entry's group, else its subject, else the sample itself. Where every group of a class is larger than
+    its share, the smallest that `train` can spare is held out. The same entries and seed give the same split, in
+    whatever order they come.
     """
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, Counter[tuple[str, str]]] = {}
     for entry in entries:
-        groups.setdefault(entry.group or entry.subject or entry.rgb or entry.depth, []).append(entry)
-    room = {
-        key: max(1, round(share * count)) if count > 1 else 0
-        for key, count in Counter(key for entry in entries for key in entry.labels.items()).items()
-    }
+        groups.setdefault(_group(entry), Counter()).update(entry.labels.items())
+    total: Counter[tuple[str, str]] = Counter(key for entry in entries for key in entry.labels.items())
+    room = {key: max(1, round(share * count)) if count > 1 else 0 for key, count in total.items()}
+    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
     held: set[str] = set()
-    for name in sorted(groups, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest()):
-        need = Counter(key for entry in groups[name] for key in entry.labels.items())
-        if all(room[key] >= count for key, count in need.items()):
+    taken: Counter[tuple[str, str]] = Counter()
+    for name in order:
+        if all(taken[key] + count <= room[key] for key, count in groups[name].items()):
             held.add(name)
-            for key, count in need.items():
-                room[key] -= count
-    return [
-        replace(entry, split=held_out if name in held else "train")
-        for entry in entries
-        for name in [entry.group or entry.subject or entry.rgb or entry.depth]
-    ]
+            taken += groups[name]
+    for name in sorted(order, key=lambda name: groups[name].total()):
+        lacking = any(taken[key] == 0 for key in groups[name])
+        if lacking and all(taken[key] + count < total[key] for key, count in groups[name].items()):
+            held.add(name)
+            taken += groups[name]
+    return [replace(entry, split=held_out if _group(entry) in held else "train") for entry in entries]
+
+
+def _group(entry: Entry) -> str:
+    return entry.group or entry.subject or entry.rgb or entry.depth

@@ -45,12 +45,15 @@ class CTNConfig:
         stem_channels: its channels (Table 4.4).
         stem_pool: `max` is the 3 x 3 x 3 max-pooling; with `none` the convolution takes both strides (Table 4.4).
         stem_norm: `none` leaves BatchNorm out and gives the convolution a bias in its place (Table 4.4).
+        stem_activation: `relu` cuts the stem's maps off below zero before they become tokens; eq. 4.5 has none.
         patch: frames, rows and columns of the stem's maps in a token; of a tubelet, 4 times the rows and columns.
         position: `learned` adds a table to the tokens (Table 4.3).
         mapping: how queries, keys and values are made (Table 4.5).
         mapping_kernel: side of the depth-wise convolution (Table 4.6).
         mapping_norm: BatchNorm after the depth-wise convolution (Table 4.6).
         mapping_padding: what the depth-wise convolution sees outside a map.
+        start: of the weights. `identity` is ViT's, with depth-wise kernels that hand their input through, so that a
+            block with ViT's weights is ViT's block; `scratch` is for learning from little data without such weights.
         norm_order: LayerNorm before the branch (ViT's) or after the sum (eq. 4.1, 4.2).
         width: channels of a token.
         depth: encoder blocks.
@@ -66,12 +69,14 @@ class CTNConfig:
     stem_channels: int = 32
     stem_pool: Literal["max", "none"] = "max"
     stem_norm: Literal["batch", "none"] = "batch"
+    stem_activation: Literal["none", "relu"] = "none"
     patch: tuple[int, int, int] = (2, 4, 4)
     position: Literal["none", "learned"] = "none"
     mapping: Literal["convolution", "linear"] = "convolution"
     mapping_kernel: Literal[3, 5] = 3
     mapping_norm: Literal["batch", "none"] = "batch"
     mapping_padding: Literal["zeros", "circular"] = "zeros"
+    start: Literal["identity", "scratch"] = "identity"
     norm_order: Literal["pre", "post"] = "pre"
     width: int = 768
     depth: int = 12
@@ -120,7 +125,7 @@ class CTNConfig:
 
 
 class VideoToTokens(nn.Module):
-    """MaxPool(BN(Conv(clip))) of eq. 4.5, then the patches of its maps; no activation (figure 4.2a)."""
+    """MaxPool(BN(Conv(clip))) of eq. 4.5, then the patches of its maps (figure 4.2a)."""
 
     def __init__(self, config: CTNConfig, *, channels: int) -> None:
         super().__init__()
@@ -138,13 +143,26 @@ class VideoToTokens(nn.Module):
             channels, config.stem_channels, kernel, stride=stride, padding=kernel // 2, bias=bias
         )
         self.norm = nn.Identity() if config.stem_norm == "none" else nn.BatchNorm3d(config.stem_channels)
+        self.activation = nn.ReLU() if config.stem_activation == "relu" else nn.Identity()
         self.patches = nn.Conv3d(config.stem_channels, config.width, config.patch, stride=config.patch)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
         clip = clip.contiguous(memory_format=torch.channels_last_3d)  # convolution and pooling are faster so
         maps = self.pool(self.norm(self.convolution(clip)))  # eq. 4.5
-        tokens: Tensor = self.patches(maps)
+        tokens: Tensor = self.patches(self.activation(maps))
         return tokens
+
+    @torch.no_grad()
+    def look_for_change(self) -> None:
+        """Takes the mean out of the first kernels: half of them over time, half over time and space.
+
+        Trained first layers look so: motion and edges, not brightness. Random ones see little but the background,
+        and a transformer that starts from them needs several times as many steps before it learns at all.
+        """
+        kernels = self.convolution.weight
+        half = kernels.shape[0] // 2
+        kernels[:half] -= kernels[:half].mean(2, keepdim=True)
+        kernels[half:] -= kernels[half:].mean((2, 3, 4), keepdim=True)
 
     def folded(self) -> "VideoToTokens":
         """The same with BatchNorm's statistics in the convolution."""
@@ -268,11 +286,14 @@ class CTN(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """All weights as at the start of a training from scratch: ViT's, and depth-wise parts that change nothing."""
+        """All weights as at the start of a training; `start` names the two ways."""
         for module in self.modules():
             match module:
                 case nn.Linear():
-                    nn.init.trunc_normal_(module.weight, std=0.02)
+                    if self.config.start == "identity":
+                        nn.init.trunc_normal_(module.weight, std=0.02)
+                    else:
+                        nn.init.xavier_uniform_(module.weight)  # 0.02 suits 768 channels; fewer need more
                     nn.init.zeros_(module.bias)
                 case nn.Conv3d():
                     fan_in = module.weight[0].numel()
@@ -285,10 +306,14 @@ class CTN(nn.Module):
                     nn.init.trunc_normal_(module.table, std=0.02)
                 case SeparableConvolution():
                     module.reset_depthwise()
+                    if self.config.start == "scratch":
+                        module.depthwise.reset_parameters()
                 case nn.LayerNorm() | nn.BatchNorm3d():
                     module.reset_parameters()
                 case _:
                     pass  # containers, and BatchNorm2d, which the depth-wise part has set
+        if self.config.start == "scratch" and isinstance(self.embedding, VideoToTokens):
+            self.embedding.look_for_change()
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))

@@ -63,7 +63,15 @@ MODELS: Mapping[str, ZooEntry] = {
         summary="CTN as narrow as ViT-S",
     ),
     "ctn_tiny": ZooEntry(
-        config=CTNConfig(stem_kernel=5, stem_channels=16, width=192, depth=4, attention_heads=3),
+        config=CTNConfig(
+            stem_kernel=5,
+            stem_channels=16,
+            stem_activation="relu",
+            start="scratch",
+            width=192,
+            depth=4,
+            attention_heads=3,
+        ),
         frames=16,
         size=112,
         summary="a small CTN that a laptop trains from scratch in minutes",

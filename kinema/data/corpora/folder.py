@@ -143,11 +143,15 @@ def _write(entries: Sequence[Entry], out: Path, *, corpus: str, notes: Sequence[
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def counted(entry: Entry) -> tuple[Entry, str]:
-        path = entry.rgb or entry.depth
+        path = locate(out, entry.rgb or entry.depth)
         try:
-            return replace(entry, frames=count_frames(locate(out, path))), ""
+            frames = count_frames(path)
         except UnreadableVideo as error:
             return replace(entry, frames=None), str(error)
+        try:
+            return replace(entry, frames=frames), ""
+        except ValueError as error:  # the segment ends behind the last frame
+            raise ManifestError(f"{path}: {error}") from error
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         results = list(pool.map(counted, entries))
