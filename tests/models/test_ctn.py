@@ -326,3 +326,34 @@ def test_impossible_configurations_are_refused_by_name(changes, message):
 def test_a_clip_without_channels_is_refused():
     with pytest.raises(ValueError, match="channels must be at least 1; got 0"):
         CTN(TINY, heads=DIVING48, channels=0, frames=8, size=32)
+
+
+# -- learning from scratch ---------------------------------------------------------------------------------------------
+
+
+def test_kernels_that_start_from_scratch_see_change_and_not_brightness():
+    """A still picture gives the first half nothing; a plain one gives the second half nothing either."""
+    stem = tiny(start="scratch", stem_channels=8).embedding.convolution
+    still = clip(frames=1).expand(-1, -1, 16, -1, -1)
+    plain = torch.full((1, 3, 16, 32, 32), 0.7)
+    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2), slice(2, -2))  # zero padding is a change
+    assert stem(still)[inside][:, :4].abs().max() < 1e-5
+    assert stem(plain)[inside].abs().max() < 1e-5
+    assert stem(clip())[inside].std(dim=(0, 2, 3, 4)).min() > 0.1
+
+
+def test_from_scratch_depthwise_kernels_are_not_the_identity():
+    for part in tiny(start="scratch").modules():
+        if isinstance(part, nn.Conv2d):
+            assert part.weight.count_nonzero() == part.weight.numel()
+
+
+def test_an_activation_in_the_stem_cuts_the_maps_off_below_zero():
+    stem = tiny(stem_activation="relu").embedding.eval()
+    torch.nn.init.constant_(stem.norm.bias, -2)  # else the maxima of noise are all above zero
+    seen = []
+    stem.patches.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    stem(clip())
+    expected = F.max_pool3d(stem.norm(stem.convolution(clip())), 3, stride=(2, 2, 2), padding=1).clamp(min=0)
+    torch.testing.assert_close(seen[0], expected)
+    assert (expected == 0).any()
