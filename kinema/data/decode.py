@@ -19,6 +19,9 @@ from numpy import ndarray
 SEEK_GAP = 64
 """Frames between two wanted ones from which looking for a keyframe may pay; below it, decoding on is as fast."""
 
+SEEKABLE = frozenset({"mov", "matroska", "avi"})
+"""Containers, by FFmpeg's names, that find a keyframe exactly; a stream such as MPEG-TS may land behind it."""
+
 
 class UnreadableVideo(RuntimeError):
     """A file that cannot be decoded; the message names the file and the reason."""
@@ -29,8 +32,9 @@ class Timeline:
     """Time stamps of a stream's frames, in the order in which they are shown, from the packets alone.
 
     Args:
-        stamps: presentation time stamps in units of the stream; empty where the container has none that can be used.
-        keyframes: those at which decoding can start.
+        stamps: presentation time stamps in units of the stream, from the first keyframe on; empty where the container
+            has none that can be used.
+        keyframes: those at which decoding can start; empty where the container cannot find them exactly.
         second: units of the stream in one second.
     """
 
@@ -70,7 +74,7 @@ def count_frames(path: str) -> int:
     timeline = read_timeline(path)
     with _stream(path) as (container, stream):
         before = 0
-        if timeline.stamps and timeline.keyframes[-1] > timeline.stamps[0]:
+        if timeline.keyframes and timeline.keyframes[-1] > timeline.stamps[0]:
             last = timeline.keyframes[-1]
             container.seek(last, stream=stream, backward=True)
             before = bisect_left(timeline.stamps, last)
@@ -104,7 +108,8 @@ def read_timeline(path: str) -> Timeline:
     packets = 0
     with _stream(path) as (container, stream):
         # AVI stores no presentation times: where frames are reordered, FFmpeg's guess is in the wrong order.
-        usable = not ("avi" in container.format.name and stream.codec_context.has_b_frames)
+        usable = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
+        seekable = not SEEKABLE.isdisjoint(container.format.name.split(","))
         second = 1 / float(stream.time_base) if stream.time_base else 1.0
         try:
             for packet in container.demux(stream):
@@ -119,10 +124,12 @@ def read_timeline(path: str) -> Timeline:
                     keyframes.append(packet.pts)
         except (av.FFmpegError, OSError) as error:
             raise UnreadableVideo(f"{path}: breaks off after {packets} packets ({_reason(error)})") from error
-    usable = usable and len(set(stamps)) == len(stamps) and bool(keyframes)
+    if not usable or not keyframes or len(set(stamps)) != len(stamps):
+        return Timeline(stamps=(), keyframes=(), second=second)
+    first = min(keyframes)  # what stands before it was cut off from its own keyframe, and does not decode
     return Timeline(
-        stamps=tuple(sorted(stamps)) if usable else (),
-        keyframes=tuple(sorted(keyframes)) if usable else (),
+        stamps=tuple(sorted(stamp for stamp in stamps if stamp >= first)),
+        keyframes=tuple(sorted(keyframes)) if seekable else (),
         second=second,
     )
 
@@ -133,7 +140,7 @@ def _read(path: str, indices: Sequence[int], pixel_format: str) -> ndarray:
         raise ValueError(f"frame numbers must be non-decreasing and at least 0, got {list(indices)}")
     gaps = np.diff([0, *wanted])
     timeline = read_timeline(path) if gaps.max() > SEEK_GAP else None
-    if timeline is not None and timeline.stamps:
+    if timeline is not None and timeline.keyframes:
         pictures = _read_by_stamp(path, wanted, timeline, pixel_format)
     else:
         pictures = _read_in_order(path, wanted, pixel_format)
@@ -187,7 +194,7 @@ def _stream(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
             raise UnreadableVideo(f"{path}: no such file")
         # Tags in a wrong encoding are common in the wild and say nothing about the picture.
         container = av.open(source, metadata_errors="ignore")
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError, ImportError) as error:
         raise UnreadableVideo(f"{path}: is not a video that can be read ({_reason(error)})") from error
     with container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 
-from kinema.data.decode import read_grey_frames
+from kinema.data.decode import UnreadableVideo, read_grey_frames
 from kinema.data.manifest import DepthFacts
 
 
@@ -19,13 +19,12 @@ def read_depth(path: str, indices: Sequence[int], facts: DepthFacts | None) -> U
         facts: the range of 16-bit values; an 8-bit video is taken as it is where None.
 
     Raises:
-        UnreadableVideo: as `read_frames`.
-        ValueError: a 16-bit video without facts.
+        UnreadableVideo: as `read_frames`, and for a 16-bit video without facts.
     """
     stored = read_grey_frames(path, indices)
     if facts is None:
         if stored.dtype != np.uint8:
-            raise ValueError(f"{path}: holds 16-bit depth, but the manifest's JSON says no depth_range")
+            raise UnreadableVideo(f"{path}: holds 16-bit depth, but the manifest's JSON says no depth_range")
         return stored
     return depth_to_uint8(stored, facts)
 

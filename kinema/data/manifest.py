@@ -169,6 +169,8 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     if not path.is_file():
         near = difflib.get_close_matches(str(name_or_path), BUILT_IN, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`kinema prepare` makes one from your videos"
+        if str(name_or_path) in BUILT_IN:
+            hint = f"the installation lacks {path}; install kinema again"
         raise ManifestError(f"{name_or_path}: no such manifest; {hint}")
     if not facts_path.is_file():
         raise ManifestError(
@@ -256,11 +258,19 @@ def rows(path: Path, table: bytes) -> list[tuple[int, dict[str, str]]]:
         raise ManifestError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     found = []
-    for row in reader:
-        if None in row or None in row.values():
-            width = len(reader.fieldnames or ())
-            raise ManifestError(f"{path}, line {reader.line_num}: the header has {width} columns, this line has not")
-        found.append((reader.line_num, {column.strip(): cell.strip() for column, cell in row.items()}))
+    try:
+        columns = [column.strip() for column in reader.fieldnames or ()]
+        if len(set(columns)) != len(columns):
+            twice = next(column for column, count in Counter(columns).items() if count > 1)
+            raise ManifestError(f"{path}, line 1: column {twice!r} stands twice")
+        for row in reader:
+            if None in row or None in row.values():
+                raise ManifestError(
+                    f"{path}, line {reader.line_num}: the header has {len(columns)} columns, this line has not"
+                )
+            found.append((reader.line_num, {column.strip(): cell.strip() for column, cell in row.items()}))
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line {reader.line_num + 1}: {error}") from error
     if not found:
         raise ManifestError(f"{path}: is empty; it needs a header and one line a sample")
     return found

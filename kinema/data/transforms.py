@@ -73,19 +73,22 @@ class Augmentation:
         short_side: range of pixels that the shorter side is resized to; None keeps the preprocessing's.
         flip: probability of mirroring; 0 where left and right matter.
         colour_jitter: brightness, contrast and saturation are scaled by 1 - this to 1 + this.
+        colour_shuffle: probability that red, green and blue change places, so that colours as such say nothing.
         mixup_alpha: of the Beta distribution that mixes a sample with its partner; 0 for none (arXiv:1710.09412).
     """
 
     short_side: tuple[int, int] | None = None
     flip: float = 0.0
     colour_jitter: float = 0.0
+    colour_shuffle: float = 0.0
     mixup_alpha: float = 0.0
 
     def __post_init__(self) -> None:
         if self.short_side is not None and not 1 <= self.short_side[0] <= self.short_side[1]:
             raise ValueError(f"augmentation: short_side={self.short_side} must be an increasing range")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"augmentation: flip={self.flip} must be a probability")
+        for name in ("flip", "colour_shuffle"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augmentation: {name}={getattr(self, name)} must be a probability")
         if not 0 <= self.colour_jitter < 1:
             raise ValueError(f"augmentation: colour_jitter={self.colour_jitter} must be at least 0 and below 1")
         if self.mixup_alpha < 0:
@@ -105,11 +108,12 @@ class Geometry(NamedTuple):
 
 
 class Colour(NamedTuple):
-    """Factors for the RGB stream; 1 changes nothing."""
+    """Factors for the RGB stream, of which 1 changes nothing, and the places that its channels take."""
 
-    brightness: float
-    contrast: float
-    saturation: float
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    order: tuple[int, int, int] = (0, 1, 2)
 
 
 def centre_geometry(preprocessing: Preprocessing) -> Geometry:
@@ -124,7 +128,11 @@ def draw_geometry(augmentation: Augmentation, preprocessing: Preprocessing, rng:
 
 def draw_colour(augmentation: Augmentation, rng: np.random.Generator) -> Colour:
     reach = augmentation.colour_jitter
-    return Colour(*(1 + reach * rng.uniform(-1, 1, size=3)).tolist())
+    brightness, contrast, saturation = (1 + reach * rng.uniform(-1, 1, size=3)).tolist()
+    if rng.random() < augmentation.colour_shuffle:
+        red, green, blue = rng.permutation(3).tolist()
+        return Colour(brightness, contrast, saturation, (red, green, blue))
+    return Colour(brightness, contrast, saturation)
 
 
 def cut(
@@ -149,11 +157,11 @@ def cut(
 
 
 def recolour(clip: UInt8[Tensor, "3 time height width"], colour: Colour) -> UInt8[Tensor, "3 time height width"]:
-    """Scale brightness, then contrast about the clip's mean grey, then saturation about each pixel's grey."""
-    if colour == Colour(1.0, 1.0, 1.0):
+    """Shuffle channels, scale brightness, contrast about the clip's mean grey, saturation about each pixel's grey."""
+    if colour == Colour():
         return clip
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1, 1)  # ITU-R BT.601 luma
-    value = clip.float() * colour.brightness
+    value = clip[list(colour.order)].float() * colour.brightness
     middle = (value * weights).sum(0).mean()
     value = middle + (value - middle) * colour.contrast
     grey = (value * weights).sum(0, keepdim=True)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cattrs
 import torch
@@ -78,7 +78,8 @@ class Artefact:
 def save_artefact(folder: Path, artefact: Artefact) -> str:
     """Write an artefact, or replace the one that is there; returns the SHA-256 of its weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in artefact.model.state_dict().items()}
+    # Copies, because the file holds no two names of one tensor, and a network may use a weight twice.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in artefact.model.state_dict().items()}
     weights = save_tensors(tensors)
     digest = hashlib.sha256(weights).hexdigest()
     name = f"model-{digest[:12]}.safetensors"
@@ -134,8 +135,11 @@ def load_artefact(
         converter = cattrs.Converter(forbid_extra_keys=True)
         sampling = converter.structure(said["sampling"], Sampling)
         preprocessing = converter.structure(said["preprocessing"], Preprocessing)
-        precision: Precision = converter.structure(said["precision"], Precision)  # type: ignore[arg-type]  # a Literal
+        precision: Precision = said["precision"]
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision {precision!r} is not among {', '.join(get_args(Precision))}")
         kind, config = said["model"]["kind"], said["model"]["config"]
+        provenance, fingerprint = said["provenance"], said["fingerprint"]
     except (KeyError, OSError, ValueError, TypeError, cattrs.BaseValidationError) as error:
         if isinstance(error, ArtefactError):
             raise
@@ -147,13 +151,16 @@ def load_artefact(
     if model is None:
         if kind == OWN:
             raise ArtefactError(f"{folder}: holds the weights of a network of your own; pass it: load(path, model=...)")
-        model = build_model(
-            config_from(kind, config),
-            heads={head: len(names) for head, names in classes.items()},
-            channels=preprocessing.channels,
-            frames=sampling.frames,
-            size=preprocessing.size,
-        )
+        try:
+            model = build_model(
+                config_from(kind, config),
+                heads={head: len(names) for head, names in classes.items()},
+                channels=preprocessing.channels,
+                frames=sampling.frames,
+                size=preprocessing.size,
+            )
+        except (TypeError, ValueError) as error:
+            raise ArtefactError(f"{folder / DESCRIPTION}: says no network that can be built ({error})") from error
     _load_weights(model, weights, folder / said["weights"])
     artefact = Artefact(
         model=model,
@@ -163,11 +170,11 @@ def load_artefact(
         sampling=sampling,
         preprocessing=preprocessing,
         precision=precision,
-        provenance=said["provenance"],
+        provenance=provenance,
         digest=digest,
     )
     if check == "fingerprint":
-        _check_fingerprint(folder, artefact, said["fingerprint"])
+        _check_fingerprint(folder, artefact, fingerprint)
     return artefact
 
 

@@ -154,15 +154,12 @@ class VideoToTokens(nn.Module):
 
     @torch.no_grad()
     def look_for_change(self) -> None:
-        """Takes the mean out of the first kernels: half of them over time, half over time and space.
+        """Takes the mean over time out of the stem's kernels: what stands still is nothing to them, at the start.
 
-        Trained first layers look so: motion and edges, not brightness. Random ones see little but the background,
-        and a transformer that starts from them needs several times as many steps before it learns at all.
+        Random kernels see little but the background; a transformer that starts from those needs several times as
+        many steps before it learns at all.
         """
-        kernels = self.convolution.weight
-        half = kernels.shape[0] // 2
-        kernels[:half] -= kernels[:half].mean(2, keepdim=True)
-        kernels[half:] -= kernels[half:].mean((2, 3, 4), keepdim=True)
+        self.convolution.weight -= self.convolution.weight.mean(2, keepdim=True)
 
     def folded(self) -> "VideoToTokens":
         """The same with BatchNorm's statistics in the convolution."""

@@ -331,15 +331,11 @@ def test_a_clip_without_channels_is_refused():
 # -- learning from scratch ---------------------------------------------------------------------------------------------
 
 
-def test_kernels_that_start_from_scratch_see_change_and_not_brightness():
-    """A still picture gives the first half nothing; a plain one gives the second half nothing either."""
+def test_kernels_that_start_from_scratch_see_change_and_nothing_that_stands_still():
     stem = tiny(start="scratch", stem_channels=8).embedding.convolution
     still = clip(frames=1).expand(-1, -1, 16, -1, -1)
-    plain = torch.full((1, 3, 16, 32, 32), 0.7)
-    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2), slice(2, -2))  # zero padding is a change
-    assert stem(still)[inside][:, :4].abs().max() < 1e-5
-    assert stem(plain)[inside].abs().max() < 1e-5
-    assert stem(clip())[inside].std(dim=(0, 2, 3, 4)).min() > 0.1
+    assert stem(still)[:, :, 2:-2].abs().max() < 1e-5  # outside, zero padding is a change
+    assert stem(clip())[:, :, 2:-2].std(dim=(0, 2, 3, 4)).min() > 0.1
 
 
 def test_from_scratch_depthwise_kernels_are_not_the_identity():

@@ -62,9 +62,15 @@ def prepare_folder(root: Path, out: Path, *, held_out_share: float = 0.2) -> Pre
     """
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; give the one that holds a folder for each class")
-    top = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    top = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and _holds_video(p))
     split_folders = [p for p in top if p.name.lower() in SPLIT_FOLDERS]
     named = bool(split_folders) and len(split_folders) == len(top)
+    if len(split_folders) > 1 and not named:
+        other = next(p.name for p in top if p not in split_folders)
+        raise ManifestError(
+            f"{root}: {split_folders[0].name!r} and {split_folders[1].name!r} name splits, but {other!r} beside them "
+            "holds videos too; put its classes into a split, or move it away"
+        )
     branches = [(SPLIT_FOLDERS[p.name.lower()], p) for p in top] if named else [("", root)]
 
     entries, others = [], 0
@@ -72,7 +78,7 @@ def prepare_folder(root: Path, out: Path, *, held_out_share: float = 0.2) -> Pre
         for folder in sorted(p for p in branch.iterdir() if p.is_dir() and not p.name.startswith(".")):
             for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
                 if path.suffix.lower() in SUFFIXES:
-                    entries.append(Entry(rgb=_relative(path, out), split=split, labels={LABEL: folder.name}))
+                    entries.append(Entry(rgb=_relative(path, out), split=split, labels={LABEL: folder.name.strip()}))
                 else:
                     others += 1
     if not entries:
@@ -100,6 +106,8 @@ def prepare_table(
     """
     if not table.is_file():
         raise ManifestError(f"{table}: no such table")
+    if out.resolve() == table.resolve():
+        raise ManifestError(f"{out}: is the table itself, and would be written over; give the manifest another name")
     lines = rows(table, table.read_bytes())
     names = _column_names(table, list(lines[0][1]), columns or {})
     entries: list[Entry] = []
@@ -115,6 +123,10 @@ def prepare_table(
         entries = split_by_group(entries, share=held_out_share, seed=SPLIT_SEED)
         notes.append(_split_note(entries))
     return _write(entries, out, corpus=table.stem, notes=notes)
+
+
+def _holds_video(folder: Path) -> bool:
+    return any(p.suffix.lower() in SUFFIXES and p.is_file() for p in folder.rglob("*"))
 
 
 def _column_names(table: Path, there: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:

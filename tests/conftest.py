@@ -1,0 +1,221 @@
+"""What several wings need: the real recordings, videos with known content, a data set and networks of a few numbers."""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kinema.data.manifest import DepthFacts, Entry, write_manifest
+from kinema.data.sampling import Sampling
+from kinema.data.transforms import Preprocessing
+from kinema.inference.artefact import Artefact
+from kinema.models.fields import fields_of
+from kinema.models.zoo import config_kind, create_model
+
+HEIGHT, WIDTH, BITS = 48, 64, 8
+LEVELS = {"dim": 40, "grey": 120, "bright": 200}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Sums in one order, and no fight over the cores with the other workers."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real recordings, which may not be passed on and so are not here."""
+    folder = Path(os.environ.get("KINEMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real recordings are not at {folder}; KINEMA_DATA names another place")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    """Pictures as a file: H.264 with B-frames and a keyframe every 12 frames, unless told otherwise."""
+
+    def write(path, pictures, *, codec="libx264", pixel_format="yuv420p", times=None, options=None, rate=25):
+        chosen = {"g": "12", "bf": "3", "crf": "12", "preset": "veryfast", "sc_threshold": "0", "b_strategy": "0"}
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=rate, options=chosen if options is None else options)
+            stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], pixel_format
+            if times is not None:
+                stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+            for number, picture in enumerate(pictures):
+                form = "rgb24" if picture.ndim == 3 else "gray16le" if picture.dtype == np.uint16 else "gray"
+                frame = av.VideoFrame.from_ndarray(picture, format=form)
+                if times is not None:
+                    frame.pts, frame.time_base = round(1000 * times[number]), Fraction(1, 1000)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_sound():
+    """A second of silence, without any picture."""
+
+    def write(path, *, codec):
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=16000, layout="mono")
+            for _ in range(16):
+                samples = np.zeros((1, 1000), np.int16)
+                frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+                frame.sample_rate = 16000
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def stamp():
+    """A picture that shows a number below 256 as eight black or white bars."""
+
+    def picture(number):
+        bits = [(number >> bit) & 1 for bit in range(BITS)]
+        row = np.repeat(np.array(bits, np.uint8) * 255, WIDTH // BITS)
+        return np.broadcast_to(row[None, :, None], (HEIGHT, WIDTH, 3)).copy()
+
+    return picture
+
+
+@pytest.fixture(scope="session")
+def read_stamps():
+    """The numbers that pictures show."""
+
+    def numbers(pictures):
+        bars = np.asarray(pictures, np.float64).reshape(len(pictures), HEIGHT, BITS, WIDTH // BITS, 3).mean((1, 3, 4))
+        return ((bars > 127) @ (1 << np.arange(BITS))).tolist()
+
+    return numbers
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory, write_video, stamp):
+    """A video of 200 frames that show their numbers."""
+    folder = tmp_path_factory.mktemp("numbered")
+    return write_video(folder / "numbered.mp4", [stamp(number) for number in range(200)])
+
+
+@pytest.fixture(scope="session")
+def depth_facts():
+    return DepthFacts(unit_mm=1.0, near=500.0, far=4500.0, coverage="full")
+
+
+@pytest.fixture(scope="session")
+def data_set(tmp_path_factory, write_video, depth_facts):
+    """Six samples to train on and six to test on, colour and 16-bit depth; how bright they are is their class.
+
+    Sample i has 10 + i frames.
+    """
+    folder = tmp_path_factory.mktemp("data set")
+    entries = []
+    for i in range(12):
+        label = list(LEVELS)[i % 3]
+        generator = np.random.default_rng(i)
+        noise = generator.integers(-25, 26, size=(10 + i, HEIGHT // 8, WIDTH // 8, 1)).repeat(8, 1).repeat(8, 2)
+        colour = np.clip(LEVELS[label] + noise, 0, 255).astype(np.uint8).repeat(3, 3)
+        depth = (500 + 15 * (LEVELS[label] + noise[..., 0])).astype(np.uint16)
+        write_video(folder / f"colour {i}.mp4", colour)
+        write_video(folder / f"depth {i}.mkv", depth, codec="ffv1", pixel_format="gray16le", options={})
+        entries.append(
+            Entry(
+                rgb=f"colour {i}.mp4",
+                depth=f"depth {i}.mkv",
+                frames=10 + i,
+                split="train" if i < 6 else "test",
+                labels={"label": label},
+            )
+        )
+    return write_manifest(
+        folder / "manifest.csv",
+        entries=entries,
+        classes={"label": tuple(LEVELS)},
+        corpus="levels",
+        version="1",
+        depth=depth_facts,
+    )
+
+
+@pytest.fixture
+def tiny_ctn():
+    """A CTN of a few thousand numbers, with statistics in its BatchNorms that folding must respect."""
+
+    def create(num_classes=3, **fields):
+        torch.manual_seed(0)
+        small = {"frames": 8, "size": 32, "width": 24, "depth": 1, "attention_heads": 3, "stem_channels": 4}
+        model = create_model("ctn_tiny", num_classes=num_classes, **small, **fields)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+                module.running_mean.normal_(std=0.3)
+                module.running_var.uniform_(0.5, 2)
+        for parameter in model.heads.parameters():
+            nn.init.normal_(parameter)
+        return model
+
+    return create
+
+
+class Brightness(nn.Module):
+    """A user's own network: the class whose grey level is nearest to the clip's."""
+
+    def __init__(self):
+        super().__init__()
+        self.levels = nn.Parameter(torch.tensor(list(LEVELS.values())) / 127.5 - 1)
+
+    def forward(self, video):
+        return -((video.mean((1, 2, 3, 4))[:, None] - self.levels) ** 2)
+
+
+class ColourAndDepth(nn.Module):
+    """A user's own network of two streams and two task heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.verb = nn.Linear(2, 3)
+        self.noun = nn.Linear(2, 4)
+
+    def forward(self, rgb, depth):
+        features = torch.stack([rgb.mean((1, 2, 3, 4)), depth.mean((1, 2, 3, 4))], 1)
+        return {"verb": self.verb(features), "noun": self.noun(features)}
+
+
+@pytest.fixture
+def brightness():
+    return Brightness
+
+
+@pytest.fixture
+def colour_and_depth():
+    torch.manual_seed(0)
+    return ColourAndDepth
+
+
+@pytest.fixture
+def make_artefact():
+    """A network with what it needs for the data set; a network without a config is the user's own."""
+
+    def make(model, *, modalities=("rgb",), classes=None, depth=None, precision="float32"):
+        config = getattr(model, "config", None)
+        return Artefact(
+            model=model,
+            kind="own" if config is None else config_kind(config),
+            config={} if config is None else fields_of(config),
+            classes=classes or {"label": tuple(LEVELS)},
+            sampling=Sampling(frames=8),
+            preprocessing=Preprocessing(modalities=modalities, short_side=36, size=32, depth=depth),
+            precision=precision,
+            provenance={"recipe": "by hand"},
+        )
+
+    return make

@@ -1,0 +1,351 @@
+"""A sample is a function of its draw, a training sees every sample, and what cannot be read is never replaced."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinema.data.dataset import (
+    Draw,
+    Failure,
+    Loaded,
+    TrainingBatches,
+    UnreadableSample,
+    VideoDataset,
+    collate,
+    complete,
+    evaluation_batches,
+    make_loader,
+    read_clips,
+    to_device,
+)
+from kinema.data.decode import UnreadableVideo, read_frames
+from kinema.data.depth import depth_to_uint8, read_grey_frames
+from kinema.data.manifest import Entry, class_lists, write_manifest
+from kinema.data.sampling import Sampling, segment_indices
+from kinema.data.transforms import Augmentation, Preprocessing
+
+SAMPLING = Sampling(frames=8)
+VARIED = Augmentation(short_side=(32, 44), flip=0.5, colour_jitter=0.3, mixup_alpha=0.4)
+
+
+def preprocessing(manifest, modalities=("rgb", "depth")):
+    return Preprocessing(modalities=modalities, short_side=36, size=32, depth=manifest.depth)
+
+
+@pytest.fixture
+def dataset(data_set):
+    return VideoDataset(data_set, sampling=SAMPLING, preprocessing=preprocessing(data_set), augmentation=VARIED)
+
+
+def same(first, second):
+    return all(
+        torch.equal(first[part][name], second[part][name]) for part in ("inputs", "targets") for name in first[part]
+    )
+
+
+def test_a_sample_is_bytes_labels_and_its_place(dataset):
+    sample = dataset[Draw(4)]
+    assert {m: (tuple(c.shape), c.dtype) for m, c in sample["inputs"].items()} == {
+        "rgb": ((3, 8, 32, 32), torch.uint8),
+        "depth": ((1, 8, 32, 32), torch.uint8),
+    }
+    assert sample["targets"] == {"label": torch.tensor(1)}
+    assert sample["index"] == 4
+
+
+def test_an_evaluation_clip_is_the_middle_frames_cut_in_the_middle(data_set):
+    """Without resizing it can be written down to the last byte, for both modalities."""
+    plain = Preprocessing(modalities=("rgb", "depth"), short_side=48, size=32, depth=data_set.depth)
+    for position, entry in enumerate(data_set.entries):
+        sample = VideoDataset(data_set, sampling=SAMPLING, preprocessing=plain)[Draw(position)]
+        indices = segment_indices(entry.frames, 8, None).tolist()
+        colour = read_frames(data_set.locate(entry.rgb), indices)[:, 8:40, 16:48]
+        depth = depth_to_uint8(read_grey_frames(data_set.locate(entry.depth), indices), data_set.depth)[:, 8:40, 16:48]
+        np.testing.assert_array_equal(sample["inputs"]["rgb"].numpy(), colour.transpose(3, 0, 1, 2))
+        np.testing.assert_array_equal(sample["inputs"]["depth"][0].numpy(), depth)
+        assert data_set.classes["label"][sample["targets"]["label"]] == entry.labels["label"]
+
+
+def test_a_draw_determines_the_sample(dataset):
+    first, again, other = (dataset[Draw(3, seed)] for seed in ((7, 0, 3), (7, 0, 3), (7, 1, 3)))
+    assert same(first, again)
+    assert not torch.equal(first["inputs"]["rgb"], other["inputs"]["rgb"])
+    assert not torch.equal(first["inputs"]["depth"], other["inputs"]["depth"])
+
+
+def test_nothing_is_drawn_in_an_evaluation(dataset, data_set):
+    plain = VideoDataset(data_set, sampling=SAMPLING, preprocessing=preprocessing(data_set))
+    assert same(dataset[Draw(2)], plain[Draw(2)])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_colour_and_depth_of_a_draw_show_the_same_place_at_the_same_time(tmp_path, write_video, depth_facts, seed):
+    """A square that moves, bright in colour and far in depth, is found at the same pixel of both clips."""
+    colour, depth = np.full((20, 48, 64, 3), 20, np.uint8), np.full((20, 48, 64), 600, np.uint16)
+    for number in range(20):
+        top, left = 14 + number // 2, 18 + number
+        colour[number, top : top + 10, left : left + 10] = 235
+        depth[number, top : top + 10, left : left + 10] = 4400
+    entry = Entry(
+        rgb=write_video(tmp_path / "colour.mp4", colour, options={"crf": "1"}),
+        depth=write_video(tmp_path / "depth.mkv", depth, codec="ffv1", pixel_format="gray16le", options={}),
+        frames=20,
+    )
+    clips = read_clips(
+        entry,
+        locate=str,
+        sampling=SAMPLING,
+        preprocessing=Preprocessing(modalities=("rgb", "depth"), short_side=40, size=32, depth=depth_facts),
+        augmentation=Augmentation(short_side=(36, 52), flip=0.5),
+        rng=np.random.default_rng(seed),
+    )
+    rgb, far = (clip[0].double().sub(60).clamp_min(0) for clip in (clips["rgb"], clips["depth"]))
+    place = torch.arange(32, dtype=torch.float64)
+    for frame in range(8):
+        for axis in (0, 1):
+            middles = [(light[frame].sum(axis) * place).sum() / light[frame].sum() for light in (rgb, far)]
+            assert abs(middles[0] - middles[1]) < 0.6
+
+
+def test_a_depth_clip_can_have_the_channels_of_a_colour_network(data_set):
+    wide = Preprocessing(modalities=("depth",), short_side=36, size=32, depth=data_set.depth, depth_channels=3)
+    clip = VideoDataset(data_set, sampling=SAMPLING, preprocessing=wide)[Draw(0)]["inputs"]["depth"]
+    assert clip.shape == (3, 8, 32, 32)
+    assert torch.equal(clip[0], clip[1])
+    assert torch.equal(clip[0], clip[2])
+
+
+def numbered_clip(path, read_stamps, **segment):
+    plain = Preprocessing(short_side=48, size=48)
+    entry = Entry(rgb=path, **segment)
+    clip = read_clips(entry, locate=str, sampling=Sampling(frames=4), preprocessing=plain)["rgb"]
+    assert clip.shape == (3, 4, 48, 48)
+    # The crop shows bars 1 to 6 of 0 to 7; those are widened to the whole picture to be read as it is.
+    bars = clip.permute(1, 2, 3, 0).numpy()
+    padded = np.zeros((4, 48, 64, 3), np.uint8)
+    padded[:, :, 8:56] = bars
+    return read_stamps(padded)
+
+
+@pytest.mark.parametrize(
+    ("segment", "start", "stop"),
+    [
+        ({}, 0, 200),
+        ({"frames": 120}, 0, 120),
+        ({"start_frame": 40, "stop_frame": 60}, 40, 60),
+        ({"start_frame": 40, "stop_frame": 42, "frames": 200}, 40, 42),
+        ({"start_s": 4.0, "stop_s": 6.0}, 100, 150),
+    ],
+    ids=str,
+)
+def test_a_clip_comes_from_its_segment(numbered, read_stamps, segment, start, stop):
+    shown = 0b01111110
+    wanted = [(start + int(i)) & shown for i in segment_indices(stop - start, 4, None)]
+    assert numbered_clip(numbered, read_stamps, **segment) == wanted
+
+
+def test_a_missing_modality_is_named(data_set):
+    entry = dataclasses.replace(data_set.entries[0], depth="")
+    with pytest.raises(UnreadableVideo, match="no depth file is given, but the model wants depth"):
+        read_clips(entry, locate=data_set.locate, sampling=SAMPLING, preprocessing=preprocessing(data_set))
+
+
+def all_batches(data, batches, workers):
+    loader = make_loader(data, batches, workers=workers, pin_memory=False)
+    return [complete(loaded) for loaded in loader]
+
+
+def test_the_number_of_workers_does_not_change_the_batches(dataset, data_set):
+    batches = TrainingBatches(data_set.positions("train"), batch_size=4, steps=3, seed=5, mixup="partner")
+    alone, helped = (all_batches(dataset, batches, workers) for workers in (0, 2))
+    assert len(alone) == len(helped) == 3
+    for first, second, draws in zip(alone, helped, batches, strict=True):
+        assert same(first, second)
+        assert first["index"].tolist() == second["index"].tolist() == [draw.index for draw in draws]
+
+
+def test_a_batch_is_its_samples_in_order(dataset):
+    draws = [Draw(i, (0, 0, i)) for i in (5, 0, 3)]
+    (batch,) = all_batches(dataset, [draws], 0)
+    for row, draw in enumerate(draws):
+        sample = dataset[draw]
+        assert all(torch.equal(batch["inputs"][m][row], clip) for m, clip in sample["inputs"].items())
+        assert batch["targets"]["label"][row] == sample["targets"]["label"]
+    assert same(to_device(batch, torch.device("cpu")), batch)
+    assert to_device(batch, torch.device("cpu"))["index"].tolist() == [5, 0, 3]
+
+
+def rows(batches):
+    return [draw for batch in batches for draw in batch]
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(10, 4), (7, 7), (5, 8), (12, 5), (1, 3)])
+def test_every_pass_holds_every_sample_exactly_once_also_across_batches(samples, batch_size):
+    positions = [3 * i + 1 for i in range(samples)]
+    passes = 6
+    batches = TrainingBatches(positions, batch_size=batch_size, steps=passes * samples, seed=0)
+    assert all(len(batch) == batch_size for batch in batches)
+    drawn = [draw.index for draw in rows(batches)]
+    assert len(drawn) == passes * samples * batch_size
+    for first in range(0, len(drawn), samples):
+        assert sorted(drawn[first : first + samples]) == positions
+    if samples > 4:
+        assert len({tuple(drawn[first : first + samples]) for first in range(0, len(drawn), samples)}) > passes / 2
+
+
+@pytest.mark.parametrize("mixup", ["none", "partner"])
+@pytest.mark.parametrize("first_step", [0, 1, 7, 19, 20])
+def test_going_on_from_a_step_is_the_tail_of_the_whole(mixup, first_step):
+    whole = TrainingBatches(range(9), batch_size=4, steps=20, seed=2, mixup=mixup)
+    tail = TrainingBatches(range(9), batch_size=4, steps=20, first_step=first_step, seed=2, mixup=mixup)
+    assert len(tail) == 20 - first_step
+    assert list(tail) == list(whole)[first_step:]
+
+
+def test_the_order_is_a_function_of_the_seed():
+    one, again, other = (list(TrainingBatches(range(9), batch_size=4, steps=20, seed=seed)) for seed in (2, 2, 3))
+    assert one == again
+    assert one != other
+    assert list(TrainingBatches(range(9), batch_size=4, steps=20, seed=2)) == one
+
+
+def test_no_two_draws_of_a_training_have_the_same_seed():
+    batches = TrainingBatches(range(9), batch_size=4, steps=45, seed=2, mixup="partner")
+    drawn = rows(batches)
+    seeds = [draw.seed for draw in drawn] + [draw.partner.seed for draw in drawn]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_partners_are_a_pass_of_their_own():
+    drawn = rows(TrainingBatches(range(50), batch_size=10, steps=5, seed=2, mixup="partner"))
+    assert sorted(draw.partner.index for draw in drawn) == list(range(50))
+    assert sum(draw.partner.index == draw.index for draw in drawn) < 10
+
+
+def test_an_evaluation_sees_every_sample_once_and_in_order():
+    batches = evaluation_batches([4, 2, 9, 7, 1], 2)
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert rows(batches) == [Draw(i) for i in (4, 2, 9, 7, 1)]
+
+
+@pytest.fixture
+def broken_set(tmp_path, data_set):
+    """Three good samples and, at place 1, a file that is no video."""
+    entries = [dataclasses.replace(data_set.entries[i], rgb=data_set.locate(data_set.entries[i].rgb)) for i in range(4)]
+    (tmp_path / "text.mp4").write_text("no video")
+    entries[1] = dataclasses.replace(entries[1], rgb="text.mp4")
+    manifest = write_manifest(
+        tmp_path / "broken.csv", entries=entries, classes=class_lists(entries), corpus="own", version="1", depth=None
+    )
+    return VideoDataset(
+        manifest, sampling=SAMPLING, preprocessing=preprocessing(manifest, ("rgb",)), augmentation=VARIED
+    )
+
+
+def test_an_unreadable_file_becomes_a_failure_that_names_manifest_line_and_file(broken_set):
+    failure = broken_set[Draw(1)]
+    assert isinstance(failure, Failure)
+    assert failure.index == 1
+    assert "broken.csv, line 3: " in failure.message
+    assert "text.mp4: is not a video that can be read" in failure.message
+
+
+def test_a_video_that_has_fewer_frames_than_its_line_says_is_a_failure(data_set):
+    entries = list(data_set.entries)
+    entries[0] = dataclasses.replace(entries[0], frames=40)
+    longer = dataclasses.replace(data_set, entries=tuple(entries))
+    failure = VideoDataset(longer, sampling=SAMPLING, preprocessing=preprocessing(data_set))[Draw(0)]
+    assert isinstance(failure, Failure)
+    assert "colour 0.mp4: frame 37 is wanted, but only 10 frames decode" in failure.message
+
+
+def test_a_partner_that_cannot_be_read_is_the_one_that_is_named(broken_set):
+    failure = broken_set[Draw(0, (0, 0, 0), Draw(1, (0, 0, 1, 2)))]
+    assert isinstance(failure, Failure)
+    assert "broken.csv, line 3: " in failure.message
+    assert "text.mp4" in failure.message
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_stands_in_for_what_cannot_be_read(broken_set, workers):
+    (loaded,) = make_loader(broken_set, evaluation_batches(range(4), 4), workers=workers, pin_memory=False)
+    assert [failure.index for failure in loaded.failures] == [1]
+    assert loaded.batch["index"].tolist() == [0, 2, 3]
+    assert loaded.batch["inputs"]["rgb"].shape[0] == 3
+    assert torch.equal(loaded.batch["inputs"]["rgb"][1], broken_set[Draw(2)]["inputs"]["rgb"])
+
+
+def test_an_incomplete_batch_is_refused_by_the_sample_that_is_missing(broken_set):
+    loaded = collate([broken_set[Draw(i)] for i in (0, 1)])
+    with pytest.raises(UnreadableSample, match=r"broken\.csv, line 3: .*text\.mp4"):
+        complete(loaded)
+    with pytest.raises(UnreadableSample, match=r"line 3: .*\(and 1 more in this batch\)"):
+        complete(collate([broken_set[Draw(1)], broken_set[Draw(1)]]))
+    assert complete(Loaded(loaded.batch, ())) is loaded.batch
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_mixup_is_one_weight_for_all_modalities_and_heads(tmp_path, data_set, place):
+    """Both samples of the pair, read alone, and one weight between them explain every byte and every label."""
+    entries = [
+        dataclasses.replace(
+            entry,
+            rgb=data_set.locate(entry.rgb),
+            depth=data_set.locate(entry.depth),
+            labels={"verb": f"v{i % 3}", "noun": f"n{i % 4}"},
+        )
+        for i, entry in enumerate(data_set.entries)
+    ]
+    manifest = write_manifest(
+        tmp_path / "m.csv",
+        entries=entries,
+        classes=class_lists(entries),
+        corpus="own",
+        version="1",
+        depth=data_set.depth,
+    )
+    data = VideoDataset(manifest, sampling=SAMPLING, preprocessing=preprocessing(manifest), augmentation=VARIED)
+    first, second = Draw(place, (0, 0, place)), Draw(place + 4, (0, 0, place + 4, 2))
+    own, partner, mixed = data[first], data[second], data[dataclasses.replace(first, partner=second)]
+
+    assert mixed["index"] == place
+    weight = float(mixed["targets"]["verb"][own["targets"]["verb"]])
+    assert 0 < weight < 1
+    for head, size in manifest.heads.items():
+        shares = mixed["targets"][head]
+        expected = torch.zeros(size)
+        expected[own["targets"][head]] += weight
+        expected[partner["targets"][head]] += 1 - weight
+        torch.testing.assert_close(shares, expected)
+        torch.testing.assert_close(shares.sum(), torch.tensor(1.0))
+    for modality, clip in mixed["inputs"].items():
+        assert clip.dtype == torch.uint8
+        expected = weight * own["inputs"][modality].double() + (1 - weight) * partner["inputs"][modality].double()
+        assert (clip - expected).abs().max() <= 0.51
+
+
+def test_mixup_weights_follow_the_beta_distribution(dataset):
+    own = dataset[Draw(0, (0, 0, 0))]
+    black = {"inputs": {"rgb": torch.zeros(1, dtype=torch.uint8)}, "targets": {"label": torch.tensor(0)}, "index": 0}
+    white = {**own, "inputs": {"rgb": torch.full((1,), 255, dtype=torch.uint8)}, "targets": {"label": torch.tensor(1)}}
+    weights = [
+        float(dataset._mix(black, white, Draw(0, (0, epoch, 0)))["targets"]["label"][0]) for epoch in range(2000)
+    ]
+    expected = np.random.default_rng(0).beta(0.4, 0.4, size=20000)
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9):
+        assert abs(np.quantile(weights, share) - np.quantile(expected, share)) < 0.06
+
+
+def test_real_pairs_of_colour_and_depth_have_the_same_frames(real_data):
+    """IsoGD: both files of a pair at the same place, sizes and lengths as its table says."""
+    lines = (real_data / "isogd_rgbd" / "annotations.csv").read_text().splitlines()[1:9]
+    eight_bit = Preprocessing(modalities=("rgb", "depth"), short_side=36, size=32)
+    for line in lines:
+        rgb, depth, _, frames, _, _ = line.split(",")
+        entry = Entry(rgb=rgb, depth=depth, frames=int(frames))
+        folder = Path(real_data / "isogd_rgbd")
+        clips = read_clips(entry, locate=lambda p, at=folder: str(at / p), sampling=SAMPLING, preprocessing=eight_bit)
+        assert {m: tuple(clip.shape) for m, clip in clips.items()} == {"rgb": (3, 8, 32, 32), "depth": (1, 8, 32, 32)}

@@ -1,0 +1,73 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kinema.data.decode import UnreadableVideo, read_grey_frames
+from kinema.data.depth import depth_to_uint8, read_depth
+from kinema.data.manifest import DepthFacts
+
+
+def level_by_hand(stored, near, far):
+    """The rule, number by number, in double precision."""
+    if stored == 0:
+        return 0
+    return 1 + round(254 * min(max((stored - near) / (far - near), 0), 1))
+
+
+@pytest.mark.parametrize(("near", "far"), [(500.0, 4500.0), (0.0, 65535.0), (350.0, 630.0), (1.0, 2.0)])
+def test_depth_becomes_eight_bits_by_the_formula(near, far):
+    stored = np.unique(np.concatenate([np.arange(0, 65536, 7), np.arange(0, 5000)])).astype(np.uint16)
+    got = depth_to_uint8(stored, DepthFacts(unit_mm=None, near=near, far=far, coverage="full"))
+    wanted = [level_by_hand(int(value), near, far) for value in stored]
+    assert got.dtype == np.uint8
+    assert np.abs(got.astype(int) - wanted).max() <= 1  # a half may round either way in single precision
+    assert (got != wanted).mean() < 1e-3
+
+
+def test_no_reading_stays_no_reading_and_all_else_is_clipped(depth_facts):
+    stored = np.array([0, 1, 499, 500, 2500, 4500, 4501, 65535], np.uint16)
+    assert depth_to_uint8(stored, depth_facts).tolist() == [0, 1, 1, 1, 128, 255, 255, 255]
+
+
+def test_sixteen_bits_are_read_as_they_were_written(tmp_path, write_video, depth_facts):
+    stored = np.random.default_rng(0).integers(0, 65536, size=(5, 48, 64)).astype(np.uint16)
+    path = write_video(tmp_path / "depth.mkv", stored, codec="ffv1", pixel_format="gray16le", options={})
+    whole = dataclasses.replace(depth_facts, near=0.0, far=65535.0)
+    np.testing.assert_array_equal(read_depth(path, [0, 3, 3, 4], whole), depth_to_uint8(stored[[0, 3, 3, 4]], whole))
+    np.testing.assert_array_equal(read_grey_frames(path, range(5)), stored)
+
+
+def test_sixteen_bits_without_a_range_are_refused_by_name(tmp_path, write_video):
+    stored = np.full((3, 48, 64), 1000, np.uint16)
+    path = write_video(tmp_path / "depth.mkv", stored, codec="ffv1", pixel_format="gray16le", options={})
+    with pytest.raises(
+        UnreadableVideo, match=r"depth\.mkv: holds 16-bit depth, but the manifest's JSON says no depth_range"
+    ):
+        read_depth(path, [0], None)
+
+
+def test_eight_bit_grey_video_is_taken_as_it_is(tmp_path, write_video):
+    stored = np.random.default_rng(0).integers(0, 256, size=(4, 48, 64)).astype(np.uint8)
+    path = write_video(tmp_path / "depth.mkv", stored, codec="ffv1", pixel_format="gray", options={})
+    np.testing.assert_array_equal(read_depth(path, [1, 2], None), stored[[1, 2]])
+
+
+def test_eight_bit_values_with_a_range_follow_the_formula(tmp_path, write_video):
+    stored = np.random.default_rng(0).integers(0, 256, size=(2, 48, 64)).astype(np.uint8)
+    path = write_video(tmp_path / "depth.mkv", stored, codec="ffv1", pixel_format="gray", options={})
+    facts = DepthFacts(unit_mm=None, near=50.0, far=200.0, coverage="masked")
+    np.testing.assert_array_equal(read_depth(path, [0, 1], facts), depth_to_uint8(stored, facts))
+
+
+def test_a_real_depth_video_has_levels_and_holes(real_data):
+    """IsoGD's Kinect depth: 8-bit grey, 0 where there is no reading."""
+    depth = read_depth(str(real_data / "isogd_rgbd" / "train" / "001" / "K_00002.avi"), [0, 10, 20], None)
+    assert depth.shape == (3, 240, 320)
+    assert (depth == 0).any()
+    assert len(np.unique(depth)) > 30
+
+
+def test_a_missing_depth_file_is_named(tmp_path, depth_facts):
+    with pytest.raises(UnreadableVideo, match=r"gone\.mkv: no such file"):
+        read_depth(str(tmp_path / "gone.mkv"), [0], depth_facts)

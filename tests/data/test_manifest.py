@@ -1,0 +1,356 @@
+"""What is written is what is read, and every line that cannot be true is named."""
+
+import dataclasses
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from kinema.data.manifest import (
+    BUILT_IN,
+    DepthFacts,
+    Entry,
+    ManifestError,
+    class_lists,
+    load_manifest,
+    locate,
+    split_by_group,
+    write_manifest,
+)
+
+FACTS = {
+    "corpus": "own",
+    "version": "1",
+    "classes": {"label": ["run", "walk"]},
+    "depth": None,
+    "declared": {"train": 1, "val": 1},
+}
+ENTRIES = (
+    Entry(rgb="a b/1, first.mp4", split="train", group="g1", subject="s1", camera="c1", labels={"label": "run"}),
+    Entry(rgb='b/"2".mp4', depth="d/2.mkv", start_s=0.1, stop_s=2.5, split="val", labels={"label": "walk"}),
+    Entry(rgb="s3://bucket/3.mp4", start_frame=3, stop_frame=9, frames=12, split="val", labels={"label": "éte, été"}),
+)
+
+
+def write(path, entries=ENTRIES, **changed):
+    given = {
+        "entries": entries,
+        "classes": class_lists(entries),
+        "corpus": "own",
+        "version": "2",
+        "depth": DepthFacts(unit_mm=0.5, near=10, far=20.5, coverage="masked"),
+    }
+    return write_manifest(path, **{**given, **changed})
+
+
+def table(folder, text, facts=FACTS, encoding="utf-8"):
+    """A manifest as its two texts say it."""
+    path = folder / "m.csv"
+    path.write_text(text, encoding=encoding)
+    if facts is not None:
+        path.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
+    return path
+
+
+def without_lines(entries):
+    return [dataclasses.replace(entry, line=0) for entry in entries]
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    manifest = write(tmp_path / "new folder" / "m.csv")
+    assert without_lines(manifest.entries) == list(ENTRIES)
+    assert [entry.line for entry in manifest.entries] == [2, 3, 4]
+    assert manifest.classes == {"label": ("run", "walk", "éte, été")}
+    assert manifest.depth == DepthFacts(unit_mm=0.5, near=10, far=20.5, coverage="masked")
+    assert (manifest.corpus, manifest.version) == ("own", "2")
+    assert manifest.declared == {"train": 1, "val": 2}
+    assert manifest.heads == {"label": 3}
+    assert [manifest.targets(i) for i in range(3)] == [{"label": 0}, {"label": 1}, {"label": 2}]
+    assert manifest.positions("val") == [1, 2]
+
+
+def test_columns_that_nothing_uses_are_left_out(tmp_path):
+    path = write(tmp_path / "m.csv", entries=[Entry(rgb="1.mp4", labels={"label": "run"})]).path
+    assert path.read_text() == "rgb,label\n1.mp4,run\n"
+
+
+def test_the_same_samples_give_the_same_bytes_and_digest(tmp_path):
+    first, second = write(tmp_path / "one.csv"), write(tmp_path / "two.csv")
+    for suffix in (".csv", ".json"):
+        assert first.path.with_suffix(suffix).read_bytes() == second.path.with_suffix(suffix).read_bytes()
+    assert first.digest == second.digest
+
+
+@pytest.mark.parametrize(("suffix", "old", "new"), [(".csv", "g1", "g9"), (".json", '"own"', '"our"')])
+def test_the_digest_covers_both_files(tmp_path, suffix, old, new):
+    before = write(tmp_path / "m.csv")
+    file = before.path.with_suffix(suffix)
+    changed = file.read_text().replace(old, new)
+    assert changed != file.read_text()
+    file.write_text(changed)
+    assert load_manifest(before.path).digest != before.digest
+
+
+def test_several_task_heads_have_a_column_and_a_list_each(tmp_path):
+    entries = [
+        Entry(rgb="1.mp4", labels={"verb": "cut", "noun": "bread"}),
+        Entry(rgb="2.mp4", labels={"verb": "wash", "noun": "bread"}),
+        Entry(rgb="3.mp4", labels={"verb": "cut", "noun": "apple"}),
+    ]
+    manifest = write(tmp_path / "m.csv", entries=entries)
+    assert manifest.path.read_text().splitlines()[0] == "rgb,label.verb,label.noun"
+    assert manifest.classes == {"verb": ("cut", "wash"), "noun": ("apple", "bread")}
+    assert manifest.heads == {"verb": 2, "noun": 2}
+    assert [manifest.targets(i) for i in range(3)] == [
+        {"verb": 0, "noun": 1},
+        {"verb": 1, "noun": 1},
+        {"verb": 0, "noun": 0},
+    ]
+
+
+def test_a_table_as_people_write_it_is_read(tmp_path):
+    """A byte-order mark, spaces behind commas, commas in quotes, spaces in paths, lines that end as on Windows."""
+    path = table(tmp_path, 'rgb, label\r\nmy videos/1.mp4, run\r\n"a, b.mp4",walk\r\n', encoding="utf-8-sig")
+    assert [(e.rgb, e.labels["label"], e.line) for e in load_manifest(path).entries] == [
+        ("my videos/1.mp4", "run", 2),
+        ("a, b.mp4", "walk", 3),
+    ]
+
+
+def test_paths_are_relative_to_the_manifest_and_urls_are_left_alone(tmp_path):
+    manifest = write(tmp_path / "sets" / "m.csv")
+    assert manifest.locate("../videos/1.mp4") == str(tmp_path / "videos" / "1.mp4")
+    assert manifest.locate("/data/1.mp4") == "/data/1.mp4"
+    assert locate(manifest.path, "s3://bucket/../3.mp4") == "s3://bucket/../3.mp4"
+
+
+WRONG_LINES = {
+    "both units": ("rgb,start_s,stop_s,start_frame,stop_frame,label", "1.mp4,0,1,0,9,run", "in seconds or in frames"),
+    "start alone": ("rgb,start_s,label", "1.mp4,1.5,run", "start_s and stop_s come together"),
+    "stop alone": ("rgb,stop_frame,label", "1.mp4,7,run", "start_frame and stop_frame come together"),
+    "negative second": ("rgb,start_s,stop_s,label", "1.mp4,-1,2,run", "start_s=-1.0 must be at least 0"),
+    "negative frame": ("rgb,start_frame,stop_frame,label", "1.mp4,-1,2,run", "start_frame=-1 must be at least 0"),
+    "empty segment": ("rgb,start_frame,stop_frame,label", "1.mp4,5,5,run", "start_frame=5 must .* below stop_frame=5"),
+    "backwards": ("rgb,start_s,stop_s,label", "1.mp4,3,2,run", r"start_s=3\.0 must .* below stop_s=2\.0"),
+    "endless": ("rgb,start_s,stop_s,label", "1.mp4,0,inf,run", r"below stop_s=inf"),
+    "no second": ("rgb,start_s,stop_s,label", "1.mp4,nan,2,run", "start_s=nan must be at least 0"),
+    "a word for a second": ("rgb,start_s,stop_s,label", "1.mp4,x,2,run", "start_s='x' is not a number"),
+    "half a frame": ("rgb,frames,label", "1.mp4,1.5,run", r"frames='1\.5' is not a whole number"),
+    "no frames": ("rgb,frames,label", "1.mp4,0,run", "frames=0 must be at least 1, or empty"),
+    "behind the end": (
+        "rgb,frames,start_frame,stop_frame,label",
+        "1.mp4,8,0,9,run",
+        "stop_frame=9 lies behind .* 8 fr",
+    ),
+    "empty label": ("rgb,label", "1.mp4,", "label is empty"),
+    "no file": ("rgb,depth,label", ",,run", "neither rgb nor depth is given"),
+    "unknown label": (
+        "rgb,label",
+        "1.mp4,wlak",
+        r"label 'wlak' is not among the 2 classes of m\.json; did you mean 'walk'",
+    ),
+    "too few cells": ("rgb,label", "1.mp4", "the header has 2 columns, this line has not"),
+    "too many cells": ("rgb,label", "1.mp4,run,walk", "the header has 2 columns, this line has not"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_LINES)
+def test_a_wrong_line_is_named_with_its_number_in_the_file(tmp_path, wrong):
+    header, line, message = WRONG_LINES[wrong]
+    good = {"rgb": "0.mp4", "label": "run"}
+    first = ",".join(good.get(column, "") for column in header.split(","))
+    path = table(tmp_path, f"{header}\n{first}\n{first}\n{line}\n")
+    with pytest.raises(ManifestError, match=rf"m\.csv, line 4: .*{message}"):
+        load_manifest(path)
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path):
+    path = table(tmp_path, 'rgb,label\n"1\n.mp4",run\n\n2.mp4,\n')
+    with pytest.raises(ManifestError, match="line 5: label is empty"):
+        load_manifest(path)
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match=r"m\.csv, line 1: column 'label' stands twice"):
+        load_manifest(table(tmp_path, "rgb,label, label\n1.mp4,run,walk\n"))
+
+
+def test_a_cell_that_is_far_too_long_is_refused_by_its_line(tmp_path):
+    with pytest.raises(ManifestError, match=r"m\.csv, line 3: field larger than field limit"):
+        load_manifest(table(tmp_path, f"rgb,label\n1.mp4,run\n{'x' * 200_000},run\n"))
+
+
+def test_an_unknown_column_is_named_with_the_nearest_known_one(tmp_path):
+    path = table(tmp_path, "rgb,lable\n1.mp4,run\n")
+    with pytest.raises(ManifestError, match=r"m\.csv, line 1: unknown column 'lable'; did you mean 'label'\?"):
+        load_manifest(path)
+    path = table(tmp_path, "rgb,label,zzz\n1.mp4,run,1\n")
+    with pytest.raises(ManifestError, match="unknown column 'zzz'; a manifest has rgb, depth, start_s"):
+        load_manifest(path)
+
+
+@pytest.mark.parametrize("text", ["", "rgb,label\n", "\n\n"], ids=["nothing", "header alone", "empty lines"])
+def test_an_empty_table_is_refused(tmp_path, text):
+    with pytest.raises(ManifestError, match=r"m\.csv: is empty"):
+        load_manifest(table(tmp_path, text))
+
+
+def test_a_table_that_is_no_text_is_refused(tmp_path):
+    path = table(tmp_path, "rgb,label\ncafé.mp4,run\n", encoding="latin-1")
+    with pytest.raises(ManifestError, match=r"m\.csv: is not UTF-8 text"):
+        load_manifest(path)
+
+
+def test_a_missing_manifest_and_a_misspelt_built_in_one_are_told_apart(tmp_path):
+    with pytest.raises(ManifestError, match=r"gone\.csv: no such manifest; `kinema prepare` makes one"):
+        load_manifest(tmp_path / "gone.csv")
+    with pytest.raises(ManifestError, match="did you mean 'moves_cross_subject'"):
+        load_manifest("moves_cross_subjects")
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_built_in_manifests_load_by_name(name):
+    manifest = load_manifest(name)
+    assert manifest.depth is not None
+    assert set(manifest.declared) == {"train", "test"}
+    assert Counter(entry.split for entry in manifest.entries) == manifest.declared
+
+
+def test_a_table_without_its_facts_says_what_makes_both(tmp_path):
+    with pytest.raises(
+        ManifestError, match=r"m\.json, which holds the class lists, is not beside it; `kinema prepare csv"
+    ):
+        load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n", facts=None))
+
+
+@pytest.mark.parametrize("field", ["classes", "corpus", "version", "declared"])
+def test_facts_without_a_field_are_refused_by_its_name(tmp_path, field):
+    facts = {name: value for name, value in FACTS.items() if name != field}
+    with pytest.raises(ManifestError, match=rf"m\.json: field '{field}' is missing"):
+        load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n", facts=facts))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": {"depth_unit": 1, "coverage": "full"}}, "field 'depth_range' is missing"),
+        ({"depth": {"depth_unit": 1, "depth_range": [9, 2], "coverage": "full"}}, "near=9 must be .* below far=2"),
+        ({"classes": ["run", "walk"]}, "cannot be read"),
+        ({"classes": {"label": ["run", "walk", "run"]}}, "class 'run' stands twice in 'label'"),
+        ({"classes": {"label": ["run", "walk"], "verb": ["go"]}}, r"m\.csv, line 1: column 'label\.verb' is missing"),
+        ({"classes": {}}, "has no class list for column 'label'"),
+    ],
+    ids=str,
+)
+def test_facts_that_cannot_be_are_refused(tmp_path, change, message):
+    with pytest.raises(ManifestError, match=message):
+        load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n", facts={**FACTS, **change}))
+
+
+def test_facts_that_are_no_json_are_refused(tmp_path):
+    path = table(tmp_path, "rgb,label\n1.mp4,run\n")
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(ManifestError, match=r"m\.json: cannot be read"):
+        load_manifest(path)
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    manifest = write(tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match="no sample has split 'test'; its splits are train, val"):
+        manifest.positions("test")
+
+
+def test_nothing_to_write_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match="there is no sample to write"):
+        write(tmp_path / "m.csv", entries=())
+
+
+def random_entries(rng, *, samples, groups, classes):
+    """Groups that lie across classes, as people do who perform every action."""
+    return [
+        Entry(
+            rgb=f"{i}.mp4",
+            group=f"g{rng.integers(groups)}" if groups else "",
+            labels={"label": f"c{rng.integers(classes)}"},
+        )
+        for i in range(samples)
+    ]
+
+
+def splits(entries):
+    return {entry.rgb: entry.split for entry in entries}
+
+
+@pytest.mark.parametrize("groups", [0, 2, 4, 10, 40])
+def test_what_shares_a_group_is_never_torn_apart(groups):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        entries = split_by_group(random_entries(rng, samples=80, groups=groups, classes=4), share=0.25, seed=seed)
+        assert {entry.split for entry in entries} == {"train", "val"}
+        sides = {}
+        for entry in entries:
+            if entry.group:
+                assert sides.setdefault(entry.group, entry.split) == entry.split
+
+
+def test_a_split_depends_on_the_samples_and_the_seed_and_not_on_their_order():
+    rng = np.random.default_rng(0)
+    entries = random_entries(rng, samples=60, groups=15, classes=3)
+    first = splits(split_by_group(entries, share=0.25, seed=0))
+    shuffled = [entries[i] for i in rng.permutation(len(entries))]
+    assert splits(split_by_group(shuffled, share=0.25, seed=0)) == first
+    assert splits(split_by_group(entries, share=0.25, seed=1)) != first
+    assert [entry.rgb for entry in split_by_group(shuffled, share=0.25, seed=0)] == [entry.rgb for entry in shuffled]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_about_the_share_of_each_class_is_held_out(share):
+    entries = [Entry(rgb=f"{i}.mp4", labels={"label": f"c{i % 4}"}) for i in range(200)]
+    held = Counter(e.labels["label"] for e in split_by_group(entries, share=share, seed=3) if e.split == "val")
+    assert held == {f"c{c}": round(50 * share) for c in range(4)}
+
+
+def test_groups_keep_the_share_from_growing():
+    for seed in range(20):
+        entries = random_entries(np.random.default_rng(seed), samples=300, groups=100, classes=4)
+        out = split_by_group(entries, share=0.2, seed=0)
+        for name in ("c0", "c1", "c2", "c3"):
+            sides = Counter(entry.split for entry in out if entry.labels["label"] == name)
+            assert 0.1 < sides["val"] / sides.total() <= 0.21
+
+
+@pytest.mark.parametrize(("samples", "held"), [(1, 0), (2, 1), (3, 1), (5, 1), (10, 2)])
+def test_a_class_that_has_two_samples_has_one_held_out(samples, held):
+    entries = [Entry(rgb=f"{i}.mp4", labels={"label": "a"}) for i in range(samples)]
+    assert sum(entry.split == "val" for entry in split_by_group(entries, share=0.2, seed=0)) == held
+
+
+@pytest.mark.parametrize("people", [2, 3, 4])
+def test_a_class_has_a_held_out_sample_also_where_its_groups_are_larger_than_the_share(people):
+    """Four people who perform everything: one of them is a quarter, more than the fifth that is wanted."""
+    entries = [
+        Entry(rgb=f"{person}{label}{take}.mp4", subject=f"s{person}", labels={"label": label})
+        for person in range(people)
+        for label in "abc"
+        for take in range(5)
+    ]
+    out = split_by_group(entries, share=0.2, seed=0)
+    assert len({entry.subject for entry in out if entry.split == "val"}) == 1
+    assert {entry.labels["label"] for entry in out if entry.split == "val"} == set("abc")
+
+
+def test_no_class_loses_all_its_training_samples():
+    for seed in range(30):
+        entries = random_entries(np.random.default_rng(seed), samples=30, groups=4, classes=3)
+        out = split_by_group(entries, share=0.2, seed=seed)
+        there = {entry.labels["label"] for entry in out}
+        assert {entry.labels["label"] for entry in out if entry.split == "train"} == there
+
+
+def test_the_shares_hold_for_every_task_head():
+    entries = [Entry(rgb=f"{i}.mp4", labels={"verb": f"v{i % 2}", "noun": f"n{i % 5}"}) for i in range(100)]
+    out = split_by_group(entries, share=0.2, seed=0, held_out="test")
+    held = [entry.labels for entry in out if entry.split == "test"]
+    assert {label["noun"] for label in held} == {f"n{k}" for k in range(5)}
+    assert all(0 < count <= 10 for count in Counter(label["verb"] for label in held).values())

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from kinema.data.sampling import Sampling, segment_edges, segment_indices
+
+LENGTHS = range(1, 201)
+CLIPS = [1, 4, 8, 16, 32]
+
+
+def edges_by_hand(num_frames, clip_frames):
+    for i in range(clip_frames):
+        first = (num_frames * i) // clip_frames
+        yield first, max(first + 1, (num_frames * (i + 1)) // clip_frames)
+
+
+@pytest.mark.parametrize("clip_frames", CLIPS)
+def test_segments_are_those_of_the_formula(clip_frames):
+    for num_frames in LENGTHS:
+        first, stop = segment_edges(num_frames, clip_frames)
+        assert list(zip(first.tolist(), stop.tolist(), strict=True)) == list(edges_by_hand(num_frames, clip_frames))
+
+
+@pytest.mark.parametrize("clip_frames", CLIPS)
+def test_segments_leave_no_frame_out(clip_frames):
+    for num_frames in LENGTHS:
+        held = {n for first, stop in edges_by_hand(num_frames, clip_frames) for n in range(first, stop)}
+        drawn = segment_edges(num_frames, clip_frames)
+        assert {n for first, stop in zip(*drawn, strict=True) for n in range(first, stop)} == held
+        if num_frames >= clip_frames:
+            assert held == set(range(num_frames))
+
+
+@pytest.mark.parametrize("clip_frames", CLIPS)
+def test_an_evaluation_takes_the_middle_of_each_segment(clip_frames):
+    for num_frames in LENGTHS:
+        middle = [(first + stop - 1) // 2 for first, stop in edges_by_hand(num_frames, clip_frames)]
+        assert segment_indices(num_frames, clip_frames, None).tolist() == middle
+
+
+@pytest.mark.parametrize("clip_frames", CLIPS)
+@pytest.mark.parametrize("rng", [None, np.random.default_rng(0)], ids=["evaluation", "training"])
+def test_frames_are_inside_the_video_and_in_order(clip_frames, rng):
+    for num_frames in LENGTHS:
+        indices = segment_indices(num_frames, clip_frames, rng)
+        assert len(indices) == clip_frames
+        assert (np.diff(indices) >= 0).all()
+        assert indices.min() >= 0
+        assert indices.max() < num_frames
+
+
+@pytest.mark.parametrize("num_frames", [3, 8, 37])
+def test_draws_reach_every_frame_of_each_segment_and_no_other(num_frames):
+    rng = np.random.default_rng(0)
+    drawn = np.stack([segment_indices(num_frames, 8, rng) for _ in range(300)])
+    for column, (first, stop) in zip(drawn.T, edges_by_hand(num_frames, 8), strict=True):
+        assert set(column.tolist()) == set(range(first, stop))
+
+
+def test_the_rule_of_an_artefact_is_the_segments():
+    sampling = Sampling(frames=8)
+    assert sampling.indices(50, None).tolist() == segment_indices(50, 8, None).tolist()
+    drawn = sampling.indices(50, np.random.default_rng(3))
+    assert drawn.tolist() == segment_indices(50, 8, np.random.default_rng(3)).tolist()
+
+
+def test_a_video_without_frames_is_refused():
+    with pytest.raises(ValueError, match="cannot take 8 frames from a video of 0"):
+        segment_indices(0, 8, None)
+
+
+def test_a_clip_without_frames_is_refused():
+    with pytest.raises(ValueError, match="frames=0 must be at least 1"):
+        Sampling(frames=0)

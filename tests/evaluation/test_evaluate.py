@@ -1,0 +1,238 @@
+"""No sample is lost between a manifest and a number."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from kinema.data.dataset import UnreadableSample, VideoDataset, evaluation_batches, make_loader
+from kinema.data.manifest import ManifestError, write_manifest
+from kinema.evaluation.evaluate import (
+    PredictionsError,
+    evaluate,
+    load_predictions,
+    measure,
+    predict_all,
+    save_predictions,
+)
+from kinema.inference.artefact import save_artefact
+
+
+@pytest.fixture
+def rewrite(tmp_path, data_set):
+    """The data set with other lines, in another place."""
+
+    def rewrite(change, **facts):
+        entries = [
+            change(i, dataclasses.replace(e, rgb=data_set.locate(e.rgb), depth=data_set.locate(e.depth)))
+            for i, e in enumerate(data_set.entries)
+        ]
+        given = {"classes": data_set.classes, "corpus": "own", "version": "1", "depth": data_set.depth, **facts}
+        return write_manifest(tmp_path / "changed.csv", entries=entries, **given)
+
+    return rewrite
+
+
+def broken(*places):
+    return lambda i, entry: dataclasses.replace(entry, rgb=f"gone {i}.mp4") if i in places else entry
+
+
+def test_a_network_that_sees_the_answer_is_always_right(data_set, make_artefact, brightness):
+    evaluation = evaluate(make_artefact(brightness()), data_set, workers=0, batch_size=4, device="cpu")
+    assert evaluation.measures == {"top1": 100, "top5": 100, "mean_class": 100, "coverage": 100}
+    assert evaluation.predictions.index.tolist() == [6, 7, 8, 9, 10, 11]
+    assert evaluation.predictions.targets["label"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert evaluation.predictions.classes == data_set.classes
+    assert evaluation.predictions.manifest_digest == data_set.digest
+
+
+def test_a_network_that_mistakes_two_classes_is_measured_so(data_set, make_artefact, brightness):
+    network = brightness()
+    network.levels.data = network.levels.data[[1, 0, 2]]
+    measures = evaluate(make_artefact(network), data_set, workers=0, device="cpu").measures
+    assert measures["top1"] == pytest.approx(100 / 3)
+    assert measures["mean_class"] == pytest.approx(100 / 3)
+    assert measures["top5"] == 100
+
+
+def test_the_split_that_is_asked_for_is_evaluated(data_set, make_artefact, brightness):
+    evaluation = evaluate(make_artefact(brightness()), data_set.path, split="train", workers=0, device="cpu")
+    assert evaluation.predictions.index.tolist() == [0, 1, 2, 3, 4, 5]
+    assert evaluation.predictions.split == "train"
+
+
+def test_workers_and_batches_change_nothing_but_the_last_digits(data_set, make_artefact, tiny_ctn):
+    artefact = make_artefact(tiny_ctn())
+    alone, helped, larger = (
+        evaluate(artefact, data_set, workers=workers, batch_size=size, device="cpu").predictions
+        for workers, size in [(0, 1), (1, 1), (0, 4)]
+    )
+    np.testing.assert_array_equal(alone.logits["label"], helped.logits["label"])
+    np.testing.assert_allclose(alone.logits["label"], larger.logits["label"], rtol=0, atol=1e-5)
+    assert np.ptp(alone.logits["label"], axis=0).min() > 1e-3  # the clips do not all look the same to it
+
+
+def test_a_saved_model_is_evaluated_as_the_one_in_memory(tmp_path, data_set, make_artefact, tiny_ctn):
+    artefact = make_artefact(tiny_ctn())
+    digest = save_artefact(tmp_path / "artefact", artefact)
+    stored = evaluate(tmp_path / "artefact", data_set, workers=0, device="cpu").predictions
+    np.testing.assert_array_equal(
+        stored.logits["label"], evaluate(artefact, data_set, workers=0, device="cpu").predictions.logits["label"]
+    )
+    assert stored.weights_digest == digest
+    assert stored.of_weights("other").weights_digest == "other"
+
+
+def test_the_network_of_a_user_is_passed_beside_its_weights(tmp_path, data_set, make_artefact, brightness):
+    save_artefact(tmp_path / "artefact", make_artefact(brightness()))
+    fresh = brightness()
+    torch.nn.init.zeros_(fresh.levels)
+    evaluation = evaluate(tmp_path / "artefact", data_set, network=fresh, workers=0, device="cpu")
+    assert evaluation.measures["top1"] == 100
+
+
+def assert_same(first, second):
+    for field in dataclasses.fields(first):
+        one, two = getattr(first, field.name), getattr(second, field.name)
+        if field.name in ("logits", "targets"):
+            assert list(one) == list(two)
+            for head in one:
+                np.testing.assert_array_equal(one[head], two[head])
+                assert one[head].dtype == two[head].dtype
+        elif field.name == "index":
+            np.testing.assert_array_equal(one, two)
+        else:
+            assert one == two
+
+
+def test_predictions_are_read_as_they_were_written_and_give_the_same_numbers(
+    tmp_path, rewrite, make_artefact, tiny_ctn
+):
+    manifest = rewrite(broken(7))
+    out = tmp_path / "new folder" / "predictions.safetensors"
+    evaluation = evaluate(make_artefact(tiny_ctn()), manifest, workers=0, device="cpu", missing="allow", out=out)
+    stored = load_predictions(out)
+    assert_same(stored, evaluation.predictions)
+    assert dict(measure(stored)) == evaluation.measures
+    again = tmp_path / "again.safetensors"
+    save_predictions(again, stored)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_several_task_heads_are_measured_by_name(rewrite, make_artefact, colour_and_depth):
+    manifest = rewrite(
+        lambda i, entry: dataclasses.replace(entry, labels={"verb": f"v{i % 3}", "noun": f"n{i % 4}"}),
+        classes={"verb": ("v0", "v1", "v2"), "noun": ("n0", "n1", "n2", "n3")},
+    )
+    artefact = make_artefact(
+        colour_and_depth(), modalities=("rgb", "depth"), classes=manifest.classes, depth=manifest.depth
+    )
+    evaluation = evaluate(artefact, manifest, workers=0, batch_size=4, device="cpu")
+    assert list(evaluation.measures) == [
+        "verb.top1", "verb.top5", "verb.mean_class", "noun.top1", "noun.top5", "noun.mean_class", "coverage",
+    ]  # fmt: skip
+    logits = evaluation.predictions.logits
+    assert {head: values.shape for head, values in logits.items()} == {"verb": (6, 3), "noun": (6, 4)}
+    for head, classes in (("verb", 3), ("noun", 4)):
+        right = logits[head].argmax(1) == np.arange(6, 12) % classes
+        assert evaluation.measures[f"{head}.top1"] == pytest.approx(100 * right.mean())
+
+
+def test_a_sample_that_cannot_be_read_stops_an_evaluation_and_is_named(rewrite, make_artefact, brightness):
+    with pytest.raises(UnreadableSample, match=r"changed\.csv, line 9: .*gone 7\.mp4: no such file"):
+        evaluate(make_artefact(brightness()), rewrite(broken(7)), workers=0, device="cpu")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_missing_samples_that_are_allowed_lower_the_coverage(rewrite, make_artefact, brightness, workers):
+    manifest = rewrite(broken(7, 11))
+    evaluation = evaluate(
+        make_artefact(brightness()), manifest, workers=workers, batch_size=1, device="cpu", missing="allow"
+    )
+    predictions = evaluation.predictions
+    assert evaluation.measures["coverage"] == pytest.approx(100 * 4 / 6)
+    assert evaluation.measures["top1"] == 100
+    assert predictions.index.tolist() == [6, 8, 9, 10]
+    assert predictions.targets["label"].tolist() == [0, 2, 0, 1]
+    assert [message.split(": ")[0].rsplit("/", 1)[1] for message in predictions.missing] == [
+        "changed.csv, line 9",
+        "changed.csv, line 13",
+    ]
+
+
+def test_an_evaluation_of_nothing_is_refused(rewrite, make_artefact, brightness):
+    manifest = rewrite(broken(*range(12)))
+    with pytest.raises(UnreadableSample, match=r"not one sample of split 'test' can be read; .*line 8"):
+        evaluate(make_artefact(brightness()), manifest, workers=0, device="cpu", missing="allow")
+
+
+def test_coverage_counts_against_what_the_split_declares(data_set, make_artefact, brightness):
+    """A split of which only some lines were ever written: the rest is not forgotten."""
+    partial = dataclasses.replace(data_set, declared={"train": 6, "test": 8})
+    evaluation = evaluate(make_artefact(brightness()), partial, workers=0, device="cpu")
+    assert evaluation.measures["coverage"] == 75
+    assert evaluation.predictions.declared == 8
+
+
+def test_a_loader_that_loses_or_invents_samples_is_found_out(data_set, make_artefact, brightness):
+    artefact = make_artefact(brightness())
+    dataset = VideoDataset(data_set, sampling=artefact.sampling, preprocessing=artefact.preprocessing)
+    for positions in ([6, 7, 8], [0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 6]):
+        loader = make_loader(dataset, evaluation_batches(positions, 4), workers=0, pin_memory=False)
+        with pytest.raises(AssertionError, match="6 samples were asked for"):
+            predict_all(artefact.engine(torch.device("cpu")), loader, data_set, split="test", missing="stop")
+
+
+def test_progress_is_told_of_every_sample(data_set, make_artefact, brightness):
+    artefact = make_artefact(brightness())
+    dataset = VideoDataset(data_set, sampling=artefact.sampling, preprocessing=artefact.preprocessing)
+    loader = make_loader(dataset, evaluation_batches(data_set.positions("test"), 4), workers=0, pin_memory=False)
+    told = []
+    predict_all(
+        artefact.engine(torch.device("cpu")), loader, data_set, split="test", missing="stop", progress=told.append
+    )
+    assert told == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"label": ("dim", "grey", "loud")}, "class 'bright' is unknown to the model"),
+        ({"label": ("grey", "dim", "bright")}, "the order or number of classes differs"),
+        ({"label": ("dim", "grey", "bright", "dark")}, "the order or number of classes differs"),
+        ({"verb": ("dim", "grey", "bright")}, "has task heads label, the model verb"),
+    ],
+    ids=str,
+)
+def test_class_lists_that_differ_are_refused(data_set, make_artefact, brightness, classes, message):
+    with pytest.raises(ManifestError, match=message):
+        evaluate(make_artefact(brightness(), classes=classes), data_set, workers=0, device="cpu")
+
+
+def test_an_unknown_split_is_refused(data_set, make_artefact, brightness):
+    with pytest.raises(ManifestError, match="no sample has split 'val'; its splits are test, train"):
+        evaluate(make_artefact(brightness()), data_set, split="val", workers=0, device="cpu")
+
+
+def test_what_is_no_predictions_file_is_refused(tmp_path):
+    with pytest.raises(PredictionsError, match=r"gone\.safetensors: is no predictions file"):
+        load_predictions(tmp_path / "gone.safetensors")
+    (tmp_path / "text.safetensors").write_text("no predictions")
+    with pytest.raises(PredictionsError, match=r"text\.safetensors: is no predictions file"):
+        load_predictions(tmp_path / "text.safetensors")
+    save_file({"index": np.arange(3)}, tmp_path / "weights.safetensors")
+    with pytest.raises(PredictionsError, match=r"weights\.safetensors: is no predictions file"):
+        load_predictions(tmp_path / "weights.safetensors")
+
+
+def test_a_predictions_file_can_be_read_without_this_library(tmp_path, data_set, make_artefact, brightness):
+    out = tmp_path / "p.safetensors"
+    evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu", out=out)
+    arrays = load_file(out)
+    assert (arrays["logits.label"].argmax(1) == arrays["targets.label"]).all()
+    length = int.from_bytes(out.read_bytes()[:8], "little")
+    header = json.loads(out.read_bytes()[8 : 8 + length])
+    assert json.loads(header["__metadata__"]["predictions"])["classes"] == {"label": ["dim", "grey", "bright"]}

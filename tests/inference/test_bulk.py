@@ -1,0 +1,136 @@
+"""Many files: all are answered for."""
+
+import csv
+import io
+import json
+import shutil
+
+import pytest
+
+from kinema.inference.artefact import save_artefact
+from kinema.inference.bulk import name_all, videos_in
+from kinema.inference.recognizer import Recognizer, VideoError
+
+
+@pytest.fixture
+def artefact(tmp_path, make_artefact, tiny_ctn):
+    save_artefact(tmp_path / "artefact", make_artefact(tiny_ctn()))
+    return tmp_path / "artefact"
+
+
+@pytest.fixture
+def videos(tmp_path, data_set):
+    """Two good files with a broken one between them."""
+    folder = tmp_path / "my, videos"
+    folder.mkdir()
+    for place, name in ((0, "a 1.mp4"), (2, "c.mp4")):
+        shutil.copy(data_set.locate(data_set.entries[place].rgb), folder / name)
+    (folder / "b.mp4").write_text("no video")
+    return [str(folder / name) for name in ("a 1.mp4", "b.mp4", "c.mp4")]
+
+
+def run(artefact, sources, **options):
+    return name_all(artefact, sources, **{"top_k": 2, "form": "text", "device": "cpu", **options})
+
+
+@pytest.mark.parametrize("form", ["text", "json", "csv"])
+def test_the_good_are_answered_and_the_broken_is_named(artefact, videos, capsys, form):
+    assert run(artefact, videos, form=form) == 1
+    told = capsys.readouterr()
+    assert all(name in told.out for name in ("a 1.mp4", "c.mp4"))
+    assert "b.mp4" not in told.out
+    first, last = told.err.splitlines()
+    assert first.startswith("kinema: ")
+    assert "b.mp4: is not a video that can be read" in first
+    assert last == "kinema: 1 of 3 videos could not be read"
+
+
+def test_nothing_is_said_of_failures_where_there_are_none(artefact, videos, capsys):
+    assert run(artefact, [videos[0], videos[2]]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def expected(artefact, videos):
+    recognizer = Recognizer.load(artefact, device="cpu")
+    return {path: recognizer(path, top_k=2) for path in (videos[0], videos[2])}
+
+
+def test_json_is_an_object_a_line(artefact, videos, capsys, expected):
+    run(artefact, videos, form="json")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["video"] for line in lines] == list(expected)
+    for line in lines:
+        said = [(p["label"], p["score"]) for p in line["predictions"]["label"]]
+        assert said == [(p.label, pytest.approx(p.score)) for p in expected[line["video"]]]
+
+
+def test_csv_is_a_line_a_class(artefact, videos, capsys, expected):
+    run(artefact, videos, form="csv")
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+    wanted = [(path, "label", str(n + 1), p.label) for path, ranked in expected.items() for n, p in enumerate(ranked)]
+    assert [(line["video"], line["head"], line["rank"], line["label"]) for line in lines] == wanted
+    scores = [p.score for ranked in expected.values() for p in ranked]
+    assert [float(line["score"]) for line in lines] == pytest.approx(scores, abs=1e-6)
+
+
+def test_text_is_for_reading(artefact, videos, capsys, expected):
+    run(artefact, videos)
+    lines = capsys.readouterr().out.splitlines()
+    wanted = []
+    for path, ranked in expected.items():
+        wanted += [path, *(f"{p.score:9.2%}  {p.label}" for p in ranked)]
+    assert lines == wanted
+
+
+def test_heads_are_named_where_there_are_several(tmp_path, make_artefact, tiny_ctn, videos, capsys):
+    classes = {"verb": ("a", "b"), "noun": ("c", "d", "e")}
+    save_artefact(tmp_path / "two", make_artefact(tiny_ctn({"verb": 2, "noun": 3}), classes=classes))
+    run(tmp_path / "two", videos[:1], top_k=1, form="csv")
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+    assert [line["head"] for line in lines] == ["verb", "noun"]
+    run(tmp_path / "two", videos[:1], top_k=1)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["verb", "noun"]
+
+
+def test_a_folder_stands_for_its_videos(tmp_path, videos):
+    folder = tmp_path / "my, videos"
+    (folder / "deeper").mkdir()
+    shutil.copy(videos[0], folder / "deeper" / "d.AVI")
+    (folder / "._c.mp4").write_bytes(b"what a Mac leaves beside a file")
+    (folder / "notes.txt").write_text("")
+    (folder / "folder.mp4").mkdir()
+    assert list(videos_in([str(folder)])) == sorted([*videos, str(folder / "deeper" / "d.AVI")])
+    assert list(videos_in(["s3://bucket/1.mp4", "gone.mp4"])) == ["s3://bucket/1.mp4", "gone.mp4"]
+
+
+def test_a_folder_without_videos_is_refused(tmp_path):
+    with pytest.raises(VideoError, match="no video in this folder"):
+        list(videos_in([str(tmp_path)]))
+
+
+def test_nothing_to_look_at_is_refused(artefact):
+    with pytest.raises(VideoError, match="no video is given"):
+        run(artefact, [])
+
+
+@pytest.fixture
+def both(tmp_path, make_artefact, tiny_ctn, data_set):
+    save_artefact(
+        tmp_path / "depth",
+        make_artefact(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth),
+    )
+    return tmp_path / "depth"
+
+
+def test_depth_files_go_with_their_videos_in_pairs(both, data_set, capsys):
+    rgb, depth = ([data_set.locate(entry.source(m)) for entry in data_set.entries[:2]] for m in ("rgb", "depth"))
+    assert run(both, rgb, depth=depth, form="json") == 0
+    paired = capsys.readouterr().out.splitlines()
+    assert run(both, depth, form="json") == 0
+    alone = capsys.readouterr().out.splitlines()
+    for first, second, path in zip(paired, alone, rgb, strict=True):
+        assert json.loads(first)["video"] == path
+        assert json.loads(first)["predictions"] == json.loads(second)["predictions"]
+    with pytest.raises(VideoError, match="2 videos, but 1 depth files: they go in pairs"):
+        run(both, rgb, depth=depth[:1])

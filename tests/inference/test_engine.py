@@ -1,0 +1,131 @@
+"""The one way from a sample to an answer."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from kinema.inference.engine import DeviceError, by_head, choose_device
+
+
+def clips(batch, channels=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, channels, 8, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture
+def engine(make_artefact, tiny_ctn):
+    return make_artefact(tiny_ctn()).engine(torch.device("cpu"))
+
+
+def test_logits_are_those_of_the_network_in_evaluation(make_artefact, tiny_ctn):
+    model = tiny_ctn()
+    artefact = make_artefact(model)
+    given = clips(3)
+    logits = artefact.engine(torch.device("cpu")).logits({"rgb": given})["label"]
+    with torch.inference_mode():
+        plain = copy.deepcopy(model).eval()((given.float() / 255 - 0.5) / 0.5)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_the_model_that_trains_is_left_as_it_is(make_artefact, tiny_ctn):
+    model = tiny_ctn().train()
+    before = copy.deepcopy(model.state_dict())
+    engine = make_artefact(model).engine(torch.device("cpu"))
+    engine.logits({"rgb": clips(2)})
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_copy_is_frozen_at_the_moment_it_is_made(make_artefact, tiny_ctn):
+    model = tiny_ctn().train()
+    engine = make_artefact(model).engine(torch.device("cpu"))
+    before = engine.logits({"rgb": clips(2)})["label"]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    model(clips(2).float())  # moves BatchNorm's statistics
+    assert torch.equal(engine.logits({"rgb": clips(2)})["label"], before)
+    assert not any(module.training for module in engine.model.modules())
+
+
+def test_dropout_is_silent(make_artefact, tiny_ctn):
+    engine = make_artefact(tiny_ctn(dropout=0.5, drop_path=0.5).train()).engine(torch.device("cpu"))
+    assert torch.equal(*(engine.logits({"rgb": clips(2)})["label"] for _ in range(2)))
+
+
+def test_equal_batches_give_equal_logits(engine, make_artefact, tiny_ctn):
+    other = make_artefact(tiny_ctn()).engine(torch.device("cpu"))
+    first = engine.logits({"rgb": clips(4)})["label"]
+    assert torch.equal(engine.logits({"rgb": clips(4)})["label"], first)
+    assert torch.equal(other.logits({"rgb": clips(4)})["label"], first)
+
+
+def test_other_batch_sizes_agree_to_the_fifth_digit(engine):
+    together = engine.logits({"rgb": clips(5)})["label"]
+    for size in (1, 2, 3):
+        parts = torch.cat([engine.logits({"rgb": part})["label"] for part in clips(5).split(size)])
+        torch.testing.assert_close(parts, together, rtol=0, atol=1e-5)
+    assert together.std(0).min() > 1e-4
+
+
+def test_half_precision_answers_in_single(make_artefact, tiny_ctn):
+    half, single = (
+        make_artefact(tiny_ctn(), precision=precision).engine(torch.device("cpu")).logits({"rgb": clips(4)})["label"]
+        for precision in ("bfloat16", "float32")
+    )
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, single)
+    torch.testing.assert_close(half, single, rtol=0.05, atol=0.1)
+
+
+def test_several_task_heads_answer_by_name(make_artefact, tiny_ctn):
+    classes = {"verb": ("a", "b"), "noun": ("c", "d", "e", "f")}
+    engine = make_artefact(tiny_ctn({"verb": 2, "noun": 4}), classes=classes).engine(torch.device("cpu"))
+    answer = engine.logits({"rgb": clips(3)})
+    assert {head: tuple(logits.shape) for head, logits in answer.items()} == {"verb": (3, 2), "noun": (3, 4)}
+
+
+def test_one_task_head_answers_by_its_own_name(make_artefact, brightness):
+    engine = make_artefact(brightness(), classes={"action": ("a", "b", "c")}).engine(torch.device("cpu"))
+    assert list(engine.logits({"rgb": clips(2)})) == ["action"]
+
+
+def test_each_stream_gets_its_modality(make_artefact):
+    class Difference(nn.Module):
+        def forward(self, rgb, depth):
+            return torch.stack([rgb.mean((1, 2, 3, 4)), depth.mean((1, 2, 3, 4))], 1)
+
+    artefact = make_artefact(Difference(), modalities=("rgb", "depth"), classes={"label": ("a", "b")})
+    white, black = torch.full((1, 3, 8, 32, 32), 255, dtype=torch.uint8), clips(1, 1) * 0
+    logits = artefact.engine(torch.device("cpu")).logits({"depth": black, "rgb": white})["label"]
+    torch.testing.assert_close(logits, torch.tensor([[1.0, -1.0]]))
+
+
+def test_answers_that_do_not_fit_the_heads_are_refused(make_artefact, brightness):
+    with pytest.raises(ValueError, match=r"the model answers \{'label': \(2, 3\)\}, but head 'label' has 4 classes"):
+        make_artefact(brightness(), classes={"label": tuple("abcd")}).engine(torch.device("cpu")).logits(
+            {"rgb": clips(2)}
+        )
+    with pytest.raises(ValueError, match="the model answers with one tensor, but there are heads verb, noun"):
+        by_head(torch.zeros(2, 3), {"verb": 3, "noun": 4})
+    answer = {"verb": torch.zeros(2, 3), "noun": torch.zeros(2, 4)}
+    with pytest.raises(ValueError, match="but head 'action' has 3 classes"):
+        by_head(answer, {"action": 3})
+    assert list(by_head(answer, {"noun": 4})) == ["noun"]
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are():
+    absent = next(
+        name
+        for name, there in (("mps", torch.backends.mps.is_available()), ("cuda", torch.cuda.is_available()))
+        if not there
+    )
+    with pytest.raises(DeviceError, match=rf"device='{absent}' is not there; use one of cpu"):
+        choose_device(absent)
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")

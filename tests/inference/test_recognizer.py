@@ -1,0 +1,135 @@
+"""A trained model, put to work on files: what it says is what was measured."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinema.data.decode import UnreadableVideo
+from kinema.evaluation.evaluate import evaluate
+from kinema.inference.artefact import save_artefact
+from kinema.inference.recognizer import Prediction, Recognizer, VideoError
+
+
+def video(data_set, position):
+    return data_set.locate(data_set.entries[position].rgb)
+
+
+def pair(data_set, position):
+    return {"rgb": video(data_set, position), "depth": data_set.locate(data_set.entries[position].depth)}
+
+
+@pytest.fixture
+def recognizer(make_artefact, brightness):
+    return Recognizer(make_artefact(brightness()), device="cpu")
+
+
+def test_a_video_is_named_with_its_probabilities(recognizer, data_set):
+    for position, entry in enumerate(data_set.entries):
+        ranked = recognizer(video(data_set, position))
+        assert ranked[0].label == entry.labels["label"]
+        assert [p.score for p in ranked] == sorted((p.score for p in ranked), reverse=True)
+        assert sum(p.score for p in ranked) == pytest.approx(1)
+        assert {p.label for p in ranked} == set(data_set.classes["label"])
+
+
+def test_scores_are_the_softmax_of_the_logits(recognizer, data_set):
+    logits = recognizer.engine.logits(recognizer.prepare(video(data_set, 1)))["label"][0].double()
+    shares = (logits.exp() / logits.exp().sum()).tolist()
+    for prediction in recognizer(video(data_set, 1)):
+        assert prediction.score == pytest.approx(shares[data_set.classes["label"].index(prediction.label)], abs=1e-6)
+
+
+@pytest.mark.parametrize(("top_k", "length"), [(1, 1), (2, 2), (3, 3), (5, 3), (1000, 3)])
+def test_there_are_at_most_as_many_answers_as_classes(recognizer, data_set, top_k, length):
+    ranked = recognizer(video(data_set, 0), top_k=top_k)
+    assert len(ranked) == length
+    assert all(isinstance(p, Prediction) for p in ranked)
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_no_answer_at_all_cannot_be_asked_for(recognizer, data_set, top_k):
+    with pytest.raises(VideoError, match=f"top_k={top_k} must be at least 1"):
+        recognizer(video(data_set, 0), top_k=top_k)
+
+
+def test_a_path_a_string_and_a_mapping_are_the_same(recognizer, data_set):
+    path = video(data_set, 3)
+    assert recognizer(path) == recognizer(Path(path)) == recognizer({"rgb": Path(path)}) == recognizer(f"file://{path}")
+
+
+def test_one_head_answers_with_a_list_and_several_with_a_dict(make_artefact, tiny_ctn, recognizer, data_set):
+    classes = {"verb": ("a", "b"), "noun": ("c", "d", "e", "f")}
+    several = Recognizer(make_artefact(tiny_ctn({"verb": 2, "noun": 4}), classes=classes), device="cpu")
+    answer = several(video(data_set, 0), top_k=3)
+    assert {head: len(ranked) for head, ranked in answer.items()} == {"verb": 2, "noun": 3}
+    assert {p.label for p in answer["verb"]} == {"a", "b"}
+    assert several.classes == classes
+    assert isinstance(recognizer(video(data_set, 0)), list)
+    assert list(recognizer.predict(video(data_set, 0))) == ["label"]
+
+
+@pytest.fixture
+def both(make_artefact, colour_and_depth, depth_facts):
+    classes = {"verb": ("a", "b", "c"), "noun": ("d", "e", "f", "g")}
+    artefact = make_artefact(colour_and_depth(), modalities=("rgb", "depth"), classes=classes, depth=depth_facts)
+    return Recognizer(artefact, device="cpu")
+
+
+def test_a_model_of_colour_and_depth_wants_both(both, data_set):
+    assert set(both(pair(data_set, 0))) == {"verb", "noun"}
+    with pytest.raises(VideoError, match="the model sees rgb and depth: give a file for each"):
+        both(video(data_set, 0))
+    for modality, missing in (("rgb", "depth"), ("depth", "rgb")):
+        with pytest.raises(VideoError, match=f"the model sees rgb and depth; no {missing} file is given"):
+            both({modality: pair(data_set, 0)[modality]})
+
+
+def test_a_model_of_depth_takes_a_file_as_depth(make_artefact, tiny_ctn, data_set):
+    artefact = make_artefact(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth)
+    recognizer = Recognizer(artefact, device="cpu")
+    depth = pair(data_set, 2)["depth"]
+    assert set(recognizer.prepare(depth)) == {"depth"}
+    assert recognizer(depth) == recognizer({"depth": depth})
+    with pytest.raises(VideoError, match="the model sees depth; no depth file is given"):
+        recognizer({"rgb": video(data_set, 2)})
+
+
+def test_what_is_demonstrated_is_what_was_measured(make_artefact, tiny_ctn, data_set):
+    """An evaluation with batches of one sample, and the recogniser on the same files: no difference."""
+    artefact = make_artefact(tiny_ctn())
+    measured = evaluate(artefact, data_set, batch_size=1, workers=1, device="cpu").predictions
+    recognizer = Recognizer(artefact, device="cpu")
+    for position, logits in zip(measured.index.tolist(), measured.logits["label"], strict=True):
+        shown = recognizer.engine.logits(recognizer.prepare(video(data_set, position)))["label"]
+        np.testing.assert_array_equal(shown.numpy()[0], logits)
+
+
+def test_a_saved_model_says_the_same(tmp_path, make_artefact, tiny_ctn, data_set):
+    artefact = make_artefact(tiny_ctn())
+    save_artefact(tmp_path, artefact)
+    assert Recognizer.load(tmp_path, device="cpu")(video(data_set, 4)) == Recognizer(artefact, device="cpu")(
+        video(data_set, 4)
+    )
+
+
+def test_the_network_of_a_user_is_loaded_with_its_weights(tmp_path, make_artefact, brightness, data_set):
+    save_artefact(tmp_path, make_artefact(brightness()))
+    fresh = brightness()
+    torch.nn.init.zeros_(fresh.levels)
+    recognizer = Recognizer.load(tmp_path, model=fresh, device="cpu")
+    assert [recognizer(video(data_set, i), top_k=1)[0].label for i in range(3)] == ["dim", "grey", "bright"]
+
+
+def test_clips_are_bytes_with_a_batch_of_one(both, data_set):
+    clips = both.prepare(pair(data_set, 5))
+    assert {m: (tuple(c.shape), c.dtype) for m, c in clips.items()} == {
+        "rgb": ((1, 3, 8, 32, 32), torch.uint8),
+        "depth": ((1, 1, 8, 32, 32), torch.uint8),
+    }
+
+
+def test_a_file_that_cannot_be_read_is_named(recognizer, tmp_path):
+    with pytest.raises(UnreadableVideo, match=r"gone\.mp4: no such file"):
+        recognizer(tmp_path / "gone.mp4")
