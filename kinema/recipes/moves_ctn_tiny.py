@@ -10,15 +10,24 @@ from kinema.models.zoo import MODELS
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
-    clip=Clip(frames=16, size=112, short_side=112),
+    clip=Clip(frames=16, size=80, short_side=80),
     data=Data(
         manifest="moves_cross_subject",
         evaluate="test",
-        batch_size=16,
+        batch_size=8,
         workers=1,
-        augmentation=Augmentation(short_side=(112, 128), flip=0.5, colour_jitter=0.4),
+        augmentation=Augmentation(short_side=(80, 92), flip=0.5, colour_jitter=0.4, colour_shuffle=1.0),
     ),
     model=MODELS["ctn_tiny"].config,
-    optim=Optim(optimizer="adamw", lr=1e-3, weight_decay=0.05, epochs=20, warmup_epochs=2, clip_norm=1.0),
-    run=RunSettings(evaluate_every_epochs=5, keep="last"),
+    optim=Optim(
+        optimizer="adamw",
+        lr=1e-3,
+        lr_start=0.0,
+        weight_decay=0.5,
+        epochs=50,
+        warmup_epochs=2,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+    ),
+    run=RunSettings(evaluate_every_epochs=10, keep="last"),
 )
