@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import fsspec
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 
@@ -152,10 +153,11 @@ def _read_in_order(path: str, wanted: Sequence[int], pixel_format: str) -> dict[
     pictures: dict[int, ndarray] = {}
     needed = set(wanted)
     number = 0
+    converter = VideoReformatter()
     with _stream(path) as (container, stream):
         for frame in _decoded(path, container, stream):
             if number in needed:
-                pictures[number] = _picture(frame, pixel_format)
+                pictures[number] = _picture(frame, pixel_format, converter)
                 if number == wanted[-1]:
                     return pictures
             number += 1
@@ -168,6 +170,7 @@ def _read_by_stamp(path: str, wanted: Sequence[int], timeline: Timeline, pixel_f
         raise UnreadableVideo(f"{path}: frame {wanted[-1]} is wanted, but it has {len(timeline.stamps)} frames")
     pictures: dict[int, ndarray] = {}
     with _stream(path) as (container, stream):
+        converter = VideoReformatter()
         position = -1  # the last frame that was decoded; -1 before the first
         # One iterator from seek to seek: a packet may give several frames, and one begun anew would lose the rest.
         frames: Iterator[av.VideoFrame] = iter(())
@@ -180,7 +183,7 @@ def _read_by_stamp(path: str, wanted: Sequence[int], timeline: Timeline, pixel_f
             frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= stamp), None)
             if frame is None or frame.pts != stamp:
                 raise UnreadableVideo(f"{path}: frame {number} is wanted, but does not decode")
-            pictures[number] = _picture(frame, pixel_format)
+            pictures[number] = _picture(frame, pixel_format, converter)
             position = number
     return pictures
 
@@ -213,9 +216,12 @@ def _decoded(path: str, container: av.container.InputContainer, stream: av.Video
         raise UnreadableVideo(f"{path}: decoding fails after {number} frames ({_reason(error)})") from error
 
 
-def _picture(frame: av.VideoFrame, pixel_format: str) -> ndarray:
-    """Pixels as they are meant to be shown: PyAV hands out the stored picture and the angle to turn it by."""
-    picture = frame.to_ndarray(format=pixel_format)
+def _picture(frame: av.VideoFrame, pixel_format: str, converter: VideoReformatter) -> ndarray:
+    """Pixels as they are meant to be shown: PyAV hands out the stored picture and the angle to turn it by.
+
+    The converter is one for all frames of a file: making a new one costs more than decoding a small picture.
+    """
+    picture = converter.reformat(frame, format=pixel_format).to_ndarray()
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
 

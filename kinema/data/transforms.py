@@ -13,6 +13,9 @@ from torch import Tensor
 
 from kinema.data.manifest import MODALITIES, DepthFacts, Modality
 
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a pixel's grey (ITU-R BT.601)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -157,13 +160,17 @@ def cut(
 
 
 def recolour(clip: UInt8[Tensor, "3 time height width"], colour: Colour) -> UInt8[Tensor, "3 time height width"]:
-    """Shuffle channels, scale brightness, contrast about the clip's mean grey, saturation about each pixel's grey."""
+    """Shuffle channels, scale brightness, contrast about the clip's mean grey, saturation about each pixel's grey.
+
+    The three factors together are one affine map of a pixel's channels, and that is how they are computed.
+    """
     if colour == Colour():
         return clip
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1, 1)  # ITU-R BT.601 luma
-    value = clip[list(colour.order)].float() * colour.brightness
-    middle = (value * weights).sum(0).mean()
-    value = middle + (value - middle) * colour.contrast
-    grey = (value * weights).sum(0, keepdim=True)
-    value = grey + (value - grey) * colour.saturation
-    return value.round_().clamp_(0, 255).to(torch.uint8)
+    brightness, contrast, saturation, order = colour
+    pixels = clip[list(order)].float().flatten(1)
+    luma = torch.tensor(LUMA)
+    middle = brightness * (luma @ pixels.mean(1))
+    own, shared = torch.eye(3), luma.expand(3, 3)
+    mixing = brightness * contrast * (saturation * own + (1 - saturation) * shared)
+    value = torch.addmm(((1 - contrast) * middle).expand(3, 1), mixing, pixels)
+    return value.round_().clamp_(0, 255).to(torch.uint8).view_as(clip)
