@@ -27,7 +27,7 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
         case "sgd":
             return torch.optim.SGD(parameters, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
         case "adamw":
-            return torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay)
+            return torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
 
 
 def loss_of_heads(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, label_smoothing: float) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -51,7 +52,11 @@ def test_training_evaluation_command_and_recogniser_give_the_same_logits(
     assert (answers.numpy() == later.predictions.logits["label"][:4]).all()
 
 
-def test_a_stopped_run_resumes_to_the_bit_in_the_middle_of_a_pass(tiny_recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_stopped_run_resumes_to_the_bit_in_the_middle_of_a_pass(
+    tiny_recipe: Recipe, tmp_path: Path, optimizer: Literal["sgd", "adamw"]
+) -> None:
+    tiny_recipe = replace(tiny_recipe, optim=replace(tiny_recipe.optim, optimizer=optimizer))
     whole = train(tiny_recipe)
     parted_recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, out=tmp_path / "parted"))
     parted = train(parted_recipe, max_steps=3)
