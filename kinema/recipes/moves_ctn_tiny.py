@@ -29,5 +29,5 @@ RECIPE = Recipe(
         clip_norm=1.0,
         label_smoothing=0.1,
     ),
-    run=RunSettings(evaluate_every_epochs=10, keep="last"),
+    run=RunSettings(evaluate_every_epochs=10, keep="last", cpu_threads=1),
 )

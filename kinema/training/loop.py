@@ -6,6 +6,8 @@ recipe's seed and the step, so that a resumed run repeats what an uninterrupted 
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -146,14 +148,15 @@ def train(
             lr = learning_rate(step, optim=recipe.optim, steps=steps, warmup_steps=warmup_steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            logits = by_head(network(**binding(preprocessing.normalise_all(batch["inputs"]))), manifest.heads)
-            loss = loss_of_heads(logits, batch["targets"], label_smoothing=recipe.optim.label_smoothing)
-            _refuse_non_finite(loss.item(), step, batch, manifest)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            if recipe.optim.clip_norm is not None:
-                fabric.clip_gradients(network, optimizer, max_norm=recipe.optim.clip_norm)
-            optimizer.step()
+            with _threads(recipe.run.cpu_threads):
+                logits = by_head(network(**binding(preprocessing.normalise_all(batch["inputs"]))), manifest.heads)
+                loss = loss_of_heads(logits, batch["targets"], label_smoothing=recipe.optim.label_smoothing)
+                _refuse_non_finite(loss.item(), step, batch, manifest)
+                optimizer.zero_grad()
+                fabric.backward(loss)
+                if recipe.optim.clip_norm is not None:
+                    fabric.clip_gradients(network, optimizer, max_norm=recipe.optim.clip_norm)
+                optimizer.step()
 
             # -- log ---------------------------------------------------------------------------------------------
             took = time.perf_counter() - clock
@@ -204,6 +207,17 @@ def _loaders(
             pin_memory=pin_memory,
         ),
     )
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    """So many threads for what is inside; evaluations outside count as everywhere else, and round as everywhere."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(wanted or usual)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def _provenance(recipe: Recipe, manifest: Manifest, step: int) -> dict[str, str | int]:

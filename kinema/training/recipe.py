@@ -142,6 +142,8 @@ class RunSettings:
         seed: of the weights and of all draws.
         device: where to compute.
         precision: of the network's arithmetic.
+        cpu_threads: of a training step on a CPU; None leaves torch's choice, all cores. A small network is as fast on
+            one, and leaves the others to the workers that read. Evaluations always use torch's choice.
         evaluate_every_epochs: passes between evaluations; the last step always evaluates.
         keep: which weights become the artefact: the `best` by top-1 on the evaluated split, or the `last`. Choosing
             the best on a test split would flatter it.
@@ -151,6 +153,7 @@ class RunSettings:
     seed: int = 0
     device: Device = "auto"
     precision: Precision = "float32"
+    cpu_threads: int | None = None
     evaluate_every_epochs: float = 1.0
     keep: Literal["best", "last"] = "best"
 
@@ -159,6 +162,8 @@ class RunSettings:
             raise ValueError(f"run: evaluate_every_epochs={self.evaluate_every_epochs} must be positive")
         if self.seed < 0:
             raise ValueError(f"run: seed={self.seed} must not be negative")
+        if self.cpu_threads is not None and self.cpu_threads < 1:
+            raise ValueError(f"run: cpu_threads={self.cpu_threads} must be at least 1; None leaves torch's choice")
 
 
 @dataclass(frozen=True, kw_only=True)

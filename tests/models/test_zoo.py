@@ -40,7 +40,7 @@ def test_fields_change_the_config_and_the_clip():
         "ctn_tiny", num_classes={"verb": 3, "noun": 2}, depth=1, position="learned", channels=1, frames=8, size=32
     )
     assert isinstance(model, CTN)
-    assert (model.config.depth, model.config.position, model.config.width) == (1, "learned", 192)
+    assert (model.config.depth, model.config.position, model.config.width) == (1, "learned", 128)
     answer = model(torch.randn(2, 1, 8, 32, 32))
     assert {head: logits.shape for head, logits in answer.items()} == {"verb": (2, 3), "noun": (2, 2)}
 

@@ -15,6 +15,7 @@ from kinema.data.manifest import Manifest, load_manifest
 from kinema.evaluation.evaluate import evaluate, load_predictions
 from kinema.inference.artefact import load_artefact
 from kinema.inference.recognizer import Recognizer
+from kinema.models.ctn import CTN
 from kinema.training.loop import NonFiniteLoss, train
 from kinema.training.recipe import Recipe
 from kinema.training.runs import Run
@@ -86,6 +87,28 @@ def test_the_number_of_workers_changes_nothing(tiny_recipe: Recipe, tmp_path: Pa
         )
         losses.append([s["loss"] for s in train(changed, max_steps=3).steps()])
     assert losses[0] == losses[1]
+
+
+def test_steps_take_the_recipes_threads_and_evaluations_the_usual_ones(
+    tiny_recipe: Recipe,
+) -> None:
+    seen: dict[str, set[int]] = {"step": set(), "evaluation": set()}
+
+    class Watched(CTN):
+        def forward(self, clip: torch.Tensor) -> torch.Tensor:
+            seen["step" if self.training else "evaluation"].add(torch.get_num_threads())
+            return super().forward(clip)
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, cpu_threads=1))
+        train(recipe, model=Watched(recipe.model, heads={"label": 3}, frames=8, size=32), max_steps=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(usual)
+    assert seen["step"] == {1}
+    assert seen["evaluation"] == {2}
 
 
 def test_other_seeds_give_other_weights_and_draws(tiny_recipe: Recipe, tmp_path: Path) -> None:
