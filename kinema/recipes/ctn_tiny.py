@@ -8,7 +8,19 @@ from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe
 
 RECIPE = Recipe(
     clip=Clip(frames=16, size=112, short_side=120),
-    data=Data(augmentation=Augmentation(short_side=(112, 144), flip=0.5, colour_jitter=0.4)),
+    data=Data(
+        batch_size=8,
+        augmentation=Augmentation(short_side=(112, 144), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2),
+    ),
     model=MODELS["ctn_tiny"].config,
-    optim=Optim(optimizer="adamw", lr=1e-3, weight_decay=0.05, epochs=50, warmup_epochs=2.5, clip_norm=1.0),
+    optim=Optim(
+        optimizer="adamw",
+        lr=1e-3,
+        lr_start=0.0,
+        weight_decay=0.5,
+        epochs=50,
+        warmup_epochs=2,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+    ),
 )

@@ -1,0 +1,24 @@
+"""Real clips, warts and all: every one gets an answer."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kinema.cli import main
+from kinema.data.corpora.folder import SUFFIXES
+from kinema.inference.artefact import save_artefact
+
+
+def test_predict_answers_for_every_format_sample(
+    real_data: Path, make_artefact, tiny_ctn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_artefact(tmp_path / "artefact", make_artefact(tiny_ctn()))
+    samples = sorted(p for p in (real_data / "format_samples").rglob("*") if p.suffix.lower() in SUFFIXES)
+    assert len(samples) > 20
+    main(["predict", str(tmp_path / "artefact"), str(real_data / "format_samples"), "--format", "json"])
+    said = capsys.readouterr()
+    answers = [json.loads(line) for line in said.out.splitlines()]
+    assert sorted(answer["video"] for answer in answers) == [str(p) for p in samples]
+    assert all(answer["predictions"]["label"] for answer in answers)
+    assert said.err == ""
