@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kinema.data.decode import UnreadableVideo, count_frames, frame_range, read_frames
+from kinema.data.decode import UnreadableVideo
 from kinema.data.depth import read_depth
 from kinema.data.manifest import Entry, Manifest, Modality
 from kinema.data.sampling import Sampling
+from kinema.data.sources import count_frames, frame_range, read_rgb
 from kinema.data.transforms import (
     Augmentation,
     Preprocessing,
@@ -114,7 +115,7 @@ def read_clips(
     clips: dict[Modality, Tensor] = {}
     for modality, path in paths.items():
         if modality == "rgb":
-            clip = cut(torch.from_numpy(read_frames(path, indices)), geometry, preprocessing.size)
+            clip = cut(torch.from_numpy(read_rgb(path, indices)), geometry, preprocessing.size)
             clips[modality] = clip if colour is None else recolour(clip, colour)
         else:
             depth = torch.from_numpy(read_depth(path, indices, preprocessing.depth)).unsqueeze(-1)

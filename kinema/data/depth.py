@@ -6,22 +6,23 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 
-from kinema.data.decode import UnreadableVideo, read_grey_frames
+from kinema.data.decode import UnreadableVideo
 from kinema.data.manifest import DepthFacts
+from kinema.data.sources import read_grey
 
 
 def read_depth(path: str, indices: Sequence[int], facts: DepthFacts | None) -> UInt8[ndarray, "frames height width"]:
     """Depth frames as 8 bits: 0 no reading, 1 the near end of the range, 255 the far end.
 
     Args:
-        path: a depth video, 16-bit (FFV1 gray16) or 8-bit grey.
+        path: a video (FFV1 gray16, or 8-bit grey), a folder of 16-bit or 8-bit PNG, an npz or a mat file.
         indices: as for `read_frames`.
         facts: the range of 16-bit values; an 8-bit video is taken as it is where None.
 
     Raises:
         UnreadableVideo: as `read_frames`, and for a 16-bit video without facts.
     """
-    stored = read_grey_frames(path, indices)
+    stored = read_grey(path, indices)
     if facts is None:
         if stored.dtype != np.uint8:
             raise UnreadableVideo(f"{path}: holds 16-bit depth, but the manifest's JSON says no depth_range")

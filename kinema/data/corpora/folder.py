@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kinema.data.decode import UnreadableVideo, count_frames
+from kinema.data.decode import UnreadableVideo
 from kinema.data.manifest import (
     COLUMNS,
     LABEL,
@@ -21,6 +21,7 @@ from kinema.data.manifest import (
     split_by_group,
     write_manifest,
 )
+from kinema.data.sources import count_frames
 
 SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 SPLIT_FOLDERS = {
