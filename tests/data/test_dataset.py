@@ -21,8 +21,8 @@ from kinema.data.dataset import (
     read_clips,
     to_device,
 )
-from kinema.data.decode import UnreadableVideo, read_frames
-from kinema.data.depth import depth_to_uint8, read_grey_frames
+from kinema.data.decode import UnreadableVideo, read_frames, read_grey_frames
+from kinema.data.depth import depth_to_uint8
 from kinema.data.manifest import Entry, class_lists, write_manifest
 from kinema.data.sampling import Sampling, segment_indices
 from kinema.data.transforms import Augmentation, Preprocessing
