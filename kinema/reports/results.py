@@ -1,6 +1,7 @@
 """What is claimed is stored: a run's recipe, commit, data, seed, numbers and compact predictions as one JSON."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,18 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         What was written: accuracies in percent, targets and answers as class numbers in the order of `index`.
     """
     predictions = load_predictions(run.predictions)
+    recipe = run.recipe
+    anywhere = replace(
+        recipe,
+        data=replace(recipe.data, manifest=Path(recipe.data.manifest).name),
+        run=replace(recipe.run, out=None),
+    )  # where it lay on one machine is nobody else's concern
     artefact = json.loads((run.artefact / "artefact.json").read_text(encoding="utf-8"))
     result = {
         "title": title,
         "provenance": artefact["provenance"],
         "environment": json.loads((run.path / "environment.json").read_text(encoding="utf-8")),
-        "recipe": json.loads(recipe_to_json(run.recipe)),
+        "recipe": json.loads(recipe_to_json(anywhere)),
         "split": predictions.split,
         "declared": predictions.declared,
         "measures": {name: round(value, 3) for name, value in measure(predictions)},

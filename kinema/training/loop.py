@@ -104,6 +104,7 @@ def train(
 
     training, evaluating = _loaders(recipe, manifest, positions, held_out, start, last, device)
     batches = iter(training)
+    code = commit()  # asked once: the source may move on while a training runs
     clock = time.perf_counter()
     with TrainingProgress(steps=last, done=start) as progress:
         for step in range(start, last + 1):
@@ -117,7 +118,7 @@ def train(
                     sampling=recipe.clip.frame_sampling(),
                     preprocessing=preprocessing,
                     precision=recipe.run.precision,
-                    provenance=_provenance(recipe, manifest, step),
+                    provenance=_provenance(recipe, manifest, step, code),
                 )
                 predictions = predict_all(
                     artefact.engine(device),
@@ -220,10 +221,10 @@ def _threads(wanted: int | None) -> Iterator[None]:
         torch.set_num_threads(usual)
 
 
-def _provenance(recipe: Recipe, manifest: Manifest, step: int) -> dict[str, str | int]:
+def _provenance(recipe: Recipe, manifest: Manifest, step: int, code: str) -> dict[str, str | int]:
     return {
         "kinema": __version__,
-        "commit": commit(),
+        "commit": code,
         "step": step,
         "seed": recipe.run.seed,
         "corpus": manifest.corpus,

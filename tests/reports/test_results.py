@@ -35,3 +35,5 @@ def test_accuracy_can_be_computed_again_from_what_is_stored(quick_recipe: Recipe
     assert stored["provenance"]["seed"] == 0
     assert stored["recipe"]["optim"]["lr"] == quick_recipe.optim.lr
     assert stored["training"]["steps"] == 2
+    assert stored["recipe"]["run"]["out"] is None
+    assert str(tmp_path) not in (tmp_path / "results" / "x.json").read_text()
