@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         COMMANDS[words[0]](words[1:])
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # `kinema predict ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
         if debug or not isinstance(error, (UsageError, *_input_errors())):
             raise
@@ -88,6 +92,8 @@ def models(words: Sequence[str]) -> None:
         classes: int = 400
 
     options = _parse(Options, words, "models")
+    if options.classes < 1:
+        raise UsageError(f"--classes {options.classes} must be at least 1")
     import torch
     from rich.console import Console
     from rich.table import Table
@@ -124,6 +130,9 @@ def prepare(words: Sequence[str]) -> None:
             root: the folder, or the table.
             out: the manifest to write; a JSON comes beside it.
             columns: names of the table's columns: rgb=path,group=source_video
+            depth_unit: millimetres in one unit of 16-bit depth; leave it out for a sensor's own units.
+            depth_range: near and far end of the depths that matter, in stored units; wanted for 16-bit depth.
+            depth_coverage: masked where all but the person is 0.
             held_out_share: of each class that becomes split `val` where no split is given.
         """
 
@@ -131,10 +140,14 @@ def prepare(words: Sequence[str]) -> None:
         root: Path
         out: Path
         columns: str = ""
+        depth_unit: float | None = None
+        depth_range: tuple[float, float] | None = None
+        depth_coverage: Literal["masked", "full"] = "full"
         held_out_share: float = 0.2
 
     options = _parse(Options, words, "prepare")
     from kinema.data.corpora.folder import prepare_folder, prepare_table
+    from kinema.data.manifest import DepthFacts
 
     if options.layout == "folder":
         if options.columns:
@@ -142,7 +155,13 @@ def prepare(words: Sequence[str]) -> None:
         prepared = prepare_folder(options.root, options.out, held_out_share=options.held_out_share)
     else:
         columns = _pairs(options.columns)
-        prepared = prepare_table(options.root, options.out, columns=columns, held_out_share=options.held_out_share)
+        depth = None
+        if options.depth_range is not None:
+            near, far = options.depth_range
+            depth = DepthFacts(unit_mm=options.depth_unit, near=near, far=far, coverage=options.depth_coverage)
+        prepared = prepare_table(
+            options.root, options.out, columns=columns, held_out_share=options.held_out_share, depth=depth
+        )
     for note in prepared.notes:
         print(note)
     for reason in prepared.unreadable:
@@ -159,10 +178,10 @@ def train(words: Sequence[str]) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
-        """Train by a recipe.
+        """Train by a recipe; `kinema train RECIPE --help` lists its numbers, each of which can be overridden.
 
         Args:
-            recipe: a shipped recipe's name, or a Python file that holds RECIPE.
+            recipe: moves_ctn_tiny, jhmdb_ctn_tiny, ctn_tiny, ctn_small, or a Python file that holds RECIPE.
             resume: a run folder to go on with; its own recipe is used.
             max_steps: stop after this many steps.
         """
@@ -190,7 +209,6 @@ def train(words: Sequence[str]) -> None:
     else:
         recipe = _override(load_recipe(options.recipe), overrides + (["--help"] if help_wanted else []), options.recipe)
         run = Run.create(recipe, name=Path(options.recipe).stem)
-    print(f"run: {run.path}")
     train_by(recipe, run, max_steps=options.max_steps)
     print(f"artefact: {run.artefact}")
 
@@ -404,7 +422,7 @@ def _input_errors() -> tuple[type[Exception], ...]:
     from kinema.data.dataset import UnreadableSample
     from kinema.data.decode import UnreadableVideo
     from kinema.data.manifest import ManifestError
-    from kinema.evaluation.evaluate import PredictionsError
+    from kinema.evaluation.evaluate import NonFiniteLogits, PredictionsError
     from kinema.inference.artefact import ArtefactError
     from kinema.inference.engine import DeviceError
     from kinema.inference.recognizer import VideoError
@@ -417,7 +435,9 @@ def _input_errors() -> tuple[type[Exception], ...]:
         ArtefactError,
         DeviceError,
         ManifestError,
+        NonFiniteLogits,
         NonFiniteLoss,
+        OSError,
         PredictionsError,
         RecipeError,
         RunError,

@@ -292,7 +292,9 @@ def complete(loaded: Loaded) -> Batch:
     """
     if loaded.failures or loaded.batch is None:
         more = len(loaded.failures) - 1
-        raise UnreadableSample(loaded.failures[0].message + (f" (and {more} more in this batch)" if more else ""))
+        others = f" (and {more} more in this batch)" if more else ""
+        advice = "; repair the file, or move it away and make the manifest anew with `kinema prepare`"
+        raise UnreadableSample(loaded.failures[0].message + others + advice)
     return loaded.batch
 
 

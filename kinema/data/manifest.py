@@ -175,7 +175,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     if not facts_path.is_file():
         raise ManifestError(
             f"{path}: {facts_path.name}, which holds the class lists, is not beside it; "
-            f"`kinema prepare csv --table {path} --out NEW.csv` makes both"
+            f"`kinema prepare csv --root {path} --out NEW.csv` makes both"
         )
     facts = _read_facts(facts_path)
     table = path.read_bytes()
@@ -195,6 +195,7 @@ def write_manifest(
     depth: DepthFacts | None,
 ) -> Manifest:
     """Write the CSV and the JSON beside it, and read them back; the same samples give the same bytes."""
+    check_manifest_name(path)
     if not entries:
         raise ManifestError(f"{path}: there is no sample to write")
     used = [c for c in COLUMNS if any(getattr(entry, c) not in (None, "") for entry in entries)]
@@ -222,6 +223,12 @@ def write_manifest(
     path.write_text(table.getvalue(), encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return load_manifest(path)
+
+
+def check_manifest_name(path: Path) -> None:
+    """Refuse a name that does not end in .csv: the JSON beside it takes the same name with .json."""
+    if path.suffix != ".csv" or path.is_dir():
+        raise ManifestError(f"{path}: a manifest is written to a file whose name ends in .csv")
 
 
 def locate(manifest: Path, source: str) -> str:

@@ -35,6 +35,10 @@ Missing = Literal["stop", "allow"]
 """What an unreadable sample does to an evaluation."""
 
 
+class NonFiniteLogits(RuntimeError):
+    """A network whose answers are no numbers; the message names the manifest's lines."""
+
+
 class PredictionsError(ValueError):
     """A predictions file that is missing or cannot be trusted."""
 
@@ -88,7 +92,7 @@ def evaluate(
     split: str = "test",
     network: nn.Module | None = None,
     batch_size: int = 16,
-    workers: int = 1,
+    workers: int = 0,
     device: Device = "auto",
     missing: Missing = "stop",
     out: str | Path | None = None,
@@ -100,15 +104,21 @@ def evaluate(
         manifest: a manifest's CSV or built-in name.
         split: which samples.
         network: the network, where the artefact holds the weights of the user's own.
-        batch_size, workers: change speed and memory alone (logits by at most 1e-5 for another batch size).
+        batch_size, workers: change speed and memory alone (logits by at most 1e-5 for another batch size). With
+            workers, a script needs `if __name__ == "__main__":` where processes are spawned.
         device: where to compute.
         missing: `stop` at a sample that cannot be read, or `allow` and report the coverage.
         out: where to write the predictions (safetensors); not written where None.
 
     Raises:
         UnreadableSample: a sample cannot be read, and `missing` is `stop`.
-        ManifestError: the manifest does not fit the model's classes.
+        ManifestError: the manifest does not fit the model's classes, or lists fewer samples than it declares.
+        PredictionsError: `out` cannot be written.
     """
+    if batch_size < 1 or workers < 0:
+        raise PredictionsError(f"batch_size={batch_size} must be at least 1, workers={workers} at least 0")
+    if out is not None and Path(out).is_dir():
+        raise PredictionsError(f"{out}: is a folder; name a file for the predictions")
     artefact = model if isinstance(model, Artefact) else load_artefact(model, model=network)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_classes(table, artefact)
@@ -146,7 +156,15 @@ def predict_all(
 
     Raises:
         UnreadableSample: a sample cannot be read, and `missing` is `stop`; or none can be.
+        ManifestError: samples that the manifest declares are not listed, and `missing` is `stop`.
+        NonFiniteLogits: the network has diverged.
     """
+    expected = manifest.positions(split)
+    declared = manifest.declared.get(split, len(expected))
+    if len(expected) > declared or (missing == "stop" and len(expected) != declared):
+        raise ManifestError(
+            f"{manifest.path}: lists {len(expected)} samples of split {split!r}, but its JSON declares {declared}"
+        )
     logits: dict[str, list[ndarray]] = {head: [] for head in manifest.classes}
     targets: dict[str, list[ndarray]] = {head: [] for head in manifest.classes}
     index: list[ndarray] = []
@@ -157,6 +175,9 @@ def predict_all(
         if batch is None:
             continue
         for head, answer in engine.logits(batch["inputs"]).items():
+            if not answer.isfinite().all():
+                lines = ", ".join(str(manifest.entries[i].line) for i in batch["index"].tolist())
+                raise NonFiniteLogits(f"the network's answers to {manifest.path}, lines {lines}, are not finite")
             logits[head].append(answer.numpy())
             targets[head].append(batch["targets"][head].numpy())
         index.append(batch["index"].numpy())
@@ -165,7 +186,6 @@ def predict_all(
         raise UnreadableSample(f"{manifest.path}: not one sample of split {split!r} can be read; {failures[0]}")
 
     seen = np.concatenate(index)
-    expected = manifest.positions(split)
     if len(seen) + len(failures) != len(expected) or not set(seen.tolist()) <= set(expected):
         raise AssertionError(f"{len(expected)} samples were asked for, {len(seen)} answered, {len(failures)} missing")
     return Predictions(
@@ -174,7 +194,7 @@ def predict_all(
         index=seen,
         classes=manifest.classes,
         split=split,
-        declared=manifest.declared.get(split, len(expected)),
+        declared=declared,
         missing=tuple(failures),
         manifest_digest=manifest.digest,
         weights_digest=weights_digest,
@@ -207,7 +227,10 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         "manifest_digest": predictions.manifest_digest,
         "weights_digest": predictions.weights_digest,
     }
-    save_file(tensors, path, metadata={"predictions": json.dumps(said, ensure_ascii=False)})
+    try:
+        save_file(tensors, path, metadata={"predictions": json.dumps(said, ensure_ascii=False)})
+    except (OSError, SafetensorError) as error:
+        raise PredictionsError(f"{path}: cannot be written ({error})") from error
 
 
 def load_predictions(path: Path) -> Predictions:

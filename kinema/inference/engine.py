@@ -83,14 +83,14 @@ def by_head(answer: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> 
 
 
 def choose_device(device: Device) -> torch.device:
-    """The best device there is, or the one that is named.
+    """CUDA where it is there, else the CPU; or the one that is named. Apple's MPS is untried, so it must be named.
 
     Raises:
         DeviceError: the named one is not there.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+        return torch.device("cuda" if there["cuda"] else "cpu")
     if not there[device]:
         raise DeviceError(f"device={device!r} is not there; use one of {', '.join(d for d in there if there[d])}")
     return torch.device(device)

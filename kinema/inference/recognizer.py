@@ -77,6 +77,9 @@ class Recognizer:
         missing = [m for m in modalities if m not in video]
         if missing:
             raise VideoError(f"the model sees {' and '.join(modalities)}; no {missing[0]} file is given")
+        unseen = [m for m in video if m not in modalities]
+        if unseen:
+            raise VideoError(f"the model sees {' and '.join(modalities)}, and nothing of the {unseen[0]} file given")
         clips = read_clips(
             Entry(rgb=str(video.get("rgb", "")), depth=str(video.get("depth", ""))),
             locate=str,

@@ -1,7 +1,10 @@
-"""CTN-tiny on J-HMDB (21 actions in real footage), from scratch: ten minutes on two cores.
+"""CTN-tiny on J-HMDB (21 actions in real footage), from scratch: 13 CPU-minutes, ten minutes on two quiet cores.
 
 kinema prepare csv --root jhmdb/annotations.csv --columns rgb=path,group=source_video --out jhmdb.csv
 kinema train jhmdb_ctn_tiny --data.manifest jhmdb.csv
+
+Ours, seed 0 (results/jhmdb_ctn_tiny_seed0.json): 20.8 % top-1 on the source-disjoint val split, 99.6 % on train; chance
+4.8 %, ridge regression on motion energy 13.9 %.
 """
 
 from kinema.models.zoo import MODELS

@@ -4,6 +4,8 @@
 
 Rendered people, 15 actions; learns from the bodies s1 to s3 and is asked about s4 and s5. The artefact is that of the
 last step: choosing the best one on the only held-out bodies would flatter it.
+
+Ours, seeds 0, 1, 2 (results/moves_ctn_tiny_seed*.json; synthetic): 88.9, 88.9, 94.4 % top-1; chance 6.7 %.
 """
 
 from kinema.models.zoo import MODELS

@@ -36,8 +36,8 @@ from kinema.models.fusion import input_binding
 from kinema.models.zoo import build_model, config_kind
 from kinema.training.optim import learning_rate, loss_of_heads, make_optimizer
 from kinema.training.progress import TrainingProgress
-from kinema.training.recipe import Recipe
-from kinema.training.runs import Run, commit
+from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.runs import Run, RunError, commit
 
 PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """Our names -> Fabric's."""
@@ -66,13 +66,17 @@ def train(
         The run; `run.artefact` loads with `Recognizer.load`.
 
     Raises:
+        RecipeError: the recipe does not fit the manifest or the network.
+        RunError: the run that is to go on was made from another manifest.
         UnreadableSample: a sample cannot be read.
         NonFiniteLoss: before the weights are touched by it.
     """
+    if max_steps is not None and max_steps < 1:
+        raise RecipeError(f"max_steps={max_steps} must be at least 1")
+
     # -- what there is -------------------------------------------------------------------------------------------
     manifest = recipe.open_manifest()
     positions, held_out = manifest.positions(recipe.data.train), manifest.positions(recipe.data.evaluate)
-    run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
     device = choose_device(recipe.run.device)
     fabric = Fabric(accelerator=device.type, devices=1, precision=PRECISION[recipe.run.precision])
 
@@ -87,6 +91,10 @@ def train(
         size=recipe.clip.size,
     )
     binding = input_binding(model)
+    if len(preprocessing.modalities) > len(binding.arguments):
+        raise RecipeError(
+            f"clip.modalities={preprocessing.modalities}, but {binding.network} has one stream; choose one modality"
+        )
     network, optimizer = fabric.setup(model, make_optimizer(model, recipe.optim))
 
     # -- where to start and when to stop -------------------------------------------------------------------------
@@ -95,9 +103,13 @@ def train(
     warmup_steps = round(recipe.optim.warmup_epochs * steps_per_epoch)
     evaluate_every = max(1, round(recipe.run.evaluate_every_epochs * steps_per_epoch))
     last = steps if max_steps is None else min(steps, max_steps)
+    run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
+    run.begin()
     state = run.load_checkpoint()
     start, best = 0, -math.inf
     if state is not None:
+        if state["manifest_digest"] != manifest.digest:
+            raise RunError(f"{run.path}: was made from another state of {manifest.path}; its samples or classes differ")
         start, best = state["step"], state["best"]
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -107,6 +119,7 @@ def train(
     code = commit()  # asked once: the source may move on while a training runs
     clock = time.perf_counter()
     with TrainingProgress(steps=last, done=start) as progress:
+        progress.console.print(f"run: {run.path}, from step {start} to {last} of {steps}", highlight=False)
         for step in range(start, last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
             if step > start and (step % evaluate_every == 0 or step == last):
@@ -135,8 +148,15 @@ def train(
                     best = score
                     digest = save_artefact(run.artefact, artefact)
                     save_predictions(run.predictions, predictions.of_weights(digest))
+                    run.point_latest()
                 run.save_checkpoint(
-                    {"step": step, "best": best, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                    {
+                        "step": step,
+                        "best": best,
+                        "manifest_digest": manifest.digest,
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                    }
                 )
                 clock = time.perf_counter()
             if step == last:

@@ -7,7 +7,9 @@ code: load only those that you trust.
 import difflib
 import importlib.util
 import json
+import math
 import pkgutil
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,11 +90,11 @@ class Data:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"data: batch_size={self.batch_size} must be at least 1")
+            raise RecipeError(f"data: batch_size={self.batch_size} must be at least 1")
         if self.workers < 0:
-            raise ValueError(f"data: workers={self.workers} must not be negative")
+            raise RecipeError(f"data: workers={self.workers} must not be negative")
         if self.train == self.evaluate:
-            raise ValueError(f"data: train and evaluate are the same split, {self.train!r}")
+            raise RecipeError(f"data: train and evaluate are the same split, {self.train!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +125,19 @@ class Optim:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"optim: lr={self.lr} must be positive")
+        for name in ("lr", "epochs", "warmup_epochs", "momentum", "weight_decay", "lr_start", "lr_end"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise RecipeError(f"optim: {name}={getattr(self, name)} must be finite and not negative")
+        if self.lr == 0:
+            raise RecipeError("optim: lr=0 would learn nothing")
+        if self.momentum >= 1:
+            raise RecipeError(f"optim: momentum={self.momentum} must be below 1")
         if not 0 <= self.warmup_epochs <= self.epochs or self.epochs <= 0:
-            raise ValueError(f"optim: warmup_epochs={self.warmup_epochs} must lie between 0 and epochs={self.epochs}")
+            raise RecipeError(f"optim: warmup_epochs={self.warmup_epochs} must lie between 0 and epochs={self.epochs}")
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"optim: label_smoothing={self.label_smoothing} must be at least 0 and below 1")
+            raise RecipeError(f"optim: label_smoothing={self.label_smoothing} must be at least 0 and below 1")
         if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(f"optim: clip_norm={self.clip_norm} must be positive; None means no limit")
+            raise RecipeError(f"optim: clip_norm={self.clip_norm} must be positive; None means no limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,12 +165,12 @@ class RunSettings:
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        if self.evaluate_every_epochs <= 0:
-            raise ValueError(f"run: evaluate_every_epochs={self.evaluate_every_epochs} must be positive")
-        if self.seed < 0:
-            raise ValueError(f"run: seed={self.seed} must not be negative")
+        if not 0 < self.evaluate_every_epochs < math.inf:
+            raise RecipeError(f"run: evaluate_every_epochs={self.evaluate_every_epochs} must be positive and finite")
+        if not 0 <= self.seed < 2**32:
+            raise RecipeError(f"run: seed={self.seed} must lie between 0 and 2**32 - 1")
         if self.cpu_threads is not None and self.cpu_threads < 1:
-            raise ValueError(f"run: cpu_threads={self.cpu_threads} must be at least 1; None leaves torch's choice")
+            raise RecipeError(f"run: cpu_threads={self.cpu_threads} must be at least 1; None leaves torch's choice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,9 +192,12 @@ class Recipe:
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        preprocessing = self.clip.preprocessing(None)
-        self.clip.frame_sampling()
-        self.model.check_clip(channels=preprocessing.channels, frames=self.clip.frames, size=self.clip.size)
+        try:
+            preprocessing = self.clip.preprocessing(None)
+            self.clip.frame_sampling()
+            self.model.check_clip(channels=preprocessing.channels, frames=self.clip.frames, size=self.clip.size)
+        except ValueError as error:
+            raise RecipeError(f"clip: {error}") from error
 
     def open_manifest(self) -> Manifest:
         """The manifest that the recipe names.
@@ -266,6 +276,8 @@ def _module_from_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"{path}: {error}") from error
+    except Exception as error:  # whatever is wrong in the user's file is to be said of that file
+        trace = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else trace[-1] if trace else "?"
+        raise RecipeError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
     return module

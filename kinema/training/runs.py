@@ -10,6 +10,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +19,72 @@ import torch
 from kinema import __version__
 from kinema.training.recipe import Recipe, RecipeError, recipe_from_json, recipe_to_json
 
+RUNS = Path("runs")
+"""Where runs go that name no folder of their own."""
+
 
 class RunError(ValueError):
     """A run folder that is missing, taken, or cannot be resumed; the message names it and what to do."""
 
 
 class Run:
-    """One training's folder. Make one with `Run.create` or `Run.open`."""
+    """One training's folder. Make one with `Run.create` or `Run.open`.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder.
+        planned: the recipe of a run whose folder is not there yet; `begin` makes it.
+    """
+
+    def __init__(self, path: Path, *, planned: Recipe | None = None) -> None:
         self.path = path
-        self.artefact = path / "artefact"
-        self.predictions = path / "predictions.safetensors"
-        self._checkpoint = path / "checkpoints" / "last.pt"
+        self._planned = planned
+
+    @property
+    def artefact(self) -> Path:
+        return self.path / "artefact"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.safetensors"
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
 
     @classmethod
     def create(cls, recipe: Recipe, *, name: str) -> "Run":
-        """Make the folder that the recipe names, or `runs/<name>-<time>`, and point `latest` beside it at it.
+        """Plan the folder that the recipe names, or `runs/<name>-<time>`; nothing is written before `begin`.
 
         Raises:
             RunError: the folder holds a run already.
         """
-        path = recipe.run.out or _unused(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        if (path / "recipe.json").exists():
+        path = recipe.run.out or RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if recipe.run.out is not None and (path / "recipe.json").exists():
             raise RunError(f"{path}: holds a run already; go on with --resume {path}, or name another --run.out")
-        run = cls(path)
-        run._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        (path / "recipe.json").write_text(recipe_to_json(recipe), encoding="utf-8")
-        (path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-        link = path.parent / "latest"
-        if link.is_symlink() or not link.exists():
-            link.unlink(missing_ok=True)
-            link.symlink_to(path.name)
-        return run
+        return cls(path, planned=recipe)
+
+    def begin(self) -> None:
+        """Make the folder of a planned run; one that is there is left as it is."""
+        if self._planned is None:
+            return
+        recipe, self._planned = self._planned, None
+        if recipe.run.out is None:
+            self.path = _claimed(self.path)
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        manifest = Path(recipe.data.manifest)
+        if manifest.is_file():  # a built-in name and a URL stay; a path must be found from any folder later
+            recipe = replace(recipe, data=replace(recipe.data, manifest=str(manifest.resolve())))
+        (self.path / "recipe.json").write_text(recipe_to_json(recipe), encoding="utf-8")
+        (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+    def point_latest(self) -> None:
+        """Let `runs/latest` point here, for a run that lies in `runs`; to be called once there is an artefact."""
+        if self.path.parent.resolve() != RUNS.resolve():
+            return
+        link, new = RUNS / "latest", RUNS / f".latest-{os.getpid()}"
+        new.unlink(missing_ok=True)
+        new.symlink_to(self.path.name)
+        new.replace(link)
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -101,6 +135,8 @@ class Run:
             state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise RunError(f"{self._checkpoint}: cannot be read as a checkpoint of tensors and numbers") from error
+        if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+            raise RunError(f"{self._checkpoint}: is no checkpoint of a training")
         for log in ("steps.jsonl", "metrics.jsonl"):
             _cut_back(self.path / log, int(state["step"]))
         return state
@@ -135,12 +171,16 @@ def commit() -> str:
         return "unknown"
 
 
-def _unused(path: Path) -> Path:
-    """The path, or one with a number behind it: two runs may start in the same second."""
+def _claimed(path: Path) -> Path:
+    """A folder that this call has made: the path, or one with a number behind it where runs start in one second."""
     candidate, number = path, 2
-    while candidate.exists():
-        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
-    return candidate
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+        except FileExistsError:
+            candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+        else:
+            return candidate
 
 
 def _append(path: Path, line: Mapping[str, float]) -> None:

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from kinema.data.dataset import UnreadableSample, VideoDataset, evaluation_batches, make_loader
 from kinema.data.manifest import ManifestError, write_manifest
 from kinema.evaluation.evaluate import (
+    NonFiniteLogits,
     PredictionsError,
     evaluate,
     load_predictions,
@@ -172,7 +173,9 @@ def test_an_evaluation_of_nothing_is_refused(rewrite, make_artefact, brightness)
 def test_coverage_counts_against_what_the_split_declares(data_set, make_artefact, brightness):
     """A split of which only some lines were ever written: the rest is not forgotten."""
     partial = dataclasses.replace(data_set, declared={"train": 6, "test": 8})
-    evaluation = evaluate(make_artefact(brightness()), partial, workers=0, device="cpu")
+    with pytest.raises(ManifestError, match="lists 6 samples of split 'test', but its JSON declares 8"):
+        evaluate(make_artefact(brightness()), partial, workers=0, device="cpu")
+    evaluation = evaluate(make_artefact(brightness()), partial, workers=0, device="cpu", missing="allow")
     assert evaluation.measures["coverage"] == 75
     assert evaluation.predictions.declared == 8
 
@@ -236,3 +239,27 @@ def test_a_predictions_file_can_be_read_without_this_library(tmp_path, data_set,
     length = int.from_bytes(out.read_bytes()[:8], "little")
     header = json.loads(out.read_bytes()[8 : 8 + length])
     assert json.loads(header["__metadata__"]["predictions"])["classes"] == {"label": ["dim", "grey", "bright"]}
+
+
+def test_more_samples_than_declared_are_refused_too(data_set, make_artefact, brightness):
+    few = dataclasses.replace(data_set, declared={"train": 6, "test": 5})
+    with pytest.raises(ManifestError, match="lists 6 samples of split 'test', but its JSON declares 5"):
+        evaluate(make_artefact(brightness()), few, workers=0, device="cpu", missing="allow")
+
+
+def test_a_network_that_has_diverged_is_not_evaluated(data_set, make_artefact, brightness):
+    model = brightness()
+    model.levels.data[1] = float("nan")
+    with pytest.raises(NonFiniteLogits, match=r"lines \d+, .* are not finite"):
+        evaluate(make_artefact(model), data_set, workers=0, device="cpu")
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(0, 0), (-2, 0), (4, -1)])
+def test_impossible_numbers_are_refused(data_set, make_artefact, brightness, batch_size, workers):
+    with pytest.raises(PredictionsError, match="must be at least 1"):
+        evaluate(make_artefact(brightness()), data_set, batch_size=batch_size, workers=workers, device="cpu")
+
+
+def test_a_folder_is_no_place_for_predictions(data_set, make_artefact, brightness, tmp_path):
+    with pytest.raises(PredictionsError, match="is a folder"):
+        evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu", out=tmp_path)

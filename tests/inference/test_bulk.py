@@ -123,14 +123,17 @@ def both(tmp_path, make_artefact, tiny_ctn, data_set):
     return tmp_path / "depth"
 
 
-def test_depth_files_go_with_their_videos_in_pairs(both, data_set, capsys):
+def test_depth_files_go_with_their_videos_in_pairs(both, data_set, monkeypatch):
     rgb, depth = ([data_set.locate(entry.source(m)) for entry in data_set.entries[:2]] for m in ("rgb", "depth"))
+    asked = []
+    monkeypatch.setattr(Recognizer, "predict", lambda _, video, **__: asked.append(video) or {})
     assert run(both, rgb, depth=depth, form="json") == 0
-    paired = capsys.readouterr().out.splitlines()
-    assert run(both, depth, form="json") == 0
-    alone = capsys.readouterr().out.splitlines()
-    for first, second, path in zip(paired, alone, rgb, strict=True):
-        assert json.loads(first)["video"] == path
-        assert json.loads(first)["predictions"] == json.loads(second)["predictions"]
+    assert asked == [{"rgb": one, "depth": other} for one, other in zip(rgb, depth, strict=True)]
     with pytest.raises(VideoError, match="2 videos, but 1 depth files: they go in pairs"):
         run(both, rgb, depth=depth[:1])
+
+
+def test_a_file_that_the_model_would_not_look_at_is_refused(both, data_set):
+    entry = data_set.entries[0]
+    with pytest.raises(VideoError, match="the model sees depth, and nothing of the rgb file given"):
+        run(both, [data_set.locate(entry.rgb)], depth=[data_set.locate(entry.depth)])

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from kinema.data.dataset import UnreadableSample, VideoDataset, collate, complete, evaluation_batches
-from kinema.data.manifest import Manifest, load_manifest
+from kinema.data.manifest import Manifest, ManifestError, load_manifest
 from kinema.evaluation.evaluate import evaluate, load_predictions
 from kinema.inference.artefact import load_artefact
 from kinema.inference.recognizer import Recognizer
 from kinema.models.ctn import CTN
 from kinema.training.loop import NonFiniteLoss, train
-from kinema.training.recipe import Recipe
-from kinema.training.runs import Run
+from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.runs import Run, RunError
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -68,6 +68,30 @@ def test_a_stopped_run_resumes_to_the_bit_in_the_middle_of_a_pass(
     assert [s["lr"] for s in resumed.steps()] == [s["lr"] for s in whole.steps()]
     one, other = (torch.load(r.path / "checkpoints/last.pt", weights_only=True)["model"] for r in (whole, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_cannot_be_trained_leaves_no_run_behind(tiny_recipe: Recipe) -> None:
+    both = replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=("rgb", "depth")))
+    with pytest.raises(RecipeError, match=r"clip\.modalities=.* but CTN has one stream; choose one modality"):
+        train(both)
+    with pytest.raises(RecipeError, match="max_steps=0 must be at least 1"):
+        train(tiny_recipe, max_steps=0)
+    with pytest.raises(ManifestError, match="no sample has split 'elsewhere'"):
+        train(replace(tiny_recipe, data=replace(tiny_recipe.data, evaluate="elsewhere")))
+    assert tiny_recipe.run.out is not None
+    assert not tiny_recipe.run.out.exists()
+
+
+def test_a_run_does_not_go_on_with_another_manifest(tiny_recipe: Recipe, few_moves: Manifest) -> None:
+    for suffix in (".csv", ".json"):
+        shutil.copy(few_moves.path.with_suffix(suffix), few_moves.path.with_name(f"changing{suffix}"))
+    table = few_moves.path.with_name("changing.csv")
+    run = train(replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(table))), max_steps=2)
+    table.write_text("\n".join(table.read_text().splitlines()[:1] + table.read_text().splitlines()[2:]) + "\n")
+    facts = table.with_suffix(".json").read_text().replace('"train": 10', '"train": 9')
+    table.with_suffix(".json").write_text(facts)
+    with pytest.raises(RunError, match="was made from another state of"):
+        train(run.recipe, Run.open(run.path))
 
 
 def test_a_finished_run_that_is_resumed_does_nothing(tiny_recipe: Recipe) -> None:

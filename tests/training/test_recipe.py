@@ -42,7 +42,11 @@ def test_a_clip_that_does_not_fit_the_model_is_refused_when_the_recipe_is_built(
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        (lambda: Optim(lr=0.0, epochs=1), "lr=0.0 must be positive"),
+        (lambda: Optim(lr=0.0, epochs=1), "lr=0 would learn nothing"),
+        (lambda: Optim(lr=float("inf"), epochs=1), "lr=inf must be finite and not negative"),
+        (lambda: Optim(lr=0.1, epochs=float("nan")), "epochs=nan must be finite"),
+        (lambda: Optim(lr=0.1, epochs=1, momentum=5), "momentum=5 must be below 1"),
+        (lambda: Optim(lr=0.1, epochs=1, weight_decay=-1), "weight_decay=-1 must be finite and not negative"),
         (lambda: Optim(lr=0.1, epochs=1, warmup_epochs=2), "warmup_epochs=2 must lie between 0 and epochs=1"),
         (lambda: Optim(lr=0.1, epochs=1, clip_norm=0), "clip_norm=0 must be positive"),
         (lambda: Data(batch_size=0), "batch_size=0 must be at least 1"),
@@ -65,6 +69,12 @@ def test_a_recipe_can_be_a_file_of_the_users_own(tmp_path: Path) -> None:
     assert load_recipe(path) == load_recipe("moves_ctn_tiny")
     path.write_text("WRONG = 1\n")
     with pytest.raises(RecipeError, match="holds no constant RECIPE"):
+        load_recipe(path)
+    path.write_text("RECIPE = (\n")
+    with pytest.raises(RecipeError, match=r"mine\.py, line 1: SyntaxError"):
+        load_recipe(path)
+    path.write_text("x = 1\nRECIPE = nothing\n")
+    with pytest.raises(RecipeError, match=r"mine\.py, line 2: NameError: name 'nothing' is not defined"):
         load_recipe(path)
     with pytest.raises(RecipeError, match="no such recipe file"):
         load_recipe(tmp_path / "other.py")

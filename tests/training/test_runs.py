@@ -14,17 +14,23 @@ from kinema.training.runs import Run, RunError
 
 def test_a_run_knows_its_recipe_and_its_environment(tiny_recipe: Recipe) -> None:
     run = Run.create(tiny_recipe, name="tiny")
+    run.begin()
     assert Run.open(run.path).recipe == tiny_recipe
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["torch"] == torch.__version__
     assert {"commit", "kinema", "python", "platform"} <= set(environment)
 
 
-def test_latest_points_at_the_last_run(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        out = tmp_path / "runs" / name
-        Run.create(replace(tiny_recipe, run=replace(tiny_recipe.run, out=out)), name="x")
-    assert (tmp_path / "runs" / "latest").resolve() == (tmp_path / "runs" / "two").resolve()
+def test_latest_points_at_a_run_in_runs_and_at_no_other(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (None, Path("runs/two"), Path("elsewhere/three")):
+        run = Run.create(replace(tiny_recipe, run=replace(tiny_recipe.run, out=out)), name="x")
+        run.begin()
+        run.point_latest()
+    assert Path("runs/latest").resolve() == (tmp_path / "runs" / "two").resolve()
+    assert not Path("elsewhere/latest").exists()
 
 
 def test_two_runs_of_one_second_do_not_share_a_folder(
@@ -33,11 +39,20 @@ def test_two_runs_of_one_second_do_not_share_a_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda _: "20260101-000000")
     recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, out=None))
-    assert Run.create(recipe, name="x").path != Run.create(recipe, name="x").path
+    both = [Run.create(recipe, name="x") for _ in range(2)]  # planned before either has begun
+    for run in both:
+        run.begin()
+    assert both[0].path != both[1].path
+
+
+def test_a_planned_run_leaves_nothing_behind(tiny_recipe: Recipe) -> None:
+    run = Run.create(tiny_recipe, name="tiny")
+    assert not run.path.exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(tiny_recipe: Recipe) -> None:
     run = Run.create(tiny_recipe, name="tiny")
+    run.begin()
     with pytest.raises(RunError, match=f"holds a run already; go on with --resume {run.path}"):
         Run.create(tiny_recipe, name="tiny")
 
@@ -49,6 +64,7 @@ def test_a_folder_without_a_recipe_is_no_run(tmp_path: Path) -> None:
 
 def test_logs_are_cut_back_to_the_checkpoint_and_torn_lines_dropped(tiny_recipe: Recipe) -> None:
     run = Run.create(tiny_recipe, name="tiny")
+    run.begin()
     for step in range(1, 6):
         run.log_step({"step": step, "loss": 1.0})
     run.save_checkpoint({"step": 3, "best": 0.0})
@@ -62,6 +78,7 @@ def test_logs_are_cut_back_to_the_checkpoint_and_torn_lines_dropped(tiny_recipe:
 
 def test_a_checkpoint_that_could_execute_code_is_refused(tiny_recipe: Recipe, tmp_path: Path) -> None:
     run = Run.create(tiny_recipe, name="tiny")
+    run.begin()
 
     class Trap:
         def __reduce__(self):

@@ -11,9 +11,11 @@ from kinema.data.decode import UnreadableVideo
 from kinema.data.manifest import (
     COLUMNS,
     LABEL,
+    DepthFacts,
     Entry,
     Manifest,
     ManifestError,
+    check_manifest_name,
     class_lists,
     locate,
     parse_row,
@@ -61,6 +63,7 @@ def prepare_folder(root: Path, out: Path, *, held_out_share: float = 0.2) -> Pre
     Raises:
         ManifestError: there is no such folder, no video in it, or fewer than two classes.
     """
+    _check(out, held_out_share)
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; give the one that holds a folder for each class")
     top = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and _holds_video(p))
@@ -93,7 +96,12 @@ def prepare_folder(root: Path, out: Path, *, held_out_share: float = 0.2) -> Pre
 
 
 def prepare_table(
-    table: Path, out: Path, *, columns: Mapping[str, str] | None = None, held_out_share: float = 0.2
+    table: Path,
+    out: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    held_out_share: float = 0.2,
+    depth: DepthFacts | None = None,
 ) -> Prepared:
     """Make a manifest of a CSV whose columns may have other names.
 
@@ -101,10 +109,12 @@ def prepare_table(
         table: the CSV; its paths are relative to its folder, or URLs.
         columns: manifest column -> the table's name for it; what is not named is taken where the name is the same.
         held_out_share: as for `prepare_folder`, where no split column is there; groups and subjects stay together.
+        depth: what the numbers of 16-bit depth mean; not needed for depth as 8-bit video.
 
     Raises:
         ManifestError: a column is missing or unknown, or a line says something impossible.
     """
+    _check(out, held_out_share)
     if not table.is_file():
         raise ManifestError(f"{table}: no such table")
     if out.resolve() == table.resolve():
@@ -123,7 +133,7 @@ def prepare_table(
     if "split" not in names:
         entries = split_by_group(entries, share=held_out_share, seed=SPLIT_SEED)
         notes.append(_split_note(entries))
-    return _write(entries, out, corpus=table.stem, notes=notes)
+    return _write(entries, out, corpus=table.stem, notes=notes, depth=depth)
 
 
 def _holds_video(folder: Path) -> bool:
@@ -147,7 +157,9 @@ def _column_names(table: Path, there: Sequence[str], columns: Mapping[str, str])
     return names
 
 
-def _write(entries: Sequence[Entry], out: Path, *, corpus: str, notes: Sequence[str]) -> Prepared:
+def _write(
+    entries: Sequence[Entry], out: Path, *, corpus: str, notes: Sequence[str], depth: DepthFacts | None = None
+) -> Prepared:
     classes = class_lists(entries)
     for head, names in classes.items():
         if len(names) < 2:
@@ -175,9 +187,15 @@ def _write(entries: Sequence[Entry], out: Path, *, corpus: str, notes: Sequence[
     if differing:
         notes = [*notes, f"{differing} lines announced another number of frames than decodes; the latter stands"]
     manifest = write_manifest(
-        out, entries=[entry for entry, _ in results], classes=classes, corpus=corpus, version="own", depth=None
+        out, entries=[entry for entry, _ in results], classes=classes, corpus=corpus, version="own", depth=depth
     )
     return Prepared(manifest=manifest, unreadable=tuple(reason for _, reason in results if reason), notes=tuple(notes))
+
+
+def _check(out: Path, held_out_share: float) -> None:
+    check_manifest_name(out)
+    if not 0 < held_out_share < 1:
+        raise ManifestError(f"held_out_share={held_out_share} must lie between 0 and 1")
 
 
 def _split_note(entries: Sequence[Entry]) -> str:

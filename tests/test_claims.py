@@ -1,0 +1,48 @@
+"""What the README claims is what is stored, and what is stored can be computed again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kinema.data.manifest import load_manifest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "results").glob("*.json"))
+
+
+def top1(name: str) -> str:
+    return f"{json.loads((ROOT / 'results' / f'{name}.json').read_text())['measures']['top1']:.1f}"
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
+def test_a_stored_accuracy_follows_from_the_stored_answers(path: Path) -> None:
+    result = json.loads(path.read_text())
+    targets, answers = (result["predictions"][which]["label"] for which in ("targets", "answers"))
+    right = sum(target == answer for target, answer in zip(targets, answers, strict=True))
+    assert result["measures"]["top1"] == pytest.approx(100 * right / len(targets), abs=1e-3)
+    assert len(targets) == result["declared"]
+    assert len(result["provenance"]["commit"].rstrip("+")) == 40
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_results_on_moves_are_of_the_moves_that_are_here(seed: int) -> None:
+    result = json.loads((ROOT / "results" / f"moves_ctn_tiny_seed{seed}.json").read_text())
+    assert result["provenance"]["seed"] == seed
+    assert result["provenance"]["manifest_digest"] == load_manifest("moves_cross_subject").digest
+    assert "synthetic" in result["title"]
+
+
+def test_the_readme_says_what_is_stored() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert ", ".join(top1(f"moves_ctn_tiny_seed{seed}") for seed in range(3)) + " % top-1" in readme
+    assert f"{top1('jhmdb_ctn_tiny_seed0')} % top-1" in readme
+
+
+def test_every_file_that_the_readme_lists_is_there() -> None:
+    tree = (ROOT / "README.md").read_text().split("```\nkinema/\n")[1].split("```")[0]
+    names = [word for line in tree.splitlines() for word in line.split("   ")[0:3] if ".py" in word]
+    listed = {name.strip().split("/")[-1] for words in names for name in words.split() if name.endswith(".py")}
+    there = {p.name for p in (ROOT / "kinema").rglob("*.py") if p.parent.name not in ("recipes", "assets")}
+    assert listed - there == set()
+    assert there - listed - {"__init__.py"} == set()
