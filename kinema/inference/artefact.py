@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import cattrs
 import torch
+from cattrs.v import format_exception
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -124,58 +125,94 @@ def load_artefact(
     folder = Path(path)
     if not (folder / DESCRIPTION).is_file() and (folder / "artefact" / DESCRIPTION).is_file():
         folder = folder / "artefact"
-    if not (folder / DESCRIPTION).is_file():
-        raise ArtefactError(f"{path}: no artefact here ({DESCRIPTION} is missing); give a run or an artefact folder")
-    try:
-        said = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if said["format"] != FORMAT:
-            raise ArtefactError(f"{folder}: is of format {said['format']}, this kinema reads {FORMAT}")
-        weights = (folder / said["weights"]).read_bytes()
-        classes = {head: tuple(names) for head, names in said["classes"].items()}
-        converter = cattrs.Converter(forbid_extra_keys=True)
-        sampling = converter.structure(said["sampling"], Sampling)
-        preprocessing = converter.structure(said["preprocessing"], Preprocessing)
-        precision: Precision = said["precision"]
-        if precision not in get_args(Precision):
-            raise ValueError(f"precision {precision!r} is not among {', '.join(get_args(Precision))}")
-        kind, config = said["model"]["kind"], said["model"]["config"]
-        provenance, fingerprint = said["provenance"], said["fingerprint"]
-    except (KeyError, OSError, ValueError, TypeError, cattrs.BaseValidationError) as error:
-        if isinstance(error, ArtefactError):
-            raise
-        raise ArtefactError(f"{folder / DESCRIPTION}: cannot be read ({type(error).__name__}: {error})") from error
-
+    said = _read_description(folder, path)
+    file = folder / Path(said.weights).name
+    if not file.is_file():
+        raise ArtefactError(f"{file}: the weights are missing")
+    weights = file.read_bytes()
     digest = hashlib.sha256(weights).hexdigest()
-    if digest != said["digest"]:
-        raise ArtefactError(f"{folder / said['weights']}: is not the file that was saved (its checksum differs)")
+    if digest != said.digest:
+        raise ArtefactError(f"{file}: is not the file that was saved (its checksum differs)")
     if model is None:
-        if kind == OWN:
+        if said.model.kind == OWN:
             raise ArtefactError(f"{folder}: holds the weights of a network of your own; pass it: load(path, model=...)")
         try:
             model = build_model(
-                config_from(kind, config),
-                heads={head: len(names) for head, names in classes.items()},
-                channels=preprocessing.channels,
-                frames=sampling.frames,
-                size=preprocessing.size,
+                config_from(said.model.kind, said.model.config),
+                heads={head: len(names) for head, names in said.classes.items()},
+                channels=said.preprocessing.channels,
+                frames=said.sampling.frames,
+                size=said.preprocessing.size,
             )
         except (TypeError, ValueError) as error:
             raise ArtefactError(f"{folder / DESCRIPTION}: says no network that can be built ({error})") from error
-    _load_weights(model, weights, folder / said["weights"])
+    _load_weights(model, weights, file)
     artefact = Artefact(
         model=model,
-        kind=kind,
-        config=config,
-        classes=classes,
-        sampling=sampling,
-        preprocessing=preprocessing,
-        precision=precision,
-        provenance=provenance,
+        kind=said.model.kind,
+        config=said.model.config,
+        classes=said.classes,
+        sampling=said.sampling,
+        preprocessing=said.preprocessing,
+        precision=said.precision,
+        provenance=said.provenance,
         digest=digest,
     )
     if check == "fingerprint":
-        _check_fingerprint(folder, artefact, fingerprint)
+        _check_fingerprint(folder, artefact, said.fingerprint)
     return artefact
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Network:
+    kind: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """`artefact.json`, field by field."""
+
+    format: int
+    kinema: str
+    weights: str
+    digest: str
+    model: _Network
+    classes: dict[str, tuple[str, ...]]
+    sampling: Sampling
+    preprocessing: Preprocessing
+    precision: Precision
+    fingerprint: dict[str, list[float]]
+    provenance: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for head, names in self.classes.items():
+            if len(set(names)) != len(names) or not names:
+                raise ValueError(f"classes of {head!r} are empty, or one stands twice")
+
+
+def _read_description(folder: Path, asked: str | Path) -> _Description:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise ArtefactError(f"{asked}: no artefact here ({DESCRIPTION} is missing); give a run or an artefact folder")
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{path}: is no JSON ({error})") from error
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
+        found = said.get("format") if isinstance(said, dict) else None
+        raise ArtefactError(f"{path}: is of format {found}, this kinema reads {FORMAT}")
+    try:
+        return cattrs.Converter(forbid_extra_keys=True).structure(said, _Description)
+    except Exception as error:  # cattrs lets through what a wrong type runs into; all of it is the file's fault
+        faults = cattrs.transform_error(error, format_exception=_fault)
+        raise ArtefactError(f"{path}: {'; '.join(faults)}") from error
+
+
+def _fault(error: BaseException, wanted: Any) -> str:
+    """What is wrong with a value: a config's own sentence where it has one."""
+    own = isinstance(error, ValueError) and not isinstance(error, cattrs.BaseValidationError)
+    return str(error) if own else format_exception(error, wanted)
 
 
 def _load_weights(model: nn.Module, weights: bytes, path: Path) -> None:

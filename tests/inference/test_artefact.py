@@ -152,23 +152,35 @@ def test_a_network_whose_code_has_changed_is_refused(tmp_path, make_artefact, br
 TOUCHED = {
     "mean": (lambda s: s["preprocessing"].update(mean=[0.4, 0.4, 0.4]), "does not answer as it did"),
     "std": (lambda s: s["preprocessing"].update(std=[0.5, 0.6, 0.5]), "does not answer as it did"),
-    "size above the short side": (lambda s: s["preprocessing"].update(size=64), "cannot be read"),
-    "modality": (lambda s: s["preprocessing"].update(modalities=["sound"]), "cannot be read"),
-    "unknown field": (lambda s: s["preprocessing"].update(crop=3), "cannot be read"),
-    "frames": (lambda s: s["sampling"].update(frames=0), "cannot be read"),
+    "size above the short side": (
+        lambda s: s["preprocessing"].update(size=64),
+        "size=64 must be .* at most short_side=36",
+    ),
+    "modality": (
+        lambda s: s["preprocessing"].update(modalities=["sound"]),
+        r"sound not in literal .* @ \$\.preprocessing\.modalities",
+    ),
+    "unknown field": (lambda s: s["preprocessing"].update(crop=3), r"extra fields found \(crop\) @ \$\.preprocessing"),
+    "frames": (lambda s: s["sampling"].update(frames=0), "frames=0 must be at least 1"),
     "frames that do not fit": (lambda s: s["sampling"].update(frames=9), "frames must be a multiple of 8"),
-    "rule": (lambda s: s["sampling"].update(rule="random"), "cannot be read"),
-    "precision": (lambda s: s.update(precision="float8"), "cannot be read"),
+    "rule": (lambda s: s["sampling"].update(rule="random"), r"random not in literal .* @ \$\.sampling\.rule"),
+    "precision": (lambda s: s.update(precision="float8"), r"float8 not in literal .* @ \$\.precision"),
     "a class more": (lambda s: s["classes"]["label"].append("more"), "does not fit the network"),
     "another width": (lambda s: s["model"]["config"].update(width=48), "does not fit the network"),
     "unknown config field": (lambda s: s["model"]["config"].update(widht=48), "did you mean 'width'"),
     "unknown kind": (lambda s: s["model"].update(kind="ctnn"), "did you mean 'ctn'"),
     "head": (lambda s: s["fingerprint"].update(label=[0.0, 0.0, 0.0]), "does not answer as it did"),
-    "no fingerprint": (lambda s: s.pop("fingerprint"), "cannot be read"),
-    "no provenance": (lambda s: s.pop("provenance"), "cannot be read"),
-    "no classes": (lambda s: s.pop("classes"), "cannot be read"),
+    "no fingerprint": (lambda s: s.pop("fingerprint"), r"required field missing @ \$\.fingerprint"),
+    "no provenance": (lambda s: s.pop("provenance"), r"required field missing @ \$\.provenance"),
+    "no classes": (lambda s: s.pop("classes"), r"required field missing @ \$\.classes"),
     "format": (lambda s: s.update(format=99), "is of format 99, this kinema reads 1"),
-    "weights gone": (lambda s: s.update(weights="model-0.safetensors"), "cannot be read"),
+    "weights gone": (lambda s: s.update(weights="model-0.safetensors"), "the weights are missing"),
+    "no digest": (lambda s: s.pop("digest"), r"required field missing @ \$\.digest"),
+    "a fingerprint of words": (lambda s: s["fingerprint"].update(label=["a"]), r"@ \$\.fingerprint"),
+    "a fingerprint that is a number": (lambda s: s.update(fingerprint=3), r"@ \$\.fingerprint"),
+    "provenance that is a number": (lambda s: s.update(provenance=1), r"@ \$\.provenance"),
+    "a class twice": (lambda s: s.update(classes={"label": ["a", "a", "b"]}), "or one stands twice"),
+    "weights elsewhere": (lambda s: s.update(weights="../../model.safetensors"), "the weights are missing"),
     "digest": (lambda s: s.update(digest="0"), "is not the file that was saved"),
 }
 
@@ -185,7 +197,7 @@ def test_what_is_no_artefact_is_refused(tmp_path, saved):
     with pytest.raises(ArtefactError, match=r"gone: no artefact here \(artefact\.json is missing\)"):
         load_artefact(tmp_path / "gone")
     (saved / "artefact.json").write_text("{")
-    with pytest.raises(ArtefactError, match=r"artefact\.json: cannot be read"):
+    with pytest.raises(ArtefactError, match=r"artefact\.json: is no JSON"):
         load_artefact(saved)
 
 
