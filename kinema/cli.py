@@ -172,6 +172,47 @@ def prepare(words: Sequence[str]) -> None:
     print(f"{manifest.path}: {splits}; {heads}; {len(prepared.unreadable)} files cannot be read")
 
 
+def sampling(words: Sequence[str]) -> None:
+    """Print which frames of a sample a recipe takes, in evaluation and in some training draws."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Print which frames of a sample a recipe takes.
+
+        Args:
+            manifest: a manifest's CSV, or the name of a built-in one.
+            index: position of the sample, from 0.
+            recipe: whose clip section is used.
+            draws: how many training draws are shown beside the evaluation's frames.
+        """
+
+        manifest: Positional[str]
+        index: int = 0
+        recipe: str = "ctn_tiny"
+        draws: int = 3
+
+    options = _parse(Options, words, "sampling")
+    import numpy as np
+
+    from kinema.data.dataset import frames_of
+    from kinema.data.manifest import load_manifest
+    from kinema.training.recipe import load_recipe
+
+    manifest = load_manifest(options.manifest)
+    if not 0 <= options.index < len(manifest.entries):
+        raise UsageError(f"--index {options.index}: {manifest.path} has samples 0 to {len(manifest.entries) - 1}")
+    entry = manifest.entries[options.index]
+    clip = load_recipe(options.recipe).clip
+    source = entry.source(clip.modalities[0]) or entry.rgb or entry.depth
+    start, stop = frames_of(entry, manifest.locate(source))
+    rule = clip.frame_sampling()
+    print(f"{manifest.path}, line {entry.line}: {source}, frames {start} to {stop - 1}; {rule}")
+    print("evaluation:", *(start + rule.indices(stop - start, None)).tolist())
+    for seed in range(options.draws):
+        print(f"draw {seed}:    ", *(start + rule.indices(stop - start, np.random.default_rng(seed))).tolist())
+
+
 def train(words: Sequence[str]) -> None:
     """Train by a recipe: a shipped one's name or a file, with typed overrides."""
     from tyro.conf import Positional
@@ -326,7 +367,7 @@ def render(words: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    command.__name__: command for command in (demo, models, prepare, train, evaluate, predict, render)
+    command.__name__: command for command in (demo, models, prepare, sampling, train, evaluate, predict, render)
 }
 
 

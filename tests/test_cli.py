@@ -92,6 +92,22 @@ def test_models_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str])
     assert "86,218,000" in capsys.readouterr().out
 
 
+def test_sampling_prints_the_frames_that_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sampling", "moves_cross_subject", "--index", "2", "--recipe", "moves_ctn_tiny", "--draws", "2"])
+    head, evaluation, *draws = capsys.readouterr().out.splitlines()
+    assert "line 4: rgb/backflip" in head
+    assert "frames 0 to 31" in head
+    assert evaluation == "evaluation: " + " ".join(str(2 * i) for i in range(16))
+    for draw in draws:
+        numbers = [int(word) for word in draw.split(":")[1].split()]
+        assert all(2 * i <= number <= 2 * i + 1 for i, number in enumerate(numbers))
+    assert len(draws) == 2
+
+
+def test_sampling_of_a_sample_that_is_not_there(capsys) -> None:
+    assert "--index 360:" in refused(capsys, "sampling", "moves_cross_subject", "--index", "360")
+
+
 def test_predict_names_a_clip(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moves = load_manifest("moves_cross_subject")
     main(["predict", str(artefact), moves.locate(moves.entries[0].rgb), "--format", "json"])

@@ -78,6 +78,15 @@ class Loaded(NamedTuple):
     failures: tuple[Failure, ...]
 
 
+def frames_of(entry: Entry, path: str) -> tuple[int, int]:
+    """The sample's frames in its file as a half-open range; files whose length is not known are counted."""
+    if entry.start_frame is not None and entry.stop_frame is not None:
+        return entry.start_frame, entry.stop_frame
+    if entry.start_s is not None and entry.stop_s is not None:
+        return frame_range(path, entry.start_s, entry.stop_s)
+    return 0, entry.frames if entry.frames is not None else count_frames(path)
+
+
 def read_clips(
     entry: Entry,
     *,
@@ -104,7 +113,7 @@ def read_clips(
         if not entry.source(modality):
             raise UnreadableVideo(f"no {modality} file is given, but the model wants {modality}")
         paths[modality] = locate(entry.source(modality))
-    start, stop = _segment(entry, next(iter(paths.values())))
+    start, stop = frames_of(entry, next(iter(paths.values())))
     indices = (start + sampling.indices(stop - start, rng)).tolist()
 
     if augmentation is None or rng is None:
@@ -304,12 +313,3 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         "targets": {head: labels.to(device, non_blocking=True) for head, labels in batch["targets"].items()},
         "index": batch["index"],
     }
-
-
-def _segment(entry: Entry, path: str) -> tuple[int, int]:
-    """The sample's frames as a half-open range; files whose length is not known are counted."""
-    if entry.start_frame is not None and entry.stop_frame is not None:
-        return entry.start_frame, entry.stop_frame
-    if entry.start_s is not None and entry.stop_s is not None:
-        return frame_range(path, entry.start_s, entry.stop_s)
-    return 0, entry.frames if entry.frames is not None else count_frames(path)

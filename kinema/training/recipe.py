@@ -20,7 +20,7 @@ import cattrs
 
 import kinema.recipes
 from kinema.data.manifest import MODALITIES, DepthFacts, Manifest, Modality, load_manifest
-from kinema.data.sampling import Sampling
+from kinema.data.sampling import Sampling, SamplingRule
 from kinema.data.transforms import Augmentation as Augmentation  # recipes take it from here
 from kinema.data.transforms import Preprocessing
 from kinema.inference.engine import Device, Precision
@@ -42,6 +42,7 @@ class Clip:
         modalities: rgb, depth, or both.
         depth_channels: 1, or 3 with the one repeated.
         sampling: the rule that takes a clip's frames from a video.
+        interval: of the rules that have one: frames from one to the next.
         mean, std: of RGB values between 0 and 1.
     """
 
@@ -50,7 +51,8 @@ class Clip:
     short_side: int
     modalities: tuple[Modality, ...] = ("rgb",)
     depth_channels: Literal[1, 3] = 1
-    sampling: Literal["segments"] = "segments"
+    sampling: SamplingRule = "segments"
+    interval: int | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
@@ -66,7 +68,7 @@ class Clip:
         )
 
     def frame_sampling(self) -> Sampling:
-        return Sampling(rule=self.sampling, frames=self.frames)
+        return Sampling(rule=self.sampling, frames=self.frames, interval=self.interval)
 
 
 @dataclass(frozen=True, kw_only=True)

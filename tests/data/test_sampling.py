@@ -1,3 +1,6 @@
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -71,3 +74,50 @@ def test_a_video_without_frames_is_refused():
 def test_a_clip_without_frames_is_refused():
     with pytest.raises(ValueError, match="frames=0 must be at least 1"):
         Sampling(frames=0)
+
+
+# -- equal distances ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip_frames", [1, 2, 8, 16])
+@pytest.mark.parametrize("interval", [1, 4, 32])
+def test_uniform_frames_are_the_formulas(clip_frames, interval):
+    """spec: interval = min(largest, (n - 1) / (T - 1)), the middle of the video, halves rounded up."""
+    for num_frames in (1, 2, 7, 16, 31, 100, 511, 512, 700):
+        got = Sampling(rule="uniform", frames=clip_frames, interval=interval).indices(num_frames, None)
+        distance = min(Fraction(interval), Fraction(num_frames - 1, max(clip_frames - 1, 1)))
+        span = distance * (clip_frames - 1)
+        first = (num_frames - 1 - span) // 2
+        assert got.tolist() == [int(first + math.floor(i * distance + Fraction(1, 2))) for i in range(clip_frames)]
+
+
+@pytest.mark.parametrize("rule", ["uniform", "dense"])
+def test_draws_at_equal_distances_stay_inside_and_reach_both_ends(rule):
+    sampling = Sampling(rule=rule, frames=4, interval=3)
+    rng = np.random.default_rng(0)
+    drawn = np.stack([sampling.indices(20, rng) for _ in range(300)])
+    assert (np.diff(drawn) == 3).all()
+    assert (drawn.min(), drawn.max()) == (0, 19)
+    for num_frames in (1, 2, 5, 9):
+        short = np.stack([sampling.indices(num_frames, rng) for _ in range(50)])
+        assert short.min() >= 0
+        assert short.max() < num_frames
+        assert (np.diff(short) >= 0).all()
+
+
+def test_a_video_that_is_too_short_shrinks_the_uniform_interval_and_repeats_the_last_dense_frame():
+    assert Sampling(rule="uniform", frames=4, interval=32).indices(7, None).tolist() == [0, 2, 4, 6]
+    assert Sampling(rule="dense", frames=4, interval=3).indices(7, None).tolist() == [0, 3, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rule": "uniform", "frames": 8}, "uniform wants an interval of at least 1, got interval=None"),
+        ({"rule": "dense", "frames": 8, "interval": 0}, "dense wants an interval of at least 1, got interval=0"),
+        ({"frames": 8, "interval": 2}, "interval=2 means nothing to segments"),
+    ],
+)
+def test_an_interval_goes_with_the_rules_that_have_one(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**fields)
