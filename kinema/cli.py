@@ -150,15 +150,18 @@ def prepare(words: Sequence[str]) -> None:
     from kinema.data.manifest import DepthFacts
 
     if options.layout == "folder":
-        if options.columns:
-            raise UsageError("--columns goes with `prepare csv`; a folder has none")
+        if options.columns or options.depth_range or options.depth_unit:
+            raise UsageError("--columns and --depth-... go with `prepare csv`; a folder has class folders of videos")
         prepared = prepare_folder(options.root, options.out, held_out_share=options.held_out_share)
     else:
         columns = _pairs(options.columns)
         depth = None
         if options.depth_range is not None:
             near, far = options.depth_range
-            depth = DepthFacts(unit_mm=options.depth_unit, near=near, far=far, coverage=options.depth_coverage)
+            try:
+                depth = DepthFacts(unit_mm=options.depth_unit, near=near, far=far, coverage=options.depth_coverage)
+            except ValueError as error:
+                raise UsageError(f"--depth-range: {error}") from error
         prepared = prepare_table(
             options.root, options.out, columns=columns, held_out_share=options.held_out_share, depth=depth
         )
@@ -222,7 +225,7 @@ def train(words: Sequence[str]) -> None:
         """Train by a recipe; `kinema train RECIPE --help` lists its numbers, each of which can be overridden.
 
         Args:
-            recipe: moves_ctn_tiny, jhmdb_ctn_tiny, ctn_tiny, ctn_small, or a Python file that holds RECIPE.
+            recipe: a shipped recipe's name (`kinema train` alone lists them), or a Python file that holds RECIPE.
             resume: a run folder to go on with; its own recipe is used.
             max_steps: stop after this many steps.
         """
@@ -284,7 +287,7 @@ def evaluate(words: Sequence[str]) -> None:
 
     options = _parse(Options, words, "evaluate")
     from kinema.evaluation.evaluate import evaluate as evaluate_on
-    from kinema.evaluation.evaluate import load_predictions, measure
+    from kinema.evaluation.evaluate import load_predictions, measure, mistakes
 
     evaluate_on(
         options.artefact,
@@ -302,6 +305,10 @@ def evaluate(words: Sequence[str]) -> None:
     for name, value in measure(predictions):
         covered = f"  (coverage {predictions.coverage:.2f} %)" if predictions.coverage < 100 else ""
         print(f"{name:>12} {value:6.2f} %{'' if name == 'coverage' else covered}")
+    for head in predictions.classes:
+        wrong = ", ".join(f"{true} for {said} ({count})" for true, said, count in mistakes(predictions, head)[:5])
+        if wrong:
+            print(f"{'' if head == 'label' else head + ', '}most often mistaken: {wrong}")
     print(f"{len(predictions.index)} samples of split {options.split!r}; predictions: {options.out}")
 
 

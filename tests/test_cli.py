@@ -145,6 +145,8 @@ def test_own_videos_in_a_folder_become_a_manifest_a_model_and_an_answer(
     answer = capsys.readouterr().out
     assert "top1" in answer
     assert "coverage 100.00 %" in answer
+    wrong = answer.split("most often mistaken:")
+    assert ("top1 100.00" in answer) == (len(wrong) == 1)
     main(["predict", "runs/latest", str(tmp_path / "videos")])
     assert capsys.readouterr().out.count("videos/") == 10
 
@@ -196,10 +198,51 @@ def test_an_audio_only_file(capsys, artefact: Path, tmp_path: Path) -> None:
     assert "sound.wav: has no video stream" in capsys.readouterr().err.splitlines()[0]
 
 
-def test_a_clip_of_one_frame_is_answered(capsys, artefact: Path, tmp_path: Path) -> None:
-    """A video shorter than the clip repeats frames by the sampling rule; that is no fault."""
-    main(["predict", str(artefact), str(write_video(tmp_path / "one.mp4", 1)), "--top-k", "1"])
+def test_a_clip_of_one_frame(capsys, artefact: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(artefact), str(write_video(tmp_path / "one.mp4", 1))])
+    assert stop.value.code == 2
+    assert "one.mp4: has a single frame, and no action can be seen in one" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_a_clip_of_one_frame_in_a_manifest_is_named_with_its_line(capsys, artefact: Path, tmp_path: Path) -> None:
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
+    (tmp_path / "m.json").write_text(json.dumps(facts))
+    (tmp_path / "m.csv").write_text("rgb,frames,split,label\na.mp4,12,test,kick\nb.mp4,1,test,walk\n")
+    write_video(tmp_path / "a.mp4", 12)
+    write_video(tmp_path / "b.mp4", 1)
+    words = ["evaluate", artefact, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p", "--workers", "0"]
+    assert "m.csv, line 3" in (line := refused(capsys, *words))
+    assert "has a single frame" in line
+
+
+def test_a_video_shorter_than_the_clip_is_answered(capsys, artefact: Path, tmp_path: Path) -> None:
+    """It repeats frames by the sampling rule; that is no fault."""
+    main(["predict", str(artefact), str(write_video(tmp_path / "two.mp4", 2)), "--top-k", "1"])
     assert "%" in capsys.readouterr().out
+
+
+def test_a_manifest_is_written_to_a_csv_and_to_nothing_else(capsys, tmp_path: Path) -> None:
+    """The JSON takes the same name: `--out mine.json` would write both over one another."""
+    (tmp_path / "mine.json").write_text("{}")
+    for out in ("mine.json", "mine"):
+        line = refused(capsys, "prepare", "folder", "--root", tmp_path, "--out", tmp_path / out)
+        assert "a manifest is written to a file whose name ends in .csv" in line
+    assert (tmp_path / "mine.json").read_text() == "{}"
+
+
+def test_depth_of_ones_own_is_prepared_with_its_meaning(capsys, tmp_path: Path) -> None:
+    moves = load_manifest("moves_cross_subject")
+    rows = [(moves.locate(e.depth), e.labels["label"]) for e in moves.entries if e.labels["label"] in ("kick", "walk")]
+    (tmp_path / "t.csv").write_text("depth,label\n" + "".join(f"{path},{label}\n" for path, label in rows[::8]))
+    words = ["prepare", "csv", "--root", tmp_path / "t.csv", "--out", tmp_path / "m.csv"]
+    main([str(word) for word in [*words, "--depth-unit", "1", "--depth-range", "1300", "8300"]])
+    depth = load_manifest(tmp_path / "m.csv").depth
+    assert depth is not None
+    assert (depth.unit_mm, depth.near, depth.far, depth.coverage) == (1.0, 1300.0, 8300.0, "full")
+    assert "near=5.0 must be at least 0 and below far=2.0" in refused(capsys, *words, "--depth-range", "5", "2")
+    folder = ["prepare", "folder", "--root", tmp_path, "--out", tmp_path / "f.csv", "--depth-range", "1", "2"]
+    assert "go with `prepare csv`" in refused(capsys, *folder)
 
 
 def test_a_manifest_that_is_missing_empty_or_without_its_json(capsys, artefact: Path, tmp_path: Path) -> None:

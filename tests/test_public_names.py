@@ -23,6 +23,6 @@ def test_an_unknown_name_is_refused_with_those_that_are_there() -> None:
 
 @pytest.mark.parametrize("module", [kinema.models.zoo, kinema.inference.recognizer])
 def test_the_examples_in_docstrings_run(module: object) -> None:
-    result = doctest.testmod(module)  # type: ignore[arg-type]
+    result = doctest.testmod(module)  # type: ignore[arg-type]  # a module by parametrize
     assert result.attempted > 0
     assert result.failed == 0

@@ -106,7 +106,8 @@ def read_clips(
         Bytes, (channels, time, height, width) each.
 
     Raises:
-        UnreadableVideo: a file is missing or cannot be decoded.
+        UnreadableVideo: a file is missing, cannot be decoded, or has a single frame. A video that is shorter than the
+            clip, but has more than one, repeats frames by the sampling's rule.
     """
     paths: dict[Modality, str] = {}
     for modality in preprocessing.modalities:
@@ -114,6 +115,8 @@ def read_clips(
             raise UnreadableVideo(f"no {modality} file is given, but the model wants {modality}")
         paths[modality] = locate(entry.source(modality))
     start, stop = frames_of(entry, next(iter(paths.values())))
+    if stop - start == 1 and sampling.frames > 1:
+        raise UnreadableVideo(f"{next(iter(paths.values()))}: has a single frame, and no action can be seen in one")
     indices = (start + sampling.indices(stop - start, rng)).tolist()
 
     if augmentation is None or rng is None:

@@ -103,6 +103,7 @@ def _array(path: str) -> ndarray:
     except FileNotFoundError as error:
         raise UnreadableVideo(f"{path}: no such file") from error
     except (OSError, ValueError, BadZipFile, MatReadError, NotImplementedError, TypeError, KeyError) as error:
+        # NotImplementedError is what scipy says of MATLAB 7.3 files, which are HDF5.
         raise UnreadableVideo(f"{path}: is not an array that can be read ({error})") from error
     if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[-1] != 3) or 0 in frames.shape:
         raise UnreadableVideo(

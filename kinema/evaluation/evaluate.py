@@ -212,6 +212,15 @@ def measure(predictions: Predictions) -> Iterator[tuple[str, float]]:
     yield "coverage", predictions.coverage
 
 
+def mistakes(predictions: Predictions, head: str) -> list[tuple[str, str, int]]:
+    """The confusion matrix off its diagonal: (true class, answer, count), most frequent first."""
+    counts = confusion(predictions.logits[head], predictions.targets[head])
+    np.fill_diagonal(counts, 0)
+    names = predictions.classes[head]
+    found = [(names[true], names[said], int(counts[true, said])) for true, said in np.argwhere(counts)]
+    return sorted(found, key=lambda mistake: -mistake[2])
+
+
 def save_predictions(path: Path, predictions: Predictions) -> None:
     """Write predictions as one safetensors file; what is not an array goes into its header as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)

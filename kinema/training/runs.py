@@ -135,7 +135,7 @@ class Run:
             state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise RunError(f"{self._checkpoint}: cannot be read as a checkpoint of tensors and numbers") from error
-        if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        if not isinstance(state, dict) or not {"step", "best", "manifest_digest", "model", "optimizer"} <= set(state):
             raise RunError(f"{self._checkpoint}: is no checkpoint of a training")
         for log in ("steps.jsonl", "metrics.jsonl"):
             _cut_back(self.path / log, int(state["step"]))

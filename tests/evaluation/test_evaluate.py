@@ -16,6 +16,7 @@ from kinema.evaluation.evaluate import (
     evaluate,
     load_predictions,
     measure,
+    mistakes,
     predict_all,
     save_predictions,
 )
@@ -263,3 +264,12 @@ def test_impossible_numbers_are_refused(data_set, make_artefact, brightness, bat
 def test_a_folder_is_no_place_for_predictions(data_set, make_artefact, brightness, tmp_path):
     with pytest.raises(PredictionsError, match="is a folder"):
         evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu", out=tmp_path)
+
+
+def test_mistakes_are_the_confusions_most_frequent_first(data_set, make_artefact, brightness):
+    predictions = evaluate(make_artefact(brightness()), data_set, device="cpu").predictions
+    names = predictions.classes["label"]
+    targets = np.array([0, 0, 0, 1, 2, 2])
+    answers = np.eye(3, dtype=np.float32)[[1, 1, 0, 2, 2, 0]]
+    changed = dataclasses.replace(predictions, targets={"label": targets}, logits={"label": answers})
+    assert mistakes(changed, "label") == [(names[0], names[1], 2), (names[1], names[2], 1), (names[2], names[0], 1)]

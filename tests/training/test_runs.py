@@ -67,7 +67,7 @@ def test_logs_are_cut_back_to_the_checkpoint_and_torn_lines_dropped(tiny_recipe:
     run.begin()
     for step in range(1, 6):
         run.log_step({"step": step, "loss": 1.0})
-    run.save_checkpoint({"step": 3, "best": 0.0})
+    run.save_checkpoint({"step": 3, "best": 0.0, "manifest_digest": "", "model": {}, "optimizer": {}})
     with (run.path / "steps.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
     state = run.load_checkpoint()
@@ -88,3 +88,11 @@ def test_a_checkpoint_that_could_execute_code_is_refused(tiny_recipe: Recipe, tm
     with pytest.raises(RunError, match="cannot be read"):
         run.load_checkpoint()
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tiny_recipe: Recipe) -> None:
+    run = Run.create(tiny_recipe, name="tiny")
+    run.begin()
+    run.save_checkpoint({"step": 1})
+    with pytest.raises(RunError, match="is no checkpoint of a training"):
+        run.load_checkpoint()
