@@ -1,25 +1,18 @@
 """The command line: one function a command, without logic; what is heavy is imported inside."""
 
-import contextlib
 import difflib
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from kinema import __version__
+from kinema.options import UsageError, nearest, option_names, pairs, parse, read
 
 if TYPE_CHECKING:
     from kinema.training.recipe import Recipe
-
-Parsed = TypeVar("Parsed")
-
-
-class UsageError(ValueError):
-    """A command line that says something impossible."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,7 +62,7 @@ def demo(words: Sequence[str]) -> None:
         out: Path = Path("demo")
         seed: int = 0
 
-    options = _parse(Options, words, "demo")
+    options = parse(Options, words, "demo")
     from kinema.demo import run_demo
 
     run_demo(options.out, seed=options.seed)
@@ -91,7 +84,7 @@ def models(words: Sequence[str]) -> None:
         name: Positional[str] = ""
         classes: int = 400
 
-    options = _parse(Options, words, "models")
+    options = parse(Options, words, "models")
     if options.classes < 1:
         raise UsageError(f"--classes {options.classes} must be at least 1")
     import torch
@@ -145,7 +138,7 @@ def prepare(words: Sequence[str]) -> None:
         depth_coverage: Literal["masked", "full"] = "full"
         held_out_share: float = 0.2
 
-    options = _parse(Options, words, "prepare")
+    options = parse(Options, words, "prepare")
     from kinema.data.corpora.folder import prepare_folder, prepare_table
     from kinema.data.manifest import DepthFacts
 
@@ -154,7 +147,7 @@ def prepare(words: Sequence[str]) -> None:
             raise UsageError("--columns and --depth-... go with `prepare csv`; a folder has class folders of videos")
         prepared = prepare_folder(options.root, options.out, held_out_share=options.held_out_share)
     else:
-        columns = _pairs(options.columns)
+        columns = pairs(options.columns)
         depth = None
         if options.depth_range is not None:
             near, far = options.depth_range
@@ -195,7 +188,7 @@ def sampling(words: Sequence[str]) -> None:
         recipe: str = "ctn_tiny"
         draws: int = 3
 
-    options = _parse(Options, words, "sampling")
+    options = parse(Options, words, "sampling")
     import numpy as np
 
     from kinema.data.dataset import frames_of
@@ -236,9 +229,9 @@ def train(words: Sequence[str]) -> None:
 
     help_wanted = any(word in ("-h", "--help") for word in words)
     quiet = [word for word in words if word not in ("-h", "--help")]
-    options, overrides = _read(Options, None, quiet, "kinema train")
+    options, overrides = read(Options, None, quiet, "kinema train")
     if help_wanted and not options.recipe:
-        _parse(Options, words, "train")
+        parse(Options, words, "train")
     from kinema.training.loop import train as train_by
     from kinema.training.recipe import load_recipe, recipe_names
     from kinema.training.runs import Run
@@ -285,7 +278,7 @@ def evaluate(words: Sequence[str]) -> None:
         allow_missing: bool = False
         out: Path = Path("predictions.safetensors")
 
-    options = _parse(Options, words, "evaluate")
+    options = parse(Options, words, "evaluate")
     from kinema.evaluation.evaluate import evaluate as evaluate_on
     from kinema.evaluation.evaluate import load_predictions, measure, mistakes
 
@@ -336,7 +329,7 @@ def predict(words: Sequence[str]) -> None:
         format: Literal["text", "json", "csv"] = "text"
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
-    options = _parse(Options, words, "predict")
+    options = parse(Options, words, "predict")
     from kinema.inference.bulk import name_all
 
     failed = name_all(
@@ -367,7 +360,7 @@ def render(words: Sequence[str]) -> None:
         what: Positional[Literal["moves"]]
         out: Path
 
-    options = _parse(Options, words, "render")
+    options = parse(Options, words, "render")
     from kinema.render.moves import render_moves
 
     render_moves(options.out)
@@ -395,74 +388,14 @@ def _overview() -> str:
     )
 
 
-def _parse(kind: type[Parsed], words: Sequence[str], name: str) -> Parsed:
-    options, unknown = _read(kind, None, words, f"kinema {name}")
-    if unknown:
-        known = [f"--{field.name.replace('_', '-')}" for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
-        raise UsageError(f"kinema {name}: unknown option {unknown[0]!r}; {_nearest(unknown[0], known)}")
-    return options
-
-
 def _override(recipe: "Recipe", words: Sequence[str], name: str) -> "Recipe":
     """The recipe with the typed overrides of a command line; all are applied at once, then checked."""
     from kinema.training.recipe import Recipe
 
-    changed, unknown = _read(Recipe, recipe, words, f"kinema train {name}")
+    changed, unknown = read(Recipe, recipe, words, f"kinema train {name}")
     if unknown:
-        raise UsageError(f"{name}: unknown recipe field {unknown[0]!r}; {_nearest(unknown[0], _names(recipe))}")
+        raise UsageError(f"{name}: unknown recipe field {unknown[0]!r}; {nearest(unknown[0], option_names(recipe))}")
     return changed
-
-
-def _read(kind: type[Parsed], default: Parsed | None, words: Sequence[str], name: str) -> tuple[Parsed, list[str]]:
-    """Options, and words that fit none; what tyro says in a box over several lines becomes one line."""
-    import tyro
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                kind,
-                default=tyro.MISSING_NONPROP if default is None else default,
-                args=list(words),
-                prog=name,
-                return_unknown_args=True,
-                config=(tyro.conf.AvoidSubcommands,),
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise  # help was asked for, and has been printed
-        lines = [line.strip(" \u2500\u2502\u256d\u256e\u2570\u256f") for line in said.getvalue().splitlines()]
-        sentence = " ".join(filter(None, lines)).split("For full helptext")[0].strip()
-        raise UsageError(f"{sentence}; `{name} --help` lists what there is") from None
-
-
-def _names(section: object, prefix: str = "--") -> list[str]:
-    found: list[str] = []
-    if is_dataclass(section):
-        for field in fields(section):
-            inner = _names(getattr(section, field.name), f"{prefix}{field.name.replace('_', '-')}.")
-            found += inner or [f"{prefix}{field.name.replace('_', '-')}"]
-    return found
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    """A hint: the option whose name is nearest, first by the whole, then by its last part."""
-    bare = word.split("=")[0].replace("_", "-")
-    near = difflib.get_close_matches(bare, known, n=1)
-    if not near:
-        last = {name.split(".")[-1].lstrip("-"): name for name in known}
-        near = [last[found] for found in difflib.get_close_matches(bare.split(".")[-1].lstrip("-"), last, n=1)]
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-
-
-def _pairs(text: str) -> dict[str, str]:
-    pairs = {}
-    for part in filter(None, text.split(",")):
-        column, equals, name = part.partition("=")
-        if not equals or not column or not name:
-            raise UsageError(f"--columns: {part!r} is not of the form column=name")
-        pairs[column.strip()] = name.strip()
-    return pairs
 
 
 def _input_errors() -> tuple[type[Exception], ...]:

@@ -8,10 +8,13 @@ from numpy import ndarray
 
 from kinema.data.decode import UnreadableVideo
 from kinema.data.manifest import DepthFacts
+from kinema.data.reading import READING, Reading
 from kinema.data.sources import read_grey
 
 
-def read_depth(path: str, indices: Sequence[int], facts: DepthFacts | None) -> UInt8[ndarray, "frames height width"]:
+def read_depth(
+    path: str, indices: Sequence[int], facts: DepthFacts | None, reading: Reading = READING
+) -> UInt8[ndarray, "frames height width"]:
     """Depth frames as 8 bits: 0 no reading, 1 the near end of the range, 255 the far end.
 
     Args:
@@ -22,7 +25,7 @@ def read_depth(path: str, indices: Sequence[int], facts: DepthFacts | None) -> U
     Raises:
         UnreadableVideo: as `read_frames`, and for a 16-bit video without facts.
     """
-    stored = read_grey(path, indices)
+    stored = read_grey(path, indices, reading)
     if facts is None:
         if stored.dtype != np.uint8:
             raise UnreadableVideo(f"{path}: holds 16-bit depth, but the manifest's JSON says no depth_range")

@@ -10,9 +10,10 @@ from numpy import ndarray
 from kinema.data import decode
 from kinema.data.decode import UnreadableVideo
 from kinema.data.frames import ARRAY_SUFFIXES, Grey, count_pictures, read_array, read_folder, read_grey_folder
+from kinema.data.reading import READING, Reading
 
 
-def read_rgb(path: str, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
+def read_rgb(path: str, indices: Sequence[int], reading: Reading = READING) -> UInt8[ndarray, "frames height width 3"]:
     """The frames with these numbers, in non-decreasing order, as RGB.
 
     Raises:
@@ -28,7 +29,7 @@ def read_rgb(path: str, indices: Sequence[int]) -> UInt8[ndarray, "frames height
     return decode.read_frames(path, indices)
 
 
-def read_grey(path: str, indices: Sequence[int]) -> Grey:
+def read_grey(path: str, indices: Sequence[int], reading: Reading = READING) -> Grey:
     """As `read_rgb`, for one channel: uint16 where more than 8 bits are stored, else uint8."""
     if _is_folder(path):
         return read_grey_folder(path, indices)
@@ -40,12 +41,12 @@ def read_grey(path: str, indices: Sequence[int]) -> Grey:
     return decode.read_grey_frames(path, indices)
 
 
-def count_frames(path: str) -> int:
+def count_frames(path: str, reading: Reading = READING) -> int:
     """How many frames the source has; those of a video are counted by packets and decoding, never by its header."""
     return count_pictures(path) if _is_folder(path) or _is_array(path) else decode.count_frames(path)
 
 
-def frame_range(path: str, start_s: float, stop_s: float) -> tuple[int, int]:
+def frame_range(path: str, start_s: float, stop_s: float, reading: Reading = READING) -> tuple[int, int]:
     """The frames shown in [start_s, stop_s), for sources that have time stamps.
 
     Raises:
