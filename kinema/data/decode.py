@@ -1,9 +1,11 @@
 """Video files: how many frames they have, and the frames that are asked for, decoding only what is needed.
 
 Frames are numbered from 0 in the order in which they are shown. What a header announces is not trusted: frames are
-counted by their packets and, near the end, by decoding.
+counted by their packets and, near the end, by decoding. What it asks for is checked before memory is taken for it.
 """
 
+import functools
+import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import fsspec
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8, UInt16
 from numpy import ndarray
+
+from kinema.data.reading import READING, Limits, Reading
+from kinema.data.reading import UnreadableVideo as UnreadableVideo
 
 SEEK_GAP = 64
 """Frames between two wanted ones from which looking for a keyframe may pay; below it, decoding on is as fast."""
@@ -23,9 +28,19 @@ SEEK_GAP = 64
 SEEKABLE = frozenset({"mov", "matroska", "avi"})
 """Containers, by FFmpeg's names, that find a keyframe exactly; a stream such as MPEG-TS may land behind it."""
 
+REFERRING = frozenset(
+    {
+        *("hls", "concat", "dash", "imf", "webm_dash_manifest", "image2", "image2pipe", "vobsub", "tedcaptions"),
+        *("sdp", "rtp", "rtsp", "sap", "lavfi", "alsa", "fbdev", "kmsgrab", "oss", "x11grab", "video4linux2,v4l2"),
+    }
+)
+"""FFmpeg's names of formats that open other files, addresses or devices than the one that is named: refused."""
 
-class UnreadableVideo(RuntimeError):
-    """A file that cannot be decoded; the message names the file and the reason."""
+BYTES = {"rgb24": 3, "gray": 1, "gray16le": 2}
+"""Bytes of a pixel in the formats that frames are converted to."""
+
+END_SLACK_S = 0.1
+"""Seconds by which a segment may end behind the last frame's end: annotators round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,52 +59,61 @@ class Timeline:
     second: float
 
 
-def read_frames(path: str, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
+def read_frames(
+    path: str, indices: Sequence[int], reading: Reading = READING
+) -> UInt8[ndarray, "frames height width 3"]:
     """The frames with these numbers, as RGB; one decoding pass, keyframes looked for only across wide gaps.
 
     Args:
-        path: a file or any fsspec URL.
+        path: a file.
         indices: frame numbers in non-decreasing order; a number may stand several times.
+        reading: its limits are held.
 
     Raises:
-        UnreadableVideo: the file is missing, is no video, or ends before the last wanted frame.
+        UnreadableVideo: the file is missing, is no video, ends before the last wanted frame, changes its size on the
+            way, or asks for more than the limits allow.
     """
-    return _read(path, indices, "rgb24")
+    return _read(path, indices, "rgb24", reading.limits)
 
 
 def read_grey_frames(
-    path: str, indices: Sequence[int]
+    path: str, indices: Sequence[int], reading: Reading = READING
 ) -> UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]:
     """As `read_frames`, for one channel: uint16 where the video stores more than 8 bits, else uint8."""
-    with _stream(path) as (_, stream):
+    with open_video(path, reading.limits) as (_, stream):
         deep = stream.codec_context.format is not None and stream.codec_context.format.components[0].bits > 8
-    return _read(path, indices, "gray16le" if deep else "gray")
+    return _read(path, indices, "gray16le" if deep else "gray", reading.limits)
 
 
-def count_frames(path: str) -> int:
+def count_frames(path: str, reading: Reading = READING) -> int:
     """How many frames decode: packets, corrected by decoding from the last keyframe on.
 
     Raises:
         UnreadableVideo: as `read_frames`, and where not one frame decodes.
     """
-    timeline = read_timeline(path)
-    with _stream(path) as (container, stream):
+    timeline = read_timeline(path, reading)
+    with open_video(path, reading.limits) as (container, stream):
         before = 0
+        frames = decoded(path, container, stream, reading.limits)
         if timeline.keyframes and timeline.keyframes[-1] > timeline.stamps[0]:
             last = timeline.keyframes[-1]
             container.seek(last, stream=stream, backward=True)
             before = bisect_left(timeline.stamps, last)
-            tail = sum(frame.pts is not None and frame.pts >= last for frame in _decoded(path, container, stream))
+            tail = sum(frame.pts is not None and frame.pts >= last for frame in frames)
         else:
-            tail = sum(1 for _ in _decoded(path, container, stream))
+            tail = sum(1 for _ in frames)
     if before + tail == 0:
         raise UnreadableVideo(f"{path}: not one frame can be decoded")
     return before + tail
 
 
-def frame_range(path: str, start_s: float, stop_s: float) -> tuple[int, int]:
-    """The frames shown in [start_s, stop_s), counted from the first frame's time, as a half-open range of numbers."""
-    timeline = read_timeline(path)
+def frame_range(path: str, start_s: float, stop_s: float, reading: Reading = READING) -> tuple[int, int]:
+    """The frames shown in [start_s, stop_s), counted from the first frame's time, as a half-open range of numbers.
+
+    Raises:
+        UnreadableVideo: as `read_frames`; the file has no time stamps, or the segment ends behind its end.
+    """
+    timeline = read_timeline(path, reading)
     if not timeline.stamps:
         raise UnreadableVideo(f"{path}: has no time stamps, so seconds say nothing; give start_frame and stop_frame")
     seconds = [(stamp - timeline.stamps[0]) / timeline.second for stamp in timeline.stamps]
@@ -99,15 +123,19 @@ def frame_range(path: str, start_s: float, stop_s: float) -> tuple[int, int]:
         raise UnreadableVideo(
             f"{path}: no frame is shown between {start_s} s and {stop_s} s; the last one is at {seconds[-1]:.3f} s"
         )
+    # The last frame is shown for about as long as the others.
+    end = seconds[-1] + (seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0)
+    if stop_s > end + END_SLACK_S:
+        raise UnreadableVideo(f"{path}: ends at {end:.3f} s, but the segment ends at {stop_s} s; correct stop_s")
     return start, stop
 
 
-def read_timeline(path: str) -> Timeline:
+def read_timeline(path: str, reading: Reading = READING) -> Timeline:
     """Time stamps from the packets, without decoding."""
     stamps: list[int] = []
     keyframes: list[int] = []
     packets = 0
-    with _stream(path) as (container, stream):
+    with open_video(path, reading.limits) as (container, stream):
         # AVI stores no presentation times: where frames are reordered, FFmpeg's guess is in the wrong order.
         usable = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         seekable = not SEEKABLE.isdisjoint(container.format.name.split(","))
@@ -117,6 +145,8 @@ def read_timeline(path: str) -> Timeline:
                 if packet.size == 0 or packet.is_discard:
                     continue
                 packets += 1
+                if packets > reading.limits.frames:
+                    raise UnreadableVideo(f"{path}: has more frames than the limit of {reading.limits.frames:,}")
                 if packet.pts is None:
                     usable = False
                     continue
@@ -135,27 +165,111 @@ def read_timeline(path: str) -> Timeline:
     )
 
 
-def _read(path: str, indices: Sequence[int], pixel_format: str) -> ndarray:
-    wanted = sorted(set(indices))
-    if not wanted or wanted[0] < 0 or list(indices) != sorted(indices):
+@contextmanager
+def open_video(
+    path: str, limits: Limits = READING.limits
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """An open container and its first video stream that is not a cover picture, checked against the limits.
+
+    Raises:
+        UnreadableVideo: the file is missing, is no video, refers to other files, or asks for more than it may.
+    """
+    try:
+        size = Path(path).stat().st_size if Path(path).is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        size = None
+    if size is None:
+        raise UnreadableVideo(f"{path}: no such file")
+    if size > limits.file_bytes:
+        raise UnreadableVideo(f"{path}: has {size:,} bytes, more than the limit of {limits.file_bytes:,}")
+    try:
+        container = av.open(
+            f"file:{path}",  # whatever stands before a colon in its name is no protocol
+            metadata_errors="ignore",  # tags in a wrong encoding are common and say nothing about the picture
+            container_options={"format_whitelist": _formats(), "protocol_whitelist": "file"},
+            options={"max_pixels": str(limits.pixels)},
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableVideo(f"{path}: is not a video that can be read ({_reason(error)})") from error
+    with container:
+        if container.format.name.endswith("_pipe"):
+            raise UnreadableVideo(f"{path}: is a picture ({container.format.name.removesuffix('_pipe')}), no video")
+        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            raise UnreadableVideo(f"{path}: has no video stream")
+        _check_announced(path, container, streams[0], limits)
+        yield container, streams[0]
+
+
+def decoded(
+    path: str, container: av.container.InputContainer, stream: av.VideoStream, limits: Limits = READING.limits
+) -> Iterator[av.VideoFrame]:
+    """The frames of an open video from where it stands; all of one size.
+
+    Raises:
+        UnreadableVideo: decoding fails, the size of the frames changes, or there are more than the limits allow.
+    """
+    stream.codec_context.options = {"max_pixels": str(limits.pixels)}
+    number = 0
+    size = None
+    try:
+        for frame in container.decode(stream):
+            if size is None:
+                size = (frame.width, frame.height)
+            if size != (frame.width, frame.height):
+                raise UnreadableVideo(
+                    f"{path}: its frames change size from {size[0]} x {size[1]} to {frame.width} x {frame.height} "
+                    f"after {number} frames; encode it anew in one size"
+                )
+            if number >= limits.frames:
+                raise UnreadableVideo(f"{path}: has more frames than the limit of {limits.frames:,}")
+            yield frame
+            number += 1
+    except (av.FFmpegError, OSError) as error:
+        raise UnreadableVideo(f"{path}: decoding fails after {number} frames ({_reason(error)})") from error
+
+
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """How a stored picture is turned before it is shown: rows and columns exchanged, then columns and rows reversed.
+
+    From the display matrix of the file; of one that is no turn by quarters or mirroring, the nearest turn.
+    """
+    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stub knows only names
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d, *_ = struct.unpack_from("=5i", bytes(matrix))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
+
+
+def check_numbers(indices: Sequence[int]) -> None:
+    """Frame numbers are a programmer's, so that wrong ones are no fault of a file."""
+    if not indices or min(indices) < 0 or list(indices) != sorted(indices):
         raise ValueError(f"frame numbers must be non-decreasing and at least 0, got {list(indices)}")
+
+
+def _read(path: str, indices: Sequence[int], pixel_format: str, limits: Limits) -> ndarray:
+    check_numbers(indices)
+    wanted = sorted(set(indices))
     gaps = np.diff([0, *wanted])
-    timeline = read_timeline(path) if gaps.max() > SEEK_GAP else None
+    timeline = read_timeline(path, Reading(limits=limits)) if gaps.max() > SEEK_GAP else None
     if timeline is not None and timeline.keyframes:
-        pictures = _read_by_stamp(path, wanted, timeline, pixel_format)
+        pictures = _read_by_stamp(path, wanted, timeline, pixel_format, limits)
     else:
-        pictures = _read_in_order(path, wanted, pixel_format)
+        pictures = _read_in_order(path, wanted, pixel_format, limits)
     return np.stack([pictures[i] for i in indices])
 
 
-def _read_in_order(path: str, wanted: Sequence[int], pixel_format: str) -> dict[int, ndarray]:
+def _read_in_order(path: str, wanted: Sequence[int], pixel_format: str, limits: Limits) -> dict[int, ndarray]:
     """Decode from the first frame on, convert only the wanted ones, stop after the last."""
     pictures: dict[int, ndarray] = {}
     needed = set(wanted)
     number = 0
     converter = VideoReformatter()
-    with _stream(path) as (container, stream):
-        for frame in _decoded(path, container, stream):
+    with open_video(path, limits) as (container, stream):
+        check_clip(path, len(wanted), stream, pixel_format, limits)
+        for frame in decoded(path, container, stream, limits):
             if number in needed:
                 pictures[number] = _picture(frame, pixel_format, converter)
                 if number == wanted[-1]:
@@ -164,12 +278,15 @@ def _read_in_order(path: str, wanted: Sequence[int], pixel_format: str) -> dict[
     raise UnreadableVideo(f"{path}: frame {wanted[-1]} is wanted, but only {number} frames decode")
 
 
-def _read_by_stamp(path: str, wanted: Sequence[int], timeline: Timeline, pixel_format: str) -> dict[int, ndarray]:
+def _read_by_stamp(
+    path: str, wanted: Sequence[int], timeline: Timeline, pixel_format: str, limits: Limits
+) -> dict[int, ndarray]:
     """Jump to the keyframe before a wanted frame where that skips frames; frames are known by their time stamps."""
     if wanted[-1] >= len(timeline.stamps):
         raise UnreadableVideo(f"{path}: frame {wanted[-1]} is wanted, but it has {len(timeline.stamps)} frames")
     pictures: dict[int, ndarray] = {}
-    with _stream(path) as (container, stream):
+    with open_video(path, limits) as (container, stream):
+        check_clip(path, len(wanted), stream, pixel_format, limits)
         converter = VideoReformatter()
         position = -1  # the last frame that was decoded; -1 before the first
         # One iterator from seek to seek: a packet may give several frames, and one begun anew would lose the rest.
@@ -179,7 +296,7 @@ def _read_by_stamp(path: str, wanted: Sequence[int], timeline: Timeline, pixel_f
             key = timeline.keyframes[max(bisect_right(timeline.keyframes, stamp) - 1, 0)]
             if position < 0 or bisect_left(timeline.stamps, key) > position + 1:
                 container.seek(key, stream=stream, backward=True)
-                frames = _decoded(path, container, stream)
+                frames = decoded(path, container, stream, limits)
             frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= stamp), None)
             if frame is None or frame.pts != stamp:
                 raise UnreadableVideo(f"{path}: frame {number} is wanted, but does not decode")
@@ -188,43 +305,52 @@ def _read_by_stamp(path: str, wanted: Sequence[int], timeline: Timeline, pixel_f
     return pictures
 
 
-@contextmanager
-def _stream(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """An open container and its first video stream that is not a cover picture."""
-    try:
-        source = fsspec.open(path, "rb").open() if "://" in path else path
-        if source is path and not Path(path).is_file():
-            raise UnreadableVideo(f"{path}: no such file")
-        # Tags in a wrong encoding are common in the wild and say nothing about the picture.
-        container = av.open(source, metadata_errors="ignore")
-    except (av.FFmpegError, OSError, ValueError, ImportError) as error:
-        raise UnreadableVideo(f"{path}: is not a video that can be read ({_reason(error)})") from error
-    with container:
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            raise UnreadableVideo(f"{path}: has no video stream")
-        yield container, streams[0]
+@functools.cache
+def _formats() -> str:
+    """FFmpeg's formats that read nothing but the file that is named."""
+    return ",".join(sorted(set(av.formats_available) - REFERRING))
 
 
-def _decoded(path: str, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    number = 0
-    try:
-        for frame in container.decode(stream):
-            yield frame
-            number += 1
-    except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideo(f"{path}: decoding fails after {number} frames ({_reason(error)})") from error
+def _check_announced(path: str, container: av.container.InputContainer, stream: av.VideoStream, limits: Limits) -> None:
+    """What the header asks for; that it tells the truth is checked again while decoding."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > limits.pixels:
+        raise UnreadableVideo(f"{path}: has frames of {width} x {height} pixels, more than {limits.pixels:,}")
+    if stream.frames > limits.frames:
+        raise UnreadableVideo(f"{path}: announces {stream.frames:,} frames, more than the limit of {limits.frames:,}")
+    seconds = 0.0 if container.duration is None else container.duration / av.time_base
+    if seconds > limits.seconds:
+        raise UnreadableVideo(f"{path}: lasts {seconds:,.0f} s, more than the limit of {limits.seconds:,.0f} s")
+
+
+def check_clip(path: str, frames: int, stream: av.VideoStream, pixel_format: str, limits: Limits) -> None:
+    """Refuse to take more memory for a clip than the limits allow."""
+    size = frames * stream.codec_context.width * stream.codec_context.height * BYTES[pixel_format]
+    if size > limits.clip_bytes:
+        raise UnreadableVideo(
+            f"{path}: {frames} frames of {stream.codec_context.width} x {stream.codec_context.height} pixels take "
+            f"{size:,} bytes, more than the limit of {limits.clip_bytes:,}; ask for fewer at once"
+        )
 
 
 def _picture(frame: av.VideoFrame, pixel_format: str, converter: VideoReformatter) -> ndarray:
-    """Pixels as they are meant to be shown: PyAV hands out the stored picture and the angle to turn it by.
+    """Pixels as they are meant to be shown: PyAV hands out the stored picture and the matrix to turn it by.
 
     The converter is one for all frames of a file: making a new one costs more than decoding a small picture.
     """
     picture = converter.reformat(frame, format=pixel_format).to_ndarray()
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
+    exchanged, columns_reversed, rows_reversed = orientation(frame)
+    if exchanged:
+        picture = picture.swapaxes(0, 1)
+    if rows_reversed:
+        picture = picture[::-1]
+    if columns_reversed:
+        picture = picture[:, ::-1]
+    return np.ascontiguousarray(picture)
 
 
 def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    said = " ".join(str(error).split())
+    if "not on whitelist" in said:
+        return "it is a playlist or a script, which names other files"
+    return getattr(error, "strerror", None) or said or type(error).__name__

@@ -1,10 +1,12 @@
 """Frames that are not in a video file: folders of pictures, and arrays in npz and mat files."""
 
+import math
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
@@ -13,12 +15,24 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
-from kinema.data.decode import UnreadableVideo
+from kinema.data.reading import READING, Limits, Reading, UnreadableVideo
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 ARRAY_SUFFIXES = frozenset({".npz", ".mat"})
-LARGEST_PICTURE = 64_000_000
-"""Pixels of a picture above which it is refused before memory is taken for it."""
+MAT_BYTES = {
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "single": 4,
+    "int64": 8,
+    "uint64": 8,
+    "double": 8,
+    "logical": 1,
+}
+"""Bytes of a number, by scipy's names of what a mat file holds."""
 
 Grey = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
 
@@ -35,74 +49,108 @@ def frame_files(folder: str) -> list[Path]:
     return sorted(found, key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.name)])
 
 
-def read_folder(folder: str, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
+def read_folder(
+    folder: str, indices: Sequence[int], reading: Reading = READING
+) -> UInt8[ndarray, "frames height width 3"]:
     """Pictures of a folder as RGB; orientation marks of cameras are applied.
 
     Raises:
         UnreadableVideo: a picture is missing, broken, too large, or of another size than the others.
     """
-    return _stacked(folder, indices, "RGB")
+    return _stacked(folder, indices, "RGB", reading.limits)
 
 
-def read_grey_folder(folder: str, indices: Sequence[int]) -> Grey:
+def read_grey_folder(folder: str, indices: Sequence[int], reading: Reading = READING) -> Grey:
     """Pictures of a folder as one channel: uint16 where they store 16 bits, else uint8."""
-    return _stacked(folder, indices, "grey")
+    return _stacked(folder, indices, "grey", reading.limits)
 
 
-def read_array(path: str, indices: Sequence[int]) -> ndarray:
-    """Frames of an array: (frames, height, width) of depth or (frames, height, width, 3) of RGB.
+def read_rgb_array(
+    path: str, indices: Sequence[int], reading: Reading = READING
+) -> UInt8[ndarray, "frames height width 3"]:
+    """Frames of an array of RGB: (frames, height, width, 3) of uint8.
 
     An npz holds one array, or one called `depth` or `rgb` among others. A mat file holds one array with time last, as
     MATLAB stores videos. Nothing in either can execute code: object arrays are refused.
 
     Raises:
-        UnreadableVideo: there is no such array, its numbers are no whole ones from 0 to 65535, or it is too short.
+        UnreadableVideo: there is no such array, it is larger than the limits allow, or too short.
     """
-    frames = _array(path)
+    frames = _array(path, reading.limits)
+    if frames.ndim != 4 or frames.dtype != np.uint8:
+        raise UnreadableVideo(f"{path}: holds {frames.dtype} of shape {frames.shape}, no RGB of 8 bits")
+    return _taken(path, frames, indices)
+
+
+def read_grey_array(path: str, indices: Sequence[int], reading: Reading = READING) -> Grey:
+    """As `read_rgb_array`, for one channel: (frames, height, width) of whole numbers from 0 to 65535."""
+    frames = _array(path, reading.limits)
+    if frames.ndim != 3:
+        raise UnreadableVideo(f"{path}: has shape {frames.shape}, no single channel")
+    return _taken(path, frames, indices)
+
+
+def count_pictures(path: str, reading: Reading = READING) -> int:
+    """Frames of a folder of pictures or of an array."""
+    if Path(path).is_dir():
+        return len(frame_files(path))
+    return len(_array(path, reading.limits))
+
+
+def _taken(path: str, frames: ndarray, indices: Sequence[int]) -> ndarray:
     _check_reach(path, indices, len(frames))
     return np.ascontiguousarray(frames[list(indices)])
 
 
-def count_pictures(path: str) -> int:
-    """Frames of a folder of pictures or of an array, without reading pixels where the format allows it."""
-    if Path(path).is_dir():
-        return len(frame_files(path))
-    return len(_array(path))
-
-
-def _stacked(folder: str, indices: Sequence[int], mode: str) -> ndarray:
+def _stacked(folder: str, indices: Sequence[int], mode: str, limits: Limits) -> ndarray:
     files = frame_files(folder)
     _check_reach(folder, indices, len(files))
-    pictures = {number: _picture(files[number], mode) for number in sorted(set(indices))}
-    first = pictures[indices[0]]
-    for number, picture in pictures.items():
+    pictures: dict[int, ndarray] = {}
+    left = limits.clip_bytes
+    for number in sorted(set(indices)):
+        picture = pictures[number] = _picture(files[number], mode, limits)
+        first = next(iter(pictures.values()))
         if picture.shape != first.shape or picture.dtype != first.dtype:
             raise UnreadableVideo(
-                f"{files[number]}: is {_described(picture)}, but {files[indices[0]].name} is {_described(first)}"
+                f"{files[number]}: is {_described(picture)}, but {files[min(indices)].name} is {_described(first)}"
             )
+        left -= picture.nbytes
+        if left < 0:
+            raise UnreadableVideo(f"{folder}: its pictures take more than the limit of {limits.clip_bytes:,} bytes")
     return np.stack([pictures[number] for number in indices])
 
 
-def _picture(path: Path, mode: str) -> ndarray:
+def _picture(path: Path, mode: str, limits: Limits) -> ndarray:
     try:
         with Image.open(path) as image:
-            if image.width * image.height > LARGEST_PICTURE:
-                raise UnreadableVideo(f"{path}: has {image.width} x {image.height} pixels, too many to be a frame")
+            if image.width * image.height > limits.pixels:
+                raise UnreadableVideo(f"{path}: has {image.width} x {image.height} pixels, more than {limits.pixels:,}")
             upright = ImageOps.exif_transpose(image)
             if mode == "RGB":
                 return np.asarray(upright.convert("RGB"))
             deep = upright.mode.startswith("I")
             return np.asarray(upright).astype(np.uint16) if deep else np.asarray(upright.convert("L"))
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableVideo(f"{path}: is not a picture that can be read ({error})") from error
 
 
-def _array(path: str) -> ndarray:
+def _array(path: str, limits: Limits) -> ndarray:
     try:
-        frames = _mat(path) if path.lower().endswith(".mat") else _npz(path)
+        if Path(path).stat().st_size > limits.file_bytes:
+            raise UnreadableVideo(f"{path}: has more bytes than the limit of {limits.file_bytes:,}")
+        frames = _mat(path, limits) if path.lower().endswith(".mat") else _npz(path, limits)
     except FileNotFoundError as error:
         raise UnreadableVideo(f"{path}: no such file") from error
-    except (OSError, ValueError, BadZipFile, MatReadError, NotImplementedError, TypeError, KeyError) as error:
+    except (
+        OSError,
+        ValueError,
+        BadZipFile,
+        MatReadError,
+        NotImplementedError,
+        TypeError,
+        KeyError,
+        zlib.error,
+    ) as error:
         # NotImplementedError is what scipy says of MATLAB 7.3 files, which are HDF5.
         raise UnreadableVideo(f"{path}: is not an array that can be read ({error})") from error
     if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[-1] != 3) or 0 in frames.shape:
@@ -116,15 +164,36 @@ def _array(path: str) -> ndarray:
     return frames.astype(np.uint16)
 
 
-def _npz(path: str) -> ndarray:
+def _npz(path: str, limits: Limits) -> ndarray:
+    with ZipFile(path) as parts:
+        name = _chosen([part.removesuffix(".npy") for part in parts.namelist()])
+        with parts.open(f"{name}.npy") as part:
+            version = np.lib.format.read_magic(part)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, kind = header(part)
+    _check_size(shape, kind.itemsize, limits)
     with np.load(path, allow_pickle=False) as arrays:
-        return np.asarray(arrays[_chosen(list(arrays.keys()))])
+        return np.asarray(arrays[name])
 
 
-def _mat(path: str) -> ndarray:
-    name = _chosen([name for name, _, _ in whosmat(path)])
+def _mat(path: str, limits: Limits) -> ndarray:
+    there = {name: (shape, kind) for name, shape, kind in whosmat(path)}
+    name = _chosen(list(there))
+    shape, kind = there[name]
+    if kind not in MAT_BYTES:
+        raise ValueError(f"{name} is of class {kind}, no array of numbers")
+    _check_size(shape, MAT_BYTES[kind], limits)
     stored: Any = loadmat(path, variable_names=[name])[name]
     return np.moveaxis(np.asarray(stored), -1, 0)
+
+
+def _check_size(shape: Sequence[int], itemsize: int, limits: Limits) -> None:
+    """What a header announces, before memory is taken for it."""
+    size = math.prod(shape) * itemsize
+    if size > limits.clip_bytes:
+        raise ValueError(f"announces {size:,} bytes, more than the limit of {limits.clip_bytes:,}")
+    if shape and max(shape) > limits.frames:
+        raise ValueError(f"announces shape {tuple(shape)}, more than the limit of {limits.frames:,} frames")
 
 
 def _chosen(names: list[str]) -> str:

@@ -5,6 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 
+class UnreadableVideo(RuntimeError):
+    """A file that cannot be read; the message names the file and the reason."""
+
+
+class BackendError(ValueError):
+    """A way of reading that is chosen, but not there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a file may ask for; more than that is refused by name before memory is taken.

@@ -1,49 +1,67 @@
-"""One signature for all that frames can come from: video files and URLs, folders of pictures, npz and mat arrays."""
+"""One signature for all that frames can come from: video files, folders of pictures, npz and mat arrays, URLs of them.
 
-from collections.abc import Sequence
+What is read is the same to the pixel whichever backend reads it, in this process or in one of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
-import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from kinema.data import decode
-from kinema.data.decode import UnreadableVideo
-from kinema.data.frames import ARRAY_SUFFIXES, Grey, count_pictures, read_array, read_folder, read_grey_folder
-from kinema.data.reading import READING, Reading
+from kinema.data import decode, decode_torchcodec, frames
+from kinema.data.cache import local_path
+from kinema.data.frames import ARRAY_SUFFIXES, Grey
+from kinema.data.isolation import ask
+from kinema.data.reading import READING, Reading, UnreadableVideo
 
 
 def read_rgb(path: str, indices: Sequence[int], reading: Reading = READING) -> UInt8[ndarray, "frames height width 3"]:
     """The frames with these numbers, in non-decreasing order, as RGB.
 
+    Args:
+        path: a file, a folder of pictures, or any fsspec URL.
+        indices: frame numbers from 0; a number may stand several times.
+        reading: by what, where, and within which limits.
+
     Raises:
         UnreadableVideo: the source is missing, cannot be read, ends too early, or holds no colour.
+        BackendError: the backend that is chosen is not there.
     """
-    if _is_folder(path):
-        return read_folder(path, indices)
-    if _is_array(path):
-        frames = read_array(path, indices)
-        if frames.ndim != 4 or frames.dtype != np.uint8:
-            raise UnreadableVideo(f"{path}: holds {frames.dtype} of shape {frames.shape}, no RGB of 8 bits")
-        return frames
-    return decode.read_frames(path, indices)
+    with _local(path, reading) as file:
+        if reading.isolation == "process":
+            return _asked(reading, "rgb", file, indices)
+        if _is_folder(file):
+            return frames.read_folder(file, indices, reading)
+        if _is_array(file):
+            return frames.read_rgb_array(file, indices, reading)
+        if reading.backend == "torchcodec":
+            return decode_torchcodec.read_frames(file, indices, reading)
+        return decode.read_frames(file, indices, reading)
 
 
 def read_grey(path: str, indices: Sequence[int], reading: Reading = READING) -> Grey:
     """As `read_rgb`, for one channel: uint16 where more than 8 bits are stored, else uint8."""
-    if _is_folder(path):
-        return read_grey_folder(path, indices)
-    if _is_array(path):
-        frames = read_array(path, indices)
-        if frames.ndim != 3:
-            raise UnreadableVideo(f"{path}: has shape {frames.shape}, no single channel")
-        return frames
-    return decode.read_grey_frames(path, indices)
+    with _local(path, reading) as file:
+        if reading.isolation == "process":
+            return _asked(reading, "grey", file, indices)
+        if _is_folder(file):
+            return frames.read_grey_folder(file, indices, reading)
+        if _is_array(file):
+            return frames.read_grey_array(file, indices, reading)
+        return decode.read_grey_frames(file, indices, reading)
 
 
 def count_frames(path: str, reading: Reading = READING) -> int:
     """How many frames the source has; those of a video are counted by packets and decoding, never by its header."""
-    return count_pictures(path) if _is_folder(path) or _is_array(path) else decode.count_frames(path)
+    with _local(path, reading) as file:
+        if reading.isolation == "process":
+            return int(ask(reading, "count", file)[0]["frames"])
+        if _is_folder(file) or _is_array(file):
+            return frames.count_pictures(file, reading)
+        return decode.count_frames(file, reading)
 
 
 def frame_range(path: str, start_s: float, stop_s: float, reading: Reading = READING) -> tuple[int, int]:
@@ -52,13 +70,37 @@ def frame_range(path: str, start_s: float, stop_s: float, reading: Reading = REA
     Raises:
         UnreadableVideo: it has none: folders and arrays have only frame numbers.
     """
-    if _is_folder(path) or _is_array(path):
-        raise UnreadableVideo(f"{path}: has no time stamps; give start_frame and stop_frame instead of seconds")
-    return decode.frame_range(path, start_s, stop_s)
+    with _local(path, reading) as file:
+        if _is_folder(file) or _is_array(file):
+            raise UnreadableVideo(f"{file}: has no time stamps; give start_frame and stop_frame instead of seconds")
+        if reading.isolation == "process":
+            found, _ = ask(reading, "range", file, start_s=start_s, stop_s=stop_s)
+            return int(found["start"]), int(found["stop"])
+        return decode.frame_range(file, start_s, stop_s, reading)
+
+
+def _asked(reading: Reading, operation: str, path: str, indices: Sequence[int]) -> ndarray:
+    """Frames from a process of its own; those that stand several times come once."""
+    decode.check_numbers(indices)
+    wanted = sorted({int(i) for i in indices})
+    _, pictures = ask(reading, operation, path, indices=wanted)
+    return cast(ndarray, pictures)[[wanted.index(i) for i in indices]]
+
+
+@contextmanager
+def _local(path: str, reading: Reading) -> Iterator[str]:
+    """A path that can be opened; what goes wrong with it is said of the path that the user gave."""
+    file = local_path(path, reading)
+    try:
+        yield file
+    except UnreadableVideo as error:
+        if file == path:
+            raise
+        raise UnreadableVideo(str(error).replace(file, path)) from error
 
 
 def _is_folder(path: str) -> bool:
-    return "://" not in path and Path(path).is_dir()
+    return Path(path).is_dir()
 
 
 def _is_array(path: str) -> bool:

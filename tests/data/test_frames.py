@@ -80,9 +80,9 @@ def test_colour_in_an_array_is_read_and_depth_is_not_taken_for_it(tmp_path, colo
     np.savez(tmp_path / "c.npz", colour)
     np.savez(tmp_path / "d.npz", depth)
     assert (read_rgb(str(tmp_path / "c.npz"), [2, 4]) == colour[[2, 4]]).all()
-    with pytest.raises(UnreadableVideo, match=r"d\.npz: holds uint16 of shape \(1, 20, 30\), no RGB of 8 bits"):
+    with pytest.raises(UnreadableVideo, match=r"d\.npz: holds uint16 of shape \(12, 20, 30\), no RGB of 8 bits"):
         read_rgb(str(tmp_path / "d.npz"), [0])
-    with pytest.raises(UnreadableVideo, match=r"c\.npz: has shape \(1, 20, 30, 3\), no single channel"):
+    with pytest.raises(UnreadableVideo, match=r"c\.npz: has shape \(12, 20, 30, 3\), no single channel"):
         read_grey(str(tmp_path / "c.npz"), [0])
 
 
@@ -146,7 +146,7 @@ def test_a_picture_too_large_to_be_a_frame_is_refused_before_it_is_decoded(tmp_p
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         Image.new("1", (9000, 9000)).save(tmp_path / "0.png")
-    with pytest.raises(UnreadableVideo, match="has 9000 x 9000 pixels, too many to be a frame"):
+    with pytest.raises(UnreadableVideo, match="has 9000 x 9000 pixels, more than 64,000,000"):
         read_rgb(str(tmp_path), [0])
 
 
