@@ -22,19 +22,27 @@ from numpy import ndarray
 from kinema.data.reading import READING, Limits, Reading
 from kinema.data.reading import UnreadableVideo as UnreadableVideo
 
-SEEK_GAP = 64
-"""Frames between two wanted ones from which looking for a keyframe may pay; below it, decoding on is as fast."""
-
 SEEKABLE = frozenset({"mov", "matroska", "avi"})
 """Containers, by FFmpeg's names, that find a keyframe exactly; a stream such as MPEG-TS may land behind it."""
 
 REFERRING = frozenset(
     {
         *("hls", "concat", "dash", "imf", "webm_dash_manifest", "image2", "image2pipe", "vobsub", "tedcaptions"),
+        *("tty", "bin", "xbin", "adf", "idf"),  # text, painted as a terminal would
         *("sdp", "rtp", "rtsp", "sap", "lavfi", "alsa", "fbdev", "kmsgrab", "oss", "x11grab", "video4linux2,v4l2"),
     }
 )
-"""FFmpeg's names of formats that open other files, addresses or devices than the one that is named: refused."""
+"""FFmpeg's names of formats that open other files, addresses or devices than the one that is named, or are no video."""
+
+LEAVING_OUT = frozenset({"h264"})
+"""Codecs whose decoder can leave out frames that no other refers to, and gives all others bit by bit the same. HEVC is
+not among them: what it marks so may be referred to from a higher temporal layer."""
+
+REORDERING = 64
+"""Packets after which no frame that is shown earlier can follow: codecs put off a frame by 16 others at most."""
+
+THREADED_PIXELS = 500_000
+"""Of a frame, from which threads within a picture bring more than starting them costs."""
 
 BYTES = {"rgb24": 3, "gray": 1, "gray16le": 2}
 """Bytes of a pixel in the formats that frames are converted to."""
@@ -93,18 +101,17 @@ def count_frames(path: str, reading: Reading = READING) -> int:
     """
     timeline = read_timeline(path, reading)
     with open_video(path, reading.limits) as (container, stream):
-        before = 0
         frames = decoded(path, container, stream, reading.limits)
-        if timeline.keyframes and timeline.keyframes[-1] > timeline.stamps[0]:
-            last = timeline.keyframes[-1]
-            container.seek(last, stream=stream, backward=True)
-            before = bisect_left(timeline.stamps, last)
-            tail = sum(frame.pts is not None and frame.pts >= last for frame in frames)
+        if timeline.keyframes:
+            if timeline.keyframes[-1] > timeline.stamps[0]:
+                container.seek(timeline.keyframes[-1], stream=stream, backward=True)
+            last = max((frame.pts for frame in frames if frame.pts is not None and not frame.is_corrupt), default=None)
+            count = 0 if last is None else bisect_right(timeline.stamps, last)
         else:
-            tail = sum(1 for _ in frames)
-    if before + tail == 0:
+            count = sum(1 for frame in frames if _whole(path, frame))
+    if count == 0:
         raise UnreadableVideo(f"{path}: not one frame can be decoded")
-    return before + tail
+    return count
 
 
 def frame_range(path: str, start_s: float, stop_s: float, reading: Reading = READING) -> tuple[int, int]:
@@ -132,35 +139,67 @@ def frame_range(path: str, start_s: float, stop_s: float, reading: Reading = REA
 
 def read_timeline(path: str, reading: Reading = READING) -> Timeline:
     """Time stamps from the packets, without decoding."""
+    with open_video(path, reading.limits) as (container, stream):
+        return _timeline(path, container, stream, reading.limits)
+
+
+def _timeline(
+    path: str,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    limits: Limits,
+    last: int | None = None,
+) -> Timeline:
+    """Time stamps of an open video's packets: of all, or of as many as tell the stamps up to frame `last`."""
     stamps: list[int] = []
     keyframes: list[int] = []
     packets = 0
-    with open_video(path, reading.limits) as (container, stream):
-        # AVI stores no presentation times: where frames are reordered, FFmpeg's guess is in the wrong order.
-        usable = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
-        seekable = not SEEKABLE.isdisjoint(container.format.name.split(","))
-        second = 1 / float(stream.time_base) if stream.time_base else 1.0
-        try:
-            for packet in container.demux(stream):
-                if packet.size == 0 or packet.is_discard:
-                    continue
-                packets += 1
-                if packets > reading.limits.frames:
-                    raise UnreadableVideo(f"{path}: has more frames than the limit of {reading.limits.frames:,}")
-                if packet.pts is None:
-                    usable = False
-                    continue
-                stamps.append(packet.pts)
-                if packet.is_keyframe:
-                    keyframes.append(packet.pts)
-        except (av.FFmpegError, OSError) as error:
-            raise UnreadableVideo(f"{path}: breaks off after {packets} packets ({_reason(error)})") from error
+    # AVI stores no presentation times: where frames are reordered, FFmpeg's guess is in the wrong order.
+    usable = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
+    second = 1 / float(stream.time_base) if stream.time_base else 1.0
+    index = stream.index_entries if container.format.name == "avi" else ()
+    indexed = len(index)  # some are added while packets are read
+    shift = None
+    begins = None  # whether the first packet is a keyframe; where it is not, its mark may be what was damaged
+    enough = None
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0 or packet.is_discard:
+                continue
+            if packets < indexed and packet.pos is not None:
+                entry = index[packets]
+                shift = packet.pos - entry.pos if shift is None else shift
+                # AVI numbers its frames by counting chunks: where one is lost, all behind it would be another's.
+                if (packet.pos, packet.size) != (entry.pos + shift, entry.size):
+                    raise UnreadableVideo(f"{path}: is damaged: frame {packets} is not where its index says")
+            packets += 1
+            if packets > limits.frames:
+                raise UnreadableVideo(f"{path}: has more frames than the limit of {limits.frames:,}")
+            if packet.pts is None:
+                usable = False
+                continue
+            stamps.append(packet.pts)
+            begins = packet.is_keyframe if begins is None else begins
+            if packet.is_keyframe:
+                keyframes.append(packet.pts)
+            if last is not None and enough is None and keyframes:
+                enough = packets + last + REORDERING
+            if enough is not None and packets >= enough:
+                break
+        else:
+            if container.format.name == "avi" and not usable and indexed != packets and stream.frames > packets + 1:
+                raise UnreadableVideo(
+                    f"{path}: breaks off: it announces {stream.frames} frames and holds {packets}, and has no time "
+                    "stamps by which the last ones could be put in order"
+                )
+    except (av.FFmpegError, OSError) as error:
+        raise UnreadableVideo(f"{path}: breaks off after {packets} packets ({_reason(error)})") from error
     if not usable or not keyframes or len(set(stamps)) != len(stamps):
         return Timeline(stamps=(), keyframes=(), second=second)
     first = min(keyframes)  # what stands before it was cut off from its own keyframe, and does not decode
     return Timeline(
         stamps=tuple(sorted(stamp for stamp in stamps if stamp >= first)),
-        keyframes=tuple(sorted(keyframes)) if seekable else (),
+        keyframes=tuple(sorted(keyframes)) if begins and _seekable(container) else (),
         second=second,
     )
 
@@ -197,14 +236,27 @@ def open_video(
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             raise UnreadableVideo(f"{path}: has no video stream")
+        if streams[0].codec_context is None:
+            raise UnreadableVideo(f"{path}: is encoded in a way that this FFmpeg does not know")
         _check_announced(path, container, streams[0], limits)
+        # Never threads across frames: of damaged files they give other pixels, and not always the same.
+        streams[0].codec_context.thread_type = "SLICE"
+        streams[0].codec_context.thread_count = _threads(streams[0].codec_context)
         yield container, streams[0]
 
 
 def decoded(
-    path: str, container: av.container.InputContainer, stream: av.VideoStream, limits: Limits = READING.limits
+    path: str,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    limits: Limits = READING.limits,
+    stamps: frozenset[int] | None = None,
 ) -> Iterator[av.VideoFrame]:
     """The frames of an open video from where it stands; all of one size.
+
+    Args:
+        stamps: of the frames that are wanted; of the others those that no frame refers to may be left out. None for
+            all.
 
     Raises:
         UnreadableVideo: decoding fails, the size of the frames changes, or there are more than the limits allow.
@@ -213,7 +265,7 @@ def decoded(
     number = 0
     size = None
     try:
-        for frame in container.decode(stream):
+        for frame in _frames(container, stream, stamps):
             if size is None:
                 size = (frame.width, frame.height)
             if size != (frame.width, frame.height):
@@ -227,6 +279,18 @@ def decoded(
             number += 1
     except (av.FFmpegError, OSError) as error:
         raise UnreadableVideo(f"{path}: decoding fails after {number} frames ({_reason(error)})") from error
+
+
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream, stamps: frozenset[int] | None
+) -> Iterator[av.VideoFrame]:
+    context = stream.codec_context
+    if stamps is None or context.name not in LEAVING_OUT:
+        yield from container.decode(stream)
+        return
+    for packet in container.demux(stream):
+        context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in stamps else "NONREF"
+        yield from packet.decode()
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
@@ -251,58 +315,107 @@ def check_numbers(indices: Sequence[int]) -> None:
 
 def _read(path: str, indices: Sequence[int], pixel_format: str, limits: Limits) -> ndarray:
     check_numbers(indices)
-    wanted = sorted(set(indices))
-    gaps = np.diff([0, *wanted])
-    timeline = read_timeline(path, Reading(limits=limits)) if gaps.max() > SEEK_GAP else None
-    if timeline is not None and timeline.keyframes:
-        pictures = _read_by_stamp(path, wanted, timeline, pixel_format, limits)
-    else:
-        pictures = _read_in_order(path, wanted, pixel_format, limits)
-    return np.stack([pictures[i] for i in indices])
+    with open_video(path, limits) as (container, stream):
+        check_clip(path, len(indices), stream, pixel_format, limits)
+        if _seekable(container):
+            timeline = _timeline(path, container, stream, limits, indices[-1])
+            if timeline.keyframes:
+                return _fill(_by_stamp(path, container, stream, indices, timeline, limits), indices, pixel_format)
+    with open_video(path, limits) as (container, stream):
+        return _fill(_in_order(path, container, stream, indices, limits), indices, pixel_format)
 
 
-def _read_in_order(path: str, wanted: Sequence[int], pixel_format: str, limits: Limits) -> dict[int, ndarray]:
-    """Decode from the first frame on, convert only the wanted ones, stop after the last."""
-    pictures: dict[int, ndarray] = {}
-    needed = set(wanted)
-    number = 0
+def _seekable(container: av.container.InputContainer) -> bool:
+    return not SEEKABLE.isdisjoint(container.format.name.split(","))
+
+
+def _whole(path: str, frame: av.VideoFrame) -> bool:
+    """Whether nothing of a frame was lost. Where frames are numbered by counting them, one that was may hide more."""
+    if frame.is_corrupt:
+        raise UnreadableVideo(
+            f"{path}: is damaged, and has no time stamps by which the frames behind could be numbered"
+        )
+    return True
+
+
+def _fill(frames: Iterator[tuple[int, av.VideoFrame]], indices: Sequence[int], pixel_format: str) -> ndarray:
+    """One array of the frames that are handed in with their numbers, each converted straight into its place."""
+    pictures: ndarray | None = None
+    # One converter for all frames of a file: making a new one costs more than decoding a small picture.
     converter = VideoReformatter()
-    with open_video(path, limits) as (container, stream):
-        check_clip(path, len(wanted), stream, pixel_format, limits)
-        for frame in decoded(path, container, stream, limits):
-            if number in needed:
-                pictures[number] = _picture(frame, pixel_format, converter)
-                if number == wanted[-1]:
-                    return pictures
-            number += 1
-    raise UnreadableVideo(f"{path}: frame {wanted[-1]} is wanted, but only {number} frames decode")
-
-
-def _read_by_stamp(
-    path: str, wanted: Sequence[int], timeline: Timeline, pixel_format: str, limits: Limits
-) -> dict[int, ndarray]:
-    """Jump to the keyframe before a wanted frame where that skips frames; frames are known by their time stamps."""
-    if wanted[-1] >= len(timeline.stamps):
-        raise UnreadableVideo(f"{path}: frame {wanted[-1]} is wanted, but it has {len(timeline.stamps)} frames")
-    pictures: dict[int, ndarray] = {}
-    with open_video(path, limits) as (container, stream):
-        check_clip(path, len(wanted), stream, pixel_format, limits)
-        converter = VideoReformatter()
-        position = -1  # the last frame that was decoded; -1 before the first
-        # One iterator from seek to seek: a packet may give several frames, and one begun anew would lose the rest.
-        frames: Iterator[av.VideoFrame] = iter(())
-        for number in wanted:
-            stamp = timeline.stamps[number]
-            key = timeline.keyframes[max(bisect_right(timeline.keyframes, stamp) - 1, 0)]
-            if position < 0 or bisect_left(timeline.stamps, key) > position + 1:
-                container.seek(key, stream=stream, backward=True)
-                frames = decoded(path, container, stream, limits)
-            frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= stamp), None)
-            if frame is None or frame.pts != stamp:
-                raise UnreadableVideo(f"{path}: frame {number} is wanted, but does not decode")
-            pictures[number] = _picture(frame, pixel_format, converter)
-            position = number
+    for number, frame in frames:
+        picture = _picture(frame, pixel_format, converter)
+        if pictures is None:
+            pictures = np.empty((len(indices), *picture.shape), picture.dtype)
+        pictures[bisect_left(indices, number) : bisect_right(indices, number)] = picture
+    assert pictures is not None  # whoever hands in frames raises where one is missing
     return pictures
+
+
+def _in_order(
+    path: str,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    indices: Sequence[int],
+    limits: Limits,
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """The wanted frames with their numbers: decode from the first on, stop after the last."""
+    needed = set(indices)
+    number = 0
+    for frame in decoded(path, container, stream, limits):
+        if _whole(path, frame) and number in needed:
+            yield number, frame
+            if number == indices[-1]:
+                return
+        number += 1
+    raise UnreadableVideo(f"{path}: frame {indices[-1]} is wanted, but only {number} frames decode")
+
+
+def _by_stamp(
+    path: str,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    indices: Sequence[int],
+    timeline: Timeline,
+    limits: Limits,
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """As `_in_order`, but known by their stamps, with jumps to the keyframe before one where that skips frames."""
+    if indices[-1] >= len(timeline.stamps):
+        raise UnreadableVideo(f"{path}: frame {indices[-1]} is wanted, but it has {len(timeline.stamps)} frames")
+    wanted = sorted(set(indices))
+    stamps = frozenset(timeline.stamps[number] for number in wanted)
+    position = -1  # the last frame that was decoded; -1 before the first
+    # One iterator from seek to seek: a packet may give several frames, and one begun anew would lose the rest.
+    frames: Iterator[av.VideoFrame] = iter(())
+    for number in wanted:
+        stamp = timeline.stamps[number]
+        place = max(bisect_right(timeline.keyframes, stamp) - 1, 0)
+        frame: av.VideoFrame | None = None
+        if position >= 0 and bisect_left(timeline.stamps, timeline.keyframes[place]) <= position + 1:
+            frame = _first_from(frames, stamp)
+        else:
+            # Where pictures are refreshed piece by piece, frames after a keyframe are whole only some way behind it.
+            for start in dict.fromkeys((place, max(place - 1, 0), 0)):
+                container.seek(timeline.keyframes[start], stream=stream, backward=True)
+                frames = decoded(path, container, stream, limits, stamps)
+                frame = _first_from(frames, stamp)
+                if frame is not None and frame.pts == stamp:
+                    break
+        if frame is None or frame.pts != stamp:
+            raise UnreadableVideo(f"{path}: frame {number} is wanted, but does not decode")
+        if frame.is_corrupt:
+            raise UnreadableVideo(f"{path}: frame {number} is wanted, but is damaged")
+        yield number, frame
+        position = number
+
+
+def _threads(picture: av.VideoFrame | av.VideoCodecContext) -> int:
+    """1 for small pictures; 0, which is as many as there are cores, for large ones."""
+    return 1 if picture.width * picture.height < THREADED_PIXELS else 0
+
+
+def _first_from(frames: Iterator[av.VideoFrame], stamp: int) -> av.VideoFrame | None:
+    return next((frame for frame in frames if frame.pts is not None and frame.pts >= stamp), None)
 
 
 @functools.cache
@@ -334,11 +447,8 @@ def check_clip(path: str, frames: int, stream: av.VideoStream, pixel_format: str
 
 
 def _picture(frame: av.VideoFrame, pixel_format: str, converter: VideoReformatter) -> ndarray:
-    """Pixels as they are meant to be shown: PyAV hands out the stored picture and the matrix to turn it by.
-
-    The converter is one for all frames of a file: making a new one costs more than decoding a small picture.
-    """
-    picture = converter.reformat(frame, format=pixel_format).to_ndarray()
+    """Pixels as they are meant to be shown: PyAV hands out the stored picture and the matrix to turn it by."""
+    picture = converter.reformat(frame, format=pixel_format, threads=_threads(frame)).to_ndarray()
     exchanged, columns_reversed, rows_reversed = orientation(frame)
     if exchanged:
         picture = picture.swapaxes(0, 1)
@@ -346,11 +456,11 @@ def _picture(frame: av.VideoFrame, pixel_format: str, converter: VideoReformatte
         picture = picture[::-1]
     if columns_reversed:
         picture = picture[:, ::-1]
-    return np.ascontiguousarray(picture)
+    return picture
 
 
 def _reason(error: BaseException) -> str:
     said = " ".join(str(error).split())
     if "not on whitelist" in said:
-        return "it is a playlist or a script, which names other files"
+        return "it is a playlist, a script or a text"
     return getattr(error, "strerror", None) or said or type(error).__name__

@@ -2,18 +2,16 @@
 
 import math
 import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.io import loadmat, whosmat
-from scipy.io.matlab import MatReadError
 
 from kinema.data.reading import READING, Limits, Reading, UnreadableVideo
 
@@ -108,7 +106,7 @@ def _stacked(folder: str, indices: Sequence[int], mode: str, limits: Limits) -> 
     pictures: dict[int, ndarray] = {}
     left = limits.clip_bytes
     for number in sorted(set(indices)):
-        picture = pictures[number] = _picture(files[number], mode, limits)
+        picture = pictures[number] = read_picture(files[number], mode, limits)
         first = next(iter(pictures.values()))
         if picture.shape != first.shape or picture.dtype != first.dtype:
             raise UnreadableVideo(
@@ -120,7 +118,12 @@ def _stacked(folder: str, indices: Sequence[int], mode: str, limits: Limits) -> 
     return np.stack([pictures[number] for number in indices])
 
 
-def _picture(path: Path, mode: str, limits: Limits) -> ndarray:
+def read_picture(path: Path, mode: str, limits: Limits) -> ndarray:
+    """One picture: `RGB`, or `grey` of 16 bits where it stores 16, else of 8.
+
+    Raises:
+        UnreadableVideo: it is broken, or larger than the limits allow.
+    """
     try:
         with Image.open(path) as image:
             if image.width * image.height > limits.pixels:
@@ -141,18 +144,10 @@ def _array(path: str, limits: Limits) -> ndarray:
         frames = _mat(path, limits) if path.lower().endswith(".mat") else _npz(path, limits)
     except FileNotFoundError as error:
         raise UnreadableVideo(f"{path}: no such file") from error
-    except (
-        OSError,
-        ValueError,
-        BadZipFile,
-        MatReadError,
-        NotImplementedError,
-        TypeError,
-        KeyError,
-        zlib.error,
-    ) as error:
-        # NotImplementedError is what scipy says of MATLAB 7.3 files, which are HDF5.
-        raise UnreadableVideo(f"{path}: is not an array that can be read ({error})") from error
+    except UnreadableVideo:
+        raise
+    except Exception as error:  # numpy and scipy raise whatever a broken header makes them stumble over
+        raise UnreadableVideo(f"{path}: is not an array that can be read ({' '.join(str(error).split())})") from error
     if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[-1] != 3) or 0 in frames.shape:
         raise UnreadableVideo(
             f"{path}: has shape {frames.shape}; frames are (frames, height, width) or (frames, height, width, 3)"

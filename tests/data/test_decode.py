@@ -26,9 +26,15 @@ def assert_both_ways_agree(path, rng, draws=2):
     timeline = read_timeline(str(path))
     for _ in range(draws):
         wanted = sorted(set(rng.integers(0, len(every), size=8).tolist()))
-        ways = [decode._read_in_order(str(path), wanted, "rgb24", LIMITS)]
-        if timeline.keyframes:
-            ways.append(decode._read_by_stamp(str(path), wanted, timeline, "rgb24", LIMITS))
+        ways = []
+        for keyframes in ((), timeline.keyframes):
+            if keyframes or not ways:
+                with decode.open_video(str(path), LIMITS) as (container, stream):
+                    if keyframes:
+                        found = decode._by_stamp(str(path), container, stream, wanted, timeline, LIMITS)
+                    else:
+                        found = decode._in_order(str(path), container, stream, wanted, LIMITS)
+                    ways.append(dict(zip(wanted, decode._fill(found, wanted, "rgb24"), strict=True)))
         for pictures in ways:
             assert list(pictures) == wanted
             for number, picture in pictures.items():
@@ -54,7 +60,7 @@ def test_frames_are_numbered_as_they_are_shown(numbered, read_stamps):
     ids=str,
 )
 def test_frames_across_wide_gaps_are_those_wanted(numbered, read_stamps, monkeypatch, indices):
-    monkeypatch.setattr(decode, "_read_in_order", None)  # the way with jumps must be the one taken
+    monkeypatch.setattr(decode, "_in_order", None)  # the way with jumps must be the one taken
     frames = read_frames(numbered, indices)
     assert frames.dtype == np.uint8
     assert frames.shape == (len(indices), 48, 64, 3)
@@ -75,8 +81,11 @@ def test_jumping_skips_what_is_not_wanted(numbered, monkeypatch):
 
 
 @pytest.mark.parametrize("indices", [[0, 1, 1, 1, 5], [3, 3], [60, 62]], ids=str)
-def test_near_frames_are_read_in_order(numbered, read_stamps, monkeypatch, indices):
-    monkeypatch.setattr(decode, "_read_by_stamp", None)
+def test_near_frames_are_those_wanted_whether_they_are_known_by_stamps_or_counted(
+    numbered, read_stamps, monkeypatch, indices
+):
+    assert read_stamps(read_frames(numbered, indices)) == indices
+    monkeypatch.setattr(decode, "SEEKABLE", frozenset())
     assert read_stamps(read_frames(numbered, indices)) == indices
 
 
@@ -162,9 +171,10 @@ def test_a_header_that_announces_a_frame_too_many_is_not_believed(real_data):
         read_frames(str(path), [announced - 1])
 
 
-def test_a_frame_past_the_end_is_an_error_with_both_numbers(numbered):
+def test_a_frame_past_the_end_is_an_error_with_both_numbers(numbered, monkeypatch):
     with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is wanted, but it has 200 frames"):
         read_frames(numbered, [200])
+    monkeypatch.setattr(decode, "SEEKABLE", frozenset())
     with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is wanted, but only 200 frames decode"):
         read_frames(numbered, [40, 100, 160, 200])
 
