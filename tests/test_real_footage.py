@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kinema.cli import main
-from kinema.data.corpora.folder import SUFFIXES
+from kinema.data.corpora.disk import SUFFIXES
 from kinema.inference.artefact import save_artefact
 
 

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,18 @@ COLUMNS = (
     "camera",
 )
 LABEL = "label"
+KeepTogether = Literal["auto", "group", "subject", "camera", "none"]
+"""What a split that is made never tears apart: all samples of a group, subject or camera; `auto` is a sample's group,
+else its subject, else the sample's file alone; `none` is always only the file."""
+MIRRORED = {
+    "left": "right",
+    "right": "left",
+    "clockwise": "counterclockwise",
+    "counterclockwise": "clockwise",
+}
+"""Words that a mirror exchanges in the names of actions."""
+CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Between the words of camelCase and TVCamel."""
 BUILT_IN = ("moves_cross_subject", "moves_cross_view")
 """Manifests that are shipped; their names stand wherever the path of a manifest is wanted."""
 
@@ -193,11 +206,26 @@ def write_manifest(
     corpus: str,
     version: str,
     depth: DepthFacts | None,
+    declared: Mapping[str, int] | None = None,
 ) -> Manifest:
-    """Write the CSV and the JSON beside it, and read them back; the same samples give the same bytes."""
+    """Write the CSV and the JSON beside it, and read them back; the same samples give the same bytes.
+
+    Args:
+        declared: how many samples each split is said to hold, where that is more than there are; coverage is counted
+            against it.
+
+    Raises:
+        ManifestError: there is no sample, a split declares fewer samples than it has, or the name is no CSV's.
+    """
     check_manifest_name(path)
     if not entries:
         raise ManifestError(f"{path}: there is no sample to write")
+    there = Counter(entry.split for entry in entries)
+    for split, count in there.items():
+        if declared is not None and declared.get(split, 0) < count:
+            raise ManifestError(
+                f"{path}: split {split!r} is said to hold {declared.get(split, 0)} samples, but there are {count}"
+            )
     used = [c for c in COLUMNS if any(getattr(entry, c) not in (None, "") for entry in entries)]
     header = [*used, *(_column(head) for head in classes)]
     table = io.StringIO()
@@ -217,7 +245,7 @@ def write_manifest(
             "depth_range": [depth.near, depth.far],
             "coverage": depth.coverage,
         },
-        "declared": dict(sorted(Counter(entry.split for entry in entries).items())),
+        "declared": dict(sorted((there if declared is None else declared).items())),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(table.getvalue(), encoding="utf-8")
@@ -378,16 +406,21 @@ def _number(column: str, cell: str, kind: type[int] | type[float]) -> int | floa
         raise ValueError(f"{column}={cell!r} is not {word}") from None
 
 
-def split_by_group(entries: Sequence[Entry], *, share: float, seed: int, held_out: str = "val") -> list[Entry]:
-    """Name about `share` of each class `held_out` and the rest `train`; what shares a group is never torn apart.
+def split_by_group(
+    entries: Sequence[Entry], *, share: float, seed: int, held_out: str = "val", keep_together: KeepTogether = "auto"
+) -> list[Entry]:
+    """Name about `share` of each class `held_out` and the rest `train`; what is kept together is never torn apart.
 
-    A group is an entry's group, else its subject, else the sample itself. Where every group of a class is larger than
-    its share, the smallest that `train` can spare is held out. The same entries and seed give the same split, in
-    whatever order they come.
+    Where every group of a class is larger than its share, the smallest that `train` can spare is held out. The same
+    entries and seed give the same split, in whatever order they come.
+
+    Raises:
+        ManifestError: groups, subjects or cameras are to be kept together, but a sample does not say its own.
     """
+    names = _groups(entries, keep_together)
     groups: dict[str, Counter[tuple[str, str]]] = {}
-    for entry in entries:
-        groups.setdefault(_group(entry), Counter()).update(entry.labels.items())
+    for name, entry in zip(names, entries, strict=True):
+        groups.setdefault(name, Counter()).update(entry.labels.items())
     total: Counter[tuple[str, str]] = Counter(key for entry in entries for key in entry.labels.items())
     room = {key: max(1, round(share * count)) if count > 1 else 0 for key, count in total.items()}
     order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
@@ -402,8 +435,52 @@ def split_by_group(entries: Sequence[Entry], *, share: float, seed: int, held_ou
         if lacking and all(taken[key] + count < total[key] for key, count in groups[name].items()):
             held.add(name)
             taken += groups[name]
-    return [replace(entry, split=held_out if _group(entry) in held else "train") for entry in entries]
+    return [
+        replace(entry, split=held_out if name in held else "train") for name, entry in zip(names, entries, strict=True)
+    ]
 
 
-def _group(entry: Entry) -> str:
-    return entry.group or entry.subject or entry.rgb or entry.depth
+def torn(entries: Iterable[Entry], column: Literal["group", "subject"]) -> list[str]:
+    """Names of the groups or subjects that are in more than one split, in alphabetical order."""
+    splits: dict[str, set[str]] = {}
+    for entry in entries:
+        if getattr(entry, column) and entry.split:
+            splits.setdefault(getattr(entry, column), set()).add(entry.split)
+    return sorted(name for name, found in splits.items() if len(found) > 1)
+
+
+def mirrored_pair(names: Sequence[str]) -> tuple[str, str] | None:
+    """The first two classes of a task head that a mirror makes into each other, by their names.
+
+    `left` and `right`, or `clockwise` and `counterclockwise` or `anticlockwise`, are exchanged where they are whole
+    words: between signs, spaces and digits, or in camelCase; capitals make no difference.
+    """
+    by_words = {_words(name): name for name in reversed(names)}
+    for name in names:
+        words = _words(name)
+        other = by_words.get(tuple(MIRRORED.get(word, word) for word in words))
+        if other is not None and _words(other) != words:
+            return name, other
+    return None
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """Words and numbers of a name, in small letters; both words for the other way round become one."""
+    runs = re.findall(r"[^\W\d_]+|\d+", name)
+    words = " ".join(word.lower() for run in runs for word in CAMEL.split(run))
+    return tuple(re.sub(r"\b(?:counter|anti) ?clockwise\b", "counterclockwise", words).split())
+
+
+def _groups(entries: Sequence[Entry], keep_together: KeepTogether) -> list[str]:
+    if keep_together == "auto":
+        return [entry.group or entry.subject or entry.rgb or entry.depth for entry in entries]
+    if keep_together == "none":
+        return [entry.rgb or entry.depth for entry in entries]
+    names: list[str] = [getattr(entry, keep_together) for entry in entries]
+    if not all(names):
+        lacking = entries[names.index("")]
+        raise ManifestError(
+            f"{keep_together}s are to be kept together, but {names.count('')} of {len(names)} samples have no "
+            f"{keep_together}, e.g. {lacking.rgb or lacking.depth}; give it to all, or keep something else together"
+        )
+    return names

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from kinema.data.corpora.folder import SUFFIXES
+from kinema.data.corpora.disk import SUFFIXES
 from kinema.data.decode import UnreadableVideo
 from kinema.data.manifest import Modality
+from kinema.data.reading import READING, Reading
 from kinema.inference.engine import Device
 from kinema.inference.recognizer import Recognizer, VideoError
 
@@ -35,6 +36,7 @@ def name_all(
     top_k: int,
     form: Literal["text", "json", "csv"],
     device: Device,
+    reading: Reading = READING,
 ) -> int:
     """Print the likeliest classes of every video on standard output, and failures on standard error.
 
@@ -45,13 +47,14 @@ def name_all(
         top_k: how many classes.
         form: `text` for reading, `json` one object a line, `csv` one line a class.
         device: where to compute.
+        reading: by what, where and within which limits files are read.
 
     Returns:
         How many videos could not be read.
     """
     if not sources:
         raise VideoError("no video is given")
-    recognizer = Recognizer.load(artefact, device=device)
+    recognizer = Recognizer.load(artefact, device=device, reading=reading)
     paths = list(videos_in(sources))
     if depth and len(depth) != len(paths):
         raise VideoError(f"{len(paths)} videos, but {len(depth)} depth files: they go in pairs")

@@ -1,33 +1,14 @@
-"""A user's own videos, in folders or in a table, as they lie on a disk."""
+"""A user's own videos in class folders, as they lie on a disk."""
 
-import csv
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from kinema.data.corpora.folder import prepare_folder, prepare_table
-from kinema.data.decode import UnreadableVideo
-from kinema.data.manifest import ManifestError, load_manifest
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory, write_video, stamp):
-    """A video of nine frames."""
-    return write_video(tmp_path_factory.mktemp("short") / "short.mp4", [stamp(n) for n in range(9)])
-
-
-@pytest.fixture
-def fill(short):
-    def fill(root, *names):
-        for name in names:
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(short, path)
-        return root
-
-    return fill
+from kinema.data.corpora.folder import prepare_folder
+from kinema.data.corpora.prepared import Holdout
+from kinema.data.manifest import DepthFacts, ManifestError, load_manifest
 
 
 def test_a_folder_of_class_folders_becomes_a_manifest(tmp_path, fill):
@@ -132,124 +113,146 @@ def test_what_is_no_folder_of_videos_is_refused(tmp_path, fill):
     with pytest.raises(ManifestError, match="gone: no such folder; give the one that holds a folder for each class"):
         prepare_folder(tmp_path / "gone", tmp_path / "m.csv")
     (tmp_path / "empty" / "a").mkdir(parents=True)
-    with pytest.raises(ManifestError, match=r"empty: no video in any class folder; looked for CLASS/NAME with .*\.mp4"):
+    with pytest.raises(
+        ManifestError, match=r"empty: no video in any class folder; looked for CLASS/NAME with .*\.mp4.*pictures"
+    ):
         prepare_folder(tmp_path / "empty", tmp_path / "m.csv")
     with pytest.raises(ManifestError, match="'label' has one class, 'a'; recognising needs at least two"):
         prepare_folder(fill(tmp_path / "v", "a/1.mp4", "a/2.mp4"), tmp_path / "m.csv")
     assert not (tmp_path / "m.csv").exists()
 
 
-@pytest.fixture
-def table(tmp_path, fill):
-    """Twelve videos of four people, with columns of other names than a manifest's."""
-    fill(tmp_path / "in" / "videos", *(f"{n} x.mp4" for n in range(12)))
-    path = tmp_path / "in" / "table.csv"
-    lines = [f'"videos/{n} x.mp4",{"walk" if n % 2 else "run"},p{n // 3},4.5' for n in range(12)]
-    path.write_text("\n".join(["clip,action,person,score", *lines]) + "\n")
-    return path
+def test_the_split_does_not_depend_on_where_the_videos_and_the_manifest_lie(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{label}/{n}.mp4" for n in range(20) for label in "ab"))
+    moved = tmp_path / "another place" / "w"
+    shutil.copytree(root, moved)
+
+    def split(root, out):
+        manifest = prepare_folder(root, out).manifest
+        return {Path(manifest.locate(e.rgb)).relative_to(root.resolve()): e.split for e in manifest.entries}
+
+    splits = [split(root, tmp_path / out) for out in ("m.csv", "v/m.csv", "far/off/m.csv")]
+    assert splits[0] == splits[1] == splits[2] == split(moved, tmp_path / "m.csv")
 
 
-COLUMNS = {"rgb": "clip", "label": "action", "subject": "person"}
+def test_a_test_split_can_be_held_out_beside_the_validation_split(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{label}/{n}.mp4" for n in range(10) for label in "ab"))
+    prepared = prepare_folder(root, tmp_path / "m.csv", holdout=Holdout(val_share=0.3, test_share=0.4))
+    assert prepared.manifest.declared == {"train": 6, "val": 6, "test": 8}
+    assert prepared.notes == ("no split was given: 6 samples are train, 6 val and 8 test, groups kept together",)
 
 
-def test_a_table_with_columns_of_other_names_becomes_a_manifest(tmp_path, table):
-    prepared = prepare_table(table, tmp_path / "out" / "m.csv", columns=COLUMNS)
-    manifest = prepared.manifest
-    assert manifest.classes == {"label": ("run", "walk")}
-    assert [entry.labels["label"] for entry in manifest.entries] == ["run", "walk"] * 6
-    assert [entry.subject for entry in manifest.entries] == [f"p{n // 3}" for n in range(12)]
-    assert all(Path(manifest.locate(entry.rgb)).is_file() for entry in manifest.entries)
-    assert manifest.entries[0].rgb == "../in/videos/0 x.mp4"
-    assert prepared.notes[0] == "columns not used: score"
-    held = {entry.subject for entry in manifest.entries if entry.split == "val"}
-    assert held
-    assert not held & {entry.subject for entry in manifest.entries if entry.split == "train"}
+def test_shares_that_were_asked_for_in_vain_are_said(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{split}/{label}/1.mp4" for split in ("train", "test") for label in "ab"))
+    prepared = prepare_folder(root, tmp_path / "m.csv", holdout=Holdout(val_share=0.3))
+    assert prepared.notes == ("a split is given and stands: val_share, test_share and keep_together were not used",)
 
 
-def test_a_split_that_the_table_says_stands(tmp_path, table):
-    text = table.read_text().splitlines()
-    splits = ["split", *(["train"] * 8), *(["test"] * 4)]
-    table.write_text("\n".join(f"{line},{split}" for line, split in zip(text, splits, strict=True)))
-    prepared = prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
-    assert [entry.split for entry in prepared.manifest.entries] == splits[1:]
-    assert prepared.notes == ("columns not used: score",)
-
-
-def test_a_count_that_the_table_says_is_corrected_and_counted(tmp_path, table):
-    text = table.read_text().splitlines()
-    table.write_text("\n".join(f"{line},{'frames' if not n else 9 + (n < 4)}" for n, line in enumerate(text)))
-    prepared = prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
-    assert {entry.frames for entry in prepared.manifest.entries} == {9}
-    assert "3 lines announced another number of frames than decodes; the latter stands" in prepared.notes
-
-
-def test_a_table_is_not_written_over(tmp_path, table):
-    before = table.read_bytes()
-    with pytest.raises(ManifestError, match=r"table\.csv: is the table itself, and would be written over"):
-        prepare_table(table, tmp_path / "in" / ".." / "in" / "table.csv", columns=COLUMNS)
-    assert table.read_bytes() == before
-
-
-def test_a_segment_that_ends_behind_its_file_is_refused_by_name(tmp_path, fill):
-    fill(tmp_path, "1.mp4", "2.mp4")
-    table = tmp_path / "t.csv"
-    table.write_text("rgb,start_frame,stop_frame,label\n1.mp4,0,9,a\n2.mp4,0,10,b\n")
-    with pytest.raises(ManifestError, match=r"2\.mp4: stop_frame=10 lies behind the file's 9 frames"):
-        prepare_table(table, tmp_path / "m.csv")
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({}, "no column 'rgb' or 'depth'; say which holds the paths: --columns rgb=NAME"),
-        ({"rgb": "clip"}, "no column 'label'; say which holds the classes: --columns label=NAME"),
-        ({"rgb": "clips", "label": "action"}, "has no column 'clips'; its columns are clip, action, person, score"),
-        ({"rbg": "clip", "label": "action"}, "a manifest has no column 'rbg'; did you mean 'rgb'"),
-    ],
-    ids=str,
-)
-def test_columns_that_do_not_fit_are_refused_by_name(tmp_path, table, columns, message):
-    with pytest.raises(ManifestError, match=message):
-        prepare_table(table, tmp_path / "m.csv", columns=columns)
-
-
-def test_a_wrong_line_of_a_table_is_named(tmp_path, table):
-    table.write_text(table.read_text() + '"videos/0 x.mp4",,p9,1\n')
-    with pytest.raises(ManifestError, match=r"table\.csv, line 14: label is empty"):
-        prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
-    with pytest.raises(ManifestError, match=r"gone\.csv: no such table"):
-        prepare_table(tmp_path / "gone.csv", tmp_path / "m.csv")
-
-
-def test_the_real_jhmdb_becomes_a_manifest(tmp_path, real_data, monkeypatch):
-    """465 clips to train on and 173 to ask about, of 21 actions; counting their frames is another test's matter."""
-    with (real_data / "jhmdb" / "annotations.csv").open(newline="") as file:
-        frames = {line["path"]: int(line["frames"]) for line in csv.DictReader(file)}
-    root = real_data / "jhmdb"
-
-    def announced(path):
-        if not Path(path).is_file():
-            raise UnreadableVideo(f"{path}: no such file")
-        return frames[Path(path).relative_to(root.resolve()).as_posix()]
-
-    monkeypatch.setattr("kinema.data.corpora.folder.count_frames", announced)
-    prepared = prepare_table(
-        root / "annotations.csv", tmp_path / "m.csv", columns={"rgb": "path", "group": "source_video"}
+def test_folders_of_pictures_are_clips_of_their_class(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", *(f"{label}/clip {n}" for label in "ab" for n in range(3)), suffix=".jpg")
+    (root / "a" / "clip 0" / "notes.txt").write_text("")
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    entries = prepared.manifest.entries
+    assert [(entry.rgb, entry.depth, entry.frames) for entry in entries] == [
+        (f"v/{label}/clip {n}", "", 3) for label in "ab" for n in range(3)
+    ]
+    assert prepared.notes[:2] == (
+        "1 files are no videos by their name and were left out",
+        "all 6 folders of pictures are taken as RGB",
     )
-    manifest = prepared.manifest
-    assert manifest.declared == {"train": 465, "val": 173}
-    assert manifest.heads == {"label": 21}
-    assert prepared.unreadable == ()
-    assert prepared.notes == ("columns not used: fps, label_id",)
-    assert [entry.frames for entry in manifest.entries] == list(frames.values())
-    sides = {split: {e.group for e in manifest.entries if e.split == split} for split in ("train", "val")}
-    assert not sides["train"] & sides["val"]
 
 
-@pytest.mark.long
-def test_the_real_jhmdb_has_the_frames_that_it_says(tmp_path, real_data):
-    prepared = prepare_table(
-        real_data / "jhmdb" / "annotations.csv", tmp_path / "m.csv", columns={"rgb": "path", "group": "source_video"}
+def test_pictures_that_lie_in_the_class_folder_itself_are_no_clip(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", "a", "b")
+    with pytest.raises(ManifestError, match=r"no video in any class folder; .* CLASS/NAME/ with two or more pictures"):
+        prepare_folder(root, tmp_path / "m.csv")
+
+
+def test_a_folder_with_a_single_picture_is_no_clip(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2")
+    fill_pictures(root, "a/3", count=1)
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert len(prepared.manifest.entries) == 4
+    assert prepared.notes[0] == "1 files are no videos by their name and were left out"
+
+
+def test_pictures_of_16_bits_are_depth(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2", kind="depth")
+    facts = DepthFacts(unit_mm=1, near=500, far=1100, coverage="full")
+    prepared = prepare_folder(root, tmp_path / "m.csv", depth=facts)
+    assert {entry.rgb for entry in prepared.manifest.entries} == {""}
+    assert prepared.manifest.entries[0].depth == "v/a/1"
+    assert prepared.manifest.depth == facts
+    assert prepared.notes[0] == "all 4 folders of pictures are taken as depth"
+
+
+@pytest.mark.parametrize("kind", ["rgb", "depth"])
+def test_arrays_are_taken_for_what_they_hold(tmp_path, fill_arrays, kind):
+    root = fill_arrays(tmp_path / "v", "a/1.npz", "a/2.npz", "b/1.npz", "b/2.npz", kind=kind)
+    (root / "b" / "3.npz").write_text("no array")
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert [entry.source(kind) for entry in prepared.manifest.entries] == [
+        f"v/{name}.npz" for name in ("a/1", "a/2", "b/1", "b/2", "b/3")
+    ]
+    assert [entry.frames for entry in prepared.manifest.entries] == [5, 5, 5, 5, None]
+    assert prepared.notes[0] == f"all 5 arrays are taken as {'RGB' if kind == 'rgb' else 'depth'}"
+    assert len(prepared.unreadable) == 1
+
+
+def test_depth_of_16_bits_without_a_range_is_said_with_what_it_holds(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2", kind="depth")
+    notes = prepare_folder(root, tmp_path / "m.csv").notes
+    assert (
+        "cannot be read until --depth-range says its near and far end; the first frame of v/a/1 holds 500 to"
+        in (notes[-1])
     )
-    assert prepared.unreadable == ()
-    assert prepared.notes == ("columns not used: fps, label_id",)
+
+
+def test_a_range_without_depth_is_refused(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4")
+    with pytest.raises(ManifestError, match="a range of depth is given, but no sample has depth"):
+        prepare_folder(root, tmp_path / "m.csv", depth=DepthFacts(unit_mm=1, near=1, far=2, coverage="full"))
+
+
+def test_what_lies_side_by_side_is_never_guessed(tmp_path, fill, fill_arrays, fill_pictures):
+    root = fill_arrays(fill(tmp_path / "v", "a/1.mp4", "b/1.mp4"), "a/1.npz", "b/1.npz")
+    with pytest.raises(
+        ManifestError,
+        match=r"holds videos \(a/1\.mp4\) and arrays \(a/1\.npz\), .* --rgb TEMPLATE and --depth TEMPLATE",
+    ):
+        prepare_folder(root, tmp_path / "m.csv")
+    root = fill_pictures(fill(tmp_path / "w", "a/1.mp4", "b/1.mp4"), "a/thumbs")
+    with pytest.raises(ManifestError, match=r"holds videos \(a/1\.mp4\) and folders of pictures \(a/thumbs\)"):
+        prepare_folder(root, tmp_path / "m.csv")
+    root = fill_pictures(fill_pictures(tmp_path / "x", "a/1 rgb", "b/1 rgb"), "a/1 depth", "b/1 depth", kind="depth")
+    with pytest.raises(ManifestError, match="a/1 rgb holds RGB and a/1 depth depth; say which belong together"):
+        prepare_folder(root, tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_links_are_followed_and_one_that_leads_back_is_no_trap(tmp_path, fill):
+    fill(tmp_path / "store", "1.mp4", "2.mp4")
+    root = fill(tmp_path / "v", "b/1.mp4", "b/2.mp4")
+    (root / "a").mkdir()
+    (root / "a" / "linked").symlink_to(tmp_path / "store")
+    (root / "a" / "linked again").symlink_to(tmp_path / "store")
+    (root / "a" / "root").symlink_to(root)
+    (root / "a" / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert Counter(entry.labels["label"] for entry in prepared.manifest.entries)["b"] == 2
+    assert sum(entry.frames is not None for entry in prepared.manifest.entries) >= 6
+    assert len(prepared.unreadable) == 1
+    assert "no such file" in prepared.unreadable[0]
+
+
+def test_classes_that_a_mirror_exchanges_are_said(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"swipe {way}/{n}.mp4" for way in ("left", "right", "up") for n in range(2)))
+    assert prepare_folder(root, tmp_path / "m.csv").notes[-1] == (
+        "'swipe left' and 'swipe right' (label) become each other in a mirror: leave mirroring off when you train, "
+        "--data.augmentation.flip 0"
+    )
+
+
+def test_a_class_that_a_made_split_lacks_is_named(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4", "rare/1.mp4")
+    assert "split val has no sample of 1 classes: rare" in prepare_folder(root, tmp_path / "m.csv").notes
