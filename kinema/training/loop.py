@@ -22,6 +22,7 @@ from kinema.data.dataset import (
     Batch,
     Loaded,
     TrainingBatches,
+    UnreadableSample,
     VideoDataset,
     complete,
     evaluation_batches,
@@ -29,7 +30,7 @@ from kinema.data.dataset import (
     to_device,
 )
 from kinema.data.manifest import Manifest
-from kinema.evaluation.evaluate import measure, predict_all, save_predictions
+from kinema.evaluation.evaluate import Protocol, measure, predict_all, save_predictions
 from kinema.inference.artefact import OWN, Artefact, save_artefact
 from kinema.inference.engine import Precision, by_head, choose_device
 from kinema.models.fusion import input_binding
@@ -41,6 +42,10 @@ from kinema.training.runs import Run, RunError, commit
 
 PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """Our names -> Fabric's."""
+
+
+MANY_SKIPPED = 32
+"""Draws that may be skipped before a training that skips more than it reads is stopped."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -68,7 +73,7 @@ def train(
     Raises:
         RecipeError: the recipe does not fit the manifest or the network.
         RunError: the run that is to go on was made from another manifest.
-        UnreadableSample: a sample cannot be read.
+        UnreadableSample: a sample cannot be read, and the recipe does not say to skip it.
         NonFiniteLoss: before the weights are touched by it.
     """
     if max_steps is not None and max_steps < 1:
@@ -131,7 +136,7 @@ def train(
                     sampling=recipe.clip.frame_sampling(),
                     preprocessing=preprocessing,
                     precision=recipe.run.precision,
-                    provenance=_provenance(recipe, manifest, step, code),
+                    provenance=_provenance(recipe, run, manifest, step, code),
                 )
                 predictions = predict_all(
                     artefact.engine(device),
@@ -139,10 +144,11 @@ def train(
                     manifest,
                     split=recipe.data.evaluate,
                     missing="stop",
+                    protocol=Protocol.of(artefact),
                 )
                 measures = dict(measure(predictions))
                 run.log_metrics({"step": step, **measures})
-                progress.evaluated(step=step, measures=measures)
+                progress.evaluated(step=step, measures=measures, skipped=run.skipped())
                 score = sum(value for name, value in measures.items() if name.endswith("top1"))
                 if score > best or recipe.run.keep == "last":
                     best = score
@@ -163,7 +169,10 @@ def train(
                 break
 
             # -- one step ----------------------------------------------------------------------------------------
-            batch = to_device(complete(next(batches)), fabric.device)
+            read = _readable(next(batches), recipe, run, manifest, step)
+            if read is None:
+                continue  # skipped, and counted
+            batch = to_device(read, fabric.device)
             waited = time.perf_counter() - clock
             torch.manual_seed(_step_seed(recipe.run.seed, step))  # dropout, too, is a function of the step
             lr = learning_rate(step, optim=recipe.optim, steps=steps, warmup_steps=warmup_steps)
@@ -188,7 +197,8 @@ def train(
                 "clips_per_s": len(batch["index"]) / took,
                 "data_wait": waited / took,
             }
-            run.log_step({"step": step + 1, **line})
+            skipped = recipe.data.batch_size - len(batch["index"])
+            run.log_step({"step": step + 1, **line, **({"skipped": skipped} if skipped else {})})
             progress.step(**line)
     return run
 
@@ -208,6 +218,7 @@ def _loaders(
         sampling=recipe.clip.frame_sampling(),
         preprocessing=recipe.clip.preprocessing(manifest.depth),
         augmentation=recipe.data.augmentation,
+        reading=recipe.data.reading,
     )
     training = TrainingBatches(
         positions,
@@ -215,7 +226,7 @@ def _loaders(
         steps=last,
         first_step=start,
         seed=recipe.run.seed,
-        mixup="partner" if recipe.data.augmentation.mixup_alpha > 0 else "none",
+        mixup="partner" if recipe.data.augmentation.wants_partner else "none",
     )
     pin_memory = device.type == "cuda"
     workers = recipe.data.workers
@@ -241,7 +252,7 @@ def _threads(wanted: int | None) -> Iterator[None]:
         torch.set_num_threads(usual)
 
 
-def _provenance(recipe: Recipe, manifest: Manifest, step: int, code: str) -> dict[str, str | int]:
+def _provenance(recipe: Recipe, run: Run, manifest: Manifest, step: int, code: str) -> dict[str, str | int]:
     return {
         "kinema": __version__,
         "commit": code,
@@ -252,7 +263,28 @@ def _provenance(recipe: Recipe, manifest: Manifest, step: int, code: str) -> dic
         "manifest_digest": manifest.digest,
         "train": recipe.data.train,
         "evaluate": recipe.data.evaluate,
+        "skipped_draws": len(run.skipped()),
+        "skipped_samples": len({line["index"] for line in run.skipped()}),
     }
+
+
+def _readable(loaded: Loaded, recipe: Recipe, run: Run, manifest: Manifest, step: int) -> Batch | None:
+    """The batch; where the recipe says so without the samples that cannot be read, which are logged; or none of it.
+
+    Raises:
+        UnreadableSample: a sample cannot be read and the recipe says `stop`, or more are skipped than are read.
+    """
+    if recipe.data.unreadable == "stop":
+        return complete(loaded)
+    for failure in loaded.failures:
+        run.log_skipped({"step": step + 1, "index": failure.index, "reason": failure.message})
+    skipped, drawn = len(run.skipped()) if loaded.failures else 0, (step + 1) * recipe.data.batch_size
+    if skipped > max(drawn / 2, MANY_SKIPPED):
+        raise UnreadableSample(
+            f"{manifest.path}: {skipped} of {drawn} draws could not be read, the last one: "
+            f"{loaded.failures[-1].message}; `kinema check` lists what is broken"
+        )
+    return loaded.batch
 
 
 def _step_seed(seed: int, step: int) -> int:

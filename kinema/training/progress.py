@@ -1,6 +1,7 @@
 """What a training shows while it runs."""
 
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -47,6 +48,8 @@ class TrainingProgress:
             description=f"loss {loss:.3f}  lr {lr:.2g}  {clips_per_s:.1f} clips/s  waiting for data {data_wait:.0%}",
         )
 
-    def evaluated(self, *, step: int, measures: dict[str, float]) -> None:
+    def evaluated(self, *, step: int, measures: dict[str, float], skipped: list[dict[str, Any]]) -> None:
+        """Print an evaluation, and what training has skipped up to it."""
         numbers = "  ".join(f"{name} {value:.1f}" for name, value in measures.items())
-        self.console.print(f"step {step}: {numbers}", highlight=False)
+        count = f"  (skipped {len(skipped)} draws of {len({line['index'] for line in skipped})} samples)"
+        self.console.print(f"step {step}: {numbers}{count if skipped else ''}", highlight=False)

@@ -19,8 +19,10 @@ from typing import Any, Literal
 import cattrs
 
 import kinema.recipes
-from kinema.data.manifest import MODALITIES, DepthFacts, Manifest, Modality, load_manifest
+from kinema.data.manifest import MODALITIES, DepthFacts, Manifest, Modality, load_manifest, mirrored_pair
+from kinema.data.reading import Reading
 from kinema.data.sampling import Sampling, SamplingRule
+from kinema.data.subject import SubjectCrop
 from kinema.data.transforms import Augmentation as Augmentation  # recipes take it from here
 from kinema.data.transforms import Preprocessing
 from kinema.inference.engine import Device, Precision
@@ -44,6 +46,10 @@ class Clip:
         sampling: the rule that takes a clip's frames from a video.
         interval: of the rules that have one: frames from one to the next.
         mean, std: of RGB values between 0 and 1.
+        clips: test views over time; training always draws one.
+        crops: test views in space: 1, the middle, or 3, also both ends of the longer side; training always draws one.
+        subject_margin: cut all modalities to the person that masked depth shows, with so much of the box's height and
+            width left on each side; None for the whole picture.
     """
 
     frames: int
@@ -55,20 +61,36 @@ class Clip:
     interval: int | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    clips: int = 1
+    crops: Literal[1, 3] = 1
+    subject_margin: float | None = None
 
     def preprocessing(self, depth: DepthFacts | None) -> Preprocessing:
+        """What is done to every clip of data whose depth means that.
+
+        Raises:
+            RecipeError: the person is to be found in depth that is not masked.
+        """
+        subject = None if self.subject_margin is None else SubjectCrop(margin=self.subject_margin)
+        if subject is not None and depth is not None and depth.coverage != "masked":
+            raise RecipeError(
+                f"clip: subject_margin={self.subject_margin} finds the person in masked depth, but the manifest's is "
+                f"{depth.coverage}; leave subject_margin out"
+            )
         return Preprocessing(
             modalities=self.modalities,
             short_side=self.short_side,
             size=self.size,
             mean=self.mean,
             std=self.std,
-            depth=depth if "depth" in self.modalities else None,
+            depth=depth if subject is not None or "depth" in self.modalities else None,
             depth_channels=self.depth_channels,
+            crops=self.crops,
+            subject=subject,
         )
 
     def frame_sampling(self) -> Sampling:
-        return Sampling(rule=self.sampling, frames=self.frames, interval=self.interval)
+        return Sampling(rule=self.sampling, frames=self.frames, interval=self.interval, clips=self.clips)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +103,9 @@ class Data:
         batch_size: clips in a batch, of training and evaluation.
         workers: processes that read; changes nothing but the speed.
         augmentation: what training varies.
+        unreadable: what a training does with a sample that cannot be read: `stop`, or `skip` it, say so and count it.
+            An evaluation always stops.
+        reading: by what and within which limits files are read.
     """
 
     manifest: str = ""
@@ -89,6 +114,8 @@ class Data:
     batch_size: int = 16
     workers: int = 1
     augmentation: Augmentation = field(default_factory=Augmentation)
+    unreadable: Literal["stop", "skip"] = "stop"
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -212,7 +239,19 @@ class Recipe:
             raise RecipeError("data.manifest is not set; `kinema prepare` makes one: --data.manifest mine.csv")
         manifest = load_manifest(self.data.manifest)
         self._check_modalities(manifest)
+        self._check_flip(manifest)
         return manifest
+
+    def _check_flip(self, manifest: Manifest) -> None:
+        if self.data.augmentation.flip == 0:
+            return
+        for names in manifest.classes.values():
+            pair = mirrored_pair(names)
+            if pair is not None:
+                raise RecipeError(
+                    f"data: augmentation.flip={self.data.augmentation.flip} would turn {pair[0]!r} into {pair[1]!r} of "
+                    f"{manifest.path}; set --data.augmentation.flip 0"
+                )
 
     def _check_modalities(self, manifest: Manifest) -> None:
         for modality in self.clip.modalities:

@@ -1,6 +1,7 @@
 """The run folder: the record of a training, and what it resumes from.
 
-recipe.json  environment.json  steps.jsonl  metrics.jsonl  checkpoints/last.pt  predictions.safetensors  artefact/
+recipe.json  environment.json  steps.jsonl  metrics.jsonl  skipped.jsonl  checkpoints/last.pt
+predictions.safetensors  artefact/
 """
 
 import json
@@ -18,6 +19,9 @@ import torch
 
 from kinema import __version__
 from kinema.training.recipe import Recipe, RecipeError, recipe_from_json, recipe_to_json
+
+LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
+"""Files with a line for what happened at a step; a resumed run cuts them back to its checkpoint."""
 
 RUNS = Path("runs")
 """Where runs go that name no folder of their own."""
@@ -110,6 +114,13 @@ class Run:
     def log_metrics(self, line: Mapping[str, float]) -> None:
         _append(self.path / "metrics.jsonl", line)
 
+    def log_skipped(self, line: Mapping[str, Any]) -> None:
+        _append(self.path / "skipped.jsonl", line)
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """The samples that training could not read: step, position in the manifest, and why."""
+        return _lines(self.path / "skipped.jsonl")
+
     def steps(self) -> list[dict[str, float]]:
         return _lines(self.path / "steps.jsonl")
 
@@ -128,7 +139,7 @@ class Run:
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, or None where none was written yet; logs are cut back to it."""
         if not self._checkpoint.is_file():
-            for log in ("steps.jsonl", "metrics.jsonl"):
+            for log in LOGS:
                 (self.path / log).unlink(missing_ok=True)
             return None
         try:
@@ -137,7 +148,7 @@ class Run:
             raise RunError(f"{self._checkpoint}: cannot be read as a checkpoint of tensors and numbers") from error
         if not isinstance(state, dict) or not {"step", "best", "manifest_digest", "model", "optimizer"} <= set(state):
             raise RunError(f"{self._checkpoint}: is no checkpoint of a training")
-        for log in ("steps.jsonl", "metrics.jsonl"):
+        for log in LOGS:
             _cut_back(self.path / log, int(state["step"]))
         return state
 
@@ -183,12 +194,12 @@ def _claimed(path: Path) -> Path:
             return candidate
 
 
-def _append(path: Path, line: Mapping[str, float]) -> None:
+def _append(path: Path, line: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def _lines(path: Path) -> list[dict[str, float]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

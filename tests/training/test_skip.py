@@ -1,0 +1,140 @@
+"""Samples that training cannot read are skipped only where the recipe says so, and every one is counted."""
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kinema.data.dataset import TrainingBatches, UnreadableSample
+from kinema.data.manifest import Manifest, load_manifest
+from kinema.reports.results import store_result
+from kinema.training.loop import train
+from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.runs import Run
+
+
+@pytest.fixture
+def broken(few_moves: Manifest, tiny_recipe: Recipe, tmp_path: Path) -> tuple[Recipe, set[int]]:
+    """The tiny recipe on a manifest of which two training samples are gone or broken, and their positions."""
+    for suffix in (".csv", ".json"):
+        shutil.copy(few_moves.path.with_suffix(suffix), tmp_path / f"broken{suffix}")
+    lines = (tmp_path / "broken.csv").read_text().splitlines()
+    columns = lines[0].split(",")
+    (tmp_path / "torn.mp4").write_bytes(Path(few_moves.locate(few_moves.entries[3].rgb)).read_bytes()[:3000])
+    for position, name in ((1, "gone.mp4"), (3, "torn.mp4")):
+        cells = lines[position + 1].split(",")
+        cells[columns.index("rgb")] = name
+        lines[position + 1] = ",".join(cells)
+    folder = few_moves.path.parent
+    table = "\n".join(lines[:1] + [_absolute(line, columns, folder) for line in lines[1:]])
+    (tmp_path / "broken.csv").write_text(table + "\n")
+    data = replace(tiny_recipe.data, manifest=str(tmp_path / "broken.csv"), unreadable="skip")
+    return replace(tiny_recipe, data=data), {1, 3}
+
+
+def _absolute(line: str, columns: list[str], folder: Path) -> str:
+    cells = line.split(",")
+    for column in ("rgb", "depth"):
+        name = cells[columns.index(column)]
+        if "/" in name:
+            cells[columns.index(column)] = str((folder / name).resolve())
+    return ",".join(cells)
+
+
+def drawn(recipe: Recipe, steps: int) -> Counter[int]:
+    """How often each sample is asked for in the first steps."""
+    positions = load_manifest(recipe.data.manifest).positions("train")
+    batches = TrainingBatches(positions, batch_size=recipe.data.batch_size, steps=steps, seed=recipe.run.seed)
+    return Counter(draw.index for batch in batches for draw in batch)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_skip_is_counted_in_log_and_result(
+    broken: tuple[Recipe, set[int]], tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, positions = broken
+    recipe = replace(recipe, data=replace(recipe.data, workers=workers))
+    run = train(recipe)
+    steps = len(run.steps())
+    asked = drawn(recipe, steps)
+    expected = {position: asked[position] for position in positions}
+    assert Counter(line["index"] for line in run.skipped()) == expected
+    assert sum(line.get("skipped", 0) for line in run.steps()) == sum(expected.values()) > 0
+    for line in run.skipped():
+        assert f"broken.csv, line {line['index'] + 2}: " in line["reason"]
+        assert ("gone.mp4" if line["index"] == 1 else "torn.mp4") in line["reason"]
+    result = store_result(run, tmp_path / "result.json", title="a test")
+    assert result["training"]["skipped"] == {"draws": sum(expected.values()), "samples": 2}
+    before = sum(line["step"] <= result["provenance"]["step"] for line in run.skipped())
+    assert result["provenance"]["skipped_draws"] == before > 0
+    assert result["provenance"]["skipped_samples"] == 2
+    assert f"skipped {sum(expected.values())} draws of 2 samples" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_training_without_faults_says_that_it_skipped_nothing(tiny_recipe: Recipe) -> None:
+    run = train(replace(tiny_recipe, data=replace(tiny_recipe.data, unreadable="skip")))
+    provenance = json.loads((run.artefact / "artefact.json").read_text())["provenance"]
+    assert (provenance["skipped_draws"], provenance["skipped_samples"]) == (0, 0)
+    assert not any("skipped" in line for line in run.steps())
+
+
+def test_stopping_is_the_default(broken: tuple[Recipe, set[int]]) -> None:
+    recipe, _ = broken
+    with pytest.raises(UnreadableSample, match=r"broken\.csv, line [35]: "):
+        train(replace(recipe, data=replace(recipe.data, unreadable="stop")))
+
+
+def test_a_resumed_run_counts_each_skip_once(broken: tuple[Recipe, set[int]], tmp_path: Path) -> None:
+    recipe, _ = broken
+    whole = train(replace(recipe, run=replace(recipe.run, out=tmp_path / "whole")))
+    stopped = replace(recipe, run=replace(recipe.run, out=tmp_path / "stopped"))
+    run = train(stopped, max_steps=5)
+    run.log_skipped({"step": 7, "index": 1, "reason": "of steps after the checkpoint, which will be made again"})
+    resumed = train(stopped, Run.open(run.path))
+    assert resumed.skipped() == whole.skipped()
+    assert [line["loss"] for line in resumed.steps()] == [line["loss"] for line in whole.steps()]
+
+
+def test_a_batch_of_which_nothing_can_be_read_moves_nothing(broken: tuple[Recipe, set[int]]) -> None:
+    recipe, positions = broken
+    recipe = replace(recipe, data=replace(recipe.data, batch_size=1))
+    run = train(recipe)
+    asked = drawn(recipe, 40)
+    assert len(run.steps()) == 40 - sum(asked[position] for position in positions)
+    assert len(run.skipped()) == sum(asked[position] for position in positions)
+
+
+def test_a_training_that_skips_more_than_it_reads_is_stopped(broken: tuple[Recipe, set[int]], tmp_path: Path) -> None:
+    recipe, _ = broken
+    table = (tmp_path / "broken.csv").read_text().splitlines()
+    gone = [line.replace(".mp4", ".gone") if ",train," in line else line for line in table]
+    (tmp_path / "broken.csv").write_text("\n".join(gone) + "\n")
+    recipe = replace(recipe, optim=replace(recipe.optim, epochs=40.0))
+    with pytest.raises(UnreadableSample, match=r"36 of 36 draws could not be read, the last one: .*kinema check"):
+        train(recipe)
+
+
+def test_an_evaluation_stops_whatever_training_may_skip(broken: tuple[Recipe, set[int]], tmp_path: Path) -> None:
+    recipe, _ = broken
+    table = (tmp_path / "broken.csv").read_text().splitlines()
+    (place,) = [i for i, line in enumerate(table) if ",test," in line][:1]
+    table[place] = table[place].replace(".mp4", ".gone")
+    (tmp_path / "broken.csv").write_text("\n".join(table) + "\n")
+    with pytest.raises(UnreadableSample, match=rf"broken\.csv, line {place + 1}: .*\.gone: no such file"):
+        train(recipe)
+
+
+def test_mirroring_is_refused_where_it_would_make_one_class_of_another(
+    few_moves: Manifest, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    for suffix in (".csv", ".json"):
+        text = few_moves.path.with_suffix(suffix).read_text().replace("kick", "turn left").replace("run", "turn right")
+        (tmp_path / f"sides{suffix}").write_text(text)
+    data = replace(tiny_recipe.data, manifest=str(tmp_path / "sides.csv"))
+    with pytest.raises(RecipeError, match=r"flip=0\.5 would turn 'turn left' into 'turn right' of .*sides\.csv; set"):
+        replace(tiny_recipe, data=data).open_manifest()
+    still = replace(data, augmentation=replace(data.augmentation, flip=0.0))
+    assert replace(tiny_recipe, data=still).open_manifest().classes["label"] == ("turn left", "turn right", "walk")
