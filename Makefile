@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+# The release that loads beside that torch; only the tests of that backend want it, and FFmpeg of the system.
+TORCHCODEC ?= torchcodec==0.13.0
 BIN := .venv/bin
 
 .PHONY: demo test long lint format clean
@@ -14,6 +16,7 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long and not system"
 
 long: .venv/ready
+	$(BIN)/python -m pip install --quiet "$(TORCHCODEC)"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "long or system" -rs
 
 lint: .venv/ready

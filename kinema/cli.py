@@ -4,12 +4,13 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kinema import __version__
-from kinema.options import UsageError, nearest, option_names, pairs, parse, read
+from kinema.cli_data import check, prepare, sampling
+from kinema.options import UsageError, nearest, option_names, parse, read
 
 if TYPE_CHECKING:
     from kinema.training.recipe import Recipe
@@ -110,105 +111,6 @@ def models(words: Sequence[str]) -> None:
     Console().print(table)
 
 
-def prepare(words: Sequence[str]) -> None:
-    """Make a manifest of your own videos: a folder of class folders, or a CSV."""
-    from tyro.conf import Positional
-
-    @dataclass(frozen=True, kw_only=True)
-    class Options:
-        """Make a manifest of your own videos.
-
-        Args:
-            layout: `folder` for ROOT/CLASS/video or ROOT/train/CLASS/video; `csv` for a table.
-            root: the folder, or the table.
-            out: the manifest to write; a JSON comes beside it.
-            columns: names of the table's columns: rgb=path,group=source_video
-            depth_unit: millimetres in one unit of 16-bit depth; leave it out for a sensor's own units.
-            depth_range: near and far end of the depths that matter, in stored units; wanted for 16-bit depth.
-            depth_coverage: masked where all but the person is 0.
-            held_out_share: of each class that becomes split `val` where no split is given.
-        """
-
-        layout: Positional[Literal["folder", "csv"]]
-        root: Path
-        out: Path
-        columns: str = ""
-        depth_unit: float | None = None
-        depth_range: tuple[float, float] | None = None
-        depth_coverage: Literal["masked", "full"] = "full"
-        held_out_share: float = 0.2
-
-    options = parse(Options, words, "prepare")
-    from kinema.data.corpora.folder import prepare_folder, prepare_table
-    from kinema.data.manifest import DepthFacts
-
-    if options.layout == "folder":
-        if options.columns or options.depth_range or options.depth_unit:
-            raise UsageError("--columns and --depth-... go with `prepare csv`; a folder has class folders of videos")
-        prepared = prepare_folder(options.root, options.out, held_out_share=options.held_out_share)
-    else:
-        columns = pairs(options.columns)
-        depth = None
-        if options.depth_range is not None:
-            near, far = options.depth_range
-            try:
-                depth = DepthFacts(unit_mm=options.depth_unit, near=near, far=far, coverage=options.depth_coverage)
-            except ValueError as error:
-                raise UsageError(f"--depth-range: {error}") from error
-        prepared = prepare_table(
-            options.root, options.out, columns=columns, held_out_share=options.held_out_share, depth=depth
-        )
-    for note in prepared.notes:
-        print(note)
-    for reason in prepared.unreadable:
-        print(f"unreadable: {reason}")
-    manifest = prepared.manifest
-    splits = ", ".join(f"{count} {split or '(no split)'}" for split, count in manifest.declared.items())
-    heads = ", ".join(f"{count} classes" if h == "label" else f"{count} of {h}" for h, count in manifest.heads.items())
-    print(f"{manifest.path}: {splits}; {heads}; {len(prepared.unreadable)} files cannot be read")
-
-
-def sampling(words: Sequence[str]) -> None:
-    """Print which frames of a sample a recipe takes, in evaluation and in some training draws."""
-    from tyro.conf import Positional
-
-    @dataclass(frozen=True, kw_only=True)
-    class Options:
-        """Print which frames of a sample a recipe takes.
-
-        Args:
-            manifest: a manifest's CSV, or the name of a built-in one.
-            index: position of the sample, from 0.
-            recipe: whose clip section is used.
-            draws: how many training draws are shown beside the evaluation's frames.
-        """
-
-        manifest: Positional[str]
-        index: int = 0
-        recipe: str = "ctn_tiny"
-        draws: int = 3
-
-    options = parse(Options, words, "sampling")
-    import numpy as np
-
-    from kinema.data.dataset import frames_of
-    from kinema.data.manifest import load_manifest
-    from kinema.training.recipe import load_recipe
-
-    manifest = load_manifest(options.manifest)
-    if not 0 <= options.index < len(manifest.entries):
-        raise UsageError(f"--index {options.index}: {manifest.path} has samples 0 to {len(manifest.entries) - 1}")
-    entry = manifest.entries[options.index]
-    clip = load_recipe(options.recipe).clip
-    source = entry.source(clip.modalities[0]) or entry.rgb or entry.depth
-    start, stop = frames_of(entry, manifest.locate(source))
-    rule = clip.frame_sampling()
-    print(f"{manifest.path}, line {entry.line}: {source}, frames {start} to {stop - 1}; {rule}")
-    print("evaluation:", *(start + rule.indices(stop - start, None)).tolist())
-    for seed in range(options.draws):
-        print(f"draw {seed}:    ", *(start + rule.indices(stop - start, np.random.default_rng(seed))).tolist())
-
-
 def train(words: Sequence[str]) -> None:
     """Train by a recipe: a shipped one's name or a file, with typed overrides."""
     from tyro.conf import Positional
@@ -254,60 +156,136 @@ def evaluate(words: Sequence[str]) -> None:
     """Evaluate a run or an artefact on a manifest: predictions to a file, numbers from that file."""
     from tyro.conf import Positional
 
+    from kinema.data.reading import Reading
+
     @dataclass(frozen=True, kw_only=True)
     class Options:
-        """Evaluate a run or an artefact.
+        """Evaluate a run or an artefact, or compute all numbers again from a predictions file.
 
         Args:
             artefact: a run or an artefact folder.
             manifest: a manifest's CSV, or the name of a built-in one.
+            predictions: a file written before (or a run that holds one), in place of an artefact and a manifest.
+            fuse: more runs, artefacts or predictions files, whose scores are averaged with the first one's.
+            temperature_from: predictions of the same weights, best on another split: a temperature is fitted on them.
+            bootstrap_over: what is drawn for the intervals: clips, or all clips of a group or subject at once.
+            per_class: also print precision, recall and F1 of every class.
+            json: a file for all numbers, classes and the confusion matrix.
             split: which samples.
             batch_size: clips in a batch.
             workers: processes that read.
             device: where to compute.
             allow_missing: go on where a sample cannot be read; every number then carries the coverage.
-            out: where the predictions go.
+            out: where the predictions go; those of a second model get a -2 before the dot.
+            reading: by what, where and within which limits files are read.
         """
 
-        artefact: Positional[Path]
-        manifest: str
+        artefact: Positional[Path | None] = None
+        manifest: str = ""
+        predictions: Path | None = None
+        fuse: tuple[Path, ...] = ()
+        temperature_from: Path | None = None
+        bootstrap_over: Literal["clip", "group", "subject"] = "clip"
+        per_class: bool = False
+        json: Path | None = None
         split: str = "test"
         batch_size: int = 16
         workers: int = 1
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
         allow_missing: bool = False
         out: Path = Path("predictions.safetensors")
+        reading: Reading = field(default_factory=Reading)
 
     options = parse(Options, words, "evaluate")
+    first = options.predictions or options.artefact
+    stored = options.predictions is not None
+    if first is None or stored == bool(options.manifest) or stored == (options.artefact is not None):
+        raise UsageError("evaluate wants a run or an artefact and --manifest, or --predictions FILE and neither")
+    if options.fuse and options.temperature_from is not None:
+        raise UsageError("--temperature-from goes with one model, not with --fuse")
+    if len({first, *options.fuse}) <= len(options.fuse):
+        raise UsageError("--fuse names a model twice")
+    from kinema.evaluation.bootstrap import Bootstrap
     from kinema.evaluation.evaluate import evaluate as evaluate_on
-    from kinema.evaluation.evaluate import load_predictions, measure, mistakes
+    from kinema.evaluation.evaluate import load_predictions
+    from kinema.evaluation.summary import plain, summarise
+    from kinema.reports.evaluation import print_classes, print_fusion, print_summary, write_json
 
-    evaluate_on(
-        options.artefact,
-        options.manifest,
-        split=options.split,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        device=options.device,
-        missing="allow" if options.allow_missing else "stop",
-        out=options.out,
-    )
-    predictions = load_predictions(options.out)
-    for reason in predictions.missing:
-        print(f"missing: {reason}")
-    for name, value in measure(predictions):
-        covered = f"  (coverage {predictions.coverage:.2f} %)" if predictions.coverage < 100 else ""
-        print(f"{name:>12} {value:6.2f} %{'' if name == 'coverage' else covered}")
-    for head in predictions.classes:
-        wrong = ", ".join(f"{true} for {said} ({count})" for true, said, count in mistakes(predictions, head)[:5])
-        if wrong:
-            print(f"{'' if head == 'label' else head + ', '}most often mistaken: {wrong}")
-    print(f"{len(predictions.index)} samples of split {options.split!r}; predictions: {options.out}")
+    missing: Literal["allow", "stop"] = "allow" if options.allow_missing else "stop"
+    bootstrap = Bootstrap(over=options.bootstrap_over)
+    files = {}
+    for number, source in enumerate((first, *options.fuse), start=1):
+        files[str(source)] = source
+        if options.manifest and (number == 1 or source.is_dir()):
+            out = options.out if number == 1 else options.out.with_stem(f"{options.out.stem}-{number}")
+            files[str(source)] = out
+            evaluate_on(
+                source,
+                options.manifest,
+                split=options.split,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                device=options.device,
+                missing=missing,
+                out=out,
+                reading=options.reading,
+            )
+    models = {name: load_predictions(path) for name, path in files.items()}
+    if options.fuse:
+        summaries, said = print_fusion(models, bootstrap=bootstrap, missing=missing)
+        summary = summaries["logits"]
+    else:
+        held_out = None if options.temperature_from is None else load_predictions(options.temperature_from)
+        summary = summarise(models[str(first)], bootstrap=bootstrap, temperature_from=held_out)
+        said = plain(summary)
+        print_summary(summary)
+    if options.per_class:
+        print_classes(summary)
+    if options.json is not None:
+        write_json(options.json, said)
+    for name, path in files.items():
+        print(f"{models[name].extent}; predictions: {path}")
+
+
+def runs(words: Sequence[str]) -> None:
+    """List the runs of a folder, or compare two by their stored predictions."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """List the runs of a folder, or compare two by their stored predictions.
+
+        Args:
+            folder: that holds the runs.
+            compare: two runs of the folder, or paths of runs, predictions files or stored results; the seeds of one
+                side are joined by commas: --compare a0,a1,a2 b0,b1,b2
+            bootstrap_over: what is drawn for the interval: clips, or all clips of a group or subject at once.
+        """
+
+        folder: Positional[Path] = Path("runs")
+        compare: tuple[str, str] | None = None
+        bootstrap_over: Literal["clip", "group", "subject"] = "clip"
+
+    options = parse(Options, words, "runs")
+    from kinema.evaluation.bootstrap import Bootstrap
+    from kinema.evaluation.compare import compare
+    from kinema.reports.evaluation import print_comparison
+    from kinema.reports.run_list import print_runs, runs_in, side_of
+
+    if options.compare is None:
+        print_runs(runs_in(options.folder))
+        return
+    first, second = options.compare
+    bootstrap = Bootstrap(over=options.bootstrap_over)
+    found = compare(side_of(first, options.folder), side_of(second, options.folder), bootstrap=bootstrap)
+    print_comparison(f"{first} - {second}", found, bootstrap=bootstrap)
 
 
 def predict(words: Sequence[str]) -> None:
     """Name the action in videos: ranked labels as text, JSON or CSV."""
     from tyro.conf import Positional
+
+    from kinema.data.reading import Reading
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -320,6 +298,8 @@ def predict(words: Sequence[str]) -> None:
             top_k: how many classes.
             format: of the answer.
             device: where to compute.
+            reading: by what, where and within which limits files are read; `--reading.isolation process` for files from
+                strangers.
         """
 
         artefact: Positional[Path]
@@ -328,6 +308,7 @@ def predict(words: Sequence[str]) -> None:
         top_k: int = 5
         format: Literal["text", "json", "csv"] = "text"
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        reading: Reading = field(default_factory=Reading)
 
     options = parse(Options, words, "predict")
     from kinema.inference.bulk import name_all
@@ -339,6 +320,7 @@ def predict(words: Sequence[str]) -> None:
         top_k=options.top_k,
         form=options.format,
         device=options.device,
+        reading=options.reading,
     )
     if failed:
         sys.exit(2)
@@ -367,7 +349,8 @@ def render(words: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    command.__name__: command for command in (demo, models, prepare, sampling, train, evaluate, predict, render)
+    command.__name__: command
+    for command in (demo, models, prepare, check, sampling, train, runs, evaluate, predict, render)
 }
 
 
@@ -403,6 +386,7 @@ def _input_errors() -> tuple[type[Exception], ...]:
     from kinema.data.dataset import UnreadableSample
     from kinema.data.decode import UnreadableVideo
     from kinema.data.manifest import ManifestError
+    from kinema.data.reading import BackendError
     from kinema.evaluation.evaluate import NonFiniteLogits, PredictionsError
     from kinema.inference.artefact import ArtefactError
     from kinema.inference.engine import DeviceError
@@ -414,6 +398,7 @@ def _input_errors() -> tuple[type[Exception], ...]:
 
     return (
         ArtefactError,
+        BackendError,
         DeviceError,
         ManifestError,
         NonFiniteLogits,

@@ -241,8 +241,68 @@ def test_depth_of_ones_own_is_prepared_with_its_meaning(capsys, tmp_path: Path) 
     assert depth is not None
     assert (depth.unit_mm, depth.near, depth.far, depth.coverage) == (1.0, 1300.0, 8300.0, "full")
     assert "near=5.0 must be at least 0 and below far=2.0" in refused(capsys, *words, "--depth-range", "5", "2")
-    folder = ["prepare", "folder", "--root", tmp_path, "--out", tmp_path / "f.csv", "--depth-range", "1", "2"]
-    assert "go with `prepare csv`" in refused(capsys, *folder)
+    assert "--depth-unit says nothing without --depth-range" in refused(capsys, *words, "--depth-unit", "1")
+    assert "--depth-coverage says nothing without" in refused(capsys, *words, "--depth-coverage", "masked")
+
+
+def test_options_that_a_layout_does_not_know_are_refused(capsys, tmp_path: Path) -> None:
+    out = ("--root", tmp_path, "--out", tmp_path / "f.csv")
+    for words, option in (
+        (("folder", "--columns", "rgb=path"), "--columns does not go with `prepare folder`"),
+        (("csv", "--rgb", "{label}/{name}.mp4"), "--rgb does not go with `prepare csv`"),
+        (("json", "--depth", "{label}/{name}.mp4"), "--depth does not go with `prepare json`"),
+        (("jhmdb", "--val-share", "0.3"), "--val-share does not go with `prepare jhmdb`"),
+        (("isogd", "--depth-range", "1", "2"), "--depth-range does not go with `prepare isogd`"),
+        (("folder", "--ir", "{label}/{name}.mp4"), "unknown option '--ir'"),
+        (("folder", "--test-share", "0.9"), "test_share=0.9 must be at least 0"),
+        (("folder", "--rgb", "{name}.mp4"), "template '{name}.mp4': has no {label}"),
+        (("ucf101",), "ucf101"),
+    ):
+        assert option in refused(capsys, "prepare", *words[:1], *out, *words[1:])
+
+
+def test_pairs_are_prepared_by_the_names_of_their_files(capsys, tmp_path: Path) -> None:
+    """`rgb/kick_s1_c1_t0.mp4` with `depth/kick_s1_c1_t0.mkv`, as the built-in set names them."""
+    moves = load_manifest("moves_cross_subject")
+    chosen = [e for e in moves.entries if e.labels["label"] in ("kick", "walk") and e.camera == "c1"]
+    for entry in chosen:
+        for source in (entry.rgb, entry.depth):
+            (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / source).symlink_to(moves.locate(source))
+    names = "{label}_s{subject}_c{camera}_t{take}"
+    words = ["--rgb", f"rgb/{names}.mp4", "--depth", f"depth/{names}.mkv", "--keep-together", "subject"]
+    out = tmp_path / "m.csv"
+    facts = ["--depth-range", "1300", "8300", "--depth-unit", "1"]
+    main(["prepare", "folder", "--root", str(tmp_path), "--out", str(out), *words, *facts])
+    assert "; 2 classes; 0 files cannot be read" in capsys.readouterr().out
+    found = {
+        (Path(e.rgb).stem, Path(e.depth).stem, e.labels["label"], f"s{e.subject}") for e in load_manifest(out).entries
+    }
+    assert found == {(Path(e.rgb).stem, Path(e.depth).stem, e.labels["label"], e.subject) for e in chosen}
+
+
+def test_a_json_table_is_prepared_with_several_labels(capsys, tmp_path: Path) -> None:
+    moves = load_manifest("moves_cross_subject")
+    rows = [
+        {"path": moves.locate(e.rgb), "verb": e.labels["label"], "noun": e.camera}
+        for e in moves.entries
+        if e.labels["label"] in ("kick", "walk") and e.subject == "s1"
+    ]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    columns = "rgb=path,label.verb=verb,label.noun=noun"
+    words = ["--root", tmp_path / "t.json", "--out", tmp_path / "m.csv", "--columns", columns, "--test-share", "0.3"]
+    main([str(word) for word in ["prepare", "json", *words]])
+    assert "2 of verb, 3 of noun" in capsys.readouterr().out
+    assert set(load_manifest(tmp_path / "m.csv").declared) == {"train", "val", "test"}
+
+
+def test_a_public_data_set_is_prepared_by_its_name(capsys, tmp_path: Path) -> None:
+    for name, message in (
+        ("msr_action3d", "no file is named like a01_s01_e01.npz"),
+        ("jhmdb", "holds no clip; looked in brush_hair"),
+        ("isogd", "there is no list with labels"),
+    ):
+        assert message in refused(capsys, "prepare", name, "--root", tmp_path, "--out", tmp_path / "m.csv")
 
 
 def test_a_manifest_that_is_missing_empty_or_without_its_json(capsys, artefact: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ A sample is a pure function of its draw, so that workers cannot differ and resum
 cannot be read becomes a `Failure`, never another sample; whoever takes the batches decides to stop or to count it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
@@ -16,17 +16,21 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kinema.data.decode import UnreadableVideo
 from kinema.data.depth import read_depth
-from kinema.data.manifest import Entry, Manifest, Modality
+from kinema.data.geometry import WHOLE, Box
+from kinema.data.manifest import Entry, Manifest, ManifestError, Modality
+from kinema.data.mixing import mixed
+from kinema.data.reading import READING, Reading
 from kinema.data.sampling import Sampling
-from kinema.data.sources import count_frames, frame_range, read_rgb
+from kinema.data.sources import count_frames, frame_range, read_grey, read_rgb
+from kinema.data.subject import subject_box
 from kinema.data.transforms import (
     Augmentation,
     Preprocessing,
+    Variation,
     centre_geometry,
-    cut,
-    draw_colour,
-    draw_geometry,
-    recolour,
+    draw_variation,
+    varied_clip,
+    view_clips,
 )
 
 
@@ -41,7 +45,7 @@ class Draw:
     Args:
         index: position in the manifest.
         seed: of all that is drawn for this sample; None in evaluation, where nothing is.
-        partner: the sample that MixUp mixes in.
+        partner: the sample that MixUp or CutMix mixes in.
     """
 
     index: int
@@ -50,6 +54,8 @@ class Draw:
 
 
 class Sample(TypedDict):
+    """Clips (uint8; views, channels, time, height, width), of which training has one; labels; place in the manifest."""
+
     inputs: dict[Modality, Tensor]
     targets: dict[str, Tensor]
     index: int
@@ -64,7 +70,10 @@ class Failure:
 
 
 class Batch(TypedDict):
-    """Clips (uint8; batch, channels, time, height, width), labels of each task head, positions in the manifest."""
+    """Clips (uint8; batch, channels, time, height, width), labels of each task head, positions in the manifest.
+
+    In evaluation the clips are those of all views, sample by sample; labels and positions are one a sample.
+    """
 
     inputs: dict[Modality, Tensor]
     targets: dict[str, Tensor]
@@ -78,13 +87,13 @@ class Loaded(NamedTuple):
     failures: tuple[Failure, ...]
 
 
-def frames_of(entry: Entry, path: str) -> tuple[int, int]:
+def frames_of(entry: Entry, path: str, reading: Reading = READING) -> tuple[int, int]:
     """The sample's frames in its file as a half-open range; files whose length is not known are counted."""
     if entry.start_frame is not None and entry.stop_frame is not None:
         return entry.start_frame, entry.stop_frame
     if entry.start_s is not None and entry.stop_s is not None:
-        return frame_range(path, entry.start_s, entry.stop_s)
-    return 0, entry.frames if entry.frames is not None else count_frames(path)
+        return frame_range(path, entry.start_s, entry.stop_s, reading)
+    return 0, entry.frames if entry.frames is not None else count_frames(path, reading)
 
 
 def read_clips(
@@ -95,12 +104,13 @@ def read_clips(
     preprocessing: Preprocessing,
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
+    reading: Reading = READING,
 ) -> dict[Modality, Tensor]:
     """One clip of each modality of a sample: the same frames and the same cut for all.
 
     Args:
         locate: from an entry's path to a file or URL.
-        augmentation, rng: both for a training draw, neither for evaluation.
+        augmentation, rng: both for a training draw; neither for the middle frames, cut in the middle.
 
     Returns:
         Bytes, (channels, time, height, width) each.
@@ -109,31 +119,88 @@ def read_clips(
         UnreadableVideo: a file is missing, cannot be decoded, or has a single frame. A video that is shorter than the
             clip, but has more than one, repeats frames by the sampling's rule.
     """
-    paths: dict[Modality, str] = {}
-    for modality in preprocessing.modalities:
-        if not entry.source(modality):
-            raise UnreadableVideo(f"no {modality} file is given, but the model wants {modality}")
-        paths[modality] = locate(entry.source(modality))
-    start, stop = frames_of(entry, next(iter(paths.values())))
-    if stop - start == 1 and sampling.frames > 1:
-        raise UnreadableVideo(f"{next(iter(paths.values()))}: has a single frame, and no action can be seen in one")
-    indices = (start + sampling.indices(stop - start, rng)).tolist()
-
+    paths = _paths(entry, locate, preprocessing)
+    start, stop = _range(entry, paths, sampling, reading)
+    indices = start + sampling.indices(stop - start, rng)
     if augmentation is None or rng is None:
-        geometry, colour = centre_geometry(preprocessing), None
+        variation = Variation(centre_geometry(preprocessing))
     else:
-        geometry, colour = draw_geometry(augmentation, preprocessing, rng), draw_colour(augmentation, rng)
+        variation = draw_variation(augmentation, preprocessing, rng)
+    frames, subject = _read(paths, indices.tolist(), preprocessing, reading)
+    clips = {modality: varied_clip(read, variation, preprocessing.size, subject) for modality, read in frames.items()}
+    return {modality: _channels(modality, clip, preprocessing) for modality, clip in clips.items()}
 
-    clips: dict[Modality, Tensor] = {}
-    for modality, path in paths.items():
+
+def read_views(
+    entry: Entry,
+    *,
+    locate: Callable[[str], str],
+    sampling: Sampling,
+    preprocessing: Preprocessing,
+    reading: Reading = READING,
+) -> dict[Modality, Tensor]:
+    """The views of a test, `sampling.clips` x `preprocessing.crops`, of each modality of a sample.
+
+    All frames that any view needs are read and resized once.
+
+    Returns:
+        Bytes, (views, channels, time, height, width) each; the crops of a clip follow one another.
+
+    Raises:
+        UnreadableVideo: as `read_clips`.
+    """
+    paths = _paths(entry, locate, preprocessing)
+    start, stop = _range(entry, paths, sampling, reading)
+    views = start + sampling.views(stop - start)
+    needed, places = np.unique(views, return_inverse=True)
+    frames, subject = _read(paths, needed.tolist(), preprocessing, reading)
+    clips = {
+        modality: view_clips(read, places.reshape(views.shape), preprocessing, subject)
+        for modality, read in frames.items()
+    }
+    return {modality: _channels(modality, clip, preprocessing) for modality, clip in clips.items()}
+
+
+def _paths(entry: Entry, locate: Callable[[str], str], preprocessing: Preprocessing) -> dict[Modality, str]:
+    paths: dict[Modality, str] = {}
+    for modality in preprocessing.files:
+        if not entry.source(modality):
+            wants = "the model" if modality in preprocessing.modalities else "the crop to the subject"
+            raise UnreadableVideo(f"no {modality} file is given, but {wants} wants {modality}")
+        paths[modality] = locate(entry.source(modality))
+    return paths
+
+
+def _range(entry: Entry, paths: Mapping[Modality, str], sampling: Sampling, reading: Reading) -> tuple[int, int]:
+    first = next(iter(paths.values()))
+    start, stop = frames_of(entry, first, reading)
+    if stop - start == 1 and sampling.frames > 1:
+        raise UnreadableVideo(f"{first}: has a single frame, and no action can be seen in one")
+    return start, stop
+
+
+def _read(
+    paths: Mapping[Modality, str], indices: Sequence[int], preprocessing: Preprocessing, reading: Reading
+) -> tuple[dict[Modality, Tensor], Box]:
+    """Frames of what the model sees, (time, height, width, channels), and the box that they are to be cut to."""
+    frames: dict[Modality, Tensor] = {}
+    for modality in preprocessing.modalities:
         if modality == "rgb":
-            clip = cut(torch.from_numpy(read_rgb(path, indices)), geometry, preprocessing.size)
-            clips[modality] = clip if colour is None else recolour(clip, colour)
+            frames[modality] = torch.from_numpy(read_rgb(paths[modality], indices, reading))
         else:
-            depth = torch.from_numpy(read_depth(path, indices, preprocessing.depth)).unsqueeze(-1)
-            clip = cut(depth, geometry, preprocessing.size)
-            clips[modality] = clip.expand(preprocessing.depth_channels, -1, -1, -1)
-    return clips
+            depth = read_depth(paths[modality], indices, preprocessing.depth, reading)
+            frames[modality] = torch.from_numpy(depth).unsqueeze(-1)
+    if preprocessing.subject is None:
+        return frames, WHOLE
+    seen = frames["depth"].squeeze(-1).numpy() if "depth" in frames else read_grey(paths["depth"], indices, reading)
+    return frames, subject_box(seen, preprocessing.subject)
+
+
+def _channels(modality: Modality, clip: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Depth with its one channel as often as the network wants it; the channels are the fourth axis from the end."""
+    if modality == "rgb":
+        return clip
+    return clip.expand(*clip.shape[:-4], preprocessing.depth_channels, -1, -1, -1)
 
 
 class VideoDataset(Dataset[Sample | Failure]):
@@ -143,6 +210,10 @@ class VideoDataset(Dataset[Sample | Failure]):
         manifest: all samples; a draw's index counts in it.
         sampling, preprocessing: those of the artefact.
         augmentation: for draws with a seed.
+        reading: by what, where and within which limits files are read.
+
+    Raises:
+        ManifestError: the preprocessing crops to the subject, and the manifest's depth is not masked.
     """
 
     def __init__(
@@ -152,53 +223,70 @@ class VideoDataset(Dataset[Sample | Failure]):
         sampling: Sampling,
         preprocessing: Preprocessing,
         augmentation: Augmentation | None = None,
+        reading: Reading = READING,
     ) -> None:
+        coverage = None if manifest.depth is None else manifest.depth.coverage
+        if preprocessing.subject is not None and coverage != "masked":
+            raise ManifestError(
+                f"{manifest.path.with_suffix('.json')}: the crop to the subject wants masked depth, but this says "
+                f"coverage {coverage or '(nothing)'}; where all but the person is 0, `kinema prepare` is told so by "
+                "--depth-range and --depth-coverage masked"
+            )
         self.manifest = manifest
         self.sampling = sampling
         self.preprocessing = preprocessing
         self.augmentation = augmentation or Augmentation()
+        self.reading = reading
 
     def __len__(self) -> int:
         return len(self.manifest.entries)
 
     def __getitem__(self, draw: Draw) -> Sample | Failure:
-        reading = draw
+        asked = draw
         try:
             sample = self._sample(draw)
             if draw.partner is not None:
-                reading = draw.partner
-                sample = self._mix(sample, self._sample(reading), draw)
+                asked = draw.partner
+                sample = self._mix(sample, self._sample(asked), draw)
         except UnreadableVideo as error:
-            entry = self.manifest.entries[reading.index]
-            return Failure(draw.index, f"{self.manifest.path}, line {entry.line}: {error}")
+            entry = self.manifest.entries[asked.index]
+            return Failure(asked.index, f"{self.manifest.path}, line {entry.line}: {error}")
         return sample
 
     def _sample(self, draw: Draw) -> Sample:
-        clips = read_clips(
-            self.manifest.entries[draw.index],
-            locate=self.manifest.locate,
-            sampling=self.sampling,
-            preprocessing=self.preprocessing,
-            augmentation=self.augmentation,
-            rng=None if draw.seed is None else np.random.default_rng(draw.seed),
-        )
+        entry = self.manifest.entries[draw.index]
+        if draw.seed is None:
+            clips = read_views(
+                entry,
+                locate=self.manifest.locate,
+                sampling=self.sampling,
+                preprocessing=self.preprocessing,
+                reading=self.reading,
+            )
+        else:
+            drawn = read_clips(
+                entry,
+                locate=self.manifest.locate,
+                sampling=self.sampling,
+                preprocessing=self.preprocessing,
+                augmentation=self.augmentation,
+                rng=np.random.default_rng(draw.seed),
+                reading=self.reading,
+            )
+            clips = {modality: clip.unsqueeze(0) for modality, clip in drawn.items()}
         targets = {head: torch.tensor(label) for head, label in self.manifest.targets(draw.index).items()}
         return {"inputs": clips, "targets": targets, "index": draw.index}
 
     def _mix(self, sample: Sample, partner: Sample, draw: Draw) -> Sample:
-        """MixUp (arXiv:1710.09412): one weight for all modalities and heads; labels become shares of classes."""
-        alpha = self.augmentation.mixup_alpha
+        """One mixture for all modalities and heads; labels become shares of classes."""
         # The last word keeps this stream apart from the one that cut the sample.
-        weight = float(np.random.default_rng((*(draw.seed or ()), 1)).beta(alpha, alpha))
-        clips = {
-            modality: torch.lerp(partner["inputs"][modality].float(), clip.float(), weight).round_().to(torch.uint8)
-            for modality, clip in sample["inputs"].items()
-        }
+        rng = np.random.default_rng((*(draw.seed or ()), 1))
+        clips, share = mixed(sample["inputs"], partner["inputs"], self.augmentation, rng)
         targets = {
             head: torch.lerp(
                 F.one_hot(partner["targets"][head], len(names)).float(),
                 F.one_hot(sample["targets"][head], len(names)).float(),
-                weight,
+                share,
             )
             for head, names in self.manifest.classes.items()
         }
@@ -289,7 +377,7 @@ def collate(samples: Sequence[Sample | Failure]) -> Loaded:
     if not read:
         return Loaded(None, failures)
     batch: Batch = {
-        "inputs": {m: torch.stack([s["inputs"][m] for s in read]) for m in read[0]["inputs"]},
+        "inputs": {m: torch.cat([s["inputs"][m] for s in read]) for m in read[0]["inputs"]},
         "targets": {h: torch.stack([s["targets"][h] for s in read]) for h in read[0]["targets"]},
         "index": torch.tensor([s["index"] for s in read]),
     }

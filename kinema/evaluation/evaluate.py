@@ -7,12 +7,12 @@ model.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -27,12 +27,22 @@ from kinema.data.dataset import (
     make_loader,
 )
 from kinema.data.manifest import Manifest, ManifestError, load_manifest
-from kinema.evaluation.metrics import confusion, mean_class_accuracy, top_k_accuracy
+from kinema.data.reading import READING, Reading
+from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.inference.artefact import Artefact, load_artefact
 from kinema.inference.engine import Device, Engine, choose_device
 
 Missing = Literal["stop", "allow"]
 """What an unreadable sample does to an evaluation."""
+
+PREDICTIONS = "predictions.safetensors"
+"""What the file is called in a run."""
+
+GROUPINGS: tuple[Literal["group", "subject"], ...] = ("group", "subject")
+"""Columns of a manifest whose samples are alike: a bootstrap may draw them together."""
+
+JOINT = "joint"
+"""What all task heads together are called: right where every one of them is."""
 
 
 class NonFiniteLogits(RuntimeError):
@@ -41,6 +51,24 @@ class NonFiniteLogits(RuntimeError):
 
 class PredictionsError(ValueError):
     """A predictions file that is missing or cannot be trusted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is seen of each video at test time: T frames in a clip, V clips, C crops."""
+
+    frames: int
+    clips: int
+    crops: int
+
+    @classmethod
+    def of(cls, artefact: Artefact) -> "Protocol":
+        """The one that an artefact's sampling and preprocessing say."""
+        sampling = artefact.sampling
+        return cls(frames=sampling.frames, clips=sampling.clips, crops=artefact.preprocessing.crops)
+
+    def __str__(self) -> str:
+        return f"{self.frames} x {self.clips} x {self.crops}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +83,8 @@ class Predictions:
         declared: samples that the manifest says the split has.
         missing: messages about the samples that could not be read.
         manifest_digest, weights_digest: what was evaluated, and on what.
+        protocol: what was seen of each video; None in files that do not say it.
+        units: for `group` and `subject`, where the manifest has them for every sample, a number for each name.
     """
 
     logits: Mapping[str, Float[ndarray, "samples classes"]]
@@ -66,15 +96,65 @@ class Predictions:
     missing: tuple[str, ...]
     manifest_digest: str
     weights_digest: str
+    protocol: Protocol | None = None
+    units: Mapping[str, Int64[ndarray, " samples"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if JOINT in self.classes:
+            raise PredictionsError(f"a task head is called {JOINT!r}, which is what all heads together are called")
+        if not len(self.index) or len(np.unique(self.index)) != len(self.index):
+            raise PredictionsError("predictions hold no sample, or one twice")
+        for head, names in self.classes.items():
+            logits, targets = self.logits[head], self.targets[head]
+            if logits.shape != (len(self.index), len(names)) or targets.shape != self.index.shape:
+                raise PredictionsError(
+                    f"head {head!r} has {len(self.index)} samples and {len(names)} classes, but logits of shape "
+                    f"{logits.shape} and targets of shape {targets.shape}"
+                )
+            if not np.isfinite(logits).all() or targets.min() < 0 or targets.max() >= len(names):
+                raise PredictionsError(f"head {head!r} has logits or targets that are no numbers of its classes")
 
     @property
     def coverage(self) -> float:
         """Percent of the declared samples that were evaluated."""
         return 100 * len(self.index) / self.declared
 
+    @property
+    def extent(self) -> str:
+        """How many samples of what, in words."""
+        return f"{len(self.index)} samples of split {self.split!r}, coverage {self.coverage:.2f} %"
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The task heads, and where there are several all of them together."""
+        return (*self.classes, JOINT) if len(self.classes) > 1 else tuple(self.classes)
+
+    def ranks(self, head: str) -> Int64[ndarray, " samples"]:
+        """How many classes, or combinations of classes for `joint`, stand before the right one."""
+        if head == JOINT:
+            return joint_ranks(
+                [self.logits[name] for name in self.classes], [self.targets[name] for name in self.classes]
+            )
+        return ranks(self.logits[head], self.targets[head])
+
+    def right(self, head: str) -> Bool[ndarray, " samples"]:
+        """Whether the best answer is the right one; for `joint`, that of every head."""
+        heads = self.classes if head == JOINT else (head,)
+        return np.asarray(np.all([ranks(self.logits[name], self.targets[name]) == 0 for name in heads], axis=0))
+
     def of_weights(self, digest: str) -> "Predictions":
         """The same, said to come from the weights with this digest."""
         return replace(self, weights_digest=digest)
+
+    def rows(self, chosen: Int64[ndarray, " chosen"]) -> "Predictions":
+        """Some of the samples, or all in another order."""
+        return replace(
+            self,
+            logits={head: logits[chosen] for head, logits in self.logits.items()},
+            targets={head: targets[chosen] for head, targets in self.targets.items()},
+            index=self.index[chosen],
+            units={column: units[chosen] for column, units in self.units.items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +176,7 @@ def evaluate(
     device: Device = "auto",
     missing: Missing = "stop",
     out: str | Path | None = None,
+    reading: Reading = READING,
 ) -> Evaluation:
     """Evaluate a trained model on one split of a manifest.
 
@@ -109,6 +190,7 @@ def evaluate(
         device: where to compute.
         missing: `stop` at a sample that cannot be read, or `allow` and report the coverage.
         out: where to write the predictions (safetensors); not written where None.
+        reading: by what, where and within which limits files are read.
 
     Raises:
         UnreadableSample: a sample cannot be read, and `missing` is `stop`.
@@ -122,7 +204,7 @@ def evaluate(
     artefact = model if isinstance(model, Artefact) else load_artefact(model, model=network)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_classes(table, artefact)
-    dataset = VideoDataset(table, sampling=artefact.sampling, preprocessing=artefact.preprocessing)
+    dataset = VideoDataset(table, sampling=artefact.sampling, preprocessing=artefact.preprocessing, reading=reading)
     positions = table.positions(split)
     compute_on = choose_device(device)
     loader = make_loader(
@@ -132,7 +214,13 @@ def evaluate(
         pin_memory=compute_on.type == "cuda",
     )
     predictions = predict_all(
-        artefact.engine(compute_on), loader, table, split=split, missing=missing, weights_digest=artefact.digest
+        artefact.engine(compute_on),
+        loader,
+        table,
+        split=split,
+        missing=missing,
+        weights_digest=artefact.digest,
+        protocol=Protocol.of(artefact),
     )
     if out is not None:
         save_predictions(Path(out), predictions)
@@ -147,11 +235,13 @@ def predict_all(
     split: str,
     missing: Missing,
     weights_digest: str = "",
+    protocol: Protocol | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Predictions:
     """Ask the engine about every sample of a split.
 
     Args:
+        weights_digest, protocol: are written down with the answers.
         progress: is told the number of samples of each batch that is done.
 
     Raises:
@@ -186,7 +276,8 @@ def predict_all(
         raise UnreadableSample(f"{manifest.path}: not one sample of split {split!r} can be read; {failures[0]}")
 
     seen = np.concatenate(index)
-    if len(seen) + len(failures) != len(expected) or not set(seen.tolist()) <= set(expected):
+    answered = set(seen.tolist())
+    if len(seen) + len(failures) != len(expected) or len(answered) != len(seen) or not answered <= set(expected):
         raise AssertionError(f"{len(expected)} samples were asked for, {len(seen)} answered, {len(failures)} missing")
     return Predictions(
         logits={head: np.concatenate(parts) for head, parts in logits.items()},
@@ -198,17 +289,27 @@ def predict_all(
         missing=tuple(failures),
         manifest_digest=manifest.digest,
         weights_digest=weights_digest,
+        protocol=protocol,
+        units=_units(manifest, seen),
     )
 
 
 def measure(predictions: Predictions) -> Iterator[tuple[str, float]]:
-    """The numbers of a predictions file as (name, value): `top1`, or `verb.top1` where there are several heads."""
+    """The numbers of a predictions file as (name, value): `top1`, or `verb.top1` where there are several heads.
+
+    With several heads `joint.top1` is the share of samples with every head right, and `joint.top5` that of samples
+    whose combination of classes is among the five with the highest product of the heads' softmaxes.
+    """
     for head, logits in predictions.logits.items():
         prefix = f"{head}." if len(predictions.logits) > 1 else ""
         targets = predictions.targets[head]
         yield f"{prefix}top1", top_k_accuracy(logits, targets, 1)
         yield f"{prefix}top5", top_k_accuracy(logits, targets, 5)
         yield f"{prefix}mean_class", mean_class_accuracy(confusion(logits, targets))
+    if len(predictions.logits) > 1:
+        joint = predictions.ranks(JOINT)
+        yield f"{JOINT}.top1", float(100 * predictions.right(JOINT).mean())
+        yield f"{JOINT}.top5", float(100 * (joint < 5).mean())
     yield "coverage", predictions.coverage
 
 
@@ -228,6 +329,8 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
     for head in predictions.logits:
         tensors[f"logits.{head}"] = np.ascontiguousarray(predictions.logits[head])
         tensors[f"targets.{head}"] = predictions.targets[head]
+    for column, units in predictions.units.items():
+        tensors[f"units.{column}"] = units
     said = {
         "classes": {head: list(names) for head, names in predictions.classes.items()},
         "split": predictions.split,
@@ -235,6 +338,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         "missing": list(predictions.missing),
         "manifest_digest": predictions.manifest_digest,
         "weights_digest": predictions.weights_digest,
+        "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
     }
     try:
         save_file(tensors, path, metadata={"predictions": json.dumps(said, ensure_ascii=False)})
@@ -245,12 +349,19 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
 def load_predictions(path: Path) -> Predictions:
     """Read what `save_predictions` wrote.
 
+    Args:
+        path: the file, or a run's folder that holds one.
+
     Raises:
         PredictionsError: the file is missing or is no predictions file.
     """
+    if path.is_dir():
+        path = path / PREDICTIONS
     try:
         with safe_open(path, framework="np") as file:
             said = json.loads((file.metadata() or {})["predictions"])
+            protocol = said.get("protocol")  # files of kinema 0.1.0 have neither it nor the units
+            stored = set(file.keys())
             return Predictions(
                 logits={head: file.get_tensor(f"logits.{head}") for head in said["classes"]},
                 targets={head: file.get_tensor(f"targets.{head}") for head in said["classes"]},
@@ -261,9 +372,21 @@ def load_predictions(path: Path) -> Predictions:
                 missing=tuple(said["missing"]),
                 manifest_digest=said["manifest_digest"],
                 weights_digest=said["weights_digest"],
+                protocol=None if protocol is None else Protocol(**protocol),
+                units={name: file.get_tensor(f"units.{name}") for name in GROUPINGS if f"units.{name}" in stored},
             )
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: is no predictions file ({error})") from error
+
+
+def _units(manifest: Manifest, index: Int64[ndarray, " samples"]) -> dict[str, Int64[ndarray, " samples"]]:
+    """A number for each name of a group or subject, where every sample has one."""
+    found: dict[str, Int64[ndarray, " samples"]] = {}
+    for column in GROUPINGS:
+        names = [getattr(manifest.entries[i], column) for i in index.tolist()]
+        if all(names):
+            found[column] = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return found
 
 
 def _check_classes(manifest: Manifest, artefact: Artefact) -> None:

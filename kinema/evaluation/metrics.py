@@ -1,9 +1,32 @@
 """Numbers that say how good predictions are: arrays in, numbers out, accuracies in percent."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int64
 from numpy import ndarray
+from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix
+
+COMBINATIONS_AT_ONCE = 2_000_000
+"""Of the classes of several task heads: how many are held in memory at a time."""
+
+
+class ClassScores(NamedTuple):
+    """What is said of each class, in percent; NaN where there is nothing to count.
+
+    Args:
+        precision: of the samples that are given this class, how many are of it.
+        recall: of the samples of this class, how many are given it.
+        f1: the harmonic mean of both.
+        support: samples of this class.
+    """
+
+    precision: Float[ndarray, " classes"]
+    recall: Float[ndarray, " classes"]
+    f1: Float[ndarray, " classes"]
+    support: Int64[ndarray, " classes"]
 
 
 def ranks(logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"]) -> Int64[ndarray, " samples"]:
@@ -32,12 +55,51 @@ def confusion(
 
 def class_accuracy(counts: Int64[ndarray, "classes classes"]) -> Float[ndarray, " classes"]:
     """Percent right of each true class; NaN for a class without samples."""
-    total = counts.sum(axis=1)
-    share = np.full(len(counts), np.nan)
-    np.divide(100 * counts.diagonal(), total, out=share, where=total > 0)
-    return share
+    return _percent(counts.diagonal(), counts.sum(axis=1))
 
 
 def mean_class_accuracy(counts: Int64[ndarray, "classes classes"]) -> float:
     """Mean over the classes that have samples, in percent."""
     return float(np.nanmean(class_accuracy(counts)))
+
+
+def class_scores(counts: Int64[ndarray, "classes classes"]) -> ClassScores:
+    """Precision, recall, F1 and support of each class from a confusion matrix.
+
+    Precision is NaN for a class that is never answered, recall for a class without samples, F1 where both hold.
+    """
+    right, answered, there = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
+    return ClassScores(
+        precision=_percent(right, answered),
+        recall=_percent(right, there),
+        f1=_percent(2 * right, answered + there),
+        support=there,
+    )
+
+
+def joint_ranks(
+    logits: Sequence[Float[ndarray, "samples _"]], targets: Sequence[Int64[ndarray, " samples"]]
+) -> Int64[ndarray, " samples"]:
+    """`ranks` over all combinations of the classes of several task heads.
+
+    The score of a combination is the product of the heads' softmaxes (thesis ch. 4: an action is a verb and a noun), so
+    that rank 0 means that every head is right.
+    """
+    shape = tuple(head.shape[1] for head in logits)
+    combined = np.ravel_multi_index(tuple(targets), shape).astype(np.int64)
+    logs = [log_softmax(head.astype(np.float64), axis=1) for head in logits]
+    found = np.empty(len(combined), np.int64)
+    at_once = max(1, COMBINATIONS_AT_ONCE // int(np.prod(shape)))
+    for first in range(0, len(combined), at_once):
+        part = slice(first, first + at_once)
+        total = logs[0][part]
+        for head in logs[1:]:
+            total = (total[:, :, None] + head[part][:, None, :]).reshape(len(total), -1)
+        found[part] = ranks(total, combined[part])
+    return found
+
+
+def _percent(counted: Int64[ndarray, " classes"], total: Int64[ndarray, " classes"]) -> Float[ndarray, " classes"]:
+    share = np.full(len(total), np.nan)
+    np.divide(100 * counted, total, out=share, where=total > 0)
+    return share

@@ -73,6 +73,7 @@ class Artefact:
             heads=self.heads,
             device=device,
             precision=self.precision,
+            views=self.sampling.clips * self.preprocessing.crops,
         )
 
 

@@ -4,7 +4,8 @@ Training's evaluation, `kinema evaluate`, `Recognizer` and all that comes after 
 evaluation-mode copy of the network, so that equal batches give equal logits wherever they are asked for.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -33,6 +34,7 @@ class Engine:
         heads: number of classes of each task head.
         device: where the copy computes.
         precision: of the network's arithmetic; logits are float32 in any case.
+        views: clips of each sample, whose scores are averaged.
     """
 
     def __init__(
@@ -43,26 +45,52 @@ class Engine:
         heads: Mapping[str, int],
         device: torch.device,
         precision: Precision,
+        views: int = 1,
     ) -> None:
+        if views < 1:
+            raise ValueError(f"views={views} must be at least 1")
         self.model = evaluation_copy(model).to(device)
         self.binding = input_binding(model)
         self.preprocessing = preprocessing
         self.heads = dict(heads)
         self.device = device
         self.precision = precision
+        self.views = views
 
     @torch.inference_mode()
     def logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
-        """Logits of each task head, float32, on the CPU.
+        """Logits of each task head for each sample, float32, on the CPU.
+
+        Of one view they are the network's own. Of several they are the logarithm of the mean of the views' softmax, so
+        that their softmax is the mean score.
 
         Args:
-            inputs: bytes, (batch, channels, time, height, width) for each modality.
+            inputs: bytes, (batch x views, channels, time, height, width) for each modality; the views of a sample
+                follow one another.
         """
+        if self.views == 1:
+            return self._network_logits(inputs)
+        for modality, clips in inputs.items():
+            if len(clips) % self.views:
+                raise ValueError(f"{len(clips)} {modality} clips are no whole samples of {self.views} views each")
+        # View by view: it takes the memory of the batch that was asked for, not of all its views.
+        parts = [
+            self._network_logits({modality: clips[view :: self.views] for modality, clips in inputs.items()})
+            for view in range(self.views)
+        ]
+        return {head: mean_score([part[head] for part in parts]) for head in self.heads}
+
+    def _network_logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
         on_device = {modality: clip.to(self.device, non_blocking=True) for modality, clip in inputs.items()}
         bound = self.binding(self.preprocessing.normalise_all(on_device))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             answer = self.model(**bound)
         return {head: logits.float().cpu() for head, logits in by_head(answer, self.heads).items()}
+
+
+def mean_score(views: Sequence[Float[Tensor, "batch classes"]]) -> Float[Tensor, "batch classes"]:
+    """Logits whose softmax is the mean of the views' softmax."""
+    return torch.stack([logits.log_softmax(-1) for logits in views]).logsumexp(0) - math.log(len(views))
 
 
 def by_head(answer: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> dict[str, Tensor]:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kinema.data.dataset import read_clips
+from kinema.data.dataset import read_views
 from kinema.data.manifest import Entry, Modality
+from kinema.data.reading import READING, Reading
 from kinema.inference.artefact import Artefact, load_artefact
 from kinema.inference.engine import Device, choose_device
 
@@ -37,25 +38,30 @@ class Recognizer:
     Args:
         artefact: what a training made.
         device: where it computes.
+        reading: by what, where and within which limits files are read.
     """
 
-    def __init__(self, artefact: Artefact, *, device: Device = "auto") -> None:
+    def __init__(self, artefact: Artefact, *, device: Device = "auto", reading: Reading = READING) -> None:
         self.artefact = artefact
+        self.reading = reading
         self.engine = artefact.engine(choose_device(device))
 
     @classmethod
-    def load(cls, path: str | Path, *, model: nn.Module | None = None, device: Device = "auto") -> "Recognizer":
+    def load(
+        cls, path: str | Path, *, model: nn.Module | None = None, device: Device = "auto", reading: Reading = READING
+    ) -> "Recognizer":
         """Load a run or an artefact.
 
         Args:
             path: the folder.
             model: the network, where the artefact holds the weights of the user's own.
             device: where it computes.
+            reading: by what, where and within which limits files are read.
 
         Raises:
             ArtefactError: something is missing, broken, or does not fit.
         """
-        return cls(load_artefact(path, model=model), device=device)
+        return cls(load_artefact(path, model=model), device=device, reading=reading)
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
@@ -63,30 +69,36 @@ class Recognizer:
         return self.artefact.classes
 
     def prepare(self, video: Video) -> dict[Modality, Tensor]:
-        """The clips that the model sees of a video: bytes, (1, channels, time, height, width) for each modality.
+        """The clips that the model sees of a video: bytes, (views, channels, time, height, width) for each modality.
 
         Raises:
             UnreadableVideo: the file is missing or cannot be decoded.
             VideoError: a modality that the model wants is not given.
         """
-        modalities = self.artefact.preprocessing.modalities
+        preprocessing = self.artefact.preprocessing
+        wanted = preprocessing.files
         if isinstance(video, str | Path):
-            if len(modalities) > 1:
-                raise VideoError(f"the model sees {' and '.join(modalities)}: give a file for each")
-            video = {modalities[0]: video}
-        missing = [m for m in modalities if m not in video]
+            if len(wanted) > 1:
+                raise VideoError(f"the model sees {self._seen()}: give a file for each")
+            video = {wanted[0]: video}
+        missing = [m for m in wanted if m not in video]
         if missing:
-            raise VideoError(f"the model sees {' and '.join(modalities)}; no {missing[0]} file is given")
-        unseen = [m for m in video if m not in modalities]
+            raise VideoError(f"the model sees {self._seen()}; no {missing[0]} file is given")
+        unseen = [m for m in video if m not in wanted]
         if unseen:
-            raise VideoError(f"the model sees {' and '.join(modalities)}, and nothing of the {unseen[0]} file given")
-        clips = read_clips(
+            raise VideoError(f"the model sees {self._seen()}, and nothing of the {unseen[0]} file given")
+        return read_views(
             Entry(rgb=str(video.get("rgb", "")), depth=str(video.get("depth", ""))),
             locate=str,
             sampling=self.artefact.sampling,
-            preprocessing=self.artefact.preprocessing,
+            preprocessing=preprocessing,
+            reading=self.reading,
         )
-        return {modality: clip.unsqueeze(0) for modality, clip in clips.items()}
+
+    def _seen(self) -> str:
+        preprocessing = self.artefact.preprocessing
+        crop = "" if preprocessing.files == preprocessing.modalities else ", cut to the person that depth shows"
+        return " and ".join(preprocessing.modalities) + crop
 
     def predict(self, video: Video, *, top_k: int = 5) -> dict[str, list[Prediction]]:
         """The likeliest classes of each task head, best first; fewer than `top_k` where there are fewer.

@@ -8,10 +8,16 @@ from jaxtyping import Int64, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
+from PIL import Image
 from torch import Tensor
 
 BLUE, ORANGE, GREY = "#2f6f9f", "#d9822b", "#8a8f98"
+COLOURS = (BLUE, ORANGE, "#4b9b6e", "#8a5a9e", GREY)
+MOST_NAMES = 60
+"""Classes above which a figure shows their counts in order of size, without names."""
+STRIP_HEIGHT = 96
 
 
 def learning_curve(steps: Sequence[Mapping[str, float]], metrics: Sequence[Mapping[str, float]]) -> bytes:
@@ -55,6 +61,70 @@ def confusion_figure(counts: Int64[ndarray, "classes classes"], names: Sequence[
     return _svg(figure)
 
 
+def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> bytes:
+    """SVG: samples of each class, a bar for each split; of many classes, only their counts in order of size."""
+    places = np.arange(len(names))
+    if len(names) > MOST_NAMES:
+        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for (split, numbers), colour in zip(counts.items(), COLOURS * len(counts), strict=False):
+            axes.step(places + 1, sorted(numbers, reverse=True), where="mid", label=split, color=colour)
+        axes.set_xlabel("classes, the largest first")
+        axes.set_ylabel("samples")
+        axes.set_ylim(bottom=0)
+    else:
+        figure = Figure(figsize=(7.2, 1.1 + 0.24 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        thick = 0.8 / max(len(counts), 1)
+        for place, ((split, numbers), colour) in enumerate(zip(counts.items(), COLOURS * len(counts), strict=False)):
+            axes.barh(places + (place + 0.5) * thick - 0.4, numbers, thick, label=split, color=colour)
+        axes.set_yticks(places, names, fontsize=8)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel("samples")
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_label_text():  # counts, not names
+            axis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(counts))
+    return _svg(figure)
+
+
+def histograms_figure(numbers: Mapping[str, Sequence[float]]) -> bytes:
+    """SVG: a histogram of each row of numbers, side by side; a row of one value is one bar."""
+    figure = Figure(figsize=(7.2, 2.4), layout="constrained")
+    for axes, (name, row) in zip(figure.subplots(1, len(numbers), squeeze=False)[0], numbers.items(), strict=True):
+        values = np.asarray(row, np.float64)
+        same = np.ptp(values) < 1e-6 * max(abs(values).max(), 1e-9)
+        middle = float(values[0])
+        axes.hist(values, bins=[middle - 0.5, middle + 0.5] if same else 24, color=BLUE)
+        if same:
+            axes.set_xlim(middle - 3, middle + 3)
+            axes.set_xticks([middle], [f"{middle:g}"])
+        axes.set_xlabel(name)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def strips(videos: Sequence[UInt8[ndarray, "_ _ _ 3"]]) -> bytes:
+    """JPEG: the frames of each video side by side, all of one height, a row for each video.
+
+    Args:
+        videos: frames, height, width and RGB of each; they may differ in all but the last.
+    """
+    rows = []
+    for video in videos:
+        width = max(1, round(STRIP_HEIGHT * video.shape[2] / video.shape[1]))
+        rows.append(np.concatenate([_resized(picture, width) for picture in video], axis=1))
+    widest = max(row.shape[1] for row in rows)
+    picture = np.full((len(rows) * (STRIP_HEIGHT + 4) - 4, widest, 3), 255, np.uint8)
+    for place, row in enumerate(rows):
+        picture[place * (STRIP_HEIGHT + 4) :][:STRIP_HEIGHT, : row.shape[1]] = row
+    buffer = io.BytesIO()
+    imsave(buffer, picture, format="jpg", pil_kwargs={"quality": 85})
+    return buffer.getvalue()
+
+
 def film_strip(clip: UInt8[Tensor, "channels time height width"], frames: int = 6) -> bytes:
     """JPEG: some frames of a clip side by side, evenly taken; one channel is shown in grey."""
     chosen = np.linspace(0, clip.shape[1] - 1, min(frames, clip.shape[1])).round().astype(int)
@@ -65,6 +135,10 @@ def film_strip(clip: UInt8[Tensor, "channels time height width"], frames: int = 
     buffer = io.BytesIO()
     imsave(buffer, strip, format="jpg", pil_kwargs={"quality": 85})
     return buffer.getvalue()
+
+
+def _resized(picture: UInt8[ndarray, "height width 3"], width: int) -> UInt8[ndarray, "strip_height strip_width 3"]:
+    return np.asarray(Image.fromarray(picture).resize((width, STRIP_HEIGHT), Image.Resampling.BOX))
 
 
 def _svg(figure: Figure) -> bytes:

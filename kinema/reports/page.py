@@ -15,6 +15,10 @@ dl { display: flex; flex-wrap: wrap; gap: 0.8rem; }
 dl div { background: #f2f4f7; border-radius: 8px; padding: 0.7rem 1.1rem; }
 dt { color: #5a6068; font-size: 0.85rem; } dd { margin: 0; font-size: 1.4rem; font-weight: 600; }
 figure { margin: 0 0 1.1rem; } figcaption { font-size: 0.9rem; } .right { color: #1b7f4b; } .wrong { color: #b3261e; }
+table { border-collapse: collapse; width: 100%; font-size: 0.88rem; } td, th { text-align: left; vertical-align: top; }
+td, th { border-bottom: 1px solid #e3e6ea; padding: 0.3rem 0.8rem 0.3rem 0; overflow-wrap: anywhere; }
+th { color: #5a6068; font-weight: 600; white-space: nowrap; }
+td:nth-child(-n+2) { white-space: nowrap; } td:nth-child(3) { min-width: 16rem; }
 .clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(27rem, 1fr)); gap: 0.4rem 1.4rem; }
 .clips img { border-radius: 6px; width: 100%; }
 """
@@ -30,12 +34,30 @@ class ClipPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionedPicture:
+    """A picture and what stands below it."""
+
+    picture: bytes
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Names of columns, and rows of as many cells."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading, a paragraph, and a figure in SVG or some clips."""
+    """A heading, a paragraph, and a figure in SVG, a table, pictures, or some clips."""
 
     heading: str
     text: str
     figure: bytes = b""
+    table: Table | None = None
+    pictures: Sequence[CaptionedPicture] = ()
     clips: Sequence[ClipPicture] = ()
 
 
@@ -58,7 +80,20 @@ def write_page(
 def _section(section: Section) -> str:
     figure = f"<figure>{_inline(section.figure, 'svg+xml', section.heading)}</figure>" if section.figure else ""
     clips = f'<div class="clips">{"".join(map(_clip, section.clips))}</div>' if section.clips else ""
-    return f"<h2>{html.escape(section.heading)}</h2><p>{html.escape(section.text)}</p>{figure}{clips}"
+    table = "" if section.table is None else _table(section.table)
+    pictures = f'<div class="clips">{"".join(map(_picture, section.pictures))}</div>' if section.pictures else ""
+    return f"<h2>{html.escape(section.heading)}</h2><p>{html.escape(section.text)}</p>{figure}{table}{pictures}{clips}"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
+    rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _picture(picture: CaptionedPicture) -> str:
+    image = _inline(picture.picture, "jpeg", picture.caption)
+    return f"<figure>{image}<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
 
 
 def _clip(clip: ClipPicture) -> str:

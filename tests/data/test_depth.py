@@ -2,6 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import savemat
 
 from kinema.data.decode import UnreadableVideo, read_grey_frames
 from kinema.data.depth import depth_to_uint8, read_depth
@@ -71,3 +73,64 @@ def test_a_real_depth_video_has_levels_and_holes(real_data):
 def test_a_missing_depth_file_is_named(tmp_path, depth_facts):
     with pytest.raises(UnreadableVideo, match=r"gone\.mkv: no such file"):
         read_depth(str(tmp_path / "gone.mkv"), [0], depth_facts)
+
+
+@pytest.fixture
+def stored():
+    """Depth with no reading, below, at and above both ends of the range, and past what fits in 8 bits."""
+    frames = np.random.default_rng(0).integers(1, 6000, size=(4, 12, 16)).astype(np.uint16)
+    frames[:, 0, :8] = (0, 1, 499, 500, 501, 4500, 4501, 65535)
+    return frames
+
+
+def save_pictures(folder, frames):
+    folder.mkdir()
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    return str(folder)
+
+
+def save_npz(path, frames):
+    np.savez_compressed(path, depth=frames)
+    return str(path)
+
+
+def save_mat(path, frames):
+    savemat(path, {"depth": np.moveaxis(frames, 0, -1)})
+    return str(path)
+
+
+def test_every_form_of_16_bit_depth_gives_the_same_bytes(tmp_path, write_video, depth_facts, stored):
+    lossless = {"codec": "ffv1", "pixel_format": "gray16le", "options": {}}
+    forms = [
+        write_video(tmp_path / "depth.mkv", stored, **lossless),
+        save_pictures(tmp_path / "pictures", stored),
+        save_npz(tmp_path / "depth.npz", stored),
+        save_npz(tmp_path / "wide.npz", stored.astype(np.int32)),
+        save_mat(tmp_path / "depth.mat", stored),
+    ]
+    indices = [0, 2, 2, 3]
+    wanted = depth_to_uint8(stored[indices], depth_facts)
+    assert wanted[0, 0, :8].tolist() == [0, 1, 1, 1, 1, 255, 255, 255]
+    for form in forms:
+        np.testing.assert_array_equal(read_depth(form, indices, depth_facts), wanted, err_msg=form)
+
+
+@pytest.mark.parametrize("facts", [None, DepthFacts(unit_mm=None, near=50.0, far=200.0, coverage="masked")], ids=str)
+def test_every_form_of_8_bit_depth_gives_the_same_bytes(tmp_path, write_video, facts):
+    frames = np.random.default_rng(0).integers(0, 256, size=(4, 12, 16)).astype(np.uint8)
+    forms = [
+        write_video(tmp_path / "depth.mkv", frames, codec="ffv1", pixel_format="gray", options={}),
+        save_pictures(tmp_path / "pictures", frames),
+        save_npz(tmp_path / "depth.npz", frames),
+        save_mat(tmp_path / "depth.mat", frames),
+    ]
+    wanted = frames if facts is None else depth_to_uint8(frames, facts)
+    for form in forms:
+        np.testing.assert_array_equal(read_depth(form, range(4), facts), wanted, err_msg=form)
+
+
+def test_a_range_is_in_stored_units_whatever_they_are_in_millimetres(stored):
+    """`unit_mm` says what a unit is; near and far, like the file, count in units."""
+    metric, own = (DepthFacts(unit_mm=unit, near=500.0, far=4500.0, coverage="full") for unit in (0.25, None))
+    np.testing.assert_array_equal(depth_to_uint8(stored, metric), depth_to_uint8(stored, own))

@@ -4,6 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from kinema.cli import main
 from kinema.data.sampling import Sampling, segment_edges, segment_indices
 
 LENGTHS = range(1, 201)
@@ -121,3 +122,68 @@ def test_a_video_that_is_too_short_shrinks_the_uniform_interval_and_repeats_the_
 def test_an_interval_goes_with_the_rules_that_have_one(fields, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**fields)
+
+
+# -- views of a test ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clips", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("clip_frames", [1, 8, 16])
+def test_a_view_takes_its_share_of_each_segment(clips, clip_frames):
+    """The frame that holds the point (2v + 1) / 2V of the segment; a point between two frames is the earlier one's."""
+    for num_frames in (1, 5, 16, 37, 160, 200):
+        views = Sampling(frames=clip_frames, clips=clips).views(num_frames)
+        assert views.shape == (clips, clip_frames)
+        for number, view in enumerate(views.tolist()):
+            share = Fraction(2 * number + 1, 2 * clips)
+            edges = edges_by_hand(num_frames, clip_frames)
+            assert view == [first + math.ceil((stop - first) * share) - 1 for first, stop in edges]
+
+
+@pytest.mark.parametrize("clips", [2, 3, 5, 10])
+@pytest.mark.parametrize("rule", ["uniform", "dense"])
+def test_views_at_equal_distances_start_from_the_first_place_to_the_last(rule, clips):
+    for num_frames in (1, 4, 10, 11, 25, 100):
+        views = Sampling(rule=rule, frames=4, interval=3, clips=clips).views(num_frames)
+        last = max(num_frames - 10, 0)
+        wanted = [math.floor(Fraction(last * number, clips - 1) + Fraction(1, 2)) for number in range(clips)]
+        assert views[:, 0].tolist() == wanted
+        assert views.max() == num_frames - 1
+        only = Sampling(rule=rule, frames=4, interval=3).indices(num_frames, None)
+        assert (np.diff(views) == np.diff(only)).all()
+
+
+@pytest.mark.parametrize("rule", ["segments", "uniform", "dense"])
+def test_the_only_view_is_the_middle(rule):
+    sampling = Sampling(rule=rule, frames=4, interval=None if rule == "segments" else 3)
+    for num_frames in LENGTHS:
+        (only,) = sampling.views(num_frames).tolist()
+        assert only == sampling.indices(num_frames, None).tolist()
+
+
+@pytest.mark.parametrize("rule", ["segments", "uniform", "dense"])
+def test_training_draws_do_not_know_of_views(rule):
+    interval = None if rule == "segments" else 3
+    one, many = (Sampling(rule=rule, frames=4, interval=interval, clips=clips) for clips in (1, 10))
+    for seed in range(20):
+        drawn = [sampling.indices(50, np.random.default_rng(seed)).tolist() for sampling in (one, many)]
+        assert drawn[0] == drawn[1]
+
+
+def test_a_test_has_at_least_one_view():
+    with pytest.raises(ValueError, match="clips=0 must be at least 1"):
+        Sampling(frames=8, clips=0)
+
+
+def test_the_command_prints_the_frames_of_every_view(tmp_path, capsys):
+    (tmp_path / "views.py").write_text(
+        "from dataclasses import replace\n"
+        "from kinema.recipes.moves_ctn_tiny import RECIPE as MOVES\n"
+        "RECIPE = replace(MOVES, clip=replace(MOVES.clip, clips=2, crops=3))\n"
+    )
+    main(["sampling", "moves_cross_subject", "--index", "2", "--recipe", str(tmp_path / "views.py"), "--draws", "1"])
+    head, first, second, draw = capsys.readouterr().out.splitlines()
+    assert "crops of each clip: 3" in head
+    assert first == "evaluation 1: " + " ".join(str(2 * i) for i in range(16))
+    assert second == "evaluation 2: " + " ".join(str(2 * i + 1) for i in range(16))
+    assert draw.startswith("draw 0:")

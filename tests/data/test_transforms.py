@@ -2,16 +2,24 @@ import numpy as np
 import pytest
 import torch
 
+from kinema.data.geometry import STRAIGHT, Box, Warp, turned
+from kinema.data.randaugment import RandAugment
 from kinema.data.transforms import (
     Augmentation,
     Colour,
+    Erasing,
     Geometry,
     Preprocessing,
     centre_geometry,
     cut,
     draw_colour,
+    draw_erasing,
     draw_geometry,
+    draw_variation,
+    erased,
     recolour,
+    varied_clip,
+    view_clips,
 )
 
 PREPROCESSING = Preprocessing(short_side=36, size=32)
@@ -231,9 +239,171 @@ def test_preprocessing_that_cannot_be_is_refused(fields, message):
         ({"flip": 1.5}, r"flip=1\.5 must be a probability"),
         ({"colour_jitter": 1.0}, r"colour_jitter=1\.0 must be at least 0 and below 1"),
         ({"mixup_alpha": -0.1}, r"mixup_alpha=-0\.1 must not be negative"),
+        ({"cutmix_alpha": float("inf")}, "cutmix_alpha=inf must not be negative, and finite"),
+        ({"rotation": 181}, "rotation=181 must lie between 0 and 180 degrees"),
+        ({"rotation_share": 1.1}, r"rotation_share=1\.1 must be a probability"),
+        ({"erasing": -0.5}, r"erasing=-0\.5 must be a probability"),
+        ({"erasing_area": (0.0, 0.4)}, r"erasing_area=\(0\.0, 0\.4\) must be an increasing range of shares"),
+        ({"erasing_area": (0.5, 0.4)}, "must be an increasing range of shares"),
+        ({"erasing_aspect": (1.5, 2.0)}, "must be a range about 1"),
     ],
     ids=str,
 )
 def test_an_augmentation_that_cannot_be_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         Augmentation(**fields)
+
+
+# -- what is drawn beside place and colour -----------------------------------------------------------------------------
+
+EVERYTHING = Augmentation(
+    short_side=(34, 44),
+    flip=0.5,
+    colour_jitter=0.4,
+    colour_shuffle=0.3,
+    rotation=10,
+    rotation_share=0.5,
+    randaugment=RandAugment(operations=2),
+    erasing=0.5,
+)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_new_leaves_the_draws_of_place_and_colour_as_they_were(seed):
+    """So that a recipe's draws do not change with what it does not use."""
+    varied = draw_variation(EVERYTHING, PREPROCESSING, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    assert varied.geometry._replace(warp=STRAIGHT) == draw_geometry(EVERYTHING, PREPROCESSING, rng)
+    assert varied.colour == draw_colour(EVERYTHING, rng)
+
+
+def test_by_default_nothing_new_is_drawn():
+    rng = np.random.default_rng(0)
+    varied = draw_variation(Augmentation(), PREPROCESSING, rng)
+    assert (varied.geometry.warp, varied.operations, varied.erasing) == (STRAIGHT, (), None)
+    again = np.random.default_rng(0)
+    draw_geometry(Augmentation(), PREPROCESSING, again)
+    draw_colour(Augmentation(), again)
+    assert rng.random() == again.random()
+
+
+def test_rotations_are_drawn_as_often_and_as_far_as_said():
+    augmentation = Augmentation(rotation=10, rotation_share=0.25)
+    rng = np.random.default_rng(0)
+    warps = [draw_variation(augmentation, PREPROCESSING, rng).geometry.warp for _ in range(2000)]
+    angles = np.array([np.degrees(np.arctan2(warp.yx, warp.xx)) for warp in warps if warp != STRAIGHT])
+    assert 0.22 < len(angles) / 2000 < 0.28
+    assert -10 <= angles.min() < -9.5
+    assert 9.5 < angles.max() <= 10
+
+
+def test_a_turned_clip_shows_at_its_corners_what_the_frame_has_there():
+    """One resampling from the whole frame: no corner is empty unless the frame ends there."""
+    frames = noise(60, 60)
+    middle = Geometry(60, 0.5, 0.5, mirrored=False, warp=turned(30))
+    assert (cut(frames, middle, 32) != 128).all(0).float().mean() > 0.97
+    corner = (cut(frames, middle._replace(top=0.0, left=0.0), 32) == 128).all(0)
+    assert corner[:, 0, 0].all()
+    assert 0.05 < corner.float().mean() < 0.3
+
+
+def test_a_warped_clip_is_mirrored_after_it():
+    frames = noise(60, 60)
+    geometry = Geometry(60, 0.5, 0.5, mirrored=False, warp=Warp(xy=0.2, x0=0.1))
+    assert torch.equal(cut(frames, geometry._replace(mirrored=True), 32), cut(frames, geometry, 32).flip(-1))
+
+
+def test_erased_boxes_have_the_area_and_the_aspect_and_fit():
+    augmentation = Augmentation(erasing=1.0)
+    rng = np.random.default_rng(0)
+    boxes = [draw_erasing(augmentation, rng).box for _ in range(2000)]
+    sides = np.array([(b.bottom - b.top, b.right - b.left) for b in boxes])
+    areas, aspects = sides.prod(1), sides[:, 0] / sides[:, 1]
+    assert 0.02 <= areas.min() < 0.03
+    assert 0.39 < areas.max() <= 0.4
+    assert 0.3 - 1e-9 <= aspects.min() < 0.35
+    assert 3.2 < aspects.max() <= 1 / 0.3 + 1e-9
+    assert min(map(min, boxes)) >= 0
+    assert max(map(max, boxes)) <= 1 + 1e-9
+    assert {round(b.top, 1) for b in boxes} >= {0.0, 0.3, 0.6}
+
+
+def test_an_area_of_the_whole_picture_can_be_erased():
+    whole = Augmentation(erasing=1.0, erasing_area=(1.0, 1.0))
+    assert draw_erasing(whole, np.random.default_rng(0)).box == pytest.approx(Box())
+
+
+def test_erasing_is_drawn_as_often_as_said():
+    rng = np.random.default_rng(0)
+    drawn = [draw_variation(Augmentation(erasing=0.25), PREPROCESSING, rng).erasing for _ in range(1000)]
+    assert 0.2 < np.mean([erasing is not None for erasing in drawn]) < 0.3
+    assert len({erasing.seed for erasing in drawn if erasing}) > 200
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_box_is_erased_with_noise_that_stands_still_or_with_no_reading(channels):
+    clip = torch.full((channels, 4, 20, 20), 77, dtype=torch.uint8)
+    got = erased(clip, Erasing(Box(0.2, 0.5, 0.6, 0.75), 5))
+    inside = torch.zeros(20, 20, dtype=torch.bool)
+    inside[4:12, 10:15] = True
+    assert (got[:, :, ~inside] == 77).all()
+    assert (clip == 77).all()
+    if channels == 1:
+        assert (got[:, :, inside] == 0).all()
+    else:
+        noise_there = got[:, :, inside]
+        assert torch.equal(noise_there, noise_there[:, :1].expand_as(noise_there))
+        assert len(noise_there.unique()) > 80
+        assert not torch.equal(got, erased(clip, Erasing(Box(0.2, 0.5, 0.6, 0.75), 6)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_colours_never_touch_depth(seed):
+    """With all operations on colours and none on places, a depth clip is its cut and no more."""
+    colours = Augmentation(colour_jitter=0.4, colour_shuffle=1.0, randaugment=RandAugment(operations=3))
+    varied = draw_variation(colours, PREPROCESSING, np.random.default_rng(seed))
+    frames = noise(36, 48, channels=1)
+    assert torch.equal(varied_clip(frames, varied, 32), cut(frames, varied.geometry, 32))
+    rgb = noise(36, 48)
+    assert not torch.equal(varied_clip(rgb, varied, 32), cut(rgb, varied.geometry, 32))
+
+
+# -- views of a test ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), [(36, 50), (50, 36), (36, 36), (72, 100), (20, 64)], ids=str)
+def test_three_crops_are_both_ends_of_the_longer_side_and_the_middle(height, width, channels):
+    frames = noise(height, width, channels, time=5)
+    if channels == 1:
+        frames[:, 5:9, 5:20] = 0
+    places = np.array([[0, 2, 4], [1, 1, 3]])
+    three = Preprocessing(short_side=36, size=32, crops=3)
+    got = view_clips(frames, places, three)
+    assert got.shape == (6, channels, 3, 32, 32)
+    assert got.is_contiguous()
+    ends = [(end, 0.5) if height > width else (0.5, end) for end in (0.0, 0.5, 1.0)]
+    for number, view in enumerate(got):
+        clip, crop = divmod(number, 3)
+        geometry = Geometry(36, *ends[crop], mirrored=False)
+        assert torch.equal(view, cut(frames[places[clip]], geometry, 32))
+
+
+def test_one_crop_is_the_middle():
+    frames = noise(36, 50, time=4)
+    (view,) = view_clips(frames, np.array([[0, 1, 2, 3]]), PREPROCESSING)
+    assert torch.equal(view, cut(frames, centre_geometry(PREPROCESSING), 32))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_recolouring_leaves_its_input_alone(order):
+    clip = noise(8, 8).permute(3, 0, 1, 2).contiguous()
+    before = clip.clone()
+    recolour(clip, Colour(1.3, 0.8, 1.1, order))
+    assert torch.equal(clip, before)
+
+
+def test_normalising_leaves_its_input_alone():
+    clip = torch.full((1, 3, 1, 2, 2), 7, dtype=torch.uint8)
+    PREPROCESSING.normalise("rgb", clip)
+    assert (clip == 7).all()

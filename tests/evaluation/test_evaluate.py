@@ -13,6 +13,7 @@ from kinema.data.manifest import ManifestError, write_manifest
 from kinema.evaluation.evaluate import (
     NonFiniteLogits,
     PredictionsError,
+    Protocol,
     evaluate,
     load_predictions,
     measure,
@@ -99,7 +100,7 @@ def test_the_network_of_a_user_is_passed_beside_its_weights(tmp_path, data_set, 
 def assert_same(first, second):
     for field in dataclasses.fields(first):
         one, two = getattr(first, field.name), getattr(second, field.name)
-        if field.name in ("logits", "targets"):
+        if field.name in ("logits", "targets", "units"):
             assert list(one) == list(two)
             for head in one:
                 np.testing.assert_array_equal(one[head], two[head])
@@ -134,13 +135,16 @@ def test_several_task_heads_are_measured_by_name(rewrite, make_artefact, colour_
     )
     evaluation = evaluate(artefact, manifest, workers=0, batch_size=4, device="cpu")
     assert list(evaluation.measures) == [
-        "verb.top1", "verb.top5", "verb.mean_class", "noun.top1", "noun.top5", "noun.mean_class", "coverage",
+        "verb.top1", "verb.top5", "verb.mean_class", "noun.top1", "noun.top5", "noun.mean_class",
+        "joint.top1", "joint.top5", "coverage",
     ]  # fmt: skip
     logits = evaluation.predictions.logits
     assert {head: values.shape for head, values in logits.items()} == {"verb": (6, 3), "noun": (6, 4)}
     for head, classes in (("verb", 3), ("noun", 4)):
         right = logits[head].argmax(1) == np.arange(6, 12) % classes
         assert evaluation.measures[f"{head}.top1"] == pytest.approx(100 * right.mean())
+    both = [logits[head].argmax(1) == np.arange(6, 12) % classes for head, classes in (("verb", 3), ("noun", 4))]
+    assert evaluation.measures["joint.top1"] == pytest.approx(100 * np.logical_and(*both).mean())
 
 
 def test_a_sample_that_cannot_be_read_stops_an_evaluation_and_is_named(rewrite, make_artefact, brightness):
@@ -184,7 +188,7 @@ def test_coverage_counts_against_what_the_split_declares(data_set, make_artefact
 def test_a_loader_that_loses_or_invents_samples_is_found_out(data_set, make_artefact, brightness):
     artefact = make_artefact(brightness())
     dataset = VideoDataset(data_set, sampling=artefact.sampling, preprocessing=artefact.preprocessing)
-    for positions in ([6, 7, 8], [0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 6]):
+    for positions in ([6, 7, 8], [0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 6], [6, 7, 8, 9, 10, 10]):
         loader = make_loader(dataset, evaluation_batches(positions, 4), workers=0, pin_memory=False)
         with pytest.raises(AssertionError, match="6 samples were asked for"):
             predict_all(artefact.engine(torch.device("cpu")), loader, data_set, split="test", missing="stop")
@@ -273,3 +277,66 @@ def test_mistakes_are_the_confusions_most_frequent_first(data_set, make_artefact
     answers = np.eye(3, dtype=np.float32)[[1, 1, 0, 2, 2, 0]]
     changed = dataclasses.replace(predictions, targets={"label": targets}, logits={"label": answers})
     assert mistakes(changed, "label") == [(names[0], names[1], 2), (names[1], names[2], 1), (names[2], names[0], 1)]
+
+
+def test_what_was_seen_of_each_video_stands_in_the_file(tmp_path, data_set, make_artefact, brightness):
+    artefact = make_artefact(brightness())
+    artefact = dataclasses.replace(
+        artefact,
+        sampling=dataclasses.replace(artefact.sampling, clips=2),
+        preprocessing=dataclasses.replace(artefact.preprocessing, crops=3),
+    )
+    evaluate(artefact, data_set, workers=0, device="cpu", out=tmp_path / "p.safetensors")
+    protocol = load_predictions(tmp_path / "p.safetensors").protocol
+    assert protocol == Protocol(frames=8, clips=2, crops=3)
+    assert str(protocol) == "8 x 2 x 3"
+
+
+def test_groups_and_subjects_stand_in_the_file_where_every_sample_has_them(
+    tmp_path, rewrite, make_artefact, brightness
+):
+    manifest = rewrite(
+        lambda i, entry: dataclasses.replace(
+            entry, split="train" if i < 3 else "test", subject=f"s{i // 5}", group="" if i == 9 else f"g{i // 2}"
+        )
+    )
+    out = tmp_path / "p.safetensors"
+    evaluate(make_artefact(brightness()), manifest, workers=0, device="cpu", out=out)
+    stored = load_predictions(out)
+    assert list(stored.units) == ["subject"]
+    assert stored.units["subject"].tolist() == [0] * 2 + [1] * 5 + [2] * 2
+
+
+def test_a_file_from_before_there_were_protocols_and_groups_is_read(tmp_path, data_set, make_artefact, brightness):
+    out = tmp_path / "p.safetensors"
+    evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu", out=out)
+    length = int.from_bytes(out.read_bytes()[:8], "little")
+    said = json.loads(json.loads(out.read_bytes()[8 : 8 + length])["__metadata__"]["predictions"])
+    del said["protocol"]
+    save_file(load_file(out), out, metadata={"predictions": json.dumps(said)})
+    old = load_predictions(out)
+    assert (old.protocol, dict(old.units)) == (None, {})
+    assert dict(measure(old))["top1"] == 100
+
+
+def test_the_predictions_of_a_run_are_found_in_its_folder(tmp_path, data_set, make_artefact, brightness):
+    evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu", out=tmp_path / "predictions.safetensors")
+    assert_same(load_predictions(tmp_path), load_predictions(tmp_path / "predictions.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"index": np.array([6, 7, 8, 9, 10, 10])}, "no sample, or one twice"),
+        ({"logits": {"label": np.zeros((6, 4), np.float32)}}, "6 samples and 3 classes, but logits"),
+        ({"logits": {"label": np.full((6, 3), np.nan, np.float32)}}, "no numbers of its classes"),
+        ({"targets": {"label": np.array([0, 1, 2, 3, 0, 0])}}, "no numbers of its classes"),
+        ({"targets": {"label": np.array([0, 1, 2, -1, 0, 0])}}, "no numbers of its classes"),
+        ({"classes": {"joint": ("a", "b", "c")}}, "a task head is called 'joint'"),
+    ],
+    ids=["twice", "wide", "nan", "beyond", "negative", "joint"],
+)
+def test_predictions_that_contradict_themselves_cannot_be_made(data_set, make_artefact, brightness, change, message):
+    predictions = evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu").predictions
+    with pytest.raises(PredictionsError, match=message):
+        dataclasses.replace(predictions, **change)

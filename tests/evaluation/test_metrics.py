@@ -2,9 +2,23 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 
-from kinema.evaluation.metrics import class_accuracy, confusion, mean_class_accuracy, ranks, top_k_accuracy
+from kinema.evaluation import metrics
+from kinema.evaluation.metrics import (
+    class_accuracy,
+    class_scores,
+    confusion,
+    joint_ranks,
+    mean_class_accuracy,
+    ranks,
+    top_k_accuracy,
+)
 
 
 def random_answers(seed, *, samples=200, classes=7):
@@ -77,3 +91,63 @@ def test_a_network_that_has_diverged_is_never_right():
     assert top_k_accuracy(np.full_like(logits, np.nan), targets, 5) == 0
     logits[3] = np.nan
     assert ranks(logits, targets)[3] == 7
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_precision_recall_and_f1_are_scikit_learns_in_percent(seed):
+    logits, targets = random_answers(seed)
+    logits[:, 6] = -9  # never answered
+    targets[targets == 5] = 4  # without samples
+    logits[:, 3] = -9
+    targets[targets == 3] = 2  # neither
+    *wanted, support = precision_recall_fscore_support(
+        targets, logits.argmax(1), labels=np.arange(7), zero_division=np.nan
+    )
+    found = class_scores(confusion(logits, targets))
+    for share, scores in zip(wanted, (found.precision, found.recall, found.f1), strict=True):
+        np.testing.assert_allclose(scores, 100 * share)
+    np.testing.assert_array_equal(found.support, support)
+    assert np.isnan(found.precision[[3, 6]]).all()
+    assert np.isnan(found.recall[[3, 5]]).all()
+    assert np.isnan(found.f1[3])
+    assert found.f1[6] == 0
+    assert np.isfinite(found.f1[[0, 1, 2, 4, 5]]).all()
+
+
+def test_the_joint_rank_is_that_in_the_outer_product_of_the_softmaxes():
+    """Three heads, each sample by hand: every combination's product, and how many are higher."""
+    rng = np.random.default_rng(0)
+    sizes = (4, 3, 5)
+    logits = [rng.normal(scale=2, size=(50, size)).astype(np.float32) for size in sizes]
+    targets = [rng.integers(0, size, 50) for size in sizes]
+    wanted = []
+    for i in range(50):
+        shares = [np.exp(np.float64(head[i])) / np.exp(np.float64(head[i])).sum() for head in logits]
+        product = np.einsum("a,b,c->abc", *shares)
+        wanted.append(int((product > product[targets[0][i], targets[1][i], targets[2][i]]).sum()))
+    assert joint_ranks(logits, targets).tolist() == wanted
+    assert len(set(wanted)) > 10
+
+
+def test_the_best_combination_is_the_right_one_where_every_head_is_right():
+    rng = np.random.default_rng(1)
+    logits = [rng.normal(size=(300, size)).astype(np.float32) for size in (3, 4)]
+    targets = [rng.integers(0, size, 300) for size in (3, 4)]
+    right = (logits[0].argmax(1) == targets[0]) & (logits[1].argmax(1) == targets[1])
+    np.testing.assert_array_equal(joint_ranks(logits, targets) == 0, right)
+
+
+def test_a_pair_that_is_second_in_both_heads_can_be_among_the_five_best():
+    """Hand-made: head shares (.5, .4, .1) and (.6, .4): the products are .30, .24, .20, .16, .06, .04."""
+    logits = [np.log([[0.5, 0.4, 0.1]]), np.log([[0.6, 0.4]])]
+    found = [joint_ranks(logits, [np.array([a]), np.array([b])]).item() for a in range(3) for b in range(2)]
+    assert found == [0, 2, 1, 3, 4, 5]
+
+
+def test_joint_ranks_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
+    rng = np.random.default_rng(2)
+    logits = [rng.normal(size=(23, size)).astype(np.float32) for size in (3, 4)]
+    targets = [rng.integers(0, size, 23) for size in (3, 4)]
+    at_once = joint_ranks(logits, targets)
+    monkeypatch.setattr(metrics, "COMBINATIONS_AT_ONCE", 60)
+    np.testing.assert_array_equal(joint_ranks(logits, targets), at_once)

@@ -1,12 +1,13 @@
 """The one way from a sample to an answer."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 
-from kinema.inference.engine import DeviceError, by_head, choose_device
+from kinema.inference.engine import DeviceError, Engine, by_head, choose_device
 
 
 def clips(batch, channels=3, seed=0):
@@ -129,3 +130,83 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are():
         choose_device(absent)
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+# -- several views -----------------------------------------------------------------------------------------------------
+
+
+def several(artefact, clips=1, crops=1):
+    return dataclasses.replace(
+        artefact,
+        sampling=dataclasses.replace(artefact.sampling, clips=clips),
+        preprocessing=dataclasses.replace(artefact.preprocessing, crops=crops),
+    )
+
+
+@pytest.mark.parametrize(("views", "batch"), [((2, 1), 3), ((1, 3), 2), ((2, 3), 1), ((2, 3), 4)])
+def test_the_score_of_several_views_is_the_mean_of_their_scores(make_artefact, tiny_ctn, views, batch):
+    artefact = make_artefact(tiny_ctn())
+    count = views[0] * views[1]
+    given = clips(count * batch)
+    logits = several(artefact, *views).engine(torch.device("cpu")).logits({"rgb": given})["label"]
+    alone = artefact.engine(torch.device("cpu")).logits({"rgb": given})["label"].double().softmax(-1)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.double().softmax(-1), alone.view(batch, count, -1).mean(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits.exp().sum(-1), torch.ones(batch))  # they are logarithms of the score
+
+
+def test_equal_views_say_what_one_says(make_artefact, tiny_ctn):
+    artefact = make_artefact(tiny_ctn({"verb": 2, "noun": 4}), classes={"verb": ("a", "b"), "noun": tuple("cdef")})
+    one = artefact.engine(torch.device("cpu")).logits({"rgb": clips(3)})
+    six = several(artefact, 2, 3).engine(torch.device("cpu")).logits({"rgb": clips(3).repeat_interleave(6, 0)})
+    for head, logits in one.items():
+        torch.testing.assert_close(six[head].softmax(-1), logits.softmax(-1), rtol=1e-4, atol=1e-6)
+
+
+def test_sure_views_do_not_become_infinite(make_artefact):
+    """Scores of exactly 0 in single precision: the logarithm is taken where it is still a number."""
+
+    class Sure(nn.Module):
+        def forward(self, video):
+            return torch.tensor([[500.0, -500.0, 0.0], [-500.0, 500.0, 0.0]])[: len(video)]
+
+    artefact = several(make_artefact(Sure()), 2)
+    logits = artefact.engine(torch.device("cpu")).logits({"rgb": clips(4)})["label"]
+    assert logits.isfinite().all()
+    torch.testing.assert_close(logits.softmax(-1)[0], torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_both_streams_see_the_same_view(make_artefact):
+    class Difference(nn.Module):
+        def forward(self, rgb, depth):
+            return torch.stack([rgb.mean((1, 2, 3, 4)) - depth.mean((1, 2, 3, 4)), rgb.new_zeros(len(rgb))], 1)
+
+    artefact = make_artefact(Difference(), modalities=("rgb", "depth"), classes={"label": ("a", "b")})
+    rgb = clips(8)
+    depth = rgb.float().mean((1, 2, 3, 4), keepdim=True).round().to(torch.uint8).expand(-1, 1, 8, 32, 32)
+    logits = several(artefact, 2).engine(torch.device("cpu")).logits({"rgb": rgb, "depth": depth})["label"]
+    torch.testing.assert_close(logits.softmax(-1), torch.full((4, 2), 0.5), rtol=0, atol=5e-3)
+
+
+def test_one_view_is_the_networks_own_answer_to_the_bit(make_artefact, tiny_ctn):
+    artefact = make_artefact(tiny_ctn())
+    engine = artefact.engine(torch.device("cpu"))
+    assert engine.views == 1
+    with torch.inference_mode():
+        plain = engine.model(artefact.preprocessing.normalise("rgb", clips(3)))
+    assert torch.equal(engine.logits({"rgb": clips(3)})["label"], plain)
+
+
+def test_clips_that_are_no_whole_samples_are_refused(make_artefact, tiny_ctn):
+    engine = several(make_artefact(tiny_ctn()), 2, 3).engine(torch.device("cpu"))
+    with pytest.raises(ValueError, match="8 rgb clips are no whole samples of 6 views each"):
+        engine.logits({"rgb": clips(8)})
+    with pytest.raises(ValueError, match="views=0 must be at least 1"):
+        Engine(
+            nn.Flatten(),
+            preprocessing=engine.preprocessing,
+            heads={},
+            device=torch.device("cpu"),
+            precision="float32",
+            views=0,
+        )

@@ -1,5 +1,7 @@
 """A trained model, put to work on files: what it says is what was measured."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from kinema.data.decode import UnreadableVideo
+from kinema.data.subject import SubjectCrop
 from kinema.evaluation.evaluate import evaluate
 from kinema.inference.artefact import save_artefact
 from kinema.inference.recognizer import Prediction, Recognizer, VideoError
@@ -133,3 +136,62 @@ def test_clips_are_bytes_with_a_batch_of_one(both, data_set):
 def test_a_file_that_cannot_be_read_is_named(recognizer, tmp_path):
     with pytest.raises(UnreadableVideo, match=r"gone\.mp4: no such file"):
         recognizer(tmp_path / "gone.mp4")
+
+
+@pytest.mark.parametrize(("clips", "crops"), [(1, 3), (2, 1), (2, 3)])
+def test_what_is_shown_of_several_views_is_what_was_measured(make_artefact, tiny_ctn, data_set, clips, crops):
+    plain = make_artefact(tiny_ctn())
+    artefact = dataclasses.replace(
+        plain,
+        sampling=dataclasses.replace(plain.sampling, clips=clips),
+        preprocessing=dataclasses.replace(plain.preprocessing, crops=crops),
+    )
+    measured = evaluate(artefact, data_set, batch_size=1, device="cpu").predictions
+    recognizer = Recognizer(artefact, device="cpu")
+    for position, logits in zip(measured.index.tolist(), measured.logits["label"], strict=True):
+        prepared = recognizer.prepare(video(data_set, position))
+        assert prepared["rgb"].shape == (clips * crops, 3, 8, 32, 32)
+        np.testing.assert_array_equal(recognizer.engine.logits(prepared)["label"].numpy()[0], logits)
+    together = evaluate(artefact, data_set, batch_size=4, device="cpu").predictions
+    np.testing.assert_allclose(together.logits["label"], measured.logits["label"], atol=1e-5)
+
+
+def test_several_views_come_back_with_the_artefact(tmp_path, make_artefact, tiny_ctn, data_set):
+    plain = make_artefact(tiny_ctn())
+    artefact = dataclasses.replace(
+        plain,
+        sampling=dataclasses.replace(plain.sampling, clips=2),
+        preprocessing=dataclasses.replace(plain.preprocessing, crops=3),
+    )
+    save_artefact(tmp_path, artefact)
+    loaded = Recognizer.load(tmp_path, device="cpu")
+    assert loaded.engine.views == 6
+    assert loaded(video(data_set, 4)) == Recognizer(artefact, device="cpu")(video(data_set, 4))
+
+
+def test_an_artefact_that_knows_nothing_of_views_has_one(tmp_path, make_artefact, tiny_ctn, data_set):
+    """As older ones are: fields that they do not have take their defaults."""
+    artefact = make_artefact(tiny_ctn())
+    save_artefact(tmp_path, artefact)
+    said = json.loads((tmp_path / "artefact.json").read_text())
+    del said["sampling"]["clips"], said["preprocessing"]["crops"], said["preprocessing"]["subject"]
+    (tmp_path / "artefact.json").write_text(json.dumps(said))
+    old = Recognizer.load(tmp_path, device="cpu")
+    assert old.artefact.preprocessing == artefact.preprocessing
+    assert old.engine.views == 1
+    assert old(video(data_set, 4)) == Recognizer(artefact, device="cpu")(video(data_set, 4))
+
+
+def test_a_colour_model_that_is_cut_to_the_person_wants_depth_too(tmp_path, make_artefact, brightness, data_set):
+    plain = make_artefact(brightness())
+    facts = dataclasses.replace(data_set.depth, coverage="masked")
+    preprocessing = dataclasses.replace(plain.preprocessing, depth=facts, subject=SubjectCrop(margin=0.2))
+    save_artefact(tmp_path, dataclasses.replace(plain, preprocessing=preprocessing))
+    recognizer = Recognizer.load(tmp_path, model=brightness(), device="cpu")
+    assert recognizer.artefact.preprocessing == preprocessing
+    assert set(recognizer.prepare(pair(data_set, 5))) == {"rgb"}
+    assert recognizer(pair(data_set, 0))[0].label == "dim"
+    with pytest.raises(VideoError, match="sees rgb, cut to the person that depth shows: give a file for each"):
+        recognizer(video(data_set, 0))
+    with pytest.raises(VideoError, match="no depth file is given"):
+        recognizer({"rgb": video(data_set, 0)})

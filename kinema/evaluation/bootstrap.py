@@ -1,0 +1,103 @@
+"""How far a number would move with other samples: percentile bootstrap over clips, or over groups of clips."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+from numpy import ndarray
+
+DrawnUnit = Literal["clip", "group", "subject"]
+DRAWS_AT_ONCE = 4_000_000
+
+
+class Interval(NamedTuple):
+    """From the low to the high end."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bootstrap:
+    """How samples are drawn again (Efron's percentile bootstrap).
+
+    Args:
+        over: what is drawn, with replacement: single clips, or all clips of a group or subject at once, which is right
+            where clips of one group are alike.
+        resamples: how often a set as large as the first one is drawn.
+        level: percent of the resamples inside the interval.
+        seed: of the draws.
+    """
+
+    over: DrawnUnit = "clip"
+    resamples: int = 2000
+    level: float = 95.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1:
+            raise ValueError(f"bootstrap: resamples={self.resamples} must be at least 1")
+        if not 0 < self.level < 100:
+            raise ValueError(f"bootstrap: level={self.level} must lie between 0 and 100 percent")
+
+
+BOOTSTRAP = Bootstrap()
+
+
+def mean_interval(
+    values: Float[ndarray, " samples"] | Bool[ndarray, " samples"],
+    units: Int64[ndarray, " samples"] | None = None,
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> Interval:
+    """Interval of the mean.
+
+    Args:
+        values: one number a clip.
+        units: number of the group of each clip; None where clips are drawn one by one.
+        bootstrap: how to draw.
+    """
+    means = [
+        counts @ values.astype(np.float64) / counts.sum(axis=1) for counts in _times_drawn(values, units, bootstrap)
+    ]
+    return _percentiles(np.concatenate(means), bootstrap)
+
+
+def mean_class_interval(
+    right: Bool[ndarray, " samples"],
+    targets: Int64[ndarray, " samples"],
+    units: Int64[ndarray, " samples"] | None = None,
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> Interval:
+    """Interval of the mean over the classes of the share that is right; a class that is not drawn is left out."""
+    of_class = np.eye(targets.max() + 1)[targets][:, np.unique(targets)]
+    means = []
+    for counts in _times_drawn(right, units, bootstrap):
+        drawn = counts @ of_class
+        shares = np.full_like(drawn, np.nan)
+        np.divide((counts * right) @ of_class, drawn, out=shares, where=drawn > 0)
+        means.append(np.nanmean(shares, axis=1))
+    return _percentiles(np.concatenate(means), bootstrap)
+
+
+def _times_drawn(
+    values: ndarray, units: Int64[ndarray, " samples"] | None, bootstrap: Bootstrap
+) -> Iterator[Float[ndarray, "resamples samples"]]:
+    """How often each clip is in each resample; some resamples at a time."""
+    samples = len(values)
+    place = np.arange(samples) if units is None else np.unique(units, return_inverse=True)[1]
+    count = int(place.max()) + 1
+    rng = np.random.default_rng(bootstrap.seed)
+    at_once = max(1, DRAWS_AT_ONCE // samples)
+    for first in range(0, bootstrap.resamples, at_once):
+        rows = min(at_once, bootstrap.resamples - first)
+        drawn = rng.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        yield times[:, place].astype(np.float64)
+
+
+def _percentiles(resampled: Float[ndarray, " resamples"], bootstrap: Bootstrap) -> Interval:
+    outside = (100 - bootstrap.level) / 2
+    low, high = np.percentile(resampled, [outside, 100 - outside])
+    return Interval(float(low), float(high))

@@ -1,0 +1,249 @@
+"""Models on the same clips: compared pair by pair, and fused."""
+
+import itertools
+from dataclasses import replace
+from math import comb
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from kinema.evaluation.bootstrap import Bootstrap
+from kinema.evaluation.compare import (
+    ComparisonError,
+    align,
+    compare,
+    fuse,
+    mcnemar,
+    paired_difference,
+    seeds_minus_floor,
+)
+from kinema.evaluation.evaluate import Predictions, PredictionsError, Protocol
+
+
+def said_by(seed, *, samples=60, strength=1.5, order=None, keep=None, heads=("label",), sizes=(4,), **facts):
+    """What a model of this seed says about one and the same samples of positions 100, 101, ..."""
+    truth = np.random.default_rng(99)
+    targets = {head: truth.integers(0, size, samples) for head, size in zip(heads, sizes, strict=True)}
+    rng = np.random.default_rng(seed)
+    logits = {}
+    for head, size in zip(heads, sizes, strict=True):
+        logits[head] = rng.normal(size=(samples, size)).astype(np.float32)
+        logits[head][np.arange(samples), targets[head]] += strength
+    given = {
+        "classes": {h: tuple(f"{h} {i}" for i in range(size)) for h, size in zip(heads, sizes, strict=True)},
+        "split": "test",
+        "declared": samples,
+        "missing": (),
+        "manifest_digest": "m" * 64,
+        "weights_digest": str(seed),
+        "protocol": Protocol(frames=16, clips=1, crops=1),
+        "units": {"subject": np.arange(samples) % 7},
+        **facts,
+    }
+    predictions = Predictions(logits=logits, targets=targets, index=100 + np.arange(samples), **given)
+    rows = np.arange(samples) if keep is None else np.asarray(keep)
+    if order is not None:
+        rows = np.random.default_rng(order).permutation(rows)
+    return predictions.rows(rows)
+
+
+def right(predictions):
+    return predictions.logits["label"].argmax(1) == predictions.targets["label"]
+
+
+# -- paired comparison ---------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_is_the_written_out_one():
+    first, second = said_by(1), said_by(2, strength=1.0)
+    a, b = right(first), right(second)
+    found = compare([first], [second])["label"]
+    assert found.first == pytest.approx(100 * a.mean())
+    assert found.second == pytest.approx(100 * b.mean())
+    assert found.difference == pytest.approx(100 * (a.mean() - b.mean()))
+    assert (found.only_first, found.only_second) == ((a & ~b).sum(), (b & ~a).sum())
+    assert found.agreement == pytest.approx(
+        100 * (first.logits["label"].argmax(1) == second.logits["label"].argmax(1)).mean()
+    )
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, 60, 60) for _ in range(2000)]
+    differences = [100 * (a[rows].mean() - b[rows].mean()) for rows in drawn]
+    assert found.interval == pytest.approx(np.percentile(differences, [2.5, 97.5]))
+    assert (found.samples, found.coverage, found.seeds) == (60, 100, (1, 1))
+
+
+def test_the_order_of_the_samples_in_a_file_changes_nothing():
+    assert compare([said_by(1)], [said_by(2)]) == compare([said_by(1, order=3)], [said_by(2, order=4)])
+
+
+def test_a_model_differs_from_itself_in_nothing():
+    found = compare([said_by(1)], [said_by(1, order=5)])["label"]
+    assert (found.difference, found.interval, found.p_value, found.agreement) == (0, (0, 0), 1, 100)
+
+
+def test_pairing_narrows_the_interval_of_models_that_fail_on_the_same_clips():
+    first = said_by(1, samples=300)
+    almost = first.logits["label"].copy()
+    almost[:6] = -almost[:6]
+    second = replace(first, logits={"label": almost})
+    paired = compare([first], [second])["label"].interval
+    unpaired = compare([first], [said_by(2, samples=300)])["label"].interval
+    assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (5, 5), (9, 1), (1, 9), (0, 4), (30, 12), (6, 5)])
+def test_mcnemar_is_the_two_sided_sum_of_binomial_terms(only_first, only_second):
+    differ = only_first + only_second
+    tail = sum(comb(differ, k) for k in range(min(only_first, only_second) + 1)) / 2**differ
+    assert mcnemar(only_first, only_second) == pytest.approx(min(1, 2 * tail))
+
+
+def test_seeds_are_averaged_clip_by_clip():
+    first, second = [said_by(seed) for seed in (1, 2, 3)], [said_by(seed, strength=0.7) for seed in (4, 5)]
+    mean = np.mean([right(p) for p in first], axis=0) - np.mean([right(p) for p in second], axis=0)
+    found = compare(first, second)["label"]
+    rng = np.random.default_rng(0)
+    differences = [100 * mean[rng.integers(0, 60, 60)].mean() for _ in range(2000)]
+    assert found.difference == pytest.approx(100 * mean.mean())
+    assert found.interval == pytest.approx(np.percentile(differences, [2.5, 97.5]))
+    assert (found.seeds, found.p_value, found.only_first, found.only_second) == ((3, 2), None, None, None)
+    answers = [[p.logits["label"].argmax(1) for p in side] for side in (first, second)]
+    pairs = [100 * (a == b).mean() for a, b in itertools.product(*answers)]
+    assert found.agreement == pytest.approx(np.mean(pairs))
+
+
+def test_the_seeds_mean_minus_a_floor_takes_the_floors_answers_as_zeros_and_ones():
+    runs = [said_by(seed) for seed in (1, 2, 3)]
+    floor = said_by(9, strength=0.5)
+    found = seeds_minus_floor(np.stack([right(p) for p in runs]), right(floor).astype(np.float64))
+    assert found == seeds_minus_floor(np.stack([right(p) for p in runs]), right(floor))
+    same = compare(runs, [floor])["label"]
+    assert found[0] == pytest.approx(same.difference)
+    assert found[1] == pytest.approx(same.interval)
+    assert found[0] == pytest.approx(100 * (np.mean([right(p).mean() for p in runs]) - right(floor).mean()))
+
+
+def test_a_comparison_over_subjects_draws_subjects():
+    first, second = said_by(1), said_by(2, order=8)
+    found = compare([first], [second], bootstrap=Bootstrap(over="subject"))["label"]
+    wanted = paired_difference(
+        right(first) * 1.0, right(said_by(2)) * 1.0, np.arange(60) % 7, Bootstrap(over="subject")
+    )
+    assert found.difference == pytest.approx(wanted[0])
+    assert found.interval == pytest.approx(wanted[1])
+    assert found.interval != compare([first], [second])["label"].interval
+    with pytest.raises(PredictionsError, match=r"wants a group for every sample, .*; it can be over clip, subject"):
+        compare([first], [second], bootstrap=Bootstrap(over="group"))
+
+
+def test_several_heads_are_compared_one_by_one_and_together():
+    two = {"heads": ("verb", "noun"), "sizes": (3, 4)}
+    first, second = said_by(1, **two), said_by(2, **two)
+    found = compare([first], [second])
+    assert list(found) == ["verb", "noun", "joint"]
+
+    def each(p):
+        return [p.logits[h].argmax(1) == p.targets[h] for h in ("verb", "noun")]
+
+    joint = [np.logical_and(*each(p)).mean() for p in (first, second)]
+    assert (found["joint"].first, found["joint"].second) == pytest.approx((100 * joint[0], 100 * joint[1]))
+    assert found["verb"].first == pytest.approx(100 * each(first)[0].mean())
+    same = [first.logits[h].argmax(1) == second.logits[h].argmax(1) for h in ("verb", "noun")]
+    assert found["joint"].agreement == pytest.approx(100 * np.logical_and(*same).mean())
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"manifest_digest": "n" * 64},
+            r"differ in their manifest \(by its digest\) \(mmmmmmmmmmmm and nnnnnnnnnnnn\)",
+        ),
+        ({"split": "val"}, r"differ in their split \(test and val\)"),
+        ({"keep": range(59)}, r"1 samples are not in all of the 2 predictions, e\.g\. position 159"),
+        ({"keep": [*range(10), *range(12, 60)]}, r"2 samples are not in all .* position 110"),
+        ({"classes": {"label": ("label 1", "label 0", "label 2", "label 3")}}, "differ in their class list of 'label'"),
+        ({"heads": ("verb",)}, r"differ in their task heads \(\('label',\) and \('verb',\)\)"),
+    ],
+    ids=["manifest", "split", "last", "two", "classes", "heads"],
+)
+def test_what_is_not_the_same_is_not_compared_or_fused(other, message):
+    with pytest.raises(ComparisonError, match=message):
+        compare([said_by(1)], [said_by(2, **other)])
+    with pytest.raises(ComparisonError, match=message):
+        fuse([said_by(1), said_by(2, **other)], score="logits")
+
+
+def test_other_labels_for_the_same_samples_are_found_out():
+    other = said_by(2)
+    other.targets["label"][3] += 1 if other.targets["label"][3] == 0 else -1
+    with pytest.raises(ComparisonError, match="predictions 1 and 2 have other labels of 'label'"):
+        compare([said_by(1)], [other])
+
+
+def test_a_side_without_predictions_is_refused():
+    with pytest.raises(ComparisonError, match="a side of the comparison has no predictions"):
+        compare([said_by(1)], [])
+
+
+# -- fusion --------------------------------------------------------------------------------------------------------
+
+
+def test_fused_logits_are_the_mean_of_the_logits_of_the_same_sample():
+    fused = fuse([said_by(1), said_by(2, order=3), said_by(3, order=4)], score="logits")
+    wanted = np.mean([said_by(seed).logits["label"] for seed in (1, 2, 3)], axis=0)
+    np.testing.assert_allclose(fused.logits["label"], wanted, rtol=1e-6)
+    assert fused.index.tolist() == list(range(100, 160))
+    np.testing.assert_array_equal(fused.targets["label"], said_by(1).targets["label"])
+
+
+def test_the_softmax_of_fused_softmaxes_is_the_mean_of_the_softmaxes():
+    fused = fuse([said_by(1), said_by(2, order=3)], score="softmax")
+    wanted = np.mean([softmax(np.float64(said_by(seed).logits["label"]), axis=1) for seed in (1, 2)], axis=0)
+    np.testing.assert_allclose(softmax(fused.logits["label"], axis=1), wanted, rtol=1e-6)
+
+
+def test_the_two_ways_to_fuse_can_disagree():
+    """One model is very sure of class 0, the other leans to class 1."""
+    sure, leaning = (
+        replace(said_by(1, samples=1), logits={"label": np.array([row], np.float32)}, targets={"label": np.array([0])})
+        for row in ([9.0, 0.0, -9.0, -9.0], [-9.0, 2.0, 0.0, 0.0])
+    )
+    by_logits, by_softmax = (fuse([sure, leaning], score=score).logits["label"] for score in ("logits", "softmax"))
+    assert by_logits.argmax() == 1
+    assert by_softmax.argmax() == 0
+
+
+def test_fused_scores_stay_finite_where_a_softmax_underflows():
+    far = said_by(1, samples=2)
+    far = replace(far, logits={"label": np.array([[0, -2000, -3000, -4000], [-2000, 0, 0, 0]], np.float32)})
+    assert np.isfinite(fuse([far, far], score="softmax").logits["label"]).all()
+
+
+def test_missing_samples_that_are_allowed_leave_what_all_have_and_lower_the_coverage():
+    one = said_by(1, keep=range(50), missing=("line 61: gone",))
+    two = said_by(2, keep=range(5, 60), order=1, missing=("line 2: broken", "line 61: gone"))
+    with pytest.raises(ComparisonError, match="15 samples are not in all of the 2 predictions"):
+        fuse([one, two], score="logits")
+    fused = fuse([one, two], score="logits", missing="allow")
+    assert fused.index.tolist() == list(range(105, 150))
+    assert fused.coverage == 75
+    assert fused.missing == ("line 61: gone", "line 2: broken")
+    np.testing.assert_array_equal(fused.units["subject"], np.arange(5, 50) % 7)
+    with pytest.raises(ComparisonError, match="no sample is in all"):
+        fuse([said_by(1, keep=range(5)), said_by(2, keep=range(5, 9))], score="logits", missing="allow")
+
+
+def test_a_fusion_names_what_it_was_made_of():
+    ways = [fuse([said_by(1), said_by(seed)], score=score) for seed in (2, 3) for score in ("logits", "softmax")]
+    assert len({way.weights_digest for way in ways}) == 4
+    assert ways[0].protocol == Protocol(frames=16, clips=1, crops=1)
+    other = said_by(2, protocol=Protocol(frames=16, clips=5, crops=3))
+    assert fuse([said_by(1), other], score="logits").protocol is None
+
+
+def test_aligned_predictions_keep_their_answers():
+    first, second = align([said_by(1, order=1), said_by(2, order=2)], missing="stop")
+    np.testing.assert_array_equal(first.logits["label"], said_by(1).logits["label"])
+    np.testing.assert_array_equal(second.logits["label"], said_by(2).logits["label"])

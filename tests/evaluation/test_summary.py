@@ -1,0 +1,155 @@
+"""All numbers of a predictions file at once."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, top_k_accuracy_score
+
+from kinema.evaluation.bootstrap import Bootstrap, mean_interval
+from kinema.evaluation.calibration import calibration_error, fit_temperature, negative_log_likelihood
+from kinema.evaluation.compare import ComparisonError
+from kinema.evaluation.evaluate import Predictions, PredictionsError, Protocol, measure
+from kinema.evaluation.summary import plain, summarise
+
+CLASSES = tuple("abcdefg")
+
+
+def predictions(seed=0, *, split="test", first=0, heads=("label",), **facts):
+    rng = np.random.default_rng(seed)
+    targets = {head: rng.integers(0, 6, 80) for head in heads}  # class g has no sample
+    logits = {head: 3 * rng.normal(size=(80, 7)).astype(np.float32) for head in heads}
+    for head in heads:
+        logits[head][np.arange(80), targets[head]] += 2
+    given = {
+        "classes": dict.fromkeys(heads, CLASSES),
+        "split": split,
+        "declared": 80,
+        "missing": (),
+        "manifest_digest": "m" * 64,
+        "weights_digest": "w" * 64,
+        "protocol": Protocol(frames=8, clips=3, crops=1),
+        "units": {"group": np.arange(80) // 4},
+        **facts,
+    }
+    return Predictions(logits=logits, targets=targets, index=first + np.arange(80), **given)
+
+
+def test_the_numbers_are_those_of_scikit_learn():
+    said = predictions()
+    logits, targets = said.logits["label"], said.targets["label"]
+    found = summarise(said).heads["label"]
+    answers, labels = logits.argmax(1), np.arange(7)
+    assert found.top1 == pytest.approx(100 * accuracy_score(targets, answers))
+    assert found.top5 == pytest.approx(100 * top_k_accuracy_score(targets, logits, k=5, labels=labels))
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        balanced = balanced_accuracy_score(targets, answers)
+    assert found.mean_class == pytest.approx(100 * balanced)
+    assert found.nll == pytest.approx(log_loss(targets, softmax(np.float64(logits), axis=1), labels=labels))
+    np.testing.assert_allclose(
+        found.scores.f1, 100 * f1_score(targets, answers, labels=labels, average=None, zero_division=np.nan)
+    )
+    assert found.empty == ("g",)
+    assert dict(measure(said)) == pytest.approx(
+        {"top1": found.top1, "top5": found.top5, "mean_class": found.mean_class, "coverage": 100}
+    )
+
+
+def test_every_interval_holds_its_number_and_follows_the_bootstrap():
+    said = predictions()
+    found = summarise(said).heads["label"]
+    for name in ("top1", "top5", "mean_class"):
+        low, high = getattr(found, f"{name}_interval")
+        assert 0 <= low < getattr(found, name) < high <= 100
+    right = 100.0 * (said.logits["label"].argmax(1) == said.targets["label"])
+    assert found.top1_interval == pytest.approx(mean_interval(right))
+    grouped = Bootstrap(over="group", resamples=500)
+    assert summarise(said, bootstrap=grouped).heads["label"].top1_interval == pytest.approx(
+        mean_interval(right, np.arange(80) // 4, grouped)
+    )
+
+
+def test_groups_that_are_not_known_are_not_drawn():
+    with pytest.raises(PredictionsError, match="a bootstrap over 'subject' wants a subject for every sample"):
+        summarise(predictions(), bootstrap=Bootstrap(over="subject"))
+
+
+def test_all_heads_together_are_right_where_each_is():
+    said = predictions(heads=("verb", "noun"))
+    verb, noun = (said.logits[h].argmax(1) == said.targets[h] for h in ("verb", "noun"))
+    summary = summarise(said)
+    assert summary.joint.top1 == pytest.approx(100 * (verb & noun).mean())
+    assert summary.joint.top1_interval == pytest.approx(mean_interval(100.0 * (verb & noun)))
+    shares = [softmax(np.float64(said.logits[h]), axis=1) for h in ("verb", "noun")]
+    among_five = []
+    for i, product in enumerate(np.einsum("nv,no->nvo", *shares)):
+        own = product[said.targets["verb"][i], said.targets["noun"][i]]
+        among_five.append((product > own).sum() < 5)
+    assert summary.joint.top5 == pytest.approx(100 * np.mean(among_five))
+    assert (
+        summary.joint.top5 < 100 * np.mean([said.ranks("verb") < 5, said.ranks("noun") < 5], axis=1).min()
+    )  # not the same as each head's five best
+    measures = dict(measure(said))
+    assert (measures["joint.top1"], measures["joint.top5"]) == pytest.approx((summary.joint.top1, summary.joint.top5))
+
+
+def test_one_head_has_nothing_together():
+    assert summarise(predictions()).joint is None
+    assert "joint.top1" not in dict(measure(predictions()))
+
+
+def test_no_temperature_is_fitted_unless_asked_for():
+    assert summarise(predictions()).scaled is None
+
+
+def test_a_temperature_is_fitted_on_the_other_split_and_used_on_this_one():
+    said, held_out = predictions(0), predictions(1, split="val", first=80)
+    scaled = summarise(said, temperature_from=held_out).scaled
+    best = fit_temperature(held_out.logits["label"], held_out.targets["label"])
+    assert scaled.temperature == {"label": best}
+    assert best != pytest.approx(fit_temperature(said.logits["label"], said.targets["label"]), rel=1e-3)
+    logits, targets = said.logits["label"], said.targets["label"]
+    assert scaled.nll["label"] == negative_log_likelihood(logits, targets, temperature=best)
+    assert scaled.ece["label"] == calibration_error(logits, targets, temperature=best)
+    assert scaled.fitted_on == "80 samples of split 'val'"
+
+
+def test_a_temperature_of_the_reported_samples_themselves_is_called_so():
+    said = predictions()
+    scaled = summarise(said, temperature_from=said).scaled
+    assert scaled.fitted_on == "80 samples of split 'test', 80 of which are reported here: no held-out number"
+    overlapping = predictions(1, split="val", first=60)
+    assert "20 of which are reported here" in summarise(said, temperature_from=overlapping).scaled.fitted_on
+    elsewhere = predictions(1, manifest_digest="n" * 64)
+    assert "reported" not in summarise(said, temperature_from=elsewhere).scaled.fitted_on
+
+
+def test_a_temperature_of_another_model_is_refused():
+    with pytest.raises(ComparisonError, match="come from other weights"):
+        summarise(predictions(), temperature_from=predictions(1, weights_digest="v" * 64))
+    with pytest.raises(ComparisonError, match="other task heads or classes"):
+        summarise(predictions(), temperature_from=predictions(1, classes={"label": CLASSES[::-1]}))
+
+
+def test_a_temperature_at_the_end_of_the_range_is_said():
+    said = predictions()
+    sure = replace(said, logits={"label": np.eye(7, dtype=np.float32)[said.targets["label"]]})
+    assert summarise(said, temperature_from=sure).scaled.bounded == ("label",)
+    assert summarise(said, temperature_from=said).scaled.bounded == ()
+
+
+def test_all_of_it_can_be_written_as_json():
+    said = predictions(declared=100, missing=("line 3: gone",))
+    found = json.loads(json.dumps(plain(summarise(said, temperature_from=said)), allow_nan=False))
+    assert (found["samples"], found["declared"], found["coverage"]) == (80, 100, 80)
+    assert found["protocol"] == {"frames": 8, "clips": 3, "crops": 1}
+    head = found["heads"]["label"]
+    assert len(head["classes"]) == len(head["confusion"]) == 7
+    assert head["classes"][6]["recall"] is None
+    assert head["classes"][6]["support"] == 0
+    assert np.trace(head["confusion"]) / 80 * 100 == pytest.approx(head["top1"])
+    assert head["classes_without_samples"] == ["g"]
+    assert found["joint"] is None
+    assert found["scaled"]["temperature"]["label"] > 1

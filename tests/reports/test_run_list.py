@@ -1,0 +1,134 @@
+"""The list of runs, whole and half-written ones."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kinema.cli import main
+from kinema.data.manifest import load_manifest
+from kinema.models.ctn import CTNConfig
+from kinema.reports.run_list import run_line, runs_in
+from kinema.training.loop import train
+from kinema.training.recipe import Clip, Recipe, load_recipe, recipe_to_json
+from kinema.training.runs import RunError
+
+RECIPE = load_recipe("moves_ctn_tiny")
+
+
+def make_run(path: Path, *, steps: int = 0, scores: tuple[float, ...] = (), recipe: Recipe = RECIPE) -> Path:
+    """A run folder as a training leaves it."""
+    (path / "checkpoints").mkdir(parents=True)
+    (path / "checkpoints" / "last.pt").write_bytes(b"")
+    (path / "recipe.json").write_text(recipe_to_json(recipe))
+    lines = [{"step": step + 1, "loss": 3.0 - step / 1000} for step in range(steps)]
+    (path / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    evaluations = [{"step": number + 1, "top1": score, "coverage": 100.0} for number, score in enumerate(scores)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluations))
+    if scores:
+        (path / "predictions.safetensors").write_bytes(b"")
+    return path
+
+
+def test_a_run_is_told_by_its_folder(tmp_path: Path) -> None:
+    line = run_line(make_run(tmp_path / "mine", steps=12, scores=(20.0, 61.5, 40.0)))
+    samples = len(load_manifest("moves_cross_subject").positions("train"))
+    assert line.steps == -(-RECIPE.optim.epochs * samples // RECIPE.data.batch_size)
+    assert (line.name, line.model, line.data) == ("mine", "ctn_tiny", "moves_cross_subject rgb")
+    assert (line.step, line.top1, line.state, line.faults) == (12, 61.5, "unfinished", ())
+    assert line.loss == pytest.approx(3.0 - 11 / 1000)
+
+
+def test_the_planned_steps_are_those_of_the_training(tmp_path: Path) -> None:
+    """A training of seven hundredths of an epoch stops by itself after three steps, 2.4 rounded up."""
+    recipe = replace(
+        RECIPE,
+        clip=Clip(frames=8, size=32, short_side=32),
+        data=replace(RECIPE.data, workers=0, augmentation=replace(RECIPE.data.augmentation, short_side=(32, 40))),
+        model=CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3),
+        optim=replace(RECIPE.optim, epochs=0.07, warmup_epochs=0.0),
+        run=replace(RECIPE.run, out=tmp_path / "run"),
+    )
+    train(recipe)
+    line = run_line(tmp_path / "run")
+    assert (line.step, line.steps, line.state, line.model, line.faults) == (3, 3, "finished", "ctn", ())
+
+
+def test_a_run_without_a_checkpoint_has_nothing_to_go_on_from(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", steps=2)
+    (path / "checkpoints" / "last.pt").unlink()
+    assert run_line(path).state == "no checkpoint"
+
+
+def test_a_model_with_other_numbers_is_named_by_its_family_and_a_users_own_so(tmp_path: Path) -> None:
+    other = replace(RECIPE, model=replace(RECIPE.model, depth=3))
+    path = make_run(tmp_path / "run", recipe=other)
+    assert run_line(path).model == "ctn"
+    (path / "artefact").mkdir()
+    (path / "artefact" / "artefact.json").write_text(json.dumps({"model": {"kind": "own"}}))
+    assert run_line(path).model == "own"
+
+
+def test_several_heads_are_ranked_by_all_of_them_together(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", scores=(1.0,))
+    (path / "metrics.jsonl").write_text(json.dumps({"step": 1, "verb.top1": 50.0, "joint.top1": 30.0}) + "\n")
+    assert run_line(path).top1 == 30
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda p: (p / "recipe.json").unlink(), "is no run (recipe.json is missing)"),
+        (lambda p: (p / "recipe.json").write_text('{"clip": '), "recipe.json: is no recipe of this kinema"),
+        (
+            lambda p: (p / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo'),
+            "steps.jsonl, line 2: is no line of a log, perhaps cut off while it was written",
+        ),
+        (lambda p: (p / "metrics.jsonl").write_text("[]\n"), "metrics.jsonl, line 1: is no line of a log"),
+        (lambda p: (p / "steps.jsonl").write_bytes(b"\xff\xfe\x00"), "steps.jsonl: cannot be read"),
+        (lambda p: (p / "predictions.safetensors").unlink(), "is missing, though there was an evaluation"),
+        (
+            lambda p: ((p / "artefact").mkdir(), (p / "artefact" / "artefact.json").write_text("{")),
+            "artefact.json: cannot be read",
+        ),
+        (
+            lambda p: (p / "recipe.json").write_text(
+                recipe_to_json(replace(RECIPE, data=replace(RECIPE.data, manifest="/gone.csv")))
+            ),
+            "the number of its steps is not known: /gone.csv: no such manifest",
+        ),
+    ],
+    ids=["no recipe", "recipe", "half a line", "no line", "no text", "predictions", "artefact", "manifest"],
+)
+def test_what_is_wrong_with_a_run_is_one_line_and_hides_no_other_run(tmp_path: Path, spoil, fault: str, capsys) -> None:
+    spoil(make_run(tmp_path / "spoilt", steps=2, scores=(10.0,)))
+    make_run(tmp_path / "whole", steps=3, scores=(77.0,))
+    main(["runs", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if line.startswith("spoilt: ")]
+    assert len(said) == 1
+    assert fault in said[0]
+    (whole,) = (line for line in lines if line.startswith("whole "))
+    assert "77.00" in whole
+    assert any(line.startswith("spoilt  ") for line in lines)
+
+
+def test_the_oldest_run_stands_first_and_links_are_not_listed_twice(tmp_path: Path) -> None:
+    for name, when in (("b", 2000), ("a", 3000), ("c", 1000)):
+        path = make_run(tmp_path / name, steps=1)
+        for part in path.iterdir():
+            os.utime(part, (when, when))
+    (tmp_path / "latest").symlink_to("a")
+    (tmp_path / "notes.txt").write_text("no run")
+    (tmp_path / "pictures").mkdir()
+    assert [line.name for line in runs_in(tmp_path)] == ["c", "b", "a"]
+    assert [line.name for line in runs_in(tmp_path / "a")] == ["a"]
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no run"):
+        runs_in(tmp_path)
+    with pytest.raises(RunError, match="no such folder"):
+        runs_in(tmp_path / "gone")
