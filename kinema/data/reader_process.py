@@ -18,6 +18,7 @@ import numpy as np
 from numpy import ndarray
 
 from kinema.data import sources
+from kinema.data.inspection import inspect
 from kinema.data.isolation import READY
 from kinema.data.reading import Reading, UnreadableVideo
 
@@ -39,8 +40,6 @@ def answer(request: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], n
             start, stop = sources.frame_range(path, given["start_s"], given["stop_s"], reading)
             return {"start": start, "stop": stop}, None
         case "inspect":
-            from kinema.data.inspection import inspect
-
             return asdict(inspect(path, given["kind"], reading)), None
     raise ValueError(f"unknown operation {request['operation']!r}")
 
