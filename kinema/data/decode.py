@@ -6,6 +6,7 @@ counted by their packets and, near the end, by decoding. What it asks for is che
 
 import functools
 import struct
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import ThreadType
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8, UInt16
@@ -42,7 +44,10 @@ REORDERING = 64
 """Packets after which no frame that is shown earlier can follow: codecs put off a frame by 16 others at most."""
 
 THREADED_PIXELS = 500_000
-"""Of a frame, from which threads within a picture bring more than starting them costs."""
+"""Of a frame, from which threads bring more than starting them costs."""
+
+MOST_THREADS = 4
+"""That decode frames beside each other: each holds frames of its own in memory."""
 
 BYTES = {"rgb24": 3, "gray": 1, "gray16le": 2}
 """Bytes of a pixel in the formats that frames are converted to."""
@@ -239,9 +244,8 @@ def open_video(
         if streams[0].codec_context is None:
             raise UnreadableVideo(f"{path}: is encoded in a way that this FFmpeg does not know")
         _check_announced(path, container, streams[0], limits)
-        # Never threads across frames: of damaged files they give other pixels, and not always the same.
-        streams[0].codec_context.thread_type = "SLICE"
-        streams[0].codec_context.thread_count = _threads(streams[0].codec_context)
+        # One unless told otherwise: of damaged files, threads within frames give other pixels too.
+        streams[0].codec_context.thread_count = 1
         yield container, streams[0]
 
 
@@ -275,6 +279,7 @@ def decoded(
                 )
             if number >= limits.frames:
                 raise UnreadableVideo(f"{path}: has more frames than the limit of {limits.frames:,}")
+            _check_overlapped(path, stream, frame)
             yield frame
             number += 1
     except (av.FFmpegError, OSError) as error:
@@ -315,14 +320,62 @@ def check_numbers(indices: Sequence[int]) -> None:
 
 def _read(path: str, indices: Sequence[int], pixel_format: str, limits: Limits) -> ndarray:
     check_numbers(indices)
-    with open_video(path, limits) as (container, stream):
+    # As many as this process computes with: one in a worker. Where nothing has loaded torch, nothing waits for it.
+    torch = sys.modules.get("torch")
+    threads = 1 if torch is None else min(torch.get_num_threads(), MOST_THREADS)
+    if threads > 1:
+        # Of a damaged file, threads across frames give other pixels, and not always the same: then, and whenever
+        # something is wrong, what one thread says counts.
+        try:
+            return _read_with(path, indices, pixel_format, limits, threads)
+        except UnreadableVideo:
+            pass
+    return _read_with(path, indices, pixel_format, limits, 1)
+
+
+def _read_with(path: str, indices: Sequence[int], pixel_format: str, limits: Limits, threads: int) -> ndarray:
+    with _open(path, limits, threads) as (container, stream):
         check_clip(path, len(indices), stream, pixel_format, limits)
         if _seekable(container):
             timeline = _timeline(path, container, stream, limits, indices[-1])
             if timeline.keyframes:
                 return _fill(_by_stamp(path, container, stream, indices, timeline, limits), indices, pixel_format)
-    with open_video(path, limits) as (container, stream):
+    with _open(path, limits, threads) as (container, stream):
         return _fill(_in_order(path, container, stream, indices, limits), indices, pixel_format)
+
+
+@contextmanager
+def _open(path: str, limits: Limits, threads: int) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """As `open_video`; large frames are decoded beside each other by so many threads."""
+    with open_video(path, limits) as (container, stream):
+        context = stream.codec_context
+        if threads > 1 and context.width * context.height >= THREADED_PIXELS:
+            context.thread_type, context.thread_count = "FRAME", threads
+        yield container, stream
+
+
+def _overlapped(stream: av.VideoStream) -> bool:
+    return stream.codec_context.thread_type == ThreadType.FRAME
+
+
+def _settle(path: str, stream: av.VideoStream) -> None:
+    """Where frames are decoded beside each other, see that none that is still on its way was damaged.
+
+    It may be shown later than one that was handed out, and yet be what that one was made from.
+    """
+    if _overlapped(stream):
+        try:
+            for frame in stream.codec_context.decode(None):
+                _check_overlapped(path, stream, frame)
+        except EOFError:  # all have come already
+            pass
+        except av.FFmpegError as error:
+            raise UnreadableVideo(f"{path}: decoding fails ({_reason(error)})") from error
+
+
+def _check_overlapped(path: str, stream: av.VideoStream, frame: av.VideoFrame) -> None:
+    if frame.is_corrupt and _overlapped(stream):
+        raise UnreadableVideo(f"{path}: is damaged")
 
 
 def _seekable(container: av.container.InputContainer) -> bool:
@@ -366,6 +419,7 @@ def _in_order(
         if _whole(path, frame) and number in needed:
             yield number, frame
             if number == indices[-1]:
+                _settle(path, stream)
                 return
         number += 1
     raise UnreadableVideo(f"{path}: frame {indices[-1]} is wanted, but only {number} frames decode")
@@ -386,36 +440,48 @@ def _by_stamp(
     stamps = frozenset(timeline.stamps[number] for number in wanted)
     position = -1  # the last frame that was decoded; -1 before the first
     # One iterator from seek to seek: a packet may give several frames, and one begun anew would lose the rest.
-    frames: Iterator[av.VideoFrame] = iter(())
+    frames: Iterator[tuple[av.VideoFrame, bool]] = iter(())
     for number in wanted:
         stamp = timeline.stamps[number]
         place = max(bisect_right(timeline.keyframes, stamp) - 1, 0)
         frame: av.VideoFrame | None = None
+        damaged = False
         if position >= 0 and bisect_left(timeline.stamps, timeline.keyframes[place]) <= position + 1:
-            frame = _first_from(frames, stamp)
+            frame, damaged = _first_from(frames, stamp)
         else:
             # Where pictures are refreshed piece by piece, frames after a keyframe are whole only some way behind it.
             for start in dict.fromkeys((place, max(place - 1, 0), 0)):
+                if position >= 0:
+                    _settle(path, stream)
                 container.seek(timeline.keyframes[start], stream=stream, backward=True)
-                frames = decoded(path, container, stream, limits, stamps)
-                frame = _first_from(frames, stamp)
+                frames = _judged(decoded(path, container, stream, limits, stamps))
+                frame, damaged = _first_from(frames, stamp)
                 if frame is not None and frame.pts == stamp:
                     break
         if frame is None or frame.pts != stamp:
             raise UnreadableVideo(f"{path}: frame {number} is wanted, but does not decode")
-        if frame.is_corrupt:
-            raise UnreadableVideo(f"{path}: frame {number} is wanted, but is damaged")
+        if damaged:
+            raise UnreadableVideo(f"{path}: frame {number} is wanted, but is damaged, or made from one that is")
         yield number, frame
         position = number
+    _settle(path, stream)
 
 
-def _threads(picture: av.VideoFrame | av.VideoCodecContext) -> int:
+def _threads(picture: av.VideoFrame) -> int:
     """1 for small pictures; 0, which is as many as there are cores, for large ones."""
     return 1 if picture.width * picture.height < THREADED_PIXELS else 0
 
 
-def _first_from(frames: Iterator[av.VideoFrame], stamp: int) -> av.VideoFrame | None:
-    return next((frame for frame in frames if frame.pts is not None and frame.pts >= stamp), None)
+def _judged(frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, bool]]:
+    """Each frame, and whether it or any since the last keyframe is marked as damaged: those behind are made from it."""
+    damaged = False
+    for frame in frames:
+        damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+        yield frame, damaged
+
+
+def _first_from(frames: Iterator[tuple[av.VideoFrame, bool]], stamp: int) -> tuple[av.VideoFrame | None, bool]:
+    return next(((f, damaged) for f, damaged in frames if f.pts is not None and f.pts >= stamp), (None, False))
 
 
 @functools.cache

@@ -2,10 +2,12 @@
 
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 import pytest
+import torch
 
 from kinema.data import decode
 from kinema.data.decode import UnreadableVideo, count_frames, frame_range, read_frames, read_grey_frames, read_timeline
@@ -345,3 +347,70 @@ def test_grey_frames_of_eight_bits_stay_eight_bits(tmp_path, write_video):
     read = read_grey_frames(path, [0, 2, 5])
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, pictures[[0, 2, 5]])
+
+
+@pytest.fixture
+def threaded(monkeypatch):
+    """As in a process that computes with two threads, and all pictures taken for large."""
+    monkeypatch.setattr(decode, "THREADED_PIXELS", 0)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The numbers of threads that files are opened with."""
+    seen = []
+    plain = decode._open
+
+    def watched(path, limits, threads):
+        seen.append(threads)
+        return plain(path, limits, threads)
+
+    monkeypatch.setattr(decode, "_open", watched)
+    return seen
+
+
+@pytest.mark.usefixtures("threaded")
+def test_frames_decoded_beside_each_other_are_the_same(numbered, read_stamps, real_data, opened):
+    assert read_stamps(read_frames(numbered, [0, 3, 100, 199])) == [0, 3, 100, 199]
+    rng = np.random.default_rng(0)
+    clips = sorted(p for p in (real_data / "format_samples").rglob("*") if p.suffix in (".avi", ".mp4"))
+    clips = [p for p in clips if p.stat().st_size < 700_000] + sorted((real_data / "jhmdb").rglob("*.mp4"))[::60]
+    for path in clips:
+        indices = sorted(rng.integers(0, count_frames(str(path)), 6).tolist())
+        beside = read_frames(str(path), indices)
+        torch.set_num_threads(1)
+        np.testing.assert_array_equal(beside, read_frames(str(path), indices), err_msg=str(path))
+        torch.set_num_threads(2)
+    assert opened.count(2) > 20
+
+
+@pytest.mark.usefixtures("threaded")
+def test_what_is_wrong_with_a_file_is_what_one_thread_says(tmp_path, numbered, opened):
+    content = bytearray(Path(numbered).read_bytes())
+    for seed in range(12):
+        damaged = bytearray(content)
+        at = 2000 + seed * (len(content) - 6000) // 12
+        damaged[at : at + 40] = np.random.default_rng(seed).bytes(40)
+        path = tmp_path / f"{seed}.mp4"
+        path.write_bytes(damaged)
+        answers = []
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            try:
+                answers.append(read_frames(str(path), [0, 40, 80, 120, 160, 199]).tobytes())
+            except UnreadableVideo as error:
+                answers.append(str(error))
+        assert answers[0] == answers[1]
+    assert opened.count(1) > 12, "some were read again"
+
+
+def test_a_frame_that_is_made_from_a_damaged_one_is_refused():
+    class Frame(NamedTuple):
+        key_frame: bool
+        is_corrupt: bool
+
+    frames = [Frame(True, False), Frame(False, True), Frame(False, False), Frame(True, False), Frame(False, False)]
+    assert [damaged for _, damaged in decode._judged(iter(frames))] == [False, True, True, False, False]
