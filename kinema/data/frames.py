@@ -1,8 +1,10 @@
 """Frames that are not in a video file: folders of pictures, and arrays in npz and mat files."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -32,6 +34,8 @@ MAT_BYTES = {
 }
 """Bytes of a number, by scipy's names of what a mat file holds."""
 
+NUMBERS = re.compile(r"(\d+)")
+
 Grey = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
 
 
@@ -39,12 +43,39 @@ def frame_files(folder: str) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names, so that 10 follows 9.
 
     Raises:
-        UnreadableVideo: there is no picture in it.
+        UnreadableVideo: there is no picture in it, or those of two rows; or one of a row is missing or there twice, so
+            that those behind it would come under the numbers of others.
     """
-    found = [p for p in Path(folder).iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
-    if not found:
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if Path(e.name).suffix.lower() in PICTURE_SUFFIXES and e.is_file()]
+    parts = {name: NUMBERS.split(Path(name).stem) for name in names if not name.startswith(".")}
+    if not parts:
         raise UnreadableVideo(f"{folder}: holds no picture; looked for {', '.join(sorted(PICTURE_SUFFIXES))}")
-    return sorted(found, key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.name)])
+    # Words and numbers take turns in the parts of a name.
+    order = sorted(parts, key=lambda name: ([int(p) if p.isdigit() else p for p in parts[name]], name))
+    _check_row(folder, order, parts)
+    return [Path(folder) / name for name in order]
+
+
+def _check_row(folder: str, order: Sequence[str], parts: dict[str, list[str]]) -> None:
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name in order:
+        rows.setdefault(tuple(parts[name][::2]), []).append(name)
+    if len(rows) > 1 and len(rows) < len(order):
+        first, second = (row[0] for row in list(rows.values())[:2])
+        raise UnreadableVideo(f"{folder}: holds pictures of more than one row, such as {first} and {second}; part them")
+    twice = next((pair for pair in pairwise(order) if parts[pair[0]] == parts[pair[1]]), None)
+    if twice is not None:
+        raise UnreadableVideo(f"{folder}: {twice[0]} and {twice[1]} are the same frame; keep one of them")
+    numbers = list(zip(*(parts[name][1::2] for name in order), strict=True)) if len(rows) == 1 else []
+    varying = [[int(number) for number in place] for place in numbers if len(set(place)) > 1]
+    if len(varying) != 1:
+        return
+    steps = np.diff(varying[0])
+    even = steps.min()
+    if (steps == even).mean() > 0.5 and not (steps % even).any() and steps.max() > even:
+        gap = int(steps.argmax())
+        raise UnreadableVideo(f"{folder}: between {order[gap]} and {order[gap + 1]} a picture is missing")
 
 
 def read_folder(
@@ -129,9 +160,11 @@ def read_picture(path: Path, mode: str, limits: Limits) -> ndarray:
             if image.width * image.height > limits.pixels:
                 raise UnreadableVideo(f"{path}: has {image.width} x {image.height} pixels, more than {limits.pixels:,}")
             upright = ImageOps.exif_transpose(image)
+            deep = upright.mode.startswith("I")
+            if mode == "RGB" and deep:
+                raise UnreadableVideo(f"{path}: stores 16 bits in one channel, no RGB of 8 bits; is it depth?")
             if mode == "RGB":
                 return np.asarray(upright.convert("RGB"))
-            deep = upright.mode.startswith("I")
             return np.asarray(upright).astype(np.uint16) if deep else np.asarray(upright.convert("L"))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableVideo(f"{path}: is not a picture that can be read ({error})") from error
