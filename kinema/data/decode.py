@@ -301,7 +301,8 @@ def _frames(
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """How a stored picture is turned before it is shown: rows and columns exchanged, then columns and rows reversed.
 
-    From the display matrix of the file; of one that is no turn by quarters or mirroring, the nearest turn.
+    From the display matrix of the file; of one that is no turn by quarters or mirroring, the nearest turn. PyAV's view
+    of a frame's side data is never freed (some 250 bytes), so that this is asked once a file.
     """
     matrix = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stub knows only names
     if matrix is None:
@@ -396,8 +397,11 @@ def _fill(frames: Iterator[tuple[int, av.VideoFrame]], indices: Sequence[int], p
     pictures: ndarray | None = None
     # One converter for all frames of a file: making a new one costs more than decoding a small picture.
     converter = VideoReformatter()
+    turn = (False, False, False)
     for number, frame in frames:
-        picture = _picture(frame, pixel_format, converter)
+        if pictures is None:
+            turn = orientation(frame)  # asked once: each question costs some memory that is never given back
+        picture = _picture(frame, pixel_format, converter, turn)
         if pictures is None:
             pictures = np.empty((len(indices), *picture.shape), picture.dtype)
         pictures[bisect_left(indices, number) : bisect_right(indices, number)] = picture
@@ -512,10 +516,12 @@ def check_clip(path: str, frames: int, stream: av.VideoStream, pixel_format: str
         )
 
 
-def _picture(frame: av.VideoFrame, pixel_format: str, converter: VideoReformatter) -> ndarray:
+def _picture(
+    frame: av.VideoFrame, pixel_format: str, converter: VideoReformatter, turn: tuple[bool, bool, bool]
+) -> ndarray:
     """Pixels as they are meant to be shown: PyAV hands out the stored picture and the matrix to turn it by."""
     picture = converter.reformat(frame, format=pixel_format, threads=_threads(frame)).to_ndarray()
-    exchanged, columns_reversed, rows_reversed = orientation(frame)
+    exchanged, columns_reversed, rows_reversed = turn
     if exchanged:
         picture = picture.swapaxes(0, 1)
     if rows_reversed:

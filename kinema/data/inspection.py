@@ -184,9 +184,10 @@ def _look_at_video(
         stamps.usable = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         stamps.second = 1 / float(stream.time_base) if stream.time_base else 1.0
         form = "gray16le" if kind == "depth" and notes.bits == 16 else "gray"
+        exchanged = columns_reversed = rows_reversed = False
         for frame in decoded(file, container, stream, reading.limits):
-            exchanged, columns_reversed, rows_reversed = orientation(frame)
             if notes.frames == 0:
+                exchanged, columns_reversed, rows_reversed = orientation(frame)
                 notes.size = (frame.height, frame.width) if exchanged else (frame.width, frame.height)
                 mirrored = (exchanged + columns_reversed + rows_reversed) % 2
                 notes.rotation = -1 if mirrored else round(frame.rotation) % 360
