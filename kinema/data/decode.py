@@ -8,10 +8,11 @@ import functools
 import struct
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -168,7 +169,7 @@ def _timeline(
     begins = None  # whether the first packet is a keyframe; where it is not, its mark may be what was damaged
     enough = None
     try:
-        for packet in container.demux(stream):
+        for packet in _packets(container, stream):
             if packet.size == 0 or packet.is_discard:
                 continue
             if packets < indexed and packet.pos is not None:
@@ -291,11 +292,17 @@ def _frames(
 ) -> Iterator[av.VideoFrame]:
     context = stream.codec_context
     if stamps is None or context.name not in LEAVING_OUT:
-        yield from container.decode(stream)
-        return
-    for packet in container.demux(stream):
-        context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in stamps else "NONREF"
+        stamps = None
+    for packet in _packets(container, stream):
+        if stamps is not None:
+            context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in stamps else "NONREF"
         yield from packet.decode()
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator["av.Packet[av.VideoStream]"]:
+    """The packets of a stream; PyAV never frees the last one where its own iterator is dropped on the way."""
+    with closing(cast("Generator[av.Packet[av.VideoStream], None, None]", container.demux(stream))) as packets:
+        yield from packets
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from kinema.data.decode import UnreadableVideo
+from kinema.data.reading import Limits, Reading
 from kinema.data.sources import count_frames, frame_range, read_grey, read_rgb
 
 FRAMES = 120
@@ -212,16 +213,25 @@ def test_damage_in_the_middle_moves_no_other_frame(write, make, shown, kind, see
             assert got == [index if index < 24 else index + lost for index in untouched]
 
 
-@pytest.mark.parametrize("what", ["a picture", "an entry of the index"])
-def test_an_avi_whose_index_and_pictures_disagree_is_not_read_in_two_ways(write, make, shown, what):
+LOST = pytest.mark.xfail(strict=True, reason="FFmpeg drops an index that has moved; only the announced count tells")
+
+
+@pytest.mark.parametrize("what", ["picture", "entry of the index", pytest.param("picture and its place", marks=LOST)])
+def test_an_avi_that_lost_something_is_refused_or_read_under_the_right_numbers(write, make, shown, what):
     """A decoding in order does not see a lost picture, and a jump goes by the index: one would be off by a frame."""
     content = bytearray(make("avi"))
     index = content.rindex(b"idx1")
-    place, end = (content.index(b"00dc", index // 2) - 500, 1024) if what == "a picture" else (index + 8 + 16 * 116, 16)
-    content[place : place + end] = bytes(end)
+    place = content.index(b"00dc", content.index(b"00dc", index // 2) + 5000)  # no keyframe
+    if what == "picture":
+        content[place : place + 4] = b"JUNK"
+    elif what == "picture and its place":
+        del content[place : content.index(b"00dc", place + 4)]
+    else:
+        content[index + 8 + 16 * 116 : index + 8 + 16 * 117] = bytes(16)
     path = write("damaged.avi", content)
-    shown_last = [shown(path, indices) for indices in ([*range(0, 112, 16), 116], [0, 116], [116])]
-    assert all(isinstance(numbers, str) or numbers[-1] == 116 for numbers in shown_last), shown_last
+    for indices in ([*range(0, 112, 16), 116], [0, 116], [116], [20, 70], [70], [*range(62, 72)]):
+        numbers = shown(path, indices)
+        assert isinstance(numbers, str) or numbers == indices
 
 
 # -- names, and what names lead to -------------------------------------------------------------------------------------
@@ -253,7 +263,6 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 @pytest.mark.parametrize("place", ["here", "from the root"])
 def test_a_name_is_a_name_and_no_command(tmp_path, monkeypatch, write_video, write, make, stamp, shown, name, place):
-    """Nothing in it is a protocol, a pattern or an option, and no other file is opened in its stead."""
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "other.mp4", [stamp(200)] * 130)
     path = write(name, make("mp4"))
@@ -337,7 +346,6 @@ def test_a_count_that_is_announced_wrongly_is_not_believed(write, make, shown, k
 
 
 def test_an_index_that_is_not_there_is_not_missed(write, make, shown):
-    """AVI: the index stands at the end, and is the first to go."""
     content = make("avi")
     path = write("video.avi", content[: content.rindex(b"idx1")])
     assert assert_honest(path, shown) == FRAMES
@@ -436,6 +444,13 @@ def test_what_a_camera_says_of_its_hold_is_followed(tmp_path, write_video, turn)
         assert np.abs(read[1].astype(int) - expected(picture)).mean() < 8
 
 
+def test_more_pixels_than_the_limit_are_refused_by_their_number(write, make):
+    path, few = write("video.mp4", make("mp4")), Reading(limits=Limits(pixels=64 * 48 - 1))
+    for read in (lambda: count_frames(path, few), lambda: read_rgb(path, [0], few), lambda: read_grey(path, [90], few)):
+        with pytest.raises(UnreadableVideo, match=r"video\.mp4: has frames of 64 x 48 pixels, more than 3,071"):
+            read()
+
+
 def test_a_size_that_is_announced_without_a_picture_behind_it_costs_no_memory(write, tmp_path, write_video, stamp):
     """Motion JPEG whose header asks for 16000 x 16000 pixels, 0.8 GB a frame, in a file of a few kilobytes."""
     content = bytearray(
@@ -467,7 +482,6 @@ def test_a_size_that_changes_on_the_way_is_refused_by_its_frame(tmp_path, write_
 
 
 def test_real_files_announce_what_they_do_not_hold(real_data):
-    """All of HMDB-51's: one frame more in the header than decodes. Counting and reading go by what decodes."""
     (path,) = (real_data / "format_samples").rglob("hmdb51_Turnk*.avi")
     with av.open(str(path), metadata_errors="ignore") as container:
         announced = container.streams.video[0].frames

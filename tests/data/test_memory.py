@@ -45,10 +45,13 @@ def children():
 
 
 def growth_per_thousand(held):
-    """Slope of a straight line through what was held after equal steps, the first third of them left to warm up."""
-    clips, megabytes = np.array(held).T
-    third = len(clips) // 3
-    return float(np.polyfit(clips[third:] / 1000, megabytes[third:], 1)[0])
+    """Megabytes in 1,000 clips between equal steps, the first third left to warm up and the largest step left out.
+
+    Python's table of names doubles now and then, at once by some megabytes; what leaks grows in every step.
+    """
+    clips, megabytes = np.array(held)[len(held) // 3 :].T
+    steps = np.sort(np.diff(megabytes))[:-1]
+    return float(steps.sum() / np.diff(clips)[:-1].sum() * 1000)
 
 
 @pytest.fixture(scope="module")
