@@ -23,13 +23,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/
 
 MEGABYTE = 2**20
 GROWTH = 1.0
-"""Megabytes in 1,000 of ten thousand clips; each opening of a file leaves some hundred bytes in FFmpeg and PyAV."""
-
-GROWTH_SHORT = 4.5
-"""Megabytes in 1,000 where few are read: the allocator alone takes one or two until it has settled.
-
-A frame of the videos here has 9 kB: one kept in each clip would be nine megabytes in 1,000.
-"""
+"""Megabytes in 1,000 clips. A frame of the videos here has 9 kB: one kept in each clip would be nine megabytes."""
 
 
 def resident(process="self"):
@@ -82,10 +76,10 @@ def load(dataset, number, workers):
     return held
 
 
-def assert_level(held, most=GROWTH_SHORT):
+def assert_level(held):
     growth = {process: growth_per_thousand(values) for process, values in held.items()}
     print(*(f"{process}: {value:+.2f} MB in 1,000 clips" for process, value in growth.items()), sep="\n")
-    assert max(growth.values()) < most, growth
+    assert max(growth.values()) < GROWTH, growth
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -96,7 +90,7 @@ def test_fifteen_hundred_clips_through_the_loader_hold_no_memory(varied, workers
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ten_thousand_clips_through_the_loader_hold_no_memory(varied, workers):
-    assert_level(load(varied, 10_000, workers), GROWTH)
+    assert_level(load(varied, 10_000, workers))
 
 
 def measured(read, number):
