@@ -384,9 +384,8 @@ def _override(recipe: "Recipe", words: Sequence[str], name: str) -> "Recipe":
 def _input_errors() -> tuple[type[Exception], ...]:
     """What a user's input can be at fault for; all else is ours and shows its traceback."""
     from kinema.data.dataset import UnreadableSample
-    from kinema.data.decode import UnreadableVideo
     from kinema.data.manifest import ManifestError
-    from kinema.data.reading import BackendError
+    from kinema.data.reading import BackendError, UnreadableVideo
     from kinema.evaluation.evaluate import NonFiniteLogits, PredictionsError
     from kinema.inference.artefact import ArtefactError
     from kinema.inference.engine import DeviceError

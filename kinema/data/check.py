@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from kinema.data.decode import END_SLACK_S
+from kinema.data.container import END_SLACK_S
 from kinema.data.duplicates import LIKENESS, Pair, near_duplicates, signature_pictures
 from kinema.data.inspection import Inspection
 from kinema.data.inspections import Source, inspect_all

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kinema.data.decode import UnreadableVideo
 from kinema.data.depth import read_depth
 from kinema.data.geometry import WHOLE, Box
 from kinema.data.manifest import Entry, Manifest, ManifestError, Modality
 from kinema.data.mixing import mixed
-from kinema.data.reading import READING, Reading
+from kinema.data.reading import READING, Reading, UnreadableVideo
 from kinema.data.sampling import Sampling
 from kinema.data.sources import count_frames, frame_range, read_grey, read_rgb
 from kinema.data.subject import subject_box

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.data import decode
+from kinema.data.container import open_video, read_timeline, seekable
 from kinema.data.reading import READING, BackendError, Reading, UnreadableVideo
 
 
@@ -25,11 +26,11 @@ def read_frames(
         BackendError: torchcodec is not installed, or does not load.
     """
     decoder_type = _decoder_type()
-    with decode.open_video(path, reading.limits) as (container, stream):
+    with open_video(path, reading.limits) as (container, stream):
         decode.check_clip(path, len(set(indices)), stream, "rgb24", reading.limits)
-        known = not decode.SEEKABLE.isdisjoint(container.format.name.split(",")) and container.format.name != "avi"
+        known = seekable(container) and container.format.name != "avi"
         place = stream.index
-    timeline = decode.read_timeline(path, reading) if known else None
+    timeline = read_timeline(path, reading) if known else None
     if timeline is None or not timeline.stamps or _has_matrix(path, reading):
         return decode.read_frames(path, indices, reading)
     decode.check_numbers(indices)
@@ -47,7 +48,7 @@ def read_frames(
 
 def _has_matrix(path: str, reading: Reading) -> bool:
     """Whether frames are turned or mirrored before they are shown; torchcodec does not mirror."""
-    with decode.open_video(path, reading.limits) as (container, stream):
+    with open_video(path, reading.limits) as (container, stream):
         frame = next(decode.decoded(path, container, stream, reading.limits), None)
     return frame is not None and decode.orientation(frame) != (False, False, False)
 

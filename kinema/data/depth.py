@@ -6,9 +6,8 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 
-from kinema.data.decode import UnreadableVideo
 from kinema.data.manifest import DepthFacts
-from kinema.data.reading import READING, Reading
+from kinema.data.reading import READING, Reading, UnreadableVideo
 from kinema.data.sources import read_grey
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from kinema.data import frames as pictures
 from kinema.data.cache import local_path
-from kinema.data.decode import decoded, open_video, orientation, read_timeline
+from kinema.data.container import open_video, packets_of, read_timeline
+from kinema.data.decode import decoded, orientation
 from kinema.data.duplicates import SIDE, SignatureBuilder
 from kinema.data.frames import ARRAY_SUFFIXES, frame_files
 from kinema.data.manifest import Modality
@@ -210,7 +211,7 @@ def _look_at_packets(file: str, reading: Reading, notes: _Notes) -> None:
     begin, end = np.inf, -np.inf
     with open_video(file, reading.limits) as (container, stream):
         try:
-            for number, packet in enumerate(container.demux()):
+            for number, packet in enumerate(packets_of(container, None)):
                 if number > 10 * reading.limits.frames:
                     break
                 stamp = packet.dts if packet.pts is None else packet.pts

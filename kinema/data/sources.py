@@ -11,7 +11,7 @@ from typing import cast
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from kinema.data import decode, decode_torchcodec, frames
+from kinema.data import container, decode, decode_torchcodec, frames
 from kinema.data.cache import local_path
 from kinema.data.frames import ARRAY_SUFFIXES, Grey
 from kinema.data.isolation import ask
@@ -76,7 +76,7 @@ def frame_range(path: str, start_s: float, stop_s: float, reading: Reading = REA
         if reading.isolation == "process":
             found, _ = ask(reading, "range", file, start_s=start_s, stop_s=stop_s)
             return int(found["start"]), int(found["stop"])
-        return decode.frame_range(file, start_s, stop_s, reading)
+        return container.frame_range(file, start_s, stop_s, reading)
 
 
 def _asked(reading: Reading, operation: str, path: str, indices: Sequence[int]) -> ndarray:

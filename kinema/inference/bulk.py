@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from kinema.data.corpora.disk import SUFFIXES
-from kinema.data.decode import UnreadableVideo
 from kinema.data.manifest import Modality
-from kinema.data.reading import READING, Reading
+from kinema.data.reading import READING, Reading, UnreadableVideo
 from kinema.inference.engine import Device
 from kinema.inference.recognizer import Recognizer, VideoError
 

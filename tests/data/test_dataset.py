@@ -23,9 +23,10 @@ from kinema.data.dataset import (
     read_views,
     to_device,
 )
-from kinema.data.decode import UnreadableVideo, read_frames, read_grey_frames
+from kinema.data.decode import read_frames, read_grey_frames
 from kinema.data.depth import depth_to_uint8
 from kinema.data.manifest import Entry, class_lists, write_manifest
+from kinema.data.reading import UnreadableVideo
 from kinema.data.resize import resized
 from kinema.data.sampling import Sampling, segment_indices
 from kinema.data.transforms import Augmentation, Geometry, Preprocessing, cut

@@ -1,17 +1,19 @@
 """What is read is what a plain decoding of the whole file gives, whichever way is taken, and what fails is named."""
 
+import os
 import struct
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
 import pytest
-import torch
 
-from kinema.data import decode
-from kinema.data.decode import UnreadableVideo, count_frames, frame_range, read_frames, read_grey_frames, read_timeline
-from kinema.data.reading import Limits
+from kinema.data import container, decode
+from kinema.data.container import frame_range, open_video, read_timeline
+from kinema.data.decode import count_frames, read_frames, read_grey_frames
+from kinema.data.reading import Limits, UnreadableVideo
 
 LIMITS = Limits()
 
@@ -31,7 +33,7 @@ def assert_both_ways_agree(path, rng, draws=2):
         ways = []
         for keyframes in ((), timeline.keyframes):
             if keyframes or not ways:
-                with decode.open_video(str(path), LIMITS) as (container, stream):
+                with open_video(str(path), LIMITS) as (container, stream):
                     if keyframes:
                         found = decode._by_stamp(str(path), container, stream, wanted, timeline, LIMITS)
                     else:
@@ -87,7 +89,7 @@ def test_near_frames_are_those_wanted_whether_they_are_known_by_stamps_or_counte
     numbered, read_stamps, monkeypatch, indices
 ):
     assert read_stamps(read_frames(numbered, indices)) == indices
-    monkeypatch.setattr(decode, "SEEKABLE", frozenset())
+    monkeypatch.setattr(container, "SEEKABLE", frozenset())
     assert read_stamps(read_frames(numbered, indices)) == indices
 
 
@@ -176,7 +178,7 @@ def test_a_header_that_announces_a_frame_too_many_is_not_believed(real_data):
 def test_a_frame_past_the_end_is_an_error_with_both_numbers(numbered, monkeypatch):
     with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is wanted, but it has 200 frames"):
         read_frames(numbered, [200])
-    monkeypatch.setattr(decode, "SEEKABLE", frozenset())
+    monkeypatch.setattr(container, "SEEKABLE", frozenset())
     with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is wanted, but only 200 frames decode"):
         read_frames(numbered, [40, 100, 160, 200])
 
@@ -353,9 +355,7 @@ def test_grey_frames_of_eight_bits_stay_eight_bits(tmp_path, write_video):
 def threaded(monkeypatch):
     """As in a process that computes with two threads, and all pictures taken for large."""
     monkeypatch.setattr(decode, "THREADED_PIXELS", 0)
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
+    monkeypatch.setattr(decode, "threads_here", lambda: 2)
 
 
 @pytest.fixture
@@ -375,20 +375,22 @@ def opened(monkeypatch):
 @pytest.mark.usefixtures("threaded")
 def test_frames_decoded_beside_each_other_are_the_same(numbered, read_stamps, real_data, opened):
     assert read_stamps(read_frames(numbered, [0, 3, 100, 199])) == [0, 3, 100, 199]
+    assert opened == [2]
+    opened.clear()
     rng = np.random.default_rng(0)
     clips = sorted(p for p in (real_data / "format_samples").rglob("*") if p.suffix in (".avi", ".mp4"))
     clips = [p for p in clips if p.stat().st_size < 700_000] + sorted((real_data / "jhmdb").rglob("*.mp4"))[::60]
     for path in clips:
         indices = sorted(rng.integers(0, count_frames(str(path)), 6).tolist())
         beside = read_frames(str(path), indices)
-        torch.set_num_threads(1)
-        np.testing.assert_array_equal(beside, read_frames(str(path), indices), err_msg=str(path))
-        torch.set_num_threads(2)
+        alone = decode._read_with(str(path), indices, "rgb24", LIMITS, 1)
+        np.testing.assert_array_equal(beside, alone, err_msg=str(path))
     assert opened.count(2) > 20
+    assert opened.count(2) == opened.count(1), "nothing was read again"
 
 
 @pytest.mark.usefixtures("threaded")
-def test_what_is_wrong_with_a_file_is_what_one_thread_says(tmp_path, numbered, opened):
+def test_what_is_wrong_with_a_file_is_what_one_thread_says(tmp_path, numbered, opened, monkeypatch):
     content = bytearray(Path(numbered).read_bytes())
     for seed in range(12):
         damaged = bytearray(content)
@@ -398,7 +400,7 @@ def test_what_is_wrong_with_a_file_is_what_one_thread_says(tmp_path, numbered, o
         path.write_bytes(damaged)
         answers = []
         for threads in (2, 1):
-            torch.set_num_threads(threads)
+            monkeypatch.setattr(decode, "threads_here", lambda threads=threads: threads)
             try:
                 answers.append(read_frames(str(path), [0, 40, 80, 120, 160, 199]).tobytes())
             except UnreadableVideo as error:
@@ -414,3 +416,19 @@ def test_a_frame_that_is_made_from_a_damaged_one_is_refused():
 
     frames = [Frame(True, False), Frame(False, True), Frame(False, False), Frame(True, False), Frame(False, False)]
     assert [damaged for _, damaged in decode._judged(iter(frames))] == [False, True, True, False, False]
+
+
+def _threads_of_a_worker(queue):
+    queue.put(decode.threads_here())
+
+
+def test_a_worker_decodes_with_one_thread_and_the_program_with_its_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert decode.threads_here() == 3
+    for method in ("fork", "spawn"):
+        context = get_context(method)
+        queue = context.SimpleQueue()
+        worker = context.Process(target=_threads_of_a_worker, args=(queue,))
+        worker.start()
+        assert queue.get() == 1
+        worker.join()

@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from kinema.data.decode import UnreadableVideo, read_grey_frames
+from kinema.data.decode import read_grey_frames
 from kinema.data.depth import depth_to_uint8, read_depth
 from kinema.data.manifest import DepthFacts
+from kinema.data.reading import UnreadableVideo
 
 
 def level_by_hand(stored, near, far):

@@ -8,10 +8,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from kinema.data.dataset import read_clips
-from kinema.data.decode import UnreadableVideo
 from kinema.data.depth import read_depth
 from kinema.data.frames import frame_files
 from kinema.data.manifest import DepthFacts, Entry
+from kinema.data.reading import UnreadableVideo
 from kinema.data.sampling import Sampling
 from kinema.data.sources import count_frames, frame_range, read_grey, read_rgb
 from kinema.data.transforms import Preprocessing

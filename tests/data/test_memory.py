@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kinema.data.dataset import Draw, VideoDataset, evaluation_batches, make_loader
-from kinema.data.decode import UnreadableVideo
+from kinema.data.reading import UnreadableVideo
 from kinema.data.sampling import Sampling
 from kinema.data.sources import count_frames, frame_range, read_grey, read_rgb
 from kinema.data.transforms import Augmentation, Preprocessing

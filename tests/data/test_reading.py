@@ -33,9 +33,10 @@ class TestAVideoIsRefused:
         with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: has [\d,]+ bytes, more than the limit of 100"):
             count_frames(numbered, within(file_bytes=100))
 
-    def test_where_it_announces_too_many_frames(self, numbered):
-        with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: announces 200 frames, more than the limit of 199"):
-            count_frames(numbered, within(frames=199))
+    def test_where_it_announces_and_has_too_many_frames(self, numbered):
+        for read in (count_frames, lambda path, reading: read_rgb(path, [0], reading)):
+            with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: has more frames than the limit of 199"):
+                read(numbered, within(frames=199))
         assert count_frames(numbered, within(frames=200)) == 200
 
     def test_where_it_has_too_many_frames_without_announcing_them(self, tmp_path, write_video, stamp):
@@ -46,7 +47,7 @@ class TestAVideoIsRefused:
         assert count_frames(path, within(frames=40)) == 40
 
     def test_where_it_lasts_too_long(self, numbered):
-        with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: lasts 8 s, more than the limit of 5 s"):
+        with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: lasts more than the limit of 5 s"):
             frame_range(numbered, 0, 1, within(seconds=5))
 
     def test_where_its_frames_are_too_large(self, numbered):

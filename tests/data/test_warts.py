@@ -15,9 +15,8 @@ from scipy.io import savemat
 
 from kinema.cli import main
 from kinema.data.dataset import read_clips
-from kinema.data.decode import UnreadableVideo
 from kinema.data.manifest import Entry
-from kinema.data.reading import Limits, Reading
+from kinema.data.reading import Limits, Reading, UnreadableVideo
 from kinema.data.sampling import Sampling
 from kinema.data.sources import count_frames, read_grey, read_rgb
 from kinema.data.transforms import Preprocessing

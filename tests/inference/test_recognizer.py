@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.data.decode import UnreadableVideo
+from kinema.data.reading import UnreadableVideo
 from kinema.data.subject import SubjectCrop
 from kinema.evaluation.evaluate import evaluate
 from kinema.inference.artefact import save_artefact
