@@ -214,7 +214,7 @@ def units_of(predictions: Predictions, bootstrap: Bootstrap) -> Int64[ndarray, "
         known = ", ".join(["clip", *predictions.units])
         raise PredictionsError(
             f"a bootstrap over {bootstrap.over!r} wants a {bootstrap.over} for every sample, which the manifest does "
-            f"not give, or the file is older than kinema 0.2; it can be over {known}"
+            f"not give, or the file was written before files held them; it can be over {known}"
         )
     return predictions.units[bootstrap.over]
 

@@ -149,7 +149,7 @@ def train(
                 measures = dict(measure(predictions))
                 run.log_metrics({"step": step, **measures})
                 progress.evaluated(step=step, measures=measures, skipped=run.skipped())
-                score = sum(value for name, value in measures.items() if name.endswith("top1"))
+                score = measures["top1" if len(manifest.heads) == 1 else "joint.top1"]
                 if score > best or recipe.run.keep == "last":
                     best = score
                     digest = save_artefact(run.artefact, artefact)

@@ -254,10 +254,11 @@ class Recipe:
                 )
 
     def _check_modalities(self, manifest: Manifest) -> None:
-        for modality in self.clip.modalities:
+        for modality in self.clip.preprocessing(manifest.depth).files:
             if not any(entry.source(modality) for entry in manifest.entries):
                 there = [m for m in MODALITIES if any(entry.source(m) for entry in manifest.entries)]
-                raise RecipeError(f"clip.modalities wants {modality}, but {manifest.path} has only {', '.join(there)}")
+                wants = "modalities" if modality in self.clip.modalities else "subject_margin"
+                raise RecipeError(f"clip.{wants} wants {modality}, but {manifest.path} has only {', '.join(there)}")
 
 
 def recipe_names() -> list[str]:

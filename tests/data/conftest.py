@@ -2,6 +2,7 @@
 
 import shutil
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,23 @@ def short(tmp_path_factory, write_video, stamp):
 def shorter(tmp_path_factory, write_video, stamp):
     """A video of seven frames."""
     return write_video(tmp_path_factory.mktemp("shorter") / "shorter.mp4", [stamp(n) for n in range(7)])
+
+
+@pytest.fixture(scope="session")
+def with_sound():
+    """The stream of a video and that of a sound in one file."""
+
+    def join(path, video, sound):
+        with av.open(video) as seen_in, av.open(sound) as heard_in, av.open(str(path), "w") as target:
+            heard = target.add_stream_from_template(heard_in.streams.audio[0])
+            seen = target.add_stream_from_template(seen_in.streams.video[0])
+            for packet in (*seen_in.demux(video=0), *heard_in.demux(audio=0)):
+                if packet.size:
+                    packet.stream = heard if packet.stream.type == "audio" else seen
+                    target.mux(packet)
+        return str(path)
+
+    return join
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What is read is what a plain decoding of the whole file gives, whichever way is taken, and what fails is named."""
 
 import os
-import struct
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -263,17 +262,10 @@ def test_a_stream_that_was_cut_at_the_front_starts_with_its_first_keyframe(tmp_p
     assert read_stamps(read_frames(str(path), [0, 100])) == [first, first + 100]
 
 
-def test_sound_beside_the_picture_changes_nothing(tmp_path, numbered, write_sound, read_stamps):
-    sound, path = write_sound(tmp_path / "sound.m4a", codec="aac"), tmp_path / "both.mp4"
-    with av.open(sound) as audio, av.open(numbered) as video, av.open(str(path), "w") as target:
-        heard = target.add_stream_from_template(audio.streams.audio[0])
-        seen = target.add_stream_from_template(video.streams.video[0])
-        for packet in (*audio.demux(audio=0), *video.demux(video=0)):
-            if packet.size:
-                packet.stream = heard if packet.stream.type == "audio" else seen
-                target.mux(packet)
-    assert count_frames(str(path)) == 200
-    assert read_stamps(read_frames(str(path), [0, 130, 199])) == [0, 130, 199]
+def test_sound_beside_the_picture_changes_nothing(tmp_path, numbered, write_sound, with_sound, read_stamps):
+    path = with_sound(tmp_path / "both.mp4", numbered, write_sound(tmp_path / "sound.m4a", codec="aac"))
+    assert count_frames(path) == 200
+    assert read_stamps(read_frames(path, [0, 130, 199])) == [0, 130, 199]
 
 
 def test_seconds_count_from_the_first_frame(numbered):
@@ -311,36 +303,6 @@ def test_seconds_say_nothing_without_time_stamps(tmp_path, write_video, stamp):
     path = write_video(tmp_path / "video.avi", [stamp(n) for n in range(50)], codec="mpeg4", options=options)
     with pytest.raises(UnreadableVideo, match="has no time stamps, so seconds say nothing"):
         frame_range(path, 0.0, 1.0)
-
-
-# Display matrices of a QuickTime track header: what is done to the stored picture before it is shown.
-TURNS = {
-    "as stored": ((1, 0, 0, 1), lambda picture: picture),
-    "a quarter clockwise": ((0, 1, -1, 0), lambda picture: np.rot90(picture, -1)),
-    "half": ((-1, 0, 0, -1), lambda picture: np.rot90(picture, 2)),
-    "a quarter counterclockwise": ((0, -1, 1, 0), lambda picture: np.rot90(picture, 1)),
-    "mirrored left to right": ((-1, 0, 0, 1), lambda picture: picture[:, ::-1]),
-    "mirrored upside down": ((1, 0, 0, -1), lambda picture: picture[::-1]),
-    "mirrored, then a quarter": ((0, 1, 1, 0), lambda picture: picture.swapaxes(0, 1)),
-    "mirrored, then a quarter back": ((0, -1, -1, 0), lambda picture: picture[::-1, ::-1].swapaxes(0, 1)),
-}
-
-
-@pytest.mark.parametrize("turn", TURNS)
-def test_a_phone_held_upright_is_shown_upright(tmp_path, write_video, turn):
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[:16, :32] = 255  # the upper left as stored, wider than high
-    path = Path(write_video(tmp_path / "turned.mp4", [picture] * 3))
-    (a, b, c, d), shown_as = TURNS[turn]
-    content = bytearray(path.read_bytes())
-    matrix = content.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
-    assert struct.unpack_from(">9i", content, matrix) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-    struct.pack_into(">9i", content, matrix, a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
-    shown = read_frames(str(path), [0, 2])
-    expected = shown_as(picture)
-    assert shown.shape[1:] == expected.shape
-    assert np.abs(shown[1].astype(int) - expected).mean() < 8
 
 
 def test_grey_frames_of_eight_bits_stay_eight_bits(tmp_path, write_video):

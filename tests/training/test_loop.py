@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from kinema.data.dataset import UnreadableSample, VideoDataset, collate, complete, evaluation_batches
-from kinema.data.manifest import Manifest, ManifestError, load_manifest
+from kinema.data.manifest import Manifest, ManifestError, class_lists, load_manifest, write_manifest
 from kinema.evaluation.evaluate import evaluate, load_predictions
 from kinema.inference.artefact import load_artefact
 from kinema.inference.recognizer import Recognizer
 from kinema.models.ctn import CTN
+from kinema.training import loop
 from kinema.training.loop import NonFiniteLoss, train
 from kinema.training.recipe import Recipe, RecipeError
 from kinema.training.runs import Run, RunError
@@ -148,6 +149,39 @@ def test_keep_best_keeps_the_weights_with_the_best_evaluation(tiny_recipe: Recip
     scores = [line["top1"] for line in run.metrics()]
     best_step = [5, 10][scores.index(max(scores))]
     assert json.loads((run.artefact / "artefact.json").read_text())["provenance"]["step"] == best_step
+
+
+class TwoHeads(nn.Module):
+    """Says the same of every clip: of the first head's classes more and more the third, of the other's the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.verb = nn.Parameter(torch.zeros(3))
+        self.noun = nn.Parameter(torch.zeros(2))
+
+    def forward(self, clip: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"verb": self.verb.expand(len(clip), 3), "noun": self.noun.expand(len(clip), 2)}
+
+
+def test_the_best_of_several_heads_is_the_best_of_all_together(
+    tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [
+        replace(
+            entry,
+            rgb=few_moves.locate(entry.rgb),
+            depth="",
+            labels={"verb": entry.labels["label"], "noun": "a" if number % 2 else "b"},
+        )
+        for number, entry in enumerate(few_moves.entries)
+    ]
+    both = write_manifest(
+        tmp_path / "both.csv", entries=entries, classes=class_lists(entries), corpus="both", version="1", depth=None
+    )
+    said = iter([{"verb": 90.0, "noun": 80.0, "joint": 10.0}, {"verb": 20.0, "noun": 30.0, "joint": 20.0}])
+    monkeypatch.setattr(loop, "measure", lambda _: [(f"{name}.top1", value) for name, value in next(said).items()])
+    run = train(replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(both.path))), model=TwoHeads())
+    assert json.loads((run.artefact / "artefact.json").read_text())["provenance"]["step"] == 10
 
 
 @pytest.mark.parametrize("modalities", [("depth",)])

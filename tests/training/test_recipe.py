@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kinema.data.manifest import load_manifest, write_manifest
 from kinema.models.ctn import CTNConfig
 from kinema.training.recipe import (
     Clip,
@@ -97,4 +98,16 @@ def test_a_recipe_without_a_manifest_says_how_to_get_one() -> None:
         optim=Optim(lr=0.1, epochs=1),
     )
     with pytest.raises(RecipeError, match=r"--data\.manifest mine\.csv"):
+        recipe.open_manifest()
+
+
+def test_a_crop_to_the_subject_wants_depth_before_the_first_sample(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    source = load_manifest(tiny_recipe.data.manifest)
+    entries = [replace(entry, depth="", rgb=source.locate(entry.rgb)) for entry in source.entries]
+    bare = write_manifest(
+        tmp_path / "rgb.csv", entries=entries, classes=source.classes, corpus="rgb", version="1", depth=None
+    )
+    clip = replace(tiny_recipe.clip, subject_margin=0.1)
+    recipe = replace(tiny_recipe, clip=clip, data=replace(tiny_recipe.data, manifest=str(bare.path)))
+    with pytest.raises(RecipeError, match=r"clip\.subject_margin wants depth, but .*rgb\.csv has only rgb"):
         recipe.open_manifest()

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kinema.data.corpora.disk import SUFFIXES, look
-from kinema.data.corpora.listed import ANNOTATIONS, differences, read_annotations
+from kinema.data.corpora.listed import ANNOTATIONS, Chosen, differences, read_annotations
 from kinema.data.corpora.prepared import HOLDOUT, Prepared, check_target, finish, hold_out
 from kinema.data.manifest import LABEL, Entry, ManifestError
 
@@ -64,16 +64,30 @@ def prepare_jhmdb(root: Path, out: Path) -> Prepared:
         ManifestError: there is no such folder, no clip in it, or a list contradicts itself or names what is no class.
     """
     check_target(out)
+    chosen = _chosen(root)
+    return finish(
+        chosen.entries,
+        out,
+        base=root,
+        corpus="J-HMDB",
+        version=chosen.version,
+        classes={LABEL: CLASSES},
+        declared=chosen.declared,
+        notes=chosen.notes,
+    )
+
+
+def _chosen(root: Path) -> Chosen:
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; give the one that holds a folder for each action")
     if (root / ANNOTATIONS).is_file():
-        return _by_table(root, out)
+        return _by_table(root)
     clips, notes = _clips(root)
     lists = sorted(path for folder in (root, root / "splits") for path in folder.glob(f"*{LIST_ENDING}"))
     if lists:
-        return _by_lists(root, out, clips, lists, notes)
+        return _by_lists(clips, lists, notes)
     entries, said = hold_out(clips, HOLDOUT)
-    return _finish(root, out, entries, "own split by films", [*notes, *said])
+    return Chosen(entries, "own split by films", [*notes, *said])
 
 
 def film(clip: str, action: str) -> str:
@@ -114,7 +128,7 @@ def _name(source: str) -> str:
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name
 
 
-def _by_table(root: Path, out: Path) -> Prepared:
+def _by_table(root: Path) -> Chosen:
     table = root / ANNOTATIONS
     lines = read_annotations(root, ("path", "label", "source_video", "split"))
     entries, missing = [], []
@@ -137,10 +151,10 @@ def _by_table(root: Path, out: Path) -> Prepared:
     there = [path.relative_to(root).as_posix() for path in look(root).sources]
     notes = differences(table.name, [row["path"] for _, row in lines], there, missing)
     declared = dict(Counter(row["split"] for _, row in lines))
-    return _finish(root, out, entries, f"split of {ANNOTATIONS}", notes, declared)
+    return Chosen(entries, f"split of {ANNOTATIONS}", notes, declared)
 
 
-def _by_lists(root: Path, out: Path, clips: list[Entry], lists: list[Path], notes: list[str]) -> Prepared:
+def _by_lists(clips: list[Entry], lists: list[Path], notes: list[str]) -> Chosen:
     on_disk = {_name(clip.rgb): clip for clip in clips}
     entries, missing = [], []
     sides: dict[str, str] = {}
@@ -158,7 +172,7 @@ def _by_lists(root: Path, out: Path, clips: list[Entry], lists: list[Path], note
             else:
                 entries.append(replace(clip, split=side))
     said = differences(f"the {len(lists)} lists", sides, on_disk, missing)
-    return _finish(root, out, entries, "official split 1", [*notes, *said], dict(Counter(sides.values())))
+    return Chosen(entries, "official split 1", [*notes, *said], dict(Counter(sides.values())))
 
 
 def read_list(path: Path) -> dict[str, str]:
@@ -178,18 +192,3 @@ def read_list(path: Path) -> dict[str, str]:
             raise ManifestError(f"{path}, line {number}: {name.strip()} stands there twice")
         sides[_name(name.strip())] = SIDES[side]
     return sides
-
-
-def _finish(
-    root: Path, out: Path, entries: list[Entry], version: str, notes: list[str], declared: dict[str, int] | None = None
-) -> Prepared:
-    return finish(
-        entries,
-        out,
-        base=root,
-        corpus="J-HMDB",
-        version=version,
-        classes={LABEL: CLASSES},
-        declared=declared,
-        notes=notes,
-    )

@@ -2,12 +2,22 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from kinema.data.corpora.prepared import examples
-from kinema.data.manifest import ManifestError, rows
+from kinema.data.manifest import Entry, ManifestError, rows
 
 ANNOTATIONS = "annotations.csv"
 """A table that lies beside the files of a corpus: `path`, `label`, `split` and more; its split stands."""
+
+
+class Chosen(NamedTuple):
+    """The samples of a corpus, by which rule they were split, what is to be said of them, and the official counts."""
+
+    entries: list[Entry]
+    version: str
+    notes: list[str]
+    declared: dict[str, int] | None = None
 
 
 def read_annotations(root: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

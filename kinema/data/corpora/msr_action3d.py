@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kinema.data.corpora.disk import look
-from kinema.data.corpora.listed import ANNOTATIONS, differences, read_annotations
+from kinema.data.corpora.listed import ANNOTATIONS, Chosen, differences, read_annotations
 from kinema.data.corpora.prepared import Prepared, check_target, examples, finish
 from kinema.data.manifest import LABEL, DepthFacts, Entry, ManifestError
 
@@ -70,6 +70,21 @@ def prepare_msr_action3d(root: Path, out: Path) -> Prepared:
         ManifestError: there is no such folder, no sequence in it, one is there twice, or the table contradicts a name.
     """
     check_target(out)
+    chosen = _chosen(root)
+    return finish(
+        chosen.entries,
+        out,
+        base=root,
+        corpus="MSR-Action3D",
+        version=chosen.version,
+        classes={LABEL: CLASSES},
+        depth=DEPTH,
+        declared=chosen.declared,
+        notes=chosen.notes,
+    )
+
+
+def _chosen(root: Path) -> Chosen:
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; give the one that holds the files aAA_sSS_eEE")
     found = look(root)
@@ -84,7 +99,7 @@ def prepare_msr_action3d(root: Path, out: Path) -> Prepared:
         raise ManifestError(f"{root}: no file is named like a01_s01_e01.npz or a01_s01_e01_sdepth.mat; {hint}")
     notes = [f"{len(raw)} .bin files are not read, and were left out: {examples(raw)}"] if raw else []
     if (root / ANNOTATIONS).is_file():
-        return _by_table(root, out, there, notes)
+        return _by_table(root, there, notes)
 
     seen: dict[str, str] = {}
     entries = []
@@ -98,10 +113,10 @@ def prepare_msr_action3d(root: Path, out: Path) -> Prepared:
         entries.append(Entry(depth=path, split=split, subject=sequence.subject, labels={LABEL: sequence.label}))
     if len(entries) != SEQUENCES:
         notes.append(f"{len(entries)} sequences are here; the whole data set has {SEQUENCES}")
-    return _finish(root, out, entries, "cross-subject: 1, 3, 5, 7, 9 train", notes)
+    return Chosen(entries, "cross-subject: 1, 3, 5, 7, 9 train", notes)
 
 
-def _by_table(root: Path, out: Path, there: Mapping[str, _Sequence], notes: list[str]) -> Prepared:
+def _by_table(root: Path, there: Mapping[str, _Sequence], notes: list[str]) -> Chosen:
     table = root / ANNOTATIONS
     lines = read_annotations(root, ("path", "label", "subject", "split"))
     entries, missing = [], []
@@ -128,28 +143,7 @@ def _by_table(root: Path, out: Path, there: Mapping[str, _Sequence], notes: list
             )
         )
     said = differences(table.name, [row["path"] for _, row in lines], there, missing)
-    return _finish(root, out, entries, f"split of {ANNOTATIONS}", [*notes, *said], declared)
-
-
-def _finish(
-    root: Path,
-    out: Path,
-    entries: list[Entry],
-    version: str,
-    notes: list[str],
-    declared: dict[str, int] | None = None,
-) -> Prepared:
-    return finish(
-        entries,
-        out,
-        base=root,
-        corpus="MSR-Action3D",
-        version=version,
-        classes={LABEL: CLASSES},
-        depth=DEPTH,
-        declared=declared,
-        notes=notes,
-    )
+    return Chosen(entries, f"split of {ANNOTATIONS}", [*notes, *said], declared)
 
 
 def _sequence(path: Path) -> _Sequence | None:
