@@ -32,6 +32,8 @@ from kinema.data.transforms import (
     view_clips,
 )
 
+ADVICE = "; repair the file, or move it away and make the manifest anew with `kinema prepare`"
+
 
 class UnreadableSample(RuntimeError):
     """A line of a manifest whose sample cannot be read; the message names manifest, line and file."""
@@ -292,6 +294,21 @@ class VideoDataset(Dataset[Sample | Failure]):
         return {"inputs": clips, "targets": targets, "index": draw.index}
 
 
+def check_uncounted(manifest: Manifest, positions: Sequence[int], modality: Modality, reading: Reading) -> None:
+    """Count the frames of those samples whose number the manifest leaves open, as it does where `prepare` failed.
+
+    Raises:
+        UnreadableSample: one cannot be read; better now than after hours.
+    """
+    for position in positions:
+        entry = manifest.entries[position]
+        if entry.frames is None and entry.source(modality):
+            try:
+                count_frames(manifest.locate(entry.source(modality)), reading)
+            except UnreadableVideo as error:
+                raise UnreadableSample(f"{manifest.path}, line {entry.line}: {error}{ADVICE}") from error
+
+
 class TrainingBatches(Sampler[list[Draw]]):
     """The batches of a whole training, from any step on: one endless row of shuffled passes, cut into equal batches.
 
@@ -392,8 +409,7 @@ def complete(loaded: Loaded) -> Batch:
     if loaded.failures or loaded.batch is None:
         more = len(loaded.failures) - 1
         others = f" (and {more} more in this batch)" if more else ""
-        advice = "; repair the file, or move it away and make the manifest anew with `kinema prepare`"
-        raise UnreadableSample(loaded.failures[0].message + others + advice)
+        raise UnreadableSample(loaded.failures[0].message + others + ADVICE)
     return loaded.batch
 
 

@@ -24,6 +24,7 @@ from kinema.data.dataset import (
     TrainingBatches,
     UnreadableSample,
     VideoDataset,
+    check_uncounted,
     complete,
     evaluation_batches,
     make_loader,
@@ -81,7 +82,7 @@ def train(
 
     # -- what there is -------------------------------------------------------------------------------------------
     manifest = recipe.open_manifest()
-    positions, held_out = manifest.positions(recipe.data.train), manifest.positions(recipe.data.evaluate)
+    positions, held_out = _samples(recipe, manifest)
     device = choose_device(recipe.run.device)
     fabric = Fabric(accelerator=device.type, devices=1, precision=PRECISION[recipe.run.precision])
 
@@ -201,6 +202,14 @@ def train(
             run.log_step({"step": step + 1, **line, **({"skipped": skipped} if skipped else {})})
             progress.step(**line)
     return run
+
+
+def _samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[int]]:
+    """The samples to learn from and to be asked about; training may skip what cannot be read, an evaluation may not."""
+    positions, held_out = manifest.positions(recipe.data.train), manifest.positions(recipe.data.evaluate)
+    asked = held_out if recipe.data.unreadable == "skip" else [*held_out, *positions]
+    check_uncounted(manifest, asked, recipe.clip.modalities[0], recipe.data.reading)
+    return positions, held_out
 
 
 def _loaders(

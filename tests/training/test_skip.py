@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kinema.data.dataset import TrainingBatches, UnreadableSample
-from kinema.data.manifest import Manifest, load_manifest
+from kinema.data.manifest import Manifest, load_manifest, write_manifest
 from kinema.reports.results import store_result
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, RecipeError
@@ -125,6 +125,32 @@ def test_an_evaluation_stops_whatever_training_may_skip(broken: tuple[Recipe, se
     (tmp_path / "broken.csv").write_text("\n".join(table) + "\n")
     with pytest.raises(UnreadableSample, match=rf"broken\.csv, line {place + 1}: .*\.gone: no such file"):
         train(recipe)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_file_that_prepare_could_not_count_stops_a_training_before_it_begins(
+    few_moves: Manifest, tiny_recipe: Recipe, tmp_path: Path, split: str
+) -> None:
+    torn = tmp_path / "torn.mp4"
+    torn.write_text("no video")
+    position = few_moves.positions(split)[-1]
+    entries = [
+        replace(entry, rgb=few_moves.locate(entry.rgb), depth="")
+        if number != position
+        else replace(entry, rgb=str(torn), depth="", frames=None)
+        for number, entry in enumerate(few_moves.entries)
+    ]
+    write_manifest(tmp_path / "m.csv", entries=entries, classes=few_moves.classes, corpus="m", version="1", depth=None)
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "m.csv")))
+    with pytest.raises(UnreadableSample, match=rf"m\.csv, line {position + 2}: .*torn\.mp4: .*; repair the file"):
+        train(recipe)
+    assert not recipe.run.out.exists()
+    skipping = replace(recipe, data=replace(recipe.data, unreadable="skip"))
+    if split == "test":
+        with pytest.raises(UnreadableSample, match=r"torn\.mp4"):
+            train(skipping)
+    else:
+        assert {line["index"] for line in train(skipping).skipped()} == {position}
 
 
 def test_mirroring_is_refused_where_it_would_make_one_class_of_another(
