@@ -251,10 +251,8 @@ def predict_all(
     """
     expected = manifest.positions(split)
     declared = manifest.declared.get(split, len(expected))
-    if len(expected) > declared or (missing == "stop" and len(expected) != declared):
-        raise ManifestError(
-            f"{manifest.path}: lists {len(expected)} samples of split {split!r}, but its JSON declares {declared}"
-        )
+    if len(expected) > declared or missing == "stop":
+        check_declared(manifest, split)
     logits: dict[str, list[ndarray]] = {head: [] for head in manifest.classes}
     targets: dict[str, list[ndarray]] = {head: [] for head in manifest.classes}
     index: list[ndarray] = []
@@ -292,6 +290,20 @@ def predict_all(
         protocol=protocol,
         units=_units(manifest, seen),
     )
+
+
+def check_declared(manifest: Manifest, split: str) -> None:
+    """Refuse to take a part of a split for the whole.
+
+    Raises:
+        ManifestError: the manifest lists more or fewer samples than it declares.
+    """
+    listed = len(manifest.positions(split))
+    declared = manifest.declared.get(split, listed)
+    if listed != declared:
+        raise ManifestError(
+            f"{manifest.path}: lists {listed} samples of split {split!r}, but its JSON declares {declared}"
+        )
 
 
 def measure(predictions: Predictions) -> Iterator[tuple[str, float]]:

@@ -31,7 +31,7 @@ from kinema.data.dataset import (
     to_device,
 )
 from kinema.data.manifest import Manifest
-from kinema.evaluation.evaluate import Protocol, measure, predict_all, save_predictions
+from kinema.evaluation.evaluate import Protocol, check_declared, measure, predict_all, save_predictions
 from kinema.inference.artefact import OWN, Artefact, save_artefact
 from kinema.inference.engine import Precision, by_head, choose_device
 from kinema.models.fusion import input_binding
@@ -207,6 +207,7 @@ def train(
 def _samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[int]]:
     """The samples to learn from and to be asked about; training may skip what cannot be read, an evaluation may not."""
     positions, held_out = manifest.positions(recipe.data.train), manifest.positions(recipe.data.evaluate)
+    check_declared(manifest, recipe.data.evaluate)
     asked = held_out if recipe.data.unreadable == "skip" else [*held_out, *positions]
     check_uncounted(manifest, asked, recipe.clip.modalities[0], recipe.data.reading)
     return positions, held_out

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kinema.data.dataset import TrainingBatches, UnreadableSample
-from kinema.data.manifest import Manifest, load_manifest, write_manifest
+from kinema.data.manifest import Manifest, ManifestError, load_manifest, write_manifest
 from kinema.reports.results import store_result
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, RecipeError
@@ -151,6 +151,18 @@ def test_a_file_that_prepare_could_not_count_stops_a_training_before_it_begins(
             train(skipping)
     else:
         assert {line["index"] for line in train(skipping).skipped()} == {position}
+
+
+def test_a_split_that_lost_a_line_stops_a_training_before_it_begins(
+    few_moves: Manifest, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    lines = few_moves.path.read_text().splitlines()
+    (tmp_path / "m.csv").write_text("\n".join(lines[:-1]) + "\n")
+    shutil.copy(few_moves.path.with_suffix(".json"), tmp_path / "m.json")
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "m.csv")))
+    with pytest.raises(ManifestError, match=r"m\.csv: lists 5 samples of split 'test', but its JSON declares 6"):
+        train(recipe)
+    assert not recipe.run.out.exists()
 
 
 def test_mirroring_is_refused_where_it_would_make_one_class_of_another(
