@@ -302,8 +302,8 @@ def check_declared(manifest: Manifest, split: str) -> None:
     declared = manifest.declared.get(split, listed)
     if listed != declared:
         raise ManifestError(
-            f"{manifest.path}: lists {listed} samples of split {split!r}, but its JSON declares {declared}; make it anew "
-            "with `kinema prepare`, or correct the number if lines were taken out on purpose"
+            f"{manifest.path}: lists {listed} samples of split {split!r}, but its JSON declares {declared}; make it "
+            "anew with `kinema prepare`, or correct the number if lines were taken out on purpose"
         )
 
 
