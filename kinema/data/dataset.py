@@ -4,6 +4,7 @@ A sample is a pure function of its draw, so that workers cannot differ and resum
 cannot be read becomes a `Failure`, never another sample; whoever takes the batches decides to stop or to count it.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict, cast
@@ -11,6 +12,8 @@ from typing import Any, Literal, NamedTuple, TypedDict, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int64
+from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -321,6 +324,7 @@ class TrainingBatches(Sampler[list[Draw]]):
         first_step: where to go on; 0 at the start.
         seed: of all draws.
         mixup: whether each draw gets a partner.
+        classes: of each position, where all classes are to be drawn equally often; None for all samples equally often.
     """
 
     def __init__(
@@ -332,6 +336,7 @@ class TrainingBatches(Sampler[list[Draw]]):
         first_step: int = 0,
         seed: int,
         mixup: Literal["none", "partner"] = "none",
+        classes: Sequence[int] | None = None,
     ) -> None:
         self.positions = list(positions)
         self.batch_size = batch_size
@@ -339,6 +344,7 @@ class TrainingBatches(Sampler[list[Draw]]):
         self.first_step = first_step
         self.seed = seed
         self.mixup = mixup
+        self.classes = None if classes is None else np.asarray(classes)
         self._orders: dict[tuple[int, int], list[int]] = {}
 
     def __len__(self) -> int:
@@ -346,22 +352,45 @@ class TrainingBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.first_step, self.steps):
-            first = step * self.batch_size
-            yield [self._draw(number) for number in range(first, first + self.batch_size)]
+            yield self.batch(step)
+
+    def batch(self, step: int) -> list[Draw]:
+        """The draws of one step, counted from 0."""
+        first = step * self.batch_size
+        return [self._draw(number) for number in range(first, first + self.batch_size)]
 
     def _draw(self, number: int) -> Draw:
         epoch, place = divmod(number, len(self.positions))
         index = self._order(epoch, 0)[place]
+        # A sample that comes twice in a pass is not to come in the same way.
+        again = () if self.classes is None else (place,)
         if self.mixup == "none":
-            return Draw(index, (self.seed, epoch, index))
+            return Draw(index, (self.seed, epoch, index, *again))
         partner = self._order(epoch, 1)[place]
-        return Draw(index, (self.seed, epoch, index), Draw(partner, (self.seed, epoch, partner, 2)))
+        return Draw(index, (self.seed, epoch, index, *again), Draw(partner, (self.seed, epoch, partner, 2, *again)))
+
+    def _balanced(self, rng: np.random.Generator) -> Int64[ndarray, " samples"]:
+        """As many positions as there are, of every class equally many, but for a rest that is drawn.
+
+        A class gives all of its samples before it gives one of them again.
+        """
+        assert self.classes is not None
+        positions, names = np.asarray(self.positions), np.unique(self.classes)
+        each, rest = divmod(len(positions), len(names))
+        more = set(rng.choice(names, rest, replace=False).tolist())
+        chosen = []
+        for name in names.tolist():
+            own, wanted = positions[self.classes == name], each + (name in more)
+            rounds = [rng.permutation(own) for _ in range(-(-wanted // len(own)))]
+            chosen.append(np.concatenate([np.zeros(0, np.int64), *rounds])[:wanted])
+        return np.concatenate(chosen)
 
     def _order(self, epoch: int, stream: int) -> list[int]:
         """The shuffled positions of one pass; kept while draws ask for it."""
         if (epoch, stream) not in self._orders:
             self._orders = {key: order for key, order in self._orders.items() if key[0] == epoch}
-            shuffled = np.random.default_rng((self.seed, epoch, stream)).permutation(self.positions)
+            rng = np.random.default_rng((self.seed, epoch, stream))
+            shuffled = rng.permutation(self.positions if self.classes is None else self._balanced(rng))
             self._orders[epoch, stream] = [int(position) for position in shuffled]
         return self._orders[epoch, stream]
 
@@ -383,8 +412,19 @@ def make_loader(
         collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
+        worker_init_fn=_outlive_signals,
     )
     return cast(DataLoader[Loaded], loader)
+
+
+def _outlive_signals(_: int) -> None:
+    """A worker reads on when a scheduler or Ctrl-C asks all processes to stop: its trainer does, and then ends it.
+
+    The loader ends what does not leave by itself with the same signal, so only the first is passed over.
+    """
+    for number in (signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def collate(samples: Sequence[Sample | Failure]) -> Loaded:

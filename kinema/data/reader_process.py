@@ -7,6 +7,7 @@ It leaves when its input ends, and can take no more memory than its limits allow
 
 import json
 import os
+import signal
 import struct
 import sys
 from dataclasses import asdict, replace
@@ -48,6 +49,8 @@ def main() -> None:
     converter = cattrs.Converter()
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     reading = replace(converter.structure(json.loads(sys.argv[1]), Reading), isolation="none")
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)  # they are for the program that this one reads for
     _limit_memory(OWN_MEMORY + 3 * reading.limits.clip_bytes)
     # What a library prints must not get between the answers.
     with os.fdopen(os.dup(1), "wb") as out:

@@ -6,7 +6,7 @@ model.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -236,11 +236,13 @@ def predict_all(
     missing: Missing,
     weights_digest: str = "",
     protocol: Protocol | None = None,
+    positions: Sequence[int] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Predictions:
     """Ask the engine about every sample of a split.
 
     Args:
+        positions: those of the split that the loader holds, where another process asks about the rest; None for all.
         weights_digest, protocol: are written down with the answers.
         progress: is told the number of samples of each batch that is done.
 
@@ -249,10 +251,11 @@ def predict_all(
         ManifestError: samples that the manifest declares are not listed, and `missing` is `stop`.
         NonFiniteLogits: the network has diverged.
     """
-    expected = manifest.positions(split)
-    declared = manifest.declared.get(split, len(expected))
-    if len(expected) > declared or missing == "stop":
+    listed = manifest.positions(split)
+    declared = manifest.declared.get(split, len(listed))
+    if len(listed) > declared or missing == "stop":
         check_declared(manifest, split)
+    expected = listed if positions is None else list(positions)
     logits: dict[str, list[ndarray]] = {head: [] for head in manifest.classes}
     targets: dict[str, list[ndarray]] = {head: [] for head in manifest.classes}
     index: list[ndarray] = []
@@ -270,16 +273,19 @@ def predict_all(
             targets[head].append(batch["targets"][head].numpy())
         index.append(batch["index"].numpy())
         progress(len(batch["index"]))
-    if not index:
+    if not index and expected:
         raise UnreadableSample(f"{manifest.path}: not one sample of split {split!r} can be read; {failures[0]}")
 
-    seen = np.concatenate(index)
+    seen = np.concatenate([np.zeros(0, np.int64), *index])
     answered = set(seen.tolist())
     if len(seen) + len(failures) != len(expected) or len(answered) != len(seen) or not answered <= set(expected):
         raise AssertionError(f"{len(expected)} samples were asked for, {len(seen)} answered, {len(failures)} missing")
     return Predictions(
-        logits={head: np.concatenate(parts) for head, parts in logits.items()},
-        targets={head: np.concatenate(parts) for head, parts in targets.items()},
+        logits={
+            head: np.concatenate([np.zeros((0, manifest.heads[head]), np.float32), *parts])
+            for head, parts in logits.items()
+        },
+        targets={head: np.concatenate([np.zeros(0, np.int64), *parts]) for head, parts in targets.items()},
         index=seen,
         classes=manifest.classes,
         split=split,
@@ -333,6 +339,26 @@ def mistakes(predictions: Predictions, head: str) -> list[tuple[str, str, int]]:
     names = predictions.classes[head]
     found = [(names[true], names[said], int(counts[true, said])) for true, said in np.argwhere(counts)]
     return sorted(found, key=lambda mistake: -mistake[2])
+
+
+def merge_predictions(parts: Sequence[Predictions]) -> Predictions:
+    """The answers of several processes to the samples of one split, in the order of the manifest.
+
+    Raises:
+        AssertionError: a sample was answered twice, or neither answered nor said to be missing.
+    """
+    order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
+    index = np.concatenate([part.index for part in parts])[order]
+    missing = tuple(message for part in parts for message in part.missing)
+    if len(np.unique(index)) != len(index) or len(index) + len(missing) != parts[0].declared:
+        raise AssertionError(f"{len(index)} answers and {len(missing)} failures for {parts[0].declared} samples")
+    return replace(
+        parts[0],
+        logits={head: np.concatenate([part.logits[head] for part in parts])[order] for head in parts[0].logits},
+        targets={head: np.concatenate([part.targets[head] for part in parts])[order] for head in parts[0].targets},
+        index=index,
+        missing=missing,
+    )
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
