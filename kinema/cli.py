@@ -4,7 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
+        stopped = getattr(error, "signal", None)
+        if stopped is not None:  # a training that was asked to stop, and has saved where it was
+            print(f"kinema: {error}", file=sys.stderr)
+            sys.exit(128 + stopped)
         if debug or not isinstance(error, (UsageError, *_input_errors())):
             raise
         print(f"kinema: {error}", file=sys.stderr)
@@ -122,11 +126,16 @@ def train(words: Sequence[str]) -> None:
         Args:
             recipe: a shipped recipe's name (`kinema train` alone lists them), or a Python file that holds RECIPE.
             resume: a run folder to go on with; its own recipe is used.
+            existing: what to do where --run.out holds a run of the same recipe: refuse, or resume it, as processes do
+                that torchrun starts again.
+            init: a run, an artefact or a file of weights to start from; short for --run.init.
             max_steps: stop after this many steps.
         """
 
         recipe: Positional[str] = ""
         resume: Path | None = None
+        existing: Literal["refuse", "resume"] = "refuse"
+        init: str = ""
         max_steps: int | None = None
 
     help_wanted = any(word in ("-h", "--help") for word in words)
@@ -135,11 +144,12 @@ def train(words: Sequence[str]) -> None:
     if help_wanted and not options.recipe:
         parse(Options, words, "train")
     from kinema.training.loop import train as train_by
+    from kinema.training.processes import process_number
     from kinema.training.recipe import load_recipe, recipe_names
     from kinema.training.runs import Run
 
     if options.resume is not None:
-        if options.recipe or overrides:
+        if options.recipe or overrides or options.init:
             raise UsageError("--resume goes on with the run's own recipe; leave the recipe and its overrides away")
         run = Run.open(options.resume)
         recipe = run.recipe
@@ -147,9 +157,12 @@ def train(words: Sequence[str]) -> None:
         raise UsageError(f"which recipe? There are {', '.join(recipe_names())}, or give a .py file")
     else:
         recipe = _override(load_recipe(options.recipe), overrides + (["--help"] if help_wanted else []), options.recipe)
-        run = Run.create(recipe, name=Path(options.recipe).stem)
+        if options.init:
+            recipe = replace(recipe, run=replace(recipe.run, init=options.init))
+        run = Run.create(recipe, name=Path(options.recipe).stem, existing=options.existing)
     train_by(recipe, run, max_steps=options.max_steps)
-    print(f"artefact: {run.artefact}")
+    if process_number() == 0:
+        print(f"artefact: {run.artefact}")
 
 
 def evaluate(words: Sequence[str]) -> None:
@@ -394,6 +407,7 @@ def _input_errors() -> tuple[type[Exception], ...]:
     from kinema.training.loop import NonFiniteLoss
     from kinema.training.recipe import RecipeError
     from kinema.training.runs import RunError
+    from kinema.training.start import StartError
 
     return (
         ArtefactError,
@@ -406,6 +420,7 @@ def _input_errors() -> tuple[type[Exception], ...]:
         PredictionsError,
         RecipeError,
         RunError,
+        StartError,
         UnknownField,
         UnknownModel,
         UnreadableSample,

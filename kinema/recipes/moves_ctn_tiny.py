@@ -26,6 +26,7 @@ RECIPE = Recipe(
         lr=1e-3,
         lr_start=0.0,
         weight_decay=0.5,
+        decay="all",
         epochs=50,
         warmup_epochs=2,
         clip_norm=1.0,

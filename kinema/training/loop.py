@@ -6,11 +6,10 @@ recipe's seed and the step, so that a resumed run repeats what an uninterrupted 
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -18,39 +17,32 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kinema import __version__
-from kinema.data.dataset import (
-    Batch,
-    Loaded,
-    TrainingBatches,
-    UnreadableSample,
-    VideoDataset,
-    check_uncounted,
-    complete,
-    evaluation_batches,
-    make_loader,
-    to_device,
-)
+from kinema.data.dataset import Batch, Loaded, TrainingBatches, UnreadableSample, complete, to_device
 from kinema.data.manifest import Manifest
-from kinema.evaluation.evaluate import Protocol, check_declared, measure, predict_all, save_predictions
+from kinema.data.transforms import Preprocessing
+from kinema.evaluation.evaluate import Predictions, Protocol, measure, predict_all, save_predictions
 from kinema.inference.artefact import OWN, Artefact, save_artefact
-from kinema.inference.engine import Precision, by_head, choose_device
-from kinema.models.fusion import input_binding
+from kinema.inference.engine import by_head
+from kinema.models.fusion import InputBinding, input_binding
 from kinema.models.zoo import build_model, config_kind
-from kinema.training.optim import learning_rate, loss_of_heads, make_optimizer
-from kinema.training.progress import TrainingProgress
+from kinema.training.learner import Learner
+from kinema.training.loaders import checked_samples, own_loaders, parts_of, training_batches, weights_of_classes
+from kinema.training.optim import learning_rate, loss_of_heads
+from kinema.training.plan import Plan, make_plan
+from kinema.training.processes import exchanged, join, together
 from kinema.training.recipe import Recipe, RecipeError
 from kinema.training.runs import Run, RunError, commit
-
-PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-"""Our names -> Fabric's."""
-
+from kinema.training.schedule import Schedule
+from kinema.training.start import freeze, start_from, still_parts
+from kinema.training.stopping import StopRequests, TrainingStopped
+from kinema.training.watching import Watch
 
 MANY_SKIPPED = 32
 """Draws that may be skipped before a training that skips more than it reads is stopped."""
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss is no number; the message names the step and the manifest's lines of the batch."""
+    """The loss, or the gradient's norm, is no number; the message names the step and the manifest's lines."""
 
 
 def train(
@@ -72,20 +64,22 @@ def train(
         The run; `run.artefact` loads with `Recognizer.load`.
 
     Raises:
-        RecipeError: the recipe does not fit the manifest or the network.
-        RunError: the run that is to go on was made from another manifest.
+        RecipeError: the recipe does not fit the manifest, the network or the processes.
+        StartError: the weights to start from, or the parts to freeze, do not fit the network.
+        RunError: the run that is to go on was made from another manifest, or cannot be written.
         UnreadableSample: a sample cannot be read, and the recipe does not say to skip it.
         NonFiniteLoss: before the weights are touched by it.
+        TrainingStopped: a signal asked for it; the checkpoint is of the step after which it came.
     """
     if max_steps is not None and max_steps < 1:
         raise RecipeError(f"max_steps={max_steps} must be at least 1")
 
     # -- what there is -------------------------------------------------------------------------------------------
     manifest = recipe.open_manifest()
-    positions, held_out = _samples(recipe, manifest)
-    device = choose_device(recipe.run.device)
-    fabric = Fabric(accelerator=device.type, devices=1, precision=PRECISION[recipe.run.precision])
-
+    positions, held_out = checked_samples(recipe, manifest)
+    run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
+    fabric = join(recipe)
+    first = fabric.is_global_zero
     torch.manual_seed(recipe.run.seed)
     preprocessing = recipe.clip.preprocessing(manifest.depth)
     own = model is not None
@@ -97,158 +91,194 @@ def train(
         size=recipe.clip.size,
     )
     binding = input_binding(model)
-    if len(preprocessing.modalities) > len(binding.arguments):
-        raise RecipeError(
-            f"clip.modalities={preprocessing.modalities}, but {binding.network} has one stream; choose one modality"
-        )
-    network, optimizer = fabric.setup(model, make_optimizer(model, recipe.optim))
+    _check_streams(binding, preprocessing)
+    said, init_digest = _begin_from(model, recipe, manifest)
+    learner = Learner(fabric, model, recipe)
+    artefact = Artefact(
+        model=learner.shipped,
+        kind=OWN if own else config_kind(recipe.model),
+        config={} if own else asdict(recipe.model),
+        classes=manifest.classes,
+        sampling=recipe.clip.frame_sampling(),
+        preprocessing=preprocessing,
+        precision=recipe.run.precision,
+    )
+    weights = weights_of_classes(recipe, manifest, positions)
 
     # -- where to start and when to stop -------------------------------------------------------------------------
-    steps_per_epoch = len(positions) / recipe.data.batch_size
-    steps = max(1, math.ceil(recipe.optim.epochs * steps_per_epoch))
-    warmup_steps = round(recipe.optim.warmup_epochs * steps_per_epoch)
-    evaluate_every = max(1, round(recipe.run.evaluate_every_epochs * steps_per_epoch))
-    last = steps if max_steps is None else min(steps, max_steps)
-    run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
-    run.begin()
-    state = run.load_checkpoint()
-    start, best = 0, -math.inf
-    if state is not None:
-        if state["manifest_digest"] != manifest.digest:
-            raise RunError(f"{run.path}: was made from another state of {manifest.path}; its samples or classes differ")
-        start, best = state["step"], state["best"]
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+    schedule = Schedule.of(recipe, samples=len(positions), max_steps=max_steps)
+    if first:
+        run.begin()
+    run.path = fabric.broadcast(run.path)
+    start, best, stale = _go_on(run, learner, manifest, first)
 
-    training, evaluating = _loaders(recipe, manifest, positions, held_out, start, last, device)
-    batches = iter(training)
+    training = training_batches(recipe, manifest, positions, start=start, last=schedule.last)
+    loader, evaluating, share = own_loaders(recipe, manifest, training, held_out, fabric)
+    batches = iter(loader)
+    watch = Watch(run, recipe, steps=schedule.last, start=start, first=first)
     code = commit()  # asked once: the source may move on while a training runs
+    stop = 0
     clock = time.perf_counter()
-    with TrainingProgress(steps=last, done=start) as progress:
-        progress.console.print(f"run: {run.path}, from step {start} to {last} of {steps}", highlight=False)
-        for step in range(start, last + 1):
+    with watch, StopRequests() as requests:
+        watch.say(f"run: {run.path}, from step {start} to {schedule.last} of {schedule.steps}", *said)
+        watch.say(f"plan: {_plan(model, recipe, schedule, fabric)}")
+        for step in range(start, schedule.last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
-            if step > start and (step % evaluate_every == 0 or step == last):
-                artefact = Artefact(
-                    model=model,
-                    kind=OWN if own else config_kind(recipe.model),
-                    config={} if own else asdict(recipe.model),
-                    classes=manifest.classes,
-                    sampling=recipe.clip.frame_sampling(),
-                    preprocessing=preprocessing,
-                    precision=recipe.run.precision,
-                    provenance=_provenance(recipe, run, manifest, step, code),
-                )
-                predictions = predict_all(
-                    artefact.engine(device),
-                    evaluating,
-                    manifest,
-                    split=recipe.data.evaluate,
-                    missing="stop",
-                    protocol=Protocol.of(artefact),
-                )
+            evaluates, names = step > start and schedule.evaluates(step), []
+            if evaluates:
+                learner.gather()
+                predictions = _answers(fabric, artefact, evaluating, manifest, share, recipe, run)
                 measures = dict(measure(predictions))
-                run.log_metrics({"step": step, **measures})
-                progress.evaluated(step=step, measures=measures, skipped=run.skipped())
-                score = measures["top1" if len(manifest.heads) == 1 else "joint.top1"]
-                if score > best or recipe.run.keep == "last":
-                    best = score
-                    digest = save_artefact(run.artefact, artefact)
+                score = _score(measures, recipe.run.metric)
+                names = ["best"] if score > best else []
+                best, stale = max(score, best), 0 if names else stale + 1
+                watch.evaluated(step, measures)
+                if first and (names or recipe.run.keep == "last"):
+                    origin = _provenance(recipe, run, manifest, step, code, init_digest)
+                    digest = save_artefact(run.artefact, replace(artefact, provenance=origin))
                     save_predictions(run.predictions, predictions.of_weights(digest))
                     run.point_latest()
-                run.save_checkpoint(
-                    {
-                        "step": step,
-                        "best": best,
-                        "manifest_digest": manifest.digest,
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                    }
-                )
+            if schedule.keeps(step):
+                names.append(f"step-{step:06d}")
+            if step > start and (evaluates or names or stop or schedule.saves(step)):
+                learner.gather()
+                standing = {"step": step, "best": best, "stale": stale, "manifest_digest": manifest.digest}
+                standing |= learner.state()
+                if first:
+                    run.save_checkpoint(standing, also=names)
+                    watch.saved()
+                fabric.barrier()
                 clock = time.perf_counter()
-            if step == last:
+            if schedule.ends(step, stale=stale):
                 break
+            if stop:
+                raise TrainingStopped(f"stopped at step {step}; go on with: kinema train --resume {run.path}", stop)
 
             # -- one step ----------------------------------------------------------------------------------------
-            read = _readable(next(batches), recipe, run, manifest, step)
-            if read is None:
-                continue  # skipped, and counted
-            batch = to_device(read, fabric.device)
+            read = _readable(next(batches), recipe, run, manifest, step, fabric.world_size)
             waited = time.perf_counter() - clock
-            torch.manual_seed(_step_seed(recipe.run.seed, step))  # dropout, too, is a function of the step
-            lr = learning_rate(step, optim=recipe.optim, steps=steps, warmup_steps=warmup_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            everyone = exchanged(fabric, [0 if read is None else len(read["index"]), requests.signal])
+            samples, stop = sum(int(row[0]) for row in everyone), max(int(row[1]) for row in everyone)
+            if read is None or not all(row[0] for row in everyone):
+                continue  # skipped, and counted; where one process has nothing to read, none takes the step
+            batch = to_device(read, fabric.device)
+            torch.manual_seed(_step_seed(recipe.run.seed, step, fabric.global_rank))  # dropout, too, follows the step
+            lr = learning_rate(step, optim=recipe.optim, steps=schedule.steps, warmup_steps=schedule.warmup_steps)
+            learner.set_rate(lr)
+            learner.optimizer.zero_grad()
+            loss = 0.0
             with _threads(recipe.run.cpu_threads):
-                logits = by_head(network(**binding(preprocessing.normalise_all(batch["inputs"]))), manifest.heads)
-                loss = loss_of_heads(logits, batch["targets"], label_smoothing=recipe.optim.label_smoothing)
-                _refuse_non_finite(loss.item(), step, batch, manifest)
-                optimizer.zero_grad()
-                fabric.backward(loss)
-                if recipe.optim.clip_norm is not None:
-                    fabric.clip_gradients(network, optimizer, max_norm=recipe.optim.clip_norm)
-                optimizer.step()
+                for part, last in parts_of(batch, recipe.optim.accumulate):
+                    with fabric.no_backward_sync(learner.network, enabled=not last):
+                        inputs = binding(preprocessing.normalise_all(part["inputs"]))
+                        logits = by_head(learner.network(**inputs), manifest.heads)
+                        part_loss = loss_of_heads(
+                            logits, part["targets"], label_smoothing=recipe.optim.label_smoothing, weights=weights
+                        )
+                        part_loss = part_loss * (len(part["index"]) / samples)
+                        # Gradients of processes are averaged; each sample of the whole batch is to weigh the same.
+                        fabric.backward(part_loss * fabric.world_size)
+                        loss += part_loss.item()
+                loss = sum(row[0] for row in exchanged(fabric, [loss]))
+                _refuse_non_finite("loss", loss, step, training, manifest)
+                _refuse_non_finite("norm of the gradient", learner.clip(), step, training, manifest)
+                learner.step()
 
             # -- log ---------------------------------------------------------------------------------------------
             took = time.perf_counter() - clock
             clock = time.perf_counter()
-            line = {
-                "loss": loss.item(),
-                "lr": lr,
-                "clips_per_s": len(batch["index"]) / took,
-                "data_wait": waited / took,
-            }
-            skipped = recipe.data.batch_size - len(batch["index"])
-            run.log_step({"step": step + 1, **line, **({"skipped": skipped} if skipped else {})})
-            progress.step(**line)
+            line = {"loss": loss, "lr": lr, "clips_per_s": samples / took, "data_wait": waited / took}
+            watch.stepped(step + 1, line, skipped=recipe.data.batch_size - samples)
     return run
 
 
-def _samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[int]]:
-    """The samples to learn from and to be asked about; training may skip what cannot be read, an evaluation may not."""
-    positions, held_out = manifest.positions(recipe.data.train), manifest.positions(recipe.data.evaluate)
-    check_declared(manifest, recipe.data.evaluate)
-    asked = held_out if recipe.data.unreadable == "skip" else [*held_out, *positions]
-    check_uncounted(manifest, asked, recipe.clip.modalities[0], recipe.data.reading)
-    return positions, held_out
+def _check_streams(binding: InputBinding, preprocessing: Preprocessing) -> None:
+    if len(preprocessing.modalities) > len(binding.arguments):
+        raise RecipeError(
+            f"clip.modalities={preprocessing.modalities}, but {binding.network} has one stream; choose one modality"
+        )
 
 
-def _loaders(
-    recipe: Recipe,
+def _begin_from(model: nn.Module, recipe: Recipe, manifest: Manifest) -> tuple[list[str], str]:
+    """Weights to start from and parts that stay as they are: what there is to say of both, and the weights' digest."""
+    said: list[str] = []
+    digest = ""
+    if recipe.run.init:
+        started = start_from(model, recipe.run.init, classes=manifest.classes, unmatched=recipe.run.init_unmatched)
+        said += started.lines()
+        digest = started.digest
+    if recipe.run.freeze:
+        frozen = freeze(model, recipe.run.freeze)
+        said.append(f"frozen: {len(frozen)} of {len(list(model.parameters()))} tensors of weights")
+        for module in still_parts(model):
+            module.eval()
+    return said, digest
+
+
+def _go_on(run: Run, learner: Learner, manifest: Manifest, first: bool) -> tuple[int, float, int]:
+    """The step to begin at, the best score so far, and how many evaluations ago that was; of a checkpoint if there is.
+
+    Raises:
+        RunError: the checkpoint is of other samples, or cannot be read.
+    """
+    state = run.load_checkpoint(logs="cut back" if first else "leave")
+    if state is None:
+        return 0, -math.inf, 0
+    if state["manifest_digest"] != manifest.digest:
+        raise RunError(f"{run.path}: was made from another state of {manifest.path}; its samples or classes differ")
+    learner.restore(state)
+    return state["step"], state["best"], state["stale"]
+
+
+def _plan(model: nn.Module, recipe: Recipe, schedule: Schedule, fabric: Fabric) -> Plan:
+    with _threads(recipe.run.cpu_threads):
+        return make_plan(
+            model,
+            channels=3 if "rgb" in recipe.clip.modalities else recipe.clip.depth_channels,
+            streams=len(recipe.clip.modalities),
+            frames=recipe.clip.frames,
+            size=recipe.clip.size,
+            steps=schedule.steps,
+            batch_size=recipe.data.batch_size // fabric.world_size,
+            parts=recipe.optim.accumulate,
+            states=2 if recipe.optim.optimizer == "adamw" else 1,
+            device=fabric.device,
+            activations=recipe.run.activations,
+        )
+
+
+def _answers(
+    fabric: Fabric,
+    artefact: Artefact,
+    evaluating: DataLoader[Loaded],
     manifest: Manifest,
-    positions: list[int],
-    held_out: list[int],
-    start: int,
-    last: int,
-    device: torch.device,
-) -> tuple[DataLoader[Loaded], DataLoader[Loaded]]:
-    """One loader for the whole training from `start` on, one for the evaluations."""
-    dataset = VideoDataset(
+    share: list[int],
+    recipe: Recipe,
+    run: Run,
+) -> Predictions:
+    """What all processes together say of the evaluated split."""
+    own = predict_all(
+        artefact.engine(fabric.device),
+        evaluating,
         manifest,
-        sampling=recipe.clip.frame_sampling(),
-        preprocessing=recipe.clip.preprocessing(manifest.depth),
-        augmentation=recipe.data.augmentation,
-        reading=recipe.data.reading,
+        split=recipe.data.evaluate,
+        missing="stop",
+        protocol=Protocol.of(artefact),
+        positions=share,
     )
-    training = TrainingBatches(
-        positions,
-        batch_size=recipe.data.batch_size,
-        steps=last,
-        first_step=start,
-        seed=recipe.run.seed,
-        mixup="partner" if recipe.data.augmentation.wants_partner else "none",
-    )
-    pin_memory = device.type == "cuda"
-    workers = recipe.data.workers
-    return (
-        make_loader(dataset, training, workers=workers, pin_memory=pin_memory),
-        make_loader(
-            dataset,
-            evaluation_batches(held_out, recipe.data.batch_size),
-            workers=workers,
-            pin_memory=pin_memory,
-        ),
-    )
+    return together(fabric, own, run.path)
+
+
+def _score(measures: Mapping[str, float], metric: str) -> float:
+    """How good an evaluation is by the recipe's metric; of several heads, by all of them together where that is there.
+
+    Raises:
+        RecipeError: there is no such metric.
+    """
+    for name in (metric, f"joint.{metric}"):
+        if name in measures:
+            return measures[name]
+    raise RecipeError(f"run.metric={metric!r} is none of what an evaluation measures: {', '.join(measures)}")
 
 
 @contextmanager
@@ -262,7 +292,9 @@ def _threads(wanted: int | None) -> Iterator[None]:
         torch.set_num_threads(usual)
 
 
-def _provenance(recipe: Recipe, run: Run, manifest: Manifest, step: int, code: str) -> dict[str, str | int]:
+def _provenance(
+    recipe: Recipe, run: Run, manifest: Manifest, step: int, code: str, init_digest: str
+) -> dict[str, str | int]:
     return {
         "kinema": __version__,
         "commit": code,
@@ -273,12 +305,13 @@ def _provenance(recipe: Recipe, run: Run, manifest: Manifest, step: int, code: s
         "manifest_digest": manifest.digest,
         "train": recipe.data.train,
         "evaluate": recipe.data.evaluate,
+        "init_digest": init_digest,
         "skipped_draws": len(run.skipped()),
         "skipped_samples": len({line["index"] for line in run.skipped()}),
     }
 
 
-def _readable(loaded: Loaded, recipe: Recipe, run: Run, manifest: Manifest, step: int) -> Batch | None:
+def _readable(loaded: Loaded, recipe: Recipe, run: Run, manifest: Manifest, step: int, processes: int) -> Batch | None:
     """The batch; where the recipe says so without the samples that cannot be read, which are logged; or none of it.
 
     Raises:
@@ -289,7 +322,7 @@ def _readable(loaded: Loaded, recipe: Recipe, run: Run, manifest: Manifest, step
     for failure in loaded.failures:
         run.log_skipped({"step": step + 1, "index": failure.index, "reason": failure.message})
     skipped, drawn = len(run.skipped()) if loaded.failures else 0, (step + 1) * recipe.data.batch_size
-    if skipped > max(drawn / 2, MANY_SKIPPED):
+    if skipped > max(drawn / 2, MANY_SKIPPED * processes):
         raise UnreadableSample(
             f"{manifest.path}: {skipped} of {drawn} draws could not be read, the last one: "
             f"{loaded.failures[-1].message}; `kinema check` lists what is broken"
@@ -297,14 +330,14 @@ def _readable(loaded: Loaded, recipe: Recipe, run: Run, manifest: Manifest, step
     return loaded.batch
 
 
-def _step_seed(seed: int, step: int) -> int:
-    """Of the random numbers that the network itself draws in a step."""
-    return (seed + 1) * 1_000_003 + step
+def _step_seed(seed: int, step: int, process: int) -> int:
+    """Of the random numbers that the network itself draws in a step, other ones in each process."""
+    return (seed + 1) * 1_000_003 + step + 1_000_000_007 * process
 
 
-def _refuse_non_finite(loss: float, step: int, batch: Batch, manifest: Manifest) -> None:
-    if not math.isfinite(loss):
-        lines = ", ".join(str(manifest.entries[i].line) for i in batch["index"].tolist())
+def _refuse_non_finite(what: str, value: float, step: int, training: TrainingBatches, manifest: Manifest) -> None:
+    if not math.isfinite(value):
+        lines = ", ".join(str(manifest.entries[draw.index].line) for draw in training.batch(step))
         raise NonFiniteLoss(
-            f"loss is {loss} at step {step + 1}; the weights are as before it; batch: {manifest.path}, lines {lines}"
+            f"{what} is {value} at step {step + 1}; the weights are as before it; batch: {manifest.path}, lines {lines}"
         )

@@ -1,13 +1,18 @@
-"""Optimisers, and the learning rate as a pure function of the step."""
+"""Optimisers and their parameter groups, averaged weights, the rate as a pure function of the step, the loss."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kinema.training.recipe import Optim
+
+TABLES = ("token", "position", "table")
+"""What the names of tables of learned vectors hold; like norms and biases they are not decayed."""
 
 
 def learning_rate(step: int, *, optim: Optim, steps: int, warmup_steps: int) -> float:
@@ -21,16 +26,102 @@ def learning_rate(step: int, *, optim: Optim, steps: int, warmup_steps: int) -> 
 
 
 def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """The optimiser over all parameters; the loop sets its rate before every step."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """The optimiser over all parameters that learn, in groups; the loop sets their rates before every step."""
+    groups = parameter_groups(model, optim)
     match optim.optimizer:
         case "sgd":
-            return torch.optim.SGD(parameters, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+            return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
         case "adamw":
-            return torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+            return torch.optim.AdamW(groups, lr=optim.lr, fused=True)
 
 
-def loss_of_heads(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, label_smoothing: float) -> Tensor:
-    """Sum of the heads' cross-entropies, in float32; targets are class numbers or shares of classes."""
-    losses = [F.cross_entropy(logits[head].float(), targets[head], label_smoothing=label_smoothing) for head in logits]
+def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
+    """Parameters by what they share: weight decay, and the factor on the rate (`lr_scale`).
+
+    Norms, biases and tables are not decayed where `optim.decay` says `matrices`. With `optim.layer_decay` below 1, a
+    parameter's rate shrinks by it for each layer between it and the task heads (BEiT, arXiv:2106.08254).
+
+    Raises:
+        ValueError: nothing is left to learn.
+    """
+    depths = layer_depths(model)
+    deepest = max(depths.values(), default=0)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = optim.weight_decay if optim.decay == "all" or is_matrix(name, parameter) else 0.0
+        scale = optim.layer_decay ** (deepest - depths[name])
+        groups.setdefault((decay, scale), []).append(parameter)
+    if not groups:
+        raise ValueError("no parameter is left to learn; freeze fewer")
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), parameters in groups.items()
+    ]
+
+
+def is_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter is the weight of a linear map: no norm, no bias, no table."""
+    return parameter.ndim > 1 and not any(word in name.rsplit(".", 1)[-1] for word in TABLES)
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """How deep each parameter lies, from 0 at the input, in the order in which the network's parts are defined.
+
+    Every module of a list is one layer; what stands before the first list is layer 0, what follows lists is the last.
+    """
+    depths = {name: 0 for name, _ in model.named_parameters()}
+    depth = 0
+    for part, child in model.named_children():
+        layers = child.named_children() if isinstance(child, nn.ModuleList) else [("", child)]
+        for place, layer in layers:
+            if depth or isinstance(child, nn.ModuleList):
+                own = depth + 1
+                depth += isinstance(child, nn.ModuleList)
+            else:
+                own = 0
+            prefix = f"{part}.{place}." if place else f"{part}."
+            depths |= {f"{prefix}{name}": own for name, _ in layer.named_parameters()}
+    return depths
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy that follows the weights: after each step it keeps the share `decay` of itself (Polyak averaging).
+
+    Running statistics of BatchNorm are averaged like weights.
+    """
+    keep = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's own, without annotations
+    return AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
+
+
+def class_weights(labels: Sequence[int], classes: int) -> Tensor:
+    """Weight of each class in the loss: the inverse of how often it is there, 1 on the average of the samples.
+
+    A class without samples weighs nothing.
+    """
+    counts = Counter(labels)
+    present = len(counts)
+    return torch.tensor([len(labels) / (present * counts[c]) if counts[c] else 0.0 for c in range(classes)])
+
+
+def loss_of_heads(
+    logits: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    *,
+    label_smoothing: float,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Sum of the heads' cross-entropies, in float32; targets are class numbers or shares of classes.
+
+    Args:
+        weights: of each head's classes. The loss is the weighted sum over the samples divided by their number, so that
+            a batch in parts gives the gradient of the whole.
+    """
+    losses = []
+    for head, answer in logits.items():
+        target = targets[head]
+        weight = None if weights is None else weights[head].to(answer.device)
+        each = F.cross_entropy(answer.float(), target, weight=weight, label_smoothing=label_smoothing, reduction="none")
+        losses.append(each.mean())
     return torch.stack(losses).sum()

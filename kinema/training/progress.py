@@ -15,10 +15,11 @@ class TrainingProgress:
     Args:
         steps: of the whole training.
         done: steps that a resumed run has behind it.
+        shown: whether anything is: of several processes one speaks.
     """
 
-    def __init__(self, *, steps: int, done: int) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, *, steps: int, done: int, shown: bool = True) -> None:
+        self.console = Console(stderr=True, quiet=not shown)
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
@@ -40,6 +41,11 @@ class TrainingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+
+    def say(self, *lines: str) -> None:
+        """Print lines above the progress."""
+        for line in lines:
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def step(self, *, loss: float, lr: float, clips_per_s: float, data_wait: float) -> None:
         self.bar.update(

@@ -28,6 +28,8 @@ from kinema.data.transforms import Preprocessing
 from kinema.inference.engine import Device, Precision
 from kinema.models.zoo import ModelConfig, config_from, config_kind
 
+LoggerName = Literal["csv", "tensorboard", "wandb"]
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be found, read or built; the message names the recipe or the field."""
@@ -105,6 +107,8 @@ class Data:
         augmentation: what training varies.
         unreadable: what a training does with a sample that cannot be read: `stop`, or `skip` it, say so and count it.
             An evaluation always stops.
+        balance: for classes of unequal size: `sampler` draws those of the first task head equally often, `loss` weighs
+            the rare ones more, in every head.
         reading: by what and within which limits files are read.
     """
 
@@ -115,6 +119,7 @@ class Data:
     workers: int = 1
     augmentation: Augmentation = field(default_factory=Augmentation)
     unreadable: Literal["stop", "skip"] = "stop"
+    balance: Literal["none", "sampler", "loss"] = "none"
     reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
@@ -136,6 +141,12 @@ class Optim:
         lr_start, lr_end: where warm-up begins and where the cosine ends, as shares of `lr`.
         momentum: of SGD.
         weight_decay: added to the gradient by SGD, applied apart from it by AdamW.
+        decay: what is decayed: the `matrices` alone, or norms, biases and tables too (`all`).
+        layer_decay: factor on the rate for each layer between a parameter and the task heads; 1 for none.
+        accumulate: parts that a batch is taken in, one after the other, where it does not fit into memory at once. The
+            batch stays `data.batch_size`; BatchNorm sees the parts.
+        ema_decay: share of themselves that averaged weights keep at each step; None for no averaging. Where there are
+            averaged weights, they are evaluated and shipped.
         epochs: passes over the training samples.
         warmup_epochs: passes with a linearly growing rate.
         clip_norm: largest norm of the whole gradient; None for no limit.
@@ -148,6 +159,10 @@ class Optim:
     lr_end: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 0.0
+    decay: Literal["matrices", "all"] = "matrices"
+    layer_decay: float = 1.0
+    accumulate: int = 1
+    ema_decay: float | None = None
     epochs: float
     warmup_epochs: float = 0.0
     clip_norm: float | None = None
@@ -165,6 +180,12 @@ class Optim:
             raise RecipeError(f"optim: warmup_epochs={self.warmup_epochs} must lie between 0 and epochs={self.epochs}")
         if not 0 <= self.label_smoothing < 1:
             raise RecipeError(f"optim: label_smoothing={self.label_smoothing} must be at least 0 and below 1")
+        if not 0 < self.layer_decay <= 1:
+            raise RecipeError(f"optim: layer_decay={self.layer_decay} must be above 0 and at most 1")
+        if self.accumulate < 1:
+            raise RecipeError(f"optim: accumulate={self.accumulate} must be at least 1")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise RecipeError(f"optim: ema_decay={self.ema_decay} must lie between 0 and 1; None means no averaging")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise RecipeError(f"optim: clip_norm={self.clip_norm} must be positive; None means no limit")
 
@@ -181,8 +202,21 @@ class RunSettings:
         cpu_threads: of a training step on a CPU; None leaves torch's choice, all cores. A small network is as fast on
             one, and leaves the others to the workers that read. Evaluations always use torch's choice.
         evaluate_every_epochs: passes between evaluations; the last step always evaluates.
-        keep: which weights become the artefact: the `best` by top-1 on the evaluated split, or the `last`. Choosing
+        keep: which weights become the artefact: the `best` by `metric` on the evaluated split, or the `last`. Choosing
             the best on a test split would flatter it.
+        metric: by which evaluations are ranked, as `kinema evaluate` names it; of several task heads `top1` is that of
+            all of them together.
+        patience: evaluations without a better one after which a training stops early; None for never.
+        checkpoint_every_steps: beside those of the evaluations; None for those alone.
+        keep_every_epochs: passes between checkpoints that are kept for good; None for the last and the best alone.
+        init: a run, an artefact or a file of weights to start from; task heads of other classes start anew.
+        init_unmatched: whether that file may lack weights, or have others: `refuse` or `allow`.
+        freeze: parts that stay as they are: `backbone` for all but the task heads, or names such as `blocks.0`.
+        activations: `keep` them for the backward pass, or `recompute` those of each block, for less memory.
+        compiled: how torch.compile treats the network; `no` leaves it as it is.
+        strategy: of several processes, which torchrun or SLURM starts: `ddp`, each has the whole network; `fsdp`, each
+            has a part of its weights, for networks that are too large for one device.
+        loggers: further records than the run's own: `csv`, `tensorboard`, `wandb`.
     """
 
     out: Path | None = None
@@ -192,10 +226,28 @@ class RunSettings:
     cpu_threads: int | None = None
     evaluate_every_epochs: float = 1.0
     keep: Literal["best", "last"] = "best"
+    metric: str = "top1"
+    patience: int | None = None
+    checkpoint_every_steps: int | None = None
+    keep_every_epochs: float | None = None
+    init: str = ""
+    init_unmatched: Literal["refuse", "allow"] = "refuse"
+    freeze: tuple[str, ...] = ()
+    activations: Literal["keep", "recompute"] = "keep"
+    compiled: Literal["no", "default", "max-autotune"] = "no"
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    loggers: tuple[LoggerName, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.evaluate_every_epochs < math.inf:
             raise RecipeError(f"run: evaluate_every_epochs={self.evaluate_every_epochs} must be positive and finite")
+        if len(set(self.loggers)) < len(self.loggers):
+            raise RecipeError(f"run: loggers={self.loggers} names one twice")
+        for name in ("patience", "checkpoint_every_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise RecipeError(f"run: {name}={getattr(self, name)} must be at least 1")
+        if self.keep_every_epochs is not None and not 0 < self.keep_every_epochs < math.inf:
+            raise RecipeError(f"run: keep_every_epochs={self.keep_every_epochs} must be positive and finite")
         if not 0 <= self.seed < 2**32:
             raise RecipeError(f"run: seed={self.seed} must lie between 0 and 2**32 - 1")
         if self.cpu_threads is not None and self.cpu_threads < 1:
@@ -221,6 +273,13 @@ class Recipe:
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
+        if self.data.batch_size % self.optim.accumulate:
+            raise RecipeError(
+                f"data: batch_size={self.data.batch_size} does not divide into "
+                f"optim.accumulate={self.optim.accumulate} equal parts"
+            )
+        if self.run.strategy == "fsdp" and (self.optim.ema_decay is not None or self.run.compiled != "no"):
+            raise RecipeError("run: strategy=fsdp goes without optim.ema_decay and run.compiled; neither was tried")
         try:
             preprocessing = self.clip.preprocessing(None)
             self.clip.frame_sampling()

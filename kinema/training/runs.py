@@ -8,20 +8,26 @@ import json
 import os
 import pickle
 import platform
+import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from kinema import __version__
+from kinema.training.processes import process_number
 from kinema.training.recipe import Recipe, RecipeError, recipe_from_json, recipe_to_json
 
 LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
 """Files with a line for what happened at a step; a resumed run cuts them back to its checkpoint."""
+
+STATE = frozenset({"step", "best", "stale", "manifest_digest", "model", "optimizer", "averaged"})
+"""What a checkpoint holds."""
 
 RUNS = Path("runs")
 """Where runs go that name no folder of their own."""
@@ -56,16 +62,28 @@ class Run:
         return self.path / "checkpoints" / "last.pt"
 
     @classmethod
-    def create(cls, recipe: Recipe, *, name: str) -> "Run":
+    def create(cls, recipe: Recipe, *, name: str, existing: Literal["refuse", "resume"] = "refuse") -> "Run":
         """Plan the folder that the recipe names, or `runs/<name>-<time>`; nothing is written before `begin`.
 
+        Args:
+            recipe: every number of the run.
+            name: of the recipe, for a folder that it does not name.
+            existing: what to do where the folder holds a run of the same recipe: `refuse`, or `resume` it, as
+                processes do that are started again after one of them was lost.
+
         Raises:
-            RunError: the folder holds a run already.
+            RunError: the folder holds a run already, or one of another recipe.
         """
         path = recipe.run.out or RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if recipe.run.out is not None and (path / "recipe.json").exists():
+        if recipe.run.out is None or process_number() > 0 or not (path / "recipe.json").exists():
+            return cls(path, planned=recipe)  # of several processes, the first one asks
+        if existing == "refuse":
             raise RunError(f"{path}: holds a run already; go on with --resume {path}, or name another --run.out")
-        return cls(path, planned=recipe)
+        run = cls(path)
+        differing = _differing(json.loads(recipe_to_json(_anchored(recipe))), json.loads(recipe_to_json(run.recipe)))
+        if differing:
+            raise RunError(f"{path}: holds a run of another recipe ({differing[0]} differs); name another --run.out")
+        return run
 
     def begin(self) -> None:
         """Make the folder of a planned run; one that is there is left as it is."""
@@ -75,10 +93,7 @@ class Run:
         if recipe.run.out is None:
             self.path = _claimed(self.path)
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        manifest = Path(recipe.data.manifest)
-        if manifest.is_file():  # a built-in name and a URL stay; a path must be found from any folder later
-            recipe = replace(recipe, data=replace(recipe.data, manifest=str(manifest.resolve())))
-        (self.path / "recipe.json").write_text(recipe_to_json(recipe), encoding="utf-8")
+        (self.path / "recipe.json").write_text(recipe_to_json(_anchored(recipe)), encoding="utf-8")
         (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
 
     def point_latest(self) -> None:
@@ -127,28 +142,51 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         return _lines(self.path / "metrics.jsonl")
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint at once: whenever the machine stops, the old one or the new one is whole."""
-        unfinished = self._checkpoint.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._checkpoint)
+    def save_checkpoint(self, state: Mapping[str, Any], *, also: Sequence[str] = ()) -> None:
+        """Replace the checkpoint at once: whenever the machine stops, the old one or the new one is whole.
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None where none was written yet; logs are cut back to it."""
-        if not self._checkpoint.is_file():
+        Args:
+            state: tensors and numbers; the logs up to its step are on the disk before it is.
+            also: further names that it is kept under: `best`, `step-000500`.
+
+        Raises:
+            RunError: it cannot be written; the one before is intact.
+        """
+        unfinished = self._checkpoint.with_suffix(".unfinished")
+        with _writing(self._checkpoint):
             for log in LOGS:
+                _flush(self.path / log)
+            try:
+                with unfinished.open("wb") as file:
+                    torch.save(dict(state), file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(self._checkpoint)
+            finally:
+                unfinished.unlink(missing_ok=True)
+            _flush(self._checkpoint.parent)
+            for name in also:
+                link = self._checkpoint.with_name(f"{name}.unfinished")
+                link.unlink(missing_ok=True)
+                try:
+                    os.link(self._checkpoint, link)
+                except OSError:  # a file system without links
+                    shutil.copyfile(self._checkpoint, link)
+                link.replace(self._checkpoint.with_name(f"{name}.pt"))
+
+    def load_checkpoint(self, *, logs: Literal["cut back", "leave"] = "cut back") -> dict[str, Any] | None:
+        """The last checkpoint, or None where none was written yet; its first process cuts the logs back to it."""
+        if not self._checkpoint.is_file():
+            for log in LOGS if logs == "cut back" else ():
                 (self.path / log).unlink(missing_ok=True)
             return None
         try:
             state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise RunError(f"{self._checkpoint}: cannot be read as a checkpoint of tensors and numbers") from error
-        if not isinstance(state, dict) or not {"step", "best", "manifest_digest", "model", "optimizer"} <= set(state):
+        if not isinstance(state, dict) or not set(state) >= STATE:
             raise RunError(f"{self._checkpoint}: is no checkpoint of a training")
-        for log in LOGS:
+        for log in LOGS if logs == "cut back" else ():
             _cut_back(self.path / log, int(state["step"]))
         return state
 
@@ -194,9 +232,50 @@ def _claimed(path: Path) -> Path:
             return candidate
 
 
+def _anchored(recipe: Recipe) -> Recipe:
+    """The recipe with a manifest that is found from any folder; built-in names and URLs stay."""
+    manifest = Path(recipe.data.manifest)
+    if not manifest.is_file():
+        return recipe
+    return replace(recipe, data=replace(recipe.data, manifest=str(manifest.resolve())))
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Fields in which two recipes differ, where they lie apart from."""
+    found = []
+    for field in {**one, **other}:
+        name = f"{prefix}{field}"
+        if isinstance(one.get(field), dict) and isinstance(other.get(field), dict):
+            found += _differing(one[field], other[field], f"{name}.")
+        elif one.get(field) != other.get(field) and name != "run.out":
+            found.append(name)
+    return found
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A disk that is full or a folder that cannot be written to stops a training; what was written stays as it is."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch says of a full disk that its writer failed
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(f"{path}: cannot be written ({reason}); what was saved before is intact") from error
+
+
 def _append(path: Path, line: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with _writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _flush(path: Path) -> None:
+    """Have the system put a file, or a folder's names, on the disk."""
+    if not path.exists():
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

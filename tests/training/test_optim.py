@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from kinema.training.optim import learning_rate, loss_of_heads, make_optimizer
+from kinema.models.zoo import create_model
+from kinema.training.optim import (
+    averaged,
+    class_weights,
+    is_matrix,
+    learning_rate,
+    loss_of_heads,
+    make_optimizer,
+    parameter_groups,
+)
 from kinema.training.recipe import Optim
 
 
@@ -53,3 +62,82 @@ def test_the_optimiser_is_the_named_one_with_the_recipes_numbers(name, kind) -> 
     optimizer = make_optimizer(torch.nn.Linear(2, 2), Optim(optimizer=name, lr=0.1, weight_decay=0.02, epochs=1))
     assert type(optimizer) is kind
     assert optimizer.param_groups[0]["weight_decay"] == 0.02
+
+
+def small_network() -> torch.nn.Module:
+    return create_model("ctn_tiny", num_classes=3, frames=8, size=32, depth=2, width=24, attention_heads=3)
+
+
+def group_of(name: str, model: torch.nn.Module, groups: list[dict[str, object]]) -> dict[str, object]:
+    parameter = dict(model.named_parameters())[name]
+    (found,) = [g for g in groups if any(p is parameter for p in g["params"])]  # type: ignore[attr-defined]
+    return found
+
+
+def test_norms_biases_and_tables_are_not_decayed_and_everything_is_in_one_group() -> None:
+    model = small_network()
+    groups = parameter_groups(model, Optim(lr=0.1, weight_decay=0.3, epochs=1))
+    for name, parameter in model.named_parameters():
+        still = parameter.ndim == 1 or name == "class_token.token"
+        assert group_of(name, model, groups)["weight_decay"] == (0.0 if still else 0.3), name
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))  # type: ignore[arg-type]
+
+
+def test_tables_of_two_axes_are_tables() -> None:
+    assert not is_matrix("position.table", torch.zeros(5, 3))
+    assert not is_matrix("blocks.0.attention.bias_table", torch.zeros(5, 3))
+    assert is_matrix("blocks.0.mlp.expand.weight", torch.zeros(5, 3))
+
+
+def test_everything_is_decayed_where_the_recipe_says_so() -> None:
+    groups = parameter_groups(small_network(), Optim(lr=0.1, weight_decay=0.3, decay="all", epochs=1))
+    assert [g["weight_decay"] for g in groups] == [0.3]
+
+
+def test_layers_further_from_the_heads_learn_more_slowly() -> None:
+    """Stem, two blocks, heads: 0.5 to the power of the layers between."""
+    model = small_network()
+    groups = parameter_groups(model, Optim(lr=0.1, layer_decay=0.5, epochs=1))
+    expected = {
+        "embedding.": 0.125,
+        "class_token.": 0.125,
+        "blocks.0.": 0.25,
+        "blocks.1.": 0.5,
+        "norm.": 1,
+        "heads.": 1,
+    }
+    for name, _ in model.named_parameters():
+        (scale,) = [value for prefix, value in expected.items() if name.startswith(prefix)]
+        assert group_of(name, model, groups)["lr_scale"] == scale, name
+
+
+def test_averaged_weights_follow_by_their_share() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 1.0)
+    average = averaged(model, 0.9)
+    value = None
+    for weight in (1.0, 3.0, -2.0):
+        torch.nn.init.constant_(model.weight, weight)
+        average.update_parameters(model)
+        value = weight if value is None else 0.9 * value + 0.1 * weight
+    assert average.module.weight.item() == pytest.approx(value)
+
+
+def test_class_weights_are_one_on_the_average_and_inverse_to_counts() -> None:
+    weights = class_weights([0, 0, 0, 2], 4)
+    assert weights.tolist() == pytest.approx([4 / (2 * 3), 0, 4 / 2, 0])
+    assert sum(weights[c].item() for c in [0, 0, 0, 2]) / 4 == pytest.approx(1)
+
+
+def test_a_weighted_loss_of_parts_is_that_of_the_whole() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits, targets = torch.randn(6, 3, generator=generator), torch.tensor([0, 1, 2, 0, 0, 1])
+    weights = {"label": torch.tensor([0.5, 2.0, 1.0])}
+    whole = loss_of_heads({"label": logits}, {"label": targets}, label_smoothing=0.0, weights=weights)
+    parts = [
+        loss_of_heads({"label": logits[i : i + 2]}, {"label": targets[i : i + 2]}, label_smoothing=0.0, weights=weights)
+        for i in (0, 2, 4)
+    ]
+    assert whole.item() == pytest.approx(sum(part.item() for part in parts) / 3, rel=1e-6)
+    by_hand = -(weights["label"][targets] * logits.log_softmax(1)[torch.arange(6), targets]).mean()
+    assert whole.item() == pytest.approx(by_hand.item(), rel=1e-6)

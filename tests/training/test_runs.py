@@ -67,7 +67,8 @@ def test_logs_are_cut_back_to_the_checkpoint_and_torn_lines_dropped(tiny_recipe:
     run.begin()
     for step in range(1, 6):
         run.log_step({"step": step, "loss": 1.0})
-    run.save_checkpoint({"step": 3, "best": 0.0, "manifest_digest": "", "model": {}, "optimizer": {}})
+    state = {"step": 3, "best": 0.0, "stale": 0, "manifest_digest": "", "model": {}, "optimizer": {}, "averaged": None}
+    run.save_checkpoint(state)
     with (run.path / "steps.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
     state = run.load_checkpoint()

@@ -1,0 +1,49 @@
+"""A training that is asked to stop, by a scheduler or by Ctrl-C."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()))
+"""What asks a training to stop: a scheduler's SIGTERM or SIGUSR1, and Ctrl-C."""
+
+
+class TrainingStopped(RuntimeError):
+    """A training that was asked to stop, and has saved where it was.
+
+    Args:
+        message: where to go on.
+        signal: that asked for it.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class StopRequests:
+    """While it is entered, signals do not end the program: they are noted, for the loop to stop after a step.
+
+    A second Ctrl-C interrupts at once. Signals reach the main thread alone; elsewhere nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequests":
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal:
+            raise KeyboardInterrupt
+        self.signal = number

@@ -1,0 +1,74 @@
+"""Activations that are computed again change the memory of a step, and nothing else."""
+
+import copy
+
+import pytest
+import torch
+
+from kinema.layers.folding import evaluation_copy
+from kinema.models.zoo import create_model
+from kinema.training.memory import recompute_activations
+from kinema.training.plan import saved_bytes
+
+
+@pytest.fixture
+def pair():
+    """The same small CTN twice, dropout and BatchNorm in its blocks; the second computes activations again."""
+    torch.manual_seed(0)
+    model = create_model(
+        "ctn_tiny", num_classes=3, frames=8, size=32, depth=3, width=24, attention_heads=3, dropout=0.2
+    )
+    other = copy.deepcopy(model)
+    assert recompute_activations(other) == 3
+    return model, other
+
+
+def step(model):
+    torch.manual_seed(1)
+    clips = torch.randn(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(2))
+    torch.nn.functional.cross_entropy(model(clips), torch.tensor([0, 2])).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def test_gradients_and_running_statistics_are_the_same(pair):
+    kept, again = (step(model) for model in pair)
+    for name, gradient in kept.items():
+        torch.testing.assert_close(again[name], gradient, rtol=0, atol=0, msg=name)
+    one, other = (model.state_dict() for model in pair)
+    assert one.keys() == other.keys()
+    assert any("running_mean" in name for name in one)
+    for name, value in one.items():
+        assert torch.equal(other[name], value), name
+
+
+def test_blocks_are_computed_twice_in_training_and_once_in_evaluation(pair):
+    calls = []
+    for block in pair[1].blocks:
+        block.attention.register_forward_hook(lambda *_: calls.append(1))
+    step(pair[1])
+    assert len(calls) == 6
+    calls.clear()
+    pair[1].eval()(torch.zeros(1, 3, 8, 32, 32))
+    assert len(calls) == 3
+
+
+def test_a_copy_computes_with_its_own_weights(pair):
+    copied = evaluation_copy(pair[1])
+    clips = torch.randn(1, 3, 8, 32, 32)
+    before = copied(clips)
+    with torch.no_grad():
+        for parameter in pair[1].parameters():
+            parameter.zero_()
+    assert torch.equal(copied(clips), before)
+
+
+def test_what_a_step_keeps_is_counted():
+    """Two linear layers with ReLU between: their inputs, and what ReLU keeps of its output."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24, 10), torch.nn.ReLU(), torch.nn.Linear(10, 3))
+    counted = saved_bytes(model, channels=3, frames=2, size=2)
+    assert counted == 4 * (24 + 10)
+
+
+def test_more_depth_keeps_more():
+    small, large = (create_model("ctn_tiny", num_classes=3, frames=8, size=32, depth=depth) for depth in (2, 4))
+    assert saved_bytes(large, channels=3, frames=8, size=32) > 1.3 * saved_bytes(small, channels=3, frames=8, size=32)
