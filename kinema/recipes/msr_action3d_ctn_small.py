@@ -1,0 +1,32 @@
+"""CTN-small on MSR-Action3D (20 actions in depth), from scratch: 20 CPU-minutes on one core.
+
+kinema prepare msr_action3d --root DIR --out msr.csv
+kinema train msr_action3d_ctn_small --data.manifest msr.csv
+
+Depth of the whole person, cut out by its own mask; 32 of the 40 frames that a clip has on the average. All was chosen
+on subjects 5 and 9 of the training split, learning from 1, 3 and 7 with a quarter of the steps: 32 frames instead of
+16 in the same time, 62.8 -> 70.8 %; a rate of 1e-3 instead of 5e-4, 61.1 -> 62.8 %; 48 frames of 48 pixels, 69.0 %;
+MixUp learned so slowly that it was stopped half-way. One seed each, 113 clips: only the first difference is large.
+"""
+
+from dataclasses import replace
+
+from kinema.models.zoo import MODELS
+from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+
+RECIPE = Recipe(
+    clip=Clip(frames=32, size=64, short_side=64, modalities=("depth",), subject_margin=0.1),
+    data=Data(workers=0, augmentation=Augmentation(short_side=(64, 76), rotation=10.0)),
+    model=replace(MODELS["ctn_small"].config, start="scratch", stem_activation="relu"),
+    optim=Optim(
+        optimizer="adamw",
+        lr=1e-3,
+        lr_start=0.0,
+        weight_decay=0.05,
+        epochs=60,
+        warmup_epochs=5,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+    ),
+    run=RunSettings(precision="bfloat16", evaluate_every_epochs=15, keep="last", cpu_threads=1),
+)
