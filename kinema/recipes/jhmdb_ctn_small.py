@@ -1,0 +1,34 @@
+"""CTN-small on J-HMDB (21 actions in real footage), from scratch: 10 CPU-minutes on one core.
+
+kinema prepare jhmdb --root DIR --out jhmdb.csv
+kinema train jhmdb_ctn_small --data.manifest jhmdb.csv
+
+All was chosen on a quarter of the training split's source videos (120 clips), learning from the others: 30 passes at 16
+frames of 64 pixels, 34.2 %; 60 passes, 27.5 %; 80 pixels, 27.5 %; 32 frames in the same time, 24.2 %; MixUp learned so
+slowly that it was stopped half-way. One seed each: differences below 10 points say little.
+"""
+
+from dataclasses import replace
+
+from kinema.models.zoo import MODELS
+from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+
+RECIPE = Recipe(
+    clip=Clip(frames=16, size=64, short_side=72),
+    data=Data(
+        workers=0,
+        augmentation=Augmentation(short_side=(64, 88), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2),
+    ),
+    model=replace(MODELS["ctn_small"].config, start="scratch", stem_activation="relu"),
+    optim=Optim(
+        optimizer="adamw",
+        lr=5e-4,
+        lr_start=0.0,
+        weight_decay=0.05,
+        epochs=30,
+        warmup_epochs=5,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+    ),
+    run=RunSettings(precision="bfloat16", evaluate_every_epochs=15, keep="last", cpu_threads=1),
+)
