@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 TORCHCODEC ?= torchcodec==0.13.0
 BIN := .venv/bin
 
-.PHONY: demo test long lint format clean
+.PHONY: demo test long lint format tables clean
 
 demo: .venv/ready
 	$(BIN)/kinema demo --out demo
@@ -27,6 +27,10 @@ lint: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The tables of README.md and docs/, from results/.
+tables: .venv/ready
+	$(BIN)/python -m kinema.reports.tables
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

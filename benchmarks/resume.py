@@ -2,43 +2,58 @@
 
     python benchmarks/resume.py --out results/resume.json
 
-`kill -9` at random moments, most of them while a checkpoint is written, since one is written after every step.
+`kill -9` to the trainer and its worker at once: while a checkpoint is written, which the network is made large enough
+for, while an artefact is, in an evaluation, at any moment, and before a resumed training has come to its first step.
+After each kill the same command goes on, as a scheduler gives it; it must come further than the one before.
 """
 
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
+import torch
 import tyro
+from measuring import machine
 
+from kinema.data.manifest import load_manifest
 from kinema.inference.artefact import load_artefact
-from kinema.training.runs import Run
+from kinema.training.runs import Run, commit
 
-RECIPE = """
+MANIFEST, EVALUATE_EVERY = "moves_cross_subject", 5
+RECIPE = f"""
 from kinema.models.ctn import CTNConfig
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=8, size=32, short_side=32),
     data=Data(
-        manifest="moves_cross_subject",
+        manifest="{MANIFEST}",
         evaluate="test",
         batch_size=8,
         workers=1,
         augmentation=Augmentation(short_side=(32, 40), flip=0.5, colour_jitter=0.2, mixup_alpha=0.4),
     ),
-    model=CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3, dropout=0.1),
+    model=CTNConfig(stem_kernel=3, stem_channels=4, width=384, depth=2, attention_heads=3, dropout=0.1),
     optim=Optim(optimizer="adamw", lr=1e-3, epochs=3, warmup_epochs=1, clip_norm=1.0, ema_decay=0.9),
-    run=RunSettings(device="cpu", evaluate_every_epochs=0.5, checkpoint_every_steps=1, cpu_threads=1),
+    run=RunSettings(
+        device="cpu", evaluate_every_epochs=0.15, checkpoint_every_steps=1, keep="last", cpu_threads=1
+    ),
 )
 """
+
+Moment = Literal["checkpoint", "artefact", "evaluation", "any", "start"]
+MOMENTS: tuple[Moment, ...] = ("checkpoint", "evaluation", "checkpoint", "any", "artefact", "checkpoint", "start")
+"""When it is killed, again and again in this order; `start` is followed by one that comes further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,69 +71,194 @@ class Arguments:
     seed: int = 0
 
 
-def main(arguments: Arguments) -> dict[str, object]:
-    rng = random.Random(arguments.seed)
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """A part of the training, and what its end left behind.
+
+    Args:
+        aimed: the moment that was waited for.
+        seconds: from its start.
+        began: at this step.
+        steps: in the log.
+        checkpoint: step of the checkpoint.
+        evaluating: whether the last evaluation was not over.
+        unfinished: files that were being written.
+        written: of them, bytes.
+    """
+
+    aimed: Moment
+    seconds: float
+    began: int
+    steps: int
+    checkpoint: int
+    evaluating: bool
+    unfinished: str
+    written: int
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    rng, code = random.Random(arguments.seed), commit()
     with TemporaryDirectory() as folder:
         recipe = Path(folder) / "killed.py"
         recipe.write_text(RECIPE)
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        start(recipe, whole).wait()
-        moments = []
-        while len(moments) < arguments.kills and not (finished := steps(killed) == steps(whole)):
-            moments.append(kill_once(recipe, killed, rng))
-        start(recipe, killed).wait()
+        finish(recipe, whole)
+        kills: list[Kill] = []
+        while len(kills) < arguments.kills:
+            kills.append(kill_once(recipe, killed, MOMENTS[len(kills) % len(MOMENTS)], rng))
+            show(kills[-1], len(kills))
+        finish(recipe, killed)
         one, other = Run.open(whole), Run.open(killed)
-        same_losses = [(s["step"], s["loss"]) for s in one.steps()] == [(s["step"], s["loss"]) for s in other.steps()]
-        same_weights = load_artefact(whole).digest == load_artefact(killed).digest
-        same_numbers = one.metrics() == other.metrics()
-        report: dict[str, object] = {
-            "kills": moments,
-            "finished_before_all_kills": finished if arguments.kills else False,
-            "steps": steps(whole),
-            "same_losses": same_losses,
-            "same_weights": same_weights,
-            "same_evaluations": same_numbers,
+        report: dict[str, Any] = {
+            "title": "a training killed again and again against one left alone; moves is synthetic",
+            "commit": code,
+            "machine": machine(["kinema", "torch", "numpy"]),
+            "arguments": {"kills": arguments.kills, "seed": arguments.seed},
+            "data": {"manifest": MANIFEST, "digest": load_manifest(MANIFEST).digest, "train": "train", "test": "test"},
+            "recipe": json.loads((whole / "recipe.json").read_text().replace(str(whole), "")),
+            "checkpoint_bytes": (whole / "checkpoints" / "last.pt").stat().st_size,
+            "steps": lines(whole / "steps.jsonl"),
+            "kills": [asdict(kill) for kill in kills],
+            "in_a_checkpoint": sum("checkpoints/" in kill.unfinished for kill in kills),
+            "in_an_artefact": sum("artefact/" in kill.unfinished for kill in kills),
+            "in_an_evaluation": sum(kill.evaluating for kill in kills),
+            "each_came_further": all(kill.checkpoint > kill.began for kill in kills if kill.aimed != "start"),
+            "same_losses": values(one, "loss") == values(other, "loss") and values(one, "lr") == values(other, "lr"),
+            "same_evaluations": one.metrics() == other.metrics(),
+            "same_predictions": one.predictions.read_bytes() == other.predictions.read_bytes(),
+            "same_weights": load_artefact(whole).digest == load_artefact(killed).digest,
+            "same_checkpoint": same(state(whole), state(killed)),
+            "same_files": files(whole) == files(killed),
         }
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"{'kill':>4} {'after, s':>9} {'steps logged':>13} {'checkpoint':>11} {'being written':>14}")
-    for number, moment in enumerate(moments, 1):
-        print(
-            f"{number:>4} {moment['seconds']:>9.2f} {moment['steps']:>13} {moment['checkpoint']:>11} "
-            f"{moment['unfinished'] or '-':>14}"
-        )
-    print(f"losses {same_losses}, weights {same_weights}, evaluations {same_numbers}, of {report['steps']} steps")
+    print({name: value for name, value in report.items() if name.startswith(("same", "each", "in_"))})
     return report
 
 
 def start(recipe: Path, out: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "kinema.cli", "train", str(recipe), "--run.out", str(out), "--existing", "resume"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
-def kill_once(recipe: Path, out: Path, rng: random.Random) -> dict[str, object]:
-    """Start or go on, and kill at a random moment after the first new step; what then lies in the folder."""
-    before, process = steps(out), start(recipe, out)
-    began = time.perf_counter()
-    while steps(out) <= before and process.poll() is None:
-        time.sleep(0.005)
-    time.sleep(rng.random() * 1.5)
+def finish(recipe: Path, out: Path) -> None:
+    if start(recipe, out).wait():
+        raise SystemExit(f"the training in {out} does not come to its end")
+
+
+def kill_once(recipe: Path, out: Path, moment: Moment, rng: random.Random) -> Kill:
+    """Start or go on, and kill at that moment; all but a `start` have by then written a further checkpoint."""
+    began, seen, since = step_of(out), stamp(out), time.time()
+    process, clock = start(recipe, out), time.perf_counter()
+
+    def wait(reached: Callable[[], object]) -> float:
+        while not reached():
+            if process.poll() is not None:
+                raise SystemExit(f"a training was to be killed and has ended by itself with code {process.returncode}")
+            time.sleep(0.0005)
+        return time.perf_counter()
+
+    if moment == "start":
+        time.sleep(rng.uniform(0, 6))
+    else:
+        begins = wait(lambda: "checkpoints/last.unfinished" in unfinished(out, since))
+        took = wait(lambda: stamp(out) != seen) - begins
+    match moment:
+        case "checkpoint":
+            wait(lambda: "checkpoints/last.unfinished" in unfinished(out, since))
+            time.sleep(rng.uniform(0, took))
+        case "artefact":
+            wait(lambda: any(name.startswith("artefact/") for name in unfinished(out, since)))
+            time.sleep(rng.uniform(0, took / 10))  # it is a quarter of a checkpoint, and quicker to write
+        case "evaluation":
+            wait(lambda: evaluating(out))
+            time.sleep(rng.uniform(0, 0.3))
+        case "any":
+            time.sleep(rng.uniform(0, 4))
     os.killpg(process.pid, signal.SIGKILL)
+    seconds = time.perf_counter() - clock
     process.wait()
-    checkpoints = out / "checkpoints"
-    return {
-        "seconds": round(time.perf_counter() - began, 2),
-        "steps": steps(out),
-        "checkpoint": (checkpoints / "last.pt").exists(),
-        "unfinished": ", ".join(sorted(p.name for p in out.rglob("*.unfinished"))),
-    }
+    half = unfinished(out, since)
+    return Kill(
+        aimed=moment,
+        seconds=round(seconds, 2),
+        began=began,
+        steps=lines(out / "steps.jsonl"),
+        checkpoint=step_of(out),
+        evaluating=evaluating(out),
+        unfinished=", ".join(half),
+        written=sum(half.values()),
+    )
 
 
-def steps(out: Path) -> int:
-    log = out / "steps.jsonl"
+def unfinished(out: Path, since: float) -> dict[str, int]:
+    """Files that are being written, and their sizes; not those that an earlier kill has left."""
+    found = {}
+    for folder in (out, out / "checkpoints", out / "artefact"):
+        for path in folder.glob("*.unfinished"):
+            try:
+                there = path.stat()
+            except FileNotFoundError:  # finished by now
+                continue
+            if there.st_mtime >= since:
+                found[str(path.relative_to(out))] = there.st_size
+    return found
+
+
+def show(kill: Kill, number: int) -> None:
+    half = f"{kill.unfinished} ({kill.written:,} bytes)" if kill.unfinished else ""
+    print(
+        f"{number:>2} {kill.aimed:>10} after {kill.seconds:>5.2f} s: from step {kill.began:>3} to checkpoint "
+        f"{kill.checkpoint:>3}, {kill.steps:>3} logged{', evaluating' if kill.evaluating else ''}  {half}",
+        flush=True,
+    )
+
+
+def lines(log: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def evaluating(out: Path) -> bool:
+    """Whether the last evaluation that is due has not said its numbers."""
+    return lines(out / "steps.jsonl") // EVALUATE_EVERY > lines(out / "metrics.jsonl")
+
+
+def stamp(out: Path) -> tuple[int, int] | None:
+    """Changes when a checkpoint is written."""
+    file = out / "checkpoints" / "last.pt"
+    try:
+        there = file.stat()
+    except FileNotFoundError:
+        return None
+    return there.st_ino, there.st_mtime_ns
+
+
+def state(out: Path) -> dict[str, Any]:
+    said: dict[str, Any] = torch.load(out / "checkpoints" / "last.pt", weights_only=True, mmap=True)
+    return said
+
+
+def step_of(out: Path) -> int:
+    return 0 if stamp(out) is None else int(state(out)["step"])
+
+
+def values(run: Run, name: str) -> list[tuple[float, float]]:
+    return [(line["step"], line[name]) for line in run.steps()]
+
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    return one == other
+
+
+def files(out: Path) -> set[str]:
+    """What lies in the folder; nothing unfinished, if its run has ended well."""
+    return {str(path.relative_to(out)) for path in out.rglob("*")}
 
 
 if __name__ == "__main__":
     answer = main(tyro.cli(Arguments))
-    sys.exit(0 if answer["same_losses"] and answer["same_weights"] and answer["same_evaluations"] else 1)
+    sys.exit(not all(value for name, value in answer.items() if re.match("same_|each_", name)))

@@ -341,23 +341,23 @@ def mistakes(predictions: Predictions, head: str) -> list[tuple[str, str, int]]:
     return sorted(found, key=lambda mistake: -mistake[2])
 
 
-def merge_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """The answers of several processes to the samples of one split, in the order of the manifest.
+def merge_predictions(parts: Sequence[Predictions], manifest: Manifest) -> Predictions:
+    """The answers of several processes to all samples of one split, in the order of the manifest.
 
     Raises:
-        AssertionError: a sample was answered twice, or neither answered nor said to be missing.
+        AssertionError: a sample was answered twice, or not at all.
     """
     order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
     index = np.concatenate([part.index for part in parts])[order]
-    missing = tuple(message for part in parts for message in part.missing)
-    if len(np.unique(index)) != len(index) or len(index) + len(missing) != parts[0].declared:
-        raise AssertionError(f"{len(index)} answers and {len(missing)} failures for {parts[0].declared} samples")
+    expected = manifest.positions(parts[0].split)
+    if index.tolist() != sorted(expected):
+        raise AssertionError(f"{len(expected)} samples were asked for, {len(np.unique(index))} of them answered")
     return replace(
         parts[0],
         logits={head: np.concatenate([part.logits[head] for part in parts])[order] for head in parts[0].logits},
         targets={head: np.concatenate([part.targets[head] for part in parts])[order] for head in parts[0].targets},
         index=index,
-        missing=missing,
+        units=_units(manifest, index),
     )
 
 

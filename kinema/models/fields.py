@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -69,7 +70,7 @@ def _fits(value: object, hint: Any) -> bool:
         return len(value) == len(arguments) and all(map(_fits, value, arguments))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is hint
+    return isinstance(value, Path) if hint is Path else type(value) is hint
 
 
 def _in_words(hint: Any) -> str:

@@ -82,13 +82,14 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     """
     faults: list[str] = []
     steps, metrics = (_lines(path / name, faults) for name in ("steps.jsonl", "metrics.jsonl"))
-    run, planned, model, data = Run(path), None, "?", "?"
+    run, planned, model, data, early = Run(path), None, "?", "?", False
     try:
         recipe = Run.open(path).recipe
     except (RunError, OSError) as error:
         faults.append(" ".join(str(error).split()))
     else:
         model, data = _model(recipe, run.artefact, faults), _data(recipe)
+        early = _stopped_early(recipe, metrics)
         try:
             samples = count(recipe.data.manifest, recipe.data.train)
             planned = max(1, math.ceil(recipe.optim.epochs * samples / recipe.data.batch_size))
@@ -101,7 +102,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     if not (path / "checkpoints" / "last.pt").is_file():
         state = "no checkpoint"
     elif planned is not None:
-        state = "finished" if step >= planned else "unfinished"
+        state = "finished" if step >= planned or early else "unfinished"
     there = [path / name for name in PARTS if (path / name).exists()]
     return RunLine(
         name=path.resolve().name,
@@ -192,6 +193,16 @@ def _model(recipe: Recipe, artefact: Path, faults: list[str]) -> str:
 
 def _data(recipe: Recipe) -> str:
     return f"{Path(recipe.data.manifest).stem or '?'} {'+'.join(recipe.clip.modalities)}"
+
+
+def _stopped_early(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
+    """Whether the evaluations since the best one are as many as the recipe waits for a better one."""
+    name = recipe.run.metric
+    said = (line.get(name, line.get(f"{JOINT}.{name}")) for line in metrics)
+    scores = [float(score) for score in said if isinstance(score, int | float)]
+    if recipe.run.patience is None or not scores:
+        return False
+    return len(scores) - 1 - scores.index(max(scores)) >= recipe.run.patience
 
 
 def _score(line: dict[str, Any]) -> float | None:

@@ -1,6 +1,7 @@
 """The network of a training, in one piece or several: as it steps, with its optimiser, its averages and its state."""
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,11 @@ class Learner:
         if recipe.run.activations == "recompute" and not recompute_activations(model):
             raise RecipeError("run: activations=recompute needs a network with a list of blocks; this one has none")
         several = fabric.world_size > 1
+        if several:  # a network of the user's own may have begun with other numbers in each process
+            model.load_state_dict(fabric.broadcast(model.state_dict()))
         self._sharded = several and recipe.run.strategy == "fsdp"
+        # By the names of the weights, so that a run goes on with another number of processes, one among them.
+        self._named = recipe.run.strategy == "fsdp"
         # Each process's own statistics of its part of a batch are not those of the batch; torch has no other on a CPU.
         synchronised = several and fabric.device.type == "cuda"
         apart = self._sharded or synchronised
@@ -68,15 +73,15 @@ class Learner:
     def set_rate(self, rate: float) -> None:
         """The step's learning rate; each group of weights takes its share of it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
+            group["lr"] = rate * group.get("lr_scale", 1.0)  # checkpoints of kinema's first trainings have none
 
     def clip(self) -> float:
-        """Limit the norm of the whole gradient as the recipe says; returns what it was, 0 without a limit."""
-        if self._max_norm is None:
-            return 0.0
-        norm = self.fabric.clip_gradients(
-            self.network, self.optimizer, max_norm=self._max_norm, error_if_nonfinite=False
-        )
+        """Limit the norm of the whole gradient as the recipe says; returns what it was.
+
+        Without a limit it is measured all the same: a gradient that is no number is to move nothing.
+        """
+        limit = math.inf if self._max_norm is None else self._max_norm
+        norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=limit, error_if_nonfinite=False)
         assert isinstance(norm, Tensor)
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
@@ -102,7 +107,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it; all processes call this, and the first one's answer counts."""
-        if self._sharded:
+        if self._named:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             model, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=options)
             return {"model": model, "optimizer": optimizer, "averaged": None}
@@ -114,7 +119,7 @@ class Learner:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        if self._sharded:
+        if self._named:
             set_state_dict(
                 self.model,
                 self.optimizer.optimizer,

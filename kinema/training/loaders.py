@@ -1,6 +1,7 @@
 """The samples of a training: which they are, in which order they come, and this process's share of them."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -76,19 +77,18 @@ def own_loaders(
 
 
 def parts_of(batch: Batch, count: int) -> Iterator[tuple[Batch, bool]]:
-    """A training batch in so many parts of equal size, fewer where samples were skipped; and whether one is the last.
+    """A training batch in so many parts, of equal size where nothing was skipped; and whether one is the last.
 
     Training draws one clip of a sample.
     """
-    samples = len(batch["index"])
-    size = -(-samples // count)
-    for start in range(0, samples, size):
+    bounds = [len(batch["index"]) * number // count for number in range(count + 1)]
+    for start, end in pairwise(bounds):
         part: Batch = {
-            "inputs": {m: clip[start : start + size] for m, clip in batch["inputs"].items()},
-            "targets": {head: labels[start : start + size] for head, labels in batch["targets"].items()},
-            "index": batch["index"][start : start + size],
+            "inputs": {m: clip[start:end] for m, clip in batch["inputs"].items()},
+            "targets": {head: labels[start:end] for head, labels in batch["targets"].items()},
+            "index": batch["index"][start:end],
         }
-        yield part, start + size >= samples
+        yield part, end == bounds[-1]
 
 
 def weights_of_classes(recipe: Recipe, manifest: Manifest, positions: list[int]) -> dict[str, Tensor] | None:

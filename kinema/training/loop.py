@@ -6,7 +6,7 @@ recipe's seed and the step, so that a resumed run repeats what an uninterrupted 
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,10 +32,10 @@ from kinema.training.plan import Plan, make_plan
 from kinema.training.processes import exchanged, join, together
 from kinema.training.recipe import Recipe, RecipeError
 from kinema.training.runs import Run, RunError, commit
-from kinema.training.schedule import Schedule
+from kinema.training.schedule import Schedule, check_metric, score
 from kinema.training.start import freeze, start_from, still_parts
 from kinema.training.stopping import StopRequests, TrainingStopped
-from kinema.training.watching import Watch
+from kinema.training.watching import Watch, check_loggers
 
 MANY_SKIPPED = 32
 """Draws that may be skipped before a training that skips more than it reads is stopped."""
@@ -75,7 +75,9 @@ def train(
         raise RecipeError(f"max_steps={max_steps} must be at least 1")
 
     # -- what there is -------------------------------------------------------------------------------------------
+    check_loggers(recipe.run.loggers)
     manifest = recipe.open_manifest()
+    check_metric(recipe, manifest)
     positions, held_out = checked_samples(recipe, manifest)
     run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
     fabric = join(recipe)
@@ -92,7 +94,7 @@ def train(
     )
     binding = input_binding(model)
     _check_streams(binding, preprocessing)
-    said, init_digest = _begin_from(model, recipe, manifest)
+    said, init_digest = _begin_from(model, recipe, manifest, run)
     learner = Learner(fabric, model, recipe)
     artefact = Artefact(
         model=learner.shipped,
@@ -110,7 +112,8 @@ def train(
     if first:
         run.begin()
     run.path = fabric.broadcast(run.path)
-    start, best, stale = _go_on(run, learner, manifest, first)
+    start, best, stale, init_digest = _go_on(run, learner, manifest, first, init_digest)
+    fabric.barrier()  # the logs are cut back before any process adds to them
 
     training = training_batches(recipe, manifest, positions, start=start, last=schedule.last)
     loader, evaluating, share = own_loaders(recipe, manifest, training, held_out, fabric)
@@ -129,9 +132,9 @@ def train(
                 learner.gather()
                 predictions = _answers(fabric, artefact, evaluating, manifest, share, recipe, run)
                 measures = dict(measure(predictions))
-                score = _score(measures, recipe.run.metric)
-                names = ["best"] if score > best else []
-                best, stale = max(score, best), 0 if names else stale + 1
+                reached = score(measures, recipe.run.metric)
+                names = ["best"] if reached > best else []
+                best, stale = max(reached, best), 0 if names else stale + schedule.counts(step)
                 watch.evaluated(step, measures)
                 if first and (names or recipe.run.keep == "last"):
                     origin = _provenance(recipe, run, manifest, step, code, init_digest)
@@ -143,7 +146,7 @@ def train(
             if step > start and (evaluates or names or stop or schedule.saves(step)):
                 learner.gather()
                 standing = {"step": step, "best": best, "stale": stale, "manifest_digest": manifest.digest}
-                standing |= learner.state()
+                standing |= {"init_digest": init_digest} | learner.state()
                 if first:
                     run.save_checkpoint(standing, also=names)
                     watch.saved()
@@ -168,7 +171,9 @@ def train(
             learner.optimizer.zero_grad()
             loss = 0.0
             with _threads(recipe.run.cpu_threads):
-                for part, last in parts_of(batch, recipe.optim.accumulate):
+                # As many in every process, since each of them is met by the others where the weights are shared out.
+                parts = min(recipe.optim.accumulate, *(int(row[0]) for row in everyone))
+                for part, last in parts_of(batch, parts):
                     with fabric.no_backward_sync(learner.network, enabled=not last):
                         inputs = binding(preprocessing.normalise_all(part["inputs"]))
                         logits = by_head(learner.network(**inputs), manifest.heads)
@@ -199,11 +204,14 @@ def _check_streams(binding: InputBinding, preprocessing: Preprocessing) -> None:
         )
 
 
-def _begin_from(model: nn.Module, recipe: Recipe, manifest: Manifest) -> tuple[list[str], str]:
-    """Weights to start from and parts that stay as they are: what there is to say of both, and the weights' digest."""
+def _begin_from(model: nn.Module, recipe: Recipe, manifest: Manifest, run: Run) -> tuple[list[str], str]:
+    """Weights to start from and parts that stay as they are: what there is to say of both, and the weights' digest.
+
+    A run that goes on has its weights; those that it started from may be gone by now.
+    """
     said: list[str] = []
     digest = ""
-    if recipe.run.init:
+    if recipe.run.init and not run.resumes:
         started = start_from(model, recipe.run.init, classes=manifest.classes, unmatched=recipe.run.init_unmatched)
         said += started.lines()
         digest = started.digest
@@ -215,19 +223,23 @@ def _begin_from(model: nn.Module, recipe: Recipe, manifest: Manifest) -> tuple[l
     return said, digest
 
 
-def _go_on(run: Run, learner: Learner, manifest: Manifest, first: bool) -> tuple[int, float, int]:
-    """The step to begin at, the best score so far, and how many evaluations ago that was; of a checkpoint if there is.
+def _go_on(
+    run: Run, learner: Learner, manifest: Manifest, first: bool, init_digest: str
+) -> tuple[int, float, int, str]:
+    """Of a checkpoint if there is: the step to begin at, the best score so far, and how many evaluations ago that was.
+
+    And the digest of the weights that the run started from.
 
     Raises:
         RunError: the checkpoint is of other samples, or cannot be read.
     """
     state = run.load_checkpoint(logs="cut back" if first else "leave")
     if state is None:
-        return 0, -math.inf, 0
+        return 0, -math.inf, 0, init_digest
     if state["manifest_digest"] != manifest.digest:
         raise RunError(f"{run.path}: was made from another state of {manifest.path}; its samples or classes differ")
     learner.restore(state)
-    return state["step"], state["best"], state["stale"]
+    return state["step"], state["best"], state["stale"], state["init_digest"]
 
 
 def _plan(model: nn.Module, recipe: Recipe, schedule: Schedule, fabric: Fabric) -> Plan:
@@ -244,6 +256,8 @@ def _plan(model: nn.Module, recipe: Recipe, schedule: Schedule, fabric: Fabric) 
             states=2 if recipe.optim.optimizer == "adamw" else 1,
             device=fabric.device,
             activations=recipe.run.activations,
+            precision=recipe.run.precision,
+            averaged=recipe.optim.ema_decay is not None,
         )
 
 
@@ -257,28 +271,18 @@ def _answers(
     run: Run,
 ) -> Predictions:
     """What all processes together say of the evaluated split."""
-    own = predict_all(
-        artefact.engine(fabric.device),
-        evaluating,
-        manifest,
-        split=recipe.data.evaluate,
-        missing="stop",
-        protocol=Protocol.of(artefact),
-        positions=share,
-    )
-    return together(fabric, own, run.path)
-
-
-def _score(measures: Mapping[str, float], metric: str) -> float:
-    """How good an evaluation is by the recipe's metric; of several heads, by all of them together where that is there.
-
-    Raises:
-        RecipeError: there is no such metric.
-    """
-    for name in (metric, f"joint.{metric}"):
-        if name in measures:
-            return measures[name]
-    raise RecipeError(f"run.metric={metric!r} is none of what an evaluation measures: {', '.join(measures)}")
+    own = None
+    if share:  # of few samples a process may have none
+        own = predict_all(
+            artefact.engine(fabric.device),
+            evaluating,
+            manifest,
+            split=recipe.data.evaluate,
+            missing="stop",
+            protocol=Protocol.of(artefact),
+            positions=share,
+        )
+    return together(fabric, own, manifest, run.path)
 
 
 @contextmanager

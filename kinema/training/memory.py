@@ -27,14 +27,14 @@ def recompute_activations(model: nn.Module) -> int:
     return len(blocks)
 
 
-def _recomputed(block: nn.Module, forward: Callable[..., Any], *given: Any) -> Any:
+def _recomputed(block: nn.Module, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
     if not (block.training and torch.is_grad_enabled()):
-        return forward(*given)
+        return forward(*given, **named)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _without_statistics(block)
 
-    return checkpoint(forward, *given, use_reentrant=False, context_fn=contexts)
+    return checkpoint(forward, *given, use_reentrant=False, context_fn=contexts, **named)
 
 
 @contextmanager

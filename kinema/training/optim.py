@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kinema.training.recipe import Optim
+from kinema.training.recipe import Optim, RecipeError
 
 TABLES = ("token", "position", "table")
 """What the names of tables of learned vectors hold; like norms and biases they are not decayed."""
@@ -43,9 +43,14 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
 
     Raises:
         ValueError: nothing is left to learn.
+        RecipeError: rates are to shrink from layer to layer, and the network has no list of layers.
     """
     depths = layer_depths(model)
     deepest = max(depths.values(), default=0)
+    if optim.layer_decay < 1 and not deepest:
+        raise RecipeError(
+            f"optim: layer_decay={optim.layer_decay} needs a network with a list of blocks; this one has none"
+        )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

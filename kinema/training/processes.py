@@ -14,11 +14,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # documented, not in its __all__
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import Sampler
 
 from kinema.data.dataset import Draw
+from kinema.data.manifest import Manifest
 from kinema.evaluation.evaluate import Predictions, load_predictions, merge_predictions, save_predictions
 from kinema.inference.engine import Precision, choose_device
 from kinema.training.recipe import Recipe, RecipeError
@@ -48,6 +50,8 @@ def join(recipe: Recipe) -> Fabric:
         strategy="auto" if count == 1 else "ddp" if recipe.run.strategy == "ddp" else _sharding(count),
         precision=PRECISION[recipe.run.precision],
     )
+    if count > 1:
+        meet_anew(device)
     fabric.launch()
     return fabric
 
@@ -67,6 +71,25 @@ def machine_count() -> int:
     if "LOCAL_WORLD_SIZE" in os.environ:
         return process_count() // int(os.environ["LOCAL_WORLD_SIZE"])
     return int(os.environ.get("SLURM_NNODES", "1")) if SLURMEnvironment.detect() else 1
+
+
+def meet_anew(device: torch.device) -> None:
+    """Where torchrun starts processes again, let them meet under another name than those before them.
+
+    It keeps its store, and in it the addresses of processes that are gone, to which the new ones would connect
+    (pytorch/pytorch#135712). On several machines each counts starts by itself, so that there is no common name:
+    there torchrun is to be told TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.
+    """
+    starts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if starts == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or machine_count() > 1:
+        return
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    torch.distributed.init_process_group(
+        torch.distributed.get_default_backend_for_device(device),
+        store=PrefixStore(f"start {starts}", store),
+        rank=process_number(),
+        world_size=process_count(),
+    )
 
 
 def _sharding(count: int) -> ModelParallelStrategy:
@@ -109,18 +132,25 @@ def exchanged(fabric: Fabric, numbers: Sequence[float]) -> list[list[float]]:
     return rows
 
 
-def together(fabric: Fabric, predictions: Predictions, folder: Path) -> Predictions:
+def together(fabric: Fabric, own: Predictions | None, manifest: Manifest, folder: Path) -> Predictions:
     """The predictions of all processes, every sample exactly once; all of them get it.
+
+    Args:
+        own: this process's; None where there were fewer samples than processes, and none for this one.
+        manifest: says the order.
+        folder: of the run, which all processes see.
 
     Raises:
         AssertionError: a sample came twice, or not at all.
     """
     if fabric.world_size == 1:
-        return predictions
-    own = folder / f"predictions-{fabric.global_rank}.unfinished"
-    save_predictions(own, predictions)
+        assert own is not None
+        return own
+    files = [folder / f"predictions-{number}.unfinished" for number in range(fabric.world_size)]
+    if own is not None:
+        save_predictions(files[fabric.global_rank], own)
+    asked = exchanged(fabric, [own is not None])  # once all have said so, all files are there
+    parts = [load_predictions(file) for file, (answered,) in zip(files, asked, strict=True) if answered]
     fabric.barrier()
-    parts = [load_predictions(folder / f"predictions-{number}.unfinished") for number in range(fabric.world_size)]
-    fabric.barrier()
-    own.unlink()
-    return merge_predictions(parts)
+    files[fabric.global_rank].unlink(missing_ok=True)
+    return merge_predictions(parts, manifest)

@@ -19,7 +19,7 @@ class TrainingProgress:
     """
 
     def __init__(self, *, steps: int, done: int, shown: bool = True) -> None:
-        self.console = Console(stderr=True, quiet=not shown)
+        self.console = Console(stderr=True, quiet=not shown, markup=False)  # a path may hold what looks like it
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
@@ -58,4 +58,4 @@ class TrainingProgress:
         """Print an evaluation, and what training has skipped up to it."""
         numbers = "  ".join(f"{name} {value:.1f}" for name, value in measures.items())
         count = f"  (skipped {len(skipped)} draws of {len({line['index'] for line in skipped})} samples)"
-        self.console.print(f"step {step}: {numbers}{count if skipped else ''}", highlight=False)
+        self.say(f"step {step}: {numbers}{count if skipped else ''}")

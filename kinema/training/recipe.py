@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import cattrs
+from cattrs.v import format_exception
 
 import kinema.recipes
 from kinema.data.manifest import MODALITIES, DepthFacts, Manifest, Modality, load_manifest, mirrored_pair
@@ -26,6 +27,7 @@ from kinema.data.subject import SubjectCrop
 from kinema.data.transforms import Augmentation as Augmentation  # recipes take it from here
 from kinema.data.transforms import Preprocessing
 from kinema.inference.engine import Device, Precision
+from kinema.models.fields import check_fields
 from kinema.models.zoo import ModelConfig, config_from, config_kind
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
@@ -33,6 +35,14 @@ LoggerName = Literal["csv", "tensorboard", "wandb"]
 
 class RecipeError(ValueError):
     """A recipe that cannot be found, read or built; the message names the recipe or the field."""
+
+
+def _check_types(section: Any) -> None:
+    """What a recipe in Python says is of the declared types: a misspelt choice would pass for another one."""
+    try:
+        check_fields(section)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +76,9 @@ class Clip:
     clips: int = 1
     crops: Literal[1, 3] = 1
     subject_margin: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
 
     def preprocessing(self, depth: DepthFacts | None) -> Preprocessing:
         """What is done to every clip of data whose depth means that.
@@ -123,6 +136,7 @@ class Data:
     reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if self.batch_size < 1:
             raise RecipeError(f"data: batch_size={self.batch_size} must be at least 1")
         if self.workers < 0:
@@ -169,6 +183,7 @@ class Optim:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for name in ("lr", "epochs", "warmup_epochs", "momentum", "weight_decay", "lr_start", "lr_end"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise RecipeError(f"optim: {name}={getattr(self, name)} must be finite and not negative")
@@ -186,7 +201,7 @@ class Optim:
             raise RecipeError(f"optim: accumulate={self.accumulate} must be at least 1")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise RecipeError(f"optim: ema_decay={self.ema_decay} must lie between 0 and 1; None means no averaging")
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if self.clip_norm is not None and not self.clip_norm > 0:
             raise RecipeError(f"optim: clip_norm={self.clip_norm} must be positive; None means no limit")
 
 
@@ -239,6 +254,7 @@ class RunSettings:
     loggers: tuple[LoggerName, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if not 0 < self.evaluate_every_epochs < math.inf:
             raise RecipeError(f"run: evaluate_every_epochs={self.evaluate_every_epochs} must be positive and finite")
         if len(set(self.loggers)) < len(self.loggers):
@@ -365,9 +381,18 @@ def recipe_from_json(text: str) -> Recipe:
 
     converter.register_structure_hook(ModelConfig, model)
     try:
-        return converter.structure(json.loads(text), Recipe)
-    except (ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
+        said = json.loads(text)
+        said["optim"].setdefault("decay", "all")  # as it was before there was a choice
+        return converter.structure(said, Recipe)
+    except cattrs.BaseValidationError as error:
+        reasons = "; ".join(cattrs.transform_error(error, path="recipe", format_exception=_reason))
+        raise RecipeError(f"is no recipe of this kinema ({reasons})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecipeError(f"is no recipe of this kinema ({error})") from error
+
+
+def _reason(error: BaseException, kind: Any) -> str:
+    return str(error) if isinstance(error, RecipeError) else format_exception(error, kind)
 
 
 def _module_from_file(path: Path) -> ModuleType:

@@ -6,16 +6,17 @@ predictions.safetensors  artefact/
 
 import json
 import os
-import pickle
 import platform
+import shlex
 import shutil
 import subprocess
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import torch
 
@@ -28,6 +29,9 @@ LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
 
 STATE = frozenset({"step", "best", "stale", "manifest_digest", "model", "optimizer", "averaged"})
 """What a checkpoint holds."""
+
+NEWER = {"stale": 0, "averaged": None, "init_digest": ""}
+"""What checkpoints of kinema's first trainings do not hold yet."""
 
 RUNS = Path("runs")
 """Where runs go that name no folder of their own."""
@@ -58,6 +62,11 @@ class Run:
         return self.path / "predictions.safetensors"
 
     @property
+    def resumes(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self._checkpoint.is_file()
+
+    @property
     def _checkpoint(self) -> Path:
         return self.path / "checkpoints" / "last.pt"
 
@@ -78,7 +87,9 @@ class Run:
         if recipe.run.out is None or process_number() > 0 or not (path / "recipe.json").exists():
             return cls(path, planned=recipe)  # of several processes, the first one asks
         if existing == "refuse":
-            raise RunError(f"{path}: holds a run already; go on with --resume {path}, or name another --run.out")
+            raise RunError(
+                f"{path}: holds a run already; go on with --resume {shlex.quote(str(path))}, or name another --run.out"
+            )
         run = cls(path)
         differing = _differing(json.loads(recipe_to_json(_anchored(recipe))), json.loads(recipe_to_json(run.recipe)))
         if differing:
@@ -86,15 +97,20 @@ class Run:
         return run
 
     def begin(self) -> None:
-        """Make the folder of a planned run; one that is there is left as it is."""
+        """Make the folder of a planned run; one that is there is left as it is.
+
+        Raises:
+            RunError: it cannot be written.
+        """
         if self._planned is None:
             return
         recipe, self._planned = self._planned, None
-        if recipe.run.out is None:
-            self.path = _claimed(self.path)
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        (self.path / "recipe.json").write_text(recipe_to_json(_anchored(recipe)), encoding="utf-8")
-        (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        with _writing(self.path):
+            if recipe.run.out is None:
+                self.path = _claimed(self.path)
+            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            _replace(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            _replace(self.path / "recipe.json", recipe_to_json(_anchored(recipe)))  # last: it makes the folder a run
 
     def point_latest(self) -> None:
         """Let `runs/latest` point here, for a run that lies in `runs`; to be called once there is an artefact."""
@@ -152,43 +168,47 @@ class Run:
         Raises:
             RunError: it cannot be written; the one before is intact.
         """
-        unfinished = self._checkpoint.with_suffix(".unfinished")
         with _writing(self._checkpoint):
             for log in LOGS:
                 _flush(self.path / log)
-            try:
-                with unfinished.open("wb") as file:
-                    torch.save(dict(state), file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                unfinished.replace(self._checkpoint)
-            finally:
-                unfinished.unlink(missing_ok=True)
-            _flush(self._checkpoint.parent)
-            for name in also:
-                link = self._checkpoint.with_name(f"{name}.unfinished")
-                link.unlink(missing_ok=True)
-                try:
-                    os.link(self._checkpoint, link)
-                except OSError:  # a file system without links
-                    shutil.copyfile(self._checkpoint, link)
-                link.replace(self._checkpoint.with_name(f"{name}.pt"))
+            with _replacing(self._checkpoint, also=[self._checkpoint.with_name(f"{name}.pt") for name in also]) as file:
+                torch.save(dict(state), file)
 
     def load_checkpoint(self, *, logs: Literal["cut back", "leave"] = "cut back") -> dict[str, Any] | None:
-        """The last checkpoint, or None where none was written yet; its first process cuts the logs back to it."""
-        if not self._checkpoint.is_file():
-            for log in LOGS if logs == "cut back" else ():
-                (self.path / log).unlink(missing_ok=True)
-            return None
-        try:
-            state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise RunError(f"{self._checkpoint}: cannot be read as a checkpoint of tensors and numbers") from error
-        if not isinstance(state, dict) or not set(state) >= STATE:
-            raise RunError(f"{self._checkpoint}: is no checkpoint of a training")
+        """The last checkpoint, or None where none was written yet; its first process cuts the logs back to it.
+
+        Raises:
+            RunError: it is damaged or something else; or the logs cannot be written.
+        """
+        state = self._checked_state() if self._checkpoint.is_file() else None
         for log in LOGS if logs == "cut back" else ():
-            _cut_back(self.path / log, int(state["step"]))
+            with _writing(self.path / log):
+                _cut_back(self.path / log, 0 if state is None else int(state["step"]))
         return state
+
+    def _checked_state(self) -> dict[str, Any]:
+        try:
+            with zipfile.ZipFile(self._checkpoint) as archive:
+                damaged = archive.testzip()  # torch compares no checksums
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
+            state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        except PermissionError:  # says itself what is wrong, and nothing is wrong with the file
+            raise
+        except Exception as error:  # where bytes are wrong, torch fails in whichever way they lead it to
+            raise self._refusal("cannot be read as a checkpoint of tensors and numbers") from error
+        if isinstance(state, dict):
+            state = NEWER | state
+        if not isinstance(state, dict) or not set(state) >= STATE:
+            raise self._refusal("is no checkpoint of a training")
+        return state
+
+    def _refusal(self, reason: str) -> RunError:
+        """Says what there is to go on from: the newest other checkpoint, which may be this one under a second name."""
+        others = [p for p in self._checkpoint.parent.glob("*.pt") if not p.samefile(self._checkpoint)]
+        newest = max(others, key=lambda path: path.stat().st_mtime, default=None)
+        advice = "" if newest is None else f"copy {newest.name} over it to go on from there, or "
+        return RunError(f"{self._checkpoint}: {reason}; {advice}remove it to begin anew")
 
 
 def environment() -> dict[str, str]:
@@ -233,11 +253,13 @@ def _claimed(path: Path) -> Path:
 
 
 def _anchored(recipe: Recipe) -> Recipe:
-    """The recipe with a manifest that is found from any folder; built-in names and URLs stay."""
-    manifest = Path(recipe.data.manifest)
-    if not manifest.is_file():
-        return recipe
-    return replace(recipe, data=replace(recipe.data, manifest=str(manifest.resolve())))
+    """The recipe with a manifest and weights that are found from any folder; built-in names and URLs stay."""
+    manifest, init = Path(recipe.data.manifest), Path(recipe.run.init)
+    if manifest.is_file():
+        recipe = replace(recipe, data=replace(recipe.data, manifest=str(manifest.resolve())))
+    if recipe.run.init and init.exists():
+        recipe = replace(recipe, run=replace(recipe.run, init=str(init.resolve())))
+    return recipe
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -257,14 +279,55 @@ def _writing(path: Path) -> Iterator[None]:
     """A disk that is full or a folder that cannot be written to stops a training; what was written stays as it is."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch says of a full disk that its writer failed
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, RuntimeError) as error:
+        said: BaseException = error
+        while not isinstance(said, OSError) and said.__context__ is not None:
+            said = said.__context__  # torch says of a full disk that its writer is in the wrong place
+        reason = " ".join(str(said).split())[:200]
         raise RunError(f"{path}: cannot be written ({reason}); what was saved before is intact") from error
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
     with _writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def _replacing(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]]:
+    """A file to write, which then takes the path's place at once: a machine that stops leaves the old or the new one.
+
+    Args:
+        path: of the file.
+        also: further names for it. They come first, so that what is killed between them has not gone past its step,
+            and gives all names again.
+    """
+    unfinished = path.with_suffix(".unfinished")
+    made = [unfinished]
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        for name in also:
+            link = name.with_suffix(".unfinished")
+            link.unlink(missing_ok=True)
+            made.append(link)
+            try:
+                os.link(unfinished, link)
+            except OSError:  # a file system without links
+                shutil.copyfile(unfinished, link)
+                _flush(link)
+            link.replace(name)
+        unfinished.replace(path)
+    finally:
+        for half in made:
+            half.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def _replace(path: Path, text: str) -> None:
+    with _replacing(path) as file:
+        file.write(text.encode())
 
 
 def _flush(path: Path) -> None:
@@ -288,14 +351,14 @@ def _cut_back(path: Path, step: int) -> None:
     """Drop what was logged after the checkpoint, and a line that was cut off while being written."""
     if not path.is_file():
         return
-    kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    text, kept = path.read_text(encoding="utf-8", errors="replace"), []
+    for line in text.splitlines():
         try:
-            line = json.loads(text)
-        except ValueError:
+            known = json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError):
             continue
-        if line["step"] <= step:
-            kept.append(text + "\n")
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    unfinished.replace(path)
+        kept += [line + "\n"] if known else []
+    if not kept:
+        path.unlink()
+    elif "".join(kept) != text:
+        _replace(path, "".join(kept))

@@ -18,7 +18,7 @@ HEADS = "heads."
 """Where the names of the task heads' weights begin; they belong to the classes and are made anew for other ones."""
 
 BACKBONE = "backbone"
-"""In `optim.freeze`: everything but the task heads."""
+"""In `run.freeze`: everything but the task heads."""
 
 
 class StartError(ValueError):
@@ -128,10 +128,10 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> list[str]:
             found = {name for name in names if name == part or name.startswith(f"{part}.")}
         if not found:
             tops = ", ".join(name for name, _ in model.named_children())
-            raise StartError(f"optim.freeze: the network has no part {part!r}; there are {BACKBONE}, {tops}")
+            raise StartError(f"run.freeze: the network has no part {part!r}; there are {BACKBONE}, {tops}")
         frozen |= found
     if frozen == set(names) and names:
-        raise StartError(f"optim.freeze: {', '.join(parts)} leaves nothing to learn")
+        raise StartError(f"run.freeze: {', '.join(parts)} leaves nothing to learn")
     for name, parameter in model.named_parameters():
         if name in frozen:
             parameter.requires_grad_(False)

@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import shutil
+import textwrap
+import uuid
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, assert_never
@@ -40,9 +42,10 @@ class Watch:
         self.run = run
         self.first = first
         self.progress = TrainingProgress(steps=steps, done=start, shown=first)
+        check_loggers(recipe.run.loggers)
         self.loggers = [make_logger(name, run.path) for name in recipe.run.loggers] if first else []
         for logger in self.loggers:
-            logger.log_hyperparams(json.loads(recipe_to_json(recipe)))
+            _tell(logger, recipe)
             if start and not isinstance(logger, WandbLogger):  # that one is elsewhere, and goes on
                 for line in run.steps():
                     logger.log_metrics(_named("train", line), int(line["step"]))
@@ -85,13 +88,13 @@ class Watch:
 
 
 class WandbLogger(Logger):
-    """Weights & Biases behind Fabric's interface; a run that is resumed goes on under its folder's name."""
+    """Weights & Biases behind Fabric's interface; a run that is resumed goes on as the same one."""
 
     def __init__(self, folder: Path) -> None:
         import wandb
 
         self.folder = folder
-        self._run = wandb.init(project="kinema", name=folder.name, id=folder.name, dir=folder, resume="allow")
+        self._run = wandb.init(project="kinema", name=folder.name, id=_identity(folder), dir=folder, resume="allow")
 
     @property
     def name(self) -> str:
@@ -114,14 +117,21 @@ class WandbLogger(Logger):
         self._run.finish(0 if status == "success" else 1)
 
 
-def make_logger(name: LoggerName, folder: Path) -> Logger:
-    """A logger that writes into a run's folder, anew; what an earlier part of the run left there is cleared away.
+def check_loggers(names: Sequence[LoggerName]) -> None:
+    """Look for the packages of loggers, without importing them.
 
     Raises:
-        RecipeError: its package is not installed.
+        RecipeError: one is not installed.
     """
-    if NEEDS[name] and importlib.util.find_spec(NEEDS[name]) is None:
-        raise RecipeError(f"run.loggers: {name} is not installed; pip install 'kinema[{name}]'")
+    for name in names:
+        found = importlib.util.find_spec(NEEDS[name]) if NEEDS[name] else None
+        # Without an origin it is a mere folder of that name, such as wandb leaves where it was called.
+        if NEEDS[name] and (found is None or found.origin is None):
+            raise RecipeError(f"run.loggers: {name} is not installed; pip install 'kinema[{name}]'")
+
+
+def make_logger(name: LoggerName, folder: Path) -> Logger:
+    """A logger that writes into a run's folder, anew; what an earlier part of the run left there is cleared away."""
     match name:
         case "csv":
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -133,6 +143,24 @@ def make_logger(name: LoggerName, folder: Path) -> Logger:
             return WandbLogger(folder)
         case _:
             assert_never(name)
+
+
+def _tell(logger: Logger, recipe: Recipe) -> None:
+    """Let a logger hold the recipe as well; CSV holds numbers alone."""
+    text = recipe_to_json(recipe)
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_text("recipe", textwrap.indent(text, "    "))  # indented, Markdown leaves it as it is
+    elif isinstance(logger, WandbLogger):
+        logger.log_hyperparams(json.loads(text))
+
+
+def _identity(folder: Path) -> str:
+    """A run's name at Weights & Biases, written down in its folder: another run's folder may have the same name."""
+    path = folder / "wandb" / "id"
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(uuid.uuid4().hex, encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def _named(kind: str, line: Mapping[str, float]) -> dict[str, float]:

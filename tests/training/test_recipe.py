@@ -1,6 +1,10 @@
 """A recipe holds every number, refuses what cannot be, and comes back from JSON as it was."""
 
-from dataclasses import replace
+import json
+import math
+import subprocess
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from kinema.training.recipe import (
     Optim,
     Recipe,
     RecipeError,
+    RunSettings,
     load_recipe,
     recipe_from_json,
     recipe_names,
@@ -111,3 +116,181 @@ def test_a_crop_to_the_subject_wants_depth_before_the_first_sample(tiny_recipe: 
     recipe = replace(tiny_recipe, clip=clip, data=replace(tiny_recipe.data, manifest=str(bare.path)))
     with pytest.raises(RecipeError, match=r"clip\.subject_margin wants depth, but .*rgb\.csv has only rgb"):
         recipe.open_manifest()
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        *[("optim", "layer_decay", value) for value in (0.0, -0.5, 1.01, math.nan)],
+        *[("optim", "accumulate", value) for value in (0, -2)],
+        *[("optim", "ema_decay", value) for value in (0.0, 1.0, -0.1, math.nan)],
+        *[("optim", "clip_norm", value) for value in (0.0, -1.0, math.nan)],
+        *[("optim", "lr_end", value) for value in (-0.1, math.inf)],
+        *[("optim", "label_smoothing", value) for value in (1.0, -0.1, math.nan)],
+        *[("run", "evaluate_every_epochs", value) for value in (0.0, -1.0, math.inf, math.nan)],
+        *[("run", "keep_every_epochs", value) for value in (0.0, -1.0, math.inf, math.nan)],
+        *[("run", "patience", value) for value in (0, -1)],
+        *[("run", "checkpoint_every_steps", value) for value in (0, -1)],
+        *[("run", "cpu_threads", value) for value in (0, -1)],
+        *[("run", "seed", value) for value in (-1, 2**32)],
+        ("run", "loggers", ("csv", "tensorboard", "csv")),
+        ("data", "workers", -1),
+    ],
+)
+def test_impossible_values_are_refused_by_section_and_field(
+    tiny_recipe: Recipe, section: str, name: str, value: object
+) -> None:
+    with pytest.raises(RecipeError) as refusal:
+        replace(getattr(tiny_recipe, section), **{name: value})
+    assert str(refusal.value).startswith(f"{section}: {name}={value}")
+
+
+def test_the_edges_of_what_is_possible_are(tiny_recipe: Recipe) -> None:
+    """One further is refused above; a rule that is too strict is wrong as well."""
+    optim = replace(
+        tiny_recipe.optim, layer_decay=1.0, accumulate=1, ema_decay=0.999, lr_start=0.0, label_smoothing=0.0
+    )
+    run = replace(
+        tiny_recipe.run, patience=1, checkpoint_every_steps=1, keep_every_epochs=0.01, seed=2**32 - 1, cpu_threads=1
+    )
+    built = replace(tiny_recipe, optim=optim, run=run)
+    assert recipe_from_json(recipe_to_json(built)) == built
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optim": {"accumulate": 3}}, r"data: batch_size=4 does not divide into optim\.accumulate=3 equal parts"),
+        ({"optim": {"ema_decay": 0.9}, "run": {"strategy": "fsdp"}}, r"strategy=fsdp goes without optim\.ema_decay"),
+        ({"run": {"strategy": "fsdp", "compiled": "default"}}, r"strategy=fsdp goes without .* run\.compiled"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(
+    tiny_recipe: Recipe, changes: dict[str, dict[str, object]], message: str
+) -> None:
+    sections = {name: replace(getattr(tiny_recipe, name), **values) for name, values in changes.items()}
+    with pytest.raises(RecipeError, match=message):
+        replace(tiny_recipe, **sections)
+
+
+SET = {
+    "data": {"balance": "sampler", "unreadable": "skip"},
+    "optim": {
+        "optimizer": "adamw",
+        "decay": "all",
+        "layer_decay": 0.75,
+        "accumulate": 2,
+        "ema_decay": 0.99,
+        "clip_norm": 2.0,
+    },
+    "run": {
+        "metric": "mean_class",
+        "patience": 3,
+        "checkpoint_every_steps": 100,
+        "keep_every_epochs": 2.5,
+        "init": "some/weights.safetensors",
+        "init_unmatched": "allow",
+        "freeze": ("embedding", "blocks.0"),
+        "activations": "recompute",
+        "compiled": "default",
+        "strategy": "ddp",
+        "loggers": ("csv", "wandb"),
+    },
+}
+"""Every field that came with the second version of the training, set; `strategy` has no other value beside these."""
+
+
+def test_a_recipe_with_every_new_field_set_comes_back_from_json(tiny_recipe: Recipe) -> None:
+    recipe = replace(tiny_recipe, **{name: replace(getattr(tiny_recipe, name), **SET[name]) for name in SET})
+    back = recipe_from_json(recipe_to_json(recipe))
+    assert back == recipe
+    for section, values in SET.items():
+        for name, value in values.items():
+            assert getattr(getattr(back, section), name) == value
+    assert isinstance(back.run.freeze, tuple)
+    assert isinstance(back.run.loggers, tuple)
+
+
+def test_a_recipe_of_before_the_new_fields_loads_with_their_defaults(tiny_recipe: Recipe) -> None:
+    """So that a run of an older version can be read, listed and evaluated."""
+    old = json.loads(recipe_to_json(tiny_recipe))
+    new = {"data": ["balance"], "optim": ["decay", *list(SET["optim"])[2:5]], "run": [*SET["run"]]}
+    for section, names in new.items():
+        for name in names:
+            del old[section][name]
+    loaded = recipe_from_json(json.dumps(old))
+    assert loaded.clip == tiny_recipe.clip
+    for section, kind in (("data", Data), ("optim", Optim), ("run", RunSettings)):
+        defaults = {field.name: field.default for field in fields(kind)}
+        for name, value in vars(getattr(loaded, section)).items():
+            if name not in new[section]:
+                assert value == getattr(getattr(tiny_recipe, section), name)
+            else:
+                assert value == ("all" if name == "decay" else defaults[name])  # everything was decayed then
+
+
+WRONG = [
+    *[("Data", name, "al") for name in ("unreadable", "balance")],
+    *[("Optim", name, "al") for name in ("optimizer", "decay")],
+    *[
+        ("RunSettings", name, "al")
+        for name in ("keep", "init_unmatched", "activations", "compiled", "strategy", "precision", "device")
+    ],
+    ("Clip", "sampling", "al"),
+    ("RunSettings", "loggers", ["al"]),
+    ("RunSettings", "loggers", "csv"),
+    ("RunSettings", "freeze", "backbone"),
+    ("RunSettings", "metric", 1),
+    ("RunSettings", "patience", 2.5),
+    ("Optim", "accumulate", 1.5),
+    ("Data", "batch_size", True),
+]
+
+ASK = """
+import json, sys
+from kinema.training import recipe
+
+usual = {"Clip": {"frames": 8, "size": 32, "short_side": 32}, "Optim": {"lr": 0.1, "epochs": 1}}
+for kind, name, value in json.load(sys.stdin):
+    given = tuple(value) if isinstance(value, list) else value
+    try:
+        getattr(recipe, kind)(**usual.get(kind, {}), **{name: given})
+        print("accepted")
+    except recipe.RecipeError as error:
+        print(error)
+"""
+
+
+def test_misspelt_choices_and_other_types_are_refused_by_their_fields() -> None:
+    """Whatever is not `all` would pass for `matrices`. In a process without the tests' own type checks."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], input=json.dumps(WRONG), capture_output=True, text=True, check=True
+    )
+    answers = done.stdout.splitlines()
+    for (kind, name, value), answer in zip(WRONG, answers, strict=True):
+        given = tuple(value) if isinstance(value, list) else value
+        assert answer.startswith(f"{kind}: {name}={given!r} is not "), (name, answer)
+
+
+def test_a_misspelt_choice_in_json_is_refused_by_its_field(tiny_recipe: Recipe) -> None:
+    said = json.loads(recipe_to_json(tiny_recipe))
+    said["optim"]["decay"] = "al"
+    with pytest.raises(RecipeError, match=r"al not in literal .*'matrices', 'all'.*recipe\.optim\.decay"):
+        recipe_from_json(json.dumps(said))
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "message"),
+    [
+        ("optim", "ema_decay", 2.0, r"optim: ema_decay=2\.0 must lie between 0 and 1"),
+        ("run", "patience", 0, "run: patience=0 must be at least 1"),
+        ("run", "what", 1, r"extra fields found \(what\) @ recipe\.run"),
+    ],
+)
+def test_json_that_is_refused_says_which_field(
+    tiny_recipe: Recipe, section: str, name: str, value: object, message: str
+) -> None:
+    said = json.loads(recipe_to_json(tiny_recipe))
+    said[section][name] = value
+    with pytest.raises(RecipeError, match=message):
+        recipe_from_json(json.dumps(said))

@@ -1,6 +1,7 @@
 """A training starts from other weights: what fits is loaded, heads of other classes start anew, nothing goes unsaid."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kinema.cli import main
+from kinema.data.manifest import class_lists, write_manifest
 from kinema.inference.artefact import load_artefact, save_artefact
 from kinema.training.loop import train
-from kinema.training.recipe import Recipe
+from kinema.training.recipe import Recipe, recipe_to_json
+from kinema.training.runs import Run
 from kinema.training.start import StartError, freeze, start_from, still_parts
 
 CLASSES = {"label": ("dim", "grey", "bright")}
@@ -163,3 +167,169 @@ def test_where_a_training_started_is_part_of_what_it_ships(tiny_recipe: Recipe, 
     said = json.loads((second.artefact / "artefact.json").read_text())["provenance"]
     assert said["init_digest"] == load_artefact(first.path).digest
     assert "tensors loaded" in capsys.readouterr().err
+
+
+# -- on the command line -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe_file(tiny_recipe: Recipe, tmp_path: Path):
+    """A recipe as a user's file; its run goes to a folder of its own."""
+
+    def write(name: str, **settings: object) -> str:
+        recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, out=tmp_path / name, **settings))
+        (tmp_path / f"{name}.json").write_text(recipe_to_json(recipe))
+        path = tmp_path / f"{name}.py"
+        path.write_text(
+            "from pathlib import Path\n"
+            "from kinema.training.recipe import recipe_from_json\n"
+            'RECIPE = recipe_from_json(Path(__file__).with_suffix(".json").read_text())\n'
+        )
+        return str(path)
+
+    return write
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_artefact(run).model.state_dict()
+
+
+def test_the_command_starts_from_a_run_of_other_classes_and_says_what_came_of_it(
+    tiny_recipe: Recipe, recipe_file, few_moves, tmp_path: Path, capsys
+) -> None:
+    first = train(tiny_recipe, max_steps=2)
+    renamed = [
+        replace(
+            entry,
+            rgb=few_moves.locate(entry.rgb),
+            depth="",
+            labels={"label": {"kick": "kick", "run": "go", "walk": "go"}[entry.labels["label"]]},
+        )
+        for entry in few_moves.entries
+    ]
+    write_manifest(
+        tmp_path / "go.csv", entries=renamed, classes=class_lists(renamed), corpus="go", version="1", depth=None
+    )
+    words = ["--data.manifest", str(tmp_path / "go.csv"), "--init", str(first.path), "--max-steps", "1"]
+    main(["train", recipe_file("second", seed=9), *words])
+    answer = capsys.readouterr()
+    said = answer.err.splitlines()
+    names = list(weights_of(first.path))
+    heads = [name for name in names if name.startswith("heads.")]
+    assert f"weights from {first.path}: {len(names) - len(heads)} tensors loaded" in said
+    for name in heads:
+        assert f"  starts anew: {name} (other classes: 3 there, 2 here)" in said
+    assert answer.out == f"artefact: {tmp_path / 'second' / 'artefact'}\n"
+    assert Run.open(tmp_path / "second").recipe.run.init == str(first.path)
+
+
+def test_the_command_says_what_is_missing_and_left_over_where_that_is_allowed(
+    tiny_recipe: Recipe, recipe_file, tmp_path: Path, capsys
+) -> None:
+    first = train(tiny_recipe, max_steps=1)
+    weights = weights_of(first.path)
+    gone = "blocks.0.mlp.expand.weight"
+    save_file(
+        {name: w for name, w in weights.items() if name != gone} | {"extra": torch.zeros(2)}, tmp_path / "w.safetensors"
+    )
+    words = ["--init", str(tmp_path / "w.safetensors"), "--max-steps", "1"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", recipe_file("refused"), *words])
+    assert stop.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kinema: ")]
+    assert f"w.safetensors: lacks {gone} (and 1 more); start from" in line
+    assert not (tmp_path / "refused").exists()
+
+    main(["train", recipe_file("allowed"), *words, "--run.init-unmatched", "allow"])
+    said = capsys.readouterr().err.splitlines()
+    assert f"weights from {tmp_path / 'w.safetensors'}: {len(weights) - 1} tensors loaded" in said
+    assert f"  not in the file: {gone}" in said
+    assert "  left over in the file: extra" in said
+
+
+def test_weights_that_are_loaded_are_those_that_a_training_begins_with(
+    tiny_recipe: Recipe, recipe_file, tmp_path: Path
+) -> None:
+    """With a rate of next to nothing the first step leaves them where they are."""
+    first = train(tiny_recipe, max_steps=2)
+    small = ["--optim.lr", "1e-12", "--run.seed", "5", "--max-steps", "1"]
+    main(["train", recipe_file("second"), "--init", str(first.path), *small])
+    main(["train", recipe_file("fresh"), *small])
+    started, fresh = weights_of(tmp_path / "second"), weights_of(tmp_path / "fresh")
+    for name, weight in weights_of(first.path).items():
+        if weight.is_floating_point() and "running" not in name:
+            torch.testing.assert_close(started[name], weight, rtol=0, atol=1e-6)
+    assert any((fresh[name] - started[name]).abs().max() > 0.01 for name in fresh if name.endswith("weight"))
+
+
+def test_parts_that_a_recipe_file_freezes_stay_and_are_said(
+    tiny_recipe: Recipe, recipe_file, tmp_path: Path, capsys
+) -> None:
+    first = train(tiny_recipe, max_steps=2)
+    capsys.readouterr()
+    main(["train", recipe_file("second", freeze=("embedding", "blocks.0"), init=str(first.path)), "--max-steps", "2"])
+    before, after = weights_of(first.path), weights_of(tmp_path / "second")
+    still = {name for name, weight in before.items() if torch.equal(after[name], weight)}
+    assert still == {name for name in before if name.startswith(("embedding.", "blocks.0."))}
+    said = capsys.readouterr().err
+    network = load_artefact(first.path).model
+    frozen = [name for name, _ in network.named_parameters() if name.startswith(("embedding.", "blocks.0."))]
+    assert f"frozen: {len(frozen)} of {len(list(network.parameters()))} tensors of weights" in said
+    assert " learn), " in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--init", "nowhere.safetensors"], "nowhere.safetensors: neither a run, an artefact, nor a file of weights"),
+        (["--run.freeze", "blocs"], "run.freeze: the network has no part 'blocs'; there are backbone, embedding"),
+        (["--run.freeze", "backbone", "heads"], "run.freeze: backbone, heads leaves nothing to learn"),
+    ],
+)
+def test_what_cannot_be_started_from_ends_the_command_with_one_line(
+    recipe_file, tmp_path: Path, capsys, words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", recipe_file("refused"), *words])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"kinema: {message}")
+    assert not (tmp_path / "refused").exists()
+
+
+# -- and going on --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_though_the_weights_that_it_started_from_are_gone(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(tiny_recipe, max_steps=2)
+    digest = load_artefact(first.path).digest
+    monkeypatch.chdir(tmp_path)
+    settings = replace(tiny_recipe.run, out=tmp_path / "second", init="run", keep="last")
+    second = train(replace(tiny_recipe, run=settings), max_steps=1)
+    assert second.recipe.run.init == str(first.path)  # found from any folder
+    shutil.rmtree(first.path)
+    monkeypatch.chdir("/")
+    train(second.recipe, Run.open(second.path), max_steps=2)
+    said = json.loads((second.artefact / "artefact.json").read_text())["provenance"]
+    assert (said["step"], said["init_digest"]) == (2, digest)
+
+
+def test_a_run_of_kinemas_first_trainings_goes_on(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """Its checkpoint and recipe as they were then: one group of weights, all decayed, without the new words."""
+    optim = replace(tiny_recipe.optim, decay="all", weight_decay=0.1, optimizer="adamw")
+    whole = train(replace(tiny_recipe, optim=optim))
+    run = train(replace(tiny_recipe, optim=optim, run=replace(tiny_recipe.run, out=tmp_path / "old")), max_steps=5)
+    path = run.path / "checkpoints" / "last.pt"
+    state = torch.load(path, weights_only=True)
+    state = {key: state[key] for key in ("step", "best", "manifest_digest", "model", "optimizer")}
+    for group in state["optimizer"]["param_groups"]:
+        del group["lr_scale"]
+    torch.save(state, path)
+    recipe = json.loads((run.path / "recipe.json").read_text())
+    for name in ("decay", "layer_decay", "accumulate", "ema_decay"):
+        del recipe["optim"][name]
+    (run.path / "recipe.json").write_text(json.dumps(recipe))
+    again = train(Run.open(run.path).recipe, Run.open(run.path))
+    assert [line["loss"] for line in again.steps()] == [line["loss"] for line in whole.steps()]

@@ -1,0 +1,158 @@
+"""CTN-tiny trained by one process of one thread, by one of two threads, and by two of one thread: clips in a second.
+
+    python benchmarks/processes.py --out results/processes.json
+
+The batch is the same in all three, and so is the work in a step; what differs is who does it. Interleaved, in a random
+order within each repeat, and ratios are taken within a repeat. The first steps do not count, nor do starting and
+evaluating.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from measuring import machine, median_interval
+from rich.console import Console
+from rich.table import Table
+
+from kinema.training.runs import Run, commit
+
+Arrangement = Literal["1 process of 1 thread", "1 process of 2 threads", "2 processes of 1 thread"]
+ARRANGEMENTS: dict[Arrangement, tuple[int, int]] = {
+    "1 process of 1 thread": (1, 1),
+    "1 process of 2 threads": (1, 2),
+    "2 processes of 1 thread": (2, 1),
+}
+"""Processes, and the threads of each."""
+
+ONE: Arrangement = "1 process of 1 thread"
+THREADS: Arrangement = "1 process of 2 threads"
+PROCESSES: Arrangement = "2 processes of 1 thread"
+
+WARM = 4
+"""Steps before those that count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What is asked on the command line.
+
+    Args:
+        out: JSON file to write.
+        repeats: trainings of each arrangement.
+        steps: of each training, those before the ones that count among them.
+        batch_size: of all processes together.
+        workers: processes that read, for each that trains.
+        seed: of the order within a repeat.
+    """
+
+    out: Path
+    repeats: int = 9
+    steps: int = 24
+    batch_size: int = 8
+    workers: int = 1
+    seed: int = 0
+
+
+def main(arguments: Arguments) -> None:
+    if arguments.steps <= WARM:
+        sys.exit(f"steps={arguments.steps} must be more than the {WARM} that do not count")
+    code, rng = commit(), np.random.default_rng(arguments.seed)
+    speeds: dict[Arrangement, list[float]] = {name: [] for name in ARRANGEMENTS}
+    waits: dict[Arrangement, list[float]] = {name: [] for name in ARRANGEMENTS}
+    names = list(ARRANGEMENTS)
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(arguments.repeats):
+            for place in rng.permutation(len(names)):
+                name = names[place]
+                speed, wait = measure(name, arguments, Path(folder) / f"{repeat} {name}")
+                speeds[name].append(speed)
+                waits[name].append(wait)
+    report = {
+        "commit": code,
+        "machine": machine(("kinema", "torch", "lightning-fabric", "av", "numpy")),
+        "arguments": {name: value for name, value in asdict(arguments).items() if name != "out"},
+        "trained": "ctn_tiny on moves_cross_subject (synthetic), float32 on the CPU, processes joined by gloo",
+        "measured": {
+            name: {
+                **interval(speeds[name]),
+                "clips_per_second": speeds[name],
+                "ratio": against(speeds, name, ONE),
+                "waiting_for_data": interval(waits[name]),
+            }
+            for name in names
+        },
+        "two_processes_against_two_threads": against(speeds, PROCESSES, THREADS),
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    print_report(report)
+
+
+def measure(name: Arrangement, arguments: Arguments, out: Path) -> tuple[float, float]:
+    """Clips in a second of one training, and the share of the time that its first process waited for data."""
+    processes, threads = ARRANGEMENTS[name]
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    settings = {
+        "--data.manifest": "moves_cross_subject",
+        "--data.evaluate": "test",
+        "--data.batch-size": arguments.batch_size,
+        "--data.workers": arguments.workers,
+        "--run.cpu-threads": threads,
+        "--run.device": "cpu",
+        "--run.out": out,
+        "--max-steps": arguments.steps,
+    }
+    words = [str(word) for setting in settings.items() for word in setting]
+    ended = subprocess.run(
+        [*start, "kinema.cli", "train", "ctn_tiny", *words],
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        sys.exit(f"{name}: {ended.stderr[-4000:]}")
+    counted = Run.open(out).steps()[WARM:]
+    seconds = [arguments.batch_size / step["clips_per_s"] for step in counted]
+    waited = sum(step["data_wait"] * took for step, took in zip(counted, seconds, strict=True))
+    return len(counted) * arguments.batch_size / sum(seconds), waited / sum(seconds)
+
+
+def against(speeds: dict[Arrangement, list[float]], name: Arrangement, other: Arrangement) -> dict[str, Any]:
+    """How many times as fast as the other one, repeat by repeat."""
+    return interval([own / theirs for own, theirs in zip(speeds[name], speeds[other], strict=True)])
+
+
+def interval(values: list[float]) -> dict[str, Any]:
+    """Median and its 95 % interval."""
+    found = median_interval(values)
+    return {"median": found["median"], "interval": [found["low"], found["high"]]}
+
+
+def print_report(report: dict[str, Any]) -> None:
+    table = Table(title=f"CTN-tiny, {report['arguments']['repeats']} trainings each; median and 95 % interval")
+    for column in ("arrangement", "clips/s", "waiting for data", "to one of one"):
+        table.add_column(column)
+    for name, found in report["measured"].items():
+        table.add_row(name, said(found), said(found["waiting_for_data"]), said(found["ratio"]))
+    Console().print(table)
+    Console().print(f"two processes against two threads: {said(report['two_processes_against_two_threads'])}")
+
+
+def said(numbers: dict[str, Any]) -> str:
+    low, high = numbers["interval"]
+    return f"{numbers['median']:.2f} ({low:.2f}-{high:.2f})"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,387 @@
+"""What a recipe's options do to a training, each against an account of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kinema.data.dataset import TrainingBatches, VideoDataset, collate, complete, evaluation_batches
+from kinema.data.manifest import Manifest, write_manifest
+from kinema.evaluation.evaluate import load_predictions
+from kinema.inference.artefact import load_artefact
+from kinema.inference.engine import Engine
+from kinema.models.ctn import CTNConfig
+from kinema.models.zoo import build_model
+from kinema.training.learner import Learner
+from kinema.training.loop import NonFiniteLoss, train
+from kinema.training.recipe import Recipe, RecipeError, recipe_to_json
+from kinema.training.runs import Run
+
+
+class Plain(nn.Module):
+    """A network whose answer to a clip depends on nothing but the clip and its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(3 * 8 * 4 * 4, 3)
+        self.seen: list[tuple[int, torch.dtype]] = []
+
+    def forward(self, clip: Tensor) -> Tensor:
+        answer = self.map(nn.functional.avg_pool3d(clip, (1, 8, 8)).flatten(1))
+        if self.training and clip.device.type != "meta":
+            self.seen.append((len(clip), answer.dtype))
+        return answer
+
+
+def plain() -> Plain:
+    torch.manual_seed(7)
+    return Plain()
+
+
+def changed(recipe: Recipe, out: Path, **fields) -> Recipe:
+    """The recipe with fields of its sections (`optim__lr=1`), written to a folder of its own."""
+    sections = {
+        name: replace(
+            getattr(recipe, name),
+            **{key.split("__")[1]: value for key, value in fields.items() if key.startswith(f"{name}__")},
+        )
+        for name in ("clip", "data", "optim", "run")
+    }
+    model = fields.get("model", recipe.model)
+    sections["run"] = replace(sections["run"], out=out)
+    return replace(recipe, **sections, model=model)
+
+
+def checkpoint(run: Run, name: str = "last") -> dict[str, dict[str, Tensor]]:
+    state: dict[str, dict[str, Tensor]] = torch.load(run.path / "checkpoints" / f"{name}.pt", weights_only=True)
+    return state
+
+
+def losses(run: Run) -> list[float]:
+    return [line["loss"] for line in run.steps()]
+
+
+def batches(recipe: Recipe, manifest: Manifest, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a network gets in the first steps: clips as numbers, and labels."""
+    preprocessing = recipe.clip.preprocessing(None)
+    dataset = VideoDataset(
+        manifest,
+        sampling=recipe.clip.frame_sampling(),
+        preprocessing=preprocessing,
+        augmentation=recipe.data.augmentation,
+    )
+    draws = TrainingBatches(
+        manifest.positions("train"),
+        batch_size=recipe.data.batch_size,
+        steps=steps,
+        seed=recipe.run.seed,
+        mixup="partner" if recipe.data.augmentation.wants_partner else "none",
+    )
+    for batch in draws:
+        read = complete(collate([dataset[draw] for draw in batch]))
+        yield preprocessing.normalise_all(read["inputs"])["rgb"], read["targets"]["label"]
+
+
+@pytest.mark.parametrize("balance", ["none", "loss"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_moves_the_weights_as_a_whole_one(
+    tiny_recipe: Recipe, tmp_path: Path, parts: int, balance: str
+) -> None:
+    """The gradient is that of the batch, however it is taken, and so are the logged loss and the clipping."""
+    whole, parted = plain(), plain()
+    # Weights of the size of the gradient's clip would hide a gradient of another size.
+    options = {"data__balance": balance, "optim__clip_norm": None, "optim__lr": 0.5}
+    one = train(changed(tiny_recipe, tmp_path / "whole", **options), model=whole, max_steps=3)
+    other = train(
+        changed(tiny_recipe, tmp_path / "parts", optim__accumulate=parts, **options), model=parted, max_steps=3
+    )
+    assert [size for size, _ in whole.seen] == [4] * 3
+    assert [size for size, _ in parted.seen] == [4 // parts] * (3 * parts)
+    assert losses(other) == pytest.approx(losses(one), abs=1e-6)
+    for name, weight in checkpoint(one)["model"].items():
+        torch.testing.assert_close(checkpoint(other)["model"][name], weight, rtol=0, atol=1e-6)
+
+
+def test_parts_of_a_batch_with_skipped_samples_weigh_by_their_samples(
+    tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
+) -> None:
+    """Of four samples one is gone: parts of two and of one, whose mean is that of the three."""
+    (drawn,) = TrainingBatches(few_moves.positions("train"), batch_size=4, steps=1, seed=0)
+    entries = [replace(entry, rgb=few_moves.locate(entry.rgb), depth="") for entry in few_moves.entries]
+    entries[drawn[0].index] = replace(entries[drawn[0].index], rgb="gone.mp4")
+    write_manifest(
+        tmp_path / "gone.csv", entries=entries, classes=few_moves.classes, corpus="gone", version="1", depth=None
+    )
+    options = {"data__manifest": str(tmp_path / "gone.csv"), "data__unreadable": "skip", "optim__clip_norm": None}
+    whole, parted = plain(), plain()
+    one = train(changed(tiny_recipe, tmp_path / "whole", **options), model=whole, max_steps=1)
+    other = train(changed(tiny_recipe, tmp_path / "parts", optim__accumulate=2, **options), model=parted, max_steps=1)
+    assert [size for size, _ in whole.seen] == [3]
+    assert [size for size, _ in parted.seen] == [2, 1]
+    assert losses(other) == pytest.approx(losses(one), abs=1e-6)
+    for name, weight in checkpoint(one)["model"].items():
+        torch.testing.assert_close(checkpoint(other)["model"][name], weight, rtol=0, atol=1e-6)
+
+
+def test_averaged_weights_are_evaluated_and_shipped_and_go_on_to_the_bit(
+    tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
+) -> None:
+    options = {"optim__ema_decay": 0.6, "run__keep": "last", "run__keep_every_epochs": 0.4}
+    run = train(changed(tiny_recipe, tmp_path / "whole", **options), max_steps=5)
+
+    average: dict[str, Tensor] = {}
+    for step in range(1, 6):
+        for name, weight in checkpoint(run, f"step-{step:06d}")["model"].items():
+            if weight.is_floating_point():
+                average[name] = weight if step == 1 else 0.6 * average[name] + 0.4 * weight
+    artefact = load_artefact(run.path)
+    shipped = artefact.model.state_dict()
+    for name, weight in average.items():
+        torch.testing.assert_close(shipped[name], weight, rtol=0, atol=1e-6)
+    assert any((shipped[name] - checkpoint(run)["model"][name]).abs().max() > 1e-3 for name in average)
+
+    network = build_model(tiny_recipe.model, heads=artefact.heads, channels=3, frames=8, size=32)
+    network.load_state_dict(average, strict=False)
+    engine = Engine(
+        network,
+        preprocessing=artefact.preprocessing,
+        heads=artefact.heads,
+        device=torch.device("cpu"),
+        precision="float32",
+    )
+    predictions = load_predictions(run.predictions)
+    dataset = VideoDataset(few_moves, sampling=artefact.sampling, preprocessing=artefact.preprocessing)
+    (draws,) = evaluation_batches(predictions.index.tolist(), 6)
+    answers = engine.logits(complete(collate([dataset[draw] for draw in draws]))["inputs"])["label"]
+    torch.testing.assert_close(torch.from_numpy(predictions.logits["label"]), answers, rtol=0, atol=1e-4)
+
+    parted = train(changed(tiny_recipe, tmp_path / "parted", **options), max_steps=2)
+    parted = train(parted.recipe, Run.open(parted.path), max_steps=5)
+    assert losses(parted) == losses(run)
+    for name, weight in checkpoint(run)["averaged"].items():
+        assert torch.equal(checkpoint(parted)["averaged"][name], weight), name
+    again = load_artefact(parted.path).model.state_dict()
+    assert all(torch.equal(again[name], weight) for name, weight in shipped.items())
+
+
+def moved(recipe: Recipe, start: Run, out: Path, **options) -> dict[str, Tensor]:
+    """How far a first step without warm-up, momentum and clipping moves each weight from those of another run."""
+    plainest = {"optim__warmup_epochs": 0.0, "optim__momentum": 0.0, "optim__clip_norm": None}
+    run = train(changed(recipe, out, run__init=str(start.path), **plainest, **options), max_steps=1)
+    before, after = load_artefact(start.path).model, checkpoint(run)["model"]
+    return {name: after[name] - weight.detach() for name, weight in before.named_parameters()}
+
+
+def test_rates_fall_from_layer_to_layer_and_decay_takes_the_matrices(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """With the same clips and weights the gradients are the same, so that one step tells the rates apart."""
+    tiny_recipe = replace(tiny_recipe, model=replace(tiny_recipe.model, depth=2, dropout=0.0))
+    start = train(changed(tiny_recipe, tmp_path / "start", run__seed=3), max_steps=2)
+    usual = moved(tiny_recipe, start, tmp_path / "usual")
+    layered = moved(tiny_recipe, start, tmp_path / "layered", optim__layer_decay=0.5)
+    for name, distance in usual.items():
+        layer = 0 if name.startswith(("embedding.", "class_token.")) else 3
+        layer = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else layer
+        torch.testing.assert_close(layered[name], distance * 0.5 ** (3 - layer), rtol=1e-3, atol=1e-7, msg=name)
+    assert usual["heads.classifiers.head_label.weight"].abs().max() > 1e-3
+
+    weights = dict(load_artefact(start.path).model.named_parameters())
+    decayed = moved(tiny_recipe, start, tmp_path / "decayed", optim__weight_decay=0.5)
+    everything = moved(tiny_recipe, start, tmp_path / "all", optim__weight_decay=0.5, optim__decay="all")
+    for name, distance in usual.items():
+        pull = -tiny_recipe.optim.lr * 0.5 * weights[name].detach()
+        matrix = weights[name].ndim > 1 and name != "class_token.token"
+        torch.testing.assert_close(decayed[name] - distance, pull * matrix, rtol=1e-3, atol=1e-6, msg=name)
+        torch.testing.assert_close(everything[name] - distance, pull, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_a_network_without_a_list_of_layers_cannot_learn_by_layers(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = changed(tiny_recipe, tmp_path / "run", optim__layer_decay=0.5)
+    with pytest.raises(RecipeError, match=r"optim: layer_decay=0\.5 needs a network with a list of blocks"):
+        train(recipe, model=plain())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mixing", ["cutmix_alpha", "mixup_alpha"])
+def test_smoothed_labels_of_mixed_clips_are_shares_that_the_loss_takes_as_they_are(
+    tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path, mixing: str
+) -> None:
+    augmentation = replace(tiny_recipe.data.augmentation, **{mixing: 1.0})
+    recipe = changed(tiny_recipe, tmp_path / "run", data__augmentation=augmentation, optim__label_smoothing=0.2)
+    ((clips, shares),) = batches(recipe, few_moves, 1)
+    torch.testing.assert_close(shares.sum(1), torch.ones(4))
+    assert ((shares > 0.05).sum(1) == 2).any()
+    network = plain()
+    with torch.no_grad():
+        said = network(clips).double().log_softmax(1)
+    smooth = 0.8 * shares.double() + 0.2 / 3
+    expected = -(smooth * said).sum(1).mean().item()
+    run = train(recipe, model=plain(), max_steps=1)
+    assert losses(run)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_activations_that_are_computed_again_change_nothing(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """Dropout, dropped paths and the statistics of BatchNorm are those of the first time."""
+    model = CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=2, attention_heads=3, dropout=0.2, drop_path=0.3)
+    kept, again = (
+        train(changed(tiny_recipe, tmp_path / how, model=model, run__activations=how), max_steps=5)
+        for how in ("keep", "recompute")
+    )
+    assert losses(again) == losses(kept)
+    one, other = checkpoint(kept)["model"], checkpoint(again)["model"]
+    assert one.keys() == other.keys()
+    assert any(name.startswith("blocks.") and "running_var" in name for name in one)
+    for name, weight in one.items():
+        assert torch.equal(other[name], weight), name
+    assert load_artefact(again.path).digest == load_artefact(kept.path).digest
+
+
+def test_blocks_that_are_called_with_names_can_be_computed_again(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map = nn.Linear(3, 3)
+
+        def forward(self, tokens: Tensor, *, scale: float) -> Tensor:
+            return tokens + scale * self.map(tokens)
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList([Scaled(), Scaled()])
+
+        def forward(self, clip: Tensor) -> Tensor:
+            tokens = clip.mean((2, 3, 4))
+            for block in self.blocks:
+                tokens = block(tokens, scale=0.5)
+            return tokens
+
+    runs = []
+    for how in ("keep", "recompute"):
+        torch.manual_seed(1)
+        recipe = changed(tiny_recipe, tmp_path / how, run__activations=how)
+        runs.append(train(recipe, model=Named(), max_steps=3))
+    assert losses(runs[0]) == losses(runs[1])
+
+
+def test_a_network_without_blocks_cannot_compute_them_again(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="activations=recompute needs a network with a list of blocks"):
+        train(changed(tiny_recipe, tmp_path / "run", run__activations="recompute"), model=plain())
+
+
+COMPILED = """
+import sys
+from kinema.training.loop import train
+from kinema.training.recipe import recipe_from_json
+
+train(recipe_from_json(sys.stdin.read()), max_steps=4)
+"""
+
+
+@pytest.mark.long
+def test_a_compiled_network_learns_the_same_and_ships_plain_names(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """In a process of its own, without the type checks of the tests, which the compiler cannot see through.
+
+    Dropout draws other numbers once compiled, so that there is none here.
+    """
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "c++")):
+        pytest.skip("torch.compile needs a C++ compiler on a CPU, and there is none here")
+    model = replace(tiny_recipe.model, dropout=0.0)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    runs = []
+    for how in ("no", "default"):
+        recipe = changed(tiny_recipe, tmp_path / how, model=model, run__compiled=how, run__keep="last")
+        done = subprocess.run(
+            [sys.executable, "-c", COMPILED],
+            input=recipe_to_json(recipe),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        runs.append(Run.open(tmp_path / how))
+    assert any((tmp_path / "cache").rglob("*.cpp"))  # it was compiled
+    plainly, compiled = runs
+    assert losses(compiled) == pytest.approx(losses(plainly), abs=1e-4)
+    one, other = (load_artefact(run.path).model.state_dict() for run in runs)
+    assert checkpoint(compiled)["model"].keys() == one.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-3, msg=name)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_weights_and_loss_in_float32(
+    tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    exact, short = plain(), plain()
+    one = train(changed(tiny_recipe, tmp_path / "exact"), model=exact, max_steps=3)
+    other = train(changed(tiny_recipe, tmp_path / "short", run__precision="bfloat16"), model=short, max_steps=3)
+    assert {kind for _, kind in exact.seen} == {torch.float32}
+    assert {kind for _, kind in short.seen} == {torch.bfloat16}
+    assert {weight.dtype for weight in checkpoint(other)["model"].values()} == {torch.float32}
+    assert losses(other) != losses(one)
+    assert losses(other) == pytest.approx(losses(one), rel=0.02)
+
+
+def test_dropped_paths_follow_the_step_and_are_not_evaluated(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    model = replace(tiny_recipe.model, depth=2, dropout=0.0)
+    never = train(changed(tiny_recipe, tmp_path / "never", model=model), max_steps=4)
+    dropping = replace(model, drop_path=0.5)
+    whole = train(changed(tiny_recipe, tmp_path / "whole", model=dropping), max_steps=4)
+    parted = train(changed(tiny_recipe, tmp_path / "parted", model=dropping), max_steps=2)
+    parted = train(parted.recipe, Run.open(parted.path), max_steps=4)
+    assert losses(whole) != losses(never)
+    assert losses(parted) == losses(whole)
+    artefact = load_artefact(whole.path)
+    clips = {"rgb": torch.randint(0, 255, (4, 3, 8, 32, 32), dtype=torch.uint8)}
+    engine = artefact.engine(torch.device("cpu"))
+    assert torch.equal(engine.logits(clips)["label"], engine.logits(clips)["label"])
+
+
+class Steep(nn.Module):
+    """Answers are finite, the gradient is not: the root of zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.5, -0.25, 0.125]))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return (self.weight + (self.weight - self.weight).sqrt()).expand(len(clip), 3)
+
+
+@pytest.mark.parametrize("limit", [1.0, None])
+def test_a_gradient_that_is_no_number_stops_a_training_before_the_weights_move(
+    tiny_recipe: Recipe, few_moves: Manifest, monkeypatch: pytest.MonkeyPatch, limit: float | None
+) -> None:
+    tiny_recipe = replace(tiny_recipe, optim=replace(tiny_recipe.optim, clip_norm=limit))
+    drawn = next(iter(TrainingBatches(few_moves.positions("train"), batch_size=4, steps=1, seed=0)))
+    lines = ", ".join(str(few_moves.entries[draw.index].line) for draw in drawn)
+    steps: list[int] = []
+    monkeypatch.setattr(Learner, "step", lambda _: steps.append(1))
+    model = Steep()
+    with pytest.raises(
+        NonFiniteLoss, match=rf"norm of the gradient is (nan|inf) at step 1; .*few moves\.csv, lines {lines}$"
+    ):
+        train(tiny_recipe, model=model)
+    assert model.weight.tolist() == [0.5, -0.25, 0.125]
+    assert not steps
+
+
+def test_the_whole_gradient_is_clipped(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """One step of SGD at rate 1 moves all weights together by the norm that is allowed, or by the gradient's."""
+    distances = []
+    for norm in (0.01, 1e6):
+        network = plain()
+        before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+        options = {"optim__warmup_epochs": 0.0, "optim__lr": 1.0, "optim__clip_norm": norm}
+        train(changed(tiny_recipe, tmp_path / str(norm), **options), model=network, max_steps=1)
+        after = torch.cat([p.detach().flatten() for p in network.parameters()])
+        distances.append((after - before).norm().item())
+    assert distances[0] == pytest.approx(0.01, rel=1e-3)
+    assert distances[1] > 0.02

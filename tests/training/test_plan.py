@@ -1,0 +1,268 @@
+"""What a training says it will take: counts exactly, memory and time within what is said of them."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kinema.models.complexity import macs, parameter_count
+from kinema.models.zoo import build_model, create_model
+from kinema.training import plan as planning
+from kinema.training.loop import train
+from kinema.training.memory import recompute_activations
+from kinema.training.plan import Plan, make_plan, rate, saved_bytes, step_macs
+from kinema.training.recipe import Recipe
+from kinema.training.start import freeze
+
+CLIP = {"channels": 3, "frames": 8, "size": 32}
+
+
+def planned(model: nn.Module, **changes) -> Plan:
+    usual = {
+        "streams": 1,
+        "steps": 10,
+        "batch_size": 4,
+        "parts": 1,
+        "states": 1,
+        "device": torch.device("cpu"),
+        "activations": "keep",
+        "precision": "float32",
+        "averaged": False,
+    }
+    return make_plan(model, **{**CLIP, **usual, **changes})
+
+
+@pytest.fixture
+def no_stopwatch(monkeypatch: pytest.MonkeyPatch) -> float:
+    """A device that does a million multiply-adds in a second."""
+    monkeypatch.setattr(planning, "rate", lambda *_: 1e6)
+    return 1e6
+
+
+def small(**fields) -> nn.Module:
+    return create_model(
+        "ctn_tiny", num_classes=3, frames=8, size=32, width=24, depth=2, attention_heads=3, stem_channels=4, **fields
+    )
+
+
+def said_by(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("plan: ")]
+    return line.removeprefix("plan: ")
+
+
+def test_the_printed_plan_holds_the_counts(tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    model = build_model(tiny_recipe.model, heads={"label": 3}, channels=3, frames=8, size=32)
+    train(tiny_recipe, max_steps=1)
+    parameters, cost, steps, memory, seconds = said_by(capsys).split(", ")
+    assert parameters == f"{parameter_count(model):,} parameters"
+    assert cost == f"{macs(model, **CLIP) / 1e9:.2f} GMAC a clip"
+    assert steps == "10 steps of 4 clips"  # of the whole run, not of this call
+    assert memory.startswith("about ")
+    assert seconds.startswith("at least ")
+
+
+def test_what_is_frozen_does_not_learn_and_costs_less(
+    tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str], no_stopwatch: float
+) -> None:
+    train(replace(tiny_recipe, run=replace(tiny_recipe.run, freeze=("embedding",))), max_steps=1)
+    model = build_model(tiny_recipe.model, heads={"label": 3}, channels=3, frames=8, size=32)
+    embedding = parameter_count(model.embedding)
+    assert said_by(capsys).startswith(
+        f"{parameter_count(model):,} parameters ({parameter_count(model) - embedding:,} learn), "
+    )
+    whole = planned(small())
+    frozen = small()
+    freeze(frozen, ["backbone"])
+    probe = planned(frozen)
+    assert probe.memory is not None
+    assert whole.memory is not None
+    assert probe.memory < whole.memory / 2
+    learning = parameter_count(frozen.heads)
+    kept = 4 * saved_bytes(frozen, **CLIP)
+    assert (
+        probe.memory == 4 * parameter_count(frozen) + 4 * 2 * learning + kept
+    )  # gradients and momentum of heads alone
+    assert probe.macs == whole.macs
+    # A backbone that learns nothing is run forward alone; the heads' step on top of it is next to nothing.
+    assert probe.seconds == pytest.approx(macs(frozen, **CLIP) * 4 * 10 / no_stopwatch, rel=0.01)
+
+
+def test_time_and_memory_follow_steps_batch_parts_and_optimiser(no_stopwatch: float) -> None:
+    model = small()
+    count, kept = parameter_count(model), saved_bytes(model, **CLIP)
+    plan = planned(model)
+    assert plan.seconds == step_macs(model, **CLIP) * 4 * 10 / no_stopwatch
+    assert plan.memory == 4 * count * 3 + 4 * kept  # weights, gradients, momentum
+    assert planned(model, states=2).memory == plan.memory + 4 * count
+    assert planned(model, parts=2).memory == plan.memory - 2 * kept
+    assert planned(model, parts=3).memory == plan.memory - 2 * kept  # the largest part holds two clips
+    assert planned(model, averaged=True).memory == plan.memory + 4 * count
+    assert planned(model, steps=20).seconds == 2 * plan.seconds
+
+
+def test_a_step_is_counted_by_hand_for_convolutions_groups_and_a_linear_map() -> None:
+    """Forward and both gradients; the first layer's input wants none, and groups see their own channels alone."""
+    model = nn.Sequential(
+        nn.Conv3d(3, 4, 3, padding=1),
+        nn.Conv3d(4, 4, 3, padding=1, groups=4),
+        nn.Flatten(),
+        nn.Linear(4 * 8 * 8 * 8, 2),
+    )
+    places = 8 * 8 * 8
+    first, second, last = 27 * 3 * 4 * places, 27 * 4 * places, 4 * places * 2
+    clip = {"channels": 3, "frames": 8, "size": 8}
+    assert macs(model, **clip) == first + second + last
+    assert step_macs(model, **clip) == 2 * first + 3 * second + 3 * last
+    model[0].requires_grad_(False)
+    assert step_macs(model, **clip) == first + 2 * second + 3 * last
+    model[1].requires_grad_(False)
+    assert step_macs(model, **clip) == first + second + 2 * last
+
+
+class Twice(nn.Module):
+    """Two linear maps of the same clip, each of a view of its own; their product is the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(24, 3)
+        self.two = nn.Linear(24, 3)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.one(clip.flatten(1)) * self.two(clip.flatten(1))
+
+
+def test_what_two_views_show_is_kept_once() -> None:
+    """The clip's 24 numbers and the two factors."""
+    assert saved_bytes(Twice(), channels=3, frames=2, size=2) == 4 * (24 + 3 + 3)
+
+
+def test_the_time_is_a_lower_bound_where_a_network_is_one_matrix_product() -> None:
+    """The step of a wide linear map runs at the very rate of a product; nothing is left to hide behind.
+
+    Bound and steps are measured by turns and the best is taken of each, as a busy machine changes its mind; 10 % are
+    the stopwatch's.
+    """
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 32 * 32, 512), nn.ReLU(), nn.Linear(512, 3))
+    batch = torch.randn(64, 3, 8, 32, 32)
+    bounds, steps = [], []
+    for _ in range(5):
+        bounds.append(planned(model, steps=1, batch_size=64).seconds)
+        began = planning.time.perf_counter()
+        model.zero_grad()
+        model(batch).sum().backward()
+        steps.append(planning.time.perf_counter() - began)
+    assert 0.2 * min(steps) < min(bounds) < 1.1 * min(steps)  # a bound, and not one of nothing
+
+
+def test_the_rate_is_that_of_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four products of 1024 rows, of which the fastest takes half a second; begin and end are asked for."""
+    ticks = iter([0.0, 2.0, 10.0, 10.5, 20.0, 21.0, 30.0, 33.0])
+    monkeypatch.setattr(planning.time, "perf_counter", lambda: next(ticks))
+    assert rate(torch.device("cpu"), "float32") == 1024**3 / 0.5
+
+
+class NeedsData(nn.Module):
+    """A network of the user's own that looks at what it gets, so that it cannot be counted without data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(1, 3)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        if clip.mean().item() > 100:
+            raise ValueError("far too bright")
+        return self.map(clip.mean((1, 2, 3, 4))[:, None])
+
+
+def test_a_network_that_cannot_be_counted_trains_and_says_what_it_can(
+    tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(tiny_recipe, model=NeedsData(), max_steps=2)
+    assert len(run.steps()) == 2
+    assert said_by(capsys) == "6 parameters, 10 steps of 4 clips"
+
+
+def test_a_network_with_statistics_over_vectors_is_counted_as_it_learns() -> None:
+    """BatchNorm over vectors does not take a batch of one."""
+    model = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    plan = planned(model)
+    assert plan.macs == 9
+    assert plan.memory is not None
+    assert plan.seconds is not None
+
+
+def test_two_streams_are_not_counted() -> None:
+    plan = planned(small(), streams=2)
+    assert (plan.macs, plan.memory, plan.seconds) == (None, None, None)
+    assert str(plan) == f"{plan.parameters:,} parameters, 10 steps of 4 clips"
+
+
+def test_activations_that_are_computed_again_cost_time_and_a_memory_that_is_not_guessed(no_stopwatch: float) -> None:
+    kept = planned(small())
+    model = small()
+    recompute_activations(model)
+    again = planned(model, activations="recompute")
+    assert again.memory is None
+    assert "GiB" not in str(again)
+    assert again.macs == kept.macs
+    assert again.seconds is not None
+    assert kept.seconds is not None
+    assert kept.seconds < again.seconds < kept.seconds + macs(model, **CLIP) * 4 * 10 / no_stopwatch
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    model = small()
+    model.blocks[0].eval()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    planned(model)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in before.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "at least 0 s"), (89, "at least 89 s"), (600, "at least 10 min"), (7200, "at least 2.0 h")],
+)
+def test_times_are_said_in_units_of_their_size(seconds: float, words: str) -> None:
+    plan = Plan(
+        parameters=1_000, learning=10, macs=2_340_000_000, steps=7, batch_size=2, memory=3 * 2**29, seconds=seconds
+    )
+    assert str(plan) == (
+        f"1,000 parameters (10 learn), 2.34 GMAC a clip, 7 steps of 2 clips, about 1.50 GiB, {words} on this device"
+    )
+
+
+STEPS = """
+import re, torch
+from pathlib import Path
+from kinema.models.zoo import create_model
+
+torch.set_num_threads(1)
+model = create_model("ctn_tiny", num_classes=15, frames=16, size=80)
+for batch in (4, 28):
+    clips, labels = torch.randn(batch, 3, 16, 80, 80), torch.zeros(batch, dtype=torch.long)
+    for _ in range(2):
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(model(clips), labels).backward()
+    print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says in /proc what a process took at most")
+def test_the_memory_of_a_larger_batch_is_that_of_real_steps_within_a_factor() -> None:
+    """What convolutions need for themselves comes on top of what the backward pass is left, up to as much again."""
+    done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
+    small_batch, large_batch = (1024 * int(line) for line in done.stdout.split())
+    model = create_model("ctn_tiny", num_classes=15, frames=16, size=80)
+    clip = {"channels": 3, "frames": 16, "size": 80}
+    plans = [planned(model, **clip, batch_size=batch) for batch in (4, 28)]
+    assert plans[0].memory is not None
+    assert plans[1].memory is not None
+    ratio = (large_batch - small_batch) / (plans[1].memory - plans[0].memory)
+    assert 0.9 < ratio < 2, ratio

@@ -1,0 +1,268 @@
+"""When a training evaluates, saves, keeps and ends: by the numbers, and in trainings."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from kinema.data.manifest import Manifest, class_lists, write_manifest
+from kinema.inference.artefact import load_artefact
+from kinema.training import loop
+from kinema.training.loop import train
+from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.runs import Run
+from kinema.training.schedule import Schedule, check_metric
+
+
+def schedule(recipe: Recipe, *, samples: int, max_steps: int | None = None, batch: int = 4, epochs: float = 4.0, **run):
+    return Schedule.of(
+        replace(
+            recipe,
+            data=replace(recipe.data, batch_size=batch),
+            optim=replace(recipe.optim, epochs=epochs, warmup_epochs=min(recipe.optim.warmup_epochs, epochs)),
+            run=replace(recipe.run, **run),
+        ),
+        samples=samples,
+        max_steps=max_steps,
+    )
+
+
+def when(asked, last: int) -> list[int]:
+    return [step for step in range(last + 1) if asked(step)]
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "epochs", "steps"),
+    [(10, 4, 4, 10), (10, 4, 1, 3), (3, 4, 1, 1), (1, 64, 0.5, 1), (7, 3, 27, 63), (7, 3, 54, 126), (10, 4, 0.5, 2)],
+)
+def test_the_last_batch_is_that_of_the_last_sample(
+    tiny_recipe: Recipe, samples: int, batch: int, epochs: float, steps: int
+) -> None:
+    found = schedule(tiny_recipe, samples=samples, batch=batch, epochs=epochs)
+    assert found.steps == found.last == steps
+
+
+def test_whole_passes_are_never_a_batch_longer_than_their_samples(tiny_recipe: Recipe) -> None:
+    for batch in (3, 7, 48):
+        for samples in range(1, 40, 2):
+            for epochs in (3, 27, 51):
+                steps = schedule(tiny_recipe, samples=samples, batch=batch, epochs=epochs).steps
+                assert steps == math.ceil(Fraction(epochs * samples, batch)), (samples, batch, epochs)
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        (2.0, [5, 10]),  # the first evaluated pass ends with a batch, ...
+        (1.0, [2, 4, 6, 8, 10]),  # ... here it ends within one: 2.5 steps a pass, and Python rounds to 2
+        (0.1, list(range(1, 11))),
+        (3.0, [8, 10]),
+        (100.0, [10]),
+    ],
+)
+def test_evaluations_come_as_often_as_said_and_after_the_last_step(
+    tiny_recipe: Recipe, every: float, expected: list[int]
+) -> None:
+    found = schedule(tiny_recipe, samples=10, evaluate_every_epochs=every)
+    assert when(found.evaluates, found.last) == expected
+
+
+def test_a_call_that_ends_early_evaluates_where_it_ends_and_keeps_the_whole_runs_schedule(tiny_recipe: Recipe) -> None:
+    found = schedule(tiny_recipe, samples=10, max_steps=7, evaluate_every_epochs=2.0)
+    assert (found.steps, found.last) == (10, 7)
+    assert when(found.evaluates, found.last) == [5, 7]
+    assert when(lambda step: found.ends(step, stale=0), 10) == [7, 8, 9, 10]
+    assert schedule(tiny_recipe, samples=10, max_steps=70).last == 10
+
+
+@pytest.mark.parametrize(("every", "expected"), [(None, []), (3, [3, 6, 9]), (1, list(range(1, 11)))])
+def test_further_checkpoints_come_by_steps(tiny_recipe: Recipe, every: int | None, expected: list[int]) -> None:
+    found = schedule(tiny_recipe, samples=10, checkpoint_every_steps=every)
+    assert when(found.saves, found.last) == expected
+
+
+@pytest.mark.parametrize(("every", "expected"), [(None, []), (1.2, [3, 6, 9]), (0.01, list(range(1, 11))), (4.0, [10])])
+def test_checkpoints_are_kept_by_passes(tiny_recipe: Recipe, every: float | None, expected: list[int]) -> None:
+    found = schedule(tiny_recipe, samples=10, keep_every_epochs=every)
+    assert when(found.keeps, found.last) == expected
+
+
+def test_the_rate_warms_up_for_the_passes_that_are_said(tiny_recipe: Recipe) -> None:
+    for passes, steps in ((0.0, 0), (1.0, 2), (1.2, 3), (4.0, 10)):
+        recipe = replace(tiny_recipe, optim=replace(tiny_recipe.optim, warmup_epochs=passes))
+        assert schedule(recipe, samples=10).warmup_steps == steps
+
+
+def test_patience_ends_a_training_and_without_it_nothing_does(tiny_recipe: Recipe) -> None:
+    patient = schedule(tiny_recipe, samples=10, patience=2)
+    assert [patient.ends(4, stale=stale) for stale in (0, 1, 2, 3)] == [False, False, True, True]
+    assert not schedule(tiny_recipe, samples=10).ends(4, stale=99)
+
+
+# -- in trainings --------------------------------------------------------------------------------------------------
+
+
+def provenance(run: Run) -> dict[str, object]:
+    said: dict[str, object] = json.loads((run.artefact / "artefact.json").read_text())["provenance"]
+    return said
+
+
+def checkpoint(run: Run, name: str) -> dict[str, object]:
+    state: dict[str, object] = torch.load(run.path / "checkpoints" / f"{name}.pt", weights_only=True)
+    return state
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float]) -> None:
+    """Let evaluations say these numbers, one after the other."""
+    said: Iterator[float] = iter(scores)
+    monkeypatch.setattr(loop, "measure", lambda _: [("top1", next(said)), ("top5", 100.0)])
+
+
+def every_step(recipe: Recipe, **run) -> Recipe:
+    return replace(recipe, run=replace(recipe.run, evaluate_every_epochs=0.4, **run))  # 10 clips, batches of 4
+
+
+def test_a_constant_metric_ends_a_training_at_its_second_evaluation_and_the_first_is_the_best(
+    tiny_recipe: Recipe,
+) -> None:
+    """Coverage is 100 % each time."""
+    run = train(
+        replace(tiny_recipe, run=replace(tiny_recipe.run, patience=1, metric="coverage", evaluate_every_epochs=1.2))
+    )
+    assert [line["step"] for line in run.metrics()] == [3, 6]
+    assert [line["coverage"] for line in run.metrics()] == [100.0, 100.0]
+    assert len(run.steps()) == 6
+    assert provenance(run)["step"] == 3
+    assert same(load_artefact(run.path).model.state_dict(), checkpoint(run, "best")["model"])
+    assert checkpoint(run, "best")["step"] == 3
+    assert checkpoint(run, "last")["step"] == 6
+
+
+def test_a_worsening_metric_ends_a_training_after_its_patience_and_a_better_one_renews_it(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(monkeypatch, [50, 40, 60, 30, 60, 20, 99])
+    run = train(every_step(tiny_recipe, patience=3))
+    assert [line["top1"] for line in run.metrics()] == [50, 40, 60, 30, 60, 20]  # 60 again is not better
+    assert provenance(run)["step"] == 3
+
+
+def test_a_run_that_ended_early_stays_ended(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(monkeypatch, [50, 40])
+    run = train(every_step(tiny_recipe, patience=1))
+    train(run.recipe, Run.open(run.path))
+    assert len(run.steps()) == len(run.metrics()) == 2
+
+
+def test_a_resumed_run_keeps_its_best_and_its_patience(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped with two of three evaluations spent, it ends at the next one that is no better."""
+    scored(monkeypatch, [50, 40, 45, 49, 99])
+    run = train(every_step(tiny_recipe, patience=3), max_steps=3)
+    before = load_artefact(run.path).digest
+    run = train(run.recipe, Run.open(run.path))
+    assert [line["top1"] for line in run.metrics()] == [50, 40, 45, 49]
+    assert provenance(run)["step"] == 1
+    assert load_artefact(run.path).digest == before
+
+
+def test_the_last_is_kept_where_the_recipe_says_so(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(monkeypatch, [50, 40])
+    run = train(every_step(tiny_recipe, patience=1, keep="last"))
+    assert provenance(run)["step"] == 2
+    assert checkpoint(run, "best")["step"] == 1
+    assert same(load_artefact(run.path).model.state_dict(), checkpoint(run, "last")["model"])
+
+
+@pytest.mark.parametrize("metric", ["top5", "mean_class"])
+def test_evaluations_are_ranked_by_the_metric_that_is_named(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    other = "top5" if metric == "mean_class" else "mean_class"
+    said = iter([{"top1": 9.0, metric: 1.0, other: 9.0}, {"top1": 5.0, metric: 7.0, other: 5.0}])
+    monkeypatch.setattr(loop, "measure", lambda _: list(next(said).items()))
+    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, metric=metric)))
+    assert provenance(run)["step"] == 10
+
+
+@pytest.mark.parametrize("metric", ["top1", "top5", "mean_class", "coverage"])
+def test_every_metric_of_an_evaluation_can_rank(tiny_recipe: Recipe, metric: str) -> None:
+    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, metric=metric)), max_steps=1)
+    assert checkpoint(run, "last")["best"] == run.metrics()[0][metric]
+
+
+def test_an_unknown_metric_is_answered_with_those_there_are(tiny_recipe: Recipe) -> None:
+    recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, metric="accuracy"))
+    with pytest.raises(RecipeError, match=r"run\.metric='accuracy' is none of .*: top1, top5, mean_class, coverage"):
+        train(recipe)
+    assert recipe.run.out is not None
+    assert not recipe.run.out.exists()  # not after hours, at the first evaluation
+
+
+def test_patience_does_not_count_the_evaluation_of_a_call_that_ended_early(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluations after steps 4, 8 and 10; that after step 5 is there because the call ended, and is no better."""
+    scored(monkeypatch, [50, 40, 60, 55])
+    recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, patience=1, evaluate_every_epochs=1.6))
+    run = train(recipe, max_steps=5)
+    run = train(run.recipe, Run.open(run.path))
+    assert [(line["step"], line["top1"]) for line in run.metrics()] == [(4, 50), (5, 40), (8, 60), (10, 55)]
+
+
+def test_a_metric_is_looked_for_before_there_is_an_evaluation(
+    tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
+) -> None:
+    """By the names that evaluations really have: of one head, and of two."""
+    entries = [
+        replace(entry, rgb="gone.mp4", depth="", labels={"verb": entry.labels["label"], "noun": "a" if n % 2 else "b"})
+        for n, entry in enumerate(few_moves.entries)
+    ]
+    two = write_manifest(
+        tmp_path / "two.csv", entries=entries, classes=class_lists(entries), corpus="two", version="1", depth=None
+    )
+    for manifest, known in (
+        (few_moves, ("top1", "top5", "mean_class", "coverage")),
+        (two, ("top1", "top5", "joint.top1", "verb.top1", "noun.mean_class", "coverage")),
+    ):
+        for metric in known:
+            check_metric(replace(tiny_recipe, run=replace(tiny_recipe.run, metric=metric)), manifest)
+    for manifest, metric, there in (
+        (few_moves, "verb.top1", "top1, top5, mean_class, coverage"),
+        (two, "mean_class", "verb.top1, verb.top5, verb.mean_class, noun.top1"),
+    ):
+        with pytest.raises(RecipeError, match=rf"run\.metric='{metric}' is none of .*: {there}"):
+            check_metric(replace(tiny_recipe, run=replace(tiny_recipe.run, metric=metric)), manifest)
+
+
+def test_kept_checkpoints_are_of_their_steps_and_a_run_can_go_on_from_one(tiny_recipe: Recipe) -> None:
+    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, keep_every_epochs=1.2)))
+    names = sorted(path.name for path in (run.path / "checkpoints").iterdir())
+    assert names == ["best.pt", "last.pt", "step-000003.pt", "step-000006.pt", "step-000009.pt"]
+    assert [checkpoint(run, f"step-00000{step}")["step"] for step in (3, 6, 9)] == [3, 6, 9]
+    assert not same(checkpoint(run, "step-000003")["model"], checkpoint(run, "step-000006")["model"])
+
+    end, losses = checkpoint(run, "last"), [line["loss"] for line in run.steps()]
+    (run.path / "checkpoints" / "step-000006.pt").replace(run.path / "checkpoints" / "last.pt")
+    again = train(run.recipe, Run.open(run.path))
+    assert [line["loss"] for line in again.steps()] == losses
+    assert same(checkpoint(again, "last")["model"], end["model"])
+
+
+def test_further_checkpoints_are_written_between_evaluations(tiny_recipe: Recipe) -> None:
+    recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, checkpoint_every_steps=3, evaluate_every_epochs=100.0))
+    steps: list[object] = []
+    run = Run.create(recipe, name="tiny")
+    save = run.save_checkpoint
+    run.save_checkpoint = lambda state, *, also=(): (steps.append(state["step"]), save(state, also=also))[1]  # type: ignore[method-assign]
+    train(recipe, run)
+    assert steps == [3, 6, 9, 10]
+    assert [line["step"] for line in run.metrics()] == [10]
