@@ -63,7 +63,11 @@ def start() -> Iterator[Start]:
     yield begin
     for process in started:
         process.terminate()  # torchrun ends its processes, and after half a minute kills them
-        process.communicate()
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 def ended(process: "subprocess.Popen[str]", *, well: bool = True) -> str:
