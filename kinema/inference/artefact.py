@@ -78,7 +78,11 @@ class Artefact:
 
 
 def save_artefact(folder: Path, artefact: Artefact) -> str:
-    """Write an artefact, or replace the one that is there; returns the SHA-256 of its weights."""
+    """Write an artefact, or replace the one that is there; returns the SHA-256 of its weights.
+
+    Raises:
+        ArtefactError: it cannot be written; the one before is intact.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # Copies, because the file holds no two names of one tensor, and a network may use a weight twice.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in artefact.model.state_dict().items()}
@@ -263,8 +267,12 @@ def _check_fingerprint(folder: Path, artefact: Artefact, saved: Mapping[str, lis
 def _replace(path: Path, content: bytes) -> None:
     """Write so that the path holds the old content or the new one, whenever the machine stops."""
     unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise ArtefactError(f"{path}: cannot be written ({error}); what was saved before is intact") from error

@@ -363,7 +363,6 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_all_lines_before(par
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="kinema/inference/artefact.py lets the system's error through, without a name")
 def test_a_disk_that_is_full_in_the_middle_of_an_artefact_is_named(recipe: Path, whole: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = (recipe, "--run.out", run, "--run.checkpoint-every-steps", "None")
