@@ -120,8 +120,7 @@ def train(
     batches = iter(loader)
     watch = Watch(run, recipe, steps=schedule.last, start=start, first=first)
     code = commit()  # asked once: the source may move on while a training runs
-    stop = 0
-    clock = time.perf_counter()
+    stop, clock = 0, time.perf_counter()
     with watch, StopRequests() as requests:
         watch.say(f"run: {run.path}, from step {start} to {schedule.last} of {schedule.steps}", *said)
         watch.say(f"plan: {_plan(model, recipe, schedule, fabric)}")
