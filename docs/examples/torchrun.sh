@@ -15,6 +15,9 @@ else
   meeting=(--nnodes "$MACHINES" --rdzv-backend c10d --rdzv-endpoint "$FIRST" --rdzv-id kinema)
 fi
 
+# torchrun's shared store keeps addresses of processes that are gone; on several machines a restart may find them.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 # A process that is lost ends the others; torchrun starts all of them again, and they go on from the last checkpoint.
 exec torchrun "${meeting[@]}" --nproc-per-node "$PROCESSES" --max-restarts 3 \
   -m kinema.cli train "$@" --existing resume --run.checkpoint-every-steps 500
