@@ -5,6 +5,7 @@ recipe's seed and the step, so that a resumed run repeats what an uninterrupted 
 """
 
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,7 +155,7 @@ def train(
             if schedule.ends(step, stale=stale):
                 break
             if stop:
-                raise TrainingStopped(f"stopped at step {step}; go on with: kinema train --resume {run.path}", stop)
+                raise _stopped(step, run, stop)
 
             # -- one step ----------------------------------------------------------------------------------------
             read = _readable(next(batches), recipe, run, manifest, step, fabric.world_size)
@@ -331,6 +332,11 @@ def _readable(loaded: Loaded, recipe: Recipe, run: Run, manifest: Manifest, step
             f"{loaded.failures[-1].message}; `kinema check` lists what is broken"
         )
     return loaded.batch
+
+
+def _stopped(step: int, run: Run, signal: int) -> TrainingStopped:
+    again = f"kinema train --resume {shlex.quote(str(run.path))}"
+    return TrainingStopped(f"stopped at step {step}; go on with: {again}", signal)
 
 
 def _step_seed(seed: int, step: int, process: int) -> int:
