@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import nn
 
 from kinema.data.dataset import (
@@ -31,6 +31,7 @@ from kinema.data.reading import READING, Reading
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.inference.artefact import Artefact, load_artefact
 from kinema.inference.engine import Device, Engine, choose_device
+from kinema.inference.replacing import replacing
 
 Missing = Literal["stop", "allow"]
 """What an unreadable sample does to an evaluation."""
@@ -273,19 +274,16 @@ def predict_all(
             targets[head].append(batch["targets"][head].numpy())
         index.append(batch["index"].numpy())
         progress(len(batch["index"]))
-    if not index and expected:
+    if not index:
         raise UnreadableSample(f"{manifest.path}: not one sample of split {split!r} can be read; {failures[0]}")
 
-    seen = np.concatenate([np.zeros(0, np.int64), *index])
+    seen = np.concatenate(index)
     answered = set(seen.tolist())
     if len(seen) + len(failures) != len(expected) or len(answered) != len(seen) or not answered <= set(expected):
         raise AssertionError(f"{len(expected)} samples were asked for, {len(seen)} answered, {len(failures)} missing")
     return Predictions(
-        logits={
-            head: np.concatenate([np.zeros((0, manifest.heads[head]), np.float32), *parts])
-            for head, parts in logits.items()
-        },
-        targets={head: np.concatenate([np.zeros(0, np.int64), *parts]) for head, parts in targets.items()},
+        logits={head: np.concatenate(parts) for head, parts in logits.items()},
+        targets={head: np.concatenate(parts) for head, parts in targets.items()},
         index=seen,
         classes=manifest.classes,
         split=split,
@@ -380,8 +378,9 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
     }
     try:
-        save_file(tensors, path, metadata={"predictions": json.dumps(said, ensure_ascii=False)})
-    except (OSError, SafetensorError) as error:
+        with replacing(path) as file:
+            file.write(save(tensors, metadata={"predictions": json.dumps(said, ensure_ascii=False)}))
+    except OSError as error:
         raise PredictionsError(f"{path}: cannot be written ({error})") from error
 
 

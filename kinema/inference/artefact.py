@@ -6,7 +6,6 @@ at once, so that whoever reads the folder finds either the old artefact or the n
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from kinema.data.manifest import Modality
 from kinema.data.sampling import Sampling
 from kinema.data.transforms import Preprocessing
 from kinema.inference.engine import Engine, Precision
+from kinema.inference.replacing import replacing
 from kinema.models.zoo import build_model, config_from
 
 FORMAT = 1
@@ -265,14 +265,8 @@ def _check_fingerprint(folder: Path, artefact: Artefact, saved: Mapping[str, lis
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write so that the path holds the old content or the new one, whenever the machine stops."""
-    unfinished = path.with_name(path.name + ".unfinished")
     try:
-        with unfinished.open("wb") as file:
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise ArtefactError(f"{path}: cannot be written ({error}); what was saved before is intact") from error

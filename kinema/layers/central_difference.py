@@ -182,4 +182,4 @@ class CentralDifferenceConv3d(nn.Conv3d):
         return plain if norm is None else fuse_conv_bn_eval(plain, copy.deepcopy(norm).eval())
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, operator={self.operator}, theta={self.theta}"  # type: ignore[no-untyped-call]
+        return f"{super().extra_repr()}, operator={self.operator}, theta={self.theta}"  # type: ignore[no-untyped-call]  # torch's own

@@ -271,4 +271,4 @@ def eager_on_cpu(tensor: Tensor) -> bool:
 
 
 def _eager() -> bool:
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch's own

@@ -61,10 +61,10 @@ class Learner:
         whole = copy.deepcopy(model).to(fabric.device) if apart and self.averages is None else model
         self.shipped: nn.Module = whole if self.averages is None else self.averages.module
         if synchronised:
-            model = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        called: nn.Module = (
-            model if recipe.run.compiled == "no" else torch.compile(model, mode=recipe.run.compiled)  # type: ignore[assignment]
-        )
+            model = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
+        called = model
+        if recipe.run.compiled != "no":
+            called = torch.compile(model, mode=recipe.run.compiled)  # type: ignore[assignment]  # of a module it is one
         self.network = fabric.setup_module(called)
         optimizer = fabric.setup_optimizers(make_optimizer(model, recipe.optim))
         assert isinstance(optimizer, _FabricOptimizer)  # one optimiser gives one

@@ -146,7 +146,7 @@ def together(fabric: Fabric, own: Predictions | None, manifest: Manifest, folder
     if fabric.world_size == 1:
         assert own is not None
         return own
-    files = [folder / f"predictions-{number}.unfinished" for number in range(fabric.world_size)]
+    files = [folder / f"predictions-{number}.part" for number in range(fabric.world_size)]
     if own is not None:
         save_predictions(files[fabric.global_rank], own)
     asked = exchanged(fabric, [own is not None])  # once all have said so, all files are there

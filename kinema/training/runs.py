@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import time
 import zipfile
@@ -16,11 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from kinema import __version__
+from kinema.inference.replacing import flush, replacing
 from kinema.training.processes import process_number
 from kinema.training.recipe import Recipe, RecipeError, recipe_from_json, recipe_to_json
 
@@ -170,8 +170,8 @@ class Run:
         """
         with _writing(self._checkpoint):
             for log in LOGS:
-                _flush(self.path / log)
-            with _replacing(self._checkpoint, also=[self._checkpoint.with_name(f"{name}.pt") for name in also]) as file:
+                flush(self.path / log)
+            with replacing(self._checkpoint, also=[self._checkpoint.with_name(f"{name}.pt") for name in also]) as file:
                 torch.save(dict(state), file)
 
     def load_checkpoint(self, *, logs: Literal["cut back", "leave"] = "cut back") -> dict[str, Any] | None:
@@ -292,53 +292,9 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-@contextmanager
-def _replacing(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]]:
-    """A file to write, which then takes the path's place at once: a machine that stops leaves the old or the new one.
-
-    Args:
-        path: of the file.
-        also: further names for it. They come first, so that what is killed between them has not gone past its step,
-            and gives all names again.
-    """
-    unfinished = path.with_suffix(".unfinished")
-    made = [unfinished]
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        for name in also:
-            link = name.with_suffix(".unfinished")
-            link.unlink(missing_ok=True)
-            made.append(link)
-            try:
-                os.link(unfinished, link)
-            except OSError:  # a file system without links
-                shutil.copyfile(unfinished, link)
-                _flush(link)
-            link.replace(name)
-        unfinished.replace(path)
-    finally:
-        for half in made:
-            half.unlink(missing_ok=True)
-    _flush(path.parent)
-
-
 def _replace(path: Path, text: str) -> None:
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(text.encode())
-
-
-def _flush(path: Path) -> None:
-    """Have the system put a file, or a folder's names, on the disk."""
-    if not path.exists():
-        return
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ class Handler(SimpleHTTPRequestHandler):
     """Files of a folder; what is asked for is noted, and answers can be cut short."""
 
     requests: list[tuple[str, str]] = []  # noqa: RUF012  # one list for one server
-    cut: list[str] = []  # noqa: RUF012
+    cut: list[str] = []  # noqa: RUF012  # as above
 
     def do_GET(self) -> None:
         self.requests.append(("GET", self.path))

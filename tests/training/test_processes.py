@@ -144,7 +144,7 @@ def assert_whole(run: Run, manifest: Manifest, model: torch.nn.Module | None = N
     assert (said.targets["label"] == alone.targets["label"]).all()
     np.testing.assert_allclose(said.logits["label"], alone.logits["label"], rtol=CLOSE, atol=CLOSE)
     assert said.weights_digest == shipped.digest
-    assert not list(run.path.rglob("*.unfinished"))
+    assert not [*run.path.rglob("*.unfinished"), *run.path.rglob("*.part")]
 
 
 @pytest.fixture(scope="session")
