@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from kinema.layers.knn_attention import dense_attention, kept_keys, knn_attention
+from kinema.layers.knn_attention import KNNLayer, dense_attention, kept_keys, knn_attention
 from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pooled
 from kinema.training.runs import commit
 
@@ -152,8 +152,8 @@ def public_formulation(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def scales_contest(sequences: int, times: int, dim: int) -> Contest:
     """One layer, for three scales and, to see what they cost, for one."""
-    block = MultiScaleTemporalTransformer(dim, depth=1)
-    single = MultiScaleTemporalTransformer(dim, depth=1, scales=(1,))
+    block = MultiScaleTemporalTransformer(dim, KNNLayer(), depth=1)
+    single = MultiScaleTemporalTransformer(dim, KNNLayer(), depth=1, scales=(1,))
 
     def scaled(tokens: Tensor) -> list[Tensor]:
         return [pooled(tokens, scale) for scale in block.scales]

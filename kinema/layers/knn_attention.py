@@ -16,6 +16,7 @@ and a LayerNorm before each, as De+Recouple has: without residuals, all tokens a
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import numpy as np
@@ -93,39 +94,49 @@ def written_out(
     return attended
 
 
+@dataclass(frozen=True, kw_only=True)
+class KNNLayer:
+    """What MFST's transformer layers are made of; the defaults are De+Recouple's and k-NN attention's own.
+
+    Args:
+        heads: attention heads.
+        head_dim: channels of one attention head, whatever a token has.
+        hidden: channels between the two layers of the MLP.
+        attention: `knn`, or `dense`, to all keys: the control.
+        share: of the keys that `knn` keeps, in (0, 1].
+        dropout: probability for attention's output and in the MLP, in training only.
+        map_dropout: probability for the attention map, in training only.
+    """
+
+    heads: int = 8
+    head_dim: int = 64
+    hidden: int = 768
+    attention: Literal["knn", "dense"] = "knn"
+    share: float = 0.7
+    dropout: float = 0.0
+    map_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        kept_keys(1, self.share)  # refuses a share that keeps none, or more than there are
+
+
 class KNNSelfAttention(nn.Module):
     """Multi-head self-attention to the nearest keys, MSA_knn of eq. 2.8.
 
     Args:
         dim: channels of a token.
-        heads: attention heads.
-        head_dim: channels of one attention head, whatever `dim` is.
-        attention: `knn`, or `dense`, to all keys: the control.
-        share: of the keys that `knn` keeps, in (0, 1].
-        dropout: probability for the output, in training only.
-        map_dropout: probability for the attention map, in training only.
+        layer: of which it takes what concerns attention.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        heads: int = 8,
-        head_dim: int = 64,
-        attention: Literal["knn", "dense"] = "knn",
-        share: float = 0.7,
-        dropout: float = 0.0,
-        map_dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, dim: int, layer: KNNLayer) -> None:
         super().__init__()
-        kept_keys(1, share)  # refuses a share that keeps none, or more than there are
-        self.heads = heads
-        self.attention = attention
-        self.share = share
-        self.map_dropout = map_dropout
-        self.mapping = nn.Linear(dim, 3 * heads * head_dim, bias=False)
-        self.out = nn.Linear(heads * head_dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.heads = layer.heads
+        self.attention = layer.attention
+        self.share = layer.share
+        self.map_dropout = layer.map_dropout
+        self.mapping = nn.Linear(dim, 3 * layer.heads * layer.head_dim, bias=False)
+        self.out = nn.Linear(layer.heads * layer.head_dim, dim)
+        self.dropout = nn.Dropout(layer.dropout)
 
     def forward(
         self, tokens: Float[Tensor, "b n dim"], lengths: Sequence[int] | None = None
@@ -155,40 +166,15 @@ class KNNTransformerLayer(nn.Module):
 
     Args:
         dim: channels of a token.
-        heads: attention heads.
-        head_dim: channels of one attention head.
-        hidden: channels between the two layers of the MLP.
-        attention: `knn`, or `dense`, to all keys: the control.
-        share: of the keys that `knn` keeps, in (0, 1].
-        dropout: probability for attention's output and in the MLP, in training only.
-        map_dropout: probability for the attention map, in training only.
+        layer: what it is made of.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        heads: int = 8,
-        head_dim: int = 64,
-        hidden: int = 768,
-        attention: Literal["knn", "dense"] = "knn",
-        share: float = 0.7,
-        dropout: float = 0.0,
-        map_dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, dim: int, layer: KNNLayer) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(dim)
-        self.attention = KNNSelfAttention(
-            dim,
-            heads=heads,
-            head_dim=head_dim,
-            attention=attention,
-            share=share,
-            dropout=dropout,
-            map_dropout=map_dropout,
-        )
+        self.attention = KNNSelfAttention(dim, layer)
         self.norm_mlp = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, hidden=hidden, dropout=dropout)
+        self.mlp = MLP(dim, hidden=layer.hidden, dropout=layer.dropout)
 
     def forward(
         self, tokens: Float[Tensor, "b n dim"], lengths: Sequence[int] | None = None

@@ -18,7 +18,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kinema.layers.knn_attention import KNNTransformerLayer, eager_on_cpu
+from kinema.layers.knn_attention import KNNLayer, KNNTransformerLayer, eager_on_cpu
 
 PACKED = 4_000
 """Tokens, of all scales, up to which the CPU is faster with all at once (benchmarks/knn_attention.py)."""
@@ -53,34 +53,22 @@ class MultiScaleTemporalTransformer(nn.Module):
 
     Args:
         dim: channels of a token.
+        layer: what its transformer layers are made of.
         depth: transformer layers.
-        heads: attention heads.
-        head_dim: channels of one attention head.
-        hidden: channels between the two layers of an MLP.
         scales: times that are averaged into one, for each scale; `(1,)` is the plain transformer, V-Trans of Table 2.6.
         branches: `shared` weights for all scales, or `unshared` ones, a set for each: De+Recouple's, as the control.
         position: `sinusoidal` is added before the first layer and begins with 0 at each scale; or `none`.
-        attention: `knn`, or `dense`, to all times.
-        share: of the times that `knn` keeps, in (0, 1].
-        dropout: probability for attention's output and in the MLP, in training only.
-        map_dropout: probability for the attention map, in training only.
     """
 
     def __init__(
         self,
         dim: int,
+        layer: KNNLayer,
         *,
         depth: int = 4,
-        heads: int = 8,
-        head_dim: int = 64,
-        hidden: int = 768,
         scales: tuple[int, ...] = (1, 2, 4),
         branches: Literal["shared", "unshared"] = "shared",
         position: Literal["sinusoidal", "none"] = "sinusoidal",
-        attention: Literal["knn", "dense"] = "knn",
-        share: float = 0.7,
-        dropout: float = 0.0,
-        map_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if not scales or min(scales) < 1 or len(set(scales)) < len(scales):
@@ -96,19 +84,7 @@ class MultiScaleTemporalTransformer(nn.Module):
         self.scales = scales
         self.branches = branches
         self.position = position
-        self.layers = nn.ModuleList(
-            KNNTransformerLayer(
-                dim,
-                heads=heads,
-                head_dim=head_dim,
-                hidden=hidden,
-                attention=attention,
-                share=share,
-                dropout=dropout,
-                map_dropout=map_dropout,
-            )
-            for _ in range(sets * depth)
-        )
+        self.layers = nn.ModuleList(KNNTransformerLayer(dim, layer) for _ in range(sets * depth))
 
     def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         scaled = [self._placed(pooled(tokens, scale)) for scale in self.scales]

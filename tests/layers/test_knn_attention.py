@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kinema.layers import knn_attention as operator
 from kinema.layers.knn_attention import (
-    KNNSelfAttention,
+    KNNLayer,
     KNNTransformerLayer,
     dense_attention,
     kept_keys,
@@ -56,7 +56,8 @@ def map_of_logits(logits, **choices):
 def trained(dim=12, **choices):
     """A layer whose every number differs from where it started."""
     torch.manual_seed(0)
-    layer = KNNTransformerLayer(dim, **{"heads": 3, "head_dim": 5, "hidden": 9, **choices}).double().eval()
+    made_of = KNNLayer(**{"heads": 3, "head_dim": 5, "hidden": 9, **choices})
+    layer = KNNTransformerLayer(dim, made_of).double().eval()
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.5)
     return layer
@@ -76,7 +77,7 @@ def test_k_is_the_share_of_the_keys_rounded_down_and_at_least_one(n, share, kept
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan")])
 def test_a_share_that_keeps_none_or_more_than_there_are_is_refused(share):
-    for asked in (lambda: knn_attention(*queries_keys_values(), share=share), lambda: KNNSelfAttention(8, share=share)):
+    for asked in (lambda: knn_attention(*queries_keys_values(), share=share), lambda: KNNLayer(share=share)):
         with pytest.raises(ValueError, match=r"share=.* is not in \(0, 1\]"):
             asked()
 
@@ -239,7 +240,7 @@ def test_without_residuals_all_tokens_become_one():
 
     def spread(block):
         torch.manual_seed(0)
-        layers = [KNNTransformerLayer(64, heads=2, head_dim=32, hidden=96).double() for _ in range(8)]
+        layers = [KNNTransformerLayer(64, KNNLayer(heads=2, head_dim=32, hidden=96)).double() for _ in range(8)]
         x = tokens(dim=64)
         for layer in layers:
             x = block(layer, x)
@@ -285,7 +286,7 @@ def test_chance_is_for_training_only(rate, n, attention):
 def test_four_layers_have_the_parameters_of_mfsts_blocks(dim, parameters, attention):
     with torch.device("meta"):
         assert (
-            parameter_count(nn.ModuleList(KNNTransformerLayer(dim, attention=attention) for _ in range(4)))
+            parameter_count(nn.ModuleList(KNNTransformerLayer(dim, KNNLayer(attention=attention)) for _ in range(4)))
             == parameters
         )
 

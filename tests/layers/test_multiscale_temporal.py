@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kinema.layers import multiscale_temporal as operator
-from kinema.layers.knn_attention import KNNTransformerLayer
+from kinema.layers.knn_attention import KNNLayer, KNNTransformerLayer
 from kinema.layers.multiscale_temporal import (
     MultiScaleTemporalTransformer,
     pooled,
@@ -25,7 +25,9 @@ LENGTHS = {32: (32, 16, 8), 31: (31, 16, 8), 7: (7, 4, 2), 5: (5, 3, 2), 3: (3, 
 def trained(dim=6, *, depth=2, seed=0, **choices):
     """A block whose every number differs from where it started."""
     torch.manual_seed(seed)
-    block = MultiScaleTemporalTransformer(dim, depth=depth, heads=2, head_dim=4, hidden=7, **choices).double().eval()
+    of_layers = {name: choices.pop(name) for name in list(choices) if name in KNNLayer.__dataclass_fields__}
+    layer = KNNLayer(heads=2, head_dim=4, hidden=7, **of_layers)
+    block = MultiScaleTemporalTransformer(dim, layer, depth=depth, **choices).double().eval()
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.5)
     return block
@@ -195,10 +197,10 @@ def test_all_times_of_a_sequence_see_each_other_and_no_other_sequence():
 def test_the_number_of_parameters_is_that_of_one_scale(dim, parameters):
     with torch.device("meta"):
         for scales in ((1,), (1, 2), (1, 2, 4)):
-            assert parameter_count(MultiScaleTemporalTransformer(dim, scales=scales)) == parameters
-        plain = nn.ModuleList(KNNTransformerLayer(dim) for _ in range(4))
+            assert parameter_count(MultiScaleTemporalTransformer(dim, KNNLayer(), scales=scales)) == parameters
+        plain = nn.ModuleList(KNNTransformerLayer(dim, KNNLayer()) for _ in range(4))
         assert parameter_count(plain) == parameters
-        assert parameter_count(MultiScaleTemporalTransformer(dim, branches="unshared")) == 3 * parameters
+        assert parameter_count(MultiScaleTemporalTransformer(dim, KNNLayer(), branches="unshared")) == 3 * parameters
 
 
 def test_weights_of_all_scales_are_those_of_one():
@@ -232,7 +234,7 @@ def test_under_bfloat16_autocast_it_is_nearly_the_same():
 @pytest.mark.parametrize("scales", [(), (0, 1), (1, 2, 2)])
 def test_scales_that_are_none_are_refused(scales):
     with pytest.raises(ValueError, match=r"scales=\(.*\) must be different whole numbers from 1 on"):
-        MultiScaleTemporalTransformer(6, scales=scales)
+        MultiScaleTemporalTransformer(6, KNNLayer(), scales=scales)
 
 
 @pytest.fixture
