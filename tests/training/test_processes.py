@@ -25,7 +25,7 @@ from torch.distributed import TCPStore
 
 from kinema.data.dataset import TrainingBatches
 from kinema.data.manifest import Entry, Manifest, class_lists, load_manifest, write_manifest
-from kinema.evaluation.evaluate import Predictions, evaluate, load_predictions, merge_predictions
+from kinema.evaluation.evaluate import evaluate, load_predictions
 from kinema.inference.artefact import load_artefact
 from kinema.training.processes import Share, join, machine_count, meet_anew, process_count, process_number
 from kinema.training.recipe import Augmentation, Recipe, RecipeError
@@ -492,49 +492,3 @@ def test_the_shares_of_a_batch_are_the_batch() -> None:
     for whole, *parts in zip(batches, *shares, strict=True):
         assert [len(part) for part in parts] == [2, 2, 2]
         assert sorted((draw for part in parts for draw in part), key=str) == sorted(whole, key=str)
-
-
-def answers(manifest: Manifest, positions: list[int]) -> Predictions:
-    """Of one process: each answer names its sample."""
-    index = np.array(positions, np.int64)
-    targets = np.array([manifest.targets(i)["label"] for i in positions], np.int64)
-    return Predictions(
-        logits={"label": np.repeat(index[:, None], 3, 1).astype(np.float32)},
-        targets={"label": targets},
-        index=index,
-        classes=manifest.classes,
-        split="odd",
-        declared=5,
-        missing=(),
-        manifest_digest=manifest.digest,
-        weights_digest="",
-    )
-
-
-def test_answers_are_merged_in_the_order_of_the_manifest(clips: Manifest) -> None:
-    positions = clips.positions("odd")
-    merged = merge_predictions([answers(clips, positions[1::2]), answers(clips, positions[::2])], clips)
-    whole = answers(clips, positions)
-    assert merged.index.tolist() == positions
-    assert (merged.logits["label"] == whole.logits["label"]).all()
-    assert (merged.targets["label"] == whole.targets["label"]).all()
-    assert merged.coverage == 100
-    subjects = [clips.entries[i].subject for i in positions]
-    same = np.equal.outer(merged.units["subject"], merged.units["subject"])
-    assert (same == [[a == b for b in subjects] for a in subjects]).all()
-    assert len(set(subjects)) > 1
-
-
-@pytest.mark.parametrize("wrong", ["twice", "missing", "another split's"])
-def test_answers_that_are_not_each_sample_once_are_refused(clips: Manifest, wrong: str) -> None:
-    positions = clips.positions("odd")
-    one, two = positions[::2], positions[1::2]
-    match wrong:
-        case "twice":
-            two = [*two, one[0]]
-        case "missing":
-            two = two[1:]
-        case "another split's":
-            two = [*two[1:], clips.positions("one")[0]]
-    with pytest.raises(AssertionError, match="5 samples were asked for"):
-        merge_predictions([answers(clips, one), answers(clips, two)], clips)

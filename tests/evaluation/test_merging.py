@@ -1,0 +1,58 @@
+"""The answers of several processes become one, each sample exactly once."""
+
+import numpy as np
+import pytest
+
+from kinema.data.manifest import Manifest, load_manifest
+from kinema.evaluation.evaluate import Predictions, merge_predictions
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return load_manifest("moves_cross_subject")
+
+
+def answers(manifest: Manifest, positions: list[int]) -> Predictions:
+    """Of one process: each answer names its sample."""
+    index = np.array(positions, np.int64)
+    targets = np.array([manifest.targets(i)["label"] for i in positions], np.int64)
+    return Predictions(
+        logits={"label": np.repeat(index[:, None], len(manifest.classes["label"]), 1).astype(np.float32)},
+        targets={"label": targets},
+        index=index,
+        classes=manifest.classes,
+        split="test",
+        declared=90,
+        missing=(),
+        manifest_digest=manifest.digest,
+        weights_digest="",
+    )
+
+
+def test_answers_are_merged_in_the_order_of_the_manifest(manifest: Manifest) -> None:
+    positions = manifest.positions("test")
+    merged = merge_predictions([answers(manifest, positions[1::2]), answers(manifest, positions[::2])], manifest)
+    whole = answers(manifest, positions)
+    assert merged.index.tolist() == positions
+    assert (merged.logits["label"] == whole.logits["label"]).all()
+    assert (merged.targets["label"] == whole.targets["label"]).all()
+    assert merged.coverage == 100
+    subjects = [manifest.entries[i].subject for i in positions]
+    same = np.equal.outer(merged.units["subject"], merged.units["subject"])
+    assert (same == [[a == b for b in subjects] for a in subjects]).all()
+    assert len(set(subjects)) > 1
+
+
+@pytest.mark.parametrize("wrong", ["twice", "missing", "another split's"])
+def test_answers_that_are_not_each_sample_once_are_refused(manifest: Manifest, wrong: str) -> None:
+    positions = manifest.positions("test")
+    one, two = positions[::2], positions[1::2]
+    match wrong:
+        case "twice":
+            two = [*two, one[0]]
+        case "missing":
+            two = two[1:]
+        case "another split's":
+            two = [*two[1:], manifest.positions("train")[0]]
+    with pytest.raises(AssertionError, match="90 samples were asked for"):
+        merge_predictions([answers(manifest, one), answers(manifest, two)], manifest)
