@@ -26,6 +26,7 @@ class Plan:
         parameters, learning: numbers of the network, and how many of them learn.
         macs: multiply-adds of one clip forward; None for a network that cannot be counted.
         steps, batch_size: of the whole training.
+        processes: among which a batch is divided; memory and time are those of one.
         memory: bytes of weights, gradients, optimiser, and what a batch leaves for the backward pass; None as above. On
             a CPU, what comes with each clip was measured at 1.1 (CTN-small) to 1.7 (CTN-tiny) times as much.
         seconds: that the steps alone take at the rate of a matrix product on this device; None as above.
@@ -36,6 +37,7 @@ class Plan:
     macs: int | None
     steps: int
     batch_size: int
+    processes: int
     memory: int | None
     seconds: float | None
 
@@ -44,9 +46,11 @@ class Plan:
         said = [f"{self.parameters:,} parameters{learn}"]
         if self.macs is not None:
             said.append(f"{self.macs / 1e9:.2f} GMAC a clip")
-        said.append(f"{self.steps} steps of {self.batch_size} clips")
+        among = f" ({self.batch_size // self.processes} in each of {self.processes} processes)"
+        said.append(f"{self.steps} steps of {self.batch_size} clips{among if self.processes > 1 else ''}")
         if self.memory is not None:
-            said.append(f"about {self.memory / 2**30:.2f} GiB")
+            large = self.memory >= 2**30
+            said.append(f"about {self.memory / 2**30:.2f} GiB" if large else f"about {self.memory / 2**20:.0f} MiB")
         if self.seconds is not None:
             said.append(f"at least {_duration(self.seconds)} on this device")
         return ", ".join(said)
@@ -61,6 +65,7 @@ def make_plan(
     size: int,
     steps: int,
     batch_size: int,
+    processes: int,
     parts: int,
     states: int,
     device: torch.device,
@@ -73,7 +78,8 @@ def make_plan(
     Args:
         model: the network; it is looked at on the meta device and left as it is.
         channels, streams, frames, size: of the clips that it gets.
-        parts: that a batch is taken in.
+        processes: among which a batch is divided.
+        parts: that a process takes its share in.
         states: numbers that the optimiser keeps for each that learns: 1 for SGD with momentum, 2 for AdamW.
         device: whose rate is measured, for a fraction of a second.
         activations: those that are computed again take memory that is not estimated.
@@ -98,8 +104,9 @@ def make_plan(
         macs=cost,
         steps=steps,
         batch_size=batch_size,
-        memory=None if kept is None else fixed + kept * -(-batch_size // parts),
-        seconds=None if work is None else work * batch_size * steps / rate(device, precision),
+        processes=processes,
+        memory=None if kept is None else fixed + kept * -(-batch_size // (processes * parts)),
+        seconds=None if work is None else work * (batch_size // processes) * steps / rate(device, precision),
     )
 
 

@@ -25,6 +25,7 @@ def planned(model: nn.Module, **changes) -> Plan:
         "streams": 1,
         "steps": 10,
         "batch_size": 4,
+        "processes": 1,
         "parts": 1,
         "states": 1,
         "device": torch.device("cpu"),
@@ -206,7 +207,7 @@ def test_activations_that_are_computed_again_cost_time_and_a_memory_that_is_not_
     recompute_activations(model)
     again = planned(model, activations="recompute")
     assert again.memory is None
-    assert "GiB" not in str(again)
+    assert "about" not in str(again)
     assert again.macs == kept.macs
     assert again.seconds is not None
     assert kept.seconds is not None
@@ -230,11 +231,32 @@ def test_the_network_is_left_as_it_was() -> None:
 )
 def test_times_are_said_in_units_of_their_size(seconds: float, words: str) -> None:
     plan = Plan(
-        parameters=1_000, learning=10, macs=2_340_000_000, steps=7, batch_size=2, memory=3 * 2**29, seconds=seconds
+        parameters=1_000,
+        learning=10,
+        macs=2_340_000_000,
+        steps=7,
+        batch_size=2,
+        processes=1,
+        memory=3 * 2**29,
+        seconds=seconds,
     )
     assert str(plan) == (
         f"1,000 parameters (10 learn), 2.34 GMAC a clip, 7 steps of 2 clips, about 1.50 GiB, {words} on this device"
     )
+
+
+@pytest.mark.usefixtures("no_stopwatch")
+def test_each_of_several_processes_takes_its_share() -> None:
+    one, two = planned(small()), planned(small(), processes=2)
+    assert one.memory is not None
+    assert two.memory is not None
+    assert one.seconds is not None
+    assert two.seconds == one.seconds / 2
+    kept = planned(small(), batch_size=3).memory
+    assert kept is not None
+    assert one.memory - two.memory == 2 * (one.memory - kept)  # two clips fewer
+    assert "10 steps of 4 clips (2 in each of 2 processes), about " in str(two)
+    assert " MiB" in str(two)
 
 
 STEPS = """
