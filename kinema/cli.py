@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from kinema import __version__
 from kinema.cli_data import check, prepare, sampling
 from kinema.options import UsageError, nearest, option_names, parse, read
+from kinema.training.stopping import TrainingStopped
 
 if TYPE_CHECKING:
     from kinema.training.recipe import Recipe
@@ -38,11 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `kinema predict ... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except TrainingStopped as stopped:
+        print(f"kinema: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except Exception as error:
-        stopped = getattr(error, "signal", None)
-        if stopped is not None:  # a training that was asked to stop, and has saved where it was
-            print(f"kinema: {error}", file=sys.stderr)
-            sys.exit(128 + stopped)
         if debug or not isinstance(error, (UsageError, *_input_errors())):
             raise
         print(f"kinema: {error}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """The runs of a folder: what each is, how far it came, how good it was, and what is wrong with it."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from kinema.evaluation.evaluate import JOINT, Predictions, load_predictions
 from kinema.models.zoo import MODELS, config_kind
 from kinema.reports.evaluation import console
 from kinema.reports.results import load_result
-from kinema.training.recipe import Recipe
+from kinema.training.recipe import Recipe, RecipeError
 from kinema.training.runs import Run, RunError
+from kinema.training.schedule import Schedule, score
 
 State = Literal["finished", "unfinished", "no checkpoint"]
 PARTS = ("recipe.json", "steps.jsonl", "metrics.jsonl", "checkpoints", "artefact")
@@ -92,7 +92,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
         early = _stopped_early(recipe, metrics)
         try:
             samples = count(recipe.data.manifest, recipe.data.train)
-            planned = max(1, math.ceil(recipe.optim.epochs * samples / recipe.data.batch_size))
+            planned = Schedule.of(recipe, samples=samples, max_steps=None).steps
         except (ManifestError, OSError) as error:
             faults.append(f"the number of its steps is not known: {error}")
     if metrics and not run.predictions.is_file():
@@ -197,15 +197,16 @@ def _data(recipe: Recipe) -> str:
 
 def _stopped_early(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
     """Whether the evaluations since the best one are as many as the recipe waits for a better one."""
-    name = recipe.run.metric
-    said = (line.get(name, line.get(f"{JOINT}.{name}")) for line in metrics)
-    scores = [float(score) for score in said if isinstance(score, int | float)]
-    if recipe.run.patience is None or not scores:
+    if recipe.run.patience is None or not metrics:
+        return False
+    try:
+        scores = [score(line, recipe.run.metric) for line in metrics]
+    except RecipeError:  # a log that another program wrote
         return False
     return len(scores) - 1 - scores.index(max(scores)) >= recipe.run.patience
 
 
 def _score(line: dict[str, Any]) -> float | None:
     """Top-1 of an evaluation; that of all heads together where there are several."""
-    score = line.get("top1", line.get(f"{JOINT}.top1"))
-    return float(score) if isinstance(score, int | float) else None
+    top1 = line.get("top1", line.get(f"{JOINT}.top1"))
+    return float(top1) if isinstance(top1, int | float) else None

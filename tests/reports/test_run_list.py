@@ -56,6 +56,23 @@ def test_the_planned_steps_are_those_of_the_training(tmp_path: Path) -> None:
     assert (line.step, line.steps, line.state, line.model, line.faults) == (3, 3, "finished", "ctn", ())
 
 
+@pytest.mark.parametrize(
+    ("scores", "state"),
+    [
+        ((20.0, 61.5, 40.0, 61.5), "finished"),  # two after the best one, of which none was better
+        ((20.0, 61.5, 40.0), "unfinished"),
+        ((61.5, 20.0, 40.0, 62.0), "unfinished"),
+        ((), "unfinished"),
+    ],
+)
+def test_a_run_that_waited_long_enough_for_a_better_evaluation_is_finished(
+    tmp_path: Path, scores: tuple[float, ...], state: str
+) -> None:
+    recipe = replace(RECIPE, run=replace(RECIPE.run, patience=2))
+    assert run_line(make_run(tmp_path / "run", steps=12, scores=scores, recipe=recipe)).state == state
+    assert run_line(make_run(tmp_path / "patient", steps=12, scores=scores)).state == "unfinished"
+
+
 def test_a_run_without_a_checkpoint_has_nothing_to_go_on_from(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", steps=2)
     (path / "checkpoints" / "last.pt").unlink()
