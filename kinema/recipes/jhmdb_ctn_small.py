@@ -7,8 +7,8 @@ All was chosen on a quarter of the training split's source videos (120 clips), l
 frames of 64 pixels, 34.2 %; 60 passes, 27.5 %; 80 pixels, 27.5 %; 32 frames in the same time, 24.2 %; MixUp learned so
 slowly that it was stopped half-way. One seed each: differences below 10 points say little.
 
-Ours, seeds 0, 1, 2 (results/jhmdb_ctn_small_seed*.json): 19.1, 16.8, 17.3 % top-1 on the source-disjoint val split; ridge
-regression on motion energy 13.9 %, chance 4.8 %.
+Ours, seeds 0, 1, 2 (results/jhmdb_ctn_small_seed*.json): 19.1, 16.8, 17.3 % top-1 on the source-disjoint val split;
+ridge regression on motion energy 13.9 %, chance 4.8 %.
 """
 
 from dataclasses import replace
