@@ -12,6 +12,7 @@ from torch import nn
 
 from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.fields import UnknownField, nearest, with_fields
+from kinema.models.mfst import MFST, MFSTConfig
 
 __all__ = [
     "MODELS",
@@ -26,9 +27,9 @@ __all__ = [
     "list_models",
 ]
 
-ModelConfig = CTNConfig
+ModelConfig = CTNConfig | MFSTConfig
 
-KINDS: Mapping[str, type[ModelConfig]] = {"ctn": CTNConfig}
+KINDS: Mapping[str, type[ModelConfig]] = {"ctn": CTNConfig, "mfst": MFSTConfig}
 """What an artefact calls a config's type."""
 
 
@@ -46,35 +47,58 @@ class ZooEntry:
     summary: str
 
 
+CTN_BASE = CTNConfig()
+CTN_BASE_DENSE = CTNConfig(time_stride=1)
+CTN_SMALL = CTNConfig(width=384, attention_heads=6)
+CTN_TINY = CTNConfig(
+    stem_kernel=5,
+    stem_channels=16,
+    stem_activation="relu",
+    start="scratch",
+    width=128,
+    depth=4,
+    attention_heads=4,
+)
+MFST_BASE = MFSTConfig()
+MFST_LARGE = MFSTConfig(stages=4)
+MFST_BM = MFSTConfig(stages=4, stem_operator="vanilla", shortcut="none", temporal_scales=(1,))
+MFST_SMALL = MFSTConfig(widths=(128, 128, 256, 256), channel_divisor=2, layers=2, attention_heads=4, mlp_channels=512)
+MFST_TINY = MFSTConfig(
+    widths=(64, 96, 128, 128),
+    channel_divisor=4,
+    layers=2,
+    attention_heads=4,
+    head_channels=32,
+    mlp_channels=256,
+)
+
 MODELS: Mapping[str, ZooEntry] = {
     "ctn_base": ZooEntry(
-        config=CTNConfig(), frames=8, size=224, summary="CTN as printed (Table 4.1): one token time from 8 frames"
+        config=CTN_BASE, frames=8, size=224, summary="CTN as printed (Table 4.1): one token time from 8 frames"
     ),
     "ctn_base_dense": ZooEntry(
-        config=CTNConfig(time_stride=1),
+        config=CTN_BASE_DENSE,
         frames=8,
         size=224,
         summary="CTN whose stem keeps all times: 4 token times from 8 frames, near the printed FLOPs",
     ),
-    "ctn_small": ZooEntry(
-        config=CTNConfig(width=384, attention_heads=6),
-        frames=8,
-        size=224,
-        summary="CTN as narrow as ViT-S",
-    ),
+    "ctn_small": ZooEntry(config=CTN_SMALL, frames=8, size=224, summary="CTN as narrow as ViT-S"),
     "ctn_tiny": ZooEntry(
-        config=CTNConfig(
-            stem_kernel=5,
-            stem_channels=16,
-            stem_activation="relu",
-            start="scratch",
-            width=128,
-            depth=4,
-            attention_heads=4,
-        ),
-        frames=16,
-        size=112,
-        summary="a small CTN that a laptop trains from scratch in minutes",
+        config=CTN_TINY, frames=16, size=112, summary="a small CTN that a laptop trains from scratch in minutes"
+    ),
+    "mfst_base": ZooEntry(config=MFST_BASE, frames=32, size=224, summary="MFST of three stages (Table 2.3)"),
+    "mfst_large": ZooEntry(config=MFST_LARGE, frames=32, size=224, summary="MFST of four stages (Table 2.3)"),
+    "mfst_bm": ZooEntry(
+        config=MFST_BM,
+        frames=32,
+        size=224,
+        summary="figure 2.6's base model: MFST-Large without central differences, shortcuts and scales of time",
+    ),
+    "mfst_small": ZooEntry(
+        config=MFST_SMALL, frames=16, size=112, summary="MFST of three stages, half as wide and half as deep"
+    ),
+    "mfst_tiny": ZooEntry(
+        config=MFST_TINY, frames=16, size=64, summary="a small MFST that a laptop trains from scratch in minutes"
     ),
 }
 
@@ -116,6 +140,8 @@ def build_model(config: ModelConfig, *, heads: Mapping[str, int], channels: int,
     match config:
         case CTNConfig():
             return CTN(config, heads=heads, channels=channels, frames=frames, size=size)
+        case MFSTConfig():
+            return MFST(config, heads=heads, channels=channels, frames=frames, size=size)
         case _:
             assert_never(config)
 

@@ -8,13 +8,13 @@ without which a CTN hardly learns from little data.
 
 from dataclasses import replace
 
-from kinema.models.zoo import MODELS
+from kinema.models.zoo import CTN_SMALL
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe
 
 RECIPE = Recipe(
     clip=Clip(frames=8, size=224, short_side=256),
     data=Data(augmentation=Augmentation(short_side=(256, 320), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2)),
-    model=replace(MODELS["ctn_small"].config, start="scratch", stem_activation="relu"),
+    model=replace(CTN_SMALL, start="scratch", stem_activation="relu"),
     optim=Optim(
         optimizer="adamw",
         lr=5e-4,

@@ -3,7 +3,7 @@
 kinema train ctn_tiny --data.manifest mine.csv
 """
 
-from kinema.models.zoo import MODELS
+from kinema.models.zoo import CTN_TINY
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe
 
 RECIPE = Recipe(
@@ -12,7 +12,7 @@ RECIPE = Recipe(
         batch_size=8,
         augmentation=Augmentation(short_side=(112, 144), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2),
     ),
-    model=MODELS["ctn_tiny"].config,
+    model=CTN_TINY,
     optim=Optim(
         optimizer="adamw",
         lr=1e-3,

@@ -13,7 +13,7 @@ ridge regression on motion energy 13.9 %, chance 4.8 %.
 
 from dataclasses import replace
 
-from kinema.models.zoo import MODELS
+from kinema.models.zoo import CTN_SMALL
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
@@ -22,7 +22,7 @@ RECIPE = Recipe(
         workers=0,
         augmentation=Augmentation(short_side=(64, 88), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2),
     ),
-    model=replace(MODELS["ctn_small"].config, start="scratch", stem_activation="relu"),
+    model=replace(CTN_SMALL, start="scratch", stem_activation="relu"),
     optim=Optim(
         optimizer="adamw",
         lr=5e-4,

@@ -7,7 +7,7 @@ Ours, seed 0 (results/jhmdb_ctn_tiny_seed0.json): 20.8 % top-1 on the source-dis
 4.8 %, ridge regression on motion energy 13.9 %.
 """
 
-from kinema.models.zoo import MODELS
+from kinema.models.zoo import CTN_TINY
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
@@ -16,7 +16,7 @@ RECIPE = Recipe(
         batch_size=8,
         augmentation=Augmentation(short_side=(112, 144), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2),
     ),
-    model=MODELS["ctn_tiny"].config,
+    model=CTN_TINY,
     optim=Optim(
         optimizer="adamw",
         lr=1e-3,

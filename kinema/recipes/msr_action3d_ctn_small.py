@@ -15,13 +15,13 @@ ridge regression on motion energy 82.5 %, chance 5 %. In batches of 16 at 1e-3, 
 
 from dataclasses import replace
 
-from kinema.models.zoo import MODELS
+from kinema.models.zoo import CTN_SMALL
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=32, size=64, short_side=64, modalities=("depth",), subject_margin=0.1),
     data=Data(batch_size=8, workers=0, augmentation=Augmentation(short_side=(64, 76), rotation=10.0)),
-    model=replace(MODELS["ctn_small"].config, start="scratch", stem_activation="relu"),
+    model=replace(CTN_SMALL, start="scratch", stem_activation="relu"),
     optim=Optim(
         optimizer="adamw",
         lr=7e-4,

@@ -32,7 +32,17 @@ def test_each_named_model_builds_and_has_a_summary(name):
 
 
 def test_the_names():
-    assert list_models() == ("ctn_base", "ctn_base_dense", "ctn_small", "ctn_tiny")
+    assert list_models() == (
+        "ctn_base",
+        "ctn_base_dense",
+        "ctn_small",
+        "ctn_tiny",
+        "mfst_base",
+        "mfst_bm",
+        "mfst_large",
+        "mfst_small",
+        "mfst_tiny",
+    )
 
 
 def test_fields_change_the_config_and_the_clip():
