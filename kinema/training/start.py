@@ -3,8 +3,9 @@
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from kinema.inference.artefact import DESCRIPTION
+from kinema.models.mfst import MFST
+from kinema.models.pretrained import I3DError, from_i3d, is_i3d
 
 HEADS = "heads."
 """Where the names of the task heads' weights begin; they belong to the classes and are made anew for other ones."""
@@ -36,6 +39,8 @@ class Started:
         rebuilt: names of task heads that start anew, each with the reason.
         missing: names of the network that the file does not hold, or holds in another shape.
         left_over: names in the file that the network does not have.
+        unfit: of I3D's weights: convolutions that I3D has in another shape -> both shapes; they start anew.
+        beyond: of I3D's weights: names of the network that I3D has nothing like; they start as they are.
     """
 
     source: str
@@ -44,11 +49,17 @@ class Started:
     rebuilt: Mapping[str, str]
     missing: tuple[str, ...]
     left_over: tuple[str, ...]
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    beyond: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """What is printed before a training."""
         said = [f"weights from {self.source}: {len(self.loaded)} tensors loaded"]
         said += [f"  starts anew: {name} ({reason})" for name, reason in self.rebuilt.items()]
+        said += [f"  does not fit: {name} ({reason})" for name, reason in self.unfit.items()]
+        if self.beyond:
+            parts = ", ".join(_parts(self.beyond, apart_from=[*self.loaded, *self.unfit]))
+            said.append(f"  not in I3D, start as they are: {len(self.beyond)} tensors ({parts})")
         said += [f"  not in the file: {name}" for name in self.missing]
         said += [f"  left over in the file: {name}" for name in self.left_over]
         return said
@@ -59,6 +70,9 @@ def start_from(
 ) -> Started:
     """Load what fits of an artefact, a run, or a file of weights; task heads of other classes start anew.
 
+    An MFST can start from a file of I3D's public weights too (`kinema.models.pretrained`). It has parts that I3D lacks,
+    and lacks others: they are said, and not refused.
+
     Args:
         model: gets the weights.
         source: a run or artefact folder, a `.safetensors` file, or a `.pt`/`.pth` file, which is read as tensors alone.
@@ -66,10 +80,13 @@ def start_from(
         unmatched: `refuse` a file that lacks weights of the network, or has others; or `allow` it.
 
     Raises:
-        StartError: there is no such file, it cannot be read, nothing of it fits, or weights are unmatched.
+        StartError: there is no such file, it cannot be read, nothing of it fits, or weights are unmatched; I3D's lack
+            one that has a place, or the network is no MFST.
     """
     tensors, theirs, file = _weights_of(Path(source))
     own = model.state_dict()
+    if is_i3d(tensors) and not is_i3d(own):  # a user's own network may be I3D, and takes its weights by their names
+        return _start_from_i3d(model, tensors, source=str(source), file=file)
     rebuilt: dict[str, str] = {}
     loaded: dict[str, Tensor] = {}
     missing: list[str] = []
@@ -102,12 +119,54 @@ def start_from(
     model.load_state_dict(loaded, strict=False)
     return Started(
         source=str(source),
-        digest=hashlib.sha256(file.read_bytes()).hexdigest(),
+        digest=_digest(file),
         loaded=tuple(loaded),
         rebuilt=rebuilt,
         missing=tuple(missing),
         left_over=tuple(left_over),
     )
+
+
+def _start_from_i3d(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str, file: Path) -> Started:
+    if not isinstance(model, MFST):
+        network = type(model).__name__
+        raise StartError(f"{file}: holds I3D's weights, which only an MFST can start from; the network is {network}")
+    try:
+        converted = from_i3d(tensors, model)
+    except I3DError as error:
+        raise StartError(f"{file}: {error}") from error
+    if not converted.weights:
+        part, reason = next(iter(converted.unfit.items()))
+        raise StartError(f"{file}: nothing of it fits the network; {part} is made of {reason}")
+    model.load_state_dict(converted.weights, strict=False)
+    anew = tuple(f"{part}." for part in converted.unfit)
+    return Started(
+        source=source,
+        digest=_digest(file),
+        loaded=tuple(converted.weights),
+        rebuilt={},
+        missing=(),
+        left_over=tuple(f"{module}: {reason}" for module, reason in converted.left_out.items()),
+        unfit=converted.unfit,
+        beyond=tuple(
+            name for name in model.state_dict() if name not in converted.weights and not name.startswith(anew)
+        ),
+    )
+
+
+def _parts(names: Iterable[str], *, apart_from: Iterable[str]) -> list[str]:
+    """Names in short, `stages.*.time`: as far as none of the others begins alike, and numbers left open."""
+    others = {beginning for name in apart_from for beginning in _beginnings(name)}
+    short = (next((beginning for beginning in _beginnings(name) if beginning not in others), name) for name in names)
+    return list(dict.fromkeys(".".join("*" if word.isdigit() else word for word in part.split(".")) for part in short))
+
+
+def _beginnings(name: str) -> Iterable[str]:
+    return accumulate(name.split("."), "{}.{}".format)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def freeze(model: nn.Module, parts: Sequence[str]) -> list[str]:

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from kinema.cli import main
 from kinema.data.manifest import class_lists, write_manifest
 from kinema.inference.artefact import load_artefact, save_artefact
+from kinema.models.mfst import MFST, MFSTConfig
+from kinema.models.pretrained import I3D_KERNELS
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, recipe_to_json
 from kinema.training.runs import Run
@@ -121,6 +123,136 @@ def test_a_file_of_which_nothing_fits_is_refused_even_where_unmatched_ones_are_a
     save_file({"other.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
     with pytest.raises(StartError, match=r"nothing of it fits the network; it holds 1 tensors, such as other\.weight"):
         start_from(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
+
+
+# -- I3D's weights -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def i3d():
+    """A file of I3D: every number of a tensor is its place in the file, but for the first kernel."""
+    tensors = {}
+    for unit, shape in I3D_KERNELS.items():
+        for name, form in [("conv3d.weight", shape)] + [
+            (f"bn.{number}", shape[:1]) for number in ("weight", "bias", "running_mean", "running_var")
+        ]:
+            tensors[f"{unit}.{name}"] = torch.full(form, 1.0 + len(tensors))
+    torch.manual_seed(3)
+    tensors["Conv3d_1a_7x7.conv3d.weight"] = torch.randn(64, 3, 7, 7, 7)
+    return tensors | {"logits.conv3d.weight": torch.zeros(400, 1024, 1, 1, 1), "logits.conv3d.bias": torch.zeros(400)}
+
+
+def mfst(stages=4, **changes):
+    torch.manual_seed(4)
+    small = {"layers": 1, "attention_heads": 1, "head_channels": 8, "mlp_channels": 8}
+    return MFST(MFSTConfig(stages=stages, **(small | changes)), heads={"label": 3}, frames=8, size=32)
+
+
+@pytest.mark.parametrize("form", ["pt", "pt of PyTorch 0.3", "wrapped pt of DataParallel", "safetensors"])
+def test_an_mfst_starts_from_i3d_and_says_what_became_of_it(tmp_path, i3d, form):
+    path = tmp_path / ("rgb_imagenet.safetensors" if form == "safetensors" else "rgb_imagenet.pt")
+    match form:
+        case "pt":
+            torch.save(i3d, path)
+        case "pt of PyTorch 0.3":
+            torch.save(i3d, path, _use_new_zipfile_serialization=False)
+        case "wrapped pt of DataParallel":
+            torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in i3d.items()}}, path)
+        case "safetensors":
+            save_file(i3d, path)
+    model = mfst(stem_kernel_frames=7)
+    fresh = {name: weight.clone() for name, weight in model.state_dict().items()}
+    started = start_from(model, path, classes=CLASSES)
+    own = model.state_dict()
+    assert torch.equal(own["stem.first.convolution.weight"], i3d["Conv3d_1a_7x7.conv3d.weight"])
+    variance = own["stages.0.space.inceptions.1.middle.norm.running_var"]
+    assert torch.equal(variance, i3d["Mixed_3c.b1b.bn.running_var"])
+
+    taken = [name for name in own if name.startswith("stem.") or ".inceptions." in name]
+    anew = [name for name in taken if name.startswith(tuple(started.unfit))]
+    assert started.loaded == tuple(name for name in taken if name not in anew)
+    assert started.beyond == tuple(name for name in own if name not in taken)
+    for name in (*anew, *started.beyond):
+        assert torch.equal(own[name], fresh[name])
+    there_and_here = {
+        ("1", "single", "Mixed_4b.b0, Mixed_4b.b1a, Mixed_4b.b2a"): "[304, 480, 1, 1] there, [304, 256, 1, 1] here",
+        ("1", "pooled", "Mixed_4b.b3b"): "[64, 480, 1, 1] there, [64, 256, 1, 1] here",
+        ("2", "single", "Mixed_4d.b0, Mixed_4d.b1a, Mixed_4d.b2a"): "[280, 512, 1, 1] there, [280, 256, 1, 1] here",
+        ("2", "pooled", "Mixed_4d.b3b"): "[64, 512, 1, 1] there, [64, 256, 1, 1] here",
+        ("3", "single", "Mixed_5b.b0, Mixed_5b.b1a, Mixed_5b.b2a"): "[448, 832, 1, 1] there, [448, 512, 1, 1] here",
+        ("3", "pooled", "Mixed_5b.b3b"): "[128, 832, 1, 1] there, [128, 512, 1, 1] here",
+    }
+    assert started.lines() == [
+        f"weights from {path}: {6 * (3 + 8 * 4 - 6)} tensors loaded",
+        *(
+            f"  does not fit: stages.{stage}.space.inceptions.0.{ours} ({units}: {shapes})"
+            for (stage, ours, units), shapes in there_and_here.items()
+        ),
+        f"  not in I3D, start as they are: {len(own) - 6 * (3 + 8 * 4)} tensors (stages.*.space.map_norm, "
+        "stages.*.space.map, stages.*.space.layers, stages.*.time, stages.*.shortcut, norm, heads)",
+        "  left over in the file: Mixed_4f: no stage of MFST has it",
+        "  left over in the file: logits: the task heads start anew",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"Mixed_3b.b2b.bn.running_var": None}, r"Mixed_3b\.b2b\.bn\.running_var is missing; without it"),
+        ({"Mixed_3b.b9.bn.running_var": torch.zeros(3)}, r"but Mixed_3b\.b9\.bn\.running_var is none"),
+    ],
+    ids=["missing", "unknown"],
+)
+def test_what_is_not_i3d_whole_is_refused_though_others_are_allowed(tmp_path, i3d, change, reason):
+    tensors = {name: tensor for name, tensor in (i3d | change).items() if tensor is not None}
+    save_file(tensors, tmp_path / "w.safetensors")
+    model = mfst(1)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with pytest.raises(StartError, match=rf"w\.safetensors: .*{reason}"):
+        start_from(model, tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_network_that_is_no_mfst_cannot_start_from_i3d(tmp_path, tiny_ctn, i3d):
+    save_file(i3d, tmp_path / "w.safetensors")
+    with pytest.raises(StartError, match=r"w\.safetensors: holds I3D's weights, which only an MFST .* network is CTN$"):
+        start_from(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
+
+
+def test_an_mfst_of_other_widths_is_told_that_nothing_of_i3d_fits(tmp_path, i3d):
+    save_file(i3d, tmp_path / "w.safetensors")
+    said = r"nothing of it fits the network; stem\.first is made of Conv3d_1a_7x7: \[64, 3, 3, 7, 7\] there, \[32, 3"
+    with pytest.raises(StartError, match=said):
+        start_from(mfst(1, channel_divisor=2, widths=(120, 1, 1, 1)), tmp_path / "w.safetensors", classes=CLASSES)
+
+
+def test_a_users_own_i3d_takes_its_weights_by_their_names(tmp_path):
+    model = torch.nn.ModuleDict(
+        {"Conv3d_2b_1x1": torch.nn.ModuleDict({"conv3d": torch.nn.Conv3d(2, 2, 1, bias=False)})}
+    )
+    stored = {"Conv3d_2b_1x1.conv3d.weight": torch.randn(2, 2, 1, 1, 1)}
+    save_file(stored, tmp_path / "w.safetensors")
+    assert start_from(model, tmp_path / "w.safetensors", classes={}).loaded == tuple(stored)
+    assert torch.equal(model.state_dict()["Conv3d_2b_1x1.conv3d.weight"], stored["Conv3d_2b_1x1.conv3d.weight"])
+
+
+def test_an_mfst_starts_from_its_own_weights_as_before(tmp_path):
+    save_file(mfst(1).state_dict(), tmp_path / "w.safetensors")
+    model = mfst(1)
+    started = start_from(model, tmp_path / "w.safetensors", classes=CLASSES)
+    assert started.loaded == tuple(model.state_dict())
+    assert len(started.lines()) == 1
+
+
+def test_nothing_of_what_says_that_it_is_i3d_is_executed(tmp_path, i3d, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(i3d | {"logits.conv3d.bias": Evil()}, "evil.pt")
+    with pytest.raises(StartError, match=r"evil\.pt: cannot be read as weights"):
+        start_from(mfst(1), "evil.pt", classes=CLASSES)
+    assert not Path("executed").exists()
+
+
+# -- parts that stay as they are -----------------------------------------------------------------------------------
 
 
 def test_a_frozen_backbone_leaves_the_heads_alone_to_learn(tiny_ctn):
