@@ -14,17 +14,24 @@ from torch.utils.checkpoint import checkpoint
 def recompute_activations(model: nn.Module) -> int:
     """Let every block of a network's lists keep its input alone, and compute the rest again in the backward pass.
 
-    The gradients are the same, the memory is that of one block and the inputs of the others, and a step costs about a
-    third more. Running statistics of BatchNorm are updated once, not twice.
+    Where blocks have lists of their own, as the stages of MFST have, those are taken. The gradients are the same, the
+    memory is that of one block and the inputs of the others, and a step costs about a third more. Running statistics
+    of BatchNorm are updated once, not twice.
 
     Returns:
         How many blocks do.
     """
-    blocks = [block for _, child in model.named_children() if isinstance(child, nn.ModuleList) for block in child]
+    blocks = list(_innermost_blocks(model))
     for block in blocks:
         # An attribute of the module: a copy of the network takes a copy of it along, bound to its own block.
         block.forward = functools.partial(_recomputed, block, block.forward)
     return len(blocks)
+
+
+def _innermost_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        inner = list(_innermost_blocks(child))
+        yield from inner or (child if isinstance(child, nn.ModuleList) else ())
 
 
 def _recomputed(block: nn.Module, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:

@@ -1,12 +1,13 @@
 """Activations that are computed again change the memory of a step, and nothing else."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from kinema.layers.folding import evaluation_copy
-from kinema.models.zoo import create_model
+from kinema.models.zoo import MFST_TINY, MFST_TINY_RGBD, build_model, create_model
 from kinema.training.memory import recompute_activations
 from kinema.training.plan import saved_bytes
 
@@ -21,6 +22,38 @@ def pair():
     other = copy.deepcopy(model)
     assert recompute_activations(other) == 3
     return model, other
+
+
+def test_the_stages_of_both_streams_are_computed_again():
+    torch.manual_seed(0)
+    fields = {"layers": 1, "widths": (16, 16, 24, 24), "channel_divisor": 8}
+    config = replace(
+        MFST_TINY_RGBD, rgb=replace(MFST_TINY, **fields), depth=replace(MFST_TINY, **fields), stream_dropout=0.0
+    )
+    model = build_model(config, heads={"label": 3}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
+    other = copy.deepcopy(model)
+    assert recompute_activations(other) == 24  # of each of six stages two inception modules and two transformer layers
+    assert_equal_steps(model, other, (3, 1))
+
+
+@pytest.mark.parametrize("factorisation", ["stage", "model"])
+def test_the_stages_of_mfst_are_computed_again_in_either_order(factorisation):
+    torch.manual_seed(0)
+    model = create_model("mfst_tiny", num_classes=3, frames=4, size=32, layers=1, factorisation=factorisation)
+    other = copy.deepcopy(model)
+    assert recompute_activations(other) == 12
+    assert saved_bytes(other, channels=3, frames=4, size=32) < 0.6 * saved_bytes(model, channels=3, frames=4, size=32)
+    assert_equal_steps(model, other, (3,))
+
+
+def assert_equal_steps(model, other, channels):
+    generator = torch.Generator().manual_seed(2)
+    clips = [torch.randn(2, count, 4, 32, 32, generator=generator) for count in channels]
+    for network in (model, other):
+        torch.nn.functional.cross_entropy(network(*clips), torch.tensor([0, 2])).backward()
+    for (name, kept), again in zip(model.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(again.grad, kept.grad, rtol=0, atol=0, msg=name)
+    assert all(torch.equal(one, two) for one, two in zip(model.buffers(), other.buffers(), strict=True))
 
 
 def step(model):
