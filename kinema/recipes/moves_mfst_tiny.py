@@ -1,0 +1,35 @@
+"""MFST-tiny on the built-in moves, RGB.
+
+    kinema train moves_mfst_tiny
+    kinema train moves_mfst_tiny --data.manifest moves_cross_view
+
+Rendered people, 15 actions. Cross-subject learns from the bodies s1 to s3 and is asked about s4 and s5; cross-view
+learns from two cameras and is asked about the third. `moves_mfst_tiny_depth` sees depth, `moves_mfst_tiny_rgbd` both;
+`kinema fuse` makes one model of the two that were trained apart.
+"""
+
+from kinema.models.zoo import MFST_TINY
+from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+
+RECIPE = Recipe(
+    clip=Clip(frames=16, size=80, short_side=80),
+    data=Data(
+        manifest="moves_cross_subject",
+        evaluate="test",
+        batch_size=8,
+        workers=0,
+        augmentation=Augmentation(short_side=(80, 92), flip=0.5, colour_jitter=0.4, colour_shuffle=1.0),
+    ),
+    model=MFST_TINY,
+    optim=Optim(
+        optimizer="adamw",
+        lr=7e-4,
+        lr_start=0.0,
+        weight_decay=0.05,
+        epochs=30,
+        warmup_epochs=3,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+    ),
+    run=RunSettings(precision="bfloat16", evaluate_every_epochs=10, keep="last", cpu_threads=1),
+)

@@ -1,0 +1,12 @@
+"""MFST-tiny on the built-in moves, depth; as `moves_mfst_tiny`, whose clips it shares, with 3D-CDC-T.
+
+kinema train moves_mfst_tiny_depth
+"""
+
+from dataclasses import replace
+
+from kinema.models.zoo import MFST_TINY_DEPTH
+from kinema.training.recipe import load_recipe
+
+RGB = load_recipe("moves_mfst_tiny")
+RECIPE = replace(RGB, clip=replace(RGB.clip, modalities=("depth",)), model=MFST_TINY_DEPTH)

@@ -1,0 +1,15 @@
+"""MFST-tiny on the built-in moves, RGB and depth: two networks that learn together, over the features of both.
+
+kinema train moves_mfst_tiny_rgbd
+
+As `moves_mfst_tiny`. From every fifth sample training takes one of the two streams away, so that either can answer
+alone: `kinema evaluate RUN --manifest moves_cross_subject --modalities rgb`.
+"""
+
+from dataclasses import replace
+
+from kinema.models.zoo import MFST_TINY_RGBD
+from kinema.training.recipe import load_recipe
+
+RGB = load_recipe("moves_mfst_tiny")
+RECIPE = replace(RGB, clip=replace(RGB.clip, modalities=("rgb", "depth")), model=MFST_TINY_RGBD)
