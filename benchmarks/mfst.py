@@ -1,0 +1,194 @@
+"""MFST-Base beside what this machine's convolutions and matrix products can do; the memory of a training step.
+
+    python benchmarks/mfst.py --out results/mfst_speed.json
+
+Multiply-adds are counted by operation, convolutions and products apart. In each repeat the machine's rate of both is
+measured, at sizes of the network's own, and the network is timed: forward as it is evaluated, folded, and a whole step
+of SGD. What it takes is held against what its multiply-adds would take at those rates alone; the rest is memory traffic
+(pooling, norms, softmax, GELU) and the search for the nearest keys. Peak memory is that of a process which takes three
+steps and nothing else, less what it had before the first.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from measuring import machine, median_interval
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from kinema.layers.folding import evaluation_copy
+from kinema.models.zoo import create_model
+from kinema.training.memory import recompute_activations
+from kinema.training.runs import commit
+
+CLASSES = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What is asked on the command line.
+
+    Args:
+        out: JSON file to write.
+        model: name in the zoo.
+        frames, size: of the clip.
+        repeats: times that everything is timed.
+        memory_repeats: processes that each way of keeping activations is measured in.
+        threads: of torch.
+        seed: of the order within a repeat.
+        measure: used by the script itself: measure the memory of one way in this process, and print it.
+    """
+
+    out: Path = Path("results/mfst_speed.json")
+    model: str = "mfst_base"
+    frames: int = 16
+    size: int = 112
+    repeats: int = 20
+    memory_repeats: int = 5
+    threads: int = 2
+    seed: int = 0
+    measure: Literal["no", "keep", "recompute"] = "no"
+
+
+def main(arguments: Arguments) -> None:
+    torch.set_num_threads(arguments.threads)
+    if arguments.measure != "no":
+        print(json.dumps(peak_memory(arguments)))
+        return
+    torch.manual_seed(arguments.seed)
+    model = network(arguments)
+    folded = evaluation_copy(model)
+    clip = torch.randn(1, 3, arguments.frames, arguments.size, arguments.size)
+    convolved, multiplied = counted(model, arguments)
+    ways = {"forward": forward(folded, clip), "step": step(model, clip)}
+    rates: dict[str, tuple[Callable[[], object], int]] = {"convolution": convolution(), "product": product()}
+    timed: dict[str, list[float]] = {name: [] for name in (*ways, *rates)}
+    rng = np.random.default_rng(arguments.seed)
+    for repeat in range(arguments.repeats + 1):
+        for name in rng.permutation(list(timed)).tolist():
+            run = ways[name] if name in ways else rates[name][0]
+            start = time.perf_counter()
+            run()
+            if repeat:  # the first is for warming up
+                timed[name].append(time.perf_counter() - start)
+    seconds = {name: np.array(values) for name, values in timed.items()}
+    bound = convolved / (rates["convolution"][1] / seconds["convolution"]) + multiplied / (
+        rates["product"][1] / seconds["product"]
+    )
+    report = {
+        "machine": machine(("kinema", "torch")),
+        "commit": commit(),
+        "arguments": {name: value for name, value in asdict(arguments).items() if name not in ("out", "measure")},
+        "gmac": {"convolutions": convolved / 1e9, "matrix products": multiplied / 1e9},
+        "gmac_per_second": {
+            name: median_interval((macs / 1e9 / seconds[name]).tolist()) for name, (_, macs) in rates.items()
+        },
+        "seconds": {name: median_interval(seconds[name].tolist()) for name in ways},
+        "share_of_the_machines_rate": {
+            "forward": median_interval((bound / seconds["forward"]).tolist()),
+            "step, of three times the forward multiply-adds": median_interval((3 * bound / seconds["step"]).tolist()),
+        },
+        "peak_memory_mib": memory(arguments),
+        "repeats": {name: values.tolist() for name, values in seconds.items()},
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({name: value for name, value in report.items() if name != "repeats"}, indent=1))
+
+
+def network(arguments: Arguments) -> nn.Module:
+    return create_model(arguments.model, num_classes=CLASSES, frames=arguments.frames, size=arguments.size)
+
+
+def counted(model: nn.Module, arguments: Arguments) -> tuple[int, int]:
+    """Multiply-adds of a forward pass: in convolutions, and in matrix products."""
+    bare = evaluation_copy(model).to("meta")
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        bare(torch.empty(1, 3, arguments.frames, arguments.size, arguments.size, device="meta"))
+    by_operator = {str(op): flops // 2 for op, flops in counter.get_flop_counts()["Global"].items()}
+    convolved = sum(macs for op, macs in by_operator.items() if "convolution" in op)
+    return convolved, sum(by_operator.values()) - convolved
+
+
+def forward(model: nn.Module, clip: Tensor) -> Callable[[], object]:
+    def run() -> None:
+        with torch.inference_mode():
+            model(clip)
+
+    return run
+
+
+def step(model: nn.Module, clip: Tensor) -> Callable[[], object]:
+    """SGD on one clip; BatchNorm over maps does with one."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    model.train()
+
+    def run() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(clip), torch.zeros(1, dtype=torch.long)).backward()
+        optimizer.step()
+
+    return run
+
+
+def convolution() -> tuple[Callable[[], object], int]:
+    """3 x 3 x 3, 64 to 192 channels, on the maps of a clip of 16 frames of 112 pixels: the stem's largest, plain."""
+    maps = torch.randn(1, 64, 16, 28, 28).contiguous(memory_format=torch.channels_last_3d)
+    layer = nn.Conv3d(64, 192, 3, padding=1, bias=False).to(memory_format=torch.channels_last_3d)
+    layer.weight.requires_grad_(False)
+    return (lambda: layer(maps)), 16 * 28 * 28 * 192 * 64 * 27
+
+
+def product() -> tuple[Callable[[], object], int]:
+    """A square product of 2048."""
+    one = torch.randn(2048, 2048)
+    return (lambda: one @ one), 2048**3
+
+
+def memory(arguments: Arguments) -> dict[str, Any]:
+    """Peak of a step, in processes of their own, kept and computed again in turns."""
+    peaks: dict[str, list[float]] = {"keep": [], "recompute": []}
+    for _ in range(arguments.memory_repeats):
+        for way, found in peaks.items():
+            words = [sys.executable, __file__, "--measure", way, "--model", arguments.model]
+            words += ["--frames", str(arguments.frames), "--size", str(arguments.size)]
+            words += ["--threads", str(arguments.threads)]
+            said = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
+            found.append(json.loads(said.stdout)["mib"])
+    ratio = median_interval((np.array(peaks["recompute"]) / np.array(peaks["keep"])).tolist())
+    return {way: median_interval(values) for way, values in peaks.items()} | {"recompute_over_keep": ratio}
+
+
+def peak_memory(arguments: Arguments) -> dict[str, float]:
+    torch.manual_seed(0)
+    model = network(arguments)
+    if arguments.measure == "recompute":
+        recompute_activations(model)
+    clip = torch.randn(1, 3, arguments.frames, arguments.size, arguments.size)
+    before = high_water()
+    run = step(model, clip)
+    for _ in range(3):
+        run()
+    return {"mib": (high_water() - before) / 1024}
+
+
+def high_water() -> int:
+    """Peak resident KiB of this process; `getrusage` would answer with the parent's, which a fork hands down."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
