@@ -105,11 +105,11 @@ def models(words: Sequence[str]) -> None:
     for name in [options.name] if options.name else list_models():
         with torch.device("meta"):
             model = create_model(name, num_classes=options.classes)
-        frames, size = MODELS[name].frames, MODELS[name].size
+        channels, frames, size = MODELS[name].channels, MODELS[name].frames, MODELS[name].size
         if options.name:
-            for row in complexity_table(model, channels=3, frames=frames, size=size):
+            for row in complexity_table(model, channels=channels, frames=frames, size=size):
                 table.add_row(row.name, f"{row.parameters:,}", f"{row.macs / 1e9:.3f}")
-        total = macs(model, channels=3, frames=frames, size=size) / 1e9
+        total = macs(model, channels=channels, frames=frames, size=size) / 1e9
         summary = [] if options.name else [f"{frames} x {size}", MODELS[name].summary]
         table.add_row(name, f"{parameter_count(model):,}", f"{total:.3f}", *summary)
     Console().print(table)
@@ -159,7 +159,9 @@ def train(words: Sequence[str]) -> None:
         recipe = _override(load_recipe(options.recipe), overrides + (["--help"] if help_wanted else []), options.recipe)
         if options.init:
             recipe = replace(recipe, run=replace(recipe.run, init=options.init))
-        run = Run.create(recipe, name=Path(options.recipe).stem, existing=options.existing)
+        own = options.recipe.endswith(".py")
+        name = Path(options.recipe).stem if own else options.recipe.replace("/", "-")
+        run = Run.create(recipe, name=name, existing=options.existing)
     train_by(recipe, run, max_steps=options.max_steps)
     if process_number() == 0:
         print(f"artefact: {run.artefact}")
@@ -190,6 +192,7 @@ def evaluate(words: Sequence[str]) -> None:
             device: where to compute.
             allow_missing: go on where a sample cannot be read; every number then carries the coverage.
             out: where the predictions go; those of a second model get a -2 before the dot.
+            modalities: those that a model of colour and depth is shown; both where none is named.
             reading: by what, where and within which limits files are read.
         """
 
@@ -207,6 +210,7 @@ def evaluate(words: Sequence[str]) -> None:
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
         allow_missing: bool = False
         out: Path = Path("predictions.safetensors")
+        modalities: tuple[Literal["rgb", "depth"], ...] = ()
         reading: Reading = field(default_factory=Reading)
 
     options = parse(Options, words, "evaluate")
@@ -242,6 +246,7 @@ def evaluate(words: Sequence[str]) -> None:
                 missing=missing,
                 out=out,
                 reading=options.reading,
+                modalities=options.modalities,
             )
     models = {name: load_predictions(path) for name, path in files.items()}
     if options.fuse:
@@ -294,6 +299,35 @@ def runs(words: Sequence[str]) -> None:
     print_comparison(f"{first} - {second}", found, bootstrap=bootstrap)
 
 
+def fuse(words: Sequence[str]) -> None:
+    """Make one model of colour and depth of two trained ones, by the mean of their answers."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Make one model of colour and depth of two trained ones.
+
+        Args:
+            first, second: runs or artefact folders, one of RGB and one of depth.
+            out: the folder of the new artefact.
+            score: what is averaged.
+        """
+
+        first: Positional[Path]
+        second: Positional[Path]
+        out: Path
+        score: Literal["logits", "softmax"] = "logits"
+
+    options = parse(Options, words, "fuse")
+    if options.out.exists():
+        raise UsageError(f"--out {options.out} exists already; name a new folder")
+    from kinema.inference.artefact import save_artefact
+    from kinema.inference.fusing import fuse_artefacts
+
+    save_artefact(options.out, fuse_artefacts(options.first, options.second, score=options.score))
+    print(f"{options.out}: answers with the mean of {options.score}; `kinema predict {options.out} RGB --depth DEPTH`")
+
+
 def predict(words: Sequence[str]) -> None:
     """Name the action in videos: ranked labels as text, JSON or CSV."""
     from tyro.conf import Positional
@@ -307,7 +341,8 @@ def predict(words: Sequence[str]) -> None:
         Args:
             artefact: a run or an artefact folder.
             videos: files, URLs, or folders of videos.
-            depth: depth files beside the videos, in the same order, for a model that sees both.
+            depth: depth files beside the videos, in the same order, for a model that sees both; one of the two may be
+                left out where the model does with the other.
             top_k: how many classes.
             format: of the answer.
             device: where to compute.
@@ -316,7 +351,7 @@ def predict(words: Sequence[str]) -> None:
         """
 
         artefact: Positional[Path]
-        videos: Positional[tuple[str, ...]]
+        videos: Positional[tuple[str, ...]] = ()
         depth: tuple[str, ...] = ()
         top_k: int = 5
         format: Literal["text", "json", "csv"] = "text"
@@ -363,7 +398,7 @@ def render(words: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     command.__name__: command
-    for command in (demo, models, prepare, check, sampling, train, runs, evaluate, predict, render)
+    for command in (demo, models, prepare, check, sampling, train, runs, evaluate, fuse, predict, render)
 }
 
 

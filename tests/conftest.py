@@ -14,8 +14,7 @@ from kinema.data.manifest import DepthFacts, Entry, write_manifest
 from kinema.data.sampling import Sampling
 from kinema.data.transforms import Preprocessing
 from kinema.inference.artefact import Artefact
-from kinema.models.fields import fields_of
-from kinema.models.zoo import config_kind, create_model
+from kinema.models.zoo import config_fields, config_kind, create_model
 
 HEIGHT, WIDTH, BITS = 48, 64, 8
 LEVELS = {"dim": 40, "grey": 120, "bright": 200}
@@ -210,7 +209,7 @@ def make_artefact():
         return Artefact(
             model=model,
             kind="own" if config is None else config_kind(config),
-            config={} if config is None else fields_of(config),
+            config={} if config is None else config_fields(config),
             classes=classes or {"label": tuple(LEVELS)},
             sampling=Sampling(frames=8),
             preprocessing=Preprocessing(modalities=modalities, short_side=36, size=32, depth=depth),

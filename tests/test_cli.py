@@ -30,7 +30,7 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_artefact(
         folder,
         Artefact(
-            model=build_model(config, heads={"label": 3}, channels=3, frames=8, size=32),
+            model=build_model(config, heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32),
             kind=config_kind(config),
             config=json.loads(recipe_to_json(recipe))["model"]["config"],
             classes={"label": ("kick", "run", "walk")},

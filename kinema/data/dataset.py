@@ -17,7 +17,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kinema.data.depth import read_depth
+from kinema.data.depth import jet, read_depth
 from kinema.data.geometry import WHOLE, Box
 from kinema.data.manifest import Entry, Manifest, ManifestError, Modality
 from kinema.data.mixing import mixed
@@ -201,9 +201,15 @@ def _read(
 
 
 def _channels(modality: Modality, clip: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Depth with its one channel as often as the network wants it; the channels are the fourth axis from the end."""
+    """Depth in the channels that the network wants, made of its one when all else is done: the same often, or colours.
+
+    Up to here depth has one channel, by which all that varies clips knows it from RGB. The channels are the fourth axis
+    from the end.
+    """
     if modality == "rgb":
         return clip
+    if preprocessing.depth_colours == "jet":
+        return jet(clip)
     return clip.expand(*clip.shape[:-4], preprocessing.depth_channels, -1, -1, -1)
 
 

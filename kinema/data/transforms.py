@@ -17,6 +17,8 @@ from kinema.data.randaugment import Operation, RandAugment, change_colours, draw
 from kinema.data.resize import Window, resized
 from kinema.data.subject import SubjectCrop
 
+DepthColours = Literal["grey", "jet"]
+
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a pixel's grey (ITU-R BT.601)."""
 
@@ -31,7 +33,9 @@ class Preprocessing:
         size: pixels of the square that is cut out of it.
         mean, std: of RGB values between 0 and 1; depth uses 0.5 and 0.5.
         depth: the meaning of stored depth, from the manifest; None where depth is 8-bit video or not used.
-        depth_channels: 1, or 3 with the one repeated, for networks that start from RGB weights.
+        depth_channels: 1, or 3, for networks that start from RGB weights.
+        depth_colours: what three channels of depth are: `grey`, the one repeated, or `jet`, its level's colour in the
+            JET map, red first (thesis, MFST: the legacy form).
         crops: squares that are cut out at test time: the middle one, or the two ends of the longer side and the middle.
         subject: cuts all modalities to the person that masked depth shows, before anything else; None for the whole
             picture. Depth is read for it even where the model does not see depth.
@@ -44,6 +48,7 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     depth: DepthFacts | None = None
     depth_channels: Literal[1, 3] = 1
+    depth_colours: DepthColours = "grey"
     crops: Literal[1, 3] = 1
     subject: SubjectCrop | None = None
 
@@ -56,13 +61,18 @@ class Preprocessing:
             raise ValueError(f"size={self.size} must be at least 1 and at most short_side={self.short_side}")
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std} must be positive")
+        if self.depth_colours == "jet" and self.depth_channels != 3:
+            raise ValueError(
+                f"depth_colours='jet' makes three channels, but depth_channels={self.depth_channels}; "
+                "set depth_channels=3, or depth_colours='grey'"
+            )
         if self.subject is not None and self.depth is not None and self.depth.coverage != "masked":
             raise ValueError(f"subject: the person is found in masked depth, but coverage={self.depth.coverage!r}")
 
     @property
-    def channels(self) -> int:
-        """Channels of one stream's clip."""
-        return 3 if "rgb" in self.modalities else self.depth_channels
+    def channels(self) -> dict[str, int]:
+        """Channels of each modality's clip."""
+        return {modality: 3 if modality == "rgb" else self.depth_channels for modality in self.modalities}
 
     @property
     def files(self) -> tuple[Modality, ...]:

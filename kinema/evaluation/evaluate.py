@@ -26,7 +26,7 @@ from kinema.data.dataset import (
     evaluation_batches,
     make_loader,
 )
-from kinema.data.manifest import Manifest, ManifestError, load_manifest
+from kinema.data.manifest import Manifest, ManifestError, Modality, load_manifest
 from kinema.data.reading import READING, Reading
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.inference.artefact import Artefact, load_artefact
@@ -178,6 +178,7 @@ def evaluate(
     missing: Missing = "stop",
     out: str | Path | None = None,
     reading: Reading = READING,
+    modalities: Sequence[Modality] = (),
 ) -> Evaluation:
     """Evaluate a trained model on one split of a manifest.
 
@@ -192,8 +193,10 @@ def evaluate(
         missing: `stop` at a sample that cannot be read, or `allow` and report the coverage.
         out: where to write the predictions (safetensors); not written where None.
         reading: by what, where and within which limits files are read.
+        modalities: those that a model of two streams is shown; all that it sees where empty.
 
     Raises:
+        ArtefactError: the model does not do with these modalities.
         UnreadableSample: a sample cannot be read, and `missing` is `stop`.
         ManifestError: the manifest does not fit the model's classes, or lists fewer samples than it declares.
         PredictionsError: `out` cannot be written.
@@ -203,6 +206,8 @@ def evaluate(
     if out is not None and Path(out).is_dir():
         raise PredictionsError(f"{out}: is a folder; name a file for the predictions")
     artefact = model if isinstance(model, Artefact) else load_artefact(model, model=network)
+    if modalities:
+        artefact = artefact.seeing(modalities)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_classes(table, artefact)
     dataset = VideoDataset(table, sampling=artefact.sampling, preprocessing=artefact.preprocessing, reading=reading)

@@ -6,8 +6,8 @@ at once, so that whoever reads the folder finds either the old artefact or the n
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from kinema.data.sampling import Sampling
 from kinema.data.transforms import Preprocessing
 from kinema.inference.engine import Engine, Precision
 from kinema.inference.replacing import replacing
+from kinema.models.fusion import input_binding
 from kinema.models.zoo import build_model, config_from
 
 FORMAT = 1
@@ -65,6 +66,24 @@ class Artefact:
     @property
     def heads(self) -> dict[str, int]:
         return {head: len(names) for head, names in self.classes.items()}
+
+    def seeing(self, modalities: Sequence[Modality]) -> "Artefact":
+        """The same, shown only these of its modalities.
+
+        Raises:
+            ArtefactError: it sees none of them, or its network cannot do without the others.
+        """
+        seen = self.preprocessing.modalities
+        if set(modalities) == set(seen):
+            return self
+        binding = input_binding(self.model)
+        if not modalities or not set(modalities) < set(seen):
+            raise ArtefactError(f"the model sees {' and '.join(seen)}; it cannot be shown {' and '.join(modalities)}")
+        if not binding.answers_alone:
+            raise ArtefactError(
+                f"the model sees {' and '.join(seen)}, and {binding.network} does not do with one alone"
+            )
+        return replace(self, preprocessing=replace(self.preprocessing, modalities=tuple(modalities)))
 
     def engine(self, device: torch.device) -> Engine:
         return Engine(

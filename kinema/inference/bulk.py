@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from kinema.data.corpora.disk import SUFFIXES
 from kinema.data.manifest import Modality
 from kinema.data.reading import READING, Reading, UnreadableVideo
 from kinema.inference.engine import Device
-from kinema.inference.recognizer import Recognizer, VideoError
+from kinema.inference.recognizer import MissingStream, Recognizer, Video, VideoError
 
 
 def videos_in(sources: Sequence[str]) -> Iterator[str]:
@@ -42,7 +43,7 @@ def name_all(
     Args:
         artefact: a run or an artefact folder.
         sources: files, URLs, folders.
-        depth: depth files in the order of `sources`, for a model that sees both.
+        depth: depth files in the order of `sources`, for a model that sees both; or alone, where it does with them.
         top_k: how many classes.
         form: `text` for reading, `json` one object a line, `csv` one line a class.
         device: where to compute.
@@ -51,20 +52,22 @@ def name_all(
     Returns:
         How many videos could not be read.
     """
-    if not sources:
+    if not sources and not depth:
         raise VideoError("no video is given")
     recognizer = Recognizer.load(artefact, device=device, reading=reading)
     paths = list(videos_in(sources))
-    if depth and len(depth) != len(paths):
+    if paths and depth and len(depth) != len(paths):
         raise VideoError(f"{len(paths)} videos, but {len(depth)} depth files: they go in pairs")
+    videos = _by_modality(recognizer, paths, depth)
     table = csv.writer(sys.stdout)
     if form == "csv":
         table.writerow(["video", "head", "rank", "label", "score"])
     failed = 0
-    for number, path in enumerate(paths):
-        pair: dict[Modality, str] = {"rgb": path, "depth": depth[number]} if depth else {}
+    for path, video in zip(paths or depth, videos, strict=True):
         try:
-            answer = recognizer.predict(pair or path, top_k=top_k)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MissingStream)  # said once, above
+                answer = recognizer.predict(video, top_k=top_k)
         except UnreadableVideo as error:
             failed += 1
             print(f"kinema: {error}", file=sys.stderr)
@@ -81,5 +84,18 @@ def name_all(
                 for p in predictions:
                     print(f"  {'' if len(answer) == 1 else head + '  '}{p.score:7.2%}  {p.label}")
     if failed:
-        print(f"kinema: {failed} of {len(paths)} videos could not be read", file=sys.stderr)
+        print(f"kinema: {failed} of {len(videos)} videos could not be read", file=sys.stderr)
     return failed
+
+
+def _by_modality(recognizer: Recognizer, paths: Sequence[str], depth: Sequence[str]) -> list[Video]:
+    """Each video as the recogniser takes it; of two streams one may be missing, which is said."""
+    if paths and depth:
+        return [{"rgb": colour, "depth": range_} for colour, range_ in zip(paths, depth, strict=True)]
+    if not recognizer.engine.binding.answers_alone:
+        return list(paths) if paths else [{"depth": path} for path in depth]
+    alone: Modality = "rgb" if paths else "depth"
+    other = "depth" if paths else "rgb"
+    if other in recognizer.artefact.preprocessing.modalities:
+        print(f"kinema: no {other} is given: {alone} answers alone", file=sys.stderr)
+    return [{alone: path} for path in paths or depth]

@@ -1,5 +1,6 @@
 """Recognizer: a trained model, put to work on files."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,10 @@ Video = str | Path | Mapping[Modality, str | Path]
 
 class VideoError(ValueError):
     """Videos that do not fit what the model sees."""
+
+
+class MissingStream(UserWarning):
+    """A model of colour and depth was shown one of them, and answered by that alone."""
 
 
 class Prediction(NamedTuple):
@@ -74,12 +79,21 @@ class Recognizer:
         Raises:
             UnreadableVideo: the file is missing or cannot be decoded.
             VideoError: a modality that the model wants is not given.
+
+        Warns:
+            MissingStream: a model of two streams is given one, and does with it.
         """
         preprocessing = self.artefact.preprocessing
+        if not isinstance(video, str | Path):
+            given = tuple(m for m in preprocessing.modalities if m in video)
+            if given and given != preprocessing.modalities and self.engine.binding.answers_alone:
+                preprocessing = self.artefact.seeing(given).preprocessing
+                absent = next(m for m in self.artefact.preprocessing.modalities if m not in given)
+                warnings.warn(f"no {absent} is given: {given[0]} answers alone", MissingStream, stacklevel=2)
         wanted = preprocessing.files
         if isinstance(video, str | Path):
             if len(wanted) > 1:
-                raise VideoError(f"the model sees {self._seen()}: give a file for each")
+                raise VideoError(f"the model sees {self._seen()}: give a file for each, by its name")
             video = {wanted[0]: video}
         missing = [m for m in wanted if m not in video]
         if missing:
@@ -109,6 +123,9 @@ class Recognizer:
 
         Raises:
             UnreadableVideo: the file is missing or cannot be decoded.
+
+        Warns:
+            MissingStream: as `prepare`.
         """
         if top_k < 1:
             raise VideoError(f"top_k={top_k} must be at least 1")

@@ -4,12 +4,15 @@ MACs are counted by running the network without data, on the meta device, so tha
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from kinema.models.fusion import input_binding
 
 OWN = "(own)"
 """The row for what a network does or holds itself, outside its children."""
@@ -29,12 +32,16 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def macs(model: nn.Module, *, channels: int, frames: int, size: int) -> int:
-    """Multiply-adds of one clip through a one-stream network, products of attention included."""
+Channels = int | Mapping[str, int]
+"""Of a one-stream network's clip, or of each modality's."""
+
+
+def macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
+    """Multiply-adds of one clip of each modality through a network, products of attention included."""
     return sum(_macs_by_module(model, channels=channels, frames=frames, size=size)[""].values())
 
 
-def complexity_table(model: nn.Module, *, channels: int, frames: int, size: int) -> tuple[ComplexityRow, ...]:
+def complexity_table(model: nn.Module, *, channels: Channels, frames: int, size: int) -> tuple[ComplexityRow, ...]:
     """A row for each child, in order, lists of modules taken apart; the rows add up to the whole."""
     counts = _macs_by_module(model, channels=channels, frames=frames, size=size)
     children = {
@@ -58,14 +65,23 @@ def complexity_table(model: nn.Module, *, channels: int, frames: int, size: int)
     return (own, *rows) if own.parameters or own.macs else tuple(rows)
 
 
-def _macs_by_module(model: nn.Module, *, channels: int, frames: int, size: int) -> dict[str, dict[object, int]]:
+def example_clips(
+    model: nn.Module, *, channels: Channels, frames: int, size: int, batch: int
+) -> dict[str, Tensor | None]:
+    """Arguments for the network's `forward` that hold no numbers, on the meta device."""
+    by_modality = {"rgb": channels} if isinstance(channels, int) else channels
+    clips = {m: torch.zeros(batch, count, frames, size, size, device="meta") for m, count in by_modality.items()}
+    return input_binding(model)(clips)
+
+
+def _macs_by_module(model: nn.Module, *, channels: Channels, frames: int, size: int) -> dict[str, dict[object, int]]:
     """MACs by operation for each module that ran, by its name inside the network; the whole network is ""."""
     shadow = _on_meta(model).eval()
-    clip = torch.empty(1, channels, frames, size, size, device="meta")
+    clips = example_clips(shadow, channels=channels, frames=frames, size=size, batch=1)
     counter = FlopCounterMode(display=False)
     # A fused attention kernel could count as nothing (the CPU's does): its products are asked for written out.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        shadow(clip)
+        shadow(**clips)
     root = type(shadow).__name__
     counts = {
         "" if name == "Global" else name.removeprefix(f"{root}."): {op: flops // 2 for op, flops in by_op.items()}

@@ -279,7 +279,8 @@ class CTN(nn.Module):
                 self.norm = nn.Identity()  # the last block ends with one
             case _:
                 assert_never(config.norm_order)
-        self.heads = TaskHeads(config.width, heads)
+        self.feature_channels = config.width
+        self.heads: nn.Module = TaskHeads(config.width, heads)
         self.initialise()
 
     def initialise(self) -> None:

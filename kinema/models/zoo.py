@@ -11,7 +11,8 @@ from typing import assert_never
 from torch import nn
 
 from kinema.models.ctn import CTN, CTNConfig
-from kinema.models.fields import UnknownField, nearest, with_fields
+from kinema.models.fields import UnknownField, fields_of, nearest, with_fields
+from kinema.models.fusion import MODALITIES, TwoStream, TwoStreamConfig
 from kinema.models.mfst import MFST, MFSTConfig
 
 __all__ = [
@@ -21,20 +22,25 @@ __all__ = [
     "UnknownModel",
     "ZooEntry",
     "build_model",
+    "config_fields",
     "config_from",
     "config_kind",
     "create_model",
     "list_models",
 ]
 
-ModelConfig = CTNConfig | MFSTConfig
+ModelConfig = CTNConfig | MFSTConfig | TwoStreamConfig
 
-KINDS: Mapping[str, type[ModelConfig]] = {"ctn": CTNConfig, "mfst": MFSTConfig}
+KINDS: Mapping[str, type[ModelConfig]] = {"ctn": CTNConfig, "mfst": MFSTConfig, "two-stream": TwoStreamConfig}
 """What an artefact calls a config's type."""
 
 
 class UnknownModel(ValueError):
     """A name that no model has."""
+
+
+class StreamError(ValueError):
+    """Modalities that do not fit a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,11 @@ class ZooEntry:
     frames: int
     size: int
     summary: str
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Of each modality's clip, where nothing else is said."""
+        return {"rgb": 3} | ({"depth": 1} if isinstance(self.config, TwoStreamConfig) else {})
 
 
 CTN_BASE = CTNConfig()
@@ -72,6 +83,11 @@ MFST_TINY = MFSTConfig(
     mlp_channels=256,
 )
 
+MFST_LARGE_DEPTH = replace(MFST_LARGE, stem_operator="cdc-t")
+MFST_TINY_DEPTH = replace(MFST_TINY, stem_operator="cdc-t")
+MFST_LARGE_RGBD = TwoStreamConfig(rgb=MFST_LARGE, depth=MFST_LARGE_DEPTH, stream_dropout=0.2)
+MFST_TINY_RGBD = TwoStreamConfig(rgb=MFST_TINY, depth=MFST_TINY_DEPTH, stream_dropout=0.2)
+
 MODELS: Mapping[str, ZooEntry] = {
     "ctn_base": ZooEntry(
         config=CTN_BASE, frames=8, size=224, summary="CTN as printed (Table 4.1): one token time from 8 frames"
@@ -94,11 +110,20 @@ MODELS: Mapping[str, ZooEntry] = {
         size=224,
         summary="figure 2.6's base model: MFST-Large without central differences, shortcuts and scales of time",
     ),
+    "mfst_large_rgbd": ZooEntry(
+        config=MFST_LARGE_RGBD,
+        frames=32,
+        size=224,
+        summary="two MFST-Large, of 3D-CDC-ST for RGB and 3D-CDC-T for depth, that learn together",
+    ),
     "mfst_small": ZooEntry(
         config=MFST_SMALL, frames=16, size=112, summary="MFST of three stages, half as wide and half as deep"
     ),
     "mfst_tiny": ZooEntry(
         config=MFST_TINY, frames=16, size=64, summary="a small MFST that a laptop trains from scratch in minutes"
+    ),
+    "mfst_tiny_rgbd": ZooEntry(
+        config=MFST_TINY_RGBD, frames=16, size=64, summary="two MFST-tiny, for RGB and depth, that learn together"
     ),
 }
 
@@ -117,10 +142,13 @@ def create_model(name: str, *, num_classes: int | Mapping[str, int], **fields: o
     Args:
         name: one of `list_models()`.
         num_classes: classes of the one task head, or of each by name.
-        fields: `channels`, `frames` and `size` of the clips, and fields of the model's config, to change.
+        fields: `channels`, `frames` and `size` of the clips, and fields of the model's config, to change. A network of
+            two streams has `channels` of RGB, 3, and `depth_channels`, 1.
     """
     entry = _entry(name)
-    clip: dict[str, object] = {"channels": 3, "frames": entry.frames, "size": entry.size}
+    channels = {"rgb": "channels", "depth": "depth_channels"}
+    clip: dict[str, object] = {channels[modality]: count for modality, count in entry.channels.items()}
+    clip |= {"frames": entry.frames, "size": entry.size}
     known = [*clip, *_field_names(entry.config)]
     for field in fields:
         if field not in known:
@@ -132,18 +160,48 @@ def create_model(name: str, *, num_classes: int | Mapping[str, int], **fields: o
     changes = {field: value for field, value in fields.items() if field not in clip}
     config = replace(entry.config, **with_fields(type(entry.config), changes))
     heads = {"label": num_classes} if isinstance(num_classes, int) else num_classes
-    return build_model(config, heads=heads, **clip)  # type: ignore[arg-type]  # checked to be int above
+    counts = {modality: clip.pop(channels[modality]) for modality in entry.channels}
+    return build_model(config, heads=heads, channels=counts, **clip)  # type: ignore[arg-type]  # checked to be int above
 
 
-def build_model(config: ModelConfig, *, heads: Mapping[str, int], channels: int, frames: int, size: int) -> nn.Module:
-    """The network of a config: the config's type names it, there is no string to misspell."""
+def build_model(
+    config: ModelConfig, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int
+) -> nn.Module:
+    """The network of a config: the config's type names it, there is no string to misspell.
+
+    Args:
+        config: the architecture.
+        heads: name of a task -> number of its classes.
+        channels: of each modality's clip.
+        frames, size: of the clips.
+
+    Raises:
+        StreamError: the modalities are not those that the network has streams for.
+    """
+    check_modalities(config, tuple(channels))
     match config:
         case CTNConfig():
-            return CTN(config, heads=heads, channels=channels, frames=frames, size=size)
+            return CTN(config, heads=heads, channels=next(iter(channels.values())), frames=frames, size=size)
         case MFSTConfig():
-            return MFST(config, heads=heads, channels=channels, frames=frames, size=size)
+            return MFST(config, heads=heads, channels=next(iter(channels.values())), frames=frames, size=size)
+        case TwoStreamConfig():
+            rgb, depth = (
+                build_model(stream, heads=heads, channels={modality: channels[modality]}, frames=frames, size=size)
+                for modality, stream in (("rgb", config.rgb), ("depth", config.depth))
+            )
+            return TwoStream(config, rgb=rgb, depth=depth, heads=heads)  # type: ignore[arg-type]  # of these two configs
         case _:
             assert_never(config)
+
+
+def check_modalities(config: ModelConfig, modalities: tuple[str, ...]) -> None:
+    """Refuses modalities that a network of this config has no stream for, or too few of them."""
+    if isinstance(config, TwoStreamConfig):
+        if set(modalities) != set(MODALITIES):
+            raise StreamError(f"modalities={modalities}, but TwoStream learns from {' and '.join(MODALITIES)}")
+    elif len(modalities) != 1:
+        network = type(config).__name__.removesuffix("Config")
+        raise StreamError(f"modalities={modalities}, but {network} has one stream; choose one modality")
 
 
 def config_kind(config: ModelConfig) -> str:
@@ -151,11 +209,28 @@ def config_kind(config: ModelConfig) -> str:
     return next(kind for kind, owner in KINDS.items() if type(config) is owner)
 
 
+def config_fields(config: ModelConfig) -> dict[str, object]:
+    """A config as JSON can hold it; a config inside another says its kind."""
+    said = fields_of(config)
+    if isinstance(config, TwoStreamConfig):
+        for modality, stream in (("rgb", config.rgb), ("depth", config.depth)):
+            said[modality] = {"kind": config_kind(stream), "config": config_fields(stream)}
+    return said
+
+
 def config_from(kind: str, fields: Mapping[str, object]) -> ModelConfig:
     """The config of an artefact or a stored recipe; tuples may have become lists on the way through JSON."""
     if kind not in KINDS:
         raise UnknownModel(f"there is no model kind {kind!r}; {nearest(kind, KINDS)}")
+    if KINDS[kind] is TwoStreamConfig:
+        fields = {name: _stream(value) if name in MODALITIES else value for name, value in fields.items()}
     return KINDS[kind](**with_fields(KINDS[kind], fields))
+
+
+def _stream(said: object) -> ModelConfig:
+    if not isinstance(said, Mapping) or set(said) != {"kind", "config"} or not isinstance(said["config"], Mapping):
+        raise ValueError(f"TwoStreamConfig: a stream is a kind and a config; got {said!r}")
+    return config_from(said["kind"], said["config"])
 
 
 def _entry(name: str) -> ZooEntry:

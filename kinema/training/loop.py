@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from kinema.evaluation.evaluate import Predictions, Protocol, measure, predict_a
 from kinema.inference.artefact import OWN, Artefact, save_artefact
 from kinema.inference.engine import by_head
 from kinema.models.fusion import InputBinding, input_binding
-from kinema.models.zoo import build_model, config_kind
+from kinema.models.zoo import StreamError, build_model, config_fields, config_kind
 from kinema.training.learner import Learner
 from kinema.training.loaders import checked_samples, own_loaders, parts_of, training_batches, weights_of_classes
 from kinema.training.optim import learning_rate, loss_of_heads
@@ -86,13 +86,7 @@ def train(
     torch.manual_seed(recipe.run.seed)
     preprocessing = recipe.clip.preprocessing(manifest.depth)
     own = model is not None
-    model = model or build_model(
-        recipe.model,
-        heads=manifest.heads,
-        channels=preprocessing.channels,
-        frames=recipe.clip.frames,
-        size=recipe.clip.size,
-    )
+    model = model or _built(recipe, manifest, preprocessing)
     binding = input_binding(model)
     _check_streams(binding, preprocessing)
     said, init_digest = _begin_from(model, recipe, manifest, run)
@@ -100,7 +94,7 @@ def train(
     artefact = Artefact(
         model=learner.shipped,
         kind=OWN if own else config_kind(recipe.model),
-        config={} if own else asdict(recipe.model),
+        config={} if own else config_fields(recipe.model),
         classes=manifest.classes,
         sampling=recipe.clip.frame_sampling(),
         preprocessing=preprocessing,
@@ -197,6 +191,19 @@ def train(
     return run
 
 
+def _built(recipe: Recipe, manifest: Manifest, preprocessing: Preprocessing) -> nn.Module:
+    try:
+        return build_model(
+            recipe.model,
+            heads=manifest.heads,
+            channels=preprocessing.channels,
+            frames=recipe.clip.frames,
+            size=recipe.clip.size,
+        )
+    except StreamError as error:
+        raise RecipeError(f"clip.{error}") from error
+
+
 def _check_streams(binding: InputBinding, preprocessing: Preprocessing) -> None:
     if len(preprocessing.modalities) > len(binding.arguments):
         raise RecipeError(
@@ -246,8 +253,7 @@ def _plan(model: nn.Module, recipe: Recipe, schedule: Schedule, fabric: Fabric) 
     with _threads(recipe.run.cpu_threads):
         return make_plan(
             model,
-            channels=3 if "rgb" in recipe.clip.modalities else recipe.clip.depth_channels,
-            streams=len(recipe.clip.modalities),
+            channels=recipe.clip.preprocessing(None).channels,
             frames=recipe.clip.frames,
             size=recipe.clip.size,
             steps=schedule.steps,

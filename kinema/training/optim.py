@@ -75,10 +75,16 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     """How deep each parameter lies, from 0 at the input, in the order in which the network's parts are defined.
 
     Every module of a list is one layer; what stands before the first list is layer 0, what follows lists is the last.
+    Parts that have lists of their own are streams side by side, and begin at the same depth.
     """
     depths = {name: 0 for name, _ in model.named_parameters()}
-    depth = 0
+    depth = before = 0
     for part, child in model.named_children():
+        if any(isinstance(inner, nn.ModuleList) for inner in child.children()) and not isinstance(child, nn.ModuleList):
+            stream = layer_depths(child)
+            depths |= {f"{part}.{name}": before + own for name, own in stream.items()}
+            depth = max(depth, before + max(stream.values(), default=0))
+            continue
         layers = child.named_children() if isinstance(child, nn.ModuleList) else [("", child)]
         for place, layer in layers:
             if depth or isinstance(child, nn.ModuleList):
@@ -88,6 +94,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
                 own = 0
             prefix = f"{part}.{place}." if place else f"{part}."
             depths |= {f"{prefix}{name}": own for name, _ in layer.named_parameters()}
+        before = depth
     return depths
 
 

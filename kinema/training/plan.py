@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from kinema.inference.engine import Precision
-from kinema.models.complexity import macs, parameter_count
+from kinema.models.complexity import Channels, example_clips, macs, parameter_count
 
 PAIR = 2
 """Clips of which a step is counted: BatchNorm over vectors does not learn from a single one."""
@@ -59,8 +59,7 @@ class Plan:
 def make_plan(
     model: nn.Module,
     *,
-    channels: int,
-    streams: int,
+    channels: Channels,
     frames: int,
     size: int,
     steps: int,
@@ -77,7 +76,7 @@ def make_plan(
 
     Args:
         model: the network; it is looked at on the meta device and left as it is.
-        channels, streams, frames, size: of the clips that it gets.
+        channels, frames, size: of the clips that it gets.
         processes: among which a batch is divided.
         parts: that a process takes its share in.
         states: numbers that the optimiser keeps for each that learns: 1 for SGD with momentum, 2 for AdamW.
@@ -91,7 +90,7 @@ def make_plan(
 
     def counted(by: Callable[..., int]) -> int | None:
         try:
-            return by(model, channels=channels, frames=frames, size=size) if streams == 1 else None
+            return by(model, channels=channels, frames=frames, size=size)
         except Exception:  # a network of the user's own may not run without data
             return None
 
@@ -110,12 +109,12 @@ def make_plan(
     )
 
 
-def step_macs(model: nn.Module, *, channels: int, frames: int, size: int) -> int:
+def step_macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
     """Multiply-adds of one clip in a training step, forward and backward: less where parts are frozen."""
     bare = copy.deepcopy(model).to("meta").train()
     rules = {torch.ops.aten.convolution_backward: _backward_of_convolution}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=rules) as counter:
-        answer = bare(torch.zeros(PAIR, channels, frames, size, size, device="meta"))
+        answer = bare(**example_clips(bare, channels=channels, frames=frames, size=size, batch=PAIR))
         heads = [answer] if isinstance(answer, Tensor) else list(answer.values())
         torch.autograd.backward([logits.sum() for logits in heads])
     return int(counter.get_total_flops()) // (2 * PAIR)
@@ -128,7 +127,7 @@ def _backward_of_convolution(output: Any, clip: Any, weight: Any, *said: Any, **
     return one * (bool(wanted[0]) + bool(wanted[1]))
 
 
-def saved_bytes(model: nn.Module, *, channels: int, frames: int, size: int) -> int:
+def saved_bytes(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
     """Bytes that the forward pass of one clip keeps for the backward pass, weights apart; counted without data."""
     bare = copy.deepcopy(model).to("meta").train()
     weights = {id(p) for p in bare.parameters()}
@@ -143,7 +142,7 @@ def saved_bytes(model: nn.Module, *, channels: int, frames: int, size: int) -> i
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        bare(torch.zeros(PAIR, channels, frames, size, size, device="meta"))
+        bare(**example_clips(bare, channels=channels, frames=frames, size=size, batch=PAIR))
     return sum(seen.values()) // PAIR
 
 

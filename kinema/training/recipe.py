@@ -1,7 +1,7 @@
 """A recipe: every number of a run. Typed, frozen and printable; no default hides in the training loop.
 
-A shipped recipe is a module of `kinema.recipes` that holds one constant, `RECIPE`. A recipe is Python and therefore
-code: load only those that you trust.
+A shipped recipe is a module of `kinema.recipes` that holds one constant, `RECIPE`; one that holds the rows of a table
+has `RECIPES` by their names. A recipe is Python and therefore code: load only those that you trust.
 """
 
 import difflib
@@ -25,10 +25,10 @@ from kinema.data.reading import Reading
 from kinema.data.sampling import Sampling, SamplingRule
 from kinema.data.subject import SubjectCrop
 from kinema.data.transforms import Augmentation as Augmentation  # recipes take it from here
-from kinema.data.transforms import Preprocessing
+from kinema.data.transforms import DepthColours, Preprocessing
 from kinema.inference.engine import Device, Precision
 from kinema.models.fields import check_fields
-from kinema.models.zoo import ModelConfig, config_from, config_kind
+from kinema.models.zoo import ModelConfig, config_fields, config_from, config_kind
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
 
@@ -54,7 +54,9 @@ class Clip:
         size: pixels of the square picture.
         short_side: pixels that a video's shorter side is resized to before the square is cut out.
         modalities: rgb, depth, or both.
-        depth_channels: 1, or 3 with the one repeated.
+        depth_channels: of depth, 1 or 3.
+        depth_colours: what three channels of depth are: `grey`, the one repeated, or `jet`, its level's colour in the
+            JET map.
         sampling: the rule that takes a clip's frames from a video.
         interval: of the rules that have one: frames from one to the next.
         mean, std: of RGB values between 0 and 1.
@@ -69,6 +71,7 @@ class Clip:
     short_side: int
     modalities: tuple[Modality, ...] = ("rgb",)
     depth_channels: Literal[1, 3] = 1
+    depth_colours: DepthColours = "grey"
     sampling: SamplingRule = "segments"
     interval: int | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -100,6 +103,7 @@ class Clip:
             std=self.std,
             depth=depth if subject is not None or "depth" in self.modalities else None,
             depth_channels=self.depth_channels,
+            depth_colours=self.depth_colours,
             crops=self.crops,
             subject=subject,
         )
@@ -299,7 +303,8 @@ class Recipe:
         try:
             preprocessing = self.clip.preprocessing(None)
             self.clip.frame_sampling()
-            self.model.check_clip(channels=preprocessing.channels, frames=self.clip.frames, size=self.clip.size)
+            for channels in preprocessing.channels.values():
+                self.model.check_clip(channels=channels, frames=self.clip.frames, size=self.clip.size)
         except ValueError as error:
             raise RecipeError(f"clip: {error}") from error
 
@@ -337,34 +342,45 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The shipped recipes."""
-    return sorted(module.name for module in pkgutil.iter_modules(kinema.recipes.__path__))
+    """The shipped recipes; those of a table are called table/row."""
+    names: list[str] = []
+    for shipped in _shipped():
+        rows = getattr(importlib.import_module(f"kinema.recipes.{shipped}"), "RECIPES", None)
+        names += [shipped] if rows is None else [f"{shipped}/{row}" for row in rows]
+    return sorted(names)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A shipped recipe by name, or `RECIPE` of a Python file, which is executed.
+    """A shipped recipe by name, the row of a table by `table/row`, or `RECIPE` of a Python file, which is executed.
 
     Raises:
         RecipeError: there is none, or it holds no recipe.
     """
     name = str(name_or_path)
+    shipped, _, row = name.partition("/")
     if name.endswith(".py"):
-        module = _module_from_file(Path(name))
-    elif name in recipe_names():
-        module = importlib.import_module(f"kinema.recipes.{name}")
+        recipe = getattr(_module_from_file(Path(name)), "RECIPE", None)
+    elif shipped in _shipped():
+        module = importlib.import_module(f"kinema.recipes.{shipped}")
+        recipe = module.RECIPES.get(row) if hasattr(module, "RECIPES") else None if row else module.RECIPE
     else:
+        recipe = None
+    if recipe is None and not name.endswith(".py"):
         near = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipe_names())}, or a .py file"
         raise RecipeError(f"unknown recipe {name!r}; {hint}")
-    recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"{name}: holds no constant RECIPE of type kinema.Recipe")
     return recipe
 
 
+def _shipped() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(kinema.recipes.__path__)]
+
+
 def recipe_to_json(recipe: Recipe) -> str:
     said = asdict(recipe)
-    said["model"] = {"kind": config_kind(recipe.model), "config": said["model"]}
+    said["model"] = {"kind": config_kind(recipe.model), "config": config_fields(recipe.model)}
     return json.dumps(said, indent=2, default=str) + "\n"
 
 

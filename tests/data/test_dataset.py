@@ -24,12 +24,14 @@ from kinema.data.dataset import (
     to_device,
 )
 from kinema.data.decode import read_frames, read_grey_frames
-from kinema.data.depth import depth_to_uint8
+from kinema.data.depth import depth_to_uint8, jet_colours
+from kinema.data.geometry import STRAIGHT
 from kinema.data.manifest import Entry, class_lists, write_manifest
+from kinema.data.randaugment import RandAugment
 from kinema.data.reading import UnreadableVideo
 from kinema.data.resize import resized
 from kinema.data.sampling import Sampling, segment_indices
-from kinema.data.transforms import Augmentation, Geometry, Preprocessing, cut
+from kinema.data.transforms import Augmentation, Geometry, Preprocessing, cut, draw_variation
 
 SAMPLING = Sampling(frames=8)
 VARIED = Augmentation(short_side=(32, 44), flip=0.5, colour_jitter=0.3, mixup_alpha=0.4)
@@ -120,6 +122,93 @@ def test_a_depth_clip_can_have_the_channels_of_a_colour_network(data_set):
     assert clip.shape == (3, 8, 32, 32)
     assert torch.equal(clip[0], clip[1])
     assert torch.equal(clip[0], clip[2])
+
+
+# -- what three channels of depth are ----------------------------------------------------------------------------------
+
+ALL_AT_ONCE = Augmentation(
+    short_side=(34, 44),
+    flip=0.5,
+    colour_jitter=0.4,
+    colour_shuffle=1.0,
+    rotation=10,
+    rotation_share=0.75,
+    randaugment=RandAugment(operations=2),
+    erasing=0.75,
+)
+"""Everything that varies a sample alone; rotation and erasing now and then, so that each is seen without the other."""
+
+
+def depth_clips(data_set, draw, **fields):
+    """Depth as it comes as one channel, as three, and in colours."""
+    one = dataclasses.replace(preprocessing(data_set), **fields)
+    wanted = (one, *(dataclasses.replace(one, depth_channels=3, depth_colours=name) for name in ("grey", "jet")))
+    sampling = dataclasses.replace(SAMPLING, clips=2)
+    return [
+        VideoDataset(data_set, sampling=sampling, preprocessing=each, augmentation=ALL_AT_ONCE)[draw]["inputs"]["depth"]
+        for each in wanted
+    ]
+
+
+def coloured_by_hand(levels):
+    """The table's row for each level, its three numbers as channels."""
+    return torch.from_numpy(jet_colours()[levels.squeeze(-4).numpy()]).movedim(-1, -4)
+
+
+@pytest.mark.parametrize("modalities", [("depth",), ("rgb", "depth")], ids=str)
+@pytest.mark.parametrize("seed", range(12))
+def test_three_channels_of_a_varied_draw_are_made_of_its_one(data_set, seed, modalities):
+    """Neither colour jitter, nor noise, nor interpolation: depth of three channels is no RGB, whatever it shows."""
+    one, grey, colours = depth_clips(data_set, Draw(seed % 6, (0, 0, seed)), modalities=modalities)
+    assert one.shape == (1, 1, 8, 32, 32)
+    assert torch.equal(grey, one.expand(-1, 3, -1, -1, -1))
+    assert torch.equal(colours, coloured_by_hand(one))
+
+
+def test_those_draws_turn_and_erase_and_do_neither(data_set):
+    """Otherwise the test above would show less than it says."""
+    rngs = [np.random.default_rng((0, 0, seed)) for seed in range(12)]
+    drawn = [draw_variation(ALL_AT_ONCE, preprocessing(data_set), rng) for rng in rngs]
+    seen = {(varied.geometry.warp != STRAIGHT, varied.erasing is not None) for varied in drawn}
+    assert seen >= {(True, True), (True, False), (False, False)}
+
+
+@pytest.mark.parametrize("crops", [1, 3])
+@pytest.mark.parametrize("position", [0, 7])
+def test_three_channels_of_all_views_are_made_of_their_one(data_set, position, crops):
+    one, grey, colours = depth_clips(data_set, Draw(position), crops=crops)
+    assert one.shape == (2 * crops, 1, 8, 32, 32)
+    assert torch.equal(grey, one.expand(-1, 3, -1, -1, -1))
+    assert torch.equal(colours, coloured_by_hand(one))
+
+
+def depth_in_colours(path, facts, **variation):
+    colours = Preprocessing(
+        modalities=("depth",), short_side=36, size=32, depth=facts, depth_channels=3, depth_colours="jet"
+    )
+    entry = Entry(depth=path, frames=10)
+    return read_clips(entry, locate=str, sampling=SAMPLING, preprocessing=colours, **variation)["depth"]
+
+
+@pytest.mark.parametrize("rng", [None, np.random.default_rng(0)], ids=["middle", "drawn"])
+def test_a_colour_is_never_between_two_colours(tmp_path, write_video, depth_facts, rng):
+    """Where something near meets something far, the clip shows what lies between them, none of it a mixed colour."""
+    depth = np.full((10, 48, 64), 600, np.uint16)
+    depth[:, :, 31:] = 4400
+    path = write_video(tmp_path / "edge.mkv", depth, codec="ffv1", pixel_format="gray16le", options={})
+    clip = depth_in_colours(path, depth_facts, augmentation=Augmentation(short_side=(37, 44)), rng=rng)
+    shown = {tuple(colour) for colour in clip.flatten(1).T.tolist()}
+    near, far = (tuple(jet_colours()[level].tolist()) for level in depth_to_uint8(depth[0, 0, [0, -1]], depth_facts))
+    assert shown > {near, far}
+    assert shown <= {tuple(colour) for colour in jet_colours().tolist()}
+
+
+@pytest.mark.parametrize("rng", [None, np.random.default_rng(0)], ids=["middle", "drawn"])
+def test_depth_without_a_reading_is_dark_blue_all_over(tmp_path, write_video, depth_facts, rng):
+    empty = np.zeros((10, 48, 64), np.uint16)
+    path = write_video(tmp_path / "empty.mkv", empty, codec="ffv1", pixel_format="gray16le", options={})
+    clip = depth_in_colours(path, depth_facts, augmentation=ALL_AT_ONCE, rng=rng)
+    assert torch.equal(clip, torch.tensor([0, 0, 128], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 8, 32, 32))
 
 
 def numbered_clip(path, read_stamps, **segment):

@@ -1,12 +1,14 @@
 import dataclasses
 
+import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 
 from kinema.data.decode import read_grey_frames
-from kinema.data.depth import depth_to_uint8, read_depth
+from kinema.data.depth import depth_to_uint8, jet, jet_colours, read_depth
 from kinema.data.manifest import DepthFacts
 from kinema.data.reading import UnreadableVideo
 
@@ -135,3 +137,74 @@ def test_a_range_is_in_stored_units_whatever_they_are_in_millimetres(stored):
     """`unit_mm` says what a unit is; near and far, like the file, count in units."""
     metric, own = (DepthFacts(unit_mm=unit, near=500.0, far=4500.0, coverage="full") for unit in (0.25, None))
     np.testing.assert_array_equal(depth_to_uint8(stored, metric), depth_to_uint8(stored, own))
+
+
+# -- the JET map -------------------------------------------------------------------------------------------------------
+
+ANCHORS = {
+    0: (0, 0, 128),
+    1: (0, 0, 132),
+    31: (0, 0, 252),
+    32: (0, 0, 255),
+    33: (0, 4, 255),
+    95: (0, 252, 255),
+    96: (2, 255, 254),
+    128: (130, 255, 126),
+    160: (255, 252, 0),
+    223: (255, 0, 0),
+    224: (252, 0, 0),
+    254: (132, 0, 0),
+    255: (128, 0, 0),
+}
+"""Red, green and blue as OpenCV 5.0.0 gives them for COLORMAP_JET, there with blue first."""
+
+
+def test_levels_have_the_colours_that_opencv_gives_them():
+    table = jet_colours()
+    assert table.shape == (256, 3)
+    assert table.dtype == np.uint8
+    assert {level: tuple(table[level].tolist()) for level in ANCHORS} == ANCHORS
+
+
+def test_all_colours_follow_the_formula():
+    for level, colour in enumerate(jet_colours().tolist()):
+        wanted = [255 * min(max(1.5 - abs(4 * level / 255 - k), 0), 1) for k in (3, 2, 1)]
+        assert colour == pytest.approx(wanted, abs=0.5 + 1e-9), level
+
+
+def test_the_colours_are_those_of_matplotlib_within_its_other_knots():
+    """Matplotlib's `jet` bends at other places: up to 33 of 255 away, 7 in the mean. With blue first it is 255."""
+    theirs = matplotlib.colormaps["jet"](np.arange(256), bytes=True)[:, :3].astype(int)
+    apart = np.abs(jet_colours() - theirs)
+    assert apart.max() <= 33
+    assert apart.mean() < 7
+    assert np.abs(jet_colours()[:, ::-1] - theirs).max() == 255
+
+
+def test_every_level_has_a_colour_of_its_own():
+    assert len({tuple(colour) for colour in jet_colours().tolist()}) == 256
+
+
+def test_nobody_can_change_the_colours():
+    with pytest.raises(ValueError, match="read-only"):
+        jet_colours()[0, 0] = 1
+
+
+@pytest.mark.parametrize("views", [(), (3,)], ids=str)
+def test_a_clip_of_levels_becomes_a_clip_of_their_colours(views):
+    levels = torch.randint(0, 256, (*views, 1, 4, 12, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    before = levels.clone()
+    colours = jet(levels)
+    assert colours.shape == (*views, 3, 4, 12, 16)
+    assert colours.is_contiguous()
+    table = jet_colours()
+    for place in np.ndindex(*views, 4, 12, 16):
+        *view, frame, row, column = place
+        seen = colours[(*view, slice(None), frame, row, column)].tolist()
+        assert seen == table[levels[(*view, 0, frame, row, column)]].tolist()
+    assert torch.equal(levels, before)
+
+
+def test_where_nothing_was_read_all_is_dark_blue():
+    colours = jet(torch.zeros(1, 2, 4, 5, dtype=torch.uint8))
+    assert torch.equal(colours, torch.tensor([0, 0, 128], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 2, 4, 5))

@@ -210,10 +210,11 @@ def test_each_modality_is_normalised_by_its_own_numbers():
     torch.testing.assert_close(both["depth"], torch.full((1, 1, 1, 2, 2), -1.0))
 
 
-@pytest.mark.parametrize(("modalities", "channels"), [(("rgb",), 3), (("depth",), 1), (("rgb", "depth"), 3)])
-def test_a_stream_has_the_channels_of_its_modality(modalities, channels):
-    assert Preprocessing(modalities=modalities, short_side=36, size=32).channels == channels
-    assert Preprocessing(modalities=modalities, short_side=36, size=32, depth_channels=3).channels == 3
+@pytest.mark.parametrize("modalities", [("rgb",), ("depth",), ("rgb", "depth")])
+@pytest.mark.parametrize("depth_channels", [1, 3])
+def test_a_stream_has_the_channels_of_its_modality(modalities, depth_channels):
+    made = Preprocessing(modalities=modalities, short_side=36, size=32, depth_channels=depth_channels)
+    assert made.channels == {m: {"rgb": 3, "depth": depth_channels}[m] for m in modalities}
 
 
 @pytest.mark.parametrize(
@@ -224,6 +225,10 @@ def test_a_stream_has_the_channels_of_its_modality(modalities, channels):
         ({"size": 37}, "size=37 must be at least 1 and at most short_side=36"),
         ({"size": 0}, "size=0 must be at least 1"),
         ({"std": (0.5, 0.0, 0.5)}, "must be positive"),
+        (
+            {"modalities": ("depth",), "depth_colours": "jet"},
+            r"depth_colours='jet' makes three channels, but depth_channels=1; set depth_channels=3",
+        ),
     ],
     ids=str,
 )

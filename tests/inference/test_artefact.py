@@ -69,6 +69,25 @@ def test_depth_several_heads_and_precision_come_back(tmp_path, make_artefact, ti
         assert torch.equal(logits, answers(loaded, {"depth": clip(1)})[head])
 
 
+@pytest.fixture
+def of_jet(tmp_path, make_artefact, tiny_ctn, depth_facts):
+    """A network that sees depth in colours, saved."""
+    plain = make_artefact(tiny_ctn(), modalities=("depth",), depth=depth_facts)
+    colours = dataclasses.replace(plain.preprocessing, depth_channels=3, depth_colours="jet")
+    save_artefact(tmp_path / "artefact", dataclasses.replace(plain, preprocessing=colours))
+    return tmp_path / "artefact"
+
+
+def test_the_colours_of_depth_come_back(of_jet):
+    assert load_artefact(of_jet).preprocessing.depth_colours == "jet"
+
+
+def test_an_artefact_of_before_there_were_colours_has_grey_depth(of_jet):
+    edit(of_jet, lambda said: said["preprocessing"].pop("depth_colours"))
+    loaded = load_artefact(of_jet).preprocessing
+    assert (loaded.depth_channels, loaded.depth_colours) == (3, "grey")
+
+
 def test_the_digest_is_of_the_weights_file(saved):
     (weights,) = saved.glob("*.safetensors")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -159,6 +178,14 @@ TOUCHED = {
     "modality": (
         lambda s: s["preprocessing"].update(modalities=["sound"]),
         r"sound not in literal .* @ \$\.preprocessing\.modalities",
+    ),
+    "colours without their channels": (
+        lambda s: s["preprocessing"].update(depth_colours="jet"),
+        "set depth_channels=3, or depth_colours='grey'",
+    ),
+    "colours of another map": (
+        lambda s: s["preprocessing"].update(depth_colours="turbo"),
+        r"turbo not in literal .* @ \$\.preprocessing\.depth_colours",
     ),
     "unknown field": (lambda s: s["preprocessing"].update(crop=3), r"extra fields found \(crop\) @ \$\.preprocessing"),
     "frames": (lambda s: s["sampling"].update(frames=0), "frames=0 must be at least 1"),

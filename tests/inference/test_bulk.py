@@ -6,10 +6,12 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from kinema.inference.artefact import save_artefact
 from kinema.inference.bulk import name_all, videos_in
 from kinema.inference.recognizer import Recognizer, VideoError
+from kinema.models.zoo import create_model
 
 
 @pytest.fixture
@@ -137,3 +139,17 @@ def test_a_file_that_the_model_would_not_look_at_is_refused(both, data_set):
     entry = data_set.entries[0]
     with pytest.raises(VideoError, match="the model sees depth, and nothing of the rgb file given"):
         run(both, [data_set.locate(entry.rgb)], depth=[data_set.locate(entry.depth)])
+
+
+@pytest.mark.parametrize("given", ["rgb", "depth"])
+def test_one_stream_answers_for_both_and_it_is_said_once(tmp_path, make_artefact, data_set, given, capsys):
+    torch.manual_seed(0)
+    network = create_model("mfst_tiny_rgbd", num_classes=3, frames=8, size=32)
+    save_artefact(tmp_path / "two", make_artefact(network, modalities=("rgb", "depth"), depth=data_set.depth))
+    files = [data_set.locate(entry.source(given)) for entry in data_set.entries[:2]]
+    sources, depth = (files, ()) if given == "rgb" else ([], files)
+    assert run(tmp_path / "two", sources, depth=depth, form="json") == 0
+    said = capsys.readouterr()
+    missing = "depth" if given == "rgb" else "rgb"
+    assert said.err.count(f"no {missing} is given: {given} answers alone") == 1
+    assert [json.loads(line)["video"] for line in said.out.splitlines()] == files

@@ -12,7 +12,8 @@ from kinema.data.reading import UnreadableVideo
 from kinema.data.subject import SubjectCrop
 from kinema.evaluation.evaluate import evaluate
 from kinema.inference.artefact import save_artefact
-from kinema.inference.recognizer import Prediction, Recognizer, VideoError
+from kinema.inference.recognizer import MissingStream, Prediction, Recognizer, VideoError
+from kinema.models.zoo import create_model
 
 
 def video(data_set, position):
@@ -87,6 +88,40 @@ def test_a_model_of_colour_and_depth_wants_both(both, data_set):
     for modality, missing in (("rgb", "depth"), ("depth", "rgb")):
         with pytest.raises(VideoError, match=f"the model sees rgb and depth; no {missing} file is given"):
             both({modality: pair(data_set, 0)[modality]})
+
+
+@pytest.fixture
+def two_streams(make_artefact, data_set):
+    """Ours, which does with one of them."""
+    torch.manual_seed(0)
+    network = create_model("mfst_tiny_rgbd", num_classes=3, frames=8, size=32)
+    return Recognizer(make_artefact(network, modalities=("rgb", "depth"), depth=data_set.depth), device="cpu")
+
+
+def test_the_other_stream_answers_for_a_missing_one_and_it_is_said(two_streams, data_set):
+    whole = two_streams(pair(data_set, 0))
+    clips = two_streams.prepare(pair(data_set, 0))
+    for modality, missing in (("rgb", "depth"), ("depth", "rgb")):
+        with pytest.warns(MissingStream, match=f"no {missing} is given: {modality} answers alone"):
+            alone = two_streams({modality: pair(data_set, 0)[modality]})
+        expected = two_streams.engine.logits({modality: clips[modality]})["label"][0].softmax(-1)
+        assert {p.label: p.score for p in alone} == pytest.approx(
+            dict(zip(two_streams.classes["label"], expected.tolist(), strict=True))
+        )
+        assert alone != whole
+    with pytest.raises(VideoError, match="give a file for each, by its name"):
+        two_streams(video(data_set, 0))
+    with pytest.raises(VideoError, match="no rgb file is given"):
+        two_streams({})
+
+
+def test_a_missing_depth_cannot_show_where_the_person_is(two_streams, data_set):
+    artefact = two_streams.artefact
+    facts = dataclasses.replace(data_set.depth, coverage="masked")
+    preprocessing = dataclasses.replace(artefact.preprocessing, depth=facts, subject=SubjectCrop(margin=0.2))
+    cut = Recognizer(dataclasses.replace(artefact, preprocessing=preprocessing), device="cpu")
+    with pytest.warns(MissingStream), pytest.raises(VideoError, match="no depth file is given"):
+        cut({"rgb": video(data_set, 0)})
 
 
 def test_a_model_of_depth_takes_a_file_as_depth(make_artefact, tiny_ctn, data_set):

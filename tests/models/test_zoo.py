@@ -26,8 +26,10 @@ def test_each_named_model_builds_and_has_a_summary(name):
     with torch.device("meta"):
         model = create_model(name, num_classes=4)
     entry = MODELS[name]
-    clip = torch.empty(2, 3, entry.frames, entry.size, entry.size, device="meta")
-    assert model.eval()(clip).shape == (2, 4)
+    clips = [
+        torch.empty(2, count, entry.frames, entry.size, entry.size, device="meta") for count in entry.channels.values()
+    ]
+    assert model.eval()(*clips).shape == (2, 4)
     assert entry.summary
 
 
@@ -40,8 +42,10 @@ def test_the_names():
         "mfst_base",
         "mfst_bm",
         "mfst_large",
+        "mfst_large_rgbd",
         "mfst_small",
         "mfst_tiny",
+        "mfst_tiny_rgbd",
     )
 
 
@@ -101,4 +105,6 @@ def test_a_stored_config_of_another_kind_or_with_another_field_is_refused():
 
 
 def test_the_type_of_the_config_names_the_network():
-    assert isinstance(build_model(MODELS["ctn_tiny"].config, heads={"label": 2}, channels=3, frames=8, size=16), CTN)
+    assert isinstance(
+        build_model(MODELS["ctn_tiny"].config, heads={"label": 2}, channels={"rgb": 3}, frames=8, size=16), CTN
+    )

@@ -16,10 +16,22 @@ from kinema.evaluation.evaluate import evaluate, load_predictions
 from kinema.inference.artefact import load_artefact
 from kinema.inference.recognizer import Recognizer
 from kinema.models.ctn import CTN
+from kinema.models.fusion import TwoStreamConfig
+from kinema.models.mfst import MFSTConfig
 from kinema.training import loop
 from kinema.training.loop import NonFiniteLoss, train
 from kinema.training.recipe import Recipe, RecipeError
 from kinema.training.runs import Run, RunError
+
+TINY_MFST = MFSTConfig(
+    stages=2,
+    widths=(16, 16, 24, 24),
+    channel_divisor=8,
+    layers=1,
+    attention_heads=2,
+    head_channels=8,
+    mlp_channels=16,
+)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -190,7 +202,7 @@ def test_depth_trains_by_the_same_loop(tiny_recipe: Recipe, modalities) -> None:
     run = train(replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=modalities)), max_steps=2)
     artefact = load_artefact(run.path)
     assert artefact.preprocessing.depth is not None
-    assert artefact.preprocessing.channels == 1
+    assert artefact.preprocessing.channels == {"depth": 1}
 
 
 def test_mixup_trains_by_the_same_loop(tiny_recipe: Recipe) -> None:
@@ -224,6 +236,23 @@ def test_a_users_own_two_stream_network_trains_and_loads(tiny_recipe: Recipe, fe
     entry = few_moves.entries[0]
     answer = recognizer({"rgb": few_moves.locate(entry.rgb), "depth": few_moves.locate(entry.depth)})
     assert len(answer) == 3
+
+
+def test_two_streams_learn_together_and_either_answers(tiny_recipe: Recipe, few_moves: Manifest) -> None:
+    config = TwoStreamConfig(rgb=TINY_MFST, depth=TINY_MFST, stream_dropout=0.5)
+    recipe = replace(tiny_recipe, model=config, clip=replace(tiny_recipe.clip, modalities=("rgb", "depth")))
+    run = train(recipe, max_steps=2)
+    assert Run.open(run.path).recipe == replace(recipe, run=replace(recipe.run, out=run.path))
+    both = evaluate(run.path, few_moves, device="cpu").predictions.logits["label"]
+    alone = evaluate(run.path, few_moves, device="cpu", modalities=("depth",)).predictions.logits["label"]
+    assert both.shape == alone.shape == (6, 3)
+    assert abs(both - alone).max() > 1e-4
+
+
+def test_two_streams_want_both_modalities(tiny_recipe: Recipe) -> None:
+    config = TwoStreamConfig(rgb=TINY_MFST, depth=TINY_MFST)
+    with pytest.raises(RecipeError, match=r"clip\.modalities=\('rgb',\), but TwoStream learns from rgb and depth"):
+        train(replace(tiny_recipe, model=config))
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_move(tiny_recipe: Recipe) -> None:

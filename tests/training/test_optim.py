@@ -1,15 +1,18 @@
 """The learning rate against the formula, the loss against the definition."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from kinema.models.zoo import create_model
+from kinema.models.fusion import TwoStreamConfig
+from kinema.models.zoo import MFST_TINY, build_model, create_model
 from kinema.training.optim import (
     averaged,
     class_weights,
     is_matrix,
+    layer_depths,
     learning_rate,
     loss_of_heads,
     make_optimizer,
@@ -109,6 +112,18 @@ def test_layers_further_from_the_heads_learn_more_slowly() -> None:
     for name, _ in model.named_parameters():
         (scale,) = [value for prefix, value in expected.items() if name.startswith(prefix)]
         assert group_of(name, model, groups)["lr_scale"] == scale, name
+
+
+def test_streams_side_by_side_begin_at_the_same_depth() -> None:
+    config = replace(MFST_TINY, widths=(16, 16, 24, 24), channel_divisor=8, layers=1)
+    streams = TwoStreamConfig(rgb=replace(config, stages=2), depth=config)
+    with torch.device("meta"):
+        model = build_model(streams, heads={"label": 2}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
+    depths = layer_depths(model)
+    found = {part: {n for name, n in depths.items() if name.startswith(part)} for part in ("rgb.", "depth.", "heads.")}
+    assert found == {"rgb.": {0, 1, 2, 3}, "depth.": {0, 1, 2, 3, 4}, "heads.": {5}}
+    assert depths["rgb.stem.second.convolution.weight"] == depths["depth.stem.second.convolution.weight"] == 0
+    assert depths["depth.stages.1.space.map.weight"] == 2
 
 
 def test_averaged_weights_follow_by_their_share() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kinema.models.complexity import macs, parameter_count
+from kinema.models.fusion import TwoStream, TwoStreamConfig
 from kinema.models.zoo import build_model, create_model
 from kinema.training import plan as planning
 from kinema.training.loop import train
@@ -22,7 +23,6 @@ CLIP = {"channels": 3, "frames": 8, "size": 32}
 
 def planned(model: nn.Module, **changes) -> Plan:
     usual = {
-        "streams": 1,
         "steps": 10,
         "batch_size": 4,
         "processes": 1,
@@ -55,7 +55,7 @@ def said_by(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_printed_plan_holds_the_counts(tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
-    model = build_model(tiny_recipe.model, heads={"label": 3}, channels=3, frames=8, size=32)
+    model = build_model(tiny_recipe.model, heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     train(tiny_recipe, max_steps=1)
     parameters, cost, steps, memory, seconds = said_by(capsys).split(", ")
     assert parameters == f"{parameter_count(model):,} parameters"
@@ -69,7 +69,7 @@ def test_what_is_frozen_does_not_learn_and_costs_less(
     tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str], no_stopwatch: float
 ) -> None:
     train(replace(tiny_recipe, run=replace(tiny_recipe.run, freeze=("embedding",))), max_steps=1)
-    model = build_model(tiny_recipe.model, heads={"label": 3}, channels=3, frames=8, size=32)
+    model = build_model(tiny_recipe.model, heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     embedding = parameter_count(model.embedding)
     assert said_by(capsys).startswith(
         f"{parameter_count(model):,} parameters ({parameter_count(model) - embedding:,} learn), "
@@ -195,8 +195,18 @@ def test_a_network_with_statistics_over_vectors_is_counted_as_it_learns() -> Non
     assert plan.seconds is not None
 
 
-def test_two_streams_are_not_counted() -> None:
-    plan = planned(small(), streams=2)
+def test_two_streams_are_counted_together() -> None:
+    rgb, depth = small(), small()
+    config = TwoStreamConfig(rgb=rgb.config, depth=depth.config, fusion="logits")
+    both = planned(TwoStream(config, rgb=rgb, depth=depth, heads={"label": 5}), channels={"rgb": 3, "depth": 3})
+    one = planned(small())
+    assert both.macs == 2 * one.macs
+    assert both.parameters == 2 * one.parameters
+    assert both.memory == pytest.approx(2 * one.memory, rel=0.01)
+
+
+def test_a_network_that_wants_more_than_it_is_given_is_not_counted() -> None:
+    plan = planned(small(), channels=2)
     assert (plan.macs, plan.memory, plan.seconds) == (None, None, None)
     assert str(plan) == f"{plan.parameters:,} parameters, 10 steps of 4 clips"
 

@@ -229,6 +229,23 @@ def test_a_recipe_of_before_the_new_fields_loads_with_their_defaults(tiny_recipe
                 assert value == ("all" if name == "decay" else defaults[name])  # everything was decayed then
 
 
+def test_the_colours_of_depth_come_back_from_json(tiny_recipe: Recipe) -> None:
+    clip = replace(tiny_recipe.clip, modalities=("depth",), depth_channels=3, depth_colours="jet")
+    recipe = replace(tiny_recipe, clip=clip)
+    back = recipe_from_json(recipe_to_json(recipe))
+    assert back == recipe
+    assert back.clip.depth_colours == back.clip.preprocessing(None).depth_colours == "jet"
+    old = json.loads(recipe_to_json(recipe))
+    del old["clip"]["depth_colours"]
+    assert recipe_from_json(json.dumps(old)).clip == replace(clip, depth_colours="grey")
+
+
+def test_colours_of_depth_without_their_channels_are_refused(tiny_recipe: Recipe) -> None:
+    message = r"clip: depth_colours='jet' makes three channels, but depth_channels=1; set depth_channels=3"
+    with pytest.raises(RecipeError, match=message):
+        replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=("depth",), depth_colours="jet"))
+
+
 WRONG = [
     *[("Data", name, "al") for name in ("unreadable", "balance")],
     *[("Optim", name, "al") for name in ("optimizer", "decay")],
@@ -237,6 +254,7 @@ WRONG = [
         for name in ("keep", "init_unmatched", "activations", "compiled", "strategy", "precision", "device")
     ],
     ("Clip", "sampling", "al"),
+    ("Clip", "depth_colours", "al"),
     ("RunSettings", "loggers", ["al"]),
     ("RunSettings", "loggers", "csv"),
     ("RunSettings", "freeze", "backbone"),

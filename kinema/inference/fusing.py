@@ -1,0 +1,87 @@
+"""Two trained models, one of colour and one of depth, as one that sees both: how the thesis has its RGB-D rows."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+from kinema.data.manifest import MODALITIES
+from kinema.data.transforms import Preprocessing
+from kinema.inference.artefact import OWN, Artefact, ArtefactError, load_artefact
+from kinema.models.fusion import ScoreFusion, TwoStream, TwoStreamConfig
+from kinema.models.zoo import config_fields, config_from
+
+OF_ONE_STREAM = ("modalities", "mean", "std", "depth", "depth_channels", "depth_colours")
+"""Fields of the preprocessing that concern one modality alone; the others say what both are shown."""
+
+
+def fuse_artefacts(first: str | Path | Artefact, second: str | Path | Artefact, *, score: ScoreFusion) -> Artefact:
+    """One model of two: it answers with the mean of their answers, or with one of them where a modality is missing.
+
+    Args:
+        first, second: runs, artefact folders, or loaded artefacts; one of RGB and one of depth, in either order.
+        score: what is averaged, logits or softmaxes.
+
+    Returns:
+        The model; its arithmetic is of float32 where the two differ in that.
+
+    Raises:
+        ArtefactError: they are not of two modalities, know other classes, or are shown other frames or places.
+    """
+    both = [source if isinstance(source, Artefact) else load_artefact(source) for source in (first, second)]
+    by_modality = {artefact.preprocessing.modalities: artefact for artefact in both}
+    if set(by_modality) != {(modality,) for modality in MODALITIES}:
+        seen = " and ".join("+".join(artefact.preprocessing.modalities) for artefact in both)
+        raise ArtefactError(f"one model of rgb and one of depth can be fused; these see {seen}")
+    rgb, depth = (by_modality[(modality,)] for modality in MODALITIES)
+    if OWN in (rgb.kind, depth.kind):
+        raise ArtefactError(
+            "a network of your own cannot be fused into one artefact; `kinema evaluate --fuse` can do it"
+        )
+    _check_same(rgb, depth)
+    config = TwoStreamConfig(
+        rgb=config_from(rgb.kind, rgb.config),  # type: ignore[arg-type]  # a model of one modality is no two-stream one
+        depth=config_from(depth.kind, depth.config),  # type: ignore[arg-type]
+        fusion=score,
+    )
+    return Artefact(
+        model=TwoStream(config, rgb=rgb.model, depth=depth.model, heads=rgb.heads),  # type: ignore[arg-type]  # as above
+        kind="two-stream",
+        config=config_fields(config),
+        classes=rgb.classes,
+        sampling=rgb.sampling,
+        preprocessing=_shown_both(rgb.preprocessing, depth.preprocessing),
+        precision=rgb.precision if rgb.precision == depth.precision else "float32",
+        provenance={
+            "fused": score,
+            **{
+                f"{modality}_{what}": said
+                for modality, artefact in (("rgb", rgb), ("depth", depth))
+                for what, said in {**artefact.provenance, "digest": artefact.digest}.items()
+            },
+        },
+    )
+
+
+def _check_same(rgb: Artefact, depth: Artefact) -> None:
+    if {head: list(names) for head, names in rgb.classes.items()} != {
+        head: list(names) for head, names in depth.classes.items()
+    }:
+        raise ArtefactError(
+            "the two models know other classes, or have them in another order; their answers do not mix"
+        )
+    pairs = [
+        (f"{part}.{field.name}", getattr(getattr(rgb, part), field.name), getattr(getattr(depth, part), field.name))
+        for part in ("sampling", "preprocessing")
+        for field in fields(getattr(rgb, part))
+        if part == "sampling" or field.name not in OF_ONE_STREAM
+    ]
+    for name, ours, theirs in pairs:
+        if ours != theirs:
+            raise ArtefactError(
+                f"the two models are shown other clips: {name} is {ours} for rgb and {theirs} for depth; "
+                "train both alike, or average their predictions with `kinema evaluate --fuse`"
+            )
+
+
+def _shown_both(rgb: Preprocessing, depth: Preprocessing) -> Preprocessing:
+    """Each modality as its own model had it."""
+    return replace(depth, modalities=MODALITIES, mean=rgb.mean, std=rgb.std)

@@ -1,0 +1,89 @@
+"""Two trained models as one: its answers are the mean of theirs, on files and after a trip to the disk."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kinema.data.sampling import Sampling
+from kinema.evaluation.compare import fuse
+from kinema.evaluation.evaluate import evaluate
+from kinema.inference.artefact import ArtefactError, load_artefact, save_artefact
+from kinema.inference.fusing import fuse_artefacts
+from kinema.models.zoo import create_model
+
+
+@pytest.fixture
+def colour(make_artefact):
+    torch.manual_seed(1)
+    return make_artefact(create_model("mfst_tiny", num_classes=3, frames=8, size=32, layers=1))
+
+
+@pytest.fixture
+def depth(make_artefact, data_set, tiny_ctn):
+    torch.manual_seed(2)
+    return make_artefact(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth)
+
+
+@pytest.mark.parametrize("score", ["logits", "softmax"])
+def test_it_answers_with_the_mean_of_both(tmp_path, colour, depth, data_set, score):
+    """As `kinema evaluate --fuse` does from the predictions of the two."""
+    for name, artefact in (("colour", colour), ("depth", depth)):
+        save_artefact(tmp_path / name, artefact)
+    save_artefact(tmp_path / "both", fuse_artefacts(tmp_path / "colour", tmp_path / "depth", score=score))
+    apart = [evaluate(tmp_path / name, data_set, batch_size=6).predictions for name in ("colour", "depth")]
+    together = evaluate(tmp_path / "both", data_set, batch_size=6).predictions
+    expected = fuse(apart, score=score).logits["label"]
+    torch.testing.assert_close(
+        torch.from_numpy(together.logits["label"]).double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-5
+    )
+    for name, predictions in zip(("rgb", "depth"), apart, strict=True):
+        alone = evaluate(tmp_path / "both", data_set, batch_size=6, modalities=(name,)).predictions
+        np.testing.assert_allclose(alone.logits["label"], predictions.logits["label"], rtol=1e-5, atol=1e-6)
+
+
+def test_the_order_does_not_matter_and_the_origin_is_kept(colour, depth):
+    colour = replace(colour, provenance={"commit": "abc"}, digest="123", precision="bfloat16")
+    fused = fuse_artefacts(depth, colour, score="logits")
+    assert fused.preprocessing.modalities == ("rgb", "depth")
+    assert fused.provenance["fused"] == "logits"
+    assert (fused.provenance["rgb_commit"], fused.provenance["rgb_digest"]) == ("abc", "123")
+    assert fused.provenance["depth_recipe"] == "by hand"
+    assert fused.precision == "float32"
+    assert fused.model.rgb is colour.model
+
+
+def test_each_modality_stays_as_its_own_model_had_it(tmp_path, colour, depth):
+    mean = (0.1, 0.2, 0.3)
+    colour = replace(colour, preprocessing=replace(colour.preprocessing, mean=mean))
+    save_artefact(tmp_path, fuse_artefacts(colour, depth, score="logits"))
+    again = load_artefact(tmp_path)
+    assert again.preprocessing.mean == mean
+    assert again.preprocessing.depth == depth.preprocessing.depth
+
+
+def test_what_does_not_go_together_is_refused(colour, depth, make_artefact, brightness):
+    with pytest.raises(ArtefactError, match=r"these see rgb and rgb"):
+        fuse_artefacts(colour, colour, score="logits")
+    with pytest.raises(ArtefactError, match="a network of your own"):
+        fuse_artefacts(make_artefact(brightness()), depth, score="logits")
+    other = replace(depth, classes={"label": tuple(reversed(depth.classes["label"]))})
+    with pytest.raises(ArtefactError, match="other classes"):
+        fuse_artefacts(colour, other, score="logits")
+    other = replace(depth, sampling=Sampling(frames=4))
+    with pytest.raises(ArtefactError, match=r"sampling\.frames is 8 for rgb and 4 for depth"):
+        fuse_artefacts(colour, other, score="logits")
+    other = replace(depth, preprocessing=replace(depth.preprocessing, short_side=40))
+    with pytest.raises(ArtefactError, match=r"preprocessing\.short_side is 36 for rgb and 40 for depth"):
+        fuse_artefacts(colour, other, score="logits")
+
+
+def test_a_model_that_cannot_do_with_less_is_not_shown_less(colour, make_artefact, colour_and_depth, depth_facts):
+    classes = {"verb": ("a", "b", "c"), "noun": ("d", "e", "f", "g")}
+    own = make_artefact(colour_and_depth(), modalities=("rgb", "depth"), classes=classes, depth=depth_facts)
+    with pytest.raises(ArtefactError, match="ColourAndDepth does not do with one alone"):
+        own.seeing(("rgb",))
+    with pytest.raises(ArtefactError, match="the model sees rgb; it cannot be shown depth"):
+        colour.seeing(("depth",))
+    assert colour.seeing(("rgb",)) is colour
