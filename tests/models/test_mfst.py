@@ -175,6 +175,30 @@ def test_an_inception_module_is_its_branches(pool):
     torch.testing.assert_close(module(maps, 3), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_larger_of_two_neighbouring_channels_goes_on_where_there_are_twice_as_many():
+    """I3D's 4c has 512 channels for 256 of a token; here an eighth of both."""
+    model = shake(tiny(widths=(16, 32, 24, 24))).eval()
+    space = model.stages[1].space
+    assert (model.stages[0].space.pairs, space.pairs) == ("all", "largest")
+    space.layers = nn.ModuleList()
+    maps = torch.randn(5, 16, 4, 4)
+    made = maps
+    for inception in space.inceptions:
+        made = inception(made, 5)
+    pooled = F.max_pool2d(made, 2)
+    largest = torch.stack([torch.maximum(pooled[:, 2 * c], pooled[:, 2 * c + 1]) for c in range(32)], dim=-1)
+    expected = space.map(space.map_norm(largest)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(space(maps, 5), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("operator", ["vanilla", "cdc-st", "cdc-t"])
+def test_both_convolutions_of_the_stem_with_more_than_one_tap_are_of_the_operator(operator):
+    stem = tiny(stem_operator=operator, stem_theta=0.3).stem
+    for unit in (stem.first, stem.third):
+        assert (unit.convolution.operator, unit.convolution.theta) == (operator, 0.3)
+    assert type(stem.second.convolution) is nn.Conv3d
+
+
 def test_space_is_seen_frame_by_frame():
     """What stands in one frame changes no other one in MSC-Trans."""
     model = shake(tiny()).eval()
