@@ -6,7 +6,7 @@ cannot be read becomes a `Failure`, never another sample; whoever takes the batc
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import numpy as np
@@ -245,6 +245,8 @@ class VideoDataset(Dataset[Sample | Failure]):
         self.manifest = manifest
         self.sampling = sampling
         self.preprocessing = preprocessing
+        # Depth is mixed by its levels, where 0 is known for no reading, and gets its channels afterwards.
+        self._read_as = replace(preprocessing, depth_channels=1, depth_colours="grey")
         self.augmentation = augmentation or Augmentation()
         self.reading = reading
 
@@ -261,7 +263,8 @@ class VideoDataset(Dataset[Sample | Failure]):
         except UnreadableVideo as error:
             entry = self.manifest.entries[asked.index]
             return Failure(asked.index, f"{self.manifest.path}, line {entry.line}: {error}")
-        return sample
+        clips = {name: _channels(name, clip, self.preprocessing) for name, clip in sample["inputs"].items()}
+        return {**sample, "inputs": clips}
 
     def _sample(self, draw: Draw) -> Sample:
         entry = self.manifest.entries[draw.index]
@@ -270,7 +273,7 @@ class VideoDataset(Dataset[Sample | Failure]):
                 entry,
                 locate=self.manifest.locate,
                 sampling=self.sampling,
-                preprocessing=self.preprocessing,
+                preprocessing=self._read_as,
                 reading=self.reading,
             )
         else:
@@ -278,7 +281,7 @@ class VideoDataset(Dataset[Sample | Failure]):
                 entry,
                 locate=self.manifest.locate,
                 sampling=self.sampling,
-                preprocessing=self.preprocessing,
+                preprocessing=self._read_as,
                 augmentation=self.augmentation,
                 rng=np.random.default_rng(draw.seed),
                 reading=self.reading,

@@ -139,13 +139,13 @@ ALL_AT_ONCE = Augmentation(
 """Everything that varies a sample alone; rotation and erasing now and then, so that each is seen without the other."""
 
 
-def depth_clips(data_set, draw, **fields):
+def depth_clips(data_set, draw, augmentation=ALL_AT_ONCE, **fields):
     """Depth as it comes as one channel, as three, and in colours."""
     one = dataclasses.replace(preprocessing(data_set), **fields)
     wanted = (one, *(dataclasses.replace(one, depth_channels=3, depth_colours=name) for name in ("grey", "jet")))
     sampling = dataclasses.replace(SAMPLING, clips=2)
     return [
-        VideoDataset(data_set, sampling=sampling, preprocessing=each, augmentation=ALL_AT_ONCE)[draw]["inputs"]["depth"]
+        VideoDataset(data_set, sampling=sampling, preprocessing=each, augmentation=augmentation)[draw]["inputs"]["depth"]
         for each in wanted
     ]
 
@@ -161,6 +161,18 @@ def test_three_channels_of_a_varied_draw_are_made_of_its_one(data_set, seed, mod
     """Neither colour jitter, nor noise, nor interpolation: depth of three channels is no RGB, whatever it shows."""
     one, grey, colours = depth_clips(data_set, Draw(seed % 6, (0, 0, seed)), modalities=modalities)
     assert one.shape == (1, 1, 8, 32, 32)
+    assert torch.equal(grey, one.expand(-1, 3, -1, -1, -1))
+    assert torch.equal(colours, coloured_by_hand(one))
+
+
+@pytest.mark.parametrize("mixing", ["mixup_alpha", "cutmix_alpha"])
+@pytest.mark.parametrize("seed", range(4))
+def test_colours_are_those_of_mixed_depth_not_mixed_themselves(data_set, seed, mixing):
+    augmentation = dataclasses.replace(ALL_AT_ONCE, **{mixing: 1.0})
+    draw = Draw(seed, (0, 0, seed), Draw(seed + 1, (0, 0, seed + 1, 2)))
+    one, grey, colours = depth_clips(data_set, draw, augmentation)
+    alone, _, _ = depth_clips(data_set, Draw(seed, (0, 0, seed)), augmentation)
+    assert not torch.equal(one, alone)
     assert torch.equal(grey, one.expand(-1, 3, -1, -1, -1))
     assert torch.equal(colours, coloured_by_hand(one))
 
