@@ -141,8 +141,51 @@ def processes(results: Path) -> list[str]:
     return lines
 
 
+def streams(results: Path) -> list[str]:
+    """Colour, depth and both by protocol, from `benchmarks/two_streams.py`."""
+    protocols = _read(results / "moves_two_streams.json")["protocols"]
+    lines = table_head(
+        "MFST-tiny sees", *(f"`{name}`, mean of seeds % [95 % interval over clips]" for name in protocols)
+    )
+    for way in next(iter(protocols.values()))["answers"]:
+        cells = []
+        for said in protocols.values():
+            right = np.array(said["answers"][way]) == np.array(said["targets"])
+            low, high = mean_interval(100 * right.mean(axis=0))
+            cells.append(f"{100 * right.mean():.1f} [{low:.1f}, {high:.1f}]")
+        lines.append(row(way, *cells))
+    return lines
+
+
+def operators(results: Path) -> list[str]:
+    """What MFST's operators take beside plainer ones, and the network beside its arithmetic."""
+    difference, nearest, network = (
+        _read(results / f"{name}.json") for name in ("central_difference_speed", "knn_attention_speed", "mfst_speed")
+    )
+    lines = table_head("what", "beside", "ratio, median [95 % interval]")
+    for operator in ("cdc-st", "cdc-t"):
+        for place, measured in difference["measured"].items():
+            ratio = measured["training"]["ratios"][operator]
+            lines.append(row(f"3D-CDC ({operator}), a training step at {place}", "plain convolution", _ratio(ratio)))
+    for place, measured in nearest["measured"].items():
+        for name, said in {"knn": "k-NN attention", "public knn": "the public formulation of it"}.items():
+            if place.startswith("attention, spatial, stage 1"):
+                ratio = measured["ratio_to_sdpa"][name]
+                lines.append(
+                    row(f"{said}, {place.removeprefix('attention, ')}", "dense attention (SDPA)", _ratio(ratio))
+                )
+    size = network["arguments"]
+    clip = f"{size['model']} at {size['frames']} x {size['size']}"
+    for name, share in network["share_of_the_machines_rate"].items():
+        rate = {"median": 1 / share["median"], "low": 1 / share["high"], "high": 1 / share["low"]}
+        lines.append(row(f"{clip}, {name}", "its convolutions and products alone at the machine's rate", _ratio(rate)))
+    memory = network["peak_memory_mib"]["recompute_over_keep"]
+    lines.append(row(f"{clip}, peak memory of a step, recomputing activations", "keeping them", _ratio(memory)))
+    return lines
+
+
 TABLES: Mapping[str, Callable[[Path], list[str]]] = {
-    made.__name__: made for made in (trainings, floors, kills, processes)
+    made.__name__: made for made in (trainings, floors, kills, processes, streams, operators)
 }
 """The tables by the name that a document calls them."""
 
@@ -193,6 +236,10 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: cannot be read ({error})") from error
     return said
+
+
+def _ratio(of: Mapping[str, float]) -> str:
+    return f"{of['median']:.2f} [{of['low']:.2f}, {of['high']:.2f}]"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -388,6 +388,16 @@ def test_the_copy_for_evaluation_has_one_convolution_for_three_steps_and_the_sam
     assert any(isinstance(m, nn.BatchNorm3d) for m in model.modules())
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_copy_for_evaluation_is_exported_for_any_number_of_clips(channels):
+    copied = evaluation_copy(shake(tiny(channels=channels, frames=4, size=32, stages=1)))
+    batch = torch.export.Dim("batch", min=1, max=8)
+    given = clip(batch=2, channels=channels, frames=4, size=32)
+    exported = torch.export.export(copied, (given,), dynamic_shapes={"clip": {0: batch}}).module()
+    others = clip(batch=3, channels=channels, frames=4, size=32)
+    torch.testing.assert_close(exported(others), copied(others))
+
+
 def test_evaluation_does_not_depend_on_the_batch():
     model = shake(tiny(dropout=0.3)).eval()
     torch.testing.assert_close(model(clip(batch=3))[:1], model(clip(batch=3)[:1]), rtol=1e-4, atol=1e-5)

@@ -58,6 +58,26 @@ def test_a_floor_of_another_split_or_manifest_is_none(results: Path) -> None:
     assert floors(results)[2:] == []
 
 
+def test_each_way_to_see_has_a_line_and_each_protocol_a_column(results: Path) -> None:
+    one = {"targets": [1, 1, 0, 0], "answers": {"RGB": [[1, 1, 0, 1], [1, 1, 0, 0]], "depth": [[1, 1, 0, 0]] * 2}}
+    other = {"targets": [1, 1], "answers": {"RGB": [[0, 0], [0, 0]], "depth": [[1, 1], [0, 0]]}}
+    (results / "moves_two_streams.json").write_text(json.dumps({"protocols": {"by_subject": one, "by_view": other}}))
+    head, _, rgb, depth = tables.streams(results)
+    assert head.startswith("| MFST-tiny sees | `by_subject`, mean")
+    assert rgb == "| RGB | 87.5 [62.5, 100.0] | 0.0 [0.0, 0.0] |"
+    assert depth == "| depth | 100.0 [100.0, 100.0] | 50.0 [50.0, 50.0] |"
+
+
+def test_the_share_of_the_machines_rate_is_shown_as_a_ratio_of_times(results: Path) -> None:
+    for name in ("central_difference_speed", "knn_attention_speed", "mfst_speed"):
+        shutil.copy(ROOT / "results" / f"{name}.json", results)
+    said = json.loads((results / "mfst_speed.json").read_text())
+    said["share_of_the_machines_rate"] = {"forward": {"median": 0.5, "low": 0.4, "high": 0.8}}
+    (results / "mfst_speed.json").write_text(json.dumps(said))
+    lines = tables.operators(results)
+    assert any(line.endswith("alone at the machine's rate | 2.00 [1.25, 2.50] |") for line in lines)
+
+
 def test_only_what_is_marked_is_made_anew(results: Path) -> None:
     text = "before\n<!-- table: trainings -->\nold\n<!-- end of table -->\nafter <!-- end of table -->"
     made = filled(text, results)
