@@ -1,4 +1,4 @@
-"""What all our transformers share: self-attention, MLP, drop-path, class token, task heads.
+"""What our transformers share: self-attention, MLP, drop-path, patches, class token, position, task heads.
 
 The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691); equations cited here are those of its
 section 4.3.1. An operator that the thesis itself proposes has a file of its own beside this one.
@@ -105,6 +105,54 @@ class SelfAttention(nn.Module):
         rate = self.dropout if self.training else 0.0  # the fused kernel does not look at .training
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
         return F.dropout(self.out(rearrange(attended, "b h n d -> b n (h d)")), rate)
+
+
+def grid_of(patch: int, *, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of patches; a picture that leaves pixels over is refused."""
+    names = ("size", "size") if height == width else ("height", "width")
+    for name, extent in zip(names, (height, width), strict=True):
+        if extent < patch or extent % patch:
+            raise ValueError(
+                f"{name} must be a multiple of {patch}: {patch}, {2 * patch}, {3 * patch}, ...; got {extent}"
+            )
+    return height // patch, width // patch
+
+
+class FrameTokens(nn.Module):
+    """The patches of each frame as tokens, E x of eq. 3.1."""
+
+    def __init__(self, *, channels: int, patch: int, width: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.patches = nn.Conv2d(channels, width, patch, stride=patch)
+
+    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "bt n d"]:
+        grid_of(self.patch, height=clip.shape[-2], width=clip.shape[-1])
+        tokens: Tensor = rearrange(self.patches(rearrange(clip, "b c t h w -> (b t) c h w")), "bt d h w -> bt (h w) d")
+        return tokens
+
+
+class AbsolutePosition(nn.Module):
+    """A learned vector for the class token and for each place of a grid, or of a row (Table 3.1, first line).
+
+    Other extents than those of the table get it interpolated: bicubic on a grid, linear in time.
+    """
+
+    def __init__(self, built: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.built = built
+        places = 1
+        for extent in built:
+            places *= extent
+        self.table = nn.Parameter(torch.zeros(1 + places, dim))
+
+    def forward(self, tokens: Float[Tensor, "b n d"], extents: tuple[int, ...]) -> Float[Tensor, "b n d"]:
+        if extents == self.built:
+            return tokens + self.table
+        places = self.table[1:].T.reshape(1, -1, *self.built)
+        mode = "linear" if len(self.built) == 1 else "bicubic"
+        other = F.interpolate(places, size=extents, mode=mode, align_corners=False).flatten(2)[0].T
+        return tokens + torch.cat((self.table[:1], other))
 
 
 class ClassToken(nn.Module):

@@ -1,0 +1,122 @@
+"""What the thesis compares its networks with.
+
+    clip -> patches of each frame -> class token -> position -> [ attention -> MLP ] x depth -> norm -> mean over frames
+         -> task heads
+
+ViT with spatial attention alone (Table 3.3; arXiv:2010.11929): each frame is seen by itself, and the mean over the
+frames of their class tokens is classified.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kinema.layers.relative_position import Rows
+from kinema.layers.transformer import AbsolutePosition, ClassToken, FrameTokens, TaskHeads, grid_of
+from kinema.models.fields import check_fields
+from kinema.models.rpe_stdt import LAYER_NORM_EPS, SpatialBlock, initialise, through
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTSpatialConfig:
+    """ViT-B, or a narrower one.
+
+    Args:
+        patch: rows and columns of pixels in a token.
+        width: channels of a token.
+        depth: encoder blocks.
+        attention_heads: must divide `width`.
+        mlp_ratio: hidden channels of the MLP for each channel of a token.
+        start: of the weights: ViT's, for weights that are loaded; `scratch` for learning from little data without.
+        dropout: in attention and MLP, in training.
+        drop_path: probability that training drops a branch of the last block; it rises linearly from 0 at the first.
+    """
+
+    patch: int = 16
+    width: int = 768
+    depth: int = 12
+    attention_heads: int = 12
+    mlp_ratio: int = 4
+    start: Literal["vit", "scratch"] = "vit"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("patch", "width", "depth", "attention_heads", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"ViTSpatialConfig: {name}={getattr(self, name)} must be at least 1")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"ViTSpatialConfig: {name}={getattr(self, name)} is not in [0, 1)")
+        if self.width % self.attention_heads:
+            raise ValueError(
+                f"ViTSpatialConfig: width={self.width} is not divisible by attention_heads={self.attention_heads}"
+            )
+
+    def check_clip(self, *, channels: int, frames: int, size: int) -> None:
+        """Refuses clips that the network cannot be built for; the message says which would fit."""
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1; got {channels}")
+        if frames < 1:
+            raise ValueError(f"frames must be at least 1; got {frames}")
+        grid_of(self.patch, height=size, width=size)
+
+
+class ViTSpatial(nn.Module):
+    """ViT frame by frame.
+
+    Args:
+        config: the architecture.
+        heads: name of a task -> number of its classes; for one task the answer is a tensor, for several a dict.
+        channels: of the clip.
+        frames: of the clips it is built for; any number can follow.
+        size: rows and columns of those clips; for others, positions are interpolated.
+    """
+
+    def __init__(
+        self, config: ViTSpatialConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int
+    ) -> None:
+        super().__init__()
+        config.check_clip(channels=channels, frames=frames, size=size)
+        self.config = config
+        self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
+        self.class_token = ClassToken(config.width)
+        self.position = AbsolutePosition(grid_of(config.patch, height=size, width=size), config.width)
+        rates = [config.drop_path * block / max(config.depth - 1, 1) for block in range(config.depth)]
+        self.blocks = nn.ModuleList(
+            SpatialBlock(
+                config.width,
+                heads=config.attention_heads,
+                hidden=config.mlp_ratio * config.width,
+                position=None,
+                dropout=config.dropout,
+                drop_path=rate,
+            )
+            for rate in rates
+        )
+        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.feature_channels = config.width
+        self.heads: nn.Module = TaskHeads(config.width, heads)
+        initialise(self, config.start)
+
+    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
+        logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
+        return logits
+
+    def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
+        """The mean over the frames of their normalised class tokens.
+
+        Args:
+            clip: any number of frames, any multiple of the patch.
+            last_block: rows of the last block that are computed; those of patches are not used by anyone.
+        """
+        grid = grid_of(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
+        tokens = self.position(self.class_token(self.embedding(clip)), grid)
+        tokens = through(self.blocks, tokens, None, last_block)
+        features: Tensor = rearrange(self.norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0]).mean(1)
+        return features

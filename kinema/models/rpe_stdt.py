@@ -1,0 +1,467 @@
+"""RPE-STDT: relative position, spatially and temporally decoupled transformer: thesis chapter 3, figure 3.2.
+
+    clip -> patches of each frame -> class token -> [ attention with relative position -> MLP ] x L_S -> norm
+         -> the frames' class tokens -> class token -> [ attention -> MLP, fewer frames on the way ] x L_T
+         -> norm -> task heads
+
+Axes: b batch, c colour, t frames, h w pixels; n tokens, d channels.
+
+What the thesis says differently, or twice:
+
+DEVIATION: one sentence of section 3.4.2 gives the spatial encoder 8 layers, and calls the temporal one lighter; the
+sizes and costs of Tables 3.1 and 3.3 fit 12 layers and a temporal encoder of narrower layers alone. Both are here:
+`rpe_stdt_base` is the sentence, `rpe_stdt_base12` the tables.
+DEVIATION: Top-K drops rows of the attention map, and with `pool_place="inside"` nothing else: what the last layer drops
+is not looked at by anyone, since only its class row is used. [1, 3] of four layers therefore is [1]. `between` takes
+the tokens away before the layer, by the map of the layer before.
+DEVIATION: after Top-K, relative positions are those of the frames' numbers in the clip, not of their places among the
+kept ones, which the thesis leaves open.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from kinema.layers.relative_position import (
+    Clusters,
+    Distance,
+    MappingFunction,
+    RelativePosition,
+    RelativeSelfAttention,
+    Rows,
+    Terms,
+)
+from kinema.layers.temporal_topk import (
+    FramePooling,
+    Pooling,
+    deviation,
+    frames_at,
+    gather_frames,
+    most_deviating,
+    random_places,
+    rows_at,
+    uniform_places,
+)
+from kinema.layers.transformer import MLP, AbsolutePosition, ClassToken, DropPath, FrameTokens, TaskHeads, grid_of
+from kinema.models.fields import check_fields
+
+LAYER_NORM_EPS = 1e-6  # ViT's
+
+Position = Literal["none", "absolute", "shared", "per-head"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RPESTDTConfig:
+    """What RPE-STDT is made of. The defaults are section 3.4.2's.
+
+    Args:
+        patch: rows and columns of pixels in a token.
+        width: channels of a token, in space and in time.
+        spatial_layers, spatial_heads, spatial_mlp_channels: of the spatial encoder, whose heads share `width`.
+        temporal_layers, temporal_heads, temporal_head_channels, temporal_mlp_channels: of the temporal encoder.
+        position: `shared` and `per-head` are relative, with one table for all attention heads or one each (Table 3.1);
+            `absolute` adds learned vectors to the tokens, as ViViT does; `none`.
+        temporal_position: `as-space`, or `none`: figure 3.2 speaks of patches alone, section 3.4.2 of all layers.
+        position_terms: what meets a vector of its own: the query (eq. 3.7), keys too (3.6), values too (3.5).
+        position_function: from an offset to a whole number (Table 3.2).
+        position_distance: `axes` or `euclid` (eq. 3.10).
+        clusters: vectors of two tokens in a frame, the class token's among them (figure 3.4).
+        pool: how frames are left out (Table 3.4); `random` and `uniform` are controls.
+        pool_layers: where, counted from 0.
+        pool_place: `inside` the layer, between its attention and its MLP; `between` that layer and the one before.
+        pool_heads: all attention heads keep the same frames, by their mean, or each its own.
+        pool_scores: what deviates: the attention map, or its logits.
+        start: of the weights: ViT's, for weights that are loaded; `scratch` for learning from little data without.
+        dropout: in attention and MLP, in training.
+        drop_path: probability that training drops a branch of the last layer; it rises linearly from 0 at the first.
+    """
+
+    patch: int = 16
+    width: int = 768
+    spatial_layers: int = 8
+    spatial_heads: int = 12
+    spatial_mlp_channels: int = 3072
+    temporal_layers: int = 4
+    temporal_heads: int = 8
+    temporal_head_channels: int = 96
+    temporal_mlp_channels: int = 3072
+    position: Position = "shared"
+    temporal_position: Literal["as-space", "none"] = "as-space"
+    position_terms: Terms = "query"
+    position_function: MappingFunction = "sectioned"
+    position_distance: Distance = "axes"
+    clusters: int = 50
+    pool: Pooling = "top-k"
+    pool_layers: tuple[int, ...] = (1, 3)
+    pool_place: Literal["inside", "between"] = "inside"
+    pool_heads: Literal["shared", "per-head"] = "shared"
+    pool_scores: Literal["probabilities", "logits"] = "probabilities"
+    start: Literal["vit", "scratch"] = "vit"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("patch", "width", "spatial_layers", "spatial_heads", "spatial_mlp_channels", "temporal_layers"):
+            self._at_least_one(name)
+        for name in ("temporal_heads", "temporal_head_channels", "temporal_mlp_channels"):
+            self._at_least_one(name)
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"RPESTDTConfig: {name}={getattr(self, name)} is not in [0, 1)")
+        if self.width % self.spatial_heads:
+            raise ValueError(
+                f"RPESTDTConfig: width={self.width} is not divisible by spatial_heads={self.spatial_heads}"
+            )
+        self._check_pool()
+        self.spatial_clusters  # noqa: B018  # refuses a count that cannot be reached
+
+    def _at_least_one(self, name: str) -> None:
+        if getattr(self, name) < 1:
+            raise ValueError(f"RPESTDTConfig: {name}={getattr(self, name)} must be at least 1")
+
+    def _check_pool(self) -> None:
+        layers = self.pool_layers
+        if list(layers) != sorted(set(layers)) or (layers and not 0 <= layers[0] <= layers[-1] < self.temporal_layers):
+            raise ValueError(
+                f"RPESTDTConfig: pool_layers={layers} must be different layers of 0 to {self.temporal_layers - 1}, in "
+                "order"
+            )
+        if self.pool == "top-k" and self.pool_place == "between" and layers and layers[0] == 0:
+            raise ValueError(
+                "RPESTDTConfig: pool_place=between reduces the tokens before the layer, by the deviations of the layer "
+                "before; pool_layers needs indices of at least 1, and has 0"
+            )
+        if self.pool != "top-k" and (self.pool_heads != "shared" or self.pool_scores != "probabilities"):
+            raise ValueError(f"RPESTDTConfig: pool_heads and pool_scores are top-k's; pool={self.pool} has none")
+        if self.pool_heads == "per-head" and self.width % self.temporal_heads:
+            raise ValueError(
+                f"RPESTDTConfig: pool_heads=per-head shares width={self.width} among temporal_heads="
+                f"{self.temporal_heads}, which does not divide it"
+            )
+
+    @property
+    def relative(self) -> bool:
+        return self.position in ("shared", "per-head")
+
+    @property
+    def spatial_clusters(self) -> Clusters:
+        """Which offsets of two tokens share a vector."""
+        return Clusters(count=self.clusters, function=self.position_function, distance=self.position_distance)
+
+    def pools_at(self, layer: int) -> bool:
+        return self.pool != "none" and layer in self.pool_layers
+
+    def check_clip(self, *, channels: int, frames: int, size: int) -> None:
+        """Refuses clips that the network cannot be built for; the message says which would fit."""
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1; got {channels}")
+        check_frames(self, frames)
+        grid_of(self.patch, height=size, width=size)
+
+
+def check_frames(config: RPESTDTConfig, frames: int) -> None:
+    """Refuses clips with too few frames to make one of two as often as the config says."""
+    halvings = len(config.pool_layers) if config.pool in ("max", "average") else 0
+    if frames < 2**halvings:
+        raise ValueError(
+            f"frames must be at least {2**halvings}, since {config.pool} pooling halves them {halvings} "
+            f"{'time' if halvings == 1 else 'times'}; got {frames}"
+        )
+
+
+class SpatialBlock(nn.Module):
+    """Attention among the tokens of one frame, then MLP, each with LayerNorm before it and a residual around it.
+
+    Args:
+        width: channels of a token.
+        heads: attention heads, which share `width`.
+        hidden: channels between the layers of the MLP.
+        position: of attention.
+        dropout: in attention and MLP, in training.
+        drop_path: probability that training drops a branch of this block.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        hidden: int,
+        position: RelativePosition | None,
+        dropout: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attention = RelativeSelfAttention(
+            width, heads=heads, head_dim=width // heads, position=position, dropout=dropout
+        )
+        self.norm_mlp = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(width, hidden=hidden, dropout=dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, tokens: Float[Tensor, "bt n d"], ids: Int64[Tensor, "1 1 n n"] | None, rows: Rows = "all"
+    ) -> Float[Tensor, "bt m d"]:
+        attended = self.attention(self.norm_attention(tokens), ids, rows)
+        tokens = (tokens[:, :1] if rows == "class" else tokens) + self.drop_path(attended)
+        mixed: Tensor = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
+        return mixed
+
+
+class TemporalBlock(nn.Module):
+    """Attention among the frames of one clip, then MLP; where the config says so, with half of the frames from here on.
+
+    Args:
+        config: of the network.
+        layer: its number, from 0.
+        drop_path: probability that training drops a branch of this block.
+    """
+
+    def __init__(self, config: RPESTDTConfig, *, layer: int, drop_path: float) -> None:
+        super().__init__()
+        self.config = config
+        self.inside = config.pools_at(layer) and config.pool_place == "inside"
+        self.before = config.pools_at(layer) and config.pool_place == "between"
+        self.tells = config.pool == "top-k" and config.pool_place == "between" and config.pools_at(layer + 1)
+        self.norm_attention = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.attention = RelativeSelfAttention(
+            config.width,
+            heads=config.temporal_heads,
+            head_dim=config.temporal_head_channels,
+            position=temporal_position(config),
+            dropout=config.dropout,
+        )
+        self.pooling: nn.Module | None = None
+        if config.pools_at(layer) and config.pool in ("max", "average", "convolution"):
+            self.pooling = FramePooling(config.pool, config.width)
+        self.norm_mlp = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(config.width, hidden=config.temporal_mlp_channels, dropout=config.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b n d"],
+        times: Int64[Tensor, "b h t"],
+        told: Float[Tensor, "b h t"] | None,
+    ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b h k"], Float[Tensor, "b h k"] | None]:
+        """Tokens, the frames' numbers in the clip, and, for a layer that selects before its attention, deviations.
+
+        With `pool_heads="per-head"` each attention head has its own frames, and a token is put together of several.
+        """
+        if self.before:
+            tokens, times = self.fewer(tokens, times, told)
+        ids = self.config.spatial_clusters.in_time(times) if self.attention.position is not None else None
+        normed, sigma = self.norm_attention(tokens), None
+        if self.config.pool == "top-k" and (self.inside or self.tells):
+            logits, value = self.attention.map(normed, ids)
+            weights = logits.softmax(-1)
+            sigma = self.deviations(logits, weights)
+            if self.inside:
+                places = most_deviating(sigma)  # eq. 3.12
+                weights = rows_at(weights, places)
+                ids = None if ids is None else rows_at(ids, places)
+                tokens, times = gather_frames(tokens, places), frames_at(times, places)
+            tokens = tokens + self.drop_path(self.attention.by_map(weights, value, ids))
+        else:
+            tokens = tokens + self.drop_path(self.attention(normed, ids))
+            if self.inside:
+                tokens, times = self.fewer(tokens, times, None)
+        return tokens + self.drop_path(self.mlp(self.norm_mlp(tokens))), times, sigma if self.tells else None
+
+    def deviations(self, logits: Float[Tensor, "b h n n"], weights: Float[Tensor, "b h n n"]) -> Float[Tensor, "b h t"]:
+        """sigma of each attention head, or their mean (eq. 3.13)."""
+        sigma = deviation(weights if self.config.pool_scores == "probabilities" else logits)
+        return sigma.mean(1, keepdim=True) if self.config.pool_heads == "shared" else sigma
+
+    def fewer(
+        self, tokens: Float[Tensor, "b n d"], times: Int64[Tensor, "b h t"], sigma: Float[Tensor, "b h t"] | None
+    ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b h k"]]:
+        """Half of the frames."""
+        batch, frames = len(tokens), times.shape[-1]
+        match self.config.pool:
+            case "top-k":
+                assert sigma is not None
+                places = most_deviating(sigma)
+            case "random":
+                places = random_places(batch, frames, training=self.training)[:, None].to(tokens.device)
+            case "uniform":
+                places = uniform_places(frames).to(tokens.device).expand(batch, 1, -1)
+            case "max" | "average" | "convolution":
+                assert self.pooling is not None
+                pooled = self.pooling(tokens)
+                return pooled, times[..., ::2][..., : pooled.shape[1] - 1]  # a pair stands where its first frame stood
+            case "none":
+                return tokens, times
+            case _:
+                assert_never(self.config.pool)
+        return gather_frames(tokens, places), frames_at(times, places)
+
+
+def temporal_position(config: RPESTDTConfig) -> RelativePosition | None:
+    """A fresh table of the offsets of frames; None where there is no relative position in time."""
+    if not config.relative or config.temporal_position == "none":
+        return None
+    return RelativePosition(
+        config.spatial_clusters.count_in_time,
+        heads=config.temporal_heads,
+        head_dim=config.temporal_head_channels,
+        sharing="shared" if config.position == "shared" else "per-head",
+        terms=config.position_terms,
+    )
+
+
+def spatial_position(config: RPESTDTConfig) -> RelativePosition | None:
+    """A fresh table of the offsets of patches; None where position is not relative."""
+    if not config.relative:
+        return None
+    return RelativePosition(
+        config.clusters,
+        heads=config.spatial_heads,
+        head_dim=config.width // config.spatial_heads,
+        sharing="shared" if config.position == "shared" else "per-head",
+        terms=config.position_terms,
+    )
+
+
+class RPESTDT(nn.Module):
+    """The network of figure 3.2.
+
+    Args:
+        config: the architecture.
+        heads: name of a task -> number of its classes; for one task the answer is a tensor, for several a dict.
+        channels: of the clip.
+        frames: of the clips it is built for; any number can follow.
+        size: rows and columns of those clips; any multiple of the patch can follow. A relative position needs nothing
+            for that, an absolute one is interpolated.
+    """
+
+    def __init__(
+        self, config: RPESTDTConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int
+    ) -> None:
+        super().__init__()
+        config.check_clip(channels=channels, frames=frames, size=size)
+        self.config = config
+        layers = config.spatial_layers + config.temporal_layers
+        rates = [config.drop_path * layer / max(layers - 1, 1) for layer in range(layers)]
+        absolute = config.position == "absolute"
+        self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
+        self.spatial_class_token = ClassToken(config.width)
+        grid = grid_of(config.patch, height=size, width=size)
+        self.spatial_position = AbsolutePosition(grid, config.width) if absolute else None
+        self.spatial_blocks = nn.ModuleList(
+            SpatialBlock(
+                config.width,
+                heads=config.spatial_heads,
+                hidden=config.spatial_mlp_channels,
+                position=spatial_position(config),
+                dropout=config.dropout,
+                drop_path=rate,
+            )
+            for rate in rates[: config.spatial_layers]
+        )
+        self.spatial_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.temporal_class_token = ClassToken(config.width)
+        self.temporal_position = AbsolutePosition((frames,), config.width) if absolute else None
+        self.temporal_blocks = nn.ModuleList(
+            TemporalBlock(config, layer=layer, drop_path=rate)
+            for layer, rate in enumerate(rates[config.spatial_layers :])
+        )
+        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.feature_channels = config.width
+        self.heads: nn.Module = TaskHeads(config.width, heads)
+        initialise(self, config.start)
+
+    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
+        logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
+        return logits
+
+    def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
+        """The class token after the last layer, normalised: what the task heads see.
+
+        Args:
+            clip: any number of frames, any multiple of the patch.
+            last_block: rows of the last spatial block that are computed; those of patches are not used by anyone.
+        """
+        tokens, _ = self.in_time(self.in_space(clip, last_block))
+        features: Tensor = self.norm(tokens[:, 0])
+        return features
+
+    def in_space(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b t d"]:
+        """The class token of each frame, h_i of section 3.3.4."""
+        rows, columns = grid_of(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
+        tokens = self.spatial_class_token(self.embedding(clip))
+        if self.spatial_position is not None:
+            tokens = self.spatial_position(tokens, (rows, columns))
+        clusters = self.config.spatial_clusters
+        ids = clusters.on_grid(rows, columns).to(clip.device)[None, None] if self.config.relative else None
+        tokens = through(self.spatial_blocks, tokens, ids, last_block)
+        frames: Tensor = rearrange(self.spatial_norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0])
+        return frames
+
+    def in_time(
+        self, frames: Float[Tensor, "b t d"]
+    ) -> tuple[Float[Tensor, "b m d"], dict[int, Int64[Tensor, "b h k"]]]:
+        """The tokens after the last temporal layer, and the frames that each layer that leaves some out has kept."""
+        check_frames(self.config, frames.shape[1])
+        tokens = self.temporal_class_token(frames)
+        if self.temporal_position is not None:
+            tokens = self.temporal_position(tokens, (frames.shape[1],))
+        times = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[0], 1, -1)
+        sigma, kept = None, {}
+        for layer, block in enumerate(self.temporal_blocks):
+            tokens, times, sigma = block(tokens, times, sigma)
+            if self.config.pools_at(layer):
+                kept[layer] = times
+        return tokens, kept
+
+    @torch.no_grad()
+    def kept_frames(self, clip: Float[Tensor, "b c t h w"]) -> dict[int, Int64[Tensor, "b h k"]]:
+        """Layer -> the frames of each clip that it has kept, one row, or one for each attention head that chooses.
+
+        What the last layer leaves out inside changes no answer, so it is not given. Empty where frames are pooled.
+        """
+        if self.config.pool not in ("top-k", "random", "uniform"):
+            return {}
+        _, kept = self.in_time(self.in_space(clip))
+        last = self.config.temporal_layers - 1
+        if self.config.pool_place == "inside":
+            kept.pop(last, None)
+        return kept
+
+
+def through(
+    blocks: nn.ModuleList, tokens: Float[Tensor, "bt n d"], ids: Int64[Tensor, "1 1 n n"] | None, last_block: Rows
+) -> Float[Tensor, "bt m d"]:
+    """The tokens of each frame through the spatial blocks; of the last one only the class token's row is needed."""
+    for number, block in enumerate(blocks, start=1):
+        tokens = block(tokens, ids, last_block if number == len(blocks) else "all")
+    return tokens
+
+
+def initialise(network: nn.Module, start: Literal["vit", "scratch"]) -> None:
+    """All weights as at the start of a training. Tables of relative position are zero."""
+    for module in network.modules():
+        match module:
+            case nn.Linear():
+                if start == "vit":
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                else:
+                    nn.init.xavier_uniform_(module.weight)  # 0.02 suits 768 channels; fewer need more
+                nn.init.zeros_(module.bias)
+            case nn.Conv2d() | nn.Conv1d():
+                nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            case ClassToken():
+                nn.init.trunc_normal_(module.token, std=0.02)
+            case AbsolutePosition():
+                nn.init.trunc_normal_(module.table, std=0.02)
+            case _:
+                pass
