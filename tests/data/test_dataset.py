@@ -145,8 +145,8 @@ def depth_clips(data_set, draw, augmentation=ALL_AT_ONCE, **fields):
     wanted = (one, *(dataclasses.replace(one, depth_channels=3, depth_colours=name) for name in ("grey", "jet")))
     sampling = dataclasses.replace(SAMPLING, clips=2)
     return [
-        VideoDataset(data_set, sampling=sampling, preprocessing=each, augmentation=augmentation)[draw]["inputs"]["depth"]
-        for each in wanted
+        VideoDataset(data_set, sampling=sampling, preprocessing=cut, augmentation=augmentation)[draw]["inputs"]["depth"]
+        for cut in wanted
     ]
 
 
