@@ -18,7 +18,6 @@ DEVIATION: in eq. 3.7 p has d_z channels, those of one attention head here, sinc
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, assert_never
 
 import torch
@@ -48,7 +47,9 @@ def sectioned(offset: Float[Tensor, "*shape"] | Int64[Tensor, "*shape"], ratio: 
         offset: between two tokens.
         ratio: b, up to which an offset keeps its own number; y is twice and a eight times as much.
     """
-    distance = offset.abs().double()
+    distance = offset.abs()
+    if not distance.is_floating_point():
+        distance = distance.float()  # not every accelerator has float64, and no whole offset falls between two values
     far = ratio + (distance.clamp(min=ratio) / ratio).log() / math.log(8) * ratio
     near = torch.where(distance <= ratio, distance, far)
     return (near.round().clamp(max=math.floor(2 * ratio)) * offset.sign()).long()
@@ -113,13 +114,16 @@ class Clusters:
             case "axes":
                 return self.mapped(rows) * (2 * self.reach + 1) + self.mapped(columns)
             case "euclid":
-                return self.mapped((rows.double() ** 2 + columns.double() ** 2).sqrt())
+                return self.mapped((rows**2 + columns**2).float().sqrt())
             case _:
                 assert_never(self.distance)
 
-    def on_grid(self, rows: int, columns: int) -> Int64[Tensor, "n n"]:
+    def on_grid(self, rows: int, columns: int, device: torch.device | None = None) -> Int64[Tensor, "n n"]:
         """The cluster of each pair of tokens of a frame; a pair with the class token, which is first, has the last."""
-        return _on_grid(self, rows, columns)
+        row = torch.arange(rows, device=device).repeat_interleave(columns)
+        column = torch.arange(columns, device=device).repeat(rows)
+        patches = self.between(row[:, None] - row, column[:, None] - column)
+        return F.pad(patches, (1, 0, 1, 0), value=self.count - 1)
 
     def in_time(self, times: Int64[Tensor, "*batch frames"]) -> Int64[Tensor, "*batch n n"]:
         """The same of frames, by their numbers in the clip; frames between them may have been left out."""
@@ -135,14 +139,6 @@ class Clusters:
         if not (0 <= row < rows and 0 <= column < columns):
             raise ValueError(f"there is no patch ({row}, {column}) on a grid of {rows} x {columns}")
         return self.on_grid(rows, columns)[1 + row * columns + column, 1:].view(rows, columns)
-
-
-@lru_cache(maxsize=64)
-def _on_grid(clusters: Clusters, rows: int, columns: int) -> Tensor:
-    row = torch.arange(rows).repeat_interleave(columns)
-    column = torch.arange(columns).repeat(rows)
-    patches = clusters.between(row[:, None] - row, column[:, None] - column)
-    return F.pad(patches, (1, 0, 1, 0), value=clusters.count - 1)
 
 
 class RelativePosition(nn.Module):

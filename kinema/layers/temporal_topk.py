@@ -92,7 +92,7 @@ class FramePooling(nn.Module):
         self.kind = kind
         self.convolution = nn.Conv1d(dim, dim, 3, stride=2, padding=1) if kind == "convolution" else None
 
-    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k+1 d"]:
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
         """Half of the frames; the class token stays as it is.
 
         Raises:

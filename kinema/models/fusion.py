@@ -22,11 +22,15 @@ from kinema.layers.transformer import TaskHeads
 from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.fields import check_fields
 from kinema.models.mfst import MFST, MFSTConfig
+from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 
 MODALITIES = ("rgb", "depth")
 
 ScoreFusion = Literal["logits", "softmax"]
 """What of two networks' answers is averaged."""
+
+StreamConfig = CTNConfig | MFSTConfig | RPESTDTConfig
+Stream = CTN | MFST | RPESTDT
 
 Modality = TypeVar("Modality", bound=str)
 
@@ -74,8 +78,8 @@ class TwoStreamConfig:
             as the other, so that each learns to answer alone.
     """
 
-    rgb: CTNConfig | MFSTConfig
-    depth: CTNConfig | MFSTConfig
+    rgb: StreamConfig
+    depth: StreamConfig
     fusion: Literal["features", "logits", "softmax"] = "features"
     stream_dropout: float = 0.0
 
@@ -104,9 +108,7 @@ class TwoStream(nn.Module):
         heads: name of a task -> number of its classes.
     """
 
-    def __init__(
-        self, config: TwoStreamConfig, *, rgb: CTN | MFST, depth: CTN | MFST, heads: Mapping[str, int]
-    ) -> None:
+    def __init__(self, config: TwoStreamConfig, *, rgb: Stream, depth: Stream, heads: Mapping[str, int]) -> None:
         super().__init__()
         self.config = config
         self.rgb = rgb

@@ -248,9 +248,9 @@ class TemporalBlock(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "b n d"],
-        times: Int64[Tensor, "b h t"],
-        told: Float[Tensor, "b h t"] | None,
-    ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b h k"], Float[Tensor, "b h k"] | None]:
+        times: Int64[Tensor, "b _ t"],
+        told: Float[Tensor, "b _ t"] | None,
+    ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b _ k"], Float[Tensor, "b _ k"] | None]:
         """Tokens, the frames' numbers in the clip, and, for a layer that selects before its attention, deviations.
 
         With `pool_heads="per-head"` each attention head has its own frames, and a token is put together of several.
@@ -275,14 +275,14 @@ class TemporalBlock(nn.Module):
                 tokens, times = self.fewer(tokens, times, None)
         return tokens + self.drop_path(self.mlp(self.norm_mlp(tokens))), times, sigma if self.tells else None
 
-    def deviations(self, logits: Float[Tensor, "b h n n"], weights: Float[Tensor, "b h n n"]) -> Float[Tensor, "b h t"]:
+    def deviations(self, logits: Float[Tensor, "b h n n"], weights: Float[Tensor, "b h n n"]) -> Float[Tensor, "b _ t"]:
         """sigma of each attention head, or their mean (eq. 3.13)."""
         sigma = deviation(weights if self.config.pool_scores == "probabilities" else logits)
         return sigma.mean(1, keepdim=True) if self.config.pool_heads == "shared" else sigma
 
     def fewer(
-        self, tokens: Float[Tensor, "b n d"], times: Int64[Tensor, "b h t"], sigma: Float[Tensor, "b h t"] | None
-    ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b h k"]]:
+        self, tokens: Float[Tensor, "b n d"], times: Int64[Tensor, "b _ t"], sigma: Float[Tensor, "b _ t"] | None
+    ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b _ k"]]:
         """Half of the frames."""
         batch, frames = len(tokens), times.shape[-1]
         match self.config.pool:
@@ -342,6 +342,8 @@ class RPESTDT(nn.Module):
             for that, an absolute one is interpolated.
     """
 
+    clusters: Tensor | None
+
     def __init__(
         self, config: RPESTDTConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int
     ) -> None:
@@ -355,6 +357,9 @@ class RPESTDT(nn.Module):
         self.spatial_class_token = ClassToken(config.width)
         grid = grid_of(config.patch, height=size, width=size)
         self.spatial_position = AbsolutePosition(grid, config.width) if absolute else None
+        self.grid = grid
+        clusters = config.spatial_clusters.on_grid(*grid) if config.relative else None
+        self.register_buffer("clusters", clusters, persistent=False)  # of the grid that most clips have
         self.spatial_blocks = nn.ModuleList(
             SpatialBlock(
                 config.width,
@@ -399,15 +404,21 @@ class RPESTDT(nn.Module):
         tokens = self.spatial_class_token(self.embedding(clip))
         if self.spatial_position is not None:
             tokens = self.spatial_position(tokens, (rows, columns))
-        clusters = self.config.spatial_clusters
-        ids = clusters.on_grid(rows, columns).to(clip.device)[None, None] if self.config.relative else None
-        tokens = through(self.spatial_blocks, tokens, ids, last_block)
+        tokens = through(self.spatial_blocks, tokens, self.clusters_on(rows, columns), last_block)
         frames: Tensor = rearrange(self.spatial_norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0])
         return frames
 
+    def clusters_on(self, rows: int, columns: int) -> Int64[Tensor, "1 1 n n"] | None:
+        """The cluster of each pair of tokens of a frame, of any grid."""
+        if self.clusters is None:
+            return None
+        if (rows, columns) == self.grid:
+            return self.clusters[None, None]
+        return self.config.spatial_clusters.on_grid(rows, columns, self.clusters.device)[None, None]
+
     def in_time(
         self, frames: Float[Tensor, "b t d"]
-    ) -> tuple[Float[Tensor, "b m d"], dict[int, Int64[Tensor, "b h k"]]]:
+    ) -> tuple[Float[Tensor, "b m d"], dict[int, Int64[Tensor, "b _ k"]]]:
         """The tokens after the last temporal layer, and the frames that each layer that leaves some out has kept."""
         check_frames(self.config, frames.shape[1])
         tokens = self.temporal_class_token(frames)
@@ -422,7 +433,7 @@ class RPESTDT(nn.Module):
         return tokens, kept
 
     @torch.no_grad()
-    def kept_frames(self, clip: Float[Tensor, "b c t h w"]) -> dict[int, Int64[Tensor, "b h k"]]:
+    def kept_frames(self, clip: Float[Tensor, "b c t h w"]) -> dict[int, Int64[Tensor, "b _ k"]]:
         """Layer -> the frames of each clip that it has kept, one row, or one for each attention head that chooses.
 
         What the last layer leaves out inside changes no answer, so it is not given. Empty where frames are pooled.

@@ -10,10 +10,12 @@ from typing import assert_never
 
 from torch import nn
 
+from kinema.models.baselines import ViTSpatial, ViTSpatialConfig
 from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.fields import UnknownField, fields_of, nearest, with_fields
 from kinema.models.fusion import MODALITIES, TwoStream, TwoStreamConfig
 from kinema.models.mfst import MFST, MFSTConfig
+from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 
 __all__ = [
     "MODELS",
@@ -29,9 +31,15 @@ __all__ = [
     "list_models",
 ]
 
-ModelConfig = CTNConfig | MFSTConfig | TwoStreamConfig
+ModelConfig = CTNConfig | MFSTConfig | RPESTDTConfig | TwoStreamConfig | ViTSpatialConfig
 
-KINDS: Mapping[str, type[ModelConfig]] = {"ctn": CTNConfig, "mfst": MFSTConfig, "two-stream": TwoStreamConfig}
+KINDS: Mapping[str, type[ModelConfig]] = {
+    "ctn": CTNConfig,
+    "mfst": MFSTConfig,
+    "rpe-stdt": RPESTDTConfig,
+    "two-stream": TwoStreamConfig,
+    "vit-spatial": ViTSpatialConfig,
+}
 """What an artefact calls a config's type."""
 
 
@@ -88,6 +96,29 @@ MFST_TINY_DEPTH = replace(MFST_TINY, stem_operator="cdc-t")
 MFST_LARGE_RGBD = TwoStreamConfig(rgb=MFST_LARGE, depth=MFST_LARGE_DEPTH, stream_dropout=0.2)
 MFST_TINY_RGBD = TwoStreamConfig(rgb=MFST_TINY, depth=MFST_TINY_DEPTH, stream_dropout=0.2)
 
+RPE_STDT_BASE = RPESTDTConfig()
+RPE_STDT_BASE12 = RPESTDTConfig(spatial_layers=12, temporal_head_channels=64, temporal_mlp_channels=768)
+RPE_STDT_SMALL = RPESTDTConfig(
+    width=384,
+    spatial_heads=6,
+    spatial_mlp_channels=1536,
+    temporal_heads=6,
+    temporal_head_channels=64,
+    temporal_mlp_channels=1536,
+)
+RPE_STDT_TINY = RPESTDTConfig(
+    start="scratch",
+    width=128,
+    spatial_layers=4,
+    spatial_heads=4,
+    spatial_mlp_channels=512,
+    temporal_heads=4,
+    temporal_head_channels=32,
+    temporal_mlp_channels=512,
+)
+VIT_BASE_SPATIAL = ViTSpatialConfig()
+VIT_TINY_SPATIAL = ViTSpatialConfig(start="scratch", width=128, depth=4, attention_heads=4)
+
 MODELS: Mapping[str, ZooEntry] = {
     "ctn_base": ZooEntry(
         config=CTN_BASE, frames=8, size=224, summary="CTN as printed (Table 4.1): one token time from 8 frames"
@@ -124,6 +155,31 @@ MODELS: Mapping[str, ZooEntry] = {
     ),
     "mfst_tiny_rgbd": ZooEntry(
         config=MFST_TINY_RGBD, frames=16, size=64, summary="two MFST-tiny, for RGB and depth, that learn together"
+    ),
+    "rpe_stdt_base": ZooEntry(
+        config=RPE_STDT_BASE,
+        frames=16,
+        size=224,
+        summary="RPE-STDT as section 3.4.2 has it: 8 layers in space, 4 in time",
+    ),
+    "rpe_stdt_base12": ZooEntry(
+        config=RPE_STDT_BASE12,
+        frames=16,
+        size=224,
+        summary="RPE-STDT as the sizes of Tables 3.1 and 3.3 have it: 12 layers in space, 4 light ones in time",
+    ),
+    "rpe_stdt_small": ZooEntry(config=RPE_STDT_SMALL, frames=16, size=224, summary="RPE-STDT as narrow as ViT-S"),
+    "rpe_stdt_tiny": ZooEntry(
+        config=RPE_STDT_TINY, frames=16, size=112, summary="a small RPE-STDT that a laptop trains from scratch"
+    ),
+    "vit_base_spatial": ZooEntry(
+        config=VIT_BASE_SPATIAL,
+        frames=16,
+        size=224,
+        summary="ViT-B on single frames, their mean: spatial attention alone (Table 3.3)",
+    ),
+    "vit_tiny_spatial": ZooEntry(
+        config=VIT_TINY_SPATIAL, frames=16, size=112, summary="the same, as narrow as rpe_stdt_tiny"
     ),
 }
 
@@ -184,6 +240,10 @@ def build_model(
             return CTN(config, heads=heads, channels=next(iter(channels.values())), frames=frames, size=size)
         case MFSTConfig():
             return MFST(config, heads=heads, channels=next(iter(channels.values())), frames=frames, size=size)
+        case RPESTDTConfig():
+            return RPESTDT(config, heads=heads, channels=next(iter(channels.values())), frames=frames, size=size)
+        case ViTSpatialConfig():
+            return ViTSpatial(config, heads=heads, channels=next(iter(channels.values())), frames=frames, size=size)
         case TwoStreamConfig():
             rgb, depth = (
                 build_model(stream, heads=heads, channels={modality: channels[modality]}, frames=frames, size=size)

@@ -46,6 +46,12 @@ def test_the_names():
         "mfst_small",
         "mfst_tiny",
         "mfst_tiny_rgbd",
+        "rpe_stdt_base",
+        "rpe_stdt_base12",
+        "rpe_stdt_small",
+        "rpe_stdt_tiny",
+        "vit_base_spatial",
+        "vit_tiny_spatial",
     )
 
 
