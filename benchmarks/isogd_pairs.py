@@ -3,7 +3,7 @@
     python benchmarks/isogd_pairs.py --root "$KINEMA_DATA/isogd_rgbd" --out results/isogd_pairs.json
 
 121 clips of 50 gestures measure no accuracy; they show that colour and depth of a sample reach the network together. A
-network that has them by heart answers nearly all of them, with either stream alone too, and is lost where each RGB clip
+network that has them by heart answers nearly all of them, with one stream alone fewer, and is lost where each RGB clip
 comes with the depth clip of another gesture.
 """
 
