@@ -145,7 +145,7 @@ def train(words: Sequence[str]) -> None:
         parse(Options, words, "train")
     from kinema.training.loop import train as train_by
     from kinema.training.processes import process_number
-    from kinema.training.recipe import load_recipe, recipe_names
+    from kinema.training.recipe import load_recipe, recipes_in_short
     from kinema.training.runs import Run
 
     if options.resume is not None:
@@ -154,7 +154,7 @@ def train(words: Sequence[str]) -> None:
         run = Run.open(options.resume)
         recipe = run.recipe
     elif not options.recipe:
-        raise UsageError(f"which recipe? There are {', '.join(recipe_names())}, or give a .py file")
+        raise UsageError(f"which recipe? There are {recipes_in_short()}, or give a .py file")
     else:
         recipe = _override(load_recipe(options.recipe), overrides + (["--help"] if help_wanted else []), options.recipe)
         if options.init:

@@ -6,6 +6,7 @@ has `RECIPES` by their names. A recipe is Python and therefore code: load only t
 
 import difflib
 import importlib.util
+import itertools
 import json
 import math
 import pkgutil
@@ -350,6 +351,18 @@ def recipe_names() -> list[str]:
     return sorted(names)
 
 
+def recipes_in_short() -> str:
+    """What a message lists: the shipped recipes, of tables and figures only how many rows they have."""
+    names, rows = [], []
+    for shipped, of_table in itertools.groupby(recipe_names(), key=lambda name: name.partition("/")[0]):
+        count = len(list(of_table))
+        if shipped in recipe_names():
+            names.append(shipped)
+        else:
+            rows.append(f"{shipped} ({count})")
+    return f"{', '.join(names)}; rows of {', '.join(rows)}, which `kinema train {rows[0].split()[0]}` lists"
+
+
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """A shipped recipe by name, the row of a table by `table/row`, or `RECIPE` of a Python file, which is executed.
 
@@ -365,9 +378,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         recipe = module.RECIPES.get(row) if hasattr(module, "RECIPES") else None if row else module.RECIPE
     else:
         recipe = None
+    if recipe is None and not row and any(known.startswith(f"{name}/") for known in recipe_names()):
+        rows = ", ".join(known for known in recipe_names() if known.startswith(f"{name}/"))
+        raise RecipeError(f"{name} has several rows; name one of {rows}")
     if recipe is None and not name.endswith(".py"):
         near = difflib.get_close_matches(name, recipe_names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipe_names())}, or a .py file"
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {recipes_in_short()}, or a .py file"
         raise RecipeError(f"unknown recipe {name!r}; {hint}")
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"{name}: holds no constant RECIPE of type kinema.Recipe")
