@@ -7,11 +7,11 @@ Printed, HMDB-51, UCF-101, Diving48 in percent: ViT 75.6, 95.5, 78.5, at 269 G; 
 
 from dataclasses import replace
 
-from kinema.models.zoo import RPE_STDT_BASE12, VIT_BASE_SPATIAL
+from kinema.models.zoo import RPE_STDT_BASE12, VIT_BASE_SPATIAL, ModelConfig
 from kinema.training.recipe import load_recipe
 
 CORPORA = ("hmdb51", "ucf101", "diving48")
-NETWORKS = {"vit": VIT_BASE_SPATIAL, "rpe_stdt": RPE_STDT_BASE12}
+NETWORKS: dict[str, ModelConfig] = {"vit": VIT_BASE_SPATIAL, "rpe_stdt": RPE_STDT_BASE12}
 
 RECIPES = {
     f"{corpus}_{name}": replace(load_recipe(f"{corpus}_rpe_stdt_base12"), model=network)

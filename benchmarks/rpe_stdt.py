@@ -1,0 +1,223 @@
+"""RPE-STDT beside this machine's matrix products, beside itself without position, and beside what others have.
+
+    python benchmarks/rpe_stdt.py --out results/rpe_stdt_speed.json
+
+In each repeat everything runs once, in a random order: RPE-STDT with shared relative position and with none, forward
+and a step of SGD; products of the machine, of which the faster one counts; TimeSformer-B at 8 x 224 and ViViT-B at
+32 x 224 of `transformers`, forward. Multiply-adds are those that are executed, counted alike for all networks.
+
+Then the cost of more frames: RPE-STDT, whose attention in space and in time is decoupled, and ViViT-B, where every
+patch attends to every other one of the clip, at 8, 16, 32 and 64 frames of 224 pixels.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from measuring import machine, median_interval
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import TimesformerConfig, TimesformerForVideoClassification, VivitConfig, VivitForVideoClassification
+
+from kinema.models.rpe_stdt import Position
+from kinema.models.zoo import create_model
+from kinema.training.runs import commit
+
+CLASSES = 101
+SIZE = 224
+TUBELET = 2
+"""Frames in a token of ViViT-B."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What is asked on the command line.
+
+    Args:
+        out: JSON file to write.
+        model: name in the zoo.
+        frames: of its clip.
+        lengths: frames of the clips whose cost is compared.
+        repeats: times that everything is timed.
+        length_repeats: the same for the clips of other lengths.
+        threads: of torch.
+        seed: of the order within a repeat.
+    """
+
+    out: Path = Path("results/rpe_stdt_speed.json")
+    model: str = "rpe_stdt_base"
+    frames: int = 16
+    lengths: tuple[int, ...] = (8, 16, 32, 64)
+    repeats: int = 20
+    length_repeats: int = 5
+    threads: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Something to time.
+
+    Args:
+        run: does it once.
+        macs: multiply-adds of that.
+    """
+
+    run: Callable[[], object]
+    macs: int
+
+
+def main(arguments: Arguments) -> None:
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    report = {
+        "machine": machine(("kinema", "torch", "transformers")),
+        "commit": commit(),
+        "arguments": {name: value for name, value in asdict(arguments).items() if name != "out"},
+        "speed": speed(arguments),
+        "lengths": lengths(arguments),
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({name: without_repeats(value) for name, value in report.items()}, indent=1))
+
+
+def speed(arguments: Arguments) -> dict[str, Any]:
+    """Forward and a step, with position and without, as shares of the machine's rate and beside others'."""
+    clip = torch.randn(1, 3, arguments.frames, SIZE, SIZE)
+    works: dict[str, Work] = {}
+    for position in ("shared", "none"):
+        network = ours(arguments.model, arguments.frames, position)
+        works[f"forward, {position}"] = forward(network, clip)
+        works[f"step, {position}"] = step(ours(arguments.model, arguments.frames, position), clip)
+    others = {"TimeSformer-B, 8 frames": timesformer(8), "ViViT-B, 32 frames": vivit(32)}
+    for name, network in others.items():
+        works[name] = forward(network, torch.randn(1, 8 if "Time" in name else 32, 3, SIZE, SIZE))
+    works |= {"product, square": square(), "product, of a layer": layer(arguments.frames)}
+    seconds = timed(works, repeats=arguments.repeats, seed=arguments.seed)
+    rates = {name: works[name].macs / seconds[name] for name in seconds}
+    rate = np.maximum(rates["product, square"], rates["product, of a layer"])
+    per_gmac = {name: 1e3 * seconds[name] / (works[name].macs / 1e9) for name in seconds}
+    mine = per_gmac["forward, shared"]
+    return {
+        "gmac": {name: work.macs / 1e9 for name, work in works.items()},
+        "seconds": {name: median_interval(values.tolist()) for name, values in seconds.items()},
+        "ms_per_gmac": {name: median_interval(values.tolist()) for name, values in per_gmac.items()},
+        "share_of_the_machines_rate": {
+            name: median_interval((rates[name] / rate).tolist()) for name in ("forward, shared", "step, shared")
+        },
+        "relative_position_over_none": {
+            way: median_interval((seconds[f"{way}, shared"] / seconds[f"{way}, none"]).tolist())
+            for way in ("forward", "step")
+        },
+        "ms_per_gmac_over": {name: median_interval((mine / per_gmac[name]).tolist()) for name in others},
+        "repeats": {name: values.tolist() for name, values in seconds.items()},
+    }
+
+
+def lengths(arguments: Arguments) -> dict[str, Any]:
+    """Time and multiply-adds of clips of several lengths, as multiples of the shortest one's."""
+    works: dict[str, Work] = {}
+    for frames in arguments.lengths:
+        network = ours(arguments.model, frames, "shared")
+        works[f"RPE-STDT, {frames}"] = forward(network, torch.randn(1, 3, frames, SIZE, SIZE))
+        works[f"ViViT-B, {frames}"] = forward(vivit(frames), torch.randn(1, frames, 3, SIZE, SIZE))
+    seconds = timed(works, repeats=arguments.length_repeats, seed=arguments.seed)
+    first = arguments.lengths[0]
+    return {
+        "gmac": {name: work.macs / 1e9 for name, work in works.items()},
+        "seconds": {name: median_interval(values.tolist()) for name, values in seconds.items()},
+        "seconds_over_the_shortest": {
+            f"{network}, {frames}": median_interval(
+                (seconds[f"{network}, {frames}"] / seconds[f"{network}, {first}"]).tolist()
+            )
+            for network in ("RPE-STDT", "ViViT-B")
+            for frames in arguments.lengths[1:]
+        },
+        "repeats": {name: values.tolist() for name, values in seconds.items()},
+    }
+
+
+def timed(works: Mapping[str, Work], *, repeats: int, seed: int) -> dict[str, np.ndarray]:
+    found: dict[str, list[float]] = {name: [] for name in works}
+    rng = np.random.default_rng(seed)
+    for repeat in range(repeats + 1):
+        for name in rng.permutation(list(works)).tolist():
+            start = time.perf_counter()
+            works[name].run()
+            if repeat:  # the first is for warming up
+                found[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def ours(name: str, frames: int, position: Position) -> nn.Module:
+    return create_model(name, num_classes=CLASSES, frames=frames, size=SIZE, position=position)
+
+
+def timesformer(frames: int) -> nn.Module:
+    return TimesformerForVideoClassification(TimesformerConfig(num_frames=frames, num_labels=CLASSES))
+
+
+def vivit(frames: int) -> nn.Module:
+    """ViViT-B with joint space-time attention, model 1 of its paper."""
+    config = VivitConfig(num_frames=frames, num_labels=CLASSES, tubelet_size=[TUBELET, 16, 16])
+    return VivitForVideoClassification(config)
+
+
+def forward(network: nn.Module, clip: Tensor) -> Work:
+    network.eval()
+
+    def run() -> None:
+        with torch.inference_mode():
+            network(clip)
+
+    return Work(run=run, macs=counted(network, clip))
+
+
+def step(network: nn.Module, clip: Tensor) -> Work:
+    """SGD on one clip. Its multiply-adds are taken as three times those of the forward pass."""
+    macs = 3 * counted(network, clip)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
+    network.train()
+
+    def run() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(network(clip), torch.zeros(1, dtype=torch.long)).backward()
+        optimizer.step()
+
+    return Work(run=run, macs=macs)
+
+
+def square() -> Work:
+    one = torch.randn(2048, 2048)
+    return Work(run=lambda: one @ one, macs=2048**3)
+
+
+def layer(frames: int) -> Work:
+    """The first layer of an MLP on all tokens of the clip."""
+    tokens, weight, bias = torch.randn(frames * 197, 768), torch.randn(3072, 768), torch.randn(3072)
+    return Work(run=lambda: F.linear(tokens, weight, bias), macs=frames * 197 * 768 * 3072)
+
+
+def counted(network: nn.Module, clip: Tensor) -> int:
+    """Multiply-adds that one clip takes, the products of attention among them."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        network(clip)
+    return counter.get_total_flops() // 2
+
+
+def without_repeats(value: Any) -> Any:
+    return {name: part for name, part in value.items() if name != "repeats"} if isinstance(value, dict) else value
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
