@@ -193,6 +193,7 @@ def evaluate(words: Sequence[str]) -> None:
             allow_missing: go on where a sample cannot be read; every number then carries the coverage.
             out: where the predictions go; those of a second model get a -2 before the dot.
             modalities: those that a model of colour and depth is shown; both where none is named.
+            frames, size: of its clips, where they shall not be those that it was trained with.
             reading: by what, where and within which limits files are read.
         """
 
@@ -211,6 +212,8 @@ def evaluate(words: Sequence[str]) -> None:
         allow_missing: bool = False
         out: Path = Path("predictions.safetensors")
         modalities: tuple[Literal["rgb", "depth"], ...] = ()
+        frames: int | None = None
+        size: int | None = None
         reading: Reading = field(default_factory=Reading)
 
     options = parse(Options, words, "evaluate")
@@ -226,6 +229,7 @@ def evaluate(words: Sequence[str]) -> None:
     from kinema.evaluation.evaluate import evaluate as evaluate_on
     from kinema.evaluation.evaluate import load_predictions
     from kinema.evaluation.summary import plain, summarise
+    from kinema.inference.artefact import load_artefact
     from kinema.reports.evaluation import print_classes, print_fusion, print_summary, write_json
 
     missing: Literal["allow", "stop"] = "allow" if options.allow_missing else "stop"
@@ -237,7 +241,7 @@ def evaluate(words: Sequence[str]) -> None:
             out = options.out if number == 1 else options.out.with_stem(f"{options.out.stem}-{number}")
             files[str(source)] = out
             evaluate_on(
-                source,
+                load_artefact(source).at(frames=options.frames, size=options.size),
                 options.manifest,
                 split=options.split,
                 batch_size=options.batch_size,

@@ -6,10 +6,10 @@ at once, so that whoever reads the folder finds either the old artefact or the n
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cattrs
 import torch
@@ -25,11 +25,13 @@ from kinema.data.sampling import Sampling
 from kinema.data.transforms import Preprocessing
 from kinema.inference.engine import Engine, Precision
 from kinema.inference.replacing import replacing
+from kinema.models.complexity import macs
 from kinema.models.fusion import input_binding
 from kinema.models.zoo import build_model, config_from
 
 FORMAT = 1
 DESCRIPTION = "artefact.json"
+Changed = TypeVar("Changed", Sampling, Preprocessing)
 OWN = "own"
 """Kind of a network that is the user's: its weights are here, its code is not."""
 
@@ -85,6 +87,32 @@ class Artefact:
             )
         return replace(self, preprocessing=replace(self.preprocessing, modalities=tuple(modalities)))
 
+    def at(self, *, frames: int | None = None, size: int | None = None) -> "Artefact":
+        """The same, shown clips of other extents than it was trained with; the picture is resized in proportion.
+
+        Args:
+            frames: in a clip; None leaves them.
+            size: rows and columns of a clip; None leaves them.
+
+        Raises:
+            ArtefactError: its network does not see such clips.
+        """
+        given = self.preprocessing
+        sampling = self.sampling if frames is None else _checked(lambda: replace(self.sampling, frames=frames))
+        preprocessing = given
+        if size is not None:
+            short_side = round(given.short_side * size / given.size)
+            preprocessing = _checked(lambda: replace(given, size=size, short_side=short_side))
+        extents = {"frames": sampling.frames, "size": preprocessing.size}
+        if (sampling, preprocessing) != (self.sampling, given):
+            try:
+                macs(self.model, channels=preprocessing.channels, **extents)  # runs it without numbers
+            except (ValueError, RuntimeError) as error:
+                wanted = f"{sampling.frames} frames of {preprocessing.size} pixels"
+                said = " ".join(str(error).split())[:300]
+                raise ArtefactError(f"the network does not see clips of {wanted} ({said})") from error
+        return replace(self, sampling=sampling, preprocessing=preprocessing)
+
     def engine(self, device: torch.device) -> Engine:
         return Engine(
             self.model,
@@ -94,6 +122,13 @@ class Artefact:
             precision=self.precision,
             views=self.sampling.clips * self.preprocessing.crops,
         )
+
+
+def _checked(changed: Callable[[], Changed]) -> Changed:
+    try:
+        return changed()
+    except ValueError as error:
+        raise ArtefactError(str(error)) from error
 
 
 def save_artefact(folder: Path, artefact: Artefact) -> str:

@@ -106,6 +106,30 @@ def histograms_figure(numbers: Mapping[str, Sequence[float]]) -> bytes:
     return _svg(figure)
 
 
+def cluster_figure(clusters: Int64[ndarray, "rows columns"], reference: tuple[int, int]) -> bytes:
+    """SVG: which patches share a vector of relative position, as seen from one of them (figure 3.5).
+
+    Args:
+        clusters: of each patch, as `Clusters.map_from` gives them.
+        reference: row and column of the patch from which they are seen; it gets a flag.
+    """
+    rows, columns = clusters.shape
+    figure = Figure(figsize=(0.8 + 0.32 * columns, 0.7 + 0.32 * rows), layout="constrained")
+    axes = figure.subplots()
+    names, number = np.unique(clusters, return_inverse=True)
+    shuffled = np.random.default_rng(0).permutation(len(names))[number]  # neighbours get colours far apart
+    axes.imshow(shuffled.reshape(clusters.shape), cmap="nipy_spectral", alpha=0.55)
+    for (row, column), cluster in np.ndenumerate(clusters):
+        if (row, column) != reference:
+            axes.text(column, row, str(cluster), ha="center", va="center", fontsize=6)
+    axes.plot(reference[1], reference[0], marker=">", color="red", markersize=9)
+    axes.set_xlabel("column")
+    axes.set_ylabel("row")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return _svg(figure)
+
+
 def strips(videos: Sequence[UInt8[ndarray, "_ _ _ 3"]]) -> bytes:
     """JPEG: the frames of each video side by side, all of one height, a row for each video.
 

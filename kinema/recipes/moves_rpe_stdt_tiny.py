@@ -1,0 +1,33 @@
+"""RPE-STDT-tiny on the built-in moves, RGB.
+
+    kinema train moves_rpe_stdt_tiny
+    kinema evaluate runs/moves_rpe_stdt_tiny-... --manifest moves_cross_subject --size 224
+
+Rendered people, 15 actions. It learns at 112 pixels, and answers at any multiple of 16.
+"""
+
+from kinema.models.zoo import RPE_STDT_TINY
+from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+
+RECIPE = Recipe(
+    clip=Clip(frames=16, size=112, short_side=112),
+    data=Data(
+        manifest="moves_cross_subject",
+        evaluate="test",
+        batch_size=8,
+        workers=0,
+        augmentation=Augmentation(short_side=(112, 128), flip=0.5, colour_jitter=0.4, colour_shuffle=1.0),
+    ),
+    model=RPE_STDT_TINY,
+    optim=Optim(
+        optimizer="adamw",
+        lr=5e-4,
+        lr_start=0.0,
+        weight_decay=0.05,
+        epochs=40,
+        warmup_epochs=4,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+    ),
+    run=RunSettings(precision="bfloat16", evaluate_every_epochs=10, keep="last", cpu_threads=1),
+)

@@ -1,0 +1,41 @@
+"""A trained model that is shown longer clips, or larger ones, than it was trained with."""
+
+import pytest
+import torch
+
+from kinema.evaluation.evaluate import evaluate
+from kinema.inference.artefact import ArtefactError
+from kinema.models.zoo import create_model
+
+
+def recogniser(make_artefact, name="rpe_stdt_tiny", **changes):
+    torch.manual_seed(0)
+    return make_artefact(create_model(name, num_classes=3, frames=8, size=32, **changes))
+
+
+def test_relative_position_does_not_care(make_artefact, data_set):
+    trained = recogniser(make_artefact)
+    shown = trained.at(frames=12, size=64)
+    assert (shown.sampling.frames, shown.preprocessing.size, shown.preprocessing.short_side) == (12, 64, 72)
+    assert shown.model is trained.model
+    predictions = evaluate(shown, data_set, batch_size=6).predictions
+    assert predictions.protocol.frames == 12
+    alone = evaluate(trained, data_set, batch_size=6).predictions
+    assert predictions.logits["label"].shape == alone.logits["label"].shape
+    assert abs(predictions.logits["label"] - alone.logits["label"]).max() > 1e-4
+
+
+def test_the_same_extents_are_the_same_model(make_artefact):
+    trained = recogniser(make_artefact)
+    assert trained.at() == trained.at(frames=8, size=32) == trained
+
+
+def test_extents_that_the_network_does_not_see_are_refused(make_artefact):
+    with pytest.raises(ArtefactError, match=r"see clips of 8 frames of 40 pixels \(size must be a multiple of"):
+        recogniser(make_artefact).at(size=40)
+    with pytest.raises(ArtefactError, match=r"does not see clips of 3 frames of 32 pixels \(frames must be at least 4"):
+        recogniser(make_artefact, pool="max").at(frames=3)
+    with pytest.raises(ArtefactError, match="frames=0 must be at least 1"):
+        recogniser(make_artefact).at(frames=0)
+    with pytest.raises(ArtefactError, match="the network does not see clips of 9 frames of 32 pixels"):
+        recogniser(make_artefact, "ctn_tiny").at(frames=9)
