@@ -30,15 +30,16 @@ from torch import Tensor, nn
 from kinema.layers.relative_position import (
     Clusters,
     Distance,
-    MappingFunction,
     RelativePosition,
     RelativeSelfAttention,
     Rows,
     Terms,
 )
+from kinema.layers.relative_position import (
+    MappingFunction as MappingFunction,
+)
 from kinema.layers.temporal_topk import (
     FramePooling,
-    Pooling,
     deviation,
     frames_at,
     gather_frames,
@@ -46,6 +47,9 @@ from kinema.layers.temporal_topk import (
     random_places,
     rows_at,
     uniform_places,
+)
+from kinema.layers.temporal_topk import (
+    Pooling as Pooling,
 )
 from kinema.layers.transformer import MLP, AbsolutePosition, ClassToken, DropPath, FrameTokens, TaskHeads, grid_of
 from kinema.models.fields import check_fields

@@ -12,7 +12,7 @@ are controls that the table lacks.
 
 from dataclasses import replace
 
-from kinema.layers.temporal_topk import Pooling
+from kinema.models.rpe_stdt import Pooling
 from kinema.models.zoo import RPE_STDT_BASE12
 from kinema.training.recipe import load_recipe
 
