@@ -13,11 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool
 from numpy import ndarray
+from torch import Tensor, nn
 
 from kinema.evaluation.bootstrap import mean_interval
 from kinema.evaluation.compare import seeds_minus_floor
+from kinema.models.baselines import ViTSpatial
+from kinema.models.complexity import macs, parameter_count
+from kinema.models.rpe_stdt import RPESTDT
+from kinema.models.zoo import create_model
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SEED = re.compile(r", seed \d+$")
@@ -184,8 +190,108 @@ def operators(results: Path) -> list[str]:
     return lines
 
 
+def rpe_stdt_sizes(results: Path) -> list[str]:
+    """Parameters and multiply-adds of RPE-STDT's two readings, counted now, beside what the thesis prints."""
+    del results  # nothing of it is measured
+    lines = table_head("network, 101 classes", "parameters, M", "printed", "GMAC at 16 x 224", "executed", "printed")
+    base, base12 = "RPE-STDT of 8 + 4 layers (the text)", "RPE-STDT of 12 + 4 light layers (the tables)"
+    asked: tuple[tuple[str, str, dict[str, Any], str, str], ...] = (
+        (f"{base12}, shared", "rpe_stdt_base12", {}, "97.06", "273"),
+        (f"{base12}, per head", "rpe_stdt_base12", {"position": "per-head"}, "97.26", ""),
+        (f"{base12}, absolute", "rpe_stdt_base12", {"position": "absolute"}, "100.7", ""),
+        (f"{base}, shared", "rpe_stdt_base", {}, "97.06", "273"),
+        (f"{base}, per head", "rpe_stdt_base", {"position": "per-head"}, "97.26", ""),
+        (f"{base}, absolute", "rpe_stdt_base", {"position": "absolute"}, "100.7", ""),
+        (f"{base}, none", "rpe_stdt_base", {"position": "none"}, "88.9; with Top-K 82.7", ""),
+        ("ViT, spatial attention alone, 12 layers", "vit_base_spatial", {}, "", "269"),
+    )
+    for said, name, changes, parameters, gmac in asked:
+        with torch.device("meta"):
+            network = create_model(name, num_classes=101, **changes)
+        assert isinstance(network, RPESTDT | ViTSpatial)
+        whole, executed = (
+            macs(part, channels=3, frames=16, size=224) / 1e9 for part in (_WholeLastBlock(network), network)
+        )
+        count = parameter_count(network) / 1e6
+        lines.append(row(said, f"{count:.3f}", parameters, f"{whole:.1f}", f"{executed:.1f}", gmac))
+    return lines
+
+
+class _WholeLastBlock(nn.Module):
+    """A network that computes what nobody looks at, too: the patches' rows of its last spatial block."""
+
+    def __init__(self, network: RPESTDT | ViTSpatial) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, clip: Tensor) -> Tensor:
+        answer: Tensor = self.network.heads(self.network.features(clip, last_block="all"))
+        return answer
+
+
+def rpe_stdt_speed(results: Path) -> list[str]:
+    """RPE-STDT beside products, itself without position, and others, from `benchmarks/rpe_stdt.py`."""
+    stored = _read(results / "rpe_stdt_speed.json")
+    speed, size = stored["speed"], stored["arguments"]
+    clip = f"{size['model']} at {size['frames']} x 224"
+    lines = table_head("what", "beside", "ratio, median [95 % interval]")
+    for name, share in speed["share_of_the_machines_rate"].items():
+        lines.append(row(f"{clip}, {name}: GMAC in a second", "the machine's matrix products", _ratio(share)))
+    for way, ratio in speed["relative_position_over_none"].items():
+        lines.append(row(f"{clip}, {way}, time", "the same without position", _ratio(ratio)))
+    for name, ratio in speed["ms_per_gmac_over"].items():
+        lines.append(row(f"{clip}, forward, time for a GMAC", f"{name} (transformers)", _ratio(ratio)))
+    return lines
+
+
+def rpe_stdt_lengths(results: Path) -> list[str]:
+    """Seconds and multiply-adds by the length of the clip, from `benchmarks/rpe_stdt.py`."""
+    stored = _read(results / "rpe_stdt_speed.json")
+    lengths, said = stored["arguments"]["lengths"], stored["lengths"]
+    lines = table_head("network", *(f"{frames} frames: s (GMAC)" for frames in lengths), "longest over shortest, s")
+    for network in ("RPE-STDT", "ViViT-B"):
+        cells = [
+            f"{said['seconds'][f'{network}, {frames}']['median']:.2f} ({said['gmac'][f'{network}, {frames}']:.0f})"
+            for frames in lengths
+        ]
+        lines.append(row(network, *cells, _ratio(said["seconds_over_the_shortest"][f"{network}, {lengths[-1]}"])))
+    return lines
+
+
+def resolutions(results: Path) -> list[str]:
+    """Top-1 by position and size, from `benchmarks/resolution.py`, and what each loses on the way."""
+    stored = _read(results / "moves_resolution.json")
+    targets = np.array(stored["targets"])
+    sizes = list(next(iter(stored["positions"].values()))["answers"])
+    lines = table_head(
+        "position", *(f"{size} pixels: mean of seeds %" for size in sizes), f"{sizes[-1]} less {sizes[0]}, points"
+    )
+    for position, said in stored["positions"].items():
+        right = {size: np.array(said["answers"][size]) == targets for size in sizes}
+        low, high = mean_interval(100 * (right[sizes[-1]].mean(axis=0) - right[sizes[0]].mean(axis=0)))
+        difference = 100 * (right[sizes[-1]].mean() - right[sizes[0]].mean())
+        cells = []
+        for size in sizes:
+            least, most = mean_interval(100 * right[size].mean(axis=0))
+            cells.append(f"{100 * right[size].mean():.1f} [{least:.1f}, {most:.1f}]")
+        lines.append(row(position, *cells, f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"))
+    return lines
+
+
 TABLES: Mapping[str, Callable[[Path], list[str]]] = {
-    made.__name__: made for made in (trainings, floors, kills, processes, streams, operators)
+    made.__name__: made
+    for made in (
+        trainings,
+        floors,
+        kills,
+        processes,
+        streams,
+        operators,
+        rpe_stdt_sizes,
+        rpe_stdt_speed,
+        rpe_stdt_lengths,
+        resolutions,
+    )
 }
 """The tables by the name that a document calls them."""
 

@@ -1,0 +1,275 @@
+"""Clusters of offsets, held against loops over the pairs of tokens."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from kinema.layers.relative_position import RATIOS, Clusters, clipped, sectioned
+
+COUNTS = {1: 10, 2: 26, 3: 50, 4: 82, 5: 122, 6: 170}
+FROM_THE_CORNER = {
+    1: [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+    3: [0, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3],
+}
+"""s(0), s(1), ..., s(13), worked out by hand from eq. 3.8 and 3.9."""
+
+
+def literal_s(x, ratio):
+    """Eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8, number by number; y, which need not be whole, is cut off."""
+    b, y, a = ratio, 2 * ratio, 8 * ratio
+    if abs(x) <= b:
+        return round(x)
+    return int(math.copysign(min(y, round(b + math.log(abs(x) / b) / math.log(a / b) * (y - b))), x))
+
+
+def literal_id(i, j, *, columns, s, reach):
+    """The index of eq. 3.11 for two tokens, of which number 0 is the class token."""
+    if i == 0 or j == 0:
+        return (2 * reach + 1) ** 2
+    (row, column), (other_row, other_column) = divmod(i - 1, columns), divmod(j - 1, columns)
+    return (s(row - other_row) + reach) * (2 * reach + 1) + s(column - other_column) + reach
+
+
+# -- from an offset to a whole number ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reach", "values"), FROM_THE_CORNER.items())
+def test_the_sectioned_function_has_the_values_that_one_works_out_by_hand(reach, values):
+    assert sectioned(torch.arange(14), RATIOS[reach]).tolist() == values
+
+
+@pytest.mark.parametrize("ratio", RATIOS.values())
+def test_the_sectioned_function_is_eq_3_8_and_3_9_number_by_number(ratio):
+    whole = torch.arange(-200, 201)
+    broken = torch.linspace(-40, 40, 3201, dtype=torch.float64)  # 0.5 and 1.5 among them
+    for offsets in (whole, broken, broken.float()):
+        ours = sectioned(offsets, ratio)
+        assert ours.dtype == torch.int64
+        assert ours.tolist() == [literal_s(x, ratio) for x in offsets.tolist()]
+
+
+@pytest.mark.parametrize("ratio", RATIOS.values())
+@pytest.mark.parametrize("offsets", [torch.arange(-300, 301), torch.linspace(-300, 300, 4801)], ids=["whole", "broken"])
+def test_the_sectioned_function_is_odd_never_falls_and_ends_at_y_rounded_down(ratio, offsets):
+    values = sectioned(offsets, ratio)
+    assert torch.equal(values, -sectioned(-offsets, ratio))
+    assert values.diff().min() == 0
+    assert (values.min(), values.max()) == (-int(2 * ratio), int(2 * ratio))
+    assert sectioned(torch.zeros(1), ratio).item() == sectioned(torch.zeros(1).long(), ratio).item() == 0
+
+
+@pytest.mark.parametrize(("reach", "ratio"), RATIOS.items())
+def test_offsets_of_a_grid_of_14_reach_every_value_of_the_sectioned_function(reach, ratio):
+    assert sectioned(torch.arange(-13, 14), ratio).unique().tolist() == list(range(-reach, reach + 1))
+
+
+def test_offsets_keep_their_shape_and_are_rounded_to_the_even_number():
+    offsets = torch.tensor([[0.5, 1.5, -1.5], [2.5, -0.5, 0.49]])
+    assert sectioned(offsets, 3.4).tolist() == [[0, 2, -2], [2, 0, 0]]
+    assert sectioned(torch.tensor(5), 1.9).shape == ()
+
+
+@pytest.mark.parametrize("limit", [1, 3, 13])
+def test_the_clipped_function_cuts_off(limit):
+    offsets = torch.arange(-20, 21)
+    expected = [max(-limit, min(limit, x)) for x in offsets.tolist()]
+    for given in (offsets, offsets.float(), offsets + 0.3, offsets - 0.3):
+        assert clipped(given, limit).dtype == torch.int64
+        assert clipped(given, limit).tolist() == expected
+
+
+# -- which tokens share a vector ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "s"), [("sectioned", lambda x: literal_s(x, 1.9)), ("clip", lambda x: max(-3, min(3, x)))]
+)
+def test_clusters_of_a_frame_are_those_of_a_loop_over_197_x_197_tokens(function, s):
+    s = {offset: s(offset) for offset in range(-13, 14)}.__getitem__
+    expected = [[literal_id(i, j, columns=14, s=s, reach=3) for j in range(197)] for i in range(197)]
+    ids = Clusters(function=function).on_grid(14, 14)
+    assert ids.dtype == torch.int64
+    assert ids.tolist() == expected
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 6), (6, 1), (2, 5), (5, 2), (20, 3)])
+@pytest.mark.parametrize("reach", [1, 3, 6])
+def test_clusters_are_those_of_the_loop_on_any_grid(rows, columns, reach):
+    """A patch to the right of another and one below it must not be mixed up, which a square would not show."""
+    n = rows * columns + 1
+
+    def s(offset):
+        return literal_s(offset, RATIOS[reach])
+
+    expected = [[literal_id(i, j, columns=columns, s=s, reach=reach) for j in range(n)] for i in range(n)]
+    assert Clusters(count=COUNTS[reach]).on_grid(rows, columns).tolist() == expected
+
+
+def test_a_single_patch_has_the_offset_zero_to_itself():
+    assert Clusters().on_grid(1, 1).tolist() == [[49, 49], [49, 24]]
+
+
+@pytest.mark.parametrize("function", ["sectioned", "clip"])
+@pytest.mark.parametrize(("reach", "count"), COUNTS.items())
+def test_every_cluster_is_met_on_14_x_14_patches(function, reach, count):
+    clusters = Clusters(count=count, function=function)
+    assert clusters.reach == reach
+    assert clusters.on_grid(14, 14).unique().tolist() == list(range(count))
+
+
+def test_the_middle_patch_sees_49_clusters_and_that_of_the_class_token():
+    seen = Clusters().on_grid(14, 14)[1 + 7 * 14 + 7]
+    assert seen[1:].unique().tolist() == list(range(49))
+    assert seen[0] == 49
+
+
+@pytest.mark.parametrize("clusters", [Clusters(), Clusters(function="clip"), Clusters(count=8, distance="euclid")])
+def test_all_pairs_with_the_class_token_have_the_last_cluster_and_no_other_pair_has(clusters):
+    last = torch.zeros(13, 13, dtype=torch.bool)
+    last[0], last[:, 0] = True, True
+    assert torch.equal(clusters.on_grid(3, 4) == clusters.count - 1, last)
+    last = torch.zeros(7, 7, dtype=torch.bool)
+    last[0], last[:, 0] = True, True
+    assert torch.equal(clusters.in_time(torch.arange(6)) == clusters.count_in_time - 1, last)
+
+
+def test_there_and_back_are_opposite_clusters():
+    """p of (j, i) is at the mirrored place of the table, so an offset is the query's place less the key's."""
+    ids = Clusters().on_grid(5, 6)[1:, 1:]
+    assert torch.equal(ids + ids.T, torch.full_like(ids, 48))
+    assert ids[0, 1] == 3 * 7 + 2  # a key to the right is one column less
+    assert ids[0, 6] == 2 * 7 + 3  # a key below is one row less
+
+
+# -- the straight line -------------------------------------------------------------------------------------------------
+
+
+def test_by_the_straight_line_there_are_eight_clusters_and_five_are_met():
+    clusters = Clusters(count=8, distance="euclid")
+    assert (clusters.reach, clusters.count_in_time) == (3, 8)
+    assert clusters.on_grid(14, 14).unique().tolist() == [3, 4, 5, 6, 7]
+    assert clusters.map_from(7, 7, rows=14, columns=14).unique().tolist() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("function", ["sectioned", "clip"])
+def test_by_the_straight_line_a_cluster_is_s_of_eq_3_10(function):
+    rows, columns = 5, 7
+    ids = Clusters(count=8, function=function, distance="euclid").on_grid(rows, columns)
+    places = list(itertools.product(range(rows), range(columns)))
+    for (i, (y, x)), (j, (v, u)) in itertools.product(enumerate(places), repeat=2):
+        line = math.sqrt((x - u) ** 2 + (y - v) ** 2)
+        assert ids[1 + i, 1 + j] == 3 + (literal_s(line, 1.9) if function == "sectioned" else min(3, round(line)))
+
+
+@pytest.mark.parametrize("reach", RATIOS)
+def test_by_the_straight_line_clusters_rise_with_the_distance_and_are_the_same_there_and_back(reach):
+    ids = Clusters(count=2 * reach + 2, distance="euclid").on_grid(14, 14)
+    assert torch.equal(ids, ids.T)
+    row, column = torch.arange(196) // 14, torch.arange(196) % 14
+    squares = (row[:, None] - row) ** 2 + (column[:, None] - column) ** 2
+    assert ids[1:, 1:].flatten()[squares.flatten().argsort()].diff().min() == 0
+    assert ids[1:, 1:].min() == reach
+
+
+# -- counts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choices", "there"),
+    [
+        ({"count": 51}, "10, 26, 50, 82, 122, 170"),
+        ({"count": 0}, "10, 26, 50, 82, 122, 170"),
+        ({"count": 8}, "10, 26, 50, 82, 122, 170"),
+        ({"count": 226}, "10, 26, 50, 82, 122, 170"),
+        ({"distance": "euclid"}, "4, 6, 8, 10, 12, 14"),
+        ({"count": 51, "function": "clip"}, "10, 26, 50, 82, 122, 170, 226, 290, 362, 442, 530, 626, 730"),
+        ({"function": "clip", "distance": "euclid"}, "4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28"),
+    ],
+)
+def test_a_count_that_cannot_be_reached_is_refused_with_those_that_can(choices, there):
+    whole = {"count": 50, "function": "sectioned", "distance": "axes"} | choices
+    expected = (
+        rf"^clusters={whole['count']} cannot be reached by function={whole['function']}, "
+        rf"distance={whole['distance']}; there are {there}$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        Clusters(**choices)
+
+
+@pytest.mark.parametrize("function", ["sectioned", "clip"])
+@pytest.mark.parametrize("distance", ["axes", "euclid"])
+def test_each_count_is_one_more_than_the_values_and_its_clusters_stay_below_it(function, distance):
+    smallest = Clusters(count=10 if distance == "axes" else 4, function=function, distance=distance)
+    for reach, count in enumerate(smallest.reachable, start=1):
+        clusters = Clusters(count=count, function=function, distance=distance)
+        assert clusters.reach == reach
+        assert count == (2 * reach + 1) ** (2 if distance == "axes" else 1) + 1
+        assert clusters.count_in_time == 2 * reach + 2
+        for ids, below in (
+            (clusters.on_grid(30, 2), count),
+            (clusters.in_time(torch.arange(64)), clusters.count_in_time),
+        ):
+            assert ids.min() >= 0
+            assert ids.max() == below - 1
+
+
+# -- frames ------------------------------------------------------------------------------------------------------------
+
+
+def literal_times(times, s, reach):
+    """The clusters of frames with these numbers."""
+    n = len(times) + 1
+    return [
+        [2 * reach + 1 if 0 in (i, j) else s(times[i - 1] - times[j - 1]) + reach for j in range(n)] for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("function", "s"), [("sectioned", lambda x: literal_s(x, 1.9)), ("clip", lambda x: max(-3, min(3, x)))]
+)
+@pytest.mark.parametrize("times", [list(range(16)), [1, 2, 5, 9, 11, 12, 15], [4], [0, 63]])
+def test_clusters_of_frames_are_those_of_their_numbers_in_the_clip(function, s, times):
+    ids = Clusters(function=function).in_time(torch.tensor(times))
+    assert ids.dtype == torch.int64
+    assert ids.tolist() == literal_times(times, s, 3)
+
+
+def test_each_clip_and_attention_head_may_have_other_frames():
+    clusters = Clusters(count=26)
+    times = torch.rand(3, 2, 16, generator=torch.Generator().manual_seed(0)).argsort(-1)[..., :5].sort(-1).values
+    ids = clusters.in_time(times)
+    assert ids.shape == (3, 2, 6, 6)
+    for clip, head in itertools.product(range(3), range(2)):
+        assert ids[clip, head].tolist() == literal_times(times[clip, head].tolist(), lambda x: literal_s(x, 1.0), 2)
+    assert torch.equal(clusters.in_time(times[:, 0]), ids[:, 0])
+
+
+def test_frames_left_out_do_not_move_the_others_together():
+    every = Clusters().in_time(torch.arange(16))
+    kept = torch.tensor([0, 1, 6, 15])
+    some = torch.cat((torch.zeros(1).long(), kept + 1))
+    assert torch.equal(Clusters().in_time(kept), every[some][:, some])
+    assert not torch.equal(Clusters().in_time(kept), Clusters().in_time(torch.arange(4)))
+
+
+# -- figure 3.5 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "rows", "columns"), [(7, 7, 14, 14), (0, 0, 3, 8), (2, 7, 3, 8), (1, 3, 3, 8)]
+)
+def test_the_map_from_one_patch_is_that_of_a_loop_over_the_others(row, column, rows, columns):
+    ours = Clusters().map_from(row, column, rows=rows, columns=columns)
+    expected = [
+        [(literal_s(row - r, 1.9) + 3) * 7 + literal_s(column - c, 1.9) + 3 for c in range(columns)]
+        for r in range(rows)
+    ]
+    assert ours.tolist() == expected
+
+
+@pytest.mark.parametrize(("row", "column"), [(3, 0), (0, 8), (-1, 0), (0, -1), (8, 3)])
+def test_a_patch_outside_the_grid_has_no_map(row, column):
+    with pytest.raises(ValueError, match=rf"there is no patch \({row}, {column}\) on a grid of 3 x 8"):
+        Clusters().map_from(row, column, rows=3, columns=8)
