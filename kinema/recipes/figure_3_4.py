@@ -1,6 +1,6 @@
 """Figure 3.4: the number of clusters; UCF-101, HMDB-51, Diving48. Not run.
 
-kinema train figure_3_4/hmdb51_26 --data.manifest hmdb51_1.csv --run.init vit_b_16.safetensors
+kinema train figure_3_4/hmdb51_26 --data.manifest hmdb51_1.csv --init vit_b_16.safetensors
 
 The figure's numbers are not printed; the text says that nothing is gained beyond 50 clusters.
 """

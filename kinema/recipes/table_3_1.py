@@ -1,6 +1,6 @@
 """Table 3.1: position in RPE-STDT; UCF-101, HMDB-51, Diving48. Not run.
 
-kinema train table_3_1/hmdb51_shared --data.manifest hmdb51_1.csv --run.init vit_b_16.safetensors
+kinema train table_3_1/hmdb51_shared --data.manifest hmdb51_1.csv --init vit_b_16.safetensors
 
 Printed, UCF-101, HMDB-51, Diving48 in percent: absolute 96.26, 78.08, 79.82; relative, shared by the attention heads
 97.53, 79.12, 81.60; one table for each 97.61, 79.25, 81.82. `none` is a control that the table lacks.

@@ -1,6 +1,6 @@
 """Table 3.2: from an offset to a cluster, by the sectioned function or by cutting off; HMDB-51, UCF-101. Not run.
 
-kinema train table_3_2/hmdb51_clip --data.manifest hmdb51_1.csv --run.init vit_b_16.safetensors
+kinema train table_3_2/hmdb51_clip --data.manifest hmdb51_1.csv --init vit_b_16.safetensors
 
 Printed, HMDB-51 and UCF-101 in percent: clip 78.6, 97.2; sectioned 79.3, 97.7. Both have 50 clusters.
 """

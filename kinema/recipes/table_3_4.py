@@ -1,6 +1,6 @@
 """Table 3.4: how frames are left out, and where; HMDB-51, UCF-101, Diving48. Not run.
 
-kinema train table_3_4/hmdb51_top_k_1_3 --data.manifest hmdb51_1.csv --run.init vit_b_16.safetensors
+kinema train table_3_4/hmdb51_top_k_1_3 --data.manifest hmdb51_1.csv --init vit_b_16.safetensors
 
 Printed, HMDB-51, UCF-101, Diving48 in percent: max 76.2, 96.1, 78.3; average 76.3, 96.3, 78.8; convolution 78.6, 96.6,
 79.0; Top-K in layers 0 and 2 78.6, 96.5, 79.7; in layers 1 and 3 79.3, 97.6, 81.8.

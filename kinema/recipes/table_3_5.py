@@ -1,6 +1,6 @@
 """Table 3.5: Top-K without relative position; UCF-101. Not run.
 
-kinema train table_3_5/absolute_top_k --data.manifest ucf101_1.csv --run.init vit_b_16.safetensors
+kinema train table_3_5/absolute_top_k --data.manifest ucf101_1.csv --init vit_b_16.safetensors
 
 Printed: the baseline 96.5 %, with Top-K 97.0 %. "Without RPE" may mean the absolute position of what it starts from, or
 none at all: both are here. With none, nothing tells the temporal encoder the order of the frames.
