@@ -160,22 +160,25 @@ class RelativePosition(nn.Module):
         self.table_on_value = nn.Parameter(torch.zeros(shape)) if terms == "query-key-value" else None  # R^V of eq. 3.5
 
     def bias(
-        self, query: Float[Tensor, "b h m d"], key: Float[Tensor, "b h n d"], ids: Int64[Tensor, "#b #h m n"]
+        self,
+        query: Float[Tensor, "b h m d"],
+        key: Float[Tensor, "b h n d"],
+        ids: Int64[Tensor, "#b #h m n"],
+        scale: float = 1.0,
     ) -> Float[Tensor, "b h m n"]:
-        """What position adds to the products of queries and keys, before the division by sqrt(d).
+        """What position adds to the products of queries and keys, times `scale`.
 
         A query meets each cluster once, and its products are handed to the pairs: n x c, never n x n x d, numbers.
         """
+        on_query = (self.table_on_query * scale).to(query.dtype)
         pairs = (*query.shape[:2], *ids.shape[-2:])
-        to_clusters = query @ self.table_on_query.transpose(-1, -2).to(query.dtype)
-        added = to_clusters.gather(-1, ids.expand(pairs))
+        added = (query @ on_query.transpose(-1, -2)).gather(-1, ids.expand(pairs))
         if self.table_on_key is not None:
-            table = self.table_on_key.to(key.dtype)
-            from_clusters = (key @ table.transpose(-1, -2)).transpose(-1, -2)  # b h c n
+            on_key = (self.table_on_key * scale).to(key.dtype)
+            from_clusters = (key @ on_key.transpose(-1, -2)).transpose(-1, -2)  # b h c n
             added = added + from_clusters.gather(-2, ids.expand(pairs))
-            constant = (self.table_on_query.to(key.dtype) * table).sum(-1)[None, :, None, :]  # R^Q R^K, one a cluster
-            heads = constant.expand(*pairs[:-1], -1)
-            added = added + heads.gather(-1, ids.expand(pairs))
+            constant = (self.table_on_query.to(key.dtype) * on_key).sum(-1)[None, :, None, :]  # R^Q R^K, one a cluster
+            added = added + constant.expand(*pairs[:-1], -1).gather(-1, ids.expand(pairs))
         return added
 
     def values(
@@ -200,9 +203,7 @@ class RelativePosition(nn.Module):
         """Attention; `ids` are the clusters of the queries' tokens and the keys'."""
         scale = query.shape[-1] ** -0.5
         if self.table_on_value is None:
-            bias = (
-                self.bias(query * scale, key, ids) if self.table_on_key is None else self.bias(query, key, ids) * scale
-            )
+            bias = self.bias(query, key, ids, scale)
             return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         weights = ((query @ key.transpose(-1, -2) + self.bias(query, key, ids)) * scale).softmax(-1)
         return self.values(F.dropout(weights, dropout), value, ids)
