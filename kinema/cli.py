@@ -128,7 +128,7 @@ def train(words: Sequence[str]) -> None:
             resume: a run folder to go on with; its own recipe is used.
             existing: what to do where --run.out holds a run of the same recipe: refuse, or resume it, as processes do
                 that torchrun starts again.
-            init: a run, an artefact or a file of weights to start from; short for --run.init.
+            init: a run, an artefact, a file of weights, or hf:owner/name to start from; short for --run.init.
             max_steps: stop after this many steps.
         """
 

@@ -169,9 +169,7 @@ MODELS: Mapping[str, ZooEntry] = {
         summary="RPE-STDT as the sizes of Tables 3.1 and 3.3 have it: 12 layers in space, 4 light ones in time",
     ),
     "rpe_stdt_small": ZooEntry(config=RPE_STDT_SMALL, frames=16, size=224, summary="RPE-STDT as narrow as ViT-S"),
-    "rpe_stdt_tiny": ZooEntry(
-        config=RPE_STDT_TINY, frames=16, size=112, summary="a small RPE-STDT that a laptop trains from scratch"
-    ),
+    "rpe_stdt_tiny": ZooEntry(config=RPE_STDT_TINY, frames=16, size=112, summary="a small RPE-STDT for a laptop"),
     "vit_base_spatial": ZooEntry(
         config=VIT_BASE_SPATIAL,
         frames=16,

@@ -218,8 +218,17 @@ def _begin_from(model: nn.Module, recipe: Recipe, manifest: Manifest, run: Run) 
     """
     said: list[str] = []
     digest = ""
+    if not recipe.run.init and (recipe.run.init_blocks or recipe.run.init_ignore):
+        raise RecipeError("run: init_blocks and init_ignore are for ViT's weights, but init names none")
     if recipe.run.init and not run.resumes:
-        started = start_from(model, recipe.run.init, classes=manifest.classes, unmatched=recipe.run.init_unmatched)
+        started = start_from(
+            model,
+            recipe.run.init,
+            classes=manifest.classes,
+            unmatched=recipe.run.init_unmatched,
+            blocks=recipe.run.init_blocks,
+            ignore=recipe.run.init_ignore,
+        )
         said += started.lines()
         digest = started.digest
     if recipe.run.freeze:

@@ -229,8 +229,12 @@ class RunSettings:
         patience: evaluations without a better one after which a training stops early; None for never.
         checkpoint_every_steps: beside those of the evaluations; None for those alone.
         keep_every_epochs: passes between checkpoints that are kept for good; None for the last and the best alone.
-        init: a run, an artefact or a file of weights to start from; task heads of other classes start anew.
+        init: a run, an artefact or a file of weights to start from, a folder that transformers wrote, or
+            `hf:owner/name` of Hugging Face's hub; task heads of other classes start anew.
         init_unmatched: whether that file may lack weights, or have others: `refuse` or `allow`.
+        init_blocks: of ViT's weights: numbers of the blocks, from 0, for the network's blocks that see patches, in
+            order, and further ones for those that see frames; the first ones where none is named.
+        init_ignore: of ViT's weights: how names begin that are not ViT's and may be in the file: `dist_token`.
         freeze: parts that stay as they are: `backbone` for all but the task heads, or names such as `blocks.0`.
         activations: `keep` them for the backward pass, or `recompute` those of each block, for less memory.
         compiled: how torch.compile treats the network; `no` leaves it as it is.
@@ -252,6 +256,8 @@ class RunSettings:
     keep_every_epochs: float | None = None
     init: str = ""
     init_unmatched: Literal["refuse", "allow"] = "refuse"
+    init_blocks: tuple[int, ...] = ()
+    init_ignore: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
     activations: Literal["keep", "recompute"] = "keep"
     compiled: Literal["no", "default", "max-autotune"] = "no"
@@ -267,6 +273,10 @@ class RunSettings:
         for name in ("patience", "checkpoint_every_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise RecipeError(f"run: {name}={getattr(self, name)} must be at least 1")
+        if any(number < 0 for number in self.init_blocks):
+            raise RecipeError(f"run: init_blocks={self.init_blocks} must not be negative")
+        if not all(self.init_ignore):
+            raise RecipeError(f"run: init_ignore={self.init_ignore} has an empty word, with which every name begins")
         if self.keep_every_epochs is not None and not 0 < self.keep_every_epochs < math.inf:
             raise RecipeError(f"run: keep_every_epochs={self.keep_every_epochs} must be positive and finite")
         if not 0 <= self.seed < 2**32:

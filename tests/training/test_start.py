@@ -1,6 +1,7 @@
 """A training starts from other weights: what fits is loaded, heads of other classes start anew, nothing goes unsaid."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,13 @@ def test_what_is_no_file_of_weights_is_named(tmp_path, tiny_ctn, content, reason
         path.write_bytes(content)
     with pytest.raises(StartError, match=rf"w\.safetensors: {reason}"):
         start_from(tiny_ctn(), path, classes=CLASSES)
+
+
+@pytest.mark.parametrize("stored", [{"a": 1}, {1: torch.zeros(2)}, torch.zeros(2)])
+def test_a_file_that_is_no_table_of_tensors_is_refused(tmp_path, tiny_ctn, stored):
+    torch.save(stored, tmp_path / "w.pt")
+    with pytest.raises(StartError, match=r"w\.pt: holds no table of tensors by name"):
+        start_from(tiny_ctn(), tmp_path / "w.pt", classes=CLASSES)
 
 
 def test_a_file_of_which_nothing_fits_is_refused_even_where_unmatched_ones_are_allowed(tmp_path, tiny_ctn):
@@ -250,6 +258,16 @@ def test_nothing_of_what_says_that_it_is_i3d_is_executed(tmp_path, i3d, monkeypa
     with pytest.raises(StartError, match=r"evil\.pt: cannot be read as weights"):
         start_from(mfst(1), "evil.pt", classes=CLASSES)
     assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize("given", [{"blocks": (0, 1)}, {"ignore": ("dist_token",)}])
+def test_choices_for_vit_are_refused_with_other_weights(tmp_path, tiny_ctn, other, i3d, given):
+    name, value = next(iter(given.items()))
+    said = rf"w\.safetensors: run\.init_{name}={re.escape(str(value))} is for ViT's weights, and the file holds others$"
+    for model, tensors in ((tiny_ctn(), other.state_dict()), (mfst(1), i3d)):
+        save_file(tensors, tmp_path / "w.safetensors")
+        with pytest.raises(StartError, match=said):
+            start_from(model, tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow", **given)
 
 
 # -- parts that stay as they are -----------------------------------------------------------------------------------
