@@ -13,6 +13,7 @@ DEVIATION: eq. 3.13 divides by T outside of the root and sums over the index tha
 deviation of a row. The ranking is the same for any factor.
 """
 
+import random
 from typing import Literal, assert_never
 
 import torch
@@ -49,12 +50,15 @@ def uniform_places(frames: int) -> Int64[Tensor, " k"]:
 
 def random_places(batch: int, frames: int, *, training: bool) -> Int64[Tensor, "b k"]:
     """Any frames, in the order of time: others for each clip in training, the same ones at every test."""
-    kept = kept_count(frames)
     if training:
-        drawn = torch.rand(batch, frames)
-    else:
-        drawn = torch.rand(frames, generator=torch.Generator().manual_seed(0)).expand(batch, frames)
-    return drawn.topk(kept, dim=-1).indices.sort(-1).values
+        return torch.rand(batch, frames).topk(kept_count(frames), dim=-1).indices.sort(-1).values
+    return torch.tensor(_drawn_once(frames)).expand(batch, -1)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types for it
+def _drawn_once(frames: int) -> list[int]:
+    """The same places wherever it is asked, in a compiled or exported network too."""
+    return sorted(random.Random(0).sample(range(frames), kept_count(frames)))
 
 
 def gather_frames(tokens: Float[Tensor, "b n d"], places: Int64[Tensor, "b h k"]) -> Float[Tensor, "b k+1 d"]:

@@ -123,7 +123,10 @@ def grid_of(patch: int, *, height: int, width: int) -> tuple[int, int]:
 
 
 class FrameTokens(nn.Module):
-    """The patches of each frame as tokens, E x of eq. 3.1."""
+    """The patches of each frame as tokens, E x of eq. 3.1.
+
+    Clips of other channels, without frames, or with pixels left over are refused (ValueError).
+    """
 
     def __init__(self, *, channels: int, patch: int, width: int) -> None:
         super().__init__()
@@ -131,6 +134,11 @@ class FrameTokens(nn.Module):
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "bt n d"]:
+        wanted, (channels, frames) = self.patches.in_channels, clip.shape[1:3]
+        if channels != wanted:
+            raise ValueError(f"the network is built for clips of {wanted} channels; got {channels}")
+        if frames < 1:
+            raise ValueError(f"frames must be at least 1; got {frames}")
         grid_of(self.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens: Tensor = rearrange(self.patches(rearrange(clip, "b c t h w -> (b t) c h w")), "bt d h w -> bt (h w) d")
         return tokens

@@ -12,8 +12,10 @@ DEVIATION: one sentence of section 3.4.2 gives the spatial encoder 8 layers, and
 sizes and costs of Tables 3.1 and 3.3 fit 12 layers and a temporal encoder of narrower layers alone. Both are here:
 `rpe_stdt_base` is the sentence, `rpe_stdt_base12` the tables.
 DEVIATION: Top-K drops rows of the attention map, and with `pool_place="inside"` nothing else: what the last layer drops
-is not looked at by anyone, since only its class row is used. [1, 3] of four layers therefore is [1]. `between` takes
-the tokens away before the layer, by the map of the layer before.
+is not looked at by anyone, since only its class row is used. [1, 3] of four layers therefore is [1], and so it is for
+every other way of leaving frames out. `between` takes the tokens away before the layer, by the map of the layer before.
+With `pool_heads="per-head"` a token is put together of the frames that each attention head keeps first, second, and so
+on: that alone tells the encoder something of their order.
 DEVIATION: after Top-K, relative positions are those of the frames' numbers in the clip, not of their places among the
 kept ones, which the thesis leaves open.
 """
@@ -173,10 +175,8 @@ def check_frames(config: RPESTDTConfig, frames: int) -> None:
     """Refuses clips with too few frames to make one of two as often as the config says."""
     halvings = len(config.pool_layers) if config.pool in ("max", "average") else 0
     if frames < 2**halvings:
-        raise ValueError(
-            f"frames must be at least {2**halvings}, since {config.pool} pooling halves them {halvings} "
-            f"{'time' if halvings == 1 else 'times'}; got {frames}"
-        )
+        times = f", since {config.pool} pooling halves them {halvings} {'time' if halvings == 1 else 'times'}"
+        raise ValueError(f"frames must be at least {2**halvings}{times if halvings else ''}; got {frames}")
 
 
 class SpatialBlock(nn.Module):
@@ -231,6 +231,7 @@ class TemporalBlock(nn.Module):
     def __init__(self, config: RPESTDTConfig, *, layer: int, drop_path: float) -> None:
         super().__init__()
         self.config = config
+        self.clusters = config.spatial_clusters
         self.inside = config.pools_at(layer) and config.pool_place == "inside"
         self.before = config.pools_at(layer) and config.pool_place == "between"
         self.tells = config.pool == "top-k" and config.pool_place == "between" and config.pools_at(layer + 1)
@@ -261,7 +262,7 @@ class TemporalBlock(nn.Module):
         """
         if self.before:
             tokens, times = self.fewer(tokens, times, told)
-        ids = self.config.spatial_clusters.in_time(times) if self.attention.position is not None else None
+        ids = self.clusters.in_time(times) if self.attention.position is not None else None
         normed, sigma = self.norm_attention(tokens), None
         if self.config.pool == "top-k" and (self.inside or self.tells):
             logits, value = self.attention.map(normed, ids)
@@ -288,7 +289,7 @@ class TemporalBlock(nn.Module):
         self, tokens: Float[Tensor, "b n d"], times: Int64[Tensor, "b _ t"], sigma: Float[Tensor, "b _ t"] | None
     ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b _ k"]]:
         """Half of the frames."""
-        batch, frames = len(tokens), times.shape[-1]
+        batch, frames = tokens.shape[0], times.shape[-1]  # len() would fix the batch of an exported network
         match self.config.pool:
             case "top-k":
                 assert sigma is not None

@@ -1,0 +1,407 @@
+"""RPE-STDT does what chapter 3 says of it: its sizes, attention in space, and clips. Time is test_rpe_stdt_time's."""
+
+import dataclasses
+import itertools
+import math
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kinema.models.complexity import macs, parameter_count
+from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
+from kinema.models.zoo import MODELS, create_model
+
+TINY = RPESTDTConfig(
+    patch=8,
+    width=16,
+    spatial_layers=2,
+    spatial_heads=2,
+    spatial_mlp_channels=24,
+    temporal_heads=2,
+    temporal_head_channels=6,
+    temporal_mlp_channels=20,
+)
+BASE = RPESTDTConfig()
+BASE12 = RPESTDTConfig(spatial_layers=12, temporal_head_channels=64, temporal_mlp_channels=768)
+UCF101 = {"label": 101}
+NO_TIME = {"temporal_position": "none"}
+FORMS = [
+    *({"position": position} for position in ("none", "absolute", "shared", "per-head")),
+    *({"position_terms": terms} for terms in ("query-key", "query-key-value")),
+    {"position": "per-head", "position_terms": "query-key-value"},
+    {"position_function": "clip", "clusters": 10},
+    {"position_distance": "euclid", "clusters": 8},
+]
+POOLS = ("top-k", "max", "average", "convolution", "random", "uniform", "none")
+
+
+def tiny(heads=None, frames=8, size=32, channels=3, **changes):
+    torch.manual_seed(0)
+    config = dataclasses.replace(TINY, **changes)
+    return RPESTDT(config, heads=heads or {"label": 5}, channels=channels, frames=frames, size=size)
+
+
+def clip(batch=2, frames=8, height=32, width=32, channels=3, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, channels, frames, height, width, generator=generator).to(dtype)
+
+
+def shake(model):
+    """Moves every number from where it started, tables from zero too, so that equal answers mean equal arithmetic."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("base", {}, 85_756_005),
+        ("base", {"position": "per-head"}, 86_059_109),
+        ("base", {"position": "absolute"}, 85_891_685),
+        ("base", {"position": "none"}, 85_727_333),
+        ("base", NO_TIME, 85_752_933),
+        ("base", {"position": "per-head", **NO_TIME}, 86_034_533),
+        ("base", {"position": "absolute", **NO_TIME}, 85_891_685),
+        ("base", {"position_terms": "query-key"}, 85_784_677),
+        ("base", {"position_terms": "query-key-value"}, 85_813_349),
+        ("base", {"clusters": 10}, 85_733_989),
+        ("base", {"position_distance": "euclid", "clusters": 8}, 85_734_501),
+        ("base", {"pool": "convolution"}, 89_296_485),
+        *(("base", {"pool": pool}, 85_756_005) for pool in POOLS if pool != "convolution"),
+        ("base12", {}, 96_805_477),
+        ("base12", {"position": "per-head"}, 97_242_213),
+        ("base12", {"position": "absolute"}, 96_929_381),
+        ("base12", {"position": "none"}, 96_765_029),
+    ],
+    ids=str,
+)
+def test_parameters_to_the_unit(name, changes, expected):
+    with torch.device("meta"):
+        model = create_model(f"rpe_stdt_{name}", num_classes=101, **changes)
+    assert parameter_count(model) == expected
+
+
+def test_parameters_of_the_parts_to_the_unit():
+    with torch.device("meta"):
+        model = RPESTDT(BASE, heads=UCF101, frames=16, size=224)
+    assert parameter_count(model.embedding) == 590_592
+    assert {parameter_count(block) for block in model.spatial_blocks} == {7_087_872 + 50 * 64}  # ViT's, and a table
+    assert {parameter_count(block) for block in model.temporal_blocks} == {7_087_872 + 8 * 96}
+    assert sum(parameter_count(block.attention.position) for block in model.temporal_blocks) == 3_072
+    assert parameter_count(model.spatial_class_token) + parameter_count(model.temporal_class_token) == 2 * 768
+    assert parameter_count(model.spatial_norm) + parameter_count(model.norm) + parameter_count(model.heads) == 80_741
+
+
+def test_the_two_sizes_of_the_thesis_have_their_names():
+    assert (MODELS["rpe_stdt_base"].config, MODELS["rpe_stdt_base12"].config) == (BASE, BASE12)
+    assert {(MODELS[name].frames, MODELS[name].size) for name in ("rpe_stdt_base", "rpe_stdt_base12")} == {(16, 224)}
+
+
+def layer_macs(width, inner, hidden, *, given, answered, clusters, terms="query"):
+    """Of one layer: queries, products, sums, output and MLP of the rows answered, keys and values of all tokens."""
+    mapped = answered["queries"] * width * inner + 2 * given * width * inner
+    products = answered["queries"] * given * inner + answered["rows"] * given * inner
+    tables = clusters * inner * answered["queries"]
+    if terms != "query":
+        tables += clusters * inner * given
+    if terms == "query-key-value":
+        tables += clusters * inner * answered["rows"]
+    return mapped + products + tables + answered["rows"] * inner * width + 2 * answered["mlp"] * width * hidden
+
+
+def macs_by_hand(config, *, frames, size, last_block="class", classes=101, channels=3):
+    """Multiply-adds from the shapes alone."""
+    patches, width, terms = (size // config.patch) ** 2, config.width, config.position_terms
+    n, tables = patches + 1, config.position in ("shared", "per-head")
+    total = patches * channels * config.patch**2 * width
+    for layer in range(1, config.spatial_layers + 1):
+        rows = 1 if layer == config.spatial_layers and last_block == "class" else n
+        answered = {"queries": rows, "rows": rows, "mlp": rows}
+        clusters = config.clusters if tables else 0
+        total += layer_macs(
+            width, width, config.spatial_mlp_channels, given=n, answered=answered, clusters=clusters, terms=terms
+        )
+    total *= frames
+    inner = config.temporal_heads * config.temporal_head_channels
+    clusters = 2 * config.spatial_clusters.reach + 2 if tables and config.temporal_position == "as-space" else 0
+    for layer in range(config.temporal_layers):
+        pools = config.pool != "none" and layer in config.pool_layers
+        fewer = (frames + 1) // 2 if config.pool == "convolution" else frames // 2
+        if pools and config.pool == "convolution":
+            total += 3 * width**2 * fewer
+        if pools and config.pool_place == "between":
+            frames = fewer
+        answered = {"queries": frames + 1, "rows": frames + 1, "mlp": frames + 1}
+        given = frames + 1
+        if pools and config.pool_place == "inside":
+            answered["mlp"] = fewer + 1
+            if config.pool == "top-k":
+                answered["rows"] = fewer + 1
+            frames = fewer
+        total += layer_macs(
+            width, inner, config.temporal_mlp_channels, given=given, answered=answered, clusters=clusters, terms=terms
+        )
+    return total + width * classes
+
+
+class WholeLastBlock(nn.Module):
+    """The network as it is counted elsewhere: with the rows of the last spatial layer that nothing looks at."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, clip):
+        return self.network.heads(self.network.features(clip, last_block="all"))
+
+
+@pytest.mark.parametrize(
+    ("config", "whole", "executed", "saved"),
+    [(BASE, 189.2e9, 169.7e9, 0.10), (BASE12, 282.6e9, 263.0e9, 0.07)],
+    ids=["base", "base12"],
+)
+def test_macs_counted_two_ways(config, whole, executed, saved):
+    with torch.device("meta"):
+        model = RPESTDT(config, heads=UCF101, frames=16, size=224)
+    counted = macs(WholeLastBlock(model), channels=3, frames=16, size=224)
+    assert counted == macs_by_hand(config, frames=16, size=224, last_block="all")
+    assert counted == pytest.approx(whole, rel=5e-4)
+    run = macs(model, channels=3, frames=16, size=224)
+    assert run == macs_by_hand(config, frames=16, size=224)
+    assert run == pytest.approx(executed, rel=5e-4)
+    assert 1 - run / counted == pytest.approx(saved, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"pool": pool, "pool_place": place} for pool in POOLS for place in ("inside", "between")),
+        {"pool_layers": (0, 2)},
+        {"pool_heads": "per-head"},
+        {"position": "none"},
+        {"position": "absolute"},
+        {"position": "per-head"},
+        {"position_terms": "query-key", **NO_TIME},
+        {"position_terms": "query-key-value"},
+    ],
+    ids=str,
+)
+def test_macs_of_every_choice_counted_two_ways(changes):
+    model = tiny(frames=9, **changes)
+    assert macs(model, channels=3, frames=9, size=48) == macs_by_hand(model.config, frames=9, size=48, classes=5)
+
+
+# -- the figure, in space ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", FORMS, ids=str)
+def test_the_class_row_of_the_last_layer_is_that_of_the_whole_layer_in_output_and_gradient(changes):
+    model, results = shake(tiny(**changes)).double(), []
+    for last_block in ("class", "all"):
+        given = clip(dtype=torch.float64).requires_grad_()
+        model.zero_grad()
+        features = model.features(given, last_block)
+        features.logsumexp(1).square().sum().backward()
+        learned = [parameter for name, parameter in model.named_parameters() if "heads.classifiers" not in name]
+        results.append([features, given.grad, *(parameter.grad.clone() for parameter in learned)])
+    for alone, among in zip(*results, strict=True):
+        torch.testing.assert_close(alone, among, rtol=0, atol=1e-11)
+
+
+def s(offset):
+    """Of eq. 3.8 and 3.9 for 50 clusters: 0, 1, 2, 2, and 3 from there on."""
+    return int(math.copysign((0, 1, 2, 2, 3)[min(abs(offset), 4)], offset))
+
+
+@pytest.mark.parametrize("position", ["none", "shared", "per-head"])
+@pytest.mark.parametrize(("rows", "columns"), [(4, 4), (2, 8), (5, 1)])
+def test_a_frame_is_its_patches_after_a_class_token_through_pre_norm_layers(position, rows, columns):
+    """Patch by patch, row by row, with the clusters of a loop over all pairs; the last layer's class token, normed."""
+    model = shake(tiny(position=position)).double()
+    given = clip(1, 3, 8 * rows, 8 * columns, dtype=torch.float64)
+    places = list(itertools.product(range(rows), range(columns)))
+    ids = torch.full((1, 1, len(places) + 1, len(places) + 1), 49)
+    for (i, (row, column)), (j, (other_row, other_column)) in itertools.product(enumerate(places, 1), repeat=2):
+        ids[0, 0, i, j] = (s(row - other_row) + 3) * 7 + s(column - other_column) + 3
+    kernel, bias = model.embedding.patches.weight.flatten(1), model.embedding.patches.bias
+    for frame in range(3):
+        cut = [given[0, :, frame, 8 * r : 8 * r + 8, 8 * c : 8 * c + 8].flatten() for r, c in places]
+        x = torch.stack([model.spatial_class_token.token, *(kernel @ patch + bias for patch in cut)])[None]
+        for block in model.spatial_blocks:
+            x = x + block.attention(
+                F.layer_norm(x, (16,), block.norm_attention.weight, block.norm_attention.bias, 1e-6), ids
+            )
+            hidden = block.mlp.expand(F.layer_norm(x, (16,), block.norm_mlp.weight, block.norm_mlp.bias, 1e-6))
+            x = x + block.mlp.contract(hidden * (1 + torch.erf(hidden / 2**0.5)) / 2)
+        expected = F.layer_norm(x[0, 0], (16,), model.spatial_norm.weight, model.spatial_norm.bias, 1e-6)
+        torch.testing.assert_close(model.in_space(given)[0, frame], expected, rtol=0, atol=1e-11)
+
+
+def test_frames_do_not_see_each_other_in_space():
+    model = shake(tiny())
+    changed = clip()
+    changed[1, :, 3] += 1
+    before, after = model.in_space(clip()), model.in_space(changed)
+    others = torch.ones(2, 8, dtype=torch.bool)
+    others[1, 3] = False
+    torch.testing.assert_close(before[others], after[others], rtol=0, atol=1e-6)
+    assert (before[1, 3] - after[1, 3]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("changes", FORMS, ids=str)
+def test_patches_that_change_places_are_seen_with_position_and_not_without(changes):
+    """Whole rows of patches swapped, so that the patches themselves stay as they are."""
+    model = shake(tiny(**changes)).double()
+    given = clip(dtype=torch.float64)
+    moved = torch.cat((given[..., 16:24, :], given[..., :16, :], given[..., 24:, :]), dim=-2)
+    change = (model.in_space(given) - model.in_space(moved)).abs().max()
+    assert (change < 1e-12) == (changes.get("position") == "none")
+    assert change < 1e-12 or change > 1e-3
+
+
+def test_the_task_heads_see_the_normalised_class_token_of_the_last_temporal_layer():
+    model = shake(tiny())
+    features = model.features(clip())
+    assert torch.equal(model(clip()), model.heads(features))
+    tokens, _ = model.in_time(model.in_space(clip()))
+    expected = F.layer_norm(tokens[:, 0], (16,), model.norm.weight, model.norm.bias, 1e-6)
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-6)
+
+
+def test_where_nothing_is_learnt_the_answers_are_the_same():
+    model, given = shake(tiny()), clip(3, 5)
+    with torch.no_grad():
+        answers = model.in_space(given), model(given)
+    for ours, learning in zip(answers, (model.in_space(given), model(given)), strict=True):
+        torch.testing.assert_close(ours, learning, rtol=1e-5, atol=1e-5)
+
+
+# -- what it can be given ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("frames", [1, 2, 3, 5, 16, 33])
+def test_any_number_of_frames(pool, frames):
+    for place in ("inside", "between"):
+        model, given = shake(tiny(pool=pool, pool_place=place)), clip(1, frames, 8, 16)
+        if pool in ("max", "average") and frames < 4:
+            message = f"frames must be at least 4, since {pool} pooling halves them 2 times; got {frames}"
+            with pytest.raises(ValueError, match=message):
+                model(given)
+        else:
+            assert model(given).isfinite().all()
+
+
+@pytest.mark.parametrize("changes", FORMS, ids=str)
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 40), (24, 8), (48, 32)])
+def test_any_multiple_of_the_patch(changes, height, width):
+    answer = shake(tiny(**changes))(clip(1, 5, height, width))
+    assert answer.shape == (1, 5)
+    assert answer.isfinite().all()
+
+
+@pytest.mark.parametrize("changes", [form for form in FORMS if form.get("position") != "absolute"], ids=str)
+def test_without_absolute_position_nothing_depends_on_the_clips_it_was_built_for(changes):
+    """A network built for others takes the weights, strictly, and answers the same."""
+    here, elsewhere = shake(tiny(**changes)), tiny(frames=5, size=16, **changes)
+    elsewhere.load_state_dict(here.state_dict())
+    for given in (clip(), clip(2, 5, 16, 16), clip(1, 3, 24, 40)):
+        torch.testing.assert_close(here(given), elsewhere(given), rtol=0, atol=1e-6)
+
+
+def test_an_absolute_position_has_a_vector_for_each_place_and_time_it_was_built_for():
+    here, elsewhere = tiny(position="absolute"), tiny(position="absolute", frames=5, size=16)
+    assert here.spatial_position.table.shape == (1 + 16, 16)
+    assert here.temporal_position.table.shape == (1 + 8, 16)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        elsewhere.load_state_dict(here.state_dict())
+
+
+def test_an_absolute_position_in_time_lies_on_the_line_between_its_neighbours():
+    model = shake(tiny(position="absolute")).double()
+    table, tokens = model.temporal_position.table.detach(), torch.zeros(1, 13, 16, dtype=torch.float64)
+    ours = model.temporal_position(tokens, (12,))[0].detach()
+    torch.testing.assert_close(ours[0], table[0], rtol=0, atol=1e-12)
+    for frame in range(12):
+        at = min(max((frame + 0.5) * 8 / 12 - 0.5, 0), 7)  # middles of equal parts, held at the ends
+        below = min(math.floor(at), 6)
+        expected = (1 - at + below) * table[1 + below] + (at - below) * table[2 + below]
+        torch.testing.assert_close(ours[1 + frame], expected, rtol=0, atol=1e-12)
+    assert torch.equal(model.temporal_position(tokens[:, :9], (8,))[0], table)
+
+
+@pytest.mark.parametrize("by", ["rows", "columns"])
+def test_an_absolute_position_in_space_keeps_rows_and_columns_apart(by):
+    """A table that only depends on the row is repeated for more columns, and the other way round."""
+    model = shake(tiny(position="absolute")).double()
+    lines = torch.randn(4, 16, dtype=torch.float64)
+    with torch.no_grad():
+        model.spatial_position.table[1:] = lines.repeat_interleave(4, 0) if by == "rows" else lines.repeat(4, 1)
+    grid = (4, 7) if by == "rows" else (7, 4)
+    ours = model.spatial_position(torch.zeros(1, 29, 16, dtype=torch.float64), grid)[0, 1:].view(*grid, 16)
+    expected = lines[:, None] if by == "rows" else lines[None]
+    torch.testing.assert_close(ours, expected.expand(*grid, 16), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("extent", "message"),
+    [
+        ((32, 36), "width must be a multiple of 8: 8, 16, 24, ...; got 36"),
+        ((20, 32), "height must be a multiple of 8: 8, 16, 24, ...; got 20"),
+        ((4, 4), "size must be a multiple of 8: 8, 16, 24, ...; got 4"),
+    ],
+)
+def test_pixels_left_over_are_refused_with_sizes_that_fit(extent, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tiny()(clip(1, 8, *extent))
+
+
+@pytest.mark.parametrize(
+    ("clip_of", "changes", "message"),
+    [
+        ({"channels": 0}, {}, "channels must be at least 1; got 0"),
+        ({"frames": 0}, {}, "frames must be at least 1"),
+        ({"frames": 1}, {"pool": "average", "pool_layers": (1,)}, "frames must be at least 2, since average pooling"),
+        ({"frames": 3}, {"pool": "max"}, "frames must be at least 4, since max pooling halves them 2 times; got 3"),
+        ({"size": 20}, {}, "size must be a multiple of 8: 8, 16, 24, ...; got 20"),
+        ({"heads": {"label": 0}}, {}, "task head 'label' has 0 classes"),
+    ],
+)
+def test_a_network_for_impossible_clips_or_classes_is_refused(clip_of, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tiny(**clip_of, **changes)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_clip_of_other_channels_is_refused(channels):
+    with pytest.raises(ValueError, match=f"built for clips of 3 channels; got {channels}"):
+        tiny()(clip(channels=channels))
+
+
+def test_clips_of_other_channels_have_networks_of_their_own():
+    assert tiny(channels=1)(clip(channels=1)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible(pool):
+    model = tiny(pool=pool)
+    assert model(torch.zeros(2, 3, 8, 32, 32)).isfinite().all()
+    broken = clip()
+    broken[1, 0, 2, 10, 10] = math.nan
+    answer = shake(model)(broken)
+    assert answer[0].isfinite().all()
+    assert answer[1].isnan().all()
+
+
+def test_several_heads_answer_by_name():
+    answers = tiny(heads={"verb": 3, "noun": 4})(clip())
+    assert {name: logits.shape for name, logits in answers.items()} == {"verb": (2, 3), "noun": (2, 4)}

@@ -1,0 +1,368 @@
+"""RPE-STDT with each of its choices: what is refused, what learns, how it starts, and other ways to run it."""
+
+import copy
+import dataclasses
+import json
+import re
+
+import jaxtyping
+import pytest
+import torch
+from torch import nn
+
+from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
+from kinema.models.zoo import config_fields, config_from, config_kind, create_model
+
+TINY = RPESTDTConfig(
+    patch=8,
+    width=16,
+    spatial_layers=2,
+    spatial_heads=2,
+    spatial_mlp_channels=24,
+    temporal_heads=2,
+    temporal_head_channels=6,
+    temporal_mlp_channels=20,
+)
+FORMS = [
+    *({"position": position} for position in ("none", "absolute", "shared", "per-head")),
+    *({"position_terms": terms} for terms in ("query-key", "query-key-value")),
+]
+POOLS = ("top-k", "max", "average", "convolution", "random", "uniform", "none")
+
+
+def tiny(frames=8, **changes):
+    torch.manual_seed(0)
+    return RPESTDT(dataclasses.replace(TINY, **changes), heads={"label": 5}, frames=frames, size=32)
+
+
+def clip(batch=2, frames=8, dtype=torch.float32):
+    return torch.randn(batch, 3, frames, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def shake(model):
+    """Moves every number from where it started, tables from zero too, so that equal answers mean equal arithmetic."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+# -- what can be chosen ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clusters": 51}, "clusters=51 cannot be reached by function=sectioned, distance=axes; there are 10, 26, 50"),
+        ({"clusters": 50, "position_distance": "euclid"}, "distance=euclid; there are 4, 6, 8, 10, 12, 14"),
+        (
+            {"clusters": 9, "position_function": "clip"},
+            "cannot be reached by function=clip, distance=axes; there are 10",
+        ),
+        ({"pool_layers": (1, 4)}, "pool_layers=(1, 4) must be different layers of 0 to 3, in order"),
+        ({"pool_layers": (-1, 1)}, "pool_layers=(-1, 1) must be different layers of 0 to 3, in order"),
+        ({"pool_layers": (1, 1)}, "pool_layers=(1, 1) must be different layers"),
+        ({"pool_layers": (3, 1)}, "pool_layers=(3, 1) must be different layers"),
+        ({"temporal_layers": 3}, "pool_layers=(1, 3) must be different layers of 0 to 2, in order"),
+        ({"pool_place": "between", "pool_layers": (0, 2)}, "pool_layers needs indices of at least 1, and has 0"),
+        ({"pool": "max", "pool_heads": "per-head"}, "pool_heads and pool_scores are top-k's; pool=max has none"),
+        ({"pool": "none", "pool_scores": "logits"}, "pool_heads and pool_scores are top-k's; pool=none has none"),
+        ({"pool_heads": "per-head", "temporal_heads": 3}, "width=16 among temporal_heads=3, which does not divide it"),
+        ({"spatial_heads": 3}, "width=16 is not divisible by spatial_heads=3"),
+        ({"dropout": 1.0}, "dropout=1.0 is not in [0, 1)"),
+        ({"dropout": -0.1}, "dropout=-0.1 is not in [0, 1)"),
+        ({"drop_path": 1.0}, "drop_path=1.0 is not in [0, 1)"),
+        ({"drop_path": -0.1}, "drop_path=-0.1 is not in [0, 1)"),
+        *(
+            ({name: 0}, f"{name}=0 must be at least 1")
+            for name in (
+                "patch",
+                "width",
+                "spatial_layers",
+                "spatial_heads",
+                "spatial_mlp_channels",
+                "temporal_layers",
+                "temporal_heads",
+                "temporal_head_channels",
+                "temporal_mlp_channels",
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(TINY, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pool_place": "between", "pool_layers": (0,), "pool": "max"},  # needs no map of a layer before
+        {"pool_place": "between", "pool_layers": (0,), "pool": "none"},
+        {"pool_layers": ()},
+        {"temporal_heads": 3},  # all attention heads keep the same frames
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_not_refused_where_it_can_be(changes):
+    assert tiny(**changes)(clip()).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"position": "relative"},
+        {"temporal_position": "as_space"},
+        {"position_terms": "key"},
+        {"position_function": "piecewise"},
+        {"position_distance": "euclidean"},
+        {"pool": "topk"},
+        {"pool_place": "within"},
+        {"pool_heads": "per_head"},
+        {"pool_scores": "weights"},
+        {"start": "imagenet"},
+    ],
+    ids=str,
+)
+def test_a_misspelt_choice_is_refused_by_name(change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"{name}=.* is not one of"):
+        create_model("rpe_stdt_tiny", num_classes=3, **change)
+
+
+def test_by_name_with_other_fields():
+    model = create_model(
+        "rpe_stdt_tiny",
+        num_classes=7,
+        spatial_layers=1,
+        pool_layers=(2,),
+        position="per-head",
+        frames=4,
+        size=32,
+        channels=1,
+    )
+    assert isinstance(model, RPESTDT)
+    assert (model.config.pool_layers, model.config.position, model.config.width) == ((2,), "per-head", 128)
+    assert (len(model.spatial_blocks), model.spatial_blocks[0].attention.position.table_on_query.shape[0]) == (1, 4)
+    assert model(clip(2, 4)[:, :1]).shape == (2, 7)
+
+
+def test_a_config_survives_json():
+    for config in (RPESTDTConfig(), TINY, dataclasses.replace(TINY, pool_layers=(0, 2), position="per-head")):
+        stored = json.loads(json.dumps({"kind": config_kind(config), "config": config_fields(config)}))
+        assert stored["kind"] == "rpe-stdt"
+        assert config_from(**{"kind": stored["kind"], "fields": stored["config"]}) == config
+
+
+# -- learning ----------------------------------------------------------------------------------------------------------
+
+
+def dead_by_construction(config):
+    """What cannot learn: parameters by name, and the keys' part of biases."""
+    spatial, temporal = f"spatial_blocks.{config.spatial_layers - 1}", f"temporal_blocks.{config.temporal_layers - 1}"
+    dead = set()
+    if config.relative:  # all pairs with the class row have one cluster, and softmax cancels what is the same for all
+        dead.add(f"{spatial}.attention.position.table_on_query")
+        if config.temporal_position == "as-space":
+            dead.add(f"{temporal}.attention.position.table_on_query")
+    last = config.temporal_layers - 1
+    if config.pool == "convolution" and config.pool_place == "inside" and last in config.pool_layers:
+        dead |= {f"{temporal}.pooling.convolution.weight", f"{temporal}.pooling.convolution.bias"}
+    biases = set()
+    for part, layers in (("spatial", config.spatial_layers), ("temporal", config.temporal_layers)):
+        tells = config.relative and (part == "spatial" or config.temporal_position == "as-space")
+        for layer in range(layers):  # a bias of the keys, too, but where keys meet a vector of their own
+            if not tells or config.position_terms == "query" or layer == layers - 1:
+                biases.add(f"{part}_blocks.{layer}.attention.mapping.bias")
+    return dead, biases
+
+
+CHOICES = [
+    *FORMS,
+    {"temporal_position": "none"},
+    {"position_terms": "query-key-value", "temporal_position": "none"},
+    {"pool_layers": (0, 2)},
+    {"pool_layers": (2, 3), "position_terms": "query-key"},
+    {"pool_scores": "logits"},
+    {"pool_heads": "per-head"},
+    {"pool_heads": "per-head", "pool_place": "between"},
+    {"pool_heads": "per-head", "position": "per-head", "position_terms": "query-key-value"},
+    {"pool_place": "between", "position": "absolute"},
+    {"pool": "convolution", "pool_layers": (0, 2)},
+    *({"pool": pool, "pool_place": place} for pool in POOLS for place in ("inside", "between")),
+]
+
+
+@pytest.mark.parametrize("changes", CHOICES, ids=str)
+def test_everything_learns_but_what_cannot(changes):
+    model = shake(tiny(**changes)).double()
+    (3 * model(clip(4, dtype=torch.float64))).logsumexp(1).square().sum().backward()
+    dead, biases = dead_by_construction(model.config)
+    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert [name for name, grad in grads.items() if grad is None] == []
+    assert {name for name, grad in grads.items() if grad.abs().max() < 1e-6} == dead
+    of_keys = {name: grad.chunk(3)[1] for name, grad in grads.items() if name.endswith("mapping.bias")}
+    assert {name for name, grad in of_keys.items() if grad.abs().max() < 1e-6} == biases
+
+
+@pytest.mark.parametrize("where", ["spatial", "temporal"])
+@pytest.mark.parametrize("terms", ["query", "query-key", "query-key-value"])
+def test_of_the_last_layers_tables_only_the_class_tokens_vector_is_met(where, terms):
+    """Keys and values learn it; the query's own changes no answer, whatever it is."""
+    model = shake(tiny(position_terms=terms)).double()
+    position = getattr(model, f"{where}_blocks")[-1].attention.position
+    answer = model(clip(dtype=torch.float64))
+    answer.logsumexp(1).square().sum().backward()
+    for name, table in position.named_parameters():
+        met = table.grad[0].abs().amax(-1) > 1e-9
+        assert not met[:-1].any()
+        assert met[-1] == (name != "table_on_query")
+    nn.init.normal_(position.table_on_query)
+    torch.testing.assert_close(model(clip(dtype=torch.float64)), answer, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("changes", FORMS, ids=str)
+def test_tables_start_at_zero_so_that_position_is_learned(changes):
+    model = tiny(**changes)
+    tables = [p for name, p in model.named_parameters() if ".position." in name]
+    assert len(tables) == (
+        0 if not model.config.relative else 6 * len(changes.get("position_terms", "query").split("-"))
+    )
+    assert not any(table.any() for table in tables)
+    if model.config.relative:
+        plain = tiny(position="none")
+        plain.load_state_dict({name: p for name, p in model.state_dict().items() if ".position." not in name})
+        torch.testing.assert_close(model(clip()), plain(clip()), rtol=0, atol=1e-6)
+
+
+def test_weights_start_as_those_of_vit_or_wider_for_learning_from_scratch():
+    for start in ("vit", "scratch"):
+        torch.manual_seed(0)
+        model = create_model("rpe_stdt_tiny", num_classes=50, start=start, position="absolute", spatial_layers=1)
+        for name, parameter in model.named_parameters():
+            std = parameter.std().item()
+            if "norm" in name:
+                assert torch.equal(parameter, torch.full_like(parameter, name.endswith("weight")))
+            elif name.endswith(".bias"):
+                assert not parameter.any()
+            elif "patches" in name:
+                assert std == pytest.approx((3 * 16 * 16) ** -0.5, rel=0.05)
+            elif "token" in name or "position" in name:
+                assert std == pytest.approx(0.02, rel=0.2)
+            else:
+                expected = 0.02 if start == "vit" else (2 / sum(parameter.shape)) ** 0.5
+                assert std == pytest.approx(expected, rel=0.05)
+
+
+def test_drop_path_rises_through_space_and_time():
+    model = tiny(spatial_layers=3, temporal_layers=4, drop_path=0.3)
+    rates = [block.drop_path.rate for block in (*model.spatial_blocks, *model.temporal_blocks)]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+
+
+def test_both_branches_of_every_layer_can_be_dropped_and_what_is_left_is_the_tokens():
+    model = tiny(dropout=0.3, pool="none").train()
+    for block in (*model.spatial_blocks, *model.temporal_blocks):
+        assert (block.attention.dropout, block.mlp.dropout.p) == (0.3, 0.3)
+        block.drop_path.rate = 1 - 1e-9
+    tokens = torch.randn(2, 17, 16)
+    assert torch.equal(model.spatial_blocks[0](tokens, model.clusters_on(4, 4)), tokens)
+    assert torch.equal(model.spatial_blocks[1](tokens, model.clusters_on(4, 4), "class"), tokens[:, :1])
+    assert torch.equal(model.in_time(tokens)[0][:, 1:], tokens)
+    kept = tiny(pool_layers=(0,)).train()
+    for block in kept.temporal_blocks:
+        block.drop_path.rate = 1 - 1e-9
+    left, places = kept.in_time(tokens)
+    assert torch.equal(left[:, 1:], tokens.gather(1, places[0][:, 0, :, None].expand(-1, -1, 16)))
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0.3}, {"drop_path": 0.3}, {"pool": "random"}], ids=str)
+def test_chance_is_for_training_only(changes):
+    torch.manual_seed(0)
+    model = shake(tiny(**changes))
+    assert not torch.equal(model(clip()), model(clip()))
+    model.eval()
+    assert torch.equal(model(clip()), model(clip()))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_evaluation_does_not_depend_on_the_batch_and_clips_are_not_mixed(pool):
+    model = shake(tiny(pool=pool, dropout=0.3)).eval()
+    three = clip(batch=3)
+    together, alone = model(three), torch.cat([model(one[None]) for one in three])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    three[1] += 1
+    torch.testing.assert_close(model(three)[[0, 2]], together[[0, 2]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", FORMS, ids=str)
+def test_precision_bfloat16_is_near(changes):
+    """Without Top-K, which may keep another frame for a digit."""
+    model = shake(tiny(pool="none", **changes)).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        low = model(clip())
+    expected = model(clip())
+    assert (low - expected).norm() < 0.05 * expected.norm()
+    chosen = shake(tiny(**changes))
+    with torch.autocast("cpu", torch.bfloat16):
+        chosen(clip()).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in chosen.parameters())
+
+
+def test_copies_are_independent():
+    model = shake(tiny())
+    copied = copy.deepcopy(model)
+    before = copied(clip())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(copied(clip()), before)
+
+
+# -- other ways to run it ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Shapes are checked in Python that the compiler cannot read."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pool_layers": (0,), "position_terms": "query-key-value"},
+        {"pool_layers": (0,), "position": "absolute", "pool_heads": "per-head"},
+        {"pool_layers": (1,), "pool_place": "between"},
+        {"pool_layers": (1,), "pool": "random"},
+    ],
+    ids=str,
+)
+def test_exported_it_is_the_same_for_any_number_of_clips(changes):
+    model, batch = shake(tiny(temporal_layers=2, **changes)).eval(), torch.export.Dim("batch")
+    exported = torch.export.export(model, (clip(),), dynamic_shapes={"clip": {0: batch}}).module()
+    for given in (clip(5), clip(1)):
+        torch.testing.assert_close(exported(given), model(given), rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pool_layers": (0,), "pool_heads": "per-head"},
+        {"pool_layers": (1,), "pool_place": "between"},
+        {"pool_layers": (0,), "pool": "random"},
+    ],
+    ids=str,
+)
+def test_compiled_it_is_the_same_in_one_graph(changes, monkeypatch):
+    model = shake(tiny(temporal_layers=2, **changes)).eval()
+    # Made anew for each layer, which the compiler reads, but not with the checks of types around it.
+    monkeypatch.setattr(RPESTDTConfig, "spatial_clusters", model.config.spatial_clusters)
+    torch.compiler.reset()  # what other tests compiled does not count against this one
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(clip()), model(clip()), rtol=0, atol=1e-6)
