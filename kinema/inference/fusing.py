@@ -39,7 +39,7 @@ def fuse_artefacts(first: str | Path | Artefact, second: str | Path | Artefact, 
     _check_same(rgb, depth)
     config = TwoStreamConfig(
         rgb=config_from(rgb.kind, rgb.config),  # type: ignore[arg-type]  # a model of one modality is no two-stream one
-        depth=config_from(depth.kind, depth.config),  # type: ignore[arg-type]
+        depth=config_from(depth.kind, depth.config),  # type: ignore[arg-type]  # as above
         fusion=score,
     )
     return Artefact(

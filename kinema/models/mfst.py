@@ -377,8 +377,8 @@ class Stage(nn.Module):
             return self.time(maps, frames)  # type: ignore[no-any-return]  # nn.Module answers Any
         if part == "time":
             maps = maps + self.shortcut(added)
-            return self.time(maps, frames)  # type: ignore[no-any-return]
-        return self.time(maps, frames) + self.shortcut(added)  # type: ignore[no-any-return]
+            return self.time(maps, frames)  # type: ignore[no-any-return]  # as above
+        return self.time(maps, frames) + self.shortcut(added)  # type: ignore[no-any-return]  # as above
 
 
 class MFST(nn.Module):

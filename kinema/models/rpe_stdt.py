@@ -347,7 +347,7 @@ class RPESTDT(nn.Module):
             for that, an absolute one is interpolated.
     """
 
-    clusters: Tensor | None
+    spatial_ids: Tensor | None
 
     def __init__(
         self, config: RPESTDTConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int
@@ -363,8 +363,8 @@ class RPESTDT(nn.Module):
         grid = grid_of(config.patch, height=size, width=size)
         self.spatial_position = AbsolutePosition(grid, config.width) if absolute else None
         self.grid = grid
-        clusters = config.spatial_clusters.on_grid(*grid) if config.relative else None
-        self.register_buffer("clusters", clusters, persistent=False)  # of the grid that most clips have
+        ids = config.spatial_clusters.on_grid(*grid) if config.relative else None
+        self.register_buffer("spatial_ids", ids, persistent=False)  # of the grid that most clips have
         self.spatial_blocks = nn.ModuleList(
             SpatialBlock(
                 config.width,
@@ -409,17 +409,17 @@ class RPESTDT(nn.Module):
         tokens = self.spatial_class_token(self.embedding(clip))
         if self.spatial_position is not None:
             tokens = self.spatial_position(tokens, (rows, columns))
-        tokens = through(self.spatial_blocks, tokens, self.clusters_on(rows, columns), last_block)
+        tokens = through(self.spatial_blocks, tokens, self.ids_on(rows, columns), last_block)
         frames: Tensor = rearrange(self.spatial_norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0])
         return frames
 
-    def clusters_on(self, rows: int, columns: int) -> Int64[Tensor, "1 1 n n"] | None:
+    def ids_on(self, rows: int, columns: int) -> Int64[Tensor, "1 1 n n"] | None:
         """The cluster of each pair of tokens of a frame, of any grid."""
-        if self.clusters is None:
+        if self.spatial_ids is None:
             return None
         if (rows, columns) == self.grid:
-            return self.clusters[None, None]
-        return self.config.spatial_clusters.on_grid(rows, columns, self.clusters.device)[None, None]
+            return self.spatial_ids[None, None]
+        return self.config.spatial_clusters.on_grid(rows, columns, self.spatial_ids.device)[None, None]
 
     def in_time(
         self, frames: Float[Tensor, "b t d"]

@@ -9,6 +9,7 @@ import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
+from small_rpe_stdt import clip, shake
 from torch import nn
 from transformers import ViTConfig, ViTModel
 
@@ -37,20 +38,6 @@ def tiny(heads=None, frames=4, size=32, channels=3, **changes):
     torch.manual_seed(0)
     config = dataclasses.replace(TINY, **changes)
     return ViTSpatial(config, heads=heads or {"label": 5}, channels=channels, frames=frames, size=size)
-
-
-def clip(batch=2, frames=4, height=32, width=32, channels=3, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, channels, frames, height, width, generator=generator).to(dtype)
-
-
-def shake(model):
-    """Moves every number from where it started, so that equal answers mean equal arithmetic."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 def theirs(model):

@@ -1,6 +1,5 @@
 """RPE-STDT does what chapter 3 says of it: its sizes, attention in space, and clips. Time is test_rpe_stdt_time's."""
 
-import dataclasses
 import itertools
 import math
 import re
@@ -8,22 +7,13 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from small_rpe_stdt import POOLS, clip, shake, tiny
 from torch import nn
 
 from kinema.models.complexity import macs, parameter_count
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 from kinema.models.zoo import MODELS, create_model
 
-TINY = RPESTDTConfig(
-    patch=8,
-    width=16,
-    spatial_layers=2,
-    spatial_heads=2,
-    spatial_mlp_channels=24,
-    temporal_heads=2,
-    temporal_head_channels=6,
-    temporal_mlp_channels=20,
-)
 BASE = RPESTDTConfig()
 BASE12 = RPESTDTConfig(spatial_layers=12, temporal_head_channels=64, temporal_mlp_channels=768)
 UCF101 = {"label": 101}
@@ -35,27 +25,6 @@ FORMS = [
     {"position_function": "clip", "clusters": 10},
     {"position_distance": "euclid", "clusters": 8},
 ]
-POOLS = ("top-k", "max", "average", "convolution", "random", "uniform", "none")
-
-
-def tiny(heads=None, frames=8, size=32, channels=3, **changes):
-    torch.manual_seed(0)
-    config = dataclasses.replace(TINY, **changes)
-    return RPESTDT(config, heads=heads or {"label": 5}, channels=channels, frames=frames, size=size)
-
-
-def clip(batch=2, frames=8, height=32, width=32, channels=3, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, channels, frames, height, width, generator=generator).to(dtype)
-
-
-def shake(model):
-    """Moves every number from where it started, tables from zero too, so that equal answers mean equal arithmetic."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------

@@ -8,44 +8,16 @@ import re
 import jaxtyping
 import pytest
 import torch
+from small_rpe_stdt import POOLS, TINY, clip, shake, tiny
 from torch import nn
 
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 from kinema.models.zoo import config_fields, config_from, config_kind, create_model
 
-TINY = RPESTDTConfig(
-    patch=8,
-    width=16,
-    spatial_layers=2,
-    spatial_heads=2,
-    spatial_mlp_channels=24,
-    temporal_heads=2,
-    temporal_head_channels=6,
-    temporal_mlp_channels=20,
-)
 FORMS = [
     *({"position": position} for position in ("none", "absolute", "shared", "per-head")),
     *({"position_terms": terms} for terms in ("query-key", "query-key-value")),
 ]
-POOLS = ("top-k", "max", "average", "convolution", "random", "uniform", "none")
-
-
-def tiny(frames=8, **changes):
-    torch.manual_seed(0)
-    return RPESTDT(dataclasses.replace(TINY, **changes), heads={"label": 5}, frames=frames, size=32)
-
-
-def clip(batch=2, frames=8, dtype=torch.float32):
-    return torch.randn(batch, 3, frames, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
-
-
-def shake(model):
-    """Moves every number from where it started, tables from zero too, so that equal answers mean equal arithmetic."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 # -- what can be chosen ------------------------------------------------------------------------------------------------
@@ -268,8 +240,8 @@ def test_both_branches_of_every_layer_can_be_dropped_and_what_is_left_is_the_tok
         assert (block.attention.dropout, block.mlp.dropout.p) == (0.3, 0.3)
         block.drop_path.rate = 1 - 1e-9
     tokens = torch.randn(2, 17, 16)
-    assert torch.equal(model.spatial_blocks[0](tokens, model.clusters_on(4, 4)), tokens)
-    assert torch.equal(model.spatial_blocks[1](tokens, model.clusters_on(4, 4), "class"), tokens[:, :1])
+    assert torch.equal(model.spatial_blocks[0](tokens, model.ids_on(4, 4)), tokens)
+    assert torch.equal(model.spatial_blocks[1](tokens, model.ids_on(4, 4), "class"), tokens[:, :1])
     assert torch.equal(model.in_time(tokens)[0][:, 1:], tokens)
     kept = tiny(pool_layers=(0,)).train()
     for block in kept.temporal_blocks:

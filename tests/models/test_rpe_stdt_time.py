@@ -6,22 +6,15 @@ import math
 
 import numpy as np
 import pytest
+import small_rpe_stdt
 import torch
+from small_rpe_stdt import shake
 from torch import nn
 
 from kinema.layers.temporal_topk import random_places
-from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
+from kinema.models.rpe_stdt import RPESTDT
 
-TINY = RPESTDTConfig(
-    patch=8,
-    width=16,
-    spatial_layers=1,
-    spatial_heads=2,
-    spatial_mlp_channels=24,
-    temporal_heads=2,
-    temporal_head_channels=6,
-    temporal_mlp_channels=20,
-)
+TINY = dataclasses.replace(small_rpe_stdt.TINY, spatial_layers=1)
 BETWEEN = {"pool_place": "between"}
 APART = {"pool_heads": "per-head"}
 LOGITS = {"pool_scores": "logits"}
@@ -43,11 +36,7 @@ def tiny(frames=8, **changes):
     """In float64, with every number moved from where it started: tables begin at zero, and attention nearly flat."""
     torch.manual_seed(0)
     model = RPESTDT(dataclasses.replace(TINY, **changes), heads={"label": 5}, frames=frames, size=16).double().eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
-    return model
+    return shake(model, by=0.5)
 
 
 def some_frames(count=9, *, clips=2):

@@ -1,14 +1,20 @@
 """A training small enough for a test: a few clips of moves, real files, and a network of some thousand parameters."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kinema.data.manifest import Manifest, class_lists, load_manifest, write_manifest
+from kinema.evaluation.evaluate import evaluate
+from kinema.inference.artefact import load_artefact
 from kinema.models.ctn import CTNConfig
+from kinema.models.zoo import config_from
+from kinema.training.loop import train
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.runs import Run
 
 TINY = CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3, dropout=0.1)
 
@@ -51,3 +57,24 @@ def tiny_recipe(few_moves: Manifest, tmp_path: Path) -> Recipe:
         optim=Optim(lr=0.05, epochs=4, warmup_epochs=1, clip_norm=1.0, label_smoothing=0.1),
         run=RunSettings(out=tmp_path / "run", device="cpu", evaluate_every_epochs=2),
     )
+
+
+@pytest.fixture
+def runs_small(few_moves: Manifest, tmp_path: Path) -> Callable[[Recipe], Run]:
+    """Trains a recipe whose clips and network are small on the few clips; what it ships gives what it measured."""
+
+    def run_small(recipe: Recipe) -> Run:
+        recipe = replace(
+            recipe,
+            data=replace(recipe.data, manifest=str(few_moves.path), batch_size=5, workers=0),
+            run=replace(recipe.run, out=tmp_path / "run", device="cpu"),
+        )
+        run = train(recipe)
+        artefact = load_artefact(run.path)
+        assert config_from(artefact.kind, artefact.config) == recipe.model
+        measures = evaluate(artefact, few_moves, device="cpu").measures
+        assert measures["coverage"] == 100
+        assert run.metrics()[-1]["top1"] == measures["top1"]
+        return run
+
+    return run_small
