@@ -33,6 +33,11 @@ def median_interval(values: Sequence[float]) -> dict[str, float]:
     return {"median": float(np.median(sample)), "low": float(low), "high": float(high)}
 
 
+def without_repeats(value: Any) -> Any:
+    """What is printed of a report's part: all but the single repeats."""
+    return {name: part for name, part in value.items() if name != "repeats"} if isinstance(value, dict) else value
+
+
 def _processor() -> str:
     listing = Path("/proc/cpuinfo")
     lines = listing.read_text().splitlines() if listing.is_file() else []

@@ -11,30 +11,20 @@ patch attends to every other one of the clip, at 8, 16, 32 and 64 frames of 224 
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
-from measuring import machine, median_interval
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import TimesformerConfig, TimesformerForVideoClassification, VivitConfig, VivitForVideoClassification
+from measuring import machine, median_interval, without_repeats
+from networks import CLASSES, SIZE, Work, forward, layer, square, step, timed, timesformer, vivit
+from torch import nn
 
 from kinema.models.rpe_stdt import Position
 from kinema.models.zoo import create_model
 from kinema.training.runs import commit
-
-CLASSES = 101
-SIZE = 224
-TUBELET = 2
-"""Frames in a token of ViViT-B."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +50,6 @@ class Arguments:
     length_repeats: int = 5
     threads: int = 2
     seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """Something to time.
-
-    Args:
-        run: does it once.
-        macs: multiply-adds of that.
-    """
-
-    run: Callable[[], object]
-    macs: int
 
 
 def main(arguments: Arguments) -> None:
@@ -146,77 +123,8 @@ def lengths(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def timed(works: Mapping[str, Work], *, repeats: int, seed: int) -> dict[str, np.ndarray]:
-    found: dict[str, list[float]] = {name: [] for name in works}
-    rng = np.random.default_rng(seed)
-    for repeat in range(repeats + 1):
-        for name in rng.permutation(list(works)).tolist():
-            start = time.perf_counter()
-            works[name].run()
-            if repeat:  # the first is for warming up
-                found[name].append(time.perf_counter() - start)
-    return {name: np.array(values) for name, values in found.items()}
-
-
 def ours(name: str, frames: int, position: Position) -> nn.Module:
     return create_model(name, num_classes=CLASSES, frames=frames, size=SIZE, position=position)
-
-
-def timesformer(frames: int) -> nn.Module:
-    return TimesformerForVideoClassification(TimesformerConfig(num_frames=frames, num_labels=CLASSES))
-
-
-def vivit(frames: int) -> nn.Module:
-    """ViViT-B with joint space-time attention, model 1 of its paper."""
-    config = VivitConfig(num_frames=frames, num_labels=CLASSES, tubelet_size=[TUBELET, 16, 16])
-    return VivitForVideoClassification(config)
-
-
-def forward(network: nn.Module, clip: Tensor) -> Work:
-    network.eval()
-
-    def run() -> None:
-        with torch.inference_mode():
-            network(clip)
-
-    return Work(run=run, macs=counted(network, clip))
-
-
-def step(network: nn.Module, clip: Tensor) -> Work:
-    """SGD on one clip. Its multiply-adds are taken as three times those of the forward pass."""
-    macs = 3 * counted(network, clip)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
-    network.train()
-
-    def run() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(network(clip), torch.zeros(1, dtype=torch.long)).backward()
-        optimizer.step()
-
-    return Work(run=run, macs=macs)
-
-
-def square() -> Work:
-    one = torch.randn(2048, 2048)
-    return Work(run=lambda: one @ one, macs=2048**3)
-
-
-def layer(frames: int) -> Work:
-    """The first layer of an MLP on all tokens of the clip."""
-    tokens, weight, bias = torch.randn(frames * 197, 768), torch.randn(3072, 768), torch.randn(3072)
-    return Work(run=lambda: F.linear(tokens, weight, bias), macs=frames * 197 * 768 * 3072)
-
-
-def counted(network: nn.Module, clip: Tensor) -> int:
-    """Multiply-adds that one clip takes, the products of attention among them."""
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        network(clip)
-    return counter.get_total_flops() // 2
-
-
-def without_repeats(value: Any) -> Any:
-    return {name: part for name, part in value.items() if name != "repeats"} if isinstance(value, dict) else value
 
 
 if __name__ == "__main__":

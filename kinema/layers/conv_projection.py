@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kinema.layers.transformer import Grid
+from kinema.layers.transformer import Grid, Rows, asking
 
-QueryKeyValue = tuple[Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"]]
+QueryKeyValue = tuple[Float[Tensor, "batch m dim"], Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"]]
 
 
 def to_maps(patches: Float[Tensor, "batch patches dim"], grid: Grid) -> Float[Tensor, "frames dim height width"]:
@@ -75,6 +75,18 @@ class SeparableConvolution(nn.Module):
         mapped: Tensor = self.pointwise(torch.cat((tokens[:, :1], to_tokens(maps, grid)), dim=1))
         return mapped
 
+    def class_row(self, tokens: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch 1 dim"]:
+        """`forward` of the class token alone, which bypasses the depth-wise part.
+
+        In training that part is looked at all the same, without effect: processes that learn together wait for a
+        gradient of every parameter, if only zero.
+        """
+        mapped: Tensor = self.pointwise(tokens[:, :1])
+        if torch.is_grad_enabled():
+            for parameter in (*self.depthwise.parameters(), *self.norm.parameters()):
+                mapped = mapped + 0 * parameter.sum()
+        return mapped
+
     def written_out(self, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> Float[Tensor, "batch n dim"]:
         """`forward` in evaluation as one reads it: a sum over the taps at each place of each frame. For the tests."""
         side = self.depthwise.kernel_size[0]
@@ -114,8 +126,9 @@ class ConvolutionalMapping(nn.Module):
         self.key = SeparableConvolution(dim, kernel=kernel, norm=norm, padding=padding)
         self.value = SeparableConvolution(dim, kernel=kernel, norm=norm, padding=padding)
 
-    def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> QueryKeyValue:
-        return self.query(tokens, grid), self.key(tokens, grid), self.value(tokens, grid)
+    def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid, rows: Rows = "all") -> QueryKeyValue:
+        query = self.query.class_row(tokens) if rows == "class" else self.query(tokens, grid)
+        return query, self.key(tokens, grid), self.value(tokens, grid)
 
     def written_out(self, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> QueryKeyValue:
         """`forward` in evaluation, tap by tap; the tests hold `forward` against it."""
@@ -156,12 +169,12 @@ class FoldedConvolutionalMapping(nn.Module):
             self.depthwise.bias.copy_(_interleaved(part.bias for part in parts if part.bias is not None))
         self.eval()
 
-    def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> QueryKeyValue:
+    def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid, rows: Rows = "all") -> QueryKeyValue:
         maps = rearrange(
             self.depthwise(to_maps(tokens[:, 1:], grid)), "(b t) (c qkv) h w -> qkv b (t h w) c", t=grid[0], qkv=3
         )
         query, key, value = (torch.cat((tokens[:, :1], patches), dim=1) for patches in maps.unbind(0))
-        return self.query(query), self.key(key), self.value(value)
+        return self.query(asking(query, rows)), self.key(key), self.value(value)
 
 
 def _without_norm(part: SeparableConvolution) -> nn.Conv2d:

@@ -26,13 +26,12 @@ from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from kinema.layers.transformer import Rows
+
 MappingFunction = Literal["sectioned", "clip"]
 Distance = Literal["axes", "euclid"]
 Terms = Literal["query", "query-key", "query-key-value"]
 Sharing = Literal["shared", "per-head"]
-Rows = Literal["all", "class"]
-"""Rows of the attention map that are computed."""
-
 RATIOS = {1: 0.9, 2: 1.0, 3: 1.9, 4: 2.4, 5: 2.9, 6: 3.4}
 """Largest value of s -> b, with which offsets up to 13, those of 14 x 14 patches, reach every value up to it."""
 

@@ -7,6 +7,7 @@ Axes: n tokens, c channels, h attention heads, d channels of one attention head.
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,14 @@ from torch import Tensor, nn
 
 Grid = tuple[int, int, int]
 """Times, rows and columns of the token maps."""
+
+Rows = Literal["all", "class"]
+"""Rows of the attention map that are computed."""
+
+
+def asking(tokens: Float[Tensor, "batch n dim"], rows: Rows) -> Float[Tensor, "batch m dim"]:
+    """The tokens whose rows are computed: all of them, or the class token, which is first."""
+    return tokens[:, :1] if rows == "class" else tokens
 
 
 class DropPath(nn.Module):
@@ -74,10 +83,10 @@ class LinearMapping(nn.Module):
         self.value = nn.Linear(dim, dim)
 
     def forward(
-        self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None
-    ) -> tuple[Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"]]:
+        self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None, rows: Rows = "all"
+    ) -> tuple[Float[Tensor, "batch m dim"], Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"]]:
         del grid  # a token is mapped alone, wherever it stands
-        return self.query(tokens), self.key(tokens), self.value(tokens)
+        return self.query(asking(tokens, rows)), self.key(tokens), self.value(tokens)
 
 
 class SelfAttention(nn.Module):
@@ -87,7 +96,7 @@ class SelfAttention(nn.Module):
     sqrt(64) in the base models, because the ImageNet weights that the thesis starts from were trained so.
 
     Args:
-        mapping: (tokens, grid) -> queries, keys and values, each of the tokens' shape.
+        mapping: (tokens, grid, rows) -> queries of these rows, keys and values of all tokens.
         dim: channels in and out.
         heads: attention heads; must divide `dim`.
         dropout: probability for the attention map and for the output, in training only.
@@ -102,9 +111,11 @@ class SelfAttention(nn.Module):
         self.mapping = mapping
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None) -> Float[Tensor, "batch n dim"]:
+    def forward(
+        self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None, rows: Rows = "all"
+    ) -> Float[Tensor, "batch m dim"]:
         query, key, value = (
-            rearrange(mapped, "b n (h d) -> b h n d", h=self.heads) for mapped in self.mapping(tokens, grid)
+            rearrange(mapped, "b n (h d) -> b h n d", h=self.heads) for mapped in self.mapping(tokens, grid, rows)
         )
         rate = self.dropout if self.training else 0.0  # the fused kernel does not look at .training
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)

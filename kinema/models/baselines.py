@@ -15,8 +15,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kinema.layers.relative_position import Rows
-from kinema.layers.transformer import AbsolutePosition, ClassToken, FrameTokens, TaskHeads, grid_of
+from kinema.layers.transformer import AbsolutePosition, ClassToken, FrameTokens, Rows, TaskHeads, grid_of
 from kinema.models.fields import check_fields
 from kinema.models.rpe_stdt import LAYER_NORM_EPS, SpatialBlock, initialise, through
 

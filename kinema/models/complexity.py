@@ -6,12 +6,14 @@ MACs are counted by running the network without data, on the meta device, so tha
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kinema.layers.transformer import Rows
 from kinema.models.fusion import input_binding
 
 OWN = "(own)"
@@ -39,6 +41,33 @@ Channels = int | Mapping[str, int]
 def macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
     """Multiply-adds of one clip of each modality through a network, products of attention included."""
     return sum(_macs_by_module(model, channels=channels, frames=frames, size=size)[""].values())
+
+
+@runtime_checkable
+class ReadsClassRow(Protocol):
+    """A network of whose last block only the class token's row is read, and therefore computed."""
+
+    heads: nn.Module
+
+    def features(self, clip: Tensor, last_block: Rows = "class") -> Tensor:
+        """What the task heads see."""
+        ...
+
+
+class WholeLastBlock(nn.Module):
+    """Such a network as it is counted elsewhere: with the rows of its last block that nobody reads.
+
+    Args:
+        network: answers the same without them.
+    """
+
+    def __init__(self, network: ReadsClassRow) -> None:
+        super().__init__()
+        self.network = network  # a module, too: its parameters are these
+
+    def forward(self, clip: Tensor) -> Tensor | dict[str, Tensor]:
+        answer: Tensor | dict[str, Tensor] = self.network.heads(self.network.features(clip, last_block="all"))
+        return answer
 
 
 def complexity_table(model: nn.Module, *, channels: Channels, frames: int, size: int) -> tuple[ComplexityRow, ...]:

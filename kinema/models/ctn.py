@@ -27,7 +27,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.layers.conv_projection import ConvolutionalMapping, SeparableConvolution
-from kinema.layers.transformer import MLP, ClassToken, DropPath, Grid, LinearMapping, SelfAttention, TaskHeads
+from kinema.layers.transformer import (
+    MLP,
+    ClassToken,
+    DropPath,
+    Grid,
+    LinearMapping,
+    Rows,
+    SelfAttention,
+    TaskHeads,
+    asking,
+)
 from kinema.models.fields import check_fields
 
 LAYER_NORM_EPS = 1e-6  # ViT's
@@ -224,13 +234,14 @@ class EncoderBlock(nn.Module):
         self.mlp = MLP(config.width, hidden=config.mlp_ratio * config.width, dropout=config.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens: Float[Tensor, "b n d"], grid: Grid) -> Float[Tensor, "b n d"]:
+    def forward(self, tokens: Float[Tensor, "b n d"], grid: Grid, rows: Rows = "all") -> Float[Tensor, "b m d"]:
+        asked = asking(tokens, rows)
         match self.norm_order:
             case "pre":
-                tokens = tokens + self.drop_path(self.attention(self.norm_attention(tokens), grid))
+                tokens = asked + self.drop_path(self.attention(self.norm_attention(tokens), grid, rows))
                 tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
             case "post":
-                tokens = self.norm_attention(tokens + self.drop_path(self.attention(tokens, grid)))  # eq. 4.1
+                tokens = self.norm_attention(asked + self.drop_path(self.attention(tokens, grid, rows)))  # eq. 4.1
                 tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
             case _:
                 assert_never(self.norm_order)
@@ -317,13 +328,18 @@ class CTN(nn.Module):
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
         return logits
 
-    def features(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d"]:
-        """The class token after the last block, normalised: what the task heads see."""
+    def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
+        """The class token after the last block, normalised: what the task heads see.
+
+        Args:
+            clip: of an extent that fits.
+            last_block: rows of the last block that are computed; those of patches are not used by anyone.
+        """
         grid = self.grid(clip)
         tokens = rearrange(self.embedding(clip), "b d t h w -> b (t h w) d")
         tokens = self.position(self.class_token(tokens))
-        for block in self.blocks:
-            tokens = block(tokens, grid)
+        for number, block in enumerate(self.blocks, start=1):
+            tokens = block(tokens, grid, last_block if number == len(self.blocks) else "all")
         features: Tensor = self.norm(tokens[:, 0])
         return features
 

@@ -34,7 +34,6 @@ from kinema.layers.relative_position import (
     Distance,
     RelativePosition,
     RelativeSelfAttention,
-    Rows,
     Terms,
 )
 from kinema.layers.relative_position import (
@@ -53,7 +52,7 @@ from kinema.layers.temporal_topk import (
 from kinema.layers.temporal_topk import (
     Pooling as Pooling,
 )
-from kinema.layers.transformer import MLP, AbsolutePosition, ClassToken, DropPath, FrameTokens, TaskHeads, grid_of
+from kinema.layers.transformer import MLP, AbsolutePosition, ClassToken, DropPath, FrameTokens, Rows, TaskHeads, grid_of
 from kinema.models.fields import check_fields
 
 LAYER_NORM_EPS = 1e-6  # ViT's

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from numpy import ndarray
-from torch import Tensor, nn
 
 from kinema.evaluation.bootstrap import mean_interval
 from kinema.evaluation.compare import seeds_minus_floor
 from kinema.models.baselines import ViTSpatial
-from kinema.models.complexity import macs, parameter_count
+from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.rpe_stdt import RPESTDT
 from kinema.models.zoo import create_model
 
@@ -210,23 +209,11 @@ def rpe_stdt_sizes(results: Path) -> list[str]:
             network = create_model(name, num_classes=101, **changes)
         assert isinstance(network, RPESTDT | ViTSpatial)
         whole, executed = (
-            macs(part, channels=3, frames=16, size=224) / 1e9 for part in (_WholeLastBlock(network), network)
+            macs(part, channels=3, frames=16, size=224) / 1e9 for part in (WholeLastBlock(network), network)
         )
         count = parameter_count(network) / 1e6
         lines.append(row(said, f"{count:.3f}", parameters, f"{whole:.1f}", f"{executed:.1f}", gmac))
     return lines
-
-
-class _WholeLastBlock(nn.Module):
-    """A network that computes what nobody looks at, too: the patches' rows of its last spatial block."""
-
-    def __init__(self, network: RPESTDT | ViTSpatial) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, clip: Tensor) -> Tensor:
-        answer: Tensor = self.network.heads(self.network.features(clip, last_block="all"))
-        return answer
 
 
 def rpe_stdt_speed(results: Path) -> list[str]:

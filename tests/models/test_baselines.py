@@ -14,7 +14,7 @@ from torch import nn
 from transformers import ViTConfig, ViTModel
 
 from kinema.models.baselines import ViTSpatial, ViTSpatialConfig
-from kinema.models.complexity import macs, parameter_count
+from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 from kinema.models.zoo import MODELS, config_fields, config_from, config_kind, create_model
 
@@ -155,17 +155,6 @@ def macs_by_hand(config, *, frames, size, last_block, classes):
     for rows in [n] * (config.depth - 1) + [1 if last_block == "class" else n]:
         total += (rows + 2 * n) * width**2 + 2 * rows * n * width + rows * (1 + 2 * config.mlp_ratio) * width**2
     return frames * total + width * classes
-
-
-class WholeLastBlock(nn.Module):
-    """With the rows of the last block that nothing looks at."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, clip):
-        return self.network.heads(self.network.features(clip, last_block="all"))
 
 
 @pytest.mark.parametrize(("depth", "whole", "saved"), [(12, 281.0e9, 0.07), (8, 188.0e9, 0.10)])

@@ -1,6 +1,7 @@
 """CTN does what chapter 4 says of it."""
 
 import dataclasses
+import math
 import re
 
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kinema.layers.folding import evaluation_copy
-from kinema.models.complexity import parameter_count
+from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.ctn import CTN, CTNConfig, EncoderBlock, VideoToTokens
 
 TINY = CTNConfig(stem_kernel=3, stem_channels=8, width=24, depth=2, attention_heads=3)
@@ -86,6 +87,54 @@ def test_video_to_tokens_has_the_shapes_of_figure_4_2(config, frames, stem, pool
     assert module.pool(maps).shape[2:] == pooled
     assert module(torch.empty(1, 3, frames, 224, 224, device="meta")).shape == (1, 768, *tokens)
     assert config.grid(frames=frames, height=224, width=224) == tokens
+
+
+def macs_by_hand(config, *, frames, size, last_block, classes):
+    """Multiply-adds from the shapes alone."""
+    width, (times, rows, columns) = config.width, config.grid(frames=frames, height=size, width=size)
+    patches = times * rows * columns
+    if config.embedding == "tubelets":
+        total = patches * width * 3 * math.prod(config.token_stride)
+    else:
+        time, side = (config.time_stride, 2) if config.stem_pool == "max" else (config.time_stride**2, 4)
+        maps = config.stem_channels * (frames // time) * (size // side) ** 2
+        total = maps * 3 * config.stem_kernel**3 + patches * width * config.stem_channels * math.prod(config.patch)
+    n, mapped = patches + 1, patches * width * config.mapping_kernel**2 if config.mapping == "convolution" else 0
+    for block in range(config.depth):
+        whole = block < config.depth - 1 or last_block == "all"
+        asked = n if whole else 1
+        total += (3 if whole else 2) * mapped  # a query of the class token is not mapped by its neighbours
+        total += (asked + 2 * n) * width**2 + 2 * asked * n * width + asked * (1 + 2 * config.mlp_ratio) * width**2
+    return total + width * classes
+
+
+@pytest.mark.parametrize(
+    ("config", "frames", "whole"),
+    [
+        (BASE, 8, 19.30e9),
+        (BASE, 16, 39.94e9),
+        (CTNConfig(time_stride=1), 8, 82.15e9),
+        (CTNConfig(time_stride=1), 16, 186.87e9),
+        (CTNConfig(mapping="linear"), 8, 19.25e9),
+        (CTNConfig(mapping="linear"), 16, 39.84e9),
+        (CTNConfig(mapping_kernel=5), 8, 19.39e9),
+        (CTNConfig(mapping_kernel=5), 16, 40.11e9),
+        (CTNConfig(embedding="tubelets", position="learned"), 8, 79.15e9),
+        (CTNConfig(embedding="tubelets", position="learned"), 16, 180.88e9),
+        (CTNConfig(embedding="tubelets", position="learned", mapping="linear"), 8, 78.96e9),
+        (STRIDE_4, 8, None),
+    ],
+)
+def test_macs_counted_two_ways(config, frames, whole):
+    """Of whole last blocks, as the specification counts; and as executed, about 7 % fewer."""
+    with torch.device("meta"):
+        model = CTN(config, heads=DIVING48, frames=frames, size=224)
+    counted = macs(WholeLastBlock(model), channels=3, frames=frames, size=224)
+    assert counted == macs_by_hand(config, frames=frames, size=224, last_block="all", classes=48)
+    assert whole is None or counted == pytest.approx(whole, rel=5e-4)
+    executed = macs(model, channels=3, frames=frames, size=224)
+    assert executed == macs_by_hand(config, frames=frames, size=224, last_block="class", classes=48)
+    assert 0.06 < 1 - executed / counted < 0.075
 
 
 # -- the same arithmetic -----------------------------------------------------------------------------------------------
@@ -168,6 +217,29 @@ def test_the_evaluation_copy_is_equal_and_another_object(changes):
     for parameter in copied.parameters():
         nn.init.zeros_(parameter)
     assert torch.equal(model(clip()), before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"mapping": "linear"}, {"norm_order": "post"}, {"mapping_norm": "none", "mapping_kernel": 5}],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_and_gradient(changes, mode):
+    model, results = shake(tiny(**changes)).double().train(mode == "train"), []
+    for last_block in ("class", "all"):
+        given = clip().double().requires_grad_()
+        model.zero_grad()
+        features = model.features(given, last_block)
+        (3 * features).logsumexp(1).square().sum().backward()
+        grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        results.append((features.detach(), given.grad, grads))
+    (features, by_clip, grads), (whole_features, whole_by_clip, whole_grads) = results
+    torch.testing.assert_close(features, whole_features, rtol=0, atol=1e-10)
+    torch.testing.assert_close(by_clip, whole_by_clip, rtol=1e-9, atol=1e-10)
+    assert grads.keys() == whole_grads.keys() == {n for n, _ in model.named_parameters() if "heads" not in n}
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, whole_grads[name], rtol=1e-8, atol=1e-9, msg=name)
 
 
 # -- what a network must do --------------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small_rpe_stdt import POOLS, clip, shake, tiny
-from torch import nn
 
-from kinema.models.complexity import macs, parameter_count
+from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 from kinema.models.zoo import MODELS, create_model
 
@@ -120,17 +119,6 @@ def macs_by_hand(config, *, frames, size, last_block="class", classes=101, chann
             width, inner, config.temporal_mlp_channels, given=given, answered=answered, clusters=clusters, terms=terms
         )
     return total + width * classes
-
-
-class WholeLastBlock(nn.Module):
-    """The network as it is counted elsewhere: with the rows of the last spatial layer that nothing looks at."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, clip):
-        return self.network.heads(self.network.features(clip, last_block="all"))
 
 
 @pytest.mark.parametrize(

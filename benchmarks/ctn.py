@@ -1,0 +1,210 @@
+"""CTN beside this machine's products, beside what others have, and beside itself without each of its fast forms.
+
+    python benchmarks/ctn.py --out results/ctn_speed.json
+
+In each repeat everything runs once, in a random order: CTN-B at 8 x 224, forward as it is evaluated and a step of SGD;
+products of the machine, of which the faster one counts; VideoMAE-B at 16 x 224 and TimeSformer-B at 8 x 224 of
+`transformers`, forward. Multiply-adds are those that are executed, counted alike for all networks.
+
+Then what each fast form gains: in the network BatchNorm folded, the three depth-wise convolutions as one, and the last
+block's class row alone; in the stem maps in channels-last order, and other convolutions that are equal to its own.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import tyro
+from measuring import machine, median_interval, without_repeats
+from networks import CLASSES, SIZE, Work, counted, forward, layer, square, step, timed, timesformer, videomae
+from torch import Tensor, nn
+
+from kinema.layers.conv_projection import ConvolutionalMapping, QueryKeyValue, SeparableConvolution
+from kinema.layers.folding import evaluation_copy
+from kinema.layers.transformer import Grid, Rows
+from kinema.models.complexity import WholeLastBlock
+from kinema.models.ctn import CTN
+from kinema.models.zoo import create_model
+from kinema.training.runs import commit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What is asked on the command line.
+
+    Args:
+        out: JSON file to write.
+        model: name in the zoo.
+        frames: of its clip.
+        repeats: times that everything is timed.
+        form_repeats: the same for the forms.
+        threads: of torch.
+        seed: of the order within a repeat.
+    """
+
+    out: Path = Path("results/ctn_speed.json")
+    model: str = "ctn_base"
+    frames: int = 8
+    repeats: int = 20
+    form_repeats: int = 20
+    threads: int = 2
+    seed: int = 0
+
+
+def main(arguments: Arguments) -> None:
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    report = {
+        "machine": machine(("kinema", "torch", "transformers")),
+        "commit": commit(),
+        "arguments": {name: value for name, value in asdict(arguments).items() if name != "out"},
+        "speed": speed(arguments),
+        "forms": forms(arguments),
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({name: without_repeats(value) for name, value in report.items()}, indent=1))
+
+
+def speed(arguments: Arguments) -> dict[str, Any]:
+    """Forward and a step, as shares of the machine's rate; forward, beside others'."""
+    clip = torch.randn(1, 3, arguments.frames, SIZE, SIZE)
+    others = {"VideoMAE-B, 16 frames": (videomae(16), 16), "TimeSformer-B, 8 frames": (timesformer(8), 8)}
+    works = {
+        "forward": forward(evaluation_copy(ours(arguments)), clip),
+        "step": step(ours(arguments), clip),
+        "product, square": square(),
+        "product, of a layer": layer(arguments.frames),
+    }
+    works |= {
+        name: forward(network, torch.randn(1, frames, 3, SIZE, SIZE)) for name, (network, frames) in others.items()
+    }
+    seconds = timed(works, repeats=arguments.repeats, seed=arguments.seed)
+    rates = {name: works[name].macs / seconds[name] for name in seconds}
+    rate = torch.maximum(*(torch.from_numpy(rates[name]) for name in rates if name.startswith("product"))).numpy()
+    return {
+        "gmac": {name: work.macs / 1e9 for name, work in works.items()},
+        "seconds": {name: median_interval(values.tolist()) for name, values in seconds.items()},
+        "share_of_the_machines_rate": {
+            name: median_interval((rates[name] / rate).tolist()) for name in ("forward", "step")
+        },
+        "time_over": {name: median_interval((seconds["forward"] / seconds[name]).tolist()) for name in others},
+        "repeats": {name: values.tolist() for name, values in seconds.items()},
+    }
+
+
+def forms(arguments: Arguments) -> dict[str, Any]:
+    """The network without each fast form, as multiples of the time with it; and the stem alone, in other forms."""
+    clip = torch.randn(1, 3, arguments.frames, SIZE, SIZE)
+    network = ours(arguments).eval()
+    fast = evaluation_copy(network)
+    apart = copy.deepcopy(network)
+    for block in apart.blocks:
+        block.attention.mapping = Apart(block.attention.mapping)
+    works = {
+        "as it is": forward(fast, clip),
+        "BatchNorm not folded": forward(network, clip),
+        "BatchNorm folded, three depth-wise convolutions": forward(evaluation_copy(apart), clip),
+        "all rows of the last block": forward(WholeLastBlock(fast), clip),
+    }
+    stem = fast.embedding.convolution
+    as_stem = {
+        "stem as it is": lambda: stem(clip.contiguous(memory_format=torch.channels_last_3d)),
+        "stem, channels first": lambda: stem(clip),
+        "stem, times as channels of pictures": pictures(stem, clip),
+        "stem, 2 x 2 x 2 pixels as channels": blocks_of_pixels(stem, clip),
+    }
+    macs = counted(stem, clip)
+    works |= {name: Work(run=without_gradients(run), macs=macs) for name, run in as_stem.items()}
+    embedding = fast.embedding
+    works["video-to-tokens as it is"] = forward(embedding, clip)
+    works["video-to-tokens, channels first"] = Work(
+        run=without_gradients(lambda: embedding.patches(embedding.pool(stem(clip)))), macs=counted(embedding, clip)
+    )
+    seconds = timed(works, repeats=arguments.form_repeats, seed=arguments.seed)
+    own = {"stem": "stem as it is", "video-to-tokens": "video-to-tokens as it is"}
+    beside = {name: own.get(name.replace(",", " ").split()[0], "as it is") for name in seconds}
+    return {
+        "seconds": {name: median_interval(values.tolist()) for name, values in seconds.items()},
+        "time_over_as_it_is": {
+            name: median_interval((values / seconds[beside[name]]).tolist())
+            for name, values in seconds.items()
+            if not name.endswith("as it is")
+        },
+        "repeats": {name: values.tolist() for name, values in seconds.items()},
+    }
+
+
+def ours(arguments: Arguments) -> CTN:
+    network = create_model(arguments.model, num_classes=CLASSES, frames=arguments.frames, size=SIZE)
+    assert isinstance(network, CTN)
+    return network
+
+
+class Apart(nn.Module):
+    """The mapping of a network, folded one by one: three convolutions instead of one."""
+
+    def __init__(self, mapping: ConvolutionalMapping) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (FoldedAlone(part) for part in (mapping.query, mapping.key, mapping.value))
+
+    def forward(self, tokens: Tensor, grid: Grid, rows: Rows = "all") -> QueryKeyValue:
+        query = self.query.pointwise(tokens[:, :1]) if rows == "class" else self.query(tokens, grid)
+        return query, self.key(tokens, grid), self.value(tokens, grid)
+
+
+class FoldedAlone(SeparableConvolution):
+    """One of the three, with its own BatchNorm in its own convolution."""
+
+    def __init__(self, part: SeparableConvolution) -> None:
+        nn.Module.__init__(self)
+        self.depthwise = nn.utils.fusion.fuse_conv_bn_eval(part.depthwise.eval(), part.norm.eval())
+        self.norm, self.pointwise = nn.Identity(), part.pointwise
+
+
+def pictures(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
+    """The stem as a convolution of pictures that hold the frames of its kernel as channels."""
+    kernel, stride, edge = stem.kernel_size[0], stem.stride[0], stem.padding[0]
+    weight = stem.weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+
+    def run() -> Tensor:
+        padded = F.pad(clip, (0, 0, 0, 0, edge, edge)).unfold(2, kernel, stride)  # b c T h w k
+        frames = padded.permute(0, 2, 5, 1, 3, 4).flatten(0, 1).flatten(1, 2)
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(frames, weight, stem.bias, stride=stem.stride[1], padding=edge)
+
+    expected = stem(clip).transpose(1, 2).flatten(0, 1)
+    torch.testing.assert_close(run(), expected, rtol=1e-4, atol=1e-4)
+    return run
+
+
+def blocks_of_pixels(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
+    """The stem on blocks of 2 x 2 x 2 pixels, each a channel: a kernel of 8 in place of 7, with a side of zeros."""
+    weight = F.pad(stem.weight, (1, 0) * 3).unflatten(4, (4, 2)).unflatten(3, (4, 2)).unflatten(2, (4, 2))
+    weight = weight.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4).contiguous(memory_format=torch.channels_last_3d)
+
+    def run() -> Tensor:
+        padded = F.pad(clip, (4, 2) * 3)
+        split = padded.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+        blocks = split.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
+        return F.conv3d(blocks.contiguous(memory_format=torch.channels_last_3d), weight, stem.bias)
+
+    torch.testing.assert_close(run(), stem(clip), rtol=1e-4, atol=1e-4)
+    return run
+
+
+def without_gradients(run: Callable[[], Tensor]) -> Callable[[], None]:
+    def quietly() -> None:
+        with torch.inference_mode():
+            run()
+
+    return quietly
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

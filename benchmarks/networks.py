@@ -1,0 +1,112 @@
+"""Networks to time: a forward pass or a step of one clip, those of `transformers`, and the machine's own products.
+
+Multiply-adds are those that are executed, counted alike for all networks.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    TimesformerConfig,
+    TimesformerForVideoClassification,
+    VideoMAEConfig,
+    VideoMAEForVideoClassification,
+    VivitConfig,
+    VivitForVideoClassification,
+)
+
+CLASSES = 101
+SIZE = 224
+TUBELET = 2
+"""Frames in a token of ViViT-B and VideoMAE-B."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Something to time.
+
+    Args:
+        run: does it once.
+        macs: multiply-adds of that.
+    """
+
+    run: Callable[[], object]
+    macs: int
+
+
+def timed(works: Mapping[str, Work], *, repeats: int, seed: int) -> dict[str, np.ndarray]:
+    found: dict[str, list[float]] = {name: [] for name in works}
+    rng = np.random.default_rng(seed)
+    for repeat in range(repeats + 1):
+        for name in rng.permutation(list(works)).tolist():
+            start = time.perf_counter()
+            works[name].run()
+            if repeat:  # the first is for warming up
+                found[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def timesformer(frames: int) -> nn.Module:
+    return TimesformerForVideoClassification(TimesformerConfig(num_frames=frames, num_labels=CLASSES))
+
+
+def vivit(frames: int) -> nn.Module:
+    """ViViT-B with joint space-time attention, model 1 of its paper."""
+    config = VivitConfig(num_frames=frames, num_labels=CLASSES, tubelet_size=[TUBELET, 16, 16])
+    return VivitForVideoClassification(config)
+
+
+def videomae(frames: int) -> nn.Module:
+    """VideoMAE-B, which classifies the mean of all tokens."""
+    config = VideoMAEConfig(num_frames=frames, num_labels=CLASSES, tubelet_size=TUBELET)
+    return VideoMAEForVideoClassification(config)
+
+
+def forward(network: nn.Module, clip: Tensor) -> Work:
+    network.eval()
+
+    def run() -> None:
+        with torch.inference_mode():
+            network(clip)
+
+    return Work(run=run, macs=counted(network, clip))
+
+
+def step(network: nn.Module, clip: Tensor) -> Work:
+    """SGD on one clip. Its multiply-adds are taken as three times those of the forward pass."""
+    macs = 3 * counted(network, clip)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
+    network.train()
+
+    def run() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(network(clip), torch.zeros(1, dtype=torch.long)).backward()
+        optimizer.step()
+
+    return Work(run=run, macs=macs)
+
+
+def square() -> Work:
+    one = torch.randn(2048, 2048)
+    return Work(run=lambda: one @ one, macs=2048**3)
+
+
+def layer(frames: int) -> Work:
+    """The first layer of an MLP on all tokens of the clip."""
+    tokens, weight, bias = torch.randn(frames * 197, 768), torch.randn(3072, 768), torch.randn(3072)
+    return Work(run=lambda: F.linear(tokens, weight, bias), macs=frames * 197 * 768 * 3072)
+
+
+def counted(network: nn.Module, clip: Tensor) -> int:
+    """Multiply-adds that one clip takes, the products of attention among them."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        network(clip)
+    return counter.get_total_flops() // 2
