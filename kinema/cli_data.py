@@ -36,7 +36,7 @@ def prepare(words: Sequence[str]) -> None:
             keep_together: what a split that is made never tears apart; auto is the group, else the subject.
         """
 
-        layout: Positional[Literal["folder", "csv", "json", "msr_action3d", "jhmdb", "isogd"]]
+        layout: Positional[Literal["folder", "csv", "json", "msr_action3d", "jhmdb", "isogd", "epic_kitchens"]]
         root: Path
         out: Path
         rgb: str = ""
@@ -60,6 +60,7 @@ def prepare(words: Sequence[str]) -> None:
             raise UsageError(f"--{option.name.replace('_', '-')} does not go with `prepare {options.layout}`")
         if given and option.name in facts and options.depth_range is None:
             raise UsageError(f"--{option.name.replace('_', '-')} says nothing without --depth-range")
+    from kinema.data.corpora.epic_kitchens import prepare_epic_kitchens
     from kinema.data.corpora.folder import prepare_folder
     from kinema.data.corpora.isogd import prepare_isogd
     from kinema.data.corpora.jhmdb import prepare_jhmdb
@@ -94,6 +95,8 @@ def prepare(words: Sequence[str]) -> None:
             prepared = prepare_jhmdb(root, out)
         case "isogd":
             prepared = prepare_isogd(root, out)
+        case "epic_kitchens":
+            prepared = prepare_epic_kitchens(root, out)
     for note in prepared.notes:
         print(note)
     for reason in prepared.unreadable:
