@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100: 700 videos from the heads of 45 people in their own kitchens; each segment is a verb and a noun.
+"""EPIC-KITCHENS-100: 700 videos from the heads of 37 people in their own kitchens; each segment is a verb and a noun.
 
 D. Damen et al.: Rescaling Egocentric Vision, IJCV 130, 2022. CC BY-NC 4.0. The folder holds what the official script
 downloads, itself or in `EPIC-KITCHENS`: `P01/videos/P01_01.MP4`, or frames that are unpacked to
