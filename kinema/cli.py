@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kinema import __version__
-from kinema.cli_data import check, prepare, sampling
+from kinema.cli_data import check, prepare, sampling, submit
 from kinema.options import UsageError, nearest, option_names, parse, read
 from kinema.training.stopping import TrainingStopped
 
@@ -402,7 +402,7 @@ def render(words: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     command.__name__: command
-    for command in (demo, models, prepare, check, sampling, train, runs, evaluate, fuse, predict, render)
+    for command in (demo, models, prepare, check, sampling, train, runs, evaluate, submit, fuse, predict, render)
 }
 
 

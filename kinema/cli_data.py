@@ -1,4 +1,4 @@
-"""The commands that look at data: `prepare`, `check`, `sampling`; one function a command, what is heavy inside."""
+"""The commands around data: `prepare`, `check`, `sampling`, `submit`; one function a command, what is heavy inside."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ def prepare(words: Sequence[str]) -> None:
             keep_together: what a split that is made never tears apart; auto is the group, else the subject.
         """
 
-        layout: Positional[Literal["folder", "csv", "json", "msr_action3d", "jhmdb", "isogd"]]
+        layout: Positional[Literal["folder", "csv", "json", "msr_action3d", "jhmdb", "isogd", "epic_kitchens"]]
         root: Path
         out: Path
         rgb: str = ""
@@ -60,6 +60,7 @@ def prepare(words: Sequence[str]) -> None:
             raise UsageError(f"--{option.name.replace('_', '-')} does not go with `prepare {options.layout}`")
         if given and option.name in facts and options.depth_range is None:
             raise UsageError(f"--{option.name.replace('_', '-')} says nothing without --depth-range")
+    from kinema.data.corpora.epic_kitchens import prepare_epic_kitchens
     from kinema.data.corpora.folder import prepare_folder
     from kinema.data.corpora.isogd import prepare_isogd
     from kinema.data.corpora.jhmdb import prepare_jhmdb
@@ -94,6 +95,8 @@ def prepare(words: Sequence[str]) -> None:
             prepared = prepare_jhmdb(root, out)
         case "isogd":
             prepared = prepare_isogd(root, out)
+        case "epic_kitchens":
+            prepared = prepare_epic_kitchens(root, out)
     for note in prepared.notes:
         print(note)
     for reason in prepared.unreadable:
@@ -201,3 +204,41 @@ def sampling(words: Sequence[str]) -> None:
         print("evaluation:" if rule.clips == 1 else f"evaluation {number}:", *view)
     for seed in range(options.draws):
         print(f"draw {seed}:    ", *(start + rule.indices(stop - start, np.random.default_rng(seed))).tolist())
+
+
+def submit(words: Sequence[str]) -> None:
+    """Write stored predictions as a challenge takes them: EPIC-KITCHENS-100's action recognition."""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Write stored predictions as a challenge takes them.
+
+        Args:
+            challenge: whose.
+            predictions: the file that `kinema evaluate` wrote, or a run that holds one.
+            manifest: the manifest that they were made on, with the segments' narration ids.
+            out: the file to write; a name in .zip gives the archive that the server takes.
+            sls_pt: pretraining: 0 none, 1 public images, 2 public images and videos, 3 and 4 without labels on public
+                data and with EPIC-KITCHENS, 5 private data (github.com/epic-kitchens/sls).
+            sls_tl: training labels; 3 are start and stop of the segments.
+            sls_td: training data; 3 the training split, 4 with the validation split.
+        """
+
+        challenge: Positional[Literal["epic_kitchens"]]
+        predictions: Positional[Path]
+        manifest: Path
+        out: Path
+        sls_pt: Literal[0, 1, 2, 3, 4, 5]
+        sls_tl: Literal[0, 1, 2, 3, 4, 5] = 3
+        sls_td: Literal[0, 1, 2, 3, 4, 5] = 3
+
+    options = parse(Options, words, "submit")
+    from kinema.data.manifest import load_manifest
+    from kinema.evaluation.evaluate import load_predictions
+    from kinema.evaluation.submission import Supervision, write_submission
+
+    predictions = load_predictions(options.predictions)
+    supervision = Supervision(pretraining=options.sls_pt, labels=options.sls_tl, data=options.sls_td)
+    write_submission(options.out, predictions, load_manifest(options.manifest), supervision=supervision)
+    print(f"{options.out}: {predictions.extent}")

@@ -301,8 +301,17 @@ def test_a_public_data_set_is_prepared_by_its_name(capsys, tmp_path: Path) -> No
         ("msr_action3d", "no file is named like a01_s01_e01.npz"),
         ("jhmdb", "holds no clip; looked in brush_hair"),
         ("isogd", "there is no list with labels"),
+        ("epic_kitchens", "EPIC_100_verb_classes.csv is neither in it nor in annotations"),
     ):
         assert message in refused(capsys, "prepare", name, "--root", tmp_path, "--out", tmp_path / "m.csv")
+
+
+def test_a_submission_of_what_is_none(capsys, tmp_path: Path) -> None:
+    words = ["submit", "epic_kitchens", tmp_path / "gone", "--manifest", "m.csv", "--out", tmp_path / "s.json"]
+    assert "--sls-pt {0,1,2,3,4,5} pretraining: 0 none" in refused(capsys, *words)
+    assert "gone: is no predictions file" in refused(capsys, *words, "--sls-pt", "1")
+    assert "--sls-pt" in refused(capsys, *words, "--sls-pt", "6")
+    assert not (tmp_path / "s.json").exists()
 
 
 def test_a_manifest_that_is_missing_empty_or_without_its_json(capsys, artefact: Path, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """The manifest: the table of a data set, a CSV with a line a sample and a JSON beside it.
 
-CSV columns: `rgb, depth, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera, label`, or
-`label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are relative to the
-manifest or any fsspec URL; labels are names. The JSON holds the class lists, the corpus and its version, the facts of
-the depth modality and the number of samples that each split declares.
+CSV columns: `rgb, depth, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera, sample` and
+`label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are relative to
+the manifest or any fsspec URL; labels are names. The JSON holds the class lists, the corpus and its version, the facts
+of the depth modality and the number of samples that each split declares.
 """
 
 import csv
@@ -35,6 +35,7 @@ COLUMNS = (
     "group",
     "subject",
     "camera",
+    "sample",
 )
 LABEL = "label"
 KeepTogether = Literal["auto", "group", "subject", "camera", "none"]
@@ -86,6 +87,7 @@ class Entry:
         start_s, stop_s: the segment in seconds, half open; both or none.
         start_frame, stop_frame: the segment in frames, 0-based and half open; both or none, never beside seconds.
         frames: how many frames of the whole file decode; None where that is not known.
+        sample: what its corpus calls it, where answers are to be handed in by that name.
         labels: class name of each task head.
         line: line in the CSV, for messages; 0 for a sample that comes from no file.
     """
@@ -101,6 +103,7 @@ class Entry:
     group: str = ""
     subject: str = ""
     camera: str = ""
+    sample: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     line: int = 0
 
@@ -281,7 +284,7 @@ def parse_row(row: Mapping[str, str], line: int) -> Entry:
             raise ValueError(f"{_column(head)} is empty")
     numbers = {c: _number(c, row[c], float) for c in ("start_s", "stop_s") if row.get(c)}
     counts = {c: _number(c, row[c], int) for c in ("start_frame", "stop_frame", "frames") if row.get(c)}
-    words = {c: row[c] for c in ("rgb", "depth", "split", "group", "subject", "camera") if row.get(c)}
+    words = {c: row[c] for c in ("rgb", "depth", "split", "group", "subject", "camera", "sample") if row.get(c)}
     return Entry(labels=labels, line=line, **words, **numbers, **counts)  # type: ignore[arg-type]  # one type a column
 
 

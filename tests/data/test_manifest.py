@@ -29,7 +29,15 @@ FACTS = {
     "declared": {"train": 1, "val": 1},
 }
 ENTRIES = (
-    Entry(rgb="a b/1, first.mp4", split="train", group="g1", subject="s1", camera="c1", labels={"label": "run"}),
+    Entry(
+        rgb="a b/1, first.mp4",
+        split="train",
+        group="g1",
+        subject="s1",
+        camera="c1",
+        sample="x 1",
+        labels={"label": "run"},
+    ),
     Entry(rgb='b/"2".mp4', depth="d/2.mkv", start_s=0.1, stop_s=2.5, split="val", labels={"label": "walk"}),
     Entry(rgb="s3://bucket/3.mp4", start_frame=3, stop_frame=9, frames=12, split="val", labels={"label": "éte, été"}),
 )

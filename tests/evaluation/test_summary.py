@@ -57,6 +57,39 @@ def test_the_numbers_are_those_of_scikit_learn():
     )
 
 
+def test_verb_noun_and_action_by_hand():
+    """Four segments, three verbs and two nouns; shares are given, so that each product can be read off.
+
+    | segment | verb | shares     | noun | shares | place of the action among the products               |
+    | 0       | 0    | .5 .3 .2   | 0    | .6 .4  | .30 is the first                                     |
+    | 1       | 1    | .5 .3 .2   | 0    | .6 .4  | .18 comes after .30 and .20                          |
+    | 2       | 2    | .6 .3 .1   | 1    | .9 .1  | .01 is the last of six                               |
+    | 3       | 0    | .2 .7 .1   | 1    | .3 .7  | .14 comes after .49 and .21; the verb alone is wrong |
+    """
+    shares = {
+        "verb": [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]],
+        "noun": [[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.3, 0.7]],
+    }
+    said = replace(
+        predictions(heads=("verb", "noun"), units={}).rows(np.arange(4)),
+        logits={head: np.log(np.float32(rows)) + np.float32(3) for head, rows in shares.items()},
+        targets={"verb": np.array([0, 1, 2, 0]), "noun": np.array([0, 0, 1, 1])},
+        classes={"verb": ("take", "put", "wash"), "noun": ("tap", "plate")},
+        declared=4,
+    )
+    assert said.ranks("joint").tolist() == [0, 2, 5, 2]
+    wanted = {"verb": (25, 100), "noun": (75, 100), "joint": (25, 75)}
+    numbers = dict(measure(said))
+    assert {head: (numbers[f"{head}.top1"], numbers[f"{head}.top5"]) for head in wanted} == wanted
+    summary = summarise(said)
+    found = {**summary.heads, "joint": summary.joint}
+    assert {head: (found[head].top1, found[head].top5) for head in wanted} == wanted
+    stored = json.loads(json.dumps(plain(summary)))
+    assert {
+        h: (part["top1"], part["top5"]) for h, part in {**stored["heads"], "joint": stored["joint"]}.items()
+    } == wanted
+
+
 def test_every_interval_holds_its_number_and_follows_the_bootstrap():
     said = predictions()
     found = summarise(said).heads["label"]

@@ -1,0 +1,170 @@
+"""A submission to the EPIC-KITCHENS-100 challenge: read back, it says what the predictions say."""
+
+import json
+from dataclasses import replace
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from kinema.cli import main
+from kinema.data.manifest import Entry, write_manifest
+from kinema.evaluation.evaluate import Predictions, PredictionsError, measure, save_predictions
+from kinema.evaluation.submission import Supervision, likeliest_actions, write_submission
+
+CLASSES = {head: tuple(f"{head} {n}" for n in range(count)) for head, count in (("verb", 97), ("noun", 300))}
+SEGMENTS = 40
+TOLD = Supervision(pretraining=1)
+
+
+def written(folder, *, corpus="EPIC-KITCHENS-100", classes=CLASSES, samples=None):
+    """A manifest whose lines do not stand in the order of their narration ids."""
+    names = [f"P02_{n % 7:02}_{n}" for n in range(SEGMENTS)] if samples is None else samples
+    entries = [
+        Entry(
+            rgb="a.mp4",
+            sample=name,
+            split="val",
+            labels={head: names[(7 * n) % len(names)] for head, names in classes.items()},
+        )
+        for n, name in enumerate(names)
+    ]
+    return write_manifest(folder / "m.csv", entries=entries, classes=classes, corpus=corpus, version="1", depth=None)
+
+
+def answers(manifest, seed=0):
+    """Logits that are often, but not always, right, in the reverse order of the manifest."""
+    rng = np.random.default_rng(seed)
+    index = np.arange(len(manifest.entries))[::-1].copy()
+    targets = {head: np.array([manifest.targets(i)[head] for i in index.tolist()]) for head in manifest.classes}
+    logits = {
+        head: rng.normal(scale=2, size=(len(index), len(names))).astype(np.float32)
+        for head, names in manifest.classes.items()
+    }
+    for head in logits:
+        logits[head][np.arange(len(index)), targets[head]] += 5
+    return Predictions(
+        logits=logits,
+        targets=targets,
+        index=index,
+        classes=manifest.classes,
+        split="val",
+        declared=len(index),
+        missing=(),
+        manifest_digest=manifest.digest,
+        weights_digest="w",
+    )
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("epic"))
+
+
+def best_first(scores):
+    """As the organisers' evaluation ranks a dict of scores."""
+    names = np.array(list(scores))
+    return names[np.argsort(np.array([scores[name] for name in names]))[::-1]].tolist()
+
+
+def test_what_is_read_back_ranks_as_the_predictions_do(tmp_path, manifest):
+    said = answers(manifest)
+    write_submission(tmp_path / "new" / "s.json", said, manifest, supervision=TOLD)
+    submission = json.loads((tmp_path / "new" / "s.json").read_text())
+    results = submission.pop("results")
+    assert submission == {
+        "version": "0.2", "challenge": "action_recognition", "sls_pt": 1, "sls_tl": 3, "sls_td": 3
+    }  # fmt: skip
+    assert list(results) == [manifest.entries[i].sample for i in said.index]
+    right = {"verb": [], "noun": [], "action": []}
+    for row, (name, scores) in enumerate(results.items()):
+        assert list(scores) == ["verb", "noun", "action"]
+        for head, count in (("verb", 97), ("noun", 300)):
+            assert list(scores[head]) == [str(n) for n in range(count)]
+            np.testing.assert_array_equal(np.float32(list(scores[head].values())), said.logits[head][row])
+        assert len(scores["action"]) == 100
+        values = list(scores["action"].values())
+        assert values == sorted(values, reverse=True)
+        assert all(isinstance(value, float) for value in values)
+        shares = [softmax(np.float64(said.logits[head][row])) for head in ("verb", "noun")]
+        product = np.multiply.outer(*shares)
+        places = np.unravel_index(np.argsort(product, axis=None)[::-1][:100], product.shape)
+        assert list(scores["action"]) == [f"{verb},{noun}" for verb, noun in zip(*places, strict=True)]
+        np.testing.assert_allclose(values, product[places])
+        labels = manifest.entries[manifest_position(manifest, name)].labels
+        verb, noun = (CLASSES[head].index(labels[head]) for head in ("verb", "noun"))
+        for kind, truth in (("verb", f"{verb}"), ("noun", f"{noun}"), ("action", f"{verb},{noun}")):
+            ranked = best_first(scores[kind])
+            right[kind].append([truth in ranked[:1], truth in ranked[:5]])
+    found = dict(measure(said))
+    for kind, name in (("verb", "verb"), ("noun", "noun"), ("action", "joint")):
+        top1, top5 = 100 * np.mean(right[kind], axis=0)
+        assert (found[f"{name}.top1"], found[f"{name}.top5"]) == pytest.approx((top1, top5))
+        assert 20 < top1 < top5
+
+
+def manifest_position(manifest, name):
+    return [entry.sample for entry in manifest.entries].index(name)
+
+
+def test_the_likeliest_actions_by_hand():
+    """Verbs .5, .3, .2 and nouns .6, .4: the products are .30, .20; .18, .12; .12, .08; ties by the lower verb."""
+    found = likeliest_actions(np.log([0.5, 0.3, 0.2]), np.log([0.6, 0.4]), most=5)
+    assert [pair[:2] for pair in found] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+    assert [pair[2] for pair in found] == pytest.approx([0.30, 0.20, 0.18, 0.12, 0.12])
+    even = likeliest_actions(np.zeros(3), np.zeros(2), most=4)
+    assert [pair[:2] for pair in even] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_an_archive_holds_the_same_as_a_file(capsys, tmp_path, manifest):
+    said = answers(manifest)
+    save_predictions(tmp_path / "p.safetensors", said)
+    for name in ("s.json", "s.zip"):
+        words = [tmp_path / "p.safetensors", "--manifest", manifest.path, "--out", tmp_path / name, "--sls-pt", 0]
+        main(["submit", "epic_kitchens", *map(str, words)])
+        assert capsys.readouterr().out == (f"{tmp_path / name}: {SEGMENTS} samples of split 'val', coverage 100.00 %\n")
+    with ZipFile(tmp_path / "s.zip") as archive:
+        assert archive.namelist() == ["test.json"]
+        assert archive.read("test.json") == (tmp_path / "s.json").read_bytes()
+    assert json.loads((tmp_path / "s.json").read_text())["sls_pt"] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.safetensors", "s.json", "s.zip"]
+
+
+def test_what_the_challenge_does_not_take_is_refused(tmp_path, manifest):
+    out = tmp_path / "s.json"
+
+    def refuse(message, said, table=manifest, path=out):
+        with pytest.raises(PredictionsError, match=message):
+            write_submission(path, said, table, supervision=TOLD)
+        assert not out.exists()
+
+    said = answers(manifest)
+    refuse(r"s.txt: a submission's name ends in .json or .zip", said, path=tmp_path / "s.txt")
+    refuse(r"m.csv: is not the manifest that the predictions were made on", replace(said, manifest_digest="another"))
+    refuse("of 39 of 40 segments of split 'val'; the challenge wants all", said.rows(np.arange(39)))
+    for changed, message in (
+        ({"samples": [""] * SEGMENTS}, r"m.csv, line 41: has no narration id in column sample; make the manifest by"),
+        ({"samples": ["P01_01_0", "P01_01_1", "P01_01_0"]}, "narration id P01_01_0 stands twice in split 'val'"),
+        ({"corpus": "own"}, "is of 'own'; the challenge wants EPIC-KITCHENS-100's own numbers of classes"),
+        ({"classes": {"label": CLASSES["verb"]}}, "are of 97 of label; the challenge wants 97 of verb, 300 of noun"),
+        ({"classes": {"verb": CLASSES["verb"]}}, "are of 97 of verb; the challenge wants"),
+        (
+            {"classes": {"verb": CLASSES["verb"], "noun": CLASSES["noun"][:299]}},
+            "are of 97 of verb, 299 of noun; the challenge wants 97 of verb, 300 of noun",
+        ),
+    ):
+        other = written(tmp_path, **changed)
+        refuse(message, answers(other), other)
+
+
+@pytest.mark.parametrize("level", [-1, 6])
+def test_a_level_of_supervision_that_is_none_cannot_be_made(level):
+    with pytest.raises(PredictionsError, match=f"supervision: data={level} must be 0 to 5"):
+        Supervision(pretraining=1, data=level)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, manifest):
+    (tmp_path / "file").touch()
+    with pytest.raises(PredictionsError, match=r"s.json: cannot be written"):
+        write_submission(tmp_path / "file" / "s.json", answers(manifest), manifest, supervision=TOLD)

@@ -1,0 +1,99 @@
+"""EPIC-Kitchens's task from the folder of the download to the file that is handed in, on small made videos."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kinema.cli import main
+from kinema.data.manifest import load_manifest
+from kinema.evaluation.evaluate import evaluate, load_predictions
+from kinema.training.loop import train
+from kinema.training.recipe import Augmentation, Recipe
+
+LISTED = (
+    "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,start_frame,stop_frame,verb_class,noun_class"
+)
+HEADS = {"verb": 97, "noun": 300}
+
+
+@pytest.fixture
+def epic(tmp_path: Path, write_video) -> Path:
+    """A manifest of two videos of two seconds, four segments each: one to train on, one to validate."""
+    root = tmp_path / "EPIC-KITCHENS"
+    root.mkdir()
+    for head, count in HEADS.items():
+        lines = [f"{n},{head} {n},\"['{head} {n}']\",things" for n in range(count)]
+        (root / f"EPIC_100_{head}_classes.csv").write_text("\n".join(["id,key,instances,category", *lines]))
+    for name, video in (("train", "P01_01"), ("validation", "P02_101")):
+        (root / video[:3] / "videos").mkdir(parents=True)
+        rng = np.random.default_rng(len(name))
+        pictures = rng.integers(0, 256, (100, 6, 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+        write_video(root / video[:3] / "videos" / f"{video}.MP4", pictures, rate=50)
+        lines = [
+            f"{video}_{n},{video[:3]},{video},00:00:{n / 2:05.2f},00:00:{n / 2 + 0.5:05.2f},"
+            f"{25 * n + 1},{25 * n + 25},{n},{9 * n}"
+            for n in range(4)
+        ]
+        (root / f"EPIC_100_{name}.csv").write_text("\n".join([LISTED, *lines]))
+    main(["prepare", "epic_kitchens", "--root", str(root), "--out", str(tmp_path / "epic.csv")])
+    return tmp_path / "epic.csv"
+
+
+def trained_on(recipe: Recipe, manifest: Path) -> Recipe:
+    data = replace(
+        recipe.data, manifest=str(manifest), evaluate="val", augmentation=Augmentation(short_side=(32, 32), flip=0)
+    )
+    return replace(recipe, data=data, optim=replace(recipe.optim, epochs=2, label_smoothing=0.0))
+
+
+def test_from_the_download_to_the_file_that_is_handed_in(tiny_recipe: Recipe, epic: Path, tmp_path: Path) -> None:
+    run = train(trained_on(tiny_recipe, epic))
+    stored = load_predictions(run.predictions)
+    assert {head: logits.shape for head, logits in stored.logits.items()} == {"verb": (4, 97), "noun": (4, 300)}
+    later = evaluate(run.path, epic, split="val", batch_size=4, device="cpu").measures
+    assert {name: value for name, value in run.metrics()[-1].items() if "top" in name} == {
+        name: value for name, value in later.items() if "top" in name
+    }
+    assert {"verb.top1", "verb.top5", "noun.top1", "noun.top5", "joint.top1", "joint.top5"} <= set(later)
+    out = tmp_path / "submission.json"
+    words = [run.path, "--manifest", epic, "--out", out, "--sls-pt", "0"]
+    main(["submit", "epic_kitchens", *map(str, words)])
+    results = json.loads(out.read_text())["results"]
+    assert list(results) == [f"P02_101_{n}" for n in range(4)]
+    for row, scores in enumerate(results.values()):
+        best = int(stored.logits["verb"][row].argmax()), int(stored.logits["noun"][row].argmax())
+        assert next(iter(scores["action"])) == f"{best[0]},{best[1]}"
+
+
+class Nothing(nn.Module):
+    """Says nothing yet: every verb and every noun alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = nn.ParameterDict({head: nn.Parameter(torch.zeros(count)) for head, count in HEADS.items()})
+
+    def forward(self, clip: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {head: said.expand(len(clip), -1) for head, said in self.said.items()}
+
+
+def test_the_loss_is_that_of_the_verb_and_that_of_the_noun(tiny_recipe: Recipe, epic: Path) -> None:
+    run = train(trained_on(tiny_recipe, epic), model=Nothing(), max_steps=1)
+    assert run.steps()[0]["loss"] == pytest.approx(math.log(97) + math.log(300), rel=1e-5)
+
+
+def test_a_network_of_other_nouns_is_refused(tiny_recipe: Recipe, epic: Path) -> None:
+    """The class list of the manifest loses a noun after training."""
+    run = train(trained_on(tiny_recipe, epic), max_steps=1)
+    facts = json.loads(epic.with_suffix(".json").read_text())
+    facts["classes"]["noun"].pop()
+    epic.with_suffix(".json").write_text(json.dumps(facts))
+    with pytest.raises(
+        ValueError, match=r"the class list of 'noun' is not the model's: the order or number of classes"
+    ):
+        evaluate(run.path, load_manifest(epic), split="val", device="cpu")
