@@ -18,8 +18,8 @@ What fits is settled here:
   of ViT's one picture.
 - CTN maps queries, keys and values apart, by point-wise layers that are ViT's; its depth-wise kernels and their
   BatchNorm have no counterpart and stay the identity that they start as, so that a block is ViT's in evaluation. In
-  training BatchNorm takes the batch's own statistics, and a block is not ViT's. Its video-to-tokens module
-  has no counterpart either, and starts as it is.
+  training BatchNorm takes the batch's own statistics, and a block is not ViT's: `run.init_calibration_batches` is for
+  that. Its video-to-tokens module has no counterpart either, and starts as it is.
 - A file of ViViT does not say how its positions are arranged. A frame's grid is taken to be the network's, and where
   the times then differ they are interpolated linearly.
 
