@@ -19,6 +19,7 @@ GOLDEN = {
     "rpe_stdt_base": (1.855761, 0.414440, 0.092437),
     "rpe_stdt_tiny": (1.825926, 0.657815, 0.154594),
     "vit_tiny_spatial": (2.216713, 0.936628, 0.308029),
+    "vivit_tiny": (1.880671, 0.989536, 0.262088),
 }
 SMALL = {
     "ctn_base": {"width": 48, "depth": 2, "attention_heads": 3, "stem_channels": 8, "frames": 8, "size": 32},
@@ -49,6 +50,7 @@ SMALL = {
     },
     "rpe_stdt_tiny": {"patch": 8, "frames": 8, "size": 32},
     "vit_tiny_spatial": {"patch": 8, "frames": 8, "size": 32},
+    "vivit_tiny": {"tubelet": (2, 8, 8), "frames": 8, "size": 32},
 }
 RATE = {
     "ctn_base": 2e-3,
@@ -58,6 +60,7 @@ RATE = {
     "rpe_stdt_base": 5e-4,
     "rpe_stdt_tiny": 5e-5,
     "vit_tiny_spatial": 2e-4,
+    "vivit_tiny": 2e-5,
 }
 """So that the last loss is neither the first nor nothing."""
 

@@ -133,6 +133,23 @@ def grid_of(patch: int, *, height: int, width: int) -> tuple[int, int]:
     return height // patch, width // patch
 
 
+def grid_of_tubelets(tubelet: Grid, *, frames: int, height: int, width: int) -> Grid:
+    """Times, rows and columns of tubelets; a clip that leaves pixels over is refused.
+
+    Args:
+        tubelet: frames, rows and columns of the clip from one token to the next.
+        frames, height, width: of the clip.
+    """
+    names = ("frames", "size", "size") if height == width else ("frames", "height", "width")
+    for name, extent, stride in zip(names, (frames, height, width), tubelet, strict=True):
+        if extent < stride or extent % stride:
+            raise ValueError(
+                f"{name} must be a multiple of {stride}: {stride}, {2 * stride}, {3 * stride}, ...; got {extent}"
+            )
+    times, rows, columns = tubelet
+    return frames // times, height // rows, width // columns
+
+
 class FrameTokens(nn.Module):
     """The patches of each frame as tokens, E x of eq. 3.1.
 
@@ -155,8 +172,26 @@ class FrameTokens(nn.Module):
         return tokens
 
 
+class Tubelets(nn.Module):
+    """ViViT's embedding: blocks of frames, rows and columns of the clip as tokens (arXiv:2103.15691, section 3.2).
+
+    Clips of other channels are refused (ValueError); `grid_of_tubelets` says which extents fit.
+    """
+
+    def __init__(self, *, channels: int, tubelet: Grid, width: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv3d(channels, width, tubelet, stride=tubelet)
+
+    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
+        wanted, channels = self.patches.in_channels, clip.shape[1]
+        if channels != wanted:
+            raise ValueError(f"the network is built for clips of {wanted} channels; got {channels}")
+        tokens: Tensor = self.patches(clip)
+        return tokens
+
+
 class AbsolutePosition(nn.Module):
-    """A learned vector for the class token and for each place of a grid, or of a row (Table 3.1, first line).
+    """A learned vector for the class token and for each place of a grid, of a row, or of a grid at several times.
 
     Other extents than those of the table get it interpolated: bicubic on a grid, linear in time.
     """
@@ -172,10 +207,25 @@ class AbsolutePosition(nn.Module):
     def forward(self, tokens: Float[Tensor, "b n d"], extents: tuple[int, ...]) -> Float[Tensor, "b n d"]:
         if extents == self.built:
             return tokens + self.table
-        places = self.table[1:].T.reshape(1, -1, *self.built)
-        mode = "linear" if len(self.built) == 1 else "bicubic"
-        other = F.interpolate(places, size=extents, mode=mode, align_corners=False).flatten(2)[0].T
-        return tokens + torch.cat((self.table[:1], other))
+        return tokens + torch.cat((self.table[:1], interpolated(self.table[1:], self.built, extents)))
+
+
+def interpolated(
+    places: Float[Tensor, "n d"], built: tuple[int, ...], extents: tuple[int, ...]
+) -> Float[Tensor, "m d"]:
+    """Vectors for places of other extents: a row of times, a grid, or a grid at several times.
+
+    Grids are interpolated bicubically, time linearly; the one does not see the other.
+    """
+    if len(built) != 2 and built[0] != extents[0]:
+        times = rearrange(places, "(t n) d -> 1 (n d) t", t=built[0])
+        times = F.interpolate(times, size=extents[0], mode="linear", align_corners=False)
+        places = rearrange(times, "1 (n d) t -> (t n) d", d=places.shape[1])
+    if len(built) != 1 and built[-2:] != extents[-2:]:
+        maps = rearrange(places, "(t h w) d -> t d h w", h=built[-2], w=built[-1])
+        maps = F.interpolate(maps, size=extents[-2:], mode="bicubic", align_corners=False)
+        places = rearrange(maps, "t d h w -> (t h w) d")
+    return places
 
 
 class ClassToken(nn.Module):

@@ -36,7 +36,9 @@ from kinema.layers.transformer import (
     Rows,
     SelfAttention,
     TaskHeads,
+    Tubelets,
     asking,
+    grid_of_tubelets,
 )
 from kinema.models.fields import check_fields
 
@@ -124,14 +126,7 @@ class CTNConfig:
 
     def grid(self, *, frames: int, height: int, width: int) -> Grid:
         """Token times, rows and columns of a clip; a clip that leaves pixels over is refused."""
-        names = ("frames", "size", "size") if height == width else ("frames", "height", "width")
-        for name, extent, stride in zip(names, (frames, height, width), self.token_stride, strict=True):
-            if extent < stride or extent % stride:
-                raise ValueError(
-                    f"{name} must be a multiple of {stride}: {stride}, {2 * stride}, {3 * stride}, ...; got {extent}"
-                )
-        times, rows, columns = self.token_stride
-        return frames // times, height // rows, width // columns
+        return grid_of_tubelets(self.token_stride, frames=frames, height=height, width=width)
 
 
 class VideoToTokens(nn.Module):
@@ -179,18 +174,6 @@ class VideoToTokens(nn.Module):
         folded.convolution = fuse_conv_bn_eval(folded.convolution, copy.deepcopy(self.norm).eval())
         folded.norm = nn.Identity()
         return folded
-
-
-class Tubelets(nn.Module):
-    """ViViT's embedding, 2 x 16 x 16 pixels of the clip to a token: what Table 4.3 compares video-to-tokens with."""
-
-    def __init__(self, config: CTNConfig, *, channels: int) -> None:
-        super().__init__()
-        self.patches = nn.Conv3d(channels, config.width, config.token_stride, stride=config.token_stride)
-
-    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
-        tokens: Tensor = self.patches(clip)
-        return tokens
 
 
 class LearnedPosition(nn.Module):
@@ -270,7 +253,7 @@ class CTN(nn.Module):
             case "video-to-tokens":
                 self.embedding: nn.Module = VideoToTokens(config, channels=channels)
             case "tubelets":
-                self.embedding = Tubelets(config, channels=channels)
+                self.embedding = Tubelets(channels=channels, tubelet=config.token_stride, width=config.width)
             case _:
                 assert_never(config.embedding)
         self.class_token = ClassToken(config.width)

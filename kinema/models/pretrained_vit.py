@@ -1,4 +1,4 @@
-"""Public weights of ViT, which has learned from pictures, as weights of networks that see frames.
+"""Public weights of ViT, which has learned from pictures, and of ViViT, as weights of our networks.
 
     file of ViT -> one form (`kinema.models.vit_file`) -> patches, class token, position, blocks, norm of the network
 
@@ -13,9 +13,18 @@ What fits is settled here:
 - A clip of one channel takes the sum of the patch kernel over the colours: a grey picture gets the same answer.
 - Positions of another grid are interpolated, as the network does for clips of another size. A network of relative
   position, or none, does not use them.
+- ViViT and CTN see tubelets. ViT's patch kernel stands in the middle one of their frames, number t // 2 from 0, and the
+  others are zero: so ViViT's own authors begin (scenic's central-frame initialisation). Every time has the positions
+  of ViT's one picture.
+- CTN maps queries, keys and values apart, by point-wise layers that are ViT's; its depth-wise kernels and their
+  BatchNorm have no counterpart and stay the identity that they start as, so that a block is ViT's in evaluation. In
+  training BatchNorm takes the batch's own statistics, and a block is not ViT's: `run.init_calibration_batches` is for
+  that. Its video-to-tokens module has no counterpart either, and starts as it is.
+- A file of ViViT does not say how its positions are arranged. A frame's grid is taken to be the network's, and where
+  the times then differ they are interpolated linearly.
 
-What the network does differently with the same weights: its LayerNorms add 1e-6 to the variance, as timm's do; those of
-Hugging Face add 1e-12.
+What the network does differently with the same weights: its LayerNorms add 1e-6 to the variance, as timm's and ViViT's
+do; those of Hugging Face's ViT add 1e-12. Its GELU is exact, as ViT's is; Hugging Face's ViViT approximates it by tanh.
 
 Most public ViTs saw RGB between -1 and 1: a mean of 0.5 and a standard deviation of 0.5, the default of a recipe. DeiT
 saw ImageNet's mean and deviation.
@@ -25,23 +34,50 @@ Axes: n, m class token and patches, d channels.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from kinema.layers.transformer import AbsolutePosition
-from kinema.models.baselines import ViTSpatial
+from kinema.layers.transformer import interpolated
+from kinema.models.baselines import ViTSpatial, ViViT
+from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.rpe_stdt import RPESTDT
 from kinema.models.vit_file import NUMBERS, ViT, ViTError
 
 COLOURS = 3
 
-ViTNetwork = RPESTDT | ViTSpatial
+ViTNetwork = CTN | RPESTDT | ViTSpatial | ViViT
 """Networks that can start from ViT."""
+
+LAYERS: Mapping[str, tuple[str, ...]] = {
+    "norm1": ("norm_attention",),
+    "qkv": ("attention.mapping",),
+    "proj": ("attention.out",),
+    "norm2": ("norm_mlp",),
+    "fc1": ("mlp.expand",),
+    "fc2": ("mlp.contract",),
+}
+"""A layer of ViT's block -> that of ours, in space and in time; or those that share its rows."""
+
+MAPPINGS: Mapping[str, tuple[str, ...]] = {
+    "linear": tuple(f"attention.mapping.{part}" for part in ("query", "key", "value")),
+    "convolution": tuple(f"attention.mapping.{part}.pointwise" for part in ("query", "key", "value")),
+}
+"""The same of CTN's ways to map queries, keys and values, apart in each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Absent:
+    """A part of ViT that a network has not.
+
+    Args:
+        reason: why, for the report.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,31 +85,22 @@ class Places:
     """What a network calls the parts of ViT.
 
     Args:
-        patches, class_token, norm: as ViT has them.
-        position: the module of positions, or the reason why there is none.
-        position_table: its tensor.
-        blocks: that see the patches of a frame.
+        patches, class_token, norm: as ViT has them; the patch kernel may have time.
+        grid: times, rows and columns of the places that `position` is for, or rows and columns.
+        position: the table of positions.
+        blocks: that see the patches of a frame, or of a clip.
         further: blocks of the same kind that see something else.
+        layers: of each of these.
     """
 
-    patches: str
+    patches: str | Absent
     class_token: str
     norm: str
-    position: AbsolutePosition | str
-    position_table: str
+    grid: tuple[int, ...]
+    position: str | Absent
     blocks: tuple[str, ...]
     further: tuple[str, ...] = ()
-
-
-LAYERS: Mapping[str, str] = {
-    "norm1": "norm_attention",
-    "qkv": "attention.mapping",
-    "proj": "attention.out",
-    "norm2": "norm_mlp",
-    "fc1": "mlp.expand",
-    "fc2": "mlp.contract",
-}
-"""A layer of ViT's block -> that of ours, in space and in time."""
+    layers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: LAYERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +118,22 @@ class ConvertedViT:
     left_over: Mapping[str, str]
 
 
+NO_POSITION = "the network has no position"
+
+
+def check_ctn(config: CTNConfig) -> None:
+    """Refuses a CTN of whose blocks ViT's weights would make something else than ViT's."""
+    if config.norm_order == "post":
+        raise ViTError(
+            "with model.norm_order=post a block with ViT's weights does not compute what ViT's does; pre is ViT's order"
+        )
+    if config.mapping == "convolution" and config.start == "scratch":
+        raise ViTError(
+            "with model.start=scratch depth-wise kernels are random, and a block with ViT's weights does not compute "
+            "what ViT's does; say model.start=identity"
+        )
+
+
 def places_in(model: ViTNetwork) -> Places:
     """Where the network has the parts of ViT."""
     match model:
@@ -99,19 +142,40 @@ def places_in(model: ViTNetwork) -> Places:
                 patches="embedding.patches",
                 class_token="class_token.token",
                 norm="norm",
-                position=model.position,
-                position_table="position.table",
+                grid=model.position.built,
+                position="position.table",
                 blocks=tuple(f"blocks.{block}" for block in range(model.config.depth)),
+            )
+        case ViViT():
+            return Places(
+                patches="embedding.patches",
+                class_token="class_token.token",
+                norm="norm",
+                grid=() if model.position is None else model.position.built,
+                position=Absent(reason=NO_POSITION) if model.position is None else "position.table",
+                blocks=tuple(f"blocks.{block}" for block in range(model.config.depth)),
+            )
+        case CTN():
+            check_ctn(model.config)
+            tubelets, learned = model.config.embedding == "tubelets", model.config.position == "learned"
+            return Places(
+                patches="embedding.patches" if tubelets else Absent(reason="the network has video-to-tokens instead"),
+                class_token="class_token.token",
+                norm="norm",
+                grid=model.built_grid,
+                position="position.table" if learned else Absent(reason=NO_POSITION),
+                blocks=tuple(f"blocks.{block}" for block in range(model.config.depth)),
+                layers={**LAYERS, "qkv": MAPPINGS[model.config.mapping]},
             )
         case RPESTDT():
             config = model.config
-            none = "the network has relative position" if config.relative else "the network has no position"
+            none = "the network has relative position" if config.relative else NO_POSITION
             return Places(
                 patches="embedding.patches",
                 class_token="spatial_class_token.token",
                 norm="spatial_norm",
-                position=none if model.spatial_position is None else model.spatial_position,
-                position_table="spatial_position.table",
+                grid=model.grid,
+                position=Absent(reason=none) if model.spatial_position is None else "spatial_position.table",
                 blocks=tuple(f"spatial_blocks.{block}" for block in range(config.spatial_layers)),
                 further=tuple(f"temporal_blocks.{block}" for block in range(config.temporal_layers)),
             )
@@ -139,35 +203,37 @@ def from_vit(vit: ViT, model: ViTNetwork, *, blocks: Sequence[int] = ()) -> Conv
     origins: dict[str, str] = {}
     left_over = dict(vit.left_over)
 
-    kernel, shape = vit.patches.weight, own[f"{places.patches}.weight"].shape
-    if shape[1] == 1 and kernel.shape[1] == COLOURS:
-        kernel = kernel.sum(1, keepdim=True)
-        origins[places.patches] = f"the patch kernel, summed over {COLOURS} colours"
-    if kernel.shape != shape:
-        there = list(vit.patches.weight.shape)
-        raise ViTError(f"the patch kernel does not fit: {there} there, {list(shape)} here")
-    weights |= {f"{places.patches}.weight": kernel, f"{places.patches}.bias": vit.patches.bias}
+    if isinstance(places.patches, Absent):
+        left_over[vit.naming.patches] = places.patches.reason
+    else:
+        kernel, said = _with_shape(vit.patches.weight, own[f"{places.patches}.weight"].shape)
+        weights |= {f"{places.patches}.weight": kernel, f"{places.patches}.bias": vit.patches.bias}
+        origins |= {places.patches: said} if said else {}
+    width = len(own[places.class_token])
+    if len(vit.class_token) != width:
+        raise ViTError(f"the width does not fit: {len(vit.class_token)} channels there, {width} here")
     weights[places.class_token] = vit.class_token
 
-    if isinstance(places.position, str):
-        left_over[vit.naming.position] = places.position
+    if isinstance(places.position, Absent):
+        left_over[vit.naming.position] = places.position.reason
     else:
-        table, said = _on_grid(vit, places.position.built)
-        weights[places.position_table] = table
-        origins |= {places.position_table: said} if said else {}
+        table, said = _on_grid(vit, places.grid) if vit.called == "ViT" else _at_times(vit, places.grid)
+        weights[places.position] = table
+        origins |= {places.position: said} if said else {}
 
     chosen = _chosen(vit, places, blocks)
     for part, number in chosen.items():
-        for theirs, ours in LAYERS.items():
+        for theirs, ours in places.layers.items():
             layer = getattr(vit.blocks[number], theirs)
             for kind in NUMBERS:
-                name, tensor = f"{part}.{ours}.{kind}", getattr(layer, kind)
-                if tensor.shape != own[name].shape:
-                    raise ViTError(
-                        f"block {number} does not fit {part}: {theirs}.{kind} is {list(tensor.shape)} there, "
-                        f"{list(own[name].shape)} here"
-                    )
-                weights[name] = tensor
+                rows = getattr(layer, kind).chunk(len(ours))
+                for name, tensor in zip((f"{part}.{one}.{kind}" for one in ours), rows, strict=True):
+                    if tensor.shape != own[name].shape:
+                        raise ViTError(
+                            f"block {number} does not fit {part}: {theirs}.{kind} is {list(tensor.shape)} there, "
+                            f"{list(own[name].shape)} here"
+                        )
+                    weights[name] = tensor
     origins |= _in_short(chosen)
     unused = [number for number in range(len(vit.blocks)) if number not in chosen.values()]
     if unused:
@@ -207,8 +273,27 @@ def _in_short(chosen: Mapping[str, int]) -> dict[str, str]:
     }
 
 
+def _with_shape(kernel: Tensor, shape: torch.Size) -> tuple[Tensor, str]:
+    """The patch kernel as the network has it, and what was done to it, if anything."""
+    fitting, said = kernel, ""
+    if shape[1] == 1 and kernel.shape[1] == COLOURS:
+        fitting = fitting.sum(1, keepdim=True)
+        said += f", summed over {COLOURS} colours"
+    if len(shape) == 5 and kernel.ndim == 4:
+        frames, middle = shape[2], shape[2] // 2
+        flat, fitting = fitting, fitting.new_zeros(*fitting.shape[:2], frames, *fitting.shape[2:])
+        fitting[:, :, middle] = flat
+        said += f", in frame {middle} of 0 to {frames - 1}, zeros in the others" if frames > 1 else ""
+    if fitting.shape != shape:
+        raise ViTError(f"the patch kernel does not fit: {list(kernel.shape)} there, {list(shape)} here")
+    return fitting, f"the patch kernel{said}" if said else ""
+
+
 def _on_grid(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"], str]:
-    """Positions of the class token and of a grid of patches; and what was done to them, if anything."""
+    """ViT's positions of the class token and of a grid of patches, at each of several times where the grid has any.
+
+    And what was done to them, if anything.
+    """
     places = len(vit.position) - 1
     side = math.isqrt(max(places, 0))
     if side == 0 or side * side != places:
@@ -216,9 +301,25 @@ def _on_grid(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"], str
             f"{vit.naming.position} has {len(vit.position)} rows: beside the class token's there are {places}, "
             "which is no square"
         )
-    if grid == (side, side):
+    times, rows, columns = (1, *grid)[-3:]
+    said = "" if (rows, columns) == (side, side) else f", interpolated from {side} x {side} to {rows} x {columns}"
+    said += f", the same at each of {times} times" if times > 1 else ""
+    of_a_frame = interpolated(vit.position[1:], (side, side), (rows, columns))
+    table = torch.cat((vit.position[:1], of_a_frame.repeat(times, 1)))
+    return table, f"positions{said}" if said else ""
+
+
+def _at_times(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"], str]:
+    """ViViT's positions of the class token and of tubelets; and what was done to them, if anything."""
+    times, rows, columns = grid
+    stored, left = divmod(len(vit.position) - 1, rows * columns)
+    if left or not stored:
+        raise ViTError(
+            f"{vit.naming.position} has {len(vit.position)} rows: beside the class token's there are "
+            f"{len(vit.position) - 1}, which are no times of the network's {rows} x {columns} places; give it clips of "
+            "the size that the file has learned from"
+        )
+    if stored == times:
         return vit.position, ""
-    maps = vit.position[1:].T.reshape(1, -1, side, side)
-    other = F.interpolate(maps, size=grid, mode="bicubic", align_corners=False).flatten(2)[0].T
-    rows, columns = grid
-    return torch.cat((vit.position[:1], other)), f"positions, interpolated from {side} x {side} to {rows} x {columns}"
+    table = torch.cat((vit.position[:1], interpolated(vit.position[1:], (stored, rows, columns), grid)))
+    return table, f"positions, interpolated from {stored} to {times} times of {rows} x {columns} places"

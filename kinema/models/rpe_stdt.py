@@ -470,7 +470,7 @@ def initialise(network: nn.Module, start: Literal["vit", "scratch"]) -> None:
                 else:
                     nn.init.xavier_uniform_(module.weight)  # 0.02 suits 768 channels; fewer need more
                 nn.init.zeros_(module.bias)
-            case nn.Conv2d() | nn.Conv1d():
+            case nn.Conv3d() | nn.Conv2d() | nn.Conv1d():
                 nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

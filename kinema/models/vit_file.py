@@ -5,12 +5,16 @@ that of Hugging Face's hub, which transformers writes (`encoder.layer.0.attentio
 transformers 5 says in memory (`layers.0.attention.q_proj.weight`). Where a network has the same is said in
 `kinema.models.pretrained_vit`.
 
+ViViT, which has learned from video (arXiv:2103.15691), is the same network over tubelets: its files have the same
+names, a kernel with time, and a position for each tubelet of a clip.
+
 Axes: n class token and patches, d channels.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -113,8 +117,8 @@ TRANSFORMERS_5 = Naming(
 
 NAMINGS = (TIMM, HUGGING_FACE, TRANSFORMERS_5)
 
-BEGINNINGS = ("module.", "vit.")
-"""What may stand before all names: DataParallel's word, and that of Hugging Face's ViT with a classifier."""
+BEGINNINGS = ("module.", "vit.", "vivit.")
+"""What may stand before all names: DataParallel's word, and those of Hugging Face's networks with a classifier."""
 
 WITHOUT_PLACE: Mapping[str, str] = {
     "head.": "the task heads start anew",
@@ -153,9 +157,9 @@ class ViT:
 
     Args:
         naming: the file's, for messages.
-        patches: the patch kernel and its bias.
+        patches: the patch kernel and its bias; ViViT's has frames before the rows.
         class_token: put before the patches.
-        position: of the class token, then of the patches row by row.
+        position: of the class token, then of the patches row by row; ViViT's of one time after the other.
         blocks: in order.
         norm: after the last block.
         left_over: names in the file that no network takes, each with the reason.
@@ -168,6 +172,11 @@ class ViT:
     blocks: tuple[ViTBlock, ...]
     norm: Layer
     left_over: Mapping[str, str]
+
+    @property
+    def called(self) -> Literal["ViT", "ViViT"]:
+        """Whose weights they are."""
+        return "ViT" if self.patches.weight.ndim == 4 else "ViViT"
 
 
 def is_vit(names: Iterable[str]) -> bool:
@@ -204,9 +213,12 @@ def read_vit(tensors: Mapping[str, Tensor], *, ignore: Sequence[str] = ()) -> Vi
 
     file = _File(stored)
     patches = file.layer(naming.patches)
-    if patches.weight.ndim != 4:
+    if patches.weight.ndim not in (4, 5):
         shape = list(patches.weight.shape)
-        raise ViTError(f"{naming.patches}.weight is {shape}; a patch kernel has channels out and in, rows, columns")
+        raise ViTError(
+            f"{naming.patches}.weight is {shape}; a patch kernel has channels out and in, rows, columns, and ViViT's "
+            "has frames before the rows"
+        )
     width = len(patches.weight)
     numbers = [number for name in stored if (number := naming.number(name)) is not None]
     position = file.tensor(naming.position)

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from torch import nn
 
-from kinema.models.baselines import ViTSpatial, ViTSpatialConfig
+from kinema.models.baselines import ViTSpatial, ViTSpatialConfig, ViViT, ViViTConfig
 from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.fields import UnknownField, fields_of, nearest, with_fields
 from kinema.models.fusion import MODALITIES, TwoStream, TwoStreamConfig
@@ -31,7 +31,7 @@ __all__ = [
     "list_models",
 ]
 
-ModelConfig = CTNConfig | MFSTConfig | RPESTDTConfig | TwoStreamConfig | ViTSpatialConfig
+ModelConfig = CTNConfig | MFSTConfig | RPESTDTConfig | TwoStreamConfig | ViTSpatialConfig | ViViTConfig
 
 KINDS: Mapping[str, type[ModelConfig]] = {
     "ctn": CTNConfig,
@@ -39,6 +39,7 @@ KINDS: Mapping[str, type[ModelConfig]] = {
     "rpe-stdt": RPESTDTConfig,
     "two-stream": TwoStreamConfig,
     "vit-spatial": ViTSpatialConfig,
+    "vivit": ViViTConfig,
 }
 """What an artefact calls a config's type."""
 
@@ -118,6 +119,8 @@ RPE_STDT_TINY = RPESTDTConfig(
 )
 VIT_BASE_SPATIAL = ViTSpatialConfig()
 VIT_TINY_SPATIAL = ViTSpatialConfig(start="scratch", width=128, depth=4, attention_heads=4)
+VIVIT_BASE = ViViTConfig()
+VIVIT_TINY = ViViTConfig(tubelet=(4, 16, 16), start="scratch", width=128, depth=4, attention_heads=4)
 
 MODELS: Mapping[str, ZooEntry] = {
     "ctn_base": ZooEntry(
@@ -178,6 +181,18 @@ MODELS: Mapping[str, ZooEntry] = {
     ),
     "vit_tiny_spatial": ZooEntry(
         config=VIT_TINY_SPATIAL, frames=16, size=112, summary="the same, as narrow as rpe_stdt_tiny"
+    ),
+    "vivit_base": ZooEntry(
+        config=VIVIT_BASE,
+        frames=8,
+        size=224,
+        summary="ViViT-B, joint attention in space and time: what CTN is compared with (Tables 4.3 and 4.7)",
+    ),
+    "vivit_tiny": ZooEntry(
+        config=VIVIT_TINY,
+        frames=16,
+        size=112,
+        summary="the same, as narrow as ctn_tiny and about as many multiply-adds",
     ),
 }
 
@@ -242,6 +257,8 @@ def build_model(
             return RPESTDT(config, heads=heads, channels=next(iter(channels.values())), frames=frames, size=size)
         case ViTSpatialConfig():
             return ViTSpatial(config, heads=heads, channels=next(iter(channels.values())), frames=frames, size=size)
+        case ViViTConfig():
+            return ViViT(config, heads=heads, channels=next(iter(channels.values())), frames=frames, size=size)
         case TwoStreamConfig():
             rgb, depth = (
                 build_model(stream, heads=heads, channels={modality: channels[modality]}, frames=frames, size=size)

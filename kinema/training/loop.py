@@ -26,6 +26,7 @@ from kinema.inference.artefact import OWN, Artefact, save_artefact
 from kinema.inference.engine import by_head
 from kinema.models.fusion import InputBinding, input_binding
 from kinema.models.zoo import StreamError, build_model, config_fields, config_kind
+from kinema.training.calibration import calibrate, first_inputs
 from kinema.training.learner import Learner
 from kinema.training.loaders import checked_samples, own_loaders, parts_of, training_batches, weights_of_classes
 from kinema.training.optim import learning_rate, loss_of_heads
@@ -90,6 +91,8 @@ def train(
     binding = input_binding(model)
     _check_streams(binding, preprocessing)
     said, init_digest = _begin_from(model, recipe, manifest, run)
+    if recipe.run.init_calibration_batches is not None and not run.resumes:
+        said.append(_calibrated(model, recipe, manifest, positions, fabric, preprocessing, binding))
     learner = Learner(fabric, model, recipe)
     artefact = Artefact(
         model=learner.shipped,
@@ -220,6 +223,8 @@ def _begin_from(model: nn.Module, recipe: Recipe, manifest: Manifest, run: Run) 
     digest = ""
     if not recipe.run.init and (recipe.run.init_blocks or recipe.run.init_ignore):
         raise RecipeError("run: init_blocks and init_ignore are for ViT's weights, but init names none")
+    if not recipe.run.init and recipe.run.init_calibration_batches is not None:
+        raise RecipeError("run: init_calibration_batches is for weights that are loaded, but init names none")
     if recipe.run.init and not run.resumes:
         started = start_from(
             model,
@@ -237,6 +242,26 @@ def _begin_from(model: nn.Module, recipe: Recipe, manifest: Manifest, run: Run) 
         for module in still_parts(model):
             module.eval()
     return said, digest
+
+
+def _calibrated(
+    model: nn.Module,
+    recipe: Recipe,
+    manifest: Manifest,
+    positions: list[int],
+    fabric: Fabric,
+    preprocessing: Preprocessing,
+    binding: InputBinding,
+) -> str:
+    """BatchNorm set by the first training batches; a run that goes on has done so. What there is to say of it."""
+    count = recipe.run.init_calibration_batches
+    assert count is not None
+    inputs = first_inputs(
+        recipe, manifest, positions, fabric, preprocessing=preprocessing, binding=binding, batches=count
+    )
+    with _threads(recipe.run.cpu_threads):
+        done = calibrate(model.to(fabric.device), inputs, fabric)
+    return f"{done}, on {count} {'batch' if count == 1 else 'batches'}"
 
 
 def _go_on(

@@ -235,6 +235,8 @@ class RunSettings:
         init_blocks: of ViT's weights: numbers of the blocks, from 0, for the network's blocks that see patches, in
             order, and further ones for those that see frames; the first ones where none is named.
         init_ignore: of ViT's weights: how names begin that are not ViT's and may be in the file: `dist_token`.
+        init_calibration_batches: training batches on which BatchNorm of CTN's mapping is set before the first step, so
+            that training begins with the function of the loaded weights; None for not at all.
         freeze: parts that stay as they are: `backbone` for all but the task heads, or names such as `blocks.0`.
         activations: `keep` them for the backward pass, or `recompute` those of each block, for less memory.
         compiled: how torch.compile treats the network; `no` leaves it as it is.
@@ -258,6 +260,7 @@ class RunSettings:
     init_unmatched: Literal["refuse", "allow"] = "refuse"
     init_blocks: tuple[int, ...] = ()
     init_ignore: tuple[str, ...] = ()
+    init_calibration_batches: int | None = None
     freeze: tuple[str, ...] = ()
     activations: Literal["keep", "recompute"] = "keep"
     compiled: Literal["no", "default", "max-autotune"] = "no"
@@ -270,7 +273,7 @@ class RunSettings:
             raise RecipeError(f"run: evaluate_every_epochs={self.evaluate_every_epochs} must be positive and finite")
         if len(set(self.loggers)) < len(self.loggers):
             raise RecipeError(f"run: loggers={self.loggers} names one twice")
-        for name in ("patience", "checkpoint_every_steps"):
+        for name in ("patience", "checkpoint_every_steps", "init_calibration_batches"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise RecipeError(f"run: {name}={getattr(self, name)} must be at least 1")
         if any(number < 0 for number in self.init_blocks):

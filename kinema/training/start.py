@@ -57,7 +57,7 @@ class Started:
         left_over: names in the file that the network does not have.
         unfit: of I3D's weights: convolutions that I3D has in another shape -> both shapes; they start anew.
         origins: of ViT's weights: parts of the network -> which blocks they are, and what was changed on the way.
-        public: whose public weights they are, `I3D` or `ViT`; empty where the file has the network's own names.
+        public: whose public weights they are; empty where the file has the network's own names.
         beyond: of public weights: names of the network that they have nothing like; they start as they are.
     """
 
@@ -69,7 +69,7 @@ class Started:
     left_over: tuple[str, ...]
     unfit: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
-    public: Literal["", "I3D", "ViT"] = ""
+    public: Literal["", "I3D", "ViT", "ViViT"] = ""
     beyond: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
@@ -121,9 +121,9 @@ def start_from(
 ) -> Started:
     """Load what fits of an artefact, a run, or a file of weights; task heads of other classes start anew.
 
-    An MFST can start from a file of I3D's public weights too (`kinema.models.pretrained`), RPE-STDT and ViT frame by
-    frame from ViT's (`kinema.models.pretrained_vit`). They have parts that those lack, and lack others: they are said,
-    and not refused.
+    An MFST can start from a file of I3D's public weights too (`kinema.models.pretrained`), the transformers on patches
+    from ViT's, and CTN and ViViT from ViViT's (`kinema.models.pretrained_vit`). They have parts that those lack, and
+    lack others: they are said, and not refused.
 
     Args:
         model: gets the weights.
@@ -225,11 +225,12 @@ def _start_from_vit(
     if not isinstance(model, ViTNetwork):
         network = type(model).__name__
         raise StartError(
-            f"{stored.name}: holds ViT's weights, which only RPE-STDT and ViT frame by frame can start from; the "
-            f"network is {network}"
+            f"{stored.name}: holds ViT's weights, which only RPE-STDT, CTN, ViViT and ViT frame by frame can start "
+            f"from; the network is {network}"
         )
     try:
-        converted = from_vit(read_vit(stored.tensors, ignore=ignore), model, blocks=blocks)
+        vit = read_vit(stored.tensors, ignore=ignore)
+        converted = from_vit(vit, model, blocks=blocks)
     except ViTError as error:
         raise StartError(f"{stored.name}: {error}") from error
     model.load_state_dict(converted.weights, strict=False)
@@ -238,11 +239,13 @@ def _start_from_vit(
         source=source,
         digest=stored.digest,
         loaded=tuple(converted.weights),
-        rebuilt={name: "ViT's weights have none of these classes" for name in others if _head_of(name) is not None},
+        rebuilt={
+            name: f"{vit.called}'s weights have none of these classes" for name in others if _head_of(name) is not None
+        },
         missing=(),
         left_over=tuple(f"{name}: {reason}" for name, reason in converted.left_over.items()),
         origins=converted.origins,
-        public="ViT",
+        public=vit.called,
         beyond=tuple(name for name in others if _head_of(name) is None),
     )
 

@@ -165,7 +165,7 @@ def test_a_permission_that_nothing_needs_is_refused(timm, beginning):
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        ("patch_embed.proj.weight", torch.zeros(24, 3, 2, 8, 8), r"\[24, 3, 2, 8, 8\]; a patch kernel has channels"),
+        ("patch_embed.proj.weight", torch.zeros(24, 3, 64), r"\[24, 3, 64\]; a patch kernel has channels out and in"),
         ("patch_embed.proj.bias", torch.zeros(25), r"\[25\]; with the others it would be \[24\]"),
         ("cls_token", torch.zeros(1, 1, 25), r"cls_token is \[1, 1, 25\]; with the others it would be \[1, 1, 24\]"),
         ("pos_embed", torch.zeros(17, 24), r"pos_embed is \[17, 24\]; with the others it would be \[1, 24, 24\]"),
@@ -178,6 +178,14 @@ def test_a_permission_that_nothing_needs_is_refused(timm, beginning):
 def test_shapes_that_do_not_agree_are_refused_by_name(timm, name, tensor, message):
     with pytest.raises(ViTError, match=message):
         read_vit({**timm, name: tensor})
+
+
+def test_a_kernel_with_frames_is_vivits(timm):
+    assert read_vit(timm).called == "ViT"
+    kernel = torch.randn(24, 3, 2, 8, 8)
+    vivit = read_vit({f"vivit.{name}": tensor for name, tensor in (timm | {"patch_embed.proj.weight": kernel}).items()})
+    assert vivit.called == "ViViT"
+    assert torch.equal(vivit.patches.weight, kernel)
 
 
 def test_what_has_no_name_of_vits_is_refused():

@@ -52,6 +52,8 @@ def test_the_names():
         "rpe_stdt_tiny",
         "vit_base_spatial",
         "vit_tiny_spatial",
+        "vivit_base",
+        "vivit_tiny",
     )
 
 

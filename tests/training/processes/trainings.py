@@ -1,7 +1,8 @@
 """Trainings one after another, in one process or in each of several: `python trainings.py JOBS.json`.
 
 A job is a recipe with a network; see `job`. In each run's folder every process leaves what it holds at the end,
-`held-<number>.pt`, and what it drew from, `seeds-<number>.json`, so that a test can see what is alike and what is not.
+`held-<number>.pt`, what it held before the processes met, `begun-<number>.pt`, and what it drew from,
+`seeds-<number>.json`, so that a test can see what is alike and what is not.
 """
 
 import json
@@ -15,6 +16,7 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from kinema.training import loop
@@ -47,8 +49,9 @@ class Watched(Learner):
     last: ClassVar["Watched"]
     stop_after: ClassVar[int | None]
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, fabric: Fabric, model: nn.Module, recipe: Recipe) -> None:
+        self.begun = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
+        super().__init__(fabric, model, recipe)
         self.seeds: list[int] = []
         Watched.last = self
 
@@ -107,6 +110,7 @@ def do(told: Mapping[str, Any]) -> Run:
             assert told["stop_after"] is not None
     held = {name: tensor.cpu() for name, tensor in Watched.last.shipped.state_dict().items()}
     torch.save(held, run.path / f"held-{process_number()}.pt")
+    torch.save(Watched.last.begun, run.path / f"begun-{process_number()}.pt")
     (run.path / f"seeds-{process_number()}.json").write_text(json.dumps(Watched.last.seeds))
     return run
 
