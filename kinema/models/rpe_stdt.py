@@ -16,6 +16,10 @@ is not looked at by anyone, since only its class row is used. [1, 3] of four lay
 every other way of leaving frames out. `between` takes the tokens away before the layer, by the map of the layer before.
 With `pool_heads="per-head"` a token is put together of the frames that each attention head keeps first, second, and so
 on: that alone tells the encoder something of their order.
+DEVIATION: from scratch the frames' class tokens are almost the same vector for all clips, since most of what they
+gather is common to all of them, and the network learns little or nothing from it in the time that small data are worth.
+`frame_norm="batch"` takes out what the tokens of a batch have in common, and scales what is left; the networks that
+start from ViT go without.
 DEVIATION: after Top-K, relative positions are those of the frames' numbers in the clip, not of their places among the
 kept ones, which the thesis leaves open.
 """
@@ -58,6 +62,7 @@ from kinema.models.fields import check_fields
 LAYER_NORM_EPS = 1e-6  # ViT's
 
 Position = Literal["none", "absolute", "shared", "per-head"]
+FrameNorm = Literal["none", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,7 @@ class RPESTDTConfig:
         pool_place: `inside` the layer, between its attention and its MLP; `between` that layer and the one before.
         pool_heads: all attention heads keep the same frames, by their mean, or each its own.
         pool_scores: what deviates: the attention map, or its logits.
+        frame_norm: BatchNorm, without weights of its own, of the frames' class tokens between the two encoders.
         start: of the weights: ViT's, for weights that are loaded; `scratch` for learning from little data without.
         dropout: in attention and MLP, in training.
         drop_path: probability that training drops a branch of the last layer; it rises linearly from 0 at the first.
@@ -106,6 +112,7 @@ class RPESTDTConfig:
     pool_place: Literal["inside", "between"] = "inside"
     pool_heads: Literal["shared", "per-head"] = "shared"
     pool_scores: Literal["probabilities", "logits"] = "probabilities"
+    frame_norm: FrameNorm = "none"
     start: Literal["vit", "scratch"] = "vit"
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -376,6 +383,7 @@ class RPESTDT(nn.Module):
             for rate in rates[: config.spatial_layers]
         )
         self.spatial_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.frame_norm = frame_norm(config.frame_norm, config.width)
         self.temporal_class_token = ClassToken(config.width)
         self.temporal_position = AbsolutePosition((frames,), config.width) if absolute else None
         self.temporal_blocks = nn.ModuleList(
@@ -409,7 +417,8 @@ class RPESTDT(nn.Module):
         if self.spatial_position is not None:
             tokens = self.spatial_position(tokens, (rows, columns))
         tokens = through(self.spatial_blocks, tokens, self.ids_on(rows, columns), last_block)
-        frames: Tensor = rearrange(self.spatial_norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0])
+        tokens = self.frame_norm(self.spatial_norm(tokens[:, 0]))
+        frames: Tensor = rearrange(tokens, "(b t) d -> b t d", b=clip.shape[0])
         return frames
 
     def ids_on(self, rows: int, columns: int) -> Int64[Tensor, "1 1 n n"] | None:
@@ -449,6 +458,11 @@ class RPESTDT(nn.Module):
         if self.config.pool_place == "inside":
             kept.pop(last, None)
         return kept
+
+
+def frame_norm(choice: FrameNorm, width: int) -> nn.Module:
+    """What is done to the frames' class tokens before they are looked at together."""
+    return nn.BatchNorm1d(width, affine=False) if choice == "batch" else nn.Identity()
 
 
 def through(

@@ -23,6 +23,7 @@ FORMS = [
     {"position": "per-head", "position_terms": "query-key-value"},
     {"position_function": "clip", "clusters": 10},
     {"position_distance": "euclid", "clusters": 8},
+    {"frame_norm": "batch"},
 ]
 
 
@@ -172,6 +173,22 @@ def test_the_class_row_of_the_last_layer_is_that_of_the_whole_layer_in_output_an
         results.append([features, given.grad, *(parameter.grad.clone() for parameter in learned)])
     for alone, among in zip(*results, strict=True):
         torch.testing.assert_close(alone, among, rtol=0, atol=1e-11)
+
+
+def test_what_the_frames_of_a_batch_have_in_common_is_taken_out():
+    """And, in evaluation, what those of the training had, so that a clip's answer does not depend on the others."""
+    model = shake(tiny(frame_norm="batch")).double()
+    given = clip(batch=3, dtype=torch.float64)
+    frames = model.in_space(given).flatten(0, 1)
+    torch.testing.assert_close(frames.mean(0), torch.zeros(16).double(), rtol=0, atol=1e-12)
+    plain = shake(tiny()).double().in_space(given).flatten(0, 1)
+    expected = (plain - plain.mean(0)) / (plain.var(0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(frames, expected, rtol=0, atol=1e-12)
+    assert parameter_count(model) == parameter_count(tiny())
+    model.eval()
+    torch.testing.assert_close(model(given)[:1], model(given[:1]), rtol=0, atol=1e-12)
+    learnt = (plain - model.frame_norm.running_mean) / (model.frame_norm.running_var + 1e-5).sqrt()
+    torch.testing.assert_close(model.in_space(given).flatten(0, 1), learnt, rtol=0, atol=1e-12)
 
 
 def s(offset):
