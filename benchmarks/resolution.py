@@ -23,7 +23,7 @@ from kinema.training.loop import train
 from kinema.training.recipe import load_recipe
 from kinema.training.runs import Run
 
-RECIPE = "moves_rpe_stdt_tiny"
+RECIPE = "moves_rpe_stdt_tiny_depth"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from kinema.layers.transformer import (
     grid_of_tubelets,
 )
 from kinema.models.fields import check_fields
-from kinema.models.rpe_stdt import LAYER_NORM_EPS, FrameNorm, SpatialBlock, frame_norm, initialise, through
+from kinema.models.rpe_stdt import LAYER_NORM_EPS, SpatialBlock, initialise, through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,6 @@ class ViTSpatialConfig:
         depth: encoder blocks.
         attention_heads: must divide `width`.
         mlp_ratio: hidden channels of the MLP for each channel of a token.
-        frame_norm: BatchNorm, without weights of its own, of the frames' class tokens, as in RPE-STDT.
         start: of the weights: ViT's, for weights that are loaded; `scratch` for learning from little data without.
         dropout: in attention and MLP, in training.
         drop_path: probability that training drops a branch of the last block; it rises linearly from 0 at the first.
@@ -58,7 +57,6 @@ class ViTSpatialConfig:
     depth: int = 12
     attention_heads: int = 12
     mlp_ratio: int = 4
-    frame_norm: FrameNorm = "none"
     start: Literal["vit", "scratch"] = "vit"
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -118,7 +116,6 @@ class ViTSpatial(nn.Module):
             for rate in rates
         )
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.frame_norm = frame_norm(config.frame_norm, config.width)
         self.feature_channels = config.width
         self.heads: nn.Module = TaskHeads(config.width, heads)
         initialise(self, config.start)
@@ -137,8 +134,7 @@ class ViTSpatial(nn.Module):
         grid = grid_of(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens = self.position(self.class_token(self.embedding(clip)), grid)
         tokens = through(self.blocks, tokens, None, last_block)
-        tokens = self.frame_norm(self.norm(tokens[:, 0]))
-        features: Tensor = rearrange(tokens, "(b t) d -> b t d", b=clip.shape[0]).mean(1)
+        features: Tensor = rearrange(self.norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0]).mean(1)
         return features
 
 

@@ -17,9 +17,9 @@ every other way of leaving frames out. `between` takes the tokens away before th
 With `pool_heads="per-head"` a token is put together of the frames that each attention head keeps first, second, and so
 on: that alone tells the encoder something of their order.
 DEVIATION: from scratch the frames' class tokens are almost the same vector for all clips, since most of what they
-gather is common to all of them, and the network learns little or nothing from it in the time that small data are worth.
-`frame_norm="batch"` takes out what the tokens of a batch have in common, and scales what is left; the networks that
-start from ViT go without.
+gather is common to all, and in the time that small data are worth the network learns nothing from the rest.
+`frame_norm="clip"` leaves of each channel how it changes from frame to frame, in units of its own deviation over the
+clip. The networks that start from ViT go without.
 DEVIATION: after Top-K, relative positions are those of the frames' numbers in the clip, not of their places among the
 kept ones, which the thesis leaves open.
 """
@@ -60,9 +60,9 @@ from kinema.layers.transformer import MLP, AbsolutePosition, ClassToken, DropPat
 from kinema.models.fields import check_fields
 
 LAYER_NORM_EPS = 1e-6  # ViT's
+FRAME_NORM_EPS = 1e-5  # torch's for norms of other kinds
 
 Position = Literal["none", "absolute", "shared", "per-head"]
-FrameNorm = Literal["none", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,8 @@ class RPESTDTConfig:
         pool_place: `inside` the layer, between its attention and its MLP; `between` that layer and the one before.
         pool_heads: all attention heads keep the same frames, by their mean, or each its own.
         pool_scores: what deviates: the attention map, or its logits.
-        frame_norm: BatchNorm, without weights of its own, of the frames' class tokens between the two encoders.
+        frame_norm: what is done to the frames' class tokens between the two encoders; `clip` makes each channel's mean
+            over the frames 0 and its deviation 1.
         start: of the weights: ViT's, for weights that are loaded; `scratch` for learning from little data without.
         dropout: in attention and MLP, in training.
         drop_path: probability that training drops a branch of the last layer; it rises linearly from 0 at the first.
@@ -112,7 +113,7 @@ class RPESTDTConfig:
     pool_place: Literal["inside", "between"] = "inside"
     pool_heads: Literal["shared", "per-head"] = "shared"
     pool_scores: Literal["probabilities", "logits"] = "probabilities"
-    frame_norm: FrameNorm = "none"
+    frame_norm: Literal["none", "clip"] = "none"
     start: Literal["vit", "scratch"] = "vit"
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -179,6 +180,8 @@ class RPESTDTConfig:
 
 def check_frames(config: RPESTDTConfig, frames: int) -> None:
     """Refuses clips with too few frames to make one of two as often as the config says."""
+    if frames < 2 and config.frame_norm == "clip":
+        raise ValueError(f"frames must be at least 2, since frame_norm=clip leaves how they differ; got {frames}")
     halvings = len(config.pool_layers) if config.pool in ("max", "average") else 0
     if frames < 2**halvings:
         times = f", since {config.pool} pooling halves them {halvings} {'time' if halvings == 1 else 'times'}"
@@ -383,7 +386,6 @@ class RPESTDT(nn.Module):
             for rate in rates[: config.spatial_layers]
         )
         self.spatial_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.frame_norm = frame_norm(config.frame_norm, config.width)
         self.temporal_class_token = ClassToken(config.width)
         self.temporal_position = AbsolutePosition((frames,), config.width) if absolute else None
         self.temporal_blocks = nn.ModuleList(
@@ -417,9 +419,11 @@ class RPESTDT(nn.Module):
         if self.spatial_position is not None:
             tokens = self.spatial_position(tokens, (rows, columns))
         tokens = through(self.spatial_blocks, tokens, self.ids_on(rows, columns), last_block)
-        tokens = self.frame_norm(self.spatial_norm(tokens[:, 0]))
-        frames: Tensor = rearrange(tokens, "(b t) d -> b t d", b=clip.shape[0])
-        return frames
+        frames: Tensor = rearrange(self.spatial_norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0])
+        if self.config.frame_norm == "none":
+            return frames
+        change = frames - frames.mean(1, keepdim=True)
+        return change / (change.square().mean(1, keepdim=True) + FRAME_NORM_EPS).sqrt()
 
     def ids_on(self, rows: int, columns: int) -> Int64[Tensor, "1 1 n n"] | None:
         """The cluster of each pair of tokens of a frame, of any grid."""
@@ -458,11 +462,6 @@ class RPESTDT(nn.Module):
         if self.config.pool_place == "inside":
             kept.pop(last, None)
         return kept
-
-
-def frame_norm(choice: FrameNorm, width: int) -> nn.Module:
-    """What is done to the frames' class tokens before they are looked at together."""
-    return nn.BatchNorm1d(width, affine=False) if choice == "batch" else nn.Identity()
 
 
 def through(

@@ -108,7 +108,7 @@ RPE_STDT_SMALL = RPESTDTConfig(
     temporal_mlp_channels=1536,
 )
 RPE_STDT_TINY = RPESTDTConfig(
-    frame_norm="batch",
+    frame_norm="clip",
     start="scratch",
     width=128,
     spatial_layers=4,
@@ -119,7 +119,7 @@ RPE_STDT_TINY = RPESTDTConfig(
     temporal_mlp_channels=512,
 )
 VIT_BASE_SPATIAL = ViTSpatialConfig()
-VIT_TINY_SPATIAL = ViTSpatialConfig(frame_norm="batch", start="scratch", width=128, depth=4, attention_heads=4)
+VIT_TINY_SPATIAL = ViTSpatialConfig(start="scratch", width=128, depth=4, attention_heads=4)
 VIVIT_BASE = ViViTConfig()
 VIVIT_TINY = ViViTConfig(tubelet=(4, 16, 16), start="scratch", width=128, depth=4, attention_heads=4)
 

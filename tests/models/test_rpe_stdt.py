@@ -23,7 +23,7 @@ FORMS = [
     {"position": "per-head", "position_terms": "query-key-value"},
     {"position_function": "clip", "clusters": 10},
     {"position_distance": "euclid", "clusters": 8},
-    {"frame_norm": "batch"},
+    {"frame_norm": "clip"},
 ]
 
 
@@ -175,20 +175,22 @@ def test_the_class_row_of_the_last_layer_is_that_of_the_whole_layer_in_output_an
         torch.testing.assert_close(alone, among, rtol=0, atol=1e-11)
 
 
-def test_what_the_frames_of_a_batch_have_in_common_is_taken_out():
-    """And, in evaluation, what those of the training had, so that a clip's answer does not depend on the others."""
-    model = shake(tiny(frame_norm="batch")).double()
+def test_of_the_frames_their_change_over_the_clip_is_left():
+    model, plain = shake(tiny(frame_norm="clip")).double(), shake(tiny()).double()
     given = clip(batch=3, dtype=torch.float64)
-    frames = model.in_space(given).flatten(0, 1)
-    torch.testing.assert_close(frames.mean(0), torch.zeros(16).double(), rtol=0, atol=1e-12)
-    plain = shake(tiny()).double().in_space(given).flatten(0, 1)
-    expected = (plain - plain.mean(0)) / (plain.var(0, unbiased=False) + 1e-5).sqrt()
-    torch.testing.assert_close(frames, expected, rtol=0, atol=1e-12)
-    assert parameter_count(model) == parameter_count(tiny())
-    model.eval()
-    torch.testing.assert_close(model(given)[:1], model(given[:1]), rtol=0, atol=1e-12)
-    learnt = (plain - model.frame_norm.running_mean) / (model.frame_norm.running_var + 1e-5).sqrt()
-    torch.testing.assert_close(model.in_space(given).flatten(0, 1), learnt, rtol=0, atol=1e-12)
+    frames = model.in_space(given)
+    for sample, before in enumerate(plain.in_space(given)):
+        for channel in range(16):
+            values = before[:, channel]
+            expected = (values - values.mean()) / (values.var(unbiased=False) + 1e-5).sqrt()
+            torch.testing.assert_close(frames[sample, :, channel], expected, rtol=0, atol=1e-12)
+    assert parameter_count(model) == parameter_count(plain)
+    still = given[:, :, :1].expand(-1, -1, 8, -1, -1)
+    torch.testing.assert_close(model.in_space(still), torch.zeros_like(frames), rtol=0, atol=1e-12)
+    with pytest.raises(
+        ValueError, match="frames must be at least 2, since frame_norm=clip leaves how they differ; got 1"
+    ):
+        model(given[:, :, :1])
 
 
 def s(offset):
