@@ -4,6 +4,8 @@ kinema prepare jhmdb --root DIR --out jhmdb.csv
 kinema train jhmdb_rpe_stdt_tiny --data.manifest jhmdb.csv
 """
 
+from dataclasses import replace
+
 from kinema.models.zoo import RPE_STDT_TINY
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
 
@@ -13,7 +15,7 @@ RECIPE = Recipe(
         workers=0,
         augmentation=Augmentation(short_side=(112, 144), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2),
     ),
-    model=RPE_STDT_TINY,
+    model=replace(RPE_STDT_TINY, frame_norm="none"),
     optim=Optim(
         optimizer="adamw",
         lr=5e-4,
