@@ -32,6 +32,9 @@ from kinema.models.ctn import CTN
 from kinema.models.zoo import create_model
 from kinema.training.runs import commit
 
+PARTS = {"stem": "stem", "video-to-tokens": "video-to-tokens", "depth-wise": "depth-wise convolution"}
+"""First words of what is compared with a part of the network, and the part's name; all else is the whole network."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -126,8 +129,14 @@ def forms(arguments: Arguments) -> dict[str, Any]:
     works["video-to-tokens, channels first"] = Work(
         run=without_gradients(lambda: embedding.patches(embedding.pool(stem(clip)))), macs=counted(embedding, clip)
     )
+    mapping = fast.blocks[0].attention.mapping
+    width, side = fast.config.width, SIZE // fast.config.token_stride[1]
+    maps = torch.randn(arguments.frames // fast.config.token_stride[0], side, side, width).permute(0, 3, 1, 2)
+    outputs = nn.Conv2d(width, 3 * width, 3, padding=1, groups=width).eval()
+    works["depth-wise convolution as it is"] = forward(mapping.depthwise, maps.repeat(1, 3, 1, 1))
+    works["depth-wise convolution of three outputs a channel"] = forward(outputs, maps)
     seconds = timed(works, repeats=arguments.form_repeats, seed=arguments.seed)
-    own = {"stem": "stem as it is", "video-to-tokens": "video-to-tokens as it is"}
+    own = {word: f"{name} as it is" for word, name in PARTS.items()}
     beside = {name: own.get(name.replace(",", " ").split()[0], "as it is") for name in seconds}
     return {
         "seconds": {name: median_interval(values.tolist()) for name, values in seconds.items()},

@@ -19,8 +19,9 @@ from numpy import ndarray
 
 from kinema.evaluation.bootstrap import mean_interval
 from kinema.evaluation.compare import seeds_minus_floor
-from kinema.models.baselines import ViTSpatial
+from kinema.models.baselines import ViTSpatial, ViViT
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
+from kinema.models.ctn import CTN
 from kinema.models.rpe_stdt import RPESTDT
 from kinema.models.zoo import create_model
 
@@ -245,6 +246,50 @@ def rpe_stdt_lengths(results: Path) -> list[str]:
     return lines
 
 
+def ctn_sizes(results: Path) -> list[str]:
+    """Parameters and multiply-adds of CTN and ViViT, counted now, beside what the thesis prints."""
+    del results  # nothing of it is measured
+    lines = table_head(
+        "network, 48 classes, 8 x 224", "parameters, M", "printed", "GMAC", "executed", "printed, GFLOPs"
+    )
+    tubelets: dict[str, Any] = {"embedding": "tubelets", "position": "learned"}
+    asked: tuple[tuple[str, str, dict[str, Any], str, str], ...] = (
+        ("CTN as printed: one token time", "ctn_base", {}, "88.6", "358"),
+        ("CTN, dense: four token times", "ctn_base_dense", {}, "88.6", "358"),
+        ("CTN, dense, with a position table", "ctn_base_dense", {"position": "learned"}, "", "370"),
+        ("CTN of tubelets, with a position table", "ctn_base", tubelets, "", "353"),
+        ("CTN, linear mapping (Table 4.5)", "ctn_base", {"mapping": "linear"}, "", ""),
+        ("CTN, 5 x 5 mapping (Table 4.6)", "ctn_base", {"mapping_kernel": 5}, "", ""),
+        ("ViViT-B", "vivit_base", {}, "88.9", "325"),
+        ("ViViT-B without position", "vivit_base", {"position": "none"}, "", "318"),
+    )
+    for said, name, changes, parameters, gflops in asked:
+        with torch.device("meta"):
+            network = create_model(name, num_classes=48, frames=8, **changes)
+        assert isinstance(network, CTN | ViViT)
+        whole, executed = (
+            macs(part, channels=3, frames=8, size=224) / 1e9 for part in (WholeLastBlock(network), network)
+        )
+        count = parameter_count(network) / 1e6
+        lines.append(row(said, f"{count:.3f}", parameters, f"{whole:.2f}", f"{executed:.2f}", gflops))
+    return lines
+
+
+def ctn_speed(results: Path) -> list[str]:
+    """CTN beside products and other networks, and without each of its fast forms, from `benchmarks/ctn.py`."""
+    stored = _read(results / "ctn_speed.json")
+    speed, size = stored["speed"], stored["arguments"]
+    clip = f"{size['model']} at {size['frames']} x 224"
+    lines = table_head("what", "beside", "ratio, median [95 % interval]")
+    for name, share in speed["share_of_the_machines_rate"].items():
+        lines.append(row(f"{clip}, {name}: GMAC in a second", "the machine's matrix products", _ratio(share)))
+    for name, ratio in speed["time_over"].items():
+        lines.append(row(f"{clip}, forward, time", f"{name} (transformers)", _ratio(ratio, digits=3)))
+    for name, ratio in stored["forms"]["time_over_as_it_is"].items():
+        lines.append(row(f"{name}: time", "as it is", _ratio(ratio)))
+    return lines
+
+
 def resolutions(results: Path) -> list[str]:
     """Top-1 by position and size, from `benchmarks/resolution.py`, and what each loses on the way."""
     stored = _read(results / "moves_resolution.json")
@@ -278,6 +323,8 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
         rpe_stdt_speed,
         rpe_stdt_lengths,
         resolutions,
+        ctn_sizes,
+        ctn_speed,
     )
 }
 """The tables by the name that a document calls them."""
@@ -331,8 +378,8 @@ def _read(path: Path) -> dict[str, Any]:
     return said
 
 
-def _ratio(of: Mapping[str, float]) -> str:
-    return f"{of['median']:.2f} [{of['low']:.2f}, {of['high']:.2f}]"
+def _ratio(of: Mapping[str, float], digits: int = 2) -> str:
+    return f"{of['median']:.{digits}f} [{of['low']:.{digits}f}, {of['high']:.{digits}f}]"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -400,6 +400,12 @@ def test_a_clip_without_channels_is_refused():
         CTN(TINY, heads=DIVING48, channels=0, frames=8, size=32)
 
 
+def test_outside_the_maps_there_is_nothing_and_not_zero():
+    """Without an activation maps may be negative everywhere, and a border of zeros would win."""
+    pool = VideoToTokens(TINY, channels=3).pool
+    assert pool(-1 - torch.rand(1, 8, 4, 6, 6)).max() < -1
+
+
 # -- learning from scratch ---------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,190 @@
+"""CTN-tiny beside ViViT-tiny on shares of the training data; and CTN-tiny told where its tokens stand, or not.
+
+    python benchmarks/learning_curve.py share --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/share \\
+        --out results/learning_curve.json
+    python benchmarks/learning_curve.py position --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/position \\
+        --out results/ctn_position.json
+
+Both networks execute about as many multiply-adds a clip, which is stored, and take the same number of steps, from
+scratch, on the same clips: of each class the same share, drawn anew with each seed. The steps are few: these are
+differences between networks, and not what either can reach. It goes on where it was stopped.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from kinema.data.manifest import LABEL, Entry, Manifest, load_manifest, write_manifest
+from kinema.evaluation.evaluate import load_predictions
+from kinema.models.complexity import macs
+from kinema.models.zoo import CTN_TINY, VIVIT_TINY, ModelConfig, create_model
+from kinema.training.loop import train
+from kinema.training.recipe import Recipe, load_recipe
+from kinema.training.runs import Run, commit
+
+BATCH = 16
+RECIPES = {"jhmdb": "jhmdb_ctn_small", "msr_action3d": "msr_action3d_ctn_small"}
+"""Whose clips, augmentation and rates are used."""
+
+SHARES: dict[str, ModelConfig] = {"ctn_tiny": CTN_TINY, "vivit_tiny": VIVIT_TINY}
+PADDINGS: tuple[Literal["zeros", "circular"], ...] = ("zeros", "circular")
+POSITION: tuple[Literal["none", "learned"], ...] = ("none", "learned")
+DENSE = replace(CTN_TINY, time_stride=1)
+POSITIONS: dict[str, ModelConfig] = {
+    f"{time}, {padding}, {position}": replace(network, mapping_padding=padding, position=position)
+    for time, network in (("literal", CTN_TINY), ("dense", DENSE))
+    for padding in PADDINGS
+    for position in POSITION
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What is asked on the command line.
+
+    Args:
+        what: shares of the training data, or kinds of position on all of them.
+        jhmdb, msr_action3d: manifests of `kinema prepare`.
+        runs: folder of the trainings.
+        out: JSON file to write.
+        shares: of each class's training clips.
+        seeds: of the trainings, and of which clips there are.
+        steps: of 16 clips, in every training.
+    """
+
+    what: tyro.conf.Positional[Literal["share", "position"]]
+    jhmdb: Path
+    msr_action3d: Path
+    runs: Path
+    out: Path
+    shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One of them."""
+
+    corpus: str
+    network: str
+    share: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.corpus}-{self.network.replace(', ', '-')}-{self.share:g}-seed{self.seed}"
+
+
+def main(arguments: Arguments) -> None:
+    found: list[dict[str, Any]] = []
+    targets: dict[str, list[int]] = {}
+    for training in trainings(arguments):
+        run = trained(arguments, training)
+        said = load_predictions(run.predictions)
+        said = said.rows(np.argsort(said.index))
+        targets[training.corpus] = said.targets[LABEL].tolist()
+        right = said.right(LABEL)
+        found.append(asdict(training) | {"answers": said.logits[LABEL].argmax(axis=1).tolist()})
+        print(f"{training.name}: {100 * right.mean():.1f} %", flush=True)
+    report = {
+        "title": f"CTN-tiny from scratch, {arguments.steps} steps of {BATCH} clips: {arguments.what}",
+        "commit": commit(),
+        "steps": arguments.steps,
+        "recipes": RECIPES,
+        "gmac": {corpus: gmac_of(corpus, arguments) for corpus in RECIPES},
+        "targets": targets,
+        "trainings": found,
+    }
+    arguments.out.write_text(json.dumps(report) + "\n", encoding="utf-8")
+
+
+def networks(arguments: Arguments) -> dict[str, ModelConfig]:
+    return SHARES if arguments.what == "share" else POSITIONS
+
+
+def trainings(arguments: Arguments) -> Iterator[Training]:
+    """Seed by seed, so that what is there of an unfinished experiment is of use."""
+    for seed in arguments.seeds:
+        for corpus in RECIPES:
+            for share in arguments.shares if arguments.what == "share" else (1.0,):
+                for network in networks(arguments):
+                    yield Training(corpus=corpus, network=network, share=share, seed=seed)
+
+
+def trained(arguments: Arguments, training: Training) -> Run:
+    whole = load_manifest(arguments.jhmdb if training.corpus == "jhmdb" else arguments.msr_action3d)
+    manifest = whole if training.share == 1 else part_of(whole, training, arguments.runs)
+    clips = sum(entry.split == "train" for entry in manifest.entries)
+    recipe = recipe_of(training.corpus, networks(arguments)[training.network])
+    passes = (arguments.steps - 0.5) * BATCH / clips  # a part of a step is a step
+    recipe = replace(
+        recipe,
+        data=replace(recipe.data, manifest=str(manifest.path), batch_size=BATCH),
+        optim=replace(recipe.optim, epochs=passes, warmup_epochs=passes / 10),
+        run=replace(
+            recipe.run,
+            out=arguments.runs / training.name,
+            seed=training.seed,
+            evaluate_every_epochs=max(1, math.ceil(passes)),
+            checkpoint_every_steps=100,
+        ),
+    )
+    return train(recipe, Run.create(recipe, name=training.name, existing="resume"))
+
+
+def recipe_of(corpus: str, network: ModelConfig) -> Recipe:
+    """16 frames of 64 pixels, so that a training takes minutes; three channels of depth, so that both cost alike."""
+    recipe = load_recipe(RECIPES[corpus])
+    return replace(recipe, model=network, clip=replace(recipe.clip, frames=16, depth_channels=3))
+
+
+def part_of(whole: Manifest, training: Training, folder: Path) -> Manifest:
+    """The manifest with a share of each class's training clips, at least one, and all others."""
+    out = folder / f"{training.corpus}-{training.share:g}-seed{training.seed}.csv"
+    if out.is_file():
+        return load_manifest(out)
+    rng = np.random.default_rng(training.seed)
+    by_class: dict[str, list[Entry]] = {}
+    for entry in whole.entries:
+        if entry.split == "train":
+            by_class.setdefault(entry.labels[LABEL], []).append(entry)
+    kept = [entry for entry in whole.entries if entry.split != "train"]
+    for _, clips in sorted(by_class.items()):
+        chosen = rng.permutation(len(clips))[: max(1, round(training.share * len(clips)))]
+        kept += [clips[place] for place in sorted(chosen)]
+    folder.mkdir(parents=True, exist_ok=True)
+    moved = [
+        replace(
+            entry,
+            rgb=whole.locate(entry.rgb) if entry.rgb else "",
+            depth=whole.locate(entry.depth) if entry.depth else "",
+        )
+        for entry in kept
+    ]
+    return write_manifest(
+        out, entries=moved, classes=whole.classes, corpus=whole.corpus, version=whole.version, depth=whole.depth
+    )
+
+
+def gmac_of(corpus: str, arguments: Arguments) -> dict[str, float]:
+    """Executed multiply-adds of a clip."""
+    found = {}
+    for name, config in networks(arguments).items():
+        clip = recipe_of(corpus, config).clip
+        base = "vivit_tiny" if name == "vivit_tiny" else "ctn_tiny"
+        chosen = ("time_stride", "mapping_padding", "position") if arguments.what == "position" else ()
+        changes = {field: getattr(config, field) for field in chosen}
+        network = create_model(base, num_classes=20, frames=clip.frames, size=clip.size, **changes)
+        found[name] = round(macs(network, channels=3, frames=clip.frames, size=clip.size) / 1e9, 4)
+    return found
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
