@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from kinema.evaluation.bootstrap import mean_interval
@@ -26,6 +26,7 @@ from kinema.models.rpe_stdt import RPESTDT
 from kinema.models.zoo import create_model
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+SIGNED = "+.1f"
 SEED = re.compile(r", seed \d+$")
 
 
@@ -291,22 +292,23 @@ def ctn_speed(results: Path) -> list[str]:
 
 
 def resolutions(results: Path) -> list[str]:
-    """Top-1 by position and size, from `benchmarks/resolution.py`, and what each loses on the way."""
+    """Top-1 by position and size, from `benchmarks/resolution.py`; what each loses on the way, and to the first."""
     stored = _read(results / "moves_resolution.json")
     targets = np.array(stored["targets"])
-    sizes = list(next(iter(stored["positions"].values()))["answers"])
-    lines = table_head(
-        "position", *(f"{size} pixels: mean of seeds %" for size in sizes), f"{sizes[-1]} less {sizes[0]}, points"
-    )
-    for position, said in stored["positions"].items():
-        right = {size: np.array(said["answers"][size]) == targets for size in sizes}
-        low, high = mean_interval(100 * (right[sizes[-1]].mean(axis=0) - right[sizes[0]].mean(axis=0)))
-        difference = 100 * (right[sizes[-1]].mean() - right[sizes[0]].mean())
-        cells = []
-        for size in sizes:
-            least, most = mean_interval(100 * right[size].mean(axis=0))
-            cells.append(f"{100 * right[size].mean():.1f} [{least:.1f}, {most:.1f}]")
-        lines.append(row(position, *cells, f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"))
+    right = {
+        position: {size: 100 * (np.array(answers) == targets).mean(axis=0) for size, answers in said["answers"].items()}
+        for position, said in stored["positions"].items()
+    }
+    first = next(iter(right))
+    smallest, *_, largest = right[first]
+    lines = table_head("position", *(f"{size} pixels, mean %" for size in right[first]), f"{largest} less {smallest}")
+    for position, by_size in right.items():
+        cells = [_mean(share) for share in by_size.values()]
+        lines.append(row(position, *cells, _mean(by_size[largest] - by_size[smallest], SIGNED)))
+    for position, by_size in right.items():
+        if position != first:
+            cells = [_mean(right[first][size] - share, SIGNED) for size, share in by_size.items()]
+            lines.append(row(f"{first} less {position}, points", *cells, ""))
     return lines
 
 
@@ -380,6 +382,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _ratio(of: Mapping[str, float], digits: int = 2) -> str:
     return f"{of['median']:.{digits}f} [{of['low']:.{digits}f}, {of['high']:.{digits}f}]"
+
+
+def _mean(values: Float[ndarray, " samples"], form: str = ".1f") -> str:
+    """Mean over samples with its interval."""
+    low, high = mean_interval(values)
+    return f"{values.mean():{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -78,6 +78,36 @@ def test_the_share_of_the_machines_rate_is_shown_as_a_ratio_of_times(results: Pa
     assert any(line.endswith("alone at the machine's rate | 2.00 [1.25, 2.50] |") for line in lines)
 
 
+def test_positions_are_compared_clip_by_clip_at_each_size(results: Path) -> None:
+    said = {
+        "targets": [1, 1, 0, 0],
+        "positions": {
+            "shared": {"answers": {"112": [[1, 1, 0, 1], [1, 1, 0, 0]], "224": [[1, 1, 0, 0]] * 2}},
+            "absolute": {"answers": {"112": [[1, 1, 0, 1]] * 2, "224": [[0, 0, 1, 1]] * 2}},
+        },
+    }
+    (results / "moves_resolution.json").write_text(json.dumps(said))
+    head, _, shared, absolute, difference = tables.resolutions(results)
+    assert head == "| position | 112 pixels, mean % | 224 pixels, mean % | 224 less 112 |"
+    assert shared == "| shared | 87.5 [62.5, 100.0] | 100.0 [100.0, 100.0] | +12.5 [+0.0, +37.5] |"
+    assert absolute.startswith("| absolute | 75.0 [25.0, 100.0] | 0.0 [0.0, 0.0] | -75.0 [")
+    assert difference.startswith("| shared less absolute, points | +12.5 [+0.0, +37.5] | +100.0 [+100.0, +100.0] |")
+
+
+def test_ctn_is_shown_beside_others_and_without_its_fast_forms(results: Path) -> None:
+    ratio = {"median": 0.125, "low": 0.12, "high": 0.13}
+    said = {
+        "arguments": {"model": "ctn_base", "frames": 8},
+        "speed": {"share_of_the_machines_rate": {"forward": ratio}, "time_over": {"Other-B, 9 frames": ratio}},
+        "forms": {"time_over_as_it_is": {"BatchNorm not folded": ratio}},
+    }
+    (results / "ctn_speed.json").write_text(json.dumps(said))
+    _, _, share, other, form = tables.ctn_speed(results)
+    assert share.endswith("forward: GMAC in a second | the machine's matrix products | 0.12 [0.12, 0.13] |")
+    assert other.endswith("forward, time | Other-B, 9 frames (transformers) | 0.125 [0.120, 0.130] |")
+    assert form.startswith("| BatchNorm not folded: time | as it is |")
+
+
 def test_only_what_is_marked_is_made_anew(results: Path) -> None:
     text = "before\n<!-- table: trainings -->\nold\n<!-- end of table -->\nafter <!-- end of table -->"
     made = filled(text, results)
