@@ -145,7 +145,7 @@ class FoldedConvolutionalMapping(nn.Module):
     """`ConvolutionalMapping` for evaluation: BatchNorm folded, and one depth-wise convolution instead of three.
 
     It sees each map three times, for the kernels of query, key and value. A convolution with three outputs a channel
-    would see it once, and is five times as slow; what it gives would have to be put in order, too.
+    would see it once, but is slower, and what it gives would have to be put in order (`benchmarks/ctn.py`).
     """
 
     def __init__(self, query: SeparableConvolution, key: SeparableConvolution, value: SeparableConvolution) -> None:
