@@ -1,7 +1,15 @@
-"""RPE-STDT-tiny on J-HMDB (21 actions in real footage), from scratch.
+"""RPE-STDT-tiny on J-HMDB (21 actions in real footage), from scratch: 13 to 19 CPU-minutes on one core.
 
 kinema prepare jhmdb --root DIR --out jhmdb.csv
 kinema train jhmdb_rpe_stdt_tiny --data.manifest jhmdb.csv
+
+All was chosen on a part of the training split's source videos (117 clips), learning from the others: patches of 16 at
+112 pixels, 17.9 %; of 8 at 64 pixels, 12.8 %; with MixUp, CutMix, drop-path and 40 passes 16.2 %; the frames' class
+tokens normalised over the batch, 12.8 %. `frame_norm="clip"`, by which the network learns the moves, takes away what
+stands still: 6.8 % after 10 passes. One seed each: differences below 10 points say little.
+
+Ours, seeds 0, 1, 2 (results/jhmdb_rpe_stdt_tiny_seed*.json): 15.0, 15.0, 12.7 % top-1 on the source-disjoint val split;
+frame by frame (`jhmdb_vit_tiny_spatial`) 12.1, 15.0, 8.1 %; ridge regression on motion energy 13.9 %, chance 4.8 %.
 """
 
 from dataclasses import replace

@@ -2,7 +2,8 @@
 
 kinema train jhmdb_vit_tiny_spatial --data.manifest jhmdb.csv
 
-As `jhmdb_rpe_stdt_tiny`.
+As `jhmdb_rpe_stdt_tiny`, 13 to 19 CPU-minutes on one core. Ours, seeds 0, 1, 2
+(results/jhmdb_vit_tiny_spatial_seed*.json): 12.1, 15.0, 8.1 % top-1 on the source-disjoint val split; chance 4.8 %.
 """
 
 from dataclasses import replace

@@ -3,7 +3,10 @@
     kinema train moves_rpe_stdt_tiny_depth
     kinema evaluate runs/moves_rpe_stdt_tiny_depth-... --manifest moves_cross_subject --size 224
 
-Rendered people, 15 actions, at 112 pixels; it answers at any multiple of 16.
+Rendered people, 15 actions, at 112 pixels; it answers at any multiple of 16. Without `frame_norm="clip"` nothing was
+learnt in 300 steps (6.7 %, chance; with it 63 %, both at half the frames); with RGB 12 % were.
+
+Ours, seeds 0, 1 (results/moves_resolution.json; synthetic): 91.1, 84.4 % top-1; asked at 224 pixels 74.4, 72.2 %.
 """
 
 from kinema.models.zoo import RPE_STDT_TINY
