@@ -62,17 +62,9 @@ class ViTSpatialConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("patch", "width", "depth", "attention_heads", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"ViTSpatialConfig: {name}={getattr(self, name)} must be at least 1")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"ViTSpatialConfig: {name}={getattr(self, name)} is not in [0, 1)")
-        if self.width % self.attention_heads:
-            raise ValueError(
-                f"ViTSpatialConfig: width={self.width} is not divisible by attention_heads={self.attention_heads}"
-            )
+        check_encoder(self)
+        if self.patch < 1:
+            raise ValueError(f"ViTSpatialConfig: patch={self.patch} must be at least 1")
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
         """Refuses clips that the network cannot be built for; the message says which would fit."""
@@ -103,18 +95,7 @@ class ViTSpatial(nn.Module):
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.class_token = ClassToken(config.width)
         self.position = AbsolutePosition(grid_of(config.patch, height=size, width=size), config.width)
-        rates = [config.drop_path * block / max(config.depth - 1, 1) for block in range(config.depth)]
-        self.blocks = nn.ModuleList(
-            SpatialBlock(
-                config.width,
-                heads=config.attention_heads,
-                hidden=config.mlp_ratio * config.width,
-                position=None,
-                dropout=config.dropout,
-                drop_path=rate,
-            )
-            for rate in rates
-        )
+        self.blocks = encoder_blocks(config)
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.feature_channels = config.width
         self.heads: nn.Module = TaskHeads(config.width, heads)
@@ -166,19 +147,9 @@ class ViViTConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("width", "depth", "attention_heads", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"ViViTConfig: {name}={getattr(self, name)} must be at least 1")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"ViViTConfig: {name}={getattr(self, name)} is not in [0, 1)")
+        check_encoder(self)
         if min(self.tubelet) < 1:
             raise ValueError(f"ViViTConfig: tubelet={self.tubelet} must be at least 1 along each axis")
-        if self.width % self.attention_heads:
-            raise ValueError(
-                f"ViViTConfig: width={self.width} is not divisible by attention_heads={self.attention_heads}"
-            )
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
         """Refuses clips that the network cannot be built for; the message says which would fit."""
@@ -212,18 +183,7 @@ class ViViT(nn.Module):
         self.class_token = ClassToken(config.width)
         grid = config.grid(frames=frames, height=size, width=size)
         self.position = AbsolutePosition(grid, config.width) if config.position == "learned" else None
-        rates = [config.drop_path * block / max(config.depth - 1, 1) for block in range(config.depth)]
-        self.blocks = nn.ModuleList(
-            SpatialBlock(
-                config.width,
-                heads=config.attention_heads,
-                hidden=config.mlp_ratio * config.width,
-                position=None,
-                dropout=config.dropout,
-                drop_path=rate,
-            )
-            for rate in rates
-        )
+        self.blocks = encoder_blocks(config)
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.feature_channels = config.width
         self.heads: nn.Module = TaskHeads(config.width, heads)
@@ -248,3 +208,32 @@ class ViViT(nn.Module):
         tokens = through(self.blocks, tokens, None, last_block)
         features: Tensor = self.norm(tokens[:, 0])
         return features
+
+
+def check_encoder(config: ViTSpatialConfig | ViViTConfig) -> None:
+    """Refuses blocks that cannot be built."""
+    check_fields(config)
+    called = type(config).__name__
+    for name in ("width", "depth", "attention_heads", "mlp_ratio"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{called}: {name}={getattr(config, name)} must be at least 1")
+    for name in ("dropout", "drop_path"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{called}: {name}={getattr(config, name)} is not in [0, 1)")
+    if config.width % config.attention_heads:
+        raise ValueError(f"{called}: width={config.width} is not divisible by attention_heads={config.attention_heads}")
+
+
+def encoder_blocks(config: ViTSpatialConfig | ViViTConfig) -> nn.ModuleList:
+    """ViT's blocks, without position inside attention; drop-path rises from the first to the last."""
+    return nn.ModuleList(
+        SpatialBlock(
+            config.width,
+            heads=config.attention_heads,
+            hidden=config.mlp_ratio * config.width,
+            position=None,
+            dropout=config.dropout,
+            drop_path=config.drop_path * block / max(config.depth - 1, 1),
+        )
+        for block in range(config.depth)
+    )

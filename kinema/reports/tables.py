@@ -207,13 +207,7 @@ def rpe_stdt_sizes(results: Path) -> list[str]:
         ("ViT, spatial attention alone, 12 layers", "vit_base_spatial", {}, "", "269"),
     )
     for said, name, changes, parameters, gmac in asked:
-        with torch.device("meta"):
-            network = create_model(name, num_classes=101, **changes)
-        assert isinstance(network, RPESTDT | ViTSpatial)
-        whole, executed = (
-            macs(part, channels=3, frames=16, size=224) / 1e9 for part in (WholeLastBlock(network), network)
-        )
-        count = parameter_count(network) / 1e6
+        count, whole, executed = _cost(name, classes=101, frames=16, changes=changes)
         lines.append(row(said, f"{count:.3f}", parameters, f"{whole:.1f}", f"{executed:.1f}", gmac))
     return lines
 
@@ -265,13 +259,7 @@ def ctn_sizes(results: Path) -> list[str]:
         ("ViViT-B without position", "vivit_base", {"position": "none"}, "", "318"),
     )
     for said, name, changes, parameters, gflops in asked:
-        with torch.device("meta"):
-            network = create_model(name, num_classes=48, frames=8, **changes)
-        assert isinstance(network, CTN | ViViT)
-        whole, executed = (
-            macs(part, channels=3, frames=8, size=224) / 1e9 for part in (WholeLastBlock(network), network)
-        )
-        count = parameter_count(network) / 1e6
+        count, whole, executed = _cost(name, classes=48, frames=8, changes=changes)
         lines.append(row(said, f"{count:.3f}", parameters, f"{whole:.2f}", f"{executed:.2f}", gflops))
     return lines
 
@@ -382,6 +370,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _ratio(of: Mapping[str, float], digits: int = 2) -> str:
     return f"{of['median']:.{digits}f} [{of['low']:.{digits}f}, {of['high']:.{digits}f}]"
+
+
+def _cost(name: str, *, classes: int, frames: int, changes: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Millions of parameters, and GMAC of a clip of 224 pixels: of the whole last block, and as executed."""
+    with torch.device("meta"):
+        network = create_model(name, num_classes=classes, frames=frames, **changes)
+    assert isinstance(network, RPESTDT | ViTSpatial | CTN | ViViT)
+    whole, executed = (
+        macs(part, channels=3, frames=frames, size=224) / 1e9 for part in (WholeLastBlock(network), network)
+    )
+    return parameter_count(network) / 1e6, whole, executed
 
 
 def _mean(values: Float[ndarray, " samples"], form: str = ".1f") -> str:
