@@ -11,7 +11,6 @@ block's class row alone; in the stem maps in channels-last order, and other conv
 """
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import tyro
-from measuring import machine, median_interval, without_repeats
+from measuring import median_interval, store
 from networks import CLASSES, SIZE, Work, counted, forward, layer, square, step, timed, timesformer, videomae
 from torch import Tensor, nn
 
@@ -30,7 +29,6 @@ from kinema.layers.transformer import Grid, Rows
 from kinema.models.complexity import WholeLastBlock
 from kinema.models.ctn import CTN
 from kinema.models.zoo import create_model
-from kinema.training.runs import commit
 
 PARTS = {"stem": "stem", "video-to-tokens": "video-to-tokens", "depth-wise": "depth-wise convolution"}
 """First words of what is compared with a part of the network, and the part's name; all else is the whole network."""
@@ -62,16 +60,12 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    report = {
-        "machine": machine(("kinema", "torch", "transformers")),
-        "commit": commit(),
-        "arguments": {name: value for name, value in asdict(arguments).items() if name != "out"},
-        "speed": speed(arguments),
-        "forms": forms(arguments),
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({name: without_repeats(value) for name, value in report.items()}, indent=1))
+    store(
+        arguments.out,
+        arguments=asdict(arguments),
+        packages=("kinema", "torch", "transformers"),
+        parts={"speed": speed(arguments), "forms": forms(arguments)},
+    )
 
 
 def speed(arguments: Arguments) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """What every benchmark says about itself: the machine, the versions, and medians with their uncertainty."""
 
+import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from kinema.training.runs import commit
 
 RESAMPLES = 10_000
 
@@ -31,6 +34,19 @@ def median_interval(values: Sequence[float]) -> dict[str, float]:
     drawn = np.random.default_rng(0).choice(sample, size=(RESAMPLES, len(sample)))
     low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
     return {"median": float(np.median(sample)), "low": float(low), "high": float(high)}
+
+
+def store(out: Path, *, arguments: Mapping[str, Any], packages: Sequence[str], parts: Mapping[str, Any]) -> None:
+    """Write a report, and print it without its single repeats."""
+    report = {
+        "machine": machine(packages),
+        "commit": commit(),
+        "arguments": {name: value for name, value in arguments.items() if name != "out"},
+        **parts,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({name: without_repeats(value) for name, value in report.items()}, indent=1))
 
 
 def without_repeats(value: Any) -> Any:

@@ -10,7 +10,6 @@ Then the cost of more frames: RPE-STDT, whose attention in space and in time is 
 patch attends to every other one of the clip, at 8, 16, 32 and 64 frames of 224 pixels.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from measuring import machine, median_interval, without_repeats
+from measuring import median_interval, store
 from networks import CLASSES, SIZE, Work, forward, layer, square, step, timed, timesformer, vivit
 from torch import nn
 
 from kinema.models.rpe_stdt import Position
 from kinema.models.zoo import create_model
-from kinema.training.runs import commit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +53,12 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    report = {
-        "machine": machine(("kinema", "torch", "transformers")),
-        "commit": commit(),
-        "arguments": {name: value for name, value in asdict(arguments).items() if name != "out"},
-        "speed": speed(arguments),
-        "lengths": lengths(arguments),
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({name: without_repeats(value) for name, value in report.items()}, indent=1))
+    store(
+        arguments.out,
+        arguments=asdict(arguments),
+        packages=("kinema", "torch", "transformers"),
+        parts={"speed": speed(arguments), "lengths": lengths(arguments)},
+    )
 
 
 def speed(arguments: Arguments) -> dict[str, Any]:

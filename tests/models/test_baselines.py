@@ -13,12 +13,13 @@ from small_rpe_stdt import clip, shake
 from torch import nn
 from transformers import ViTConfig, ViTModel
 
-from kinema.models.baselines import ViTSpatial, ViTSpatialConfig
+from kinema.models.baselines import ViTSpatial, ViTSpatialConfig, ViViTConfig
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
-from kinema.models.zoo import MODELS, config_fields, config_from, config_kind, create_model
+from kinema.models.zoo import MODELS, build_model, config_fields, config_from, config_kind, create_model
 
 TINY = ViTSpatialConfig(patch=8, width=16, depth=2, attention_heads=2, mlp_ratio=2)
+VIVIT = ViViTConfig(tubelet=(2, 8, 8), width=16, depth=2, attention_heads=2, mlp_ratio=2)
 RPE_STDT = RPESTDTConfig(
     patch=8,
     width=16,
@@ -226,11 +227,16 @@ def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible():
 # -- learning ----------------------------------------------------------------------------------------------------------
 
 
-def test_everything_learns_but_the_bias_of_keys():
+@pytest.mark.parametrize(
+    "config", [TINY, VIVIT, dataclasses.replace(VIVIT, position="none")], ids=["frames", "joint", "joint-no-position"]
+)
+def test_everything_learns_but_the_bias_of_keys(config):
     """Which moves all logits of a row alike, and softmax does not see it."""
-    model = shake(tiny()).double()
-    (3 * model(clip(4, dtype=torch.float64))).logsumexp(1).square().sum().backward()
+    torch.manual_seed(0)
+    model = shake(build_model(config, heads={"label": 5}, channels={"rgb": 3}, frames=4, size=32)).double()
+    (3 * model(clip(4, 4, dtype=torch.float64))).logsumexp(1).square().sum().backward()
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert ("position.table" in grads) == (getattr(config, "position", "learned") == "learned")
     assert [name for name, grad in grads.items() if grad is None or grad.abs().max() < 1e-6] == []
     for name, grad in grads.items():
         if name.endswith("mapping.bias"):
@@ -240,20 +246,21 @@ def test_everything_learns_but_the_bias_of_keys():
 
 
 @pytest.mark.parametrize("start", ["vit", "scratch"])
-def test_weights_start_as_those_of_vit_or_wider_for_learning_from_scratch(start):
+@pytest.mark.parametrize(("name", "pixels"), [("vit_tiny_spatial", 16 * 16), ("vivit_tiny", 4 * 16 * 16)])
+def test_weights_start_as_those_of_vit_or_wider_for_learning_from_scratch(name, pixels, start):
     torch.manual_seed(0)
-    model = create_model("vit_tiny_spatial", num_classes=50, start=start, depth=1)
-    for name, parameter in model.named_parameters():
-        if "norm" in name:
-            assert torch.equal(parameter, torch.full_like(parameter, name.endswith("weight")))
-        elif name.endswith(".bias"):
+    model = create_model(name, num_classes=50, start=start, depth=1)
+    for called, parameter in model.named_parameters():
+        if "norm" in called:
+            assert torch.equal(parameter, torch.full_like(parameter, called.endswith("weight")))
+        elif called.endswith(".bias"):
             assert not parameter.any()
         else:
-            expected = 0.02 if start == "vit" or "token" in name or "position" in name else None
-            if "patches" in name:
-                expected = (3 * 16 * 16) ** -0.5
+            expected = 0.02 if start == "vit" or "token" in called or "position" in called else None
+            if "patches" in called:
+                expected = (3 * pixels) ** -0.5
             expected = expected or (2 / sum(parameter.shape)) ** 0.5
-            assert parameter.std().item() == pytest.approx(expected, rel=0.2 if "token" in name else 0.05)
+            assert parameter.std().item() == pytest.approx(expected, rel=0.2 if "token" in called else 0.05)
 
 
 def test_drop_path_rises_from_the_first_block_to_the_last():
