@@ -300,6 +300,36 @@ def resolutions(results: Path) -> list[str]:
     return lines
 
 
+def learning_curves(results: Path) -> list[str]:
+    """Top-1 by the share of the training clips, from `benchmarks/learning_curve.py`: CTN-tiny beside ViViT-tiny."""
+    stored = _read(results / "learning_curve.json")
+    right = _right_of(stored)
+    first, *others = dict.fromkeys(said["network"] for said in stored["trainings"])
+    beside = [title for other in others for title in (f"{other}, mean %", f"{first} less {other}, points")]
+    lines = table_head("corpus", "training clips", f"{first}, mean %", *beside)
+    for corpus, share in dict.fromkeys((said["corpus"], said["share"]) for said in stored["trainings"]):
+        curve = right[corpus, first, share]
+        cells = [_mean(curve)]
+        for other in others:
+            cells += [_mean(right[corpus, other, share]), _mean(curve - right[corpus, other, share], SIGNED)]
+        lines.append(row(corpus, f"{100 * share:g} %", *cells))
+    return lines
+
+
+def ctn_positions(results: Path) -> list[str]:
+    """Top-1 with and without a table of positions, from `benchmarks/learning_curve.py`; and what the table brings."""
+    stored = _read(results / "ctn_position.json")
+    right = _right_of(stored)
+    lines = table_head(
+        "corpus", "time", "padding", "no positions, mean %", "a table of them, mean %", "less none, points"
+    )
+    cases = dict.fromkeys((said["corpus"], *said["network"].split(", ")[:2]) for said in stored["trainings"])
+    for corpus, time, padding in cases:
+        none, learned = (right[corpus, f"{time}, {padding}, {position}", 1.0] for position in ("none", "learned"))
+        lines.append(row(corpus, time, padding, _mean(none), _mean(learned), _mean(learned - none, SIGNED)))
+    return lines
+
+
 TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     made.__name__: made
     for made in (
@@ -315,6 +345,8 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
         resolutions,
         ctn_sizes,
         ctn_speed,
+        learning_curves,
+        ctn_positions,
     )
 }
 """The tables by the name that a document calls them."""
@@ -366,6 +398,15 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: cannot be read ({error})") from error
     return said
+
+
+def _right_of(stored: Mapping[str, Any]) -> dict[tuple[str, str, float], Float[ndarray, " samples"]]:
+    """How many percent of the seeds are right on each clip, by corpus, network and share of the training clips."""
+    seeds: dict[tuple[str, str, float], list[Bool[ndarray, " samples"]]] = {}
+    for said in stored["trainings"]:
+        right = np.array(said["answers"]) == np.array(stored["targets"][said["corpus"]])
+        seeds.setdefault((said["corpus"], said["network"], said["share"]), []).append(right)
+    return {case: 100 * np.mean(right, axis=0) for case, right in seeds.items()}
 
 
 def _ratio(of: Mapping[str, float], digits: int = 2) -> str:

@@ -108,6 +108,43 @@ def test_ctn_is_shown_beside_others_and_without_its_fast_forms(results: Path) ->
     assert form.startswith("| BatchNorm not folded: time | as it is |")
 
 
+def training(network: str, *answers: list[int], share: float = 1.0) -> list[dict[str, object]]:
+    """One of each seed."""
+    said = {"corpus": "jhmdb", "network": network, "share": share}
+    return [said | {"seed": seed, "answers": answer} for seed, answer in enumerate(answers)]
+
+
+def test_shares_of_the_training_clips_have_a_line_each_with_networks_paired_clip_by_clip(results: Path) -> None:
+    trainings = [
+        *training("ctn_tiny", [1, 1, 0, 1], [1, 1, 0, 0], share=0.1),
+        *training("vivit_tiny", [0, 0, 1, 1], [0, 0, 1, 1], share=0.1),
+        *training("ctn_tiny", [1, 1, 0, 0], [1, 1, 0, 0]),
+        *training("vivit_tiny", [1, 1, 0, 0], [1, 1, 1, 0]),
+    ]
+    said = {"targets": {"jhmdb": [1, 1, 0, 0]}, "trainings": trainings}
+    (results / "learning_curve.json").write_text(json.dumps(said))
+    head, _, tenth, whole = tables.learning_curves(results)
+    assert head == (
+        "| corpus | training clips | ctn_tiny, mean % | vivit_tiny, mean % | ctn_tiny less vivit_tiny, points |"
+    )
+    assert tenth == "| jhmdb | 10 % | 87.5 [62.5, 100.0] | 0.0 [0.0, 0.0] | +87.5 [+62.5, +100.0] |"
+    assert whole.startswith("| jhmdb | 100 % | 100.0 [100.0, 100.0] | 87.5 [62.5, 100.0] | +12.5 [+0.0, +37.5] |")
+
+
+def test_what_a_table_of_positions_brings_is_shown_by_time_and_padding(results: Path) -> None:
+    trainings = [
+        *training("literal, zeros, none", [1, 1, 0, 1]),
+        *training("literal, zeros, learned", [1, 1, 0, 0]),
+        *training("dense, circular, none", [1, 1, 0, 0]),
+        *training("dense, circular, learned", [1, 1, 1, 1]),
+    ]
+    said = {"targets": {"jhmdb": [1, 1, 0, 0]}, "trainings": trainings}
+    (results / "ctn_position.json").write_text(json.dumps(said))
+    _, _, literal, dense = tables.ctn_positions(results)
+    assert literal.startswith("| jhmdb | literal | zeros | 75.0 [25.0, 100.0] | 100.0 [100.0, 100.0] | +25.0 [")
+    assert dense.startswith("| jhmdb | dense | circular | 100.0 [100.0, 100.0] | 50.0 [0.0, 100.0] | -50.0 [")
+
+
 def test_only_what_is_marked_is_made_anew(results: Path) -> None:
     text = "before\n<!-- table: trainings -->\nold\n<!-- end of table -->\nafter <!-- end of table -->"
     made = filled(text, results)
