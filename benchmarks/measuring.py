@@ -49,6 +49,12 @@ def store(out: Path, *, arguments: Mapping[str, Any], packages: Sequence[str], p
     print(json.dumps({name: without_repeats(value) for name, value in report.items()}, indent=1))
 
 
+def high_water() -> int:
+    """Peak resident KiB of this process; `getrusage` would answer with the parent's, which a fork hands down."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
 def without_repeats(value: Any) -> Any:
     """What is printed of a report's part: all but the single repeats."""
     return {name: part for name, part in value.items() if name != "repeats"} if isinstance(value, dict) else value

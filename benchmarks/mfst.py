@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from measuring import machine, median_interval
+from measuring import high_water, machine, median_interval
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -182,12 +182,6 @@ def peak_memory(arguments: Arguments) -> dict[str, float]:
     for _ in range(3):
         run()
     return {"mib": (high_water() - before) / 1024}
-
-
-def high_water() -> int:
-    """Peak resident KiB of this process; `getrusage` would answer with the parent's, which a fork hands down."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":
