@@ -16,8 +16,9 @@ from kinema.data.container import END_SLACK_S
 from kinema.data.duplicates import LIKENESS, Pair, near_duplicates, signature_pictures
 from kinema.data.inspection import Inspection
 from kinema.data.inspections import Source, inspect_all
-from kinema.data.manifest import MODALITIES, Entry, Manifest, Modality, torn
+from kinema.data.manifest import MODALITIES, Entry, Manifest, Modality
 from kinema.data.reading import Reading
+from kinema.data.splitting import torn
 
 Severity = Literal["fault", "note"]
 SEVERITY: dict[str, Severity] = {

@@ -13,10 +13,9 @@ import io
 import json
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,18 +37,6 @@ COLUMNS = (
     "sample",
 )
 LABEL = "label"
-KeepTogether = Literal["auto", "group", "subject", "camera", "none"]
-"""What a split that is made never tears apart: all samples of a group, subject or camera; `auto` is a sample's group,
-else its subject, else the sample's file alone; `none` is always only the file."""
-MIRRORED = {
-    "left": "right",
-    "right": "left",
-    "clockwise": "counterclockwise",
-    "counterclockwise": "clockwise",
-}
-"""Words that a mirror exchanges in the names of actions."""
-CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-"""Between the words of camelCase and TVCamel."""
 BUILT_IN = ("moves_cross_subject", "moves_cross_view")
 """Manifests that are shipped; their names stand wherever the path of a manifest is wanted."""
 
@@ -407,83 +394,3 @@ def _number(column: str, cell: str, kind: type[int] | type[float]) -> int | floa
     except ValueError:
         word = "a whole number" if kind is int else "a number"
         raise ValueError(f"{column}={cell!r} is not {word}") from None
-
-
-def split_by_group(
-    entries: Sequence[Entry], *, share: float, seed: int, held_out: str = "val", keep_together: KeepTogether = "auto"
-) -> list[Entry]:
-    """Name about `share` of each class `held_out` and the rest `train`; what is kept together is never torn apart.
-
-    Where every group of a class is larger than its share, the smallest that `train` can spare is held out. The same
-    entries and seed give the same split, in whatever order they come.
-
-    Raises:
-        ManifestError: groups, subjects or cameras are to be kept together, but a sample does not say its own.
-    """
-    names = _groups(entries, keep_together)
-    groups: dict[str, Counter[tuple[str, str]]] = {}
-    for name, entry in zip(names, entries, strict=True):
-        groups.setdefault(name, Counter()).update(entry.labels.items())
-    total: Counter[tuple[str, str]] = Counter(key for entry in entries for key in entry.labels.items())
-    room = {key: max(1, round(share * count)) if count > 1 else 0 for key, count in total.items()}
-    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    held: set[str] = set()
-    taken: Counter[tuple[str, str]] = Counter()
-    for name in order:
-        if all(taken[key] + count <= room[key] for key, count in groups[name].items()):
-            held.add(name)
-            taken += groups[name]
-    for name in sorted(order, key=lambda name: groups[name].total()):
-        lacking = any(taken[key] == 0 for key in groups[name])
-        if lacking and all(taken[key] + count < total[key] for key, count in groups[name].items()):
-            held.add(name)
-            taken += groups[name]
-    return [
-        replace(entry, split=held_out if name in held else "train") for name, entry in zip(names, entries, strict=True)
-    ]
-
-
-def torn(entries: Iterable[Entry], column: Literal["group", "subject"]) -> list[str]:
-    """Names of the groups or subjects that are in more than one split, in alphabetical order."""
-    splits: dict[str, set[str]] = {}
-    for entry in entries:
-        if getattr(entry, column) and entry.split:
-            splits.setdefault(getattr(entry, column), set()).add(entry.split)
-    return sorted(name for name, found in splits.items() if len(found) > 1)
-
-
-def mirrored_pair(names: Sequence[str]) -> tuple[str, str] | None:
-    """The first two classes of a task head that a mirror makes into each other, by their names.
-
-    `left` and `right`, or `clockwise` and `counterclockwise` or `anticlockwise`, are exchanged where they are whole
-    words: between signs, spaces and digits, or in camelCase; capitals make no difference.
-    """
-    by_words = {_words(name): name for name in reversed(names)}
-    for name in names:
-        words = _words(name)
-        other = by_words.get(tuple(MIRRORED.get(word, word) for word in words))
-        if other is not None and _words(other) != words:
-            return name, other
-    return None
-
-
-def _words(name: str) -> tuple[str, ...]:
-    """Words and numbers of a name, in small letters; both words for the other way round become one."""
-    runs = re.findall(r"[^\W\d_]+|\d+", name)
-    words = " ".join(word.lower() for run in runs for word in CAMEL.split(run))
-    return tuple(re.sub(r"\b(?:counter|anti) ?clockwise\b", "counterclockwise", words).split())
-
-
-def _groups(entries: Sequence[Entry], keep_together: KeepTogether) -> list[str]:
-    if keep_together == "auto":
-        return [entry.group or entry.subject or entry.rgb or entry.depth for entry in entries]
-    if keep_together == "none":
-        return [entry.rgb or entry.depth for entry in entries]
-    names: list[str] = [getattr(entry, keep_together) for entry in entries]
-    if not all(names):
-        lacking = entries[names.index("")]
-        raise ManifestError(
-            f"{keep_together}s are to be kept together, but {names.count('')} of {len(names)} samples have no "
-            f"{keep_together}, e.g. {lacking.rgb or lacking.depth}; give it to all, or keep something else together"
-        )
-    return names

@@ -21,7 +21,8 @@ import cattrs
 from cattrs.v import format_exception
 
 import kinema.recipes
-from kinema.data.manifest import MODALITIES, DepthFacts, Manifest, Modality, load_manifest, mirrored_pair
+from kinema.data.manifest import MODALITIES, DepthFacts, Manifest, Modality, load_manifest
+from kinema.data.mirroring import mirrored_pair
 from kinema.data.reading import Reading
 from kinema.data.sampling import Sampling, SamplingRule
 from kinema.data.subject import SubjectCrop

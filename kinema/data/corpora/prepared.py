@@ -12,19 +12,17 @@ import numpy as np
 from kinema.data.manifest import (
     DepthFacts,
     Entry,
-    KeepTogether,
     Manifest,
     ManifestError,
     check_manifest_name,
     class_lists,
     locate,
-    mirrored_pair,
-    split_by_group,
-    torn,
     write_manifest,
 )
+from kinema.data.mirroring import mirrored_pair
 from kinema.data.reading import UnreadableVideo
 from kinema.data.sources import count_frames, read_grey
+from kinema.data.splitting import KeepTogether, split_by_group, torn
 
 SPLIT_WORDS = {
     "train": "train",
