@@ -253,6 +253,10 @@ def evaluate(words: Sequence[str]) -> None:
                 modalities=options.modalities,
             )
     models = {name: load_predictions(path) for name, path in files.items()}
+    if options.manifest and not models[str(first)].labelled:
+        for name, path in files.items():
+            print(f"{models[name].extent}, which has no labels: answered, not measured; predictions: {path}")
+        return
     if options.fuse:
         summaries, said = print_fusion(models, bootstrap=bootstrap, missing=missing)
         summary = summaries["logits"]

@@ -424,7 +424,7 @@ def _of_classes(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Findin
     splits = {entry.split for entry in entries}
     for head, names in manifest.classes.items():
         what, one = ("classes", "class") if head == "label" else (f"classes of {head}", f"class of {head}")
-        trained = Counter(entry.labels[head] for entry in entries if entry.split == "train")
+        trained = Counter(entry.labels[head] for entry in entries if entry.split == "train" and entry.labels)
         lacking = [name for name in names if not trained[name]]
         if lacking and "train" in splits:
             sentence = f"train has no sample of {len(lacking)} of {len(names)} {what}: {_listed(lacking)}"
@@ -433,7 +433,7 @@ def _of_classes(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Findin
             (most, count), (least, fewest) = trained.most_common()[0], trained.most_common()[-1]
             sentence = f"{one} {most!r} has {count} samples in train, {least!r} has {fewest}"
             yield Finding(kind="imbalance", sentence=sentence)
-        for split in sorted(splits - {"train"}):
+        for split in sorted(splits - {"train", *manifest.unlabelled}):
             there = {entry.labels[head] for entry in entries if entry.split == split}
             lacking = [name for name in names if name not in there]
             if lacking:

@@ -26,7 +26,7 @@ from kinema.data.dataset import (
     evaluation_batches,
     make_loader,
 )
-from kinema.data.manifest import Manifest, ManifestError, Modality, load_manifest
+from kinema.data.manifest import UNLABELLED, Manifest, ManifestError, Modality, load_manifest
 from kinema.data.reading import READING, Reading
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.inference.artefact import Artefact, load_artefact
@@ -77,7 +77,7 @@ class Predictions:
     """What a model said about a split, and what is true.
 
     Args:
-        logits, targets: of each task head, in the order of `index`.
+        logits, targets: of each task head, in the order of `index`; targets are -1 where the split has no labels.
         index: positions in the manifest.
         classes: class names of each task head.
         split: name of the split.
@@ -112,8 +112,14 @@ class Predictions:
                     f"head {head!r} has {len(self.index)} samples and {len(names)} classes, but logits of shape "
                     f"{logits.shape} and targets of shape {targets.shape}"
                 )
-            if not np.isfinite(logits).all() or targets.min() < 0 or targets.max() >= len(names):
+            known = targets if self.labelled else targets - UNLABELLED
+            if not np.isfinite(logits).all() or known.min() < 0 or known.max() >= (len(names) if self.labelled else 1):
                 raise PredictionsError(f"head {head!r} has logits or targets that are no numbers of its classes")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known what is true, so that something can be measured."""
+        return any((targets != UNLABELLED).any() for targets in self.targets.values())
 
     @property
     def coverage(self) -> float:
@@ -131,7 +137,12 @@ class Predictions:
         return (*self.classes, JOINT) if len(self.classes) > 1 else tuple(self.classes)
 
     def ranks(self, head: str) -> Int64[ndarray, " samples"]:
-        """How many classes, or combinations of classes for `joint`, stand before the right one."""
+        """How many classes, or combinations of classes for `joint`, stand before the right one.
+
+        Raises:
+            PredictionsError: the split has no labels.
+        """
+        self._check_labelled()
         if head == JOINT:
             return joint_ranks(
                 [self.logits[name] for name in self.classes], [self.targets[name] for name in self.classes]
@@ -139,9 +150,14 @@ class Predictions:
         return ranks(self.logits[head], self.targets[head])
 
     def right(self, head: str) -> Bool[ndarray, " samples"]:
-        """Whether the best answer is the right one; for `joint`, that of every head."""
+        """Whether the best answer is the right one; for `joint`, that of every head. Raises as `ranks`."""
+        self._check_labelled()
         heads = self.classes if head == JOINT else (head,)
         return np.asarray(np.all([ranks(self.logits[name], self.targets[name]) == 0 for name in heads], axis=0))
+
+    def _check_labelled(self) -> None:
+        if not self.labelled:
+            raise PredictionsError(f"split {self.split!r} has no labels, so that nothing can be measured on it")
 
     def of_weights(self, digest: str) -> "Predictions":
         """The same, said to come from the weights with this digest."""
@@ -320,8 +336,15 @@ def measure(predictions: Predictions) -> Iterator[tuple[str, float]]:
     """The numbers of a predictions file as (name, value): `top1`, or `verb.top1` where there are several heads.
 
     With several heads `joint.top1` is the share of samples with every head right, and `joint.top5` that of samples
-    whose combination of classes is among the five with the highest product of the heads' softmaxes.
+    whose combination of classes is among the five with the highest product of the heads' softmaxes. Of a split without
+    labels there is the coverage alone.
     """
+    if predictions.labelled:
+        yield from _measures(predictions)
+    yield "coverage", predictions.coverage
+
+
+def _measures(predictions: Predictions) -> Iterator[tuple[str, float]]:
     for head, logits in predictions.logits.items():
         prefix = f"{head}." if len(predictions.logits) > 1 else ""
         targets = predictions.targets[head]
@@ -332,7 +355,6 @@ def measure(predictions: Predictions) -> Iterator[tuple[str, float]]:
         joint = predictions.ranks(JOINT)
         yield f"{JOINT}.top1", float(100 * predictions.right(JOINT).mean())
         yield f"{JOINT}.top5", float(100 * (joint < 5).mean())
-    yield "coverage", predictions.coverage
 
 
 def mistakes(predictions: Predictions, head: str) -> list[tuple[str, str, int]]:

@@ -137,7 +137,8 @@ def _frames(checked: Checked, source: Source, reading: Reading) -> UInt8[ndarray
 def _balance(checked: Checked) -> Iterator[Section]:
     for head, names in checked.manifest.classes.items():
         counts = {}
-        for split in sorted({entry.split for entry in checked.entries}, key=lambda split: (split != "train", split)):
+        labelled = {entry.split for entry in checked.entries} - {*checked.manifest.unlabelled}
+        for split in sorted(labelled, key=lambda split: (split != "train", split)):
             found = Counter(entry.labels[head] for entry in checked.entries if entry.split == split)
             counts[split or "(no split)"] = [found[name] for name in names]
         text = "; ".join(

@@ -16,7 +16,7 @@ from kinema.data.dataset import (
     evaluation_batches,
     make_loader,
 )
-from kinema.data.manifest import Manifest
+from kinema.data.manifest import Manifest, ManifestError
 from kinema.evaluation.evaluate import check_declared
 from kinema.training.optim import class_weights
 from kinema.training.processes import Share
@@ -27,10 +27,13 @@ def checked_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list
     """The samples to learn from and to be asked about; training may skip what cannot be read, an evaluation may not.
 
     Raises:
-        ManifestError: a split is not there, or lists other samples than it declares.
+        ManifestError: a split is not there, has no labels, or lists other samples than it declares.
         UnreadableSample: one whose frames `prepare` could not count cannot be read.
     """
     positions, held_out = manifest.positions(recipe.data.train), manifest.positions(recipe.data.evaluate)
+    for split in (recipe.data.train, recipe.data.evaluate):
+        if split in manifest.unlabelled:
+            raise ManifestError(f"{manifest.path}: split {split!r} has no labels; training and evaluation need them")
     check_declared(manifest, recipe.data.evaluate)
     asked = held_out if recipe.data.unreadable == "skip" else [*held_out, *positions]
     check_uncounted(manifest, asked, recipe.clip.modalities[0], recipe.data.reading)

@@ -10,16 +10,18 @@ from PIL import Image
 from kinema.cli import main
 from kinema.data.corpora.epic_kitchens import (
     CLASSES,
-    COLUMNS,
     COUNTS,
+    LABEL_COLUMNS,
     prepare_epic_kitchens,
     read_classes,
     read_segments,
 )
+from kinema.data.corpora.epic_kitchens import COLUMNS as SEGMENT_COLUMNS
 from kinema.data.dataset import frames_of
 from kinema.data.manifest import ManifestError
 from kinema.data.sources import read_rgb
 
+COLUMNS = (*SEGMENT_COLUMNS, *LABEL_COLUMNS)
 CLASS_COLUMNS = "id,key,instances,category"
 
 
@@ -140,23 +142,26 @@ def test_what_is_missing_is_counted_and_its_videos_are_listed(tmp_path, root, fi
     fill(root, "P01/videos/P01_01.MP4", "P03/videos/P03_07.MP4")
     (root / "P02" / "rgb_frames").mkdir(parents=True)
     (root / "P02" / "rgb_frames" / "P02_101.tar").touch()
-    write_list(root / "EPIC_100_test_timestamps.csv", "P03_07_0", columns=("narration_id",))
+    write_list(root / "EPIC_100_test_timestamps.csv", row(0, video="P04_01").rsplit(",", 2)[0], columns=SEGMENT_COLUMNS)
     prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
     assert [(e.sample, e.start_frame, e.stop_frame) for e in prepared.manifest.entries] == [
         ("P01_01_0", 59, 90),
         ("P01_01_1", 0, 30),
     ]
-    assert prepared.manifest.declared == {"train": 2, "val": 2}
-    assert prepared.notes[0] == ("split test is left out: the segments of EPIC_100_test_timestamps.csv have no labels")
-    assert prepared.notes[3:] == (
+    assert prepared.manifest.declared == {"train": 2, "val": 2, "test": 1}
+    assert prepared.notes[0] == (
+        "split test has no labels: `kinema evaluate` answers it, `kinema submit` hands that in"
+    )
+    assert prepared.notes[4:] == (
         "1 videos are there as files too; their frames were taken: P01_01",
         "frames of 1 videos are still packed; unpack each .tar into a folder of its name: P02_101",
-        "2 segments of EPIC_100_train.csv, EPIC_100_validation.csv are not on disk and were left out, and coverage "
-        "counts them as missing; they are of 1 videos: P02_101 (2)",
+        "3 segments of EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_test_timestamps.csv are not on disk and "
+        "were left out, and coverage counts them as missing; they are of 2 videos: P02_101 (2), P04_01 (1)",
         "1 segments go up to 6 frames beyond the last picture of their folder; they end there",
-        "1 files on disk are not in EPIC_100_train.csv, EPIC_100_validation.csv and were left out: P03_07",
+        "1 files on disk are not in EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_test_timestamps.csv and were "
+        "left out: P03_07",
     )
-    assert ": 2 train, 0 of 2 declared val; 97 of verb" in prepared.summary
+    assert ": 0 of 1 declared test, 2 train, 0 of 2 declared val; 97 of verb" in prepared.summary
 
 
 def test_a_folder_that_breaks_off_loses_the_segments_behind_its_end(tmp_path, root, fill_frames):
@@ -275,7 +280,7 @@ def test_a_wrong_root_is_named(tmp_path, root):
         prepare_epic_kitchens(root, out)
     for name in ("train", "validation"):
         (root / f"EPIC_100_{name}.csv").unlink()
-    with pytest.raises(ManifestError, match=r"no list with labels; looked for EPIC_100_train.csv and EPIC_100_v"):
+    with pytest.raises(ManifestError, match=r"no list of segments; looked for EPIC_100_train.csv, EPIC_100_v"):
         prepare_epic_kitchens(root, out)
     assert not out.exists()
 
@@ -314,7 +319,7 @@ def test_the_real_lists_have_as_many_segments_as_they_are_said_to(real_segments)
     first = real_segments[0]
     assert (first.narration_id, first.participant_id, first.video_id) == ("P01_11_0", "P01", "P01_11")
     assert (first.start_s, first.stop_s, first.start_frame, first.stop_frame) == (0.0, 1.89, 1, 113)
-    assert (first.verb, first.noun) == (0, 2)
+    assert first.classes == {"verb": 0, "noun": 2}
 
 
 @pytest.mark.long

@@ -279,3 +279,30 @@ def test_more_samples_can_be_declared_than_there_are_but_not_fewer(tmp_path):
         write(tmp_path / "m.csv", declared={"train": 9, "val": 1})
     with pytest.raises(ManifestError, match="split 'val' is said to hold 0 samples, but there are 2"):
         write(tmp_path / "m.csv", declared={"train": 9})
+
+
+def test_a_split_may_have_no_labels_and_says_so(tmp_path):
+    hidden = Entry(rgb="4.mp4", split="test")
+    manifest = write(tmp_path / "m.csv", (*ENTRIES, hidden))
+    assert manifest.unlabelled == ("test",)
+    assert [manifest.targets(i) for i in (0, 3)] == [{"label": 0}, {"label": -1}]
+    assert load_manifest(manifest.path).entries == (*manifest.entries[:3], dataclasses.replace(hidden, line=5))
+    assert write(tmp_path / "n.csv").unlabelled == ()
+    with pytest.raises(ManifestError, match="some samples of split 'val' have labels, and some have none"):
+        write(tmp_path / "o.csv", (*ENTRIES, dataclasses.replace(hidden, split="val")))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rgb,split,label\n1.mp4,train,run\n2.mp4,test,walk\n", "line 3: has a label, but its split 'test' is said to"),
+        ("rgb,split,label\n1.mp4,train,\n2.mp4,test,\n", "line 2: label is empty"),
+    ],
+)
+def test_labels_stand_in_all_splits_but_those_that_are_said_to_have_none(tmp_path, text, message):
+    with pytest.raises(ManifestError, match=message):
+        load_manifest(table(tmp_path, text, facts={**FACTS, "unlabelled": ["test"]}))
+    text = "rgb,split,label.a,label.b\n1.mp4,train,x,y\n2.mp4,test,x,\n"
+    facts = {**FACTS, "classes": {"a": ["x", "z"], "b": ["y", "z"]}, "unlabelled": ["test"]}
+    with pytest.raises(ManifestError, match=r"line 3: label\.b is empty"):
+        load_manifest(table(tmp_path, text, facts=facts))

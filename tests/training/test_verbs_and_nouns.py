@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from kinema.cli import main
-from kinema.data.manifest import load_manifest
-from kinema.evaluation.evaluate import evaluate, load_predictions
+from kinema.data.manifest import ManifestError, load_manifest
+from kinema.evaluation.evaluate import PredictionsError, evaluate, load_predictions
+from kinema.evaluation.summary import summarise
 from kinema.training.loop import train
 from kinema.training.recipe import Augmentation, Recipe
 
@@ -97,3 +98,50 @@ def test_a_network_of_other_nouns_is_refused(tiny_recipe: Recipe, epic: Path) ->
         ValueError, match=r"the class list of 'noun' is not the model's: the order or number of classes"
     ):
         evaluate(run.path, load_manifest(epic), split="val", device="cpu")
+
+
+def test_segments_without_labels_are_answered_and_handed_in_but_not_measured(
+    tiny_recipe: Recipe, epic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The challenge's own split: its list has no classes."""
+    root = tmp_path / "EPIC-KITCHENS"
+    lines = [line.rsplit(",", 2)[0] for line in (root / "EPIC_100_validation.csv").read_text().splitlines()[:4]]
+    test = "\n".join(lines).replace("P02", "P03")
+    (root / "EPIC_100_test_timestamps.csv").write_text(test)
+    (root / "P03").symlink_to(root / "P02")
+    (root / "P03" / "videos" / "P03_101.MP4").symlink_to(root / "P02" / "videos" / "P02_101.MP4")
+    main(["prepare", "epic_kitchens", "--root", str(root), "--out", str(epic)])
+    manifest = load_manifest(epic)
+    assert manifest.unlabelled == ("test",)
+    assert manifest.targets(manifest.positions("test")[0]) == {"verb": -1, "noun": -1}
+    run = train(trained_on(tiny_recipe, epic))
+
+    answers, out = tmp_path / "test.safetensors", tmp_path / "submission.json"
+    capsys.readouterr()
+    asked = ["--manifest", epic, "--split", "test", "--out", answers, "--workers", "0", "--device", "cpu"]
+    main(["evaluate", str(run.path), *map(str, asked)])
+    assert capsys.readouterr().out == (
+        f"3 samples of split 'test', coverage 100.00 %, which has no labels: answered, not measured; predictions: "
+        f"{answers}\n"
+    )
+    main(["submit", "epic_kitchens", str(answers), "--manifest", str(epic), "--out", str(out), "--sls-pt", "0"])
+    results = json.loads(out.read_text())["results"]
+    assert list(results) == [f"P03_101_{n}" for n in range(3)]
+    stored = load_predictions(answers)
+    for row, scores in enumerate(results.values()):
+        assert np.array_equal(np.array(list(scores["verb"].values()), np.float32), stored.logits["verb"][row])
+    assert evaluate(run.path, epic, split="test", device="cpu").measures == {"coverage": 100}
+    for measured in (stored.ranks, stored.right):
+        with pytest.raises(PredictionsError, match="split 'test' has no labels, so that nothing can be measured"):
+            measured("verb")
+    with pytest.raises(PredictionsError, match="no labels"):
+        summarise(stored)
+    for field in ("train", "evaluate"):
+        recipe = trained_on(tiny_recipe, epic)
+        recipe = replace(
+            recipe,
+            data=replace(recipe.data, **{field: "test"}),
+            run=replace(recipe.run, out=tmp_path / field),
+        )
+        with pytest.raises(ManifestError, match=r"epic\.csv: split 'test' has no labels; training and evaluation need"):
+            train(recipe)

@@ -3,7 +3,8 @@
 D. Damen et al.: Rescaling Egocentric Vision, IJCV 130, 2022. CC BY-NC 4.0. The folder holds what the official script
 downloads, itself or in `EPIC-KITCHENS`: `P01/videos/P01_01.MP4`, or frames that are unpacked to
 `P01/rgb_frames/P01_01/frame_0000000001.jpg`; and the lists of the repository epic-kitchens-100-annotations, itself or
-in a folder of that name or `annotations`. The lists are the split. The list of the test segments has no labels.
+in a folder of that name or `annotations`. The lists are the split. That of the test segments has no labels; answers to
+them are what the challenge measures.
 
 A segment of a video is cut by its time stamps, one of a folder by its frame numbers, which count from 1. These numbers
 are right in the official frames alone: 60 a second were taken from all videos of EPIC-KITCHENS-55 (`P01_01`), and 50
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from kinema.data.corpora.listed import check_once, differences
 from kinema.data.corpora.prepared import Prepared, check_target, examples, finish
@@ -26,9 +28,9 @@ CORPUS = "EPIC-KITCHENS-100"
 CLASSES = {"verb": 97, "noun": 300}
 """Classes of each task head; in answers that are handed in they have the numbers of the official lists."""
 CLASS_LISTS = {"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"}
-LISTS = {"train": "EPIC_100_train.csv", "val": "EPIC_100_validation.csv"}
-WITHOUT_LABELS = "EPIC_100_test_timestamps.csv"
-COUNTS = {"train": 67_217, "val": 9_668}
+LISTS = {"train": "EPIC_100_train.csv", "val": "EPIC_100_validation.csv", "test": "EPIC_100_test_timestamps.csv"}
+UNLABELLED = "test"
+COUNTS = {"train": 67_217, "val": 9_668, "test": 13_092}
 """Segments of the official lists."""
 COLUMNS = (
     "narration_id",
@@ -38,10 +40,10 @@ COLUMNS = (
     "stop_timestamp",
     "start_frame",
     "stop_frame",
-    "verb_class",
-    "noun_class",
 )
 """Of a list, those that are read."""
+LABEL_COLUMNS = ("verb_class", "noun_class")
+"""Of a list with labels, those besides."""
 LIST_FOLDERS = ("", "annotations", "epic-kitchens-100-annotations")
 HOMES = ("", "EPIC-KITCHENS")
 VIDEO = re.compile(r"(P\d\d)_\d{2,3}")
@@ -60,7 +62,7 @@ class Segment:
     Args:
         start_s, stop_s: in the video, half open.
         start_frame, stop_frame: numbers of the first and last official frame, from 1.
-        verb, noun: numbers of the classes.
+        classes: number of the verb's and of the noun's; none in a list without labels.
         line: in the list.
     """
 
@@ -71,8 +73,7 @@ class Segment:
     stop_s: float
     start_frame: int
     stop_frame: int
-    verb: int
-    noun: int
+    classes: Mapping[str, int]
     line: int
 
 
@@ -106,19 +107,24 @@ def read_classes(path: Path, head: str) -> tuple[str, ...]:
     return names
 
 
-def read_segments(path: Path) -> list[Segment]:
-    """The segments of an official list with labels.
+def read_segments(path: Path, labels: Literal["given", "none"] = "given") -> list[Segment]:
+    """The segments of an official list.
+
+    Args:
+        path: of the list.
+        labels: whether the list has any.
 
     Raises:
         ManifestError: it is no such list, a verb or a noun is missing or none of the classes, a segment ends before it
             starts, or a narration stands there twice.
     """
     lines = rows(path, path.read_bytes())
-    _check_columns(path, lines[0][1], COLUMNS)
+    columns = (*COLUMNS, *LABEL_COLUMNS) if labels == "given" else COLUMNS
+    _check_columns(path, lines[0][1], columns)
     segments = []
     for line, row in lines:
         try:
-            segments.append(_segment(row, line))
+            segments.append(_segment(row, line, columns))
         except ValueError as error:
             raise ManifestError(f"{path}, line {line}: {error}") from error
     check_once(path, [(segment.line, segment.narration_id) for segment in segments])
@@ -142,14 +148,16 @@ def prepare_epic_kitchens(root: Path, out: Path) -> Prepared:
     classes = {head: read_classes(_list(root, name), head) for head, name in CLASS_LISTS.items()}
     paths = {split: path for split, name in LISTS.items() if (path := _find(root, name)) is not None}
     if not paths:
-        raise ManifestError(f"{root}: there is no list with labels; looked for {' and '.join(LISTS.values())}")
-    segments = {split: read_segments(path) for split, path in paths.items()}
+        raise ManifestError(f"{root}: there is no list of segments; looked for {', '.join(LISTS.values())}")
+    segments = {split: read_segments(path, "none" if split == UNLABELLED else "given") for split, path in paths.items()}
     _check_apart(paths, segments)
     notes = [
-        f"split {split} is left out: {name} is not in {root}" for split, name in LISTS.items() if split not in paths
+        f"split {split} is left out: {name} is not in {root}"
+        for split, name in LISTS.items()
+        if split not in paths and split != UNLABELLED
     ]
-    if _find(root, WITHOUT_LABELS) is not None:
-        notes.append(f"split test is left out: the segments of {WITHOUT_LABELS} have no labels")
+    if UNLABELLED in paths:
+        notes.append(f"split {UNLABELLED} has no labels: `kinema evaluate` answers it, `kinema submit` hands that in")
     notes += [
         f"{paths[split].name} lists {len(found)} segments, the official one {COUNTS[split]}: it is another, or a part"
         for split, found in segments.items()
@@ -187,11 +195,11 @@ def prepare_epic_kitchens(root: Path, out: Path) -> Prepared:
     )
 
 
-def _segment(row: Mapping[str, str], line: int) -> Segment:
-    for column in COLUMNS:
+def _segment(row: Mapping[str, str], line: int, columns: Sequence[str]) -> Segment:
+    for column in columns:
         if not row[column]:
             other = {"noun_class": " a verb stands without a noun", "verb_class": " a noun stands without a verb"}
-            raise ValueError(f"{column} is empty:{other.get(column, ' a segment needs all of ' + ', '.join(COLUMNS))}")
+            raise ValueError(f"{column} is empty:{other.get(column, ' a segment needs all of ' + ', '.join(columns))}")
     video = VIDEO.fullmatch(row["video_id"])
     if video is None or video[1] != row["participant_id"]:
         raise ValueError(f"{row['video_id']!r} is no video of {row['participant_id']!r}, such as P01_01 or P01_101")
@@ -201,7 +209,7 @@ def _segment(row: Mapping[str, str], line: int) -> Segment:
         raise ValueError(f"it stops at {row['stop_timestamp']}, which is not behind its start {row['start_timestamp']}")
     if start < 1 or stop < start:
         raise ValueError(f"stop_frame {stop} lies before start_frame {start}, or this before 1")
-    labels = {head: _whole(f"{head}_class", row[f"{head}_class"]) for head in CLASSES}
+    labels = {head: _whole(c, row[c]) for head, c in zip(CLASSES, LABEL_COLUMNS, strict=True) if c in columns}
     for head, label in labels.items():
         if label >= CLASSES[head]:
             raise ValueError(f"{head}_class {label} is none of the {CLASSES[head]} classes, 0 to {CLASSES[head] - 1}")
@@ -213,8 +221,7 @@ def _segment(row: Mapping[str, str], line: int) -> Segment:
         stop_s=stop_s,
         start_frame=start,
         stop_frame=stop,
-        verb=labels["verb"],
-        noun=labels["noun"],
+        classes=labels,
         line=line,
     )
 
@@ -354,7 +361,7 @@ def _entries(
                 group=segment.video_id,
                 subject=segment.participant_id,
                 sample=segment.narration_id,
-                labels={"verb": classes["verb"][segment.verb], "noun": classes["noun"][segment.noun]},
+                labels={head: classes[head][number] for head, number in segment.classes.items()},
                 start_s=segment.start_s if source.form == "video" else None,
                 stop_s=segment.stop_s if source.form == "video" else None,
             )
