@@ -53,6 +53,7 @@ class Arguments:
         jhmdb, msr_action3d: manifests of `kinema prepare`.
         runs: folder of the trainings.
         out: JSON file to write.
+        corpora: those that are trained on.
         shares: of each class's training clips.
         seeds: of the trainings, and of which clips there are.
         steps: of 16 clips, in every training.
@@ -63,6 +64,7 @@ class Arguments:
     msr_action3d: Path
     runs: Path
     out: Path
+    corpora: tuple[Literal["jhmdb", "msr_action3d"], ...] = ("jhmdb", "msr_action3d")
     shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 300
@@ -98,7 +100,7 @@ def main(arguments: Arguments) -> None:
         "commit": commit(),
         "steps": arguments.steps,
         "recipes": RECIPES,
-        "gmac": {corpus: gmac_of(corpus, arguments) for corpus in RECIPES},
+        "gmac": {corpus: gmac_of(corpus, arguments) for corpus in arguments.corpora},
         "targets": targets,
         "trainings": found,
     }
@@ -112,7 +114,7 @@ def networks(arguments: Arguments) -> dict[str, ModelConfig]:
 def trainings(arguments: Arguments) -> Iterator[Training]:
     """Seed by seed, so that what is there of an unfinished experiment is of use."""
     for seed in arguments.seeds:
-        for corpus in RECIPES:
+        for corpus in arguments.corpora:
             for share in arguments.shares if arguments.what == "share" else (1.0,):
                 for network in networks(arguments):
                     yield Training(corpus=corpus, network=network, share=share, seed=seed)
