@@ -34,13 +34,13 @@ def test_the_pairs_that_are_listed_and_there_become_a_manifest(tmp_path, root):
     ]
     assert manifest.classes == {"label": CLASSES}
     assert manifest.targets(0) == {"label": 9}
-    assert manifest.declared == {"train": 5, "val": 2}
+    assert manifest.declared == {"train": 5, "val": 2, "test": 1}
     assert manifest.depth is None
     assert prepared.notes == (
-        "split test is left out: the 1 pairs of test_list.txt have no labels",
-        "2 samples of train_list.txt, valid_list_with_labels.txt are not on disk and were left out, and coverage "
-        "counts them as missing: train/001/M_00004.avi, train/001/M_00005.avi",
-        "2 files on disk are not in train_list.txt, valid_list_with_labels.txt and were left out: "
+        "split test has no labels: the 1 pairs of test_list.txt can be answered, and not measured",
+        "3 samples of train_list.txt, valid_list_with_labels.txt, test_list.txt are not on disk and were left out, and "
+        "coverage counts them as missing: train/001/M_00004.avi, train/001/M_00005.avi, test/001/M_00001.avi",
+        "2 files on disk are not in train_list.txt, valid_list_with_labels.txt, test_list.txt and were left out: "
         "train/001/K_00009.avi, train/001/M_00009.avi",
     )
 
@@ -48,10 +48,14 @@ def test_the_pairs_that_are_listed_and_there_become_a_manifest(tmp_path, root):
 def test_a_list_without_labels_is_named_and_one_that_is_not_there_too(tmp_path, root):
     (root / "test_list.txt").unlink()
     prepared = prepare_isogd(root, tmp_path / "m.csv")
-    assert prepared.manifest.declared == {"train": 5}
-    assert prepared.notes[0] == "split val is left out: the 2 pairs of valid_list.txt have no labels"
+    assert prepared.manifest.declared == {"train": 5, "val": 2}
+    assert prepared.manifest.unlabelled == ("val",)
+    assert [entry.labels for entry in prepared.manifest.entries if entry.split == "val"] == [{}, {}]
+    assert prepared.notes[0] == (
+        "split val has no labels: the 2 pairs of valid_list.txt can be answered, and not measured"
+    )
     assert prepared.notes[1] == (f"split test is left out: test_list_with_labels.txt or test_list.txt is not in {root}")
-    assert prepared.summary.startswith(f"{tmp_path / 'm.csv'}: 3 of 5 declared train; 249 classes; 0 files")
+    assert prepared.summary.startswith(f"{tmp_path / 'm.csv'}: 3 of 5 declared train, 2 val; 249 classes; 0 files")
 
 
 def test_unequal_lengths_of_a_pair_are_said(tmp_path, root, shorter):
@@ -88,7 +92,9 @@ def test_what_is_no_folder_of_pairs_is_refused(tmp_path, root, fill):
     ):
         prepare_isogd(fill(tmp_path / "empty", "train/001/M_00001.avi"), tmp_path / "m.csv")
     (root / "train_list.txt").write_text(line("train", 7, 1))
-    with pytest.raises(ManifestError, match=r"none of the 1 listed pairs is on disk, e\.g\. train/001/M_00007\.avi"):
+    with pytest.raises(
+        ManifestError, match=r"no pair with a label is on disk; 2 listed pairs are missing, e\.g\. train/001/M_0"
+    ):
         prepare_isogd(root, tmp_path / "m.csv")
 
 
@@ -121,11 +127,15 @@ def real(tmp_path, real_data):
 def test_the_real_pairs_are_counted_against_the_real_lists(tmp_path, real, monkeypatch):
     monkeypatch.setattr("kinema.data.corpora.prepared.count_frames", lambda _: 9)
     prepared = prepare_isogd(real, tmp_path / "m.csv")
-    assert prepared.manifest.declared == {"train": 35_878, "val": 5_784}
+    assert prepared.manifest.declared == {"train": 35_878, "val": 5_784, "test": 6_271}
     assert len(prepared.manifest.entries) == 121
     assert prepared.manifest.entries[0].labels == {"label": "019"}
-    assert prepared.notes[0] == "split test is left out: the 6271 pairs of test_list.txt have no labels"
-    assert prepared.notes[1].startswith("41541 samples of train_list.txt, valid_list_with_labels.txt are not on disk")
+    assert prepared.notes[0] == (
+        "split test has no labels: the 6271 pairs of test_list.txt can be answered, and not measured"
+    )
+    assert prepared.notes[1].startswith(
+        "47812 samples of train_list.txt, valid_list_with_labels.txt, test_list.txt are"
+    )
     assert len(prepared.notes) == 2
 
 

@@ -5,8 +5,8 @@ datasets for gesture recognition, CVPR Workshops 2016. For research and educatio
 
 The folder holds `train/001/M_00002.avi` (RGB) beside `train/001/K_00002.avi` (depth), `valid/...` and `test/...`, and
 the official lists, which are the split; people are in one split only. A line of a list is RGB, depth and, where labels
-are given, the number of the gesture. Lists without labels are named and not used. Depth is 8-bit grey video, not
-metric, 0 is no reading: it is taken as it is.
+are given, the number of the gesture. The public test list has none: its pairs can be answered, and not measured. Depth
+is 8-bit grey video, not metric, 0 is no reading: it is taken as it is.
 """
 
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ def prepare_isogd(root: Path, out: Path) -> Prepared:
 
     Raises:
         ManifestError: there is no such folder, no list with labels, a list says something impossible, or not one of its
-            pairs is on disk.
+            pairs with labels is on disk.
     """
     check_target(out)
     if not root.is_dir():
@@ -91,6 +91,7 @@ def prepare_isogd(root: Path, out: Path) -> Prepared:
     listed: set[str] = set()
     used: list[str] = []
     declared: dict[str, int] = {}
+    labelled = False
     notes: list[str] = []
     for split, names in LISTS.items():
         path = next((root / name for name in names if (root / name).is_file()), None)
@@ -100,20 +101,25 @@ def prepare_isogd(root: Path, out: Path) -> Prepared:
         pairs = read_pairs(path)
         listed.update(source for pair in pairs for source in (pair.rgb, pair.depth))
         if not pairs[0].label:
-            notes.append(f"split {split} is left out: the {len(pairs)} pairs of {path.name} have no labels")
-            continue
+            notes.append(
+                f"split {split} has no labels: the {len(pairs)} pairs of {path.name} can be answered, and not measured"
+            )
+        labelled = labelled or bool(pairs[0].label)
         used.append(path.name)
         declared[split] = len(pairs)
         for pair in pairs:
             if pair.rgb in on_disk and pair.depth in on_disk:
-                entries.append(Entry(rgb=pair.rgb, depth=pair.depth, split=split, labels={LABEL: pair.label}))
+                labels = {LABEL: pair.label} if pair.label else {}
+                entries.append(Entry(rgb=pair.rgb, depth=pair.depth, split=split, labels=labels))
             else:
                 missing.append(pair.rgb)
-    if not used:
+    if not labelled:
         wanted = ", ".join(name for names in LISTS.values() for name in names)
         raise ManifestError(f"{root}: there is no list with labels; looked for {wanted}")
-    if not entries:
-        raise ManifestError(f"{root}: none of the {len(missing)} listed pairs is on disk, e.g. {missing[0]}")
+    if not any(entry.labels for entry in entries):
+        raise ManifestError(
+            f"{root}: no pair with a label is on disk; {len(missing)} listed pairs are missing, e.g. {missing[0]}"
+        )
     notes += differences(", ".join(used), listed, on_disk, missing)
     return finish(
         entries,
