@@ -330,6 +330,36 @@ def ctn_positions(results: Path) -> list[str]:
     return lines
 
 
+def recipe_steps(results: Path) -> list[str]:
+    """What a step of the thesis's recipes takes, measured and extrapolated, from `benchmarks/recipes.py`."""
+    stored = _read(results / "recipe_steps.json")["recipes"]
+    lines = table_head(
+        "recipe",
+        "parameters, M",
+        "clip",
+        "one clip a step: GiB",
+        "s",
+        "its batch",
+        "extrapolated: GiB of a GPU's share",
+        "s on this CPU",
+    )
+    for name, said in stored.items():
+        batch, gpus, beyond = said["batch"], said["gpus"], said["extrapolated"]
+        lines.append(
+            row(
+                f"`{name}`",
+                f"{said['parameters'] / 1e6:.1f}",
+                f"{said['frames']} x {said['size']}",
+                f"{said['measured']['mib']['1'] / 1024:.1f}",
+                f"{said['measured']['seconds']['1']:.1f}",
+                f"{batch} ({batch // gpus} on each of {gpus} GPUs)",
+                f"{beyond['mib_of_a_gpus_share'] / 1024:.0f}",
+                f"{beyond['seconds_of_a_batch_here']:.0f}",
+            )
+        )
+    return lines
+
+
 TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     made.__name__: made
     for made in (
@@ -347,6 +377,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
         ctn_speed,
         learning_curves,
         ctn_positions,
+        recipe_steps,
     )
 }
 """The tables by the name that a document calls them."""

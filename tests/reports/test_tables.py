@@ -145,6 +145,21 @@ def test_what_a_table_of_positions_brings_is_shown_by_time_and_padding(results: 
     assert dense.startswith("| jhmdb | dense | circular | 100.0 [100.0, 100.0] | 50.0 [0.0, 100.0] | -50.0 [")
 
 
+def test_a_recipes_own_batch_is_shown_as_extrapolated(results: Path) -> None:
+    said = {
+        "parameters": 49_709_628,
+        "frames": 32,
+        "size": 224,
+        "measured": {"mib": {"1": 4096, "2": 7168}, "seconds": {"1": 20.04, "2": 38}},
+        "batch": 64,
+        "gpus": 4,
+        "extrapolated": {"mib_of_a_gpus_share": 50176, "seconds_of_a_batch_here": 1154.04},
+    }
+    (results / "recipe_steps.json").write_text(json.dumps({"recipes": {"ntu60_mfst_large": said}}))
+    *_, line = tables.recipe_steps(results)
+    assert line == "| `ntu60_mfst_large` | 49.7 | 32 x 224 | 4.0 | 20.0 | 64 (16 on each of 4 GPUs) | 49 | 1154 |"
+
+
 def test_only_what_is_marked_is_made_anew(results: Path) -> None:
     text = "before\n<!-- table: trainings -->\nold\n<!-- end of table -->\nafter <!-- end of table -->"
     made = filled(text, results)
