@@ -1,9 +1,11 @@
-"""CTN-tiny beside ViViT-tiny on shares of the training data; and CTN-tiny told where its tokens stand, or not.
+"""CTN-tiny beside ViViT-tiny on shares of the training data, without its parts, and told where its tokens stand.
 
     python benchmarks/learning_curve.py share --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/share \\
         --out results/learning_curve.json
+    python benchmarks/learning_curve.py parts --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/parts \\
+        --corpora msr_action3d --out results/ctn_parts.json
     python benchmarks/learning_curve.py position --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/position \\
-        --out results/ctn_position.json
+        --corpora msr_action3d --out results/ctn_position.json
 
 Both networks execute about as many multiply-adds a clip, which is stored, and take the same number of steps, from
 scratch, on the same clips: of each class the same share, drawn anew with each seed. The steps are few: these are
@@ -23,7 +25,7 @@ import tyro
 from kinema.data.manifest import LABEL, Entry, Manifest, load_manifest, write_manifest
 from kinema.evaluation.evaluate import load_predictions
 from kinema.models.complexity import macs
-from kinema.models.zoo import CTN_TINY, VIVIT_TINY, ModelConfig, create_model
+from kinema.models.zoo import CTN_TINY, VIVIT_TINY, ModelConfig, build_model
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, load_recipe
 from kinema.training.runs import Run, commit
@@ -33,6 +35,14 @@ RECIPES = {"jhmdb": "jhmdb_ctn_small", "msr_action3d": "msr_action3d_ctn_small"}
 """Whose clips, augmentation and rates are used."""
 
 SHARES: dict[str, ModelConfig] = {"ctn_tiny": CTN_TINY, "vivit_tiny": VIVIT_TINY}
+PARTS: dict[str, ModelConfig] = {
+    "ctn_tiny": CTN_TINY,
+    "no BatchNorm in the mapping": replace(CTN_TINY, mapping_norm="none"),
+    "linear mapping": replace(CTN_TINY, mapping="linear"),
+    "tubelets in place of the stem": replace(CTN_TINY, embedding="tubelets"),
+    "tubelets and linear mapping": replace(CTN_TINY, embedding="tubelets", mapping="linear"),
+}
+"""CTN-tiny, and CTN-tiny with less of what makes it one."""
 PADDINGS: tuple[Literal["zeros", "circular"], ...] = ("zeros", "circular")
 POSITION: tuple[Literal["none", "learned"], ...] = ("none", "learned")
 DENSE = replace(CTN_TINY, time_stride=1)
@@ -49,7 +59,7 @@ class Arguments:
     """What is asked on the command line.
 
     Args:
-        what: shares of the training data, or kinds of position on all of them.
+        what: shares of the training data; or, on all of them, CTN's parts, or kinds of position.
         jhmdb, msr_action3d: manifests of `kinema prepare`.
         runs: folder of the trainings.
         out: JSON file to write.
@@ -59,7 +69,7 @@ class Arguments:
         steps: of 16 clips, in every training.
     """
 
-    what: tyro.conf.Positional[Literal["share", "position"]]
+    what: tyro.conf.Positional[Literal["share", "parts", "position"]]
     jhmdb: Path
     msr_action3d: Path
     runs: Path
@@ -108,7 +118,7 @@ def main(arguments: Arguments) -> None:
 
 
 def networks(arguments: Arguments) -> dict[str, ModelConfig]:
-    return SHARES if arguments.what == "share" else POSITIONS
+    return {"share": SHARES, "parts": PARTS, "position": POSITIONS}[arguments.what]
 
 
 def trainings(arguments: Arguments) -> Iterator[Training]:
@@ -180,10 +190,7 @@ def gmac_of(corpus: str, arguments: Arguments) -> dict[str, float]:
     found = {}
     for name, config in networks(arguments).items():
         clip = recipe_of(corpus, config).clip
-        base = "vivit_tiny" if name == "vivit_tiny" else "ctn_tiny"
-        chosen = ("time_stride", "mapping_padding", "position") if arguments.what == "position" else ()
-        changes = {field: getattr(config, field) for field in chosen}
-        network = create_model(base, num_classes=20, frames=clip.frames, size=clip.size, **changes)
+        network = build_model(config, heads={LABEL: 20}, channels={"rgb": 3}, frames=clip.frames, size=clip.size)
         found[name] = round(macs(network, channels=3, frames=clip.frames, size=clip.size) / 1e9, 4)
     return found
 
