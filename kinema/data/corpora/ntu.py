@@ -28,6 +28,8 @@ from kinema.data.corpora.ntu_names import (
     Collection,
     Protocol,
     Sample,
+    official_counts,
+    official_samples,
     parse_name,
     split_of,
 )
@@ -116,7 +118,7 @@ def prepare_ntu(root: Path, out: Path, *, collection: Collection, choices: Choic
         )
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; give the one that holds the folders of {collection.name}")
-    official = {sample.name: sample for sample in collection.samples()}
+    official = official_samples(collection)
     notes: list[str] = []
     left_out: frozenset[str] = frozenset()
     if choices.without is not None:
@@ -127,15 +129,16 @@ def prepare_ntu(root: Path, out: Path, *, collection: Collection, choices: Choic
     coverage, said = _coverage(root, disk, choices.coverage, there)
     notes += [*said, *disk.notes, *_strangers(disk, collection, official)]
     entries = []
-    for name in wanted:
+    for name in (name for name in wanted if name in there):
         rgb = disk.rgb.get(name)
         depth = None if coverage is None else disk.depth[coverage].get(name)
-        if rgb is not None or depth is not None:
+        if rgb is not None or depth is not None:  # else it is there in the other depth alone
             entries.append(_entry(root, official[name], rgb, depth, choices.protocol))
-    notes += _missing([official[name] for name in wanted], entries, there, collection)
+    notes += _missing({name: official[name] for name in wanted}, entries, there, collection)
     notes += _alone(entries)
     entries, said = _boxed(root, entries, disk, choices)
-    declared = Counter(split_of(official[name], choices.protocol) for name in wanted)
+    declared = Counter(official_counts(collection, choices.protocol))
+    declared.subtract(split_of(official[name], choices.protocol) for name in left_out)
     version = choices.protocol if choices.without is None else f"{choices.protocol}, without {choices.without.name}"
     return finish(
         entries,
@@ -165,7 +168,7 @@ def read_samples(path: Path) -> list[Sample]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    official = {sample.name: sample for sample in NTU120.samples()}
+    official = official_samples(NTU120)
     samples: list[Sample] = []
     named: list[tuple[int, str]] = []
     for number, line in enumerate(lines, start=1):
@@ -359,27 +362,29 @@ def _entry(root: Path, sample: Sample, rgb: Path | None, depth: Path | None, pro
     )
 
 
-def _missing(wanted: Sequence[Sample], entries: Sequence[Entry], there: set[str], collection: Collection) -> list[str]:
+def _missing(
+    wanted: Mapping[str, Sample], entries: Sequence[Entry], there: set[str], collection: Collection
+) -> list[str]:
     """By setups and by cameras, so that an archive that lacks is seen; and what is there in the other depth alone."""
     taken = {entry.sample for entry in entries}
     notes = []
-    otherwise = [sample.name for sample in wanted if sample.name in there - taken]
+    otherwise = [name for name in wanted if name in there and name not in taken]
     if otherwise:
         notes.append(
             f"{len(otherwise)} samples have neither RGB nor the depth that was taken and were left out, and coverage "
             f"counts them as missing: {examples(otherwise)}"
         )
-    missing = [sample for sample in wanted if sample.name not in there]
+    missing = {name: sample for name, sample in wanted.items() if name not in there}
     if missing:
-        full = Counter(sample.setup for sample in wanted)
-        setups = sorted(Counter(sample.setup for sample in missing).items())
-        cameras = sorted(Counter(sample.camera for sample in missing).items())
+        full = Counter(sample.setup for sample in wanted.values())
+        setups = sorted(Counter(sample.setup for sample in missing.values()).items())
+        cameras = sorted(Counter(sample.camera for sample in missing.values()).items())
         by_setups = ", ".join(f"S{setup:03} {count} of {full[setup]}" for setup, count in setups)
         by_cameras = ", ".join(f"C{camera:03} {count}" for camera, count in cameras)
         notes.append(
             f"{len(missing)} of the {len(wanted)} samples of {collection.name} are not on disk, and coverage counts "
             f"them as missing; by setups: {by_setups}; by cameras: {by_cameras}; e.g. "
-            f"{examples([sample.name for sample in missing])}"
+            f"{examples(list(missing))}"
         )
     return notes
 

@@ -6,8 +6,11 @@ replication (facing the one or the other camera), action. github.com/shahroudy/N
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 Protocol = Literal["cross_subject", "cross_view", "cross_setup"]
@@ -205,12 +208,12 @@ class Sample(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.performance[:4]}C{self.camera:03}{self.performance[4:]}"
+        return f"S{self[0]:03}C{self[1]:03}P{self[2]:03}R{self[3]:03}A{self[4]:03}"
 
     @property
     def performance(self) -> str:
         """What three cameras saw at once: the name without the camera."""
-        return f"S{self.setup:03}P{self.performer:03}R{self.replication:03}A{self.action:03}"
+        return self.name[:4] + self.name[8:]
 
 
 def parse_name(text: str) -> Sample | None:
@@ -256,6 +259,12 @@ NTU120 = Collection(
 )
 
 
+@cache
+def official_samples(collection: Collection) -> Mapping[str, Sample]:
+    """All samples of a collection by their names, in the order of these."""
+    return MappingProxyType({sample.name: sample for sample in collection.samples()})
+
+
 def split_of(sample: Sample, protocol: Protocol) -> str:
     """`train` or `test`: by performers; by cameras, 2 and 3 to train; or by setups, the even ones to train."""
     match protocol:
@@ -266,3 +275,9 @@ def split_of(sample: Sample, protocol: Protocol) -> str:
         case "cross_setup":
             train = sample.setup % 2 == 0
     return "train" if train else "test"
+
+
+@cache
+def official_counts(collection: Collection, protocol: Protocol) -> Mapping[str, int]:
+    """How many samples each split has."""
+    return MappingProxyType(Counter(split_of(sample, protocol) for sample in official_samples(collection).values()))
