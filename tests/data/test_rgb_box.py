@@ -29,10 +29,11 @@ def preprocessing(*modalities, subject=None):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory, write_video):
-    """RGB that is white in the box, dark elsewhere; masked depth with a person at the left."""
+    """RGB that is light in the box, lighter in its right half, dark elsewhere; masked depth with a person at the left."""
     folder = tmp_path_factory.mktemp("pair")
     rgb, depth = np.full((10, 48, 64, 3), 30, np.uint8), np.zeros((10, 48, 64), np.uint16)
     rgb[:, 16:48, 32:64] = 220
+    rgb[:, 16:48, 48:64] = 240
     depth[:, 8:40, 0:32] = 2500
     write_video(folder / "rgb.mkv", rgb, codec="ffv1", pixel_format="bgr0", options={})
     write_video(folder / "depth.mkv", depth, codec="ffv1", pixel_format="gray16le", options={})
@@ -107,7 +108,7 @@ def test_views_and_training_draws_see_the_box_alone(pair, isolation):
     reading = Reading(isolation=isolation)
     given = {"locate": lambda source: str(pair / source), "sampling": EIGHT, "reading": reading}
     seen = preprocessing("rgb")
-    for one, low, high in ((entry(), 215, 225), (entry(rgb_box=None), 0, 150)):
+    for one, low, high in ((entry(), 228, 232), (entry(rgb_box=None), 0, 150)):
         views = read_views(one, preprocessing=seen, **given)["rgb"]
         assert low <= views.float().mean() <= high
         drawn = read_clips(
@@ -115,7 +116,8 @@ def test_views_and_training_draws_see_the_box_alone(pair, isolation):
         )["rgb"]
         assert low <= drawn.float().mean() <= high
         if one.rgb_box is not None:
-            assert (views - views[:, :, :1, :1, :1]).abs().max() == 0  # nothing of the surroundings is mixed in
+            assert views[..., :16].unique().tolist() == [220]  # nothing of the surroundings is mixed in
+            assert views[..., 16:].unique().tolist() == [240]
 
 
 def test_the_partner_of_a_mixture_is_cut_to_its_own_box(pair):
@@ -137,7 +139,8 @@ def test_the_subject_of_masked_depth_then_cuts_depth_alone(pair):
     own, shared = (VideoDataset(manifest, sampling=EIGHT, preprocessing=crop)[Draw(n)]["inputs"] for n in (0, 1))
     assert (own["depth"] > 0).all()
     assert torch.equal(own["depth"], shared["depth"])
-    assert own["rgb"].min() > 210
+    assert own["rgb"][..., :16].unique().tolist() == [220]
+    assert own["rgb"][..., 16:].unique().tolist() == [240]
     assert shared["rgb"].max() < 40
 
 
