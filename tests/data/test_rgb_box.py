@@ -29,7 +29,7 @@ def preprocessing(*modalities, subject=None):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory, write_video):
-    """RGB that is light in the box, lighter in its right half, dark elsewhere; masked depth with a person at the left."""
+    """RGB, light in the box, more so in its right half, dark elsewhere; masked depth of a person at the left."""
     folder = tmp_path_factory.mktemp("pair")
     rgb, depth = np.full((10, 48, 64, 3), 30, np.uint8), np.zeros((10, 48, 64), np.uint16)
     rgb[:, 16:48, 32:64] = 220
