@@ -30,13 +30,22 @@ def prepare(words: Sequence[str]) -> None:
             columns: names of the table's columns: rgb=path,group=source_video,label.verb=verb
             depth_unit: millimetres in one unit of 16-bit depth; leave it out for a sensor's own units.
             depth_range: near and far end of the depths that matter, in stored units; wanted for 16-bit depth.
-            depth_coverage: masked where all but the person is 0.
+            depth_coverage: masked where all but the person is 0. auto is full; with ntu it is what is there, masked
+                before full.
             val_share: of each class that becomes split `val` where no split is given.
             test_share: of each class that becomes split `test` where no split is given.
             keep_together: what a split that is made never tears apart; auto is the group, else the subject.
+            split: which of the corpus's official splits: 1, 2 or 3 (ucf101, hmdb51); cross_subject, cross_view or
+                cross_setup (ntu).
+            without: with ntu, a list of samples to leave out, such as the official one of missing skeletons.
+            rgb_crop: with ntu, subject cuts RGB to a box about the person, whom masked depth shows; auto does so where
+                there is masked depth.
+            rgb_crop_size: width and height of that box, in pixels.
         """
 
-        layout: Positional[Literal["folder", "csv", "json", "msr_action3d", "jhmdb", "isogd", "epic_kitchens"]]
+        layout: Positional[
+            Literal["folder", "csv", "json", "msr_action3d", "jhmdb", "isogd", "epic_kitchens", "ntu60", "ntu120"]
+        ]
         root: Path
         out: Path
         rgb: str = ""
@@ -44,27 +53,38 @@ def prepare(words: Sequence[str]) -> None:
         columns: str = ""
         depth_unit: float | None = None
         depth_range: tuple[float, float] | None = None
-        depth_coverage: Literal["masked", "full"] = "full"
+        depth_coverage: Literal["auto", "masked", "full"] = "auto"
         val_share: float = 0.2
         test_share: float = 0.0
         keep_together: Literal["auto", "group", "subject", "camera", "none"] = "auto"
+        split: str = ""
+        without: Path | None = None
+        rgb_crop: Literal["auto", "subject", "none"] = "auto"
+        rgb_crop_size: tuple[int, int] = (640, 480)
 
     options = parse(Options, words, "prepare")
     split = {"val_share", "test_share", "keep_together"}
     facts = {"depth_unit", "depth_range", "depth_coverage"}
     own = {"folder": {"rgb", "depth", *facts, *split}, "csv": {"columns", *facts, *split}}
     own["json"] = own["csv"]
+    own["ntu60"] = own["ntu120"] = {"split", "depth_coverage", "without", "rgb_crop", "rgb_crop_size"}
+    splits = {"ntu60": ("cross_subject", "cross_view"), "ntu120": ("cross_subject", "cross_setup")}
     for option in fields(options):
         given = option.name not in ("layout", "root", "out") and getattr(options, option.name) != option.default
         if given and option.name not in own.get(options.layout, ()):
             raise UsageError(f"--{option.name.replace('_', '-')} does not go with `prepare {options.layout}`")
-        if given and option.name in facts and options.depth_range is None:
+        if given and facts <= own[options.layout] and option.name in facts and options.depth_range is None:
             raise UsageError(f"--{option.name.replace('_', '-')} says nothing without --depth-range")
+    if options.split and options.split not in splits[options.layout]:
+        known = " and ".join(splits[options.layout])
+        raise UsageError(f"--split {options.split} is none of the splits of `prepare {options.layout}`: {known}")
     from kinema.data.corpora.epic_kitchens import prepare_epic_kitchens
     from kinema.data.corpora.folder import prepare_folder
     from kinema.data.corpora.isogd import prepare_isogd
     from kinema.data.corpora.jhmdb import prepare_jhmdb
     from kinema.data.corpora.msr_action3d import prepare_msr_action3d
+    from kinema.data.corpora.ntu import Choices, prepare_ntu
+    from kinema.data.corpora.ntu_names import NTU60, NTU120, PROTOCOLS
     from kinema.data.corpora.prepared import Holdout
     from kinema.data.corpora.table import prepare_table
     from kinema.data.corpora.templates import prepare_templates
@@ -74,7 +94,8 @@ def prepare(words: Sequence[str]) -> None:
     if options.depth_range is not None:
         near, far = options.depth_range
         try:
-            depth = DepthFacts(unit_mm=options.depth_unit, near=near, far=far, coverage=options.depth_coverage)
+            coverage = "full" if options.depth_coverage == "auto" else options.depth_coverage
+            depth = DepthFacts(unit_mm=options.depth_unit, near=near, far=far, coverage=coverage)
         except ValueError as error:
             raise UsageError(f"--depth-range: {error}") from error
     root, out = options.root, options.out
@@ -97,6 +118,15 @@ def prepare(words: Sequence[str]) -> None:
             prepared = prepare_isogd(root, out)
         case "epic_kitchens":
             prepared = prepare_epic_kitchens(root, out)
+        case "ntu60" | "ntu120" as name:
+            choices = Choices(
+                protocol=next((known for known in PROTOCOLS if known == options.split), "cross_subject"),
+                coverage=options.depth_coverage,
+                without=options.without,
+                rgb_crop=options.rgb_crop,
+                rgb_crop_size=options.rgb_crop_size,
+            )
+            prepared = prepare_ntu(root, out, collection=NTU60 if name == "ntu60" else NTU120, choices=choices)
     for note in prepared.notes:
         print(note)
     for reason in prepared.unreadable:
@@ -198,7 +228,8 @@ def sampling(words: Sequence[str]) -> None:
     source = entry.source(clip.modalities[0]) or entry.rgb or entry.depth
     start, stop = frames_of(entry, manifest.locate(source))
     rule = clip.frame_sampling()
-    where = f"{manifest.path}, line {entry.line}: {source}, frames {start} to {stop - 1}"
+    box = "" if entry.rgb_box is None else f", RGB cut to {entry.rgb_box}"
+    where = f"{manifest.path}, line {entry.line}: {source}, frames {start} to {stop - 1}{box}"
     print(f"{where}; {rule}; crops of each clip: {clip.crops}")
     for number, view in enumerate((start + rule.views(stop - start)).tolist(), 1):
         print("evaluation:" if rule.clips == 1 else f"evaluation {number}:", *view)

@@ -302,6 +302,8 @@ def test_a_public_data_set_is_prepared_by_its_name(capsys, tmp_path: Path) -> No
         ("jhmdb", "holds no clip; looked in brush_hair"),
         ("isogd", "there is no list with labels"),
         ("epic_kitchens", "EPIC_100_verb_classes.csv is neither in it nor in annotations"),
+        ("ntu60", "holds no sample of NTU RGB+D 60; looked below it for nturgb+d_rgb/S001C001P001R001A001_rgb.avi"),
+        ("ntu120", "holds no sample of NTU RGB+D 120; looked below it for nturgb+d_rgb/S001C001P001R001A001_rgb.avi"),
     ):
         assert message in refused(capsys, "prepare", name, "--root", tmp_path, "--out", tmp_path / "m.csv")
 

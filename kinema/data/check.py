@@ -32,6 +32,7 @@ SEVERITY: dict[str, Severity] = {
     "too short": "fault",
     "frame count": "fault",
     "segment": "fault",
+    "rgb box": "fault",
     "short segment": "fault",
     "unequal lengths": "fault",
     "depth range": "fault",
@@ -286,6 +287,9 @@ def _of_samples(
                 found.append(("frame count", f"frames={entry.frames} in the manifest, but {inspection.frames} decode"))
             if source.kind == "depth":
                 found += _of_depth(manifest, inspection)
+            elif entry.rgb_box is not None and not entry.rgb_box.fits(inspection.width, inspection.height):
+                size = f"{inspection.width} x {inspection.height}"
+                found.append(("rgb box", f"rgb_box={entry.rgb_box} reaches beyond its frames of {size}"))
             for kind, sentence in found:
                 yield Finding(kind=kind, sentence=sentence, **about)  # type: ignore[arg-type]  # one type a field
         counts = {source.kind: inspection.frames for source, inspection in seen.items()}

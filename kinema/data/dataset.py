@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -21,6 +21,7 @@ from kinema.data.depth import jet, read_depth
 from kinema.data.geometry import WHOLE, Box
 from kinema.data.manifest import Entry, Manifest, ManifestError, Modality
 from kinema.data.mixing import mixed
+from kinema.data.pixel_box import PixelBox
 from kinema.data.reading import READING, Reading, UnreadableVideo
 from kinema.data.sampling import Sampling
 from kinema.data.sources import count_frames, frame_range, read_grey, read_rgb
@@ -130,8 +131,8 @@ def read_clips(
         variation = Variation(centre_geometry(preprocessing))
     else:
         variation = draw_variation(augmentation, preprocessing, rng)
-    frames, subject = _read(paths, indices.tolist(), preprocessing, reading)
-    clips = {modality: varied_clip(read, variation, preprocessing.size, subject) for modality, read in frames.items()}
+    frames, cuts = _read(entry, paths, indices.tolist(), preprocessing, reading)
+    clips = {m: varied_clip(read, variation, preprocessing.size, cuts[m]) for m, read in frames.items()}
     return {modality: _channels(modality, clip, preprocessing) for modality, clip in clips.items()}
 
 
@@ -157,17 +158,16 @@ def read_views(
     start, stop = _range(entry, paths, sampling, reading)
     views = start + sampling.views(stop - start)
     needed, places = np.unique(views, return_inverse=True)
-    frames, subject = _read(paths, needed.tolist(), preprocessing, reading)
-    clips = {
-        modality: view_clips(read, places.reshape(views.shape), preprocessing, subject)
-        for modality, read in frames.items()
-    }
+    frames, cuts = _read(entry, paths, needed.tolist(), preprocessing, reading)
+    clips = {m: view_clips(read, places.reshape(views.shape), preprocessing, cuts[m]) for m, read in frames.items()}
     return {modality: _channels(modality, clip, preprocessing) for modality, clip in clips.items()}
 
 
 def _paths(entry: Entry, locate: Callable[[str], str], preprocessing: Preprocessing) -> dict[Modality, str]:
     paths: dict[Modality, str] = {}
-    for modality in preprocessing.files:
+    # A box of its own in RGB makes depth's needless there.
+    wanted = preprocessing.files if entry.rgb_box is None else preprocessing.modalities
+    for modality in wanted:
         if not entry.source(modality):
             wants = "the model" if modality in preprocessing.modalities else "the crop to the subject"
             raise UnreadableVideo(f"no {modality} file is given, but {wants} wants {modality}")
@@ -184,20 +184,42 @@ def _range(entry: Entry, paths: Mapping[Modality, str], sampling: Sampling, read
 
 
 def _read(
-    paths: Mapping[Modality, str], indices: Sequence[int], preprocessing: Preprocessing, reading: Reading
-) -> tuple[dict[Modality, Tensor], Box]:
-    """Frames of what the model sees, (time, height, width, channels), and the box that they are to be cut to."""
+    entry: Entry,
+    paths: Mapping[Modality, str],
+    indices: Sequence[int],
+    preprocessing: Preprocessing,
+    reading: Reading,
+) -> tuple[dict[Modality, Tensor], dict[Modality, Box]]:
+    """Frames of what the model sees, (time, height, width, channels), and the box that each is to be cut to.
+
+    Where a sample says its own box of RGB, that is cut already, and the subject's box is depth's alone.
+    """
     frames: dict[Modality, Tensor] = {}
     for modality in preprocessing.modalities:
         if modality == "rgb":
-            frames[modality] = torch.from_numpy(read_rgb(paths[modality], indices, reading))
+            rgb = read_rgb(paths[modality], indices, reading)
+            frames[modality] = torch.from_numpy(_boxed(paths[modality], rgb, entry.rgb_box))
         else:
             depth = read_depth(paths[modality], indices, preprocessing.depth, reading)
             frames[modality] = torch.from_numpy(depth).unsqueeze(-1)
-    if preprocessing.subject is None:
-        return frames, WHOLE
+    cuts = dict.fromkeys(preprocessing.modalities, WHOLE)
+    if preprocessing.subject is None or "depth" not in paths:
+        return frames, cuts
     seen = frames["depth"].squeeze(-1).numpy() if "depth" in frames else read_grey(paths["depth"], indices, reading)
-    return frames, subject_box(seen, preprocessing.subject)
+    box = subject_box(seen, preprocessing.subject)
+    return frames, {m: WHOLE if m == "rgb" and entry.rgb_box is not None else box for m in cuts}
+
+
+def _boxed(
+    path: str, rgb: UInt8[ndarray, "time height width 3"], box: PixelBox | None
+) -> UInt8[ndarray, "time rows columns 3"]:
+    if box is None:
+        return rgb
+    height, width = rgb.shape[1:3]
+    if not box.fits(width, height):
+        raise UnreadableVideo(f"{path}: has frames of {width} x {height}, but rgb_box={box} reaches beyond them")
+    # A copy, so that the large frames do not stay in memory with it.
+    return np.ascontiguousarray(rgb[:, box.top : box.bottom, box.left : box.right])
 
 
 def _channels(modality: Modality, clip: Tensor, preprocessing: Preprocessing) -> Tensor:

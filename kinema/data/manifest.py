@@ -1,9 +1,10 @@
 """The manifest: the table of a data set, a CSV with a line a sample and a JSON beside it.
 
-CSV columns: `rgb, depth, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera, sample` and
-`label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are relative to
-the manifest or any fsspec URL; labels are names. The JSON holds the class lists, the corpus and its version, the facts
-of the depth modality, the number of samples that each split declares, and the splits that have no labels.
+CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera,
+sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are
+relative to the manifest or any fsspec URL; labels are names. The JSON holds the class lists, the corpus and its
+version, the facts of the depth modality, the number of samples that each split declares, and the splits that have no
+labels.
 """
 
 import csv
@@ -19,12 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from kinema.data.pixel_box import PixelBox, parse_pixel_box
+
 Modality = Literal["rgb", "depth"]
 MODALITIES: tuple[Modality, ...] = ("rgb", "depth")
 
 COLUMNS = (
     "rgb",
     "depth",
+    "rgb_box",
     "start_s",
     "stop_s",
     "start_frame",
@@ -73,6 +77,7 @@ class Entry:
 
     Args:
         rgb, depth: path relative to the manifest's folder, or a URL; empty where the modality is not there.
+        rgb_box: what is cut out of the frames of RGB before anything else; None for the whole picture.
         start_s, stop_s: the segment in seconds, half open; both or none.
         start_frame, stop_frame: the segment in frames, 0-based and half open; both or none, never beside seconds.
         frames: how many frames of the whole file decode; None where that is not known.
@@ -83,6 +88,7 @@ class Entry:
 
     rgb: str = ""
     depth: str = ""
+    rgb_box: PixelBox | None = None
     start_s: float | None = None
     stop_s: float | None = None
     start_frame: int | None = None
@@ -99,6 +105,8 @@ class Entry:
     def __post_init__(self) -> None:
         if not self.rgb and not self.depth:
             raise ValueError("neither rgb nor depth is given")
+        if self.rgb_box is not None and not self.rgb:
+            raise ValueError(f"rgb_box={self.rgb_box} is given, but no rgb")
         if (self.start_s is None) != (self.stop_s is None):
             raise ValueError("start_s and stop_s come together")
         if (self.start_frame is None) != (self.stop_frame is None):
@@ -287,8 +295,12 @@ def parse_row(row: Mapping[str, str], line: int, unlabelled: Sequence[str] = ())
         labels = {}
     numbers = {c: _number(c, row[c], float) for c in ("start_s", "stop_s") if row.get(c)}
     counts = {c: _number(c, row[c], int) for c in ("start_frame", "stop_frame", "frames") if row.get(c)}
+    try:
+        box = parse_pixel_box(row["rgb_box"]) if row.get("rgb_box") else None
+    except ValueError as error:
+        raise ValueError(f"rgb_box={error}") from None
     words = {c: row[c] for c in ("rgb", "depth", "split", "group", "subject", "camera", "sample") if row.get(c)}
-    return Entry(labels=labels, line=line, **words, **numbers, **counts)  # type: ignore[arg-type]  # one type a column
+    return Entry(labels=labels, line=line, rgb_box=box, **words, **numbers, **counts)  # type: ignore[arg-type]  # one type a column
 
 
 def rows(path: Path, table: bytes) -> list[tuple[int, dict[str, str]]]:

@@ -1,6 +1,10 @@
 """MFST-Large on NTU RGB+D 60, depth, cross-subject (Table 2.1: 93.8 %). Not run.
 
+kinema prepare ntu60 --root DIR --depth-coverage masked --out ntu60_cross_subject.csv
 kinema train ntu60_mfst_large_depth --data.manifest ntu60_cross_subject.csv
+
+Cross-view (Table 2.1: 97.3 %) is the same with another manifest: `--split cross_view --out ntu60_cross_view.csv`.
+RGB and depth together, by the mean of both (94.6 and 98.2 %): `kinema evaluate RUN --manifest ... --fuse RUN2`.
 
 As `ntu60_mfst_large`, with what Table 2.4 finds best for depth, 3D-CDC-T. The thesis cuts masked depth to the person
 and colours it by the JET map, as here; how much room it leaves around the person it does not say.

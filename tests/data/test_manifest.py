@@ -192,7 +192,7 @@ def test_an_unknown_column_is_named_with_the_nearest_known_one(tmp_path):
     with pytest.raises(ManifestError, match=r"m\.csv, line 1: unknown column 'lable'; did you mean 'label'\?"):
         load_manifest(path)
     path = table(tmp_path, "rgb,label,zzz\n1.mp4,run,1\n")
-    with pytest.raises(ManifestError, match="unknown column 'zzz'; a manifest has rgb, depth, start_s"):
+    with pytest.raises(ManifestError, match="unknown column 'zzz'; a manifest has rgb, depth, rgb_box, start_s"):
         load_manifest(path)
 
 
