@@ -34,9 +34,23 @@ def prepare(words: Sequence[str]) -> None:
             val_share: of each class that becomes split `val` where no split is given.
             test_share: of each class that becomes split `test` where no split is given.
             keep_together: what a split that is made never tears apart; auto is the group, else the subject.
+            split: which of the corpus's official splits: 1, 2 or 3 (ucf101, hmdb51); the first where none is named.
         """
 
-        layout: Positional[Literal["folder", "csv", "json", "msr_action3d", "jhmdb", "isogd", "epic_kitchens"]]
+        layout: Positional[
+            Literal[
+                "folder",
+                "csv",
+                "json",
+                "msr_action3d",
+                "jhmdb",
+                "isogd",
+                "epic_kitchens",
+                "ucf101",
+                "hmdb51",
+                "diving48",
+            ]
+        ]
         root: Path
         out: Path
         rgb: str = ""
@@ -48,26 +62,34 @@ def prepare(words: Sequence[str]) -> None:
         val_share: float = 0.2
         test_share: float = 0.0
         keep_together: Literal["auto", "group", "subject", "camera", "none"] = "auto"
+        split: str = ""
 
+    official = {"ucf101": ("1", "2", "3"), "hmdb51": ("1", "2", "3")}
     options = parse(Options, words, "prepare")
     split = {"val_share", "test_share", "keep_together"}
     facts = {"depth_unit", "depth_range", "depth_coverage"}
     own = {"folder": {"rgb", "depth", *facts, *split}, "csv": {"columns", *facts, *split}}
     own["json"] = own["csv"]
+    own |= {layout: {"split"} for layout in official}
     for option in fields(options):
         given = option.name not in ("layout", "root", "out") and getattr(options, option.name) != option.default
         if given and option.name not in own.get(options.layout, ()):
             raise UsageError(f"--{option.name.replace('_', '-')} does not go with `prepare {options.layout}`")
         if given and option.name in facts and options.depth_range is None:
             raise UsageError(f"--{option.name.replace('_', '-')} says nothing without --depth-range")
+    if options.split and options.split not in official[options.layout]:
+        raise UsageError(f"--split {options.split}: {options.layout} has {', '.join(official[options.layout])}")
+    from kinema.data.corpora.diving48 import prepare_diving48
     from kinema.data.corpora.epic_kitchens import prepare_epic_kitchens
     from kinema.data.corpora.folder import prepare_folder
+    from kinema.data.corpora.hmdb51 import prepare_hmdb51
     from kinema.data.corpora.isogd import prepare_isogd
     from kinema.data.corpora.jhmdb import prepare_jhmdb
     from kinema.data.corpora.msr_action3d import prepare_msr_action3d
     from kinema.data.corpora.prepared import Holdout
     from kinema.data.corpora.table import prepare_table
     from kinema.data.corpora.templates import prepare_templates
+    from kinema.data.corpora.ucf101 import prepare_ucf101
     from kinema.data.manifest import DepthFacts
 
     depth = None
@@ -97,6 +119,12 @@ def prepare(words: Sequence[str]) -> None:
             prepared = prepare_isogd(root, out)
         case "epic_kitchens":
             prepared = prepare_epic_kitchens(root, out)
+        case "ucf101":
+            prepared = prepare_ucf101(root, out, int(options.split or 1))
+        case "hmdb51":
+            prepared = prepare_hmdb51(root, out, int(options.split or 1))
+        case "diving48":
+            prepared = prepare_diving48(root, out)
     for note in prepared.notes:
         print(note)
     for reason in prepared.unreadable:
