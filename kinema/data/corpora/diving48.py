@@ -1,7 +1,7 @@
 """Diving48: about 17,000 videos of single dives from competitions, 48 kinds of dives.
 
 Y. Li, Y. Li, N. Vasconcelos: RESOUND: Towards Action Recognition without Representation Bias, ECCV 2018. No licence is
-stated; the footage has its own owners. The folder holds the videos `VID.mp4`, itself or in `rgb` or `videos`, and the
+known; the footage has its own owners. The folder holds the videos `VID.mp4`, itself or in `rgb` or `videos`, and the
 lists and the vocabulary, itself or in `annotations`. There are two versions of the lists, which are told apart by name
 and count: V1 (`Diving48_train.json`, 16,067; `Diving48_test.json`, 2,337), and V2 of October 2020, which corrects the
 labels (`Diving48_V2_train.json`, 15,027; `Diving48_V2_test.json`, 1,970).

@@ -1,7 +1,7 @@
 """UCF-101: 13,320 videos of 101 actions from YouTube, 320 x 240, cut from 2,525 longer ones.
 
 K. Soomro, A. R. Zamir, M. Shah: UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild,
-arXiv:1212.0402, 2012. No licence is stated; the footage has its own owners. The folder holds a folder for each action
+arXiv:1212.0402, 2012. No licence is known; the footage has its own owners. The folder holds a folder for each action
 with videos like `ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi`, itself or in `UCF-101` or `videos`, and the official
 lists, itself or in `ucfTrainTestlist` or `annotations`, which are the three splits.
 
