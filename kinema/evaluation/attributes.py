@@ -44,7 +44,7 @@ def by_attribute(predictions: Predictions, *, bootstrap: Bootstrap = BOOTSTRAP) 
         bootstrap: how samples are drawn for the intervals.
 
     Raises:
-        PredictionsError: there are several task heads, or a class is named otherwise.
+        PredictionsError: there are several task heads, a class is named otherwise, or the split has no labels.
     """
     head, *others = predictions.classes
     if others:
@@ -56,6 +56,8 @@ def by_attribute(predictions: Predictions, *, bootstrap: Bootstrap = BOOTSTRAP) 
                 f"attributes are those of {CORPUS}'s classes, which are named like 'Back, 15som, 05Twis, FREE', and "
                 f"not {name!r}"
             )
+    if not predictions.labelled:
+        raise PredictionsError(f"split {predictions.split!r} has no labels, so that nothing can be measured on it")
     counts = confusion(predictions.logits[head], predictions.targets[head])
     answers, targets = predictions.logits[head].argmax(axis=1), predictions.targets[head]
     units = units_of(predictions, bootstrap)

@@ -82,6 +82,8 @@ def test_other_classes_have_no_such_attributes(tmp_path, capsys):
     )
     with pytest.raises(PredictionsError, match=r"these predictions have several task heads"):
         by_attribute(two)
+    with pytest.raises(PredictionsError, match=r"split 'test' has no labels"):
+        by_attribute(said_by(targets={"label": np.full(6, -1)}))
     save_predictions(tmp_path / "p.safetensors", said_by(classes={"label": ("a", "b", "c", "d")}))
     with pytest.raises(SystemExit):
         main(["evaluate", "--predictions", str(tmp_path / "p.safetensors"), "--per-attribute"])
