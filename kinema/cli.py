@@ -185,6 +185,7 @@ def evaluate(words: Sequence[str]) -> None:
             temperature_from: predictions of the same weights, best on another split: a temperature is fitted on them.
             bootstrap_over: what is drawn for the intervals: clips, or all clips of a group or subject at once.
             per_class: also print precision, recall and F1 of every class.
+            per_attribute: also print how often take-off, somersault, twist and position are right (Diving48).
             json: a file for all numbers, classes and the confusion matrix.
             split: which samples.
             batch_size: clips in a batch.
@@ -204,6 +205,7 @@ def evaluate(words: Sequence[str]) -> None:
         temperature_from: Path | None = None
         bootstrap_over: Literal["clip", "group", "subject"] = "clip"
         per_class: bool = False
+        per_attribute: bool = False
         json: Path | None = None
         split: str = "test"
         batch_size: int = 16
@@ -225,12 +227,13 @@ def evaluate(words: Sequence[str]) -> None:
         raise UsageError("--temperature-from goes with one model, not with --fuse")
     if len({first, *options.fuse}) <= len(options.fuse):
         raise UsageError("--fuse names a model twice")
+    from kinema.evaluation.attributes import by_attribute
     from kinema.evaluation.bootstrap import Bootstrap
     from kinema.evaluation.evaluate import evaluate as evaluate_on
     from kinema.evaluation.evaluate import load_predictions
     from kinema.evaluation.summary import plain, summarise
     from kinema.inference.artefact import load_artefact
-    from kinema.reports.evaluation import print_classes, print_fusion, print_summary, write_json
+    from kinema.reports.evaluation import print_attributes, print_classes, print_fusion, print_summary, write_json
 
     missing: Literal["allow", "stop"] = "allow" if options.allow_missing else "stop"
     bootstrap = Bootstrap(over=options.bootstrap_over)
@@ -267,6 +270,8 @@ def evaluate(words: Sequence[str]) -> None:
         print_summary(summary)
     if options.per_class:
         print_classes(summary)
+    if options.per_attribute:
+        said["attributes"] = print_attributes(summary, by_attribute(summary.predictions, bootstrap=bootstrap))
     if options.json is not None:
         write_json(options.json, said)
     for name, path in files.items():

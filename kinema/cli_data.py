@@ -35,8 +35,8 @@ def prepare(words: Sequence[str]) -> None:
             val_share: of each class that becomes split `val` where no split is given.
             test_share: of each class that becomes split `test` where no split is given.
             keep_together: what a split that is made never tears apart; auto is the group, else the subject.
-            split: which of the corpus's official splits: 1, 2 or 3 (ucf101, hmdb51); cross_subject, cross_view or
-                cross_setup (ntu).
+            split: which of the corpus's official splits: 1, 2 or 3 (ucf101, hmdb51); cross_subject, cross_view (ntu60)
+                or cross_setup (ntu120); the first where none is named.
             without: with ntu, a list of samples to leave out, such as the official one of missing skeletons.
             rgb_crop: with ntu, subject cuts RGB to a box about the person, whom masked depth shows; auto does so where
                 there is masked depth.
@@ -44,7 +44,20 @@ def prepare(words: Sequence[str]) -> None:
         """
 
         layout: Positional[
-            Literal["folder", "csv", "json", "msr_action3d", "jhmdb", "isogd", "epic_kitchens", "ntu60", "ntu120"]
+            Literal[
+                "folder",
+                "csv",
+                "json",
+                "ntu60",
+                "ntu120",
+                "isogd",
+                "ucf101",
+                "hmdb51",
+                "diving48",
+                "epic_kitchens",
+                "jhmdb",
+                "msr_action3d",
+            ]
         ]
         root: Path
         out: Path
@@ -62,24 +75,32 @@ def prepare(words: Sequence[str]) -> None:
         rgb_crop: Literal["auto", "subject", "none"] = "auto"
         rgb_crop_size: tuple[int, int] = (640, 480)
 
+    official = {
+        "ucf101": ("1", "2", "3"),
+        "hmdb51": ("1", "2", "3"),
+        "ntu60": ("cross_subject", "cross_view"),
+        "ntu120": ("cross_subject", "cross_setup"),
+    }
     options = parse(Options, words, "prepare")
     split = {"val_share", "test_share", "keep_together"}
     facts = {"depth_unit", "depth_range", "depth_coverage"}
     own = {"folder": {"rgb", "depth", *facts, *split}, "csv": {"columns", *facts, *split}}
     own["json"] = own["csv"]
-    own["ntu60"] = own["ntu120"] = {"split", "depth_coverage", "without", "rgb_crop", "rgb_crop_size"}
-    splits = {"ntu60": ("cross_subject", "cross_view"), "ntu120": ("cross_subject", "cross_setup")}
+    own |= {layout: {"split"} for layout in official}
+    for layout in ("ntu60", "ntu120"):
+        own[layout] |= {"depth_coverage", "without", "rgb_crop", "rgb_crop_size"}
     for option in fields(options):
         given = option.name not in ("layout", "root", "out") and getattr(options, option.name) != option.default
         if given and option.name not in own.get(options.layout, ()):
             raise UsageError(f"--{option.name.replace('_', '-')} does not go with `prepare {options.layout}`")
         if given and facts <= own[options.layout] and option.name in facts and options.depth_range is None:
             raise UsageError(f"--{option.name.replace('_', '-')} says nothing without --depth-range")
-    if options.split and options.split not in splits[options.layout]:
-        known = " and ".join(splits[options.layout])
-        raise UsageError(f"--split {options.split} is none of the splits of `prepare {options.layout}`: {known}")
+    if options.split and options.split not in official[options.layout]:
+        raise UsageError(f"--split {options.split}: {options.layout} has {', '.join(official[options.layout])}")
+    from kinema.data.corpora.diving48 import prepare_diving48
     from kinema.data.corpora.epic_kitchens import prepare_epic_kitchens
     from kinema.data.corpora.folder import prepare_folder
+    from kinema.data.corpora.hmdb51 import prepare_hmdb51
     from kinema.data.corpora.isogd import prepare_isogd
     from kinema.data.corpora.jhmdb import prepare_jhmdb
     from kinema.data.corpora.msr_action3d import prepare_msr_action3d
@@ -88,6 +109,7 @@ def prepare(words: Sequence[str]) -> None:
     from kinema.data.corpora.prepared import Holdout
     from kinema.data.corpora.table import prepare_table
     from kinema.data.corpora.templates import prepare_templates
+    from kinema.data.corpora.ucf101 import prepare_ucf101
     from kinema.data.manifest import DepthFacts
 
     depth = None
@@ -127,6 +149,12 @@ def prepare(words: Sequence[str]) -> None:
                 rgb_crop_size=options.rgb_crop_size,
             )
             prepared = prepare_ntu(root, out, collection=NTU60 if name == "ntu60" else NTU120, choices=choices)
+        case "ucf101":
+            prepared = prepare_ucf101(root, out, int(options.split or 1))
+        case "hmdb51":
+            prepared = prepare_hmdb51(root, out, int(options.split or 1))
+        case "diving48":
+            prepared = prepare_diving48(root, out)
     for note in prepared.notes:
         print(note)
     for reason in prepared.unreadable:

@@ -256,7 +256,10 @@ def test_options_that_a_layout_does_not_know_are_refused(capsys, tmp_path: Path)
         (("folder", "--ir", "{label}/{name}.mp4"), "unknown option '--ir'"),
         (("folder", "--test-share", "0.9"), "test_share=0.9 must be at least 0"),
         (("folder", "--rgb", "{name}.mp4"), "template '{name}.mp4': has no {label}"),
-        (("ucf101",), "ucf101"),
+        (("isogd", "--split", "1"), "--split does not go with `prepare isogd`"),
+        (("diving48", "--split", "1"), "--split does not go with `prepare diving48`"),
+        (("hmdb51", "--split", "cross_view"), "--split cross_view: hmdb51 has 1, 2, 3"),
+        (("kinetics",), "kinetics"),
     ):
         assert option in refused(capsys, "prepare", *words[:1], *out, *words[1:])
 
@@ -304,6 +307,9 @@ def test_a_public_data_set_is_prepared_by_its_name(capsys, tmp_path: Path) -> No
         ("epic_kitchens", "EPIC_100_verb_classes.csv is neither in it nor in annotations"),
         ("ntu60", "holds no sample of NTU RGB+D 60; looked below it for nturgb+d_rgb/S001C001P001R001A001_rgb.avi"),
         ("ntu120", "holds no sample of NTU RGB+D 120; looked below it for nturgb+d_rgb/S001C001P001R001A001_rgb.avi"),
+        ("ucf101", "classInd.txt is neither in it nor in ucfTrainTestlist, annotations"),
+        ("hmdb51", "no list like brush_hair_test_split1.txt is in it"),
+        ("diving48", "Diving48_vocab.json is neither in it nor in annotations"),
     ):
         assert message in refused(capsys, "prepare", name, "--root", tmp_path, "--out", tmp_path / "m.csv")
 

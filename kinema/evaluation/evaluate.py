@@ -86,6 +86,7 @@ class Predictions:
         manifest_digest, weights_digest: what was evaluated, and on what.
         protocol: what was seen of each video; None in files that do not say it.
         units: for `group` and `subject`, where the manifest has them for every sample, a number for each name.
+        corpus, version: of the manifest; empty in files that do not say them.
     """
 
     logits: Mapping[str, Float[ndarray, "samples classes"]]
@@ -99,6 +100,8 @@ class Predictions:
     weights_digest: str
     protocol: Protocol | None = None
     units: Mapping[str, Int64[ndarray, " samples"]] = field(default_factory=dict)
+    corpus: str = ""
+    version: str = ""
 
     def __post_init__(self) -> None:
         if JOINT in self.classes:
@@ -314,6 +317,8 @@ def predict_all(
         weights_digest=weights_digest,
         protocol=protocol,
         units=_units(manifest, seen),
+        corpus=manifest.corpus,
+        version=manifest.version,
     )
 
 
@@ -403,6 +408,8 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         "manifest_digest": predictions.manifest_digest,
         "weights_digest": predictions.weights_digest,
         "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
+        "corpus": predictions.corpus,
+        "version": predictions.version,
     }
     try:
         with replacing(path) as file:
@@ -439,6 +446,8 @@ def load_predictions(path: Path) -> Predictions:
                 weights_digest=said["weights_digest"],
                 protocol=None if protocol is None else Protocol(**protocol),
                 units={name: file.get_tensor(f"units.{name}") for name in GROUPINGS if f"units.{name}" in stored},
+                corpus=said.get("corpus", ""),
+                version=said.get("version", ""),
             )
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: is no predictions file ({error})") from error

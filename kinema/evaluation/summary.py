@@ -143,6 +143,8 @@ def plain(summary: Summary) -> dict[str, Any]:
         numbers["confusion"] = confusion(predictions.logits[head], predictions.targets[head]).tolist()
         heads[head] = numbers
     return {
+        "corpus": predictions.corpus,
+        "version": predictions.version,
         "split": predictions.split,
         "samples": len(predictions.index),
         "declared": predictions.declared,

@@ -1,5 +1,6 @@
 """CTN on Diving48 (Table 4.7: 78.2 %). Not run.
 
+kinema prepare diving48 --root DIVING --out diving48_v2.csv
 kinema train diving48_ctn_base --data.manifest diving48_v2.csv --init vit_b_16.safetensors
 
 The thesis says: 8 frames of 224 x 224; random crops, mirroring, jittered colours; SGD with a momentum of 0.9, a rate of

@@ -1,6 +1,10 @@
 """RPE-STDT of 12 + 4 layers on UCF-101, split 1 (Table 3.6: 97.6 %). Not run.
 
+kinema prepare ucf101 --root UCF --out ucf101_1.csv
 kinema train ucf101_rpe_stdt_base12 --data.manifest ucf101_1.csv --init vit_b_16.safetensors
+
+Table 3.6 is of split 1 alone. For splits 2 and 3: `kinema prepare ucf101 --root UCF --split 2 --out ucf101_2.csv`, and
+the same training on that manifest.
 
 The thesis says: 16 frames at equal distances, at most 32 apart; the shorter side between 256 and 320, 224 x 224 of it,
 the middle at test time; half of the clips mirrored; SGD with a momentum of 0.9, linear warm-up, a cosine, 100 passes;

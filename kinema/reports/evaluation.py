@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from kinema.evaluation.attributes import AttributeSummary
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval
 from kinema.evaluation.calibration import BINS
 from kinema.evaluation.compare import Comparison, Fusion, align, compare, fuse, units_of
@@ -31,6 +32,7 @@ def print_summary(summary: Summary) -> None:
     predictions, out = summary.predictions, console()
     for reason in predictions.missing:
         out.print(f"missing: {reason}", soft_wrap=True)
+    _print_data(predictions, out)
     if predictions.protocol is not None:
         out.print(f"T x V x C = {predictions.protocol}: frames in a clip, clips and crops of a video")
     out.print(_numbers(summary))
@@ -48,6 +50,29 @@ def print_classes(summary: Summary) -> None:
             numbers = ["-" if value != value else f"{value:.1f}" for value in (float(c[row]) for c in columns)]
             table.add_row(name, *numbers, f"{scores.support[row]}", _covered(predictions))
         console().print(table)
+
+
+def print_attributes(summary: Summary, attributes: Mapping[str, AttributeSummary]) -> dict[str, Any]:
+    """How often each attribute of the likeliest class is right, and what is most often mistaken for what.
+
+    Returns:
+        What was printed, with the confusion matrices, as JSON can hold it.
+    """
+    out = console()
+    table = _table("attribute", "values", "top1 %", _level(summary.bootstrap), "mean over values %")
+    for name, found in attributes.items():
+        numbers = (f"{found.top1:.2f}", _range(found.top1_interval), f"{found.mean_value:.2f}")
+        table.add_row(name, f"{len(found.values)}", *numbers, _covered(summary.predictions))
+    out.print(table)
+    for name, found in attributes.items():
+        wrong = found.counts - np.diag(found.counts.diagonal())
+        order = sorted(np.argwhere(wrong).tolist(), key=lambda pair: -wrong[pair[0], pair[1]])[:5]
+        pairs = ", ".join(
+            f"{found.values[true]} for {found.values[said]} ({wrong[true, said]})" for true, said in order
+        )
+        if pairs:
+            out.print(f"{name}, most often mistaken: {pairs}", soft_wrap=True)
+    return {name: {**asdict(found), "counts": found.counts.tolist()} for name, found in attributes.items()}
 
 
 def print_fusion(
@@ -82,6 +107,7 @@ def print_fusion(
             table.add_row(name, protocol, JOINT, *row, _covered(summary.predictions))
     for reason in next(iter(aligned.values())).missing:
         out.print(f"missing: {reason}", soft_wrap=True)
+    _print_data(next(iter(aligned.values())), out)
     out.print(table)
     differences = {
         f"mean of {score} - {name}": compare([predictions], [single], bootstrap=bootstrap)
@@ -125,6 +151,12 @@ def write_json(path: Path, said: Mapping[str, Any]) -> None:
     """Write what was printed, and more, as one JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(said, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _print_data(predictions: Predictions, out: Console) -> None:
+    """Of which corpus, in which version: numbers of two versions cannot be compared."""
+    if predictions.corpus:
+        out.print(f"{predictions.corpus}, version {predictions.version}", soft_wrap=True)
 
 
 def _numbers(summary: Summary) -> Table:

@@ -54,6 +54,8 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         "provenance": artefact["provenance"],
         "environment": json.loads((run.path / "environment.json").read_text(encoding="utf-8")),
         "recipe": json.loads(recipe_to_json(anywhere)),
+        "corpus": predictions.corpus,
+        "version": predictions.version,
         "split": predictions.split,
         "declared": predictions.declared,
         "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
@@ -111,6 +113,8 @@ def load_result(path: Path) -> Predictions:
             manifest_digest=said["provenance"]["manifest_digest"],
             weights_digest=said["weights_digest"],
             protocol=None if said["protocol"] is None else Protocol(**said["protocol"]),
+            corpus=said.get("corpus", ""),
+            version=said.get("version", ""),
         )
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: is no result with scores ({error})") from error

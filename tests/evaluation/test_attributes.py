@@ -1,0 +1,121 @@
+"""Attributes of Diving48's classes, by hand, and what `kinema evaluate` says of them and of the corpus's version."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kinema.cli import main
+from kinema.evaluation.attributes import by_attribute
+from kinema.evaluation.bootstrap import Bootstrap, mean_interval
+from kinema.evaluation.evaluate import Predictions, PredictionsError, load_predictions, save_predictions
+from kinema.evaluation.summary import summarise
+
+CLASSES = (
+    "Back, 15som, 05Twis, FREE",
+    "Back, 25som, NoTwis, PIKE",
+    "Forward, 15som, NoTwis, PIKE",
+    "Forward, 45som, NoTwis, TUCK",
+)
+TRUE = [0, 0, 1, 1, 2, 3]
+SAID = [0, 1, 1, 2, 3, 3]
+VERSION = "V2, train 15027, test 1970"
+
+
+def said_by(**facts):
+    given = {
+        "logits": {"label": np.eye(4, dtype=np.float32)[SAID]},
+        "targets": {"label": np.array(TRUE)},
+        "index": np.arange(6),
+        "classes": {"label": CLASSES},
+        "split": "test",
+        "declared": 6,
+        "missing": (),
+        "manifest_digest": "m" * 64,
+        "weights_digest": "w" * 64,
+        "units": {"group": np.arange(6) // 2},
+        "corpus": "Diving48",
+        "version": VERSION,
+        **facts,
+    }
+    return Predictions(**given)
+
+
+def test_each_attribute_by_hand():
+    """Dives 0, 2 and 5 are right; what is wrong of the others can be read off the names.
+
+    | dive | take-off | somersault | twist | position |
+    | 1    | right    | wrong      | wrong | wrong    |
+    | 3    | wrong    | wrong      | right | right    |
+    | 4    | right    | wrong      | right | wrong    |
+    """
+    found = by_attribute(said_by())
+    assert {name: round(6 * each.top1 / 100) for name, each in found.items()} == {
+        "take-off": 5,
+        "somersault": 3,
+        "twist": 5,
+        "position": 4,
+    }
+    assert found["take-off"].values == ("Back", "Forward")
+    assert found["take-off"].counts.tolist() == [[3, 1], [0, 2]]
+    assert found["take-off"].mean_value == pytest.approx(100 * (3 / 4 + 1) / 2)
+    assert found["somersault"].values == ("15som", "25som", "45som")
+    assert found["somersault"].counts.tolist() == [[1, 1, 1], [1, 1, 0], [0, 0, 1]]
+    assert found["position"].counts.sum() == 6
+
+
+def test_intervals_are_those_of_the_bootstrap_and_can_be_over_groups():
+    bootstrap = Bootstrap(over="group")
+    right = 100.0 * np.array([1, 1, 1, 0, 1, 1])
+    assert by_attribute(said_by())["take-off"].top1_interval == mean_interval(right)
+    of_groups = by_attribute(said_by(), bootstrap=bootstrap)["take-off"].top1_interval
+    assert of_groups == mean_interval(right, np.arange(6) // 2, bootstrap)
+
+
+def test_other_classes_have_no_such_attributes(tmp_path, capsys):
+    with pytest.raises(PredictionsError, match=r"Diving48's classes, which are named like 'Back, .*, and not 'kick'"):
+        by_attribute(said_by(classes={"label": (*CLASSES[:3], "kick")}))
+    two = said_by(
+        logits={head: np.eye(4, dtype=np.float32)[SAID] for head in ("verb", "noun")},
+        targets=dict.fromkeys(("verb", "noun"), np.array(TRUE)),
+        classes=dict.fromkeys(("verb", "noun"), CLASSES),
+    )
+    with pytest.raises(PredictionsError, match=r"these predictions have several task heads"):
+        by_attribute(two)
+    with pytest.raises(PredictionsError, match=r"split 'test' has no labels"):
+        by_attribute(said_by(targets={"label": np.full(6, -1)}))
+    save_predictions(tmp_path / "p.safetensors", said_by(classes={"label": ("a", "b", "c", "d")}))
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--predictions", str(tmp_path / "p.safetensors"), "--per-attribute"])
+    assert "attributes are those of Diving48's classes" in capsys.readouterr().err
+
+
+def test_they_are_printed_and_written_on_demand(tmp_path, capsys):
+    path = tmp_path / "p.safetensors"
+    save_predictions(path, said_by(declared=12))
+    main(["evaluate", "--predictions", str(path)])
+    assert "take-off" not in capsys.readouterr().out
+    main(["evaluate", "--predictions", str(path), "--per-attribute", "--json", str(tmp_path / "s.json")])
+    lines = capsys.readouterr().out.splitlines()
+    (take_off,) = (line.split() for line in lines if line.startswith("take-off "))
+    assert take_off[:3] == ["take-off", "2", "83.33"]
+    assert take_off[-3:] == ["(coverage", "50.00", "%)"]
+    assert "take-off, most often mistaken: Back for Forward (1)" in lines
+    assert "somersault, most often mistaken: 15som for 25som (1), 15som for 45som (1), 25som for 15som (1)" in lines
+    stored = json.loads((tmp_path / "s.json").read_text())["attributes"]
+    assert stored["take-off"]["counts"] == [[3, 1], [0, 2]]
+    assert stored["take-off"]["values"] == ["Back", "Forward"]
+
+
+def test_the_corpus_and_its_version_are_printed_with_every_result(tmp_path, capsys):
+    """Numbers of Diving48's two versions differ by tens of points, and nobody could tell them apart."""
+    for name, facts in (("one", {}), ("two", {"weights_digest": "x" * 64})):
+        save_predictions(tmp_path / f"{name}.safetensors", said_by(**facts))
+    assert load_predictions(tmp_path / "one.safetensors").version == VERSION
+    for words in ((), ("--fuse", str(tmp_path / "two.safetensors"))):
+        main(["evaluate", "--predictions", str(tmp_path / "one.safetensors"), *words])
+        assert f"Diving48, version {VERSION}" in capsys.readouterr().out.splitlines()
+    save_predictions(tmp_path / "old.safetensors", said_by(corpus="", version=""))
+    main(["evaluate", "--predictions", str(tmp_path / "old.safetensors")])
+    assert "version" not in capsys.readouterr().out
+    assert summarise(said_by()).predictions.version == VERSION
