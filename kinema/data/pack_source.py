@@ -180,7 +180,8 @@ class Source:
         if kind == "depth":
             return not deep and (encoding.depth_short_side or short_side) >= short_side
         keyframes = len(self.timeline.keyframes)
-        return not deep and short_side <= encoding.short_side and len(self.timeline.stamps) <= CLOSE * keyframes
+        close = 0 < len(self.timeline.stamps) <= CLOSE * keyframes
+        return not deep and short_side <= encoding.short_side and close
 
 
 def write_part(

@@ -254,6 +254,19 @@ def test_a_small_video_with_close_keyframes_is_copied_byte_by_byte(tmp_path, wri
     assert any(note.startswith("1 files were copied as they are") for note in result.notes)
 
 
+def test_a_video_without_time_stamps_keeps_its_frames(tmp_path, write_video, stamp, read_stamps):
+    """An avi with reordered frames, of which nothing says where its keyframes are: it is encoded, however close."""
+    options = {"g": "12", "bf": "2", "b_strategy": "0", "b": "4000000"}
+    path = write_video(tmp_path / "a.avi", [stamp(n) for n in range(40)], codec="mpeg4", options=options)
+    assert read_timeline(path).stamps == ()
+    entries = [Entry(rgb=path), Entry(rgb=path, start_frame=7, stop_frame=31)]
+    result = packed(manifest_of(tmp_path, entries), tmp_path / "out")
+    whole, part = files_of(result)
+    assert read_timeline(whole).stamps != ()
+    assert read_stamps(read_rgb(whole, range(40))) == list(range(40))
+    assert read_stamps(read_rgb(part, range(24))) == list(range(7, 31))
+
+
 # -- depth -------------------------------------------------------------------------------------------------------------
 
 
