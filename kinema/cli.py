@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kinema import __version__
-from kinema.cli_data import check, prepare, sampling, submit
+from kinema.cli_data import check, pack, prepare, sampling, submit
 from kinema.options import UsageError, nearest, option_names, parse, read
 from kinema.training.stopping import TrainingStopped
 
@@ -411,7 +411,7 @@ def render(words: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     command.__name__: command
-    for command in (demo, models, prepare, check, sampling, train, runs, evaluate, submit, fuse, predict, render)
+    for command in (demo, models, prepare, check, pack, sampling, train, runs, evaluate, submit, fuse, predict, render)
 }
 
 
@@ -446,6 +446,7 @@ def _input_errors() -> tuple[type[Exception], ...]:
     """What a user's input can be at fault for; all else is ours and shows its traceback."""
     from kinema.data.dataset import UnreadableSample
     from kinema.data.manifest import ManifestError
+    from kinema.data.pack import PackError
     from kinema.data.reading import BackendError, UnreadableVideo
     from kinema.evaluation.evaluate import NonFiniteLogits, PredictionsError
     from kinema.inference.artefact import ArtefactError
@@ -465,6 +466,7 @@ def _input_errors() -> tuple[type[Exception], ...]:
         NonFiniteLogits,
         NonFiniteLoss,
         OSError,
+        PackError,
         PredictionsError,
         RecipeError,
         RunError,

@@ -1,9 +1,9 @@
-"""The commands around data: `prepare`, `check`, `sampling`, `submit`; one function a command, what is heavy inside."""
+"""The commands around data: prepare, check, pack, sampling, submit; one function a command, what is heavy inside."""
 
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -218,6 +218,81 @@ def check(words: Sequence[str]) -> None:
     written = write_check(checked, options.out, options.reading)
     print(f"page: {written.page}; all findings: {written.findings}; files to leave out: {written.bad_files}")
     if checked.faults:
+        sys.exit(1)
+
+
+def pack(words: Sequence[str]) -> None:
+    """Encode a data set anew, once, so that reading is fast: small RGB with close keyframes, depth without loss."""
+    from tyro.conf import Positional
+
+    from kinema.data.reading import Limits, Reading
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        """Encode a data set anew, once, so that reading is fast; exit code 1 where a file cannot be packed.
+
+        Each sample gets a file of its segment alone. A run that was stopped goes on where it was, and a later one packs
+        only what has changed or is new.
+
+        Args:
+            manifest: a manifest's CSV, or the name of a built-in one.
+            short_side: pixels of the shorter side of RGB, which is never enlarged.
+            out: the folder for the files and for the same manifest of them; several manifests may share it.
+            keyframe_every: frames from keyframe to keyframe of RGB.
+            crf: quality of RGB, 1 to 51; the lower, the better and the larger.
+            preset: of x264; a slower one makes smaller files, which are read as fast.
+            depth_short_side: pixels of the shorter side of depth, of which single pixels are left out; it keeps its
+                size where none is named.
+            workers: files that are packed at the same time.
+            cache: for copies of files behind URLs.
+            limits: what a file may ask for.
+        """
+
+        manifest: Positional[str]
+        short_side: int
+        out: Path
+        keyframe_every: int = 8
+        crf: int = 18
+        preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = "veryfast"
+        depth_short_side: int | None = None
+        workers: int = os.cpu_count() or 1
+        cache: Path | None = None
+        limits: Limits = field(default_factory=Limits)
+
+    options = parse(Options, words, "pack")
+    if options.workers < 1:
+        raise UsageError(f"--workers {options.workers} must be at least 1")
+    from kinema.data.encode import Encoding
+    from kinema.data.manifest import load_manifest
+    from kinema.data.pack import pack as pack_manifest
+    from kinema.reports.check_lines import CheckProgress
+
+    try:
+        encoding = Encoding(
+            short_side=options.short_side,
+            keyframe_every=options.keyframe_every,
+            crf=options.crf,
+            preset=options.preset,
+            depth_short_side=options.depth_short_side,
+        )
+    except ValueError as error:
+        raise UsageError(f"pack: {error}") from error
+    manifest = load_manifest(options.manifest)
+    with CheckProgress() as progress:
+        packed = pack_manifest(
+            manifest,
+            options.out,
+            encoding=encoding,
+            reading=Reading(cache=options.cache, limits=options.limits),
+            workers=options.workers,
+            progress=progress.show,
+        )
+    for note in packed.notes:
+        print(note)
+    for reason in packed.unreadable:
+        print(f"unreadable: {reason}")
+    print(packed.summary)
+    if packed.unreadable:
         sys.exit(1)
 
 

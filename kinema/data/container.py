@@ -56,7 +56,11 @@ def frame_range(path: str, start_s: float, stop_s: float, reading: Reading = REA
     Raises:
         UnreadableVideo: as `read_frames`; the file has no time stamps, or the segment ends behind its end.
     """
-    timeline = read_timeline(path, reading)
+    return range_shown(path, read_timeline(path, reading), start_s, stop_s)
+
+
+def range_shown(path: str, timeline: Timeline, start_s: float, stop_s: float) -> tuple[int, int]:
+    """As `frame_range`, of a file whose time stamps are known."""
     if not timeline.stamps:
         raise UnreadableVideo(f"{path}: has no time stamps, so seconds say nothing; give start_frame and stop_frame")
     seconds = [(stamp - timeline.stamps[0]) / timeline.second for stamp in timeline.stamps]

@@ -10,6 +10,7 @@ import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import av
 import numpy as np
@@ -58,8 +59,42 @@ def read_grey_frames(
 ) -> UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]:
     """As `read_frames`, for one channel: uint16 where the video stores more than 8 bits, else uint8."""
     with open_video(path, reading.limits) as (_, stream):
-        deep = stream.codec_context.format is not None and stream.codec_context.format.components[0].bits > 8
-    return _read(path, indices, "gray16le" if deep else "gray", reading.limits)
+        pixel_format = _grey_format(stream)
+    return _read(path, indices, pixel_format, reading.limits)
+
+
+def each_frame(path: str, numbers: range, timeline: Timeline, reading: Reading = READING) -> Iterator[av.VideoFrame]:
+    """The frames of a range one after the other, as they are stored, by one thread.
+
+    For who takes all of a long file: only one frame is in memory.
+
+    Args:
+        timeline: of the file; reading it costs a pass over all packets, which many ranges of one file can share.
+
+    Raises:
+        UnreadableVideo: as `read_frames`, at the frame that is at fault.
+    """
+    check_numbers(numbers)
+    with open_video(path, reading.limits) as (container, stream):
+        if timeline.keyframes:
+            frames = _by_stamp(path, container, stream, numbers, timeline, reading.limits)
+        else:
+            frames = _in_order(path, container, stream, numbers, reading.limits)
+        for _, frame in frames:
+            yield frame
+
+
+def each_grey_frame(
+    path: str, numbers: range, timeline: Timeline, reading: Reading = READING
+) -> Iterator[UInt16[ndarray, "height width"] | UInt8[ndarray, "height width"]]:
+    """As `each_frame`, as `read_grey_frames` gives them."""
+    converter = VideoReformatter()
+    turn: tuple[bool, bool, bool] | None = None
+    with open_video(path, reading.limits) as (_, stream):
+        pixel_format = _grey_format(stream)
+    for frame in each_frame(path, numbers, timeline, reading):
+        turn = orientation(frame) if turn is None else turn
+        yield _picture(frame, pixel_format, converter, turn)
 
 
 def count_frames(path: str, reading: Reading = READING) -> int:
@@ -328,11 +363,20 @@ def check_clip(path: str, frames: int, stream: av.VideoStream, pixel_format: str
         )
 
 
+def _grey_format(stream: av.VideoStream) -> Literal["gray", "gray16le"]:
+    stored = stream.codec_context.format
+    return "gray16le" if stored is not None and stored.components[0].bits > 8 else "gray"
+
+
 def _picture(
     frame: av.VideoFrame, pixel_format: str, converter: VideoReformatter, turn: tuple[bool, bool, bool]
 ) -> ndarray:
     """Pixels as they are meant to be shown: PyAV hands out the stored picture and the matrix to turn it by."""
-    picture = converter.reformat(frame, format=pixel_format, threads=_converting(frame)).to_ndarray()
+    return turned(converter.reformat(frame, format=pixel_format, threads=_converting(frame)).to_ndarray(), turn)
+
+
+def turned(picture: ndarray, turn: tuple[bool, bool, bool]) -> ndarray:
+    """A stored picture, or one plane of it, as `orientation` says that it is shown."""
     exchanged, columns_reversed, rows_reversed = turn
     if exchanged:
         picture = picture.swapaxes(0, 1)

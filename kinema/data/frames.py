@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-from zipfile import ZipFile
+from typing import IO, Any
+from zipfile import BadZipFile, ZipExtFile, ZipFile
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
@@ -35,6 +35,8 @@ MAT_BYTES = {
 """Bytes of a number, by scipy's names of what a mat file holds."""
 
 NUMBERS = re.compile(r"(\d+)")
+FRAME_NAME = "depth_{:06d}"
+"""Of the arrays of an npz file that holds one for each frame, so that some are read without the others."""
 
 Grey = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
 
@@ -99,8 +101,9 @@ def read_rgb_array(
 ) -> UInt8[ndarray, "frames height width 3"]:
     """Frames of an array of RGB: (frames, height, width, 3) of uint8.
 
-    An npz holds one array, or one called `depth` or `rgb` among others. A mat file holds one array with time last, as
-    MATLAB stores videos. Nothing in either can execute code: object arrays are refused.
+    An npz holds one array, or one called `depth` or `rgb` among others; of depth it may hold one for each frame, called
+    `depth_000000` and so on, of which only those that are wanted are decompressed. A mat file holds one array with time
+    last, as MATLAB stores videos. Nothing in either can execute code: object arrays are refused.
 
     Raises:
         UnreadableVideo: there is no such array, it is larger than the limits allow, or too short.
@@ -113,6 +116,10 @@ def read_rgb_array(
 
 def read_grey_array(path: str, indices: Sequence[int], reading: Reading = READING) -> Grey:
     """As `read_rgb_array`, for one channel: (frames, height, width) of whole numbers from 0 to 65535."""
+    parts = _frame_parts(path)
+    if parts:
+        _check_reach(path, indices, len(parts))
+        return _part_frames(path, parts, indices, reading.limits)
     frames = _array(path, reading.limits)
     if frames.ndim != 3:
         raise UnreadableVideo(f"{path}: has shape {frames.shape}, no single channel")
@@ -123,7 +130,7 @@ def count_pictures(path: str, reading: Reading = READING) -> int:
     """Frames of a folder of pictures or of an array."""
     if Path(path).is_dir():
         return len(frame_files(path))
-    return len(_array(path, reading.limits))
+    return len(_frame_parts(path)) or len(_array(path, reading.limits))
 
 
 def _taken(path: str, frames: ndarray, indices: Sequence[int]) -> ndarray:
@@ -196,12 +203,53 @@ def _npz(path: str, limits: Limits) -> ndarray:
     with ZipFile(path) as parts:
         name = _chosen([part.removesuffix(".npy") for part in parts.namelist()])
         with parts.open(f"{name}.npy") as part:
-            version = np.lib.format.read_magic(part)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, kind = header(part)
+            shape, kind = _announced(part)
     _check_size(shape, kind.itemsize, limits)
     with np.load(path, allow_pickle=False) as arrays:
         return np.asarray(arrays[name])
+
+
+def _frame_parts(path: str) -> list[str]:
+    """The arrays of an npz that holds one for each frame; none of any other, nor of what `_array` will refuse."""
+    if path.lower().endswith(".mat"):
+        return []
+    try:
+        with ZipFile(path) as parts:
+            names = parts.namelist()
+    except (OSError, BadZipFile):
+        return []
+    return names if names == [f"{FRAME_NAME.format(number)}.npy" for number in range(len(names))] else []
+
+
+def _part_frames(path: str, parts: Sequence[str], indices: Sequence[int], limits: Limits) -> Grey:
+    read: dict[int, ndarray] = {}
+    try:
+        if Path(path).stat().st_size > limits.file_bytes or len(parts) > limits.frames:
+            raise UnreadableVideo(f"{path}: has more bytes or frames than the limits allow")
+        with ZipFile(path) as file:
+            for number in sorted(set(indices)):
+                with file.open(parts[number]) as part:
+                    shape, kind = _announced(part)
+                if len(shape) != 2 or kind not in (np.uint8, np.uint16):
+                    raise ValueError(f"{parts[number]} is {kind} of shape {shape}, no picture of one channel")
+                _check_size((len(indices), *shape), kind.itemsize, limits)
+                with file.open(parts[number]) as part:
+                    read[number] = np.lib.format.read_array(part, allow_pickle=False)
+                first = next(iter(read.values()))
+                if (shape, kind) != (first.shape, first.dtype):
+                    raise ValueError(f"{parts[number]} is {_described(read[number])}, but others {_described(first)}")
+    except UnreadableVideo:
+        raise
+    except Exception as error:  # as in `_array`
+        raise UnreadableVideo(f"{path}: is not an array that can be read ({' '.join(str(error).split())})") from error
+    return np.stack([read[number] for number in indices])
+
+
+def _announced(part: IO[bytes] | ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(part)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = header(part)
+    return shape, kind
 
 
 def _mat(path: str, limits: Limits) -> ndarray:

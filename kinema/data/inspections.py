@@ -160,7 +160,7 @@ class _Workers:
             file = local_path(source.path, self._reading)
         except UnreadableVideo:
             return inspect(source.path, source.kind, self._reading), False  # which says why
-        state = _state(file)
+        state = state_of(file)
         known = None if state is None else self._known.recall(source, state)
         if known is not None:
             return known, True
@@ -189,7 +189,7 @@ def _said_of(answer: dict[str, Any], file: str, path: str) -> dict[str, Any]:
     return {**answer, "reason": answer["reason"].replace(file, path)}
 
 
-def _state(file: str) -> list[int] | None:
+def state_of(file: str) -> list[int] | None:
     """Numbers that differ when a file or the pictures of a folder do; None where there is nothing."""
     try:
         about = os.stat(file)

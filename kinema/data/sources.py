@@ -13,9 +13,14 @@ from numpy import ndarray
 
 from kinema.data import container, decode, decode_torchcodec, frames
 from kinema.data.cache import local_path
+from kinema.data.container import Timeline
 from kinema.data.frames import ARRAY_SUFFIXES, Grey
 from kinema.data.isolation import ask
+from kinema.data.manifest import Modality
 from kinema.data.reading import READING, Reading, UnreadableVideo
+
+TOGETHER = 32
+"""Pictures of a folder that are in memory at once where all are wanted one after the other."""
 
 
 def read_rgb(path: str, indices: Sequence[int], reading: Reading = READING) -> UInt8[ndarray, "frames height width 3"]:
@@ -77,6 +82,34 @@ def frame_range(path: str, start_s: float, stop_s: float, reading: Reading = REA
             found, _ = ask(reading, "range", file, start_s=start_s, stop_s=stop_s)
             return int(found["start"]), int(found["stop"])
         return container.frame_range(file, start_s, stop_s, reading)
+
+
+def timeline_of(file: str, reading: Reading = READING) -> Timeline | None:
+    """Time stamps of a local file's frames; None for folders and arrays, which have only frame numbers."""
+    return None if _is_folder(file) or _is_array(file) else container.read_timeline(file, reading)
+
+
+def each_picture(
+    file: str, kind: Modality, numbers: range, timeline: Timeline | None, reading: Reading = READING
+) -> Iterator[ndarray]:
+    """The frames of a range one after the other, as `read_rgb` or `read_grey` gives them; of videos, grey ones alone.
+
+    Args:
+        file: a local path; PyAV reads it here, in one thread. RGB videos are read by `decode.each_frame`.
+        timeline: what `timeline_of` says of it.
+
+    Raises:
+        UnreadableVideo: as `read_rgb`, at the frame that is at fault.
+    """
+    if timeline is not None:
+        assert kind == "depth"
+        yield from decode.each_grey_frame(file, numbers, timeline, reading)
+    elif _is_array(file):
+        yield from (frames.read_rgb_array if kind == "rgb" else frames.read_grey_array)(file, numbers, reading)
+    else:
+        read = frames.read_folder if kind == "rgb" else frames.read_grey_folder
+        for first in range(numbers.start, numbers.stop, TOGETHER):
+            yield from read(file, range(first, min(first + TOGETHER, numbers.stop)), reading)
 
 
 def _asked(reading: Reading, operation: str, path: str, indices: Sequence[int]) -> ndarray:

@@ -1,0 +1,267 @@
+"""What packing gains: clips in a second from the original files and from packed ones, and how large they are.
+
+    python benchmarks/pack.py --out results/pack_speed.json
+
+Real recordings, with a training's draws, by one process of one thread: UCF-101 (320x240), NTU RGB+D (1920x1080), three
+clips of Kinetics, segments of a long video (the NTU clip many times, encoded as a camera would), depth of MSR-Action3D
+as npz and as folders of 16-bit PNG, and IsoGD's 8-bit depth. RGB is packed with several distances of keyframes; depth
+also as FFV1 and as an npz of one array, which `kinema pack` does not write. Interleaved: in each repeat every form of
+every set is read once, in a random order, and ratios are taken within a repeat. All files are in the system's cache.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+import tyro
+from measuring import median_interval, store
+from PIL import Image
+
+from kinema.data.dataset import Draw, Failure, VideoDataset
+from kinema.data.encode import Encoding
+from kinema.data.manifest import DepthFacts, Entry, Manifest, write_manifest
+from kinema.data.pack import pack
+from kinema.data.sampling import Sampling
+from kinema.data.sources import count_frames, read_grey, read_rgb
+from kinema.data.transforms import Augmentation, Preprocessing
+
+SHORT_SIDE, SIZE = 256, 224
+FACTS = DepthFacts(unit_mm=None, near=1.0, far=1000.0, coverage="masked")
+SEGMENT = 100
+"""Frames of a segment of the long video."""
+KEYFRAMES_OF_A_CAMERA = 250
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What is asked on the command line.
+
+    Args:
+        out: JSON file to write.
+        repeats: times that everything is read.
+        frames: of a clip.
+        keyframe_every: distances of keyframes that are compared; the first one's speed is given against the original.
+        rounds: how often the long video shows the NTU clip; each is a segment.
+        files: most of each set.
+        seed: of the draws and of the order within a repeat.
+    """
+
+    out: Path
+    repeats: int = 15
+    frames: tuple[int, ...] = (16, 32)
+    keyframe_every: tuple[int, ...] = (8, 4, 16)
+    rounds: int = 20
+    files: int = 9
+    seed: int = 0
+
+
+def main(arguments: Arguments) -> None:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(arguments.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        sets = {
+            name: forms_of(name, entries[: arguments.files], Path(folder), arguments)
+            for name, entries in samples(recordings(), Path(folder), arguments.rounds).items()
+        }
+        plan = [(name, form, frames) for name, forms in sets.items() for form in forms for frames in arguments.frames]
+        milliseconds: dict[tuple[str, str, int], list[float]] = {key: [] for key in plan}
+        for repeat in range(arguments.repeats):
+            for place in rng.permutation(len(plan)):
+                name, form, frames = plan[place]
+                milliseconds[plan[place]].append(read_all(sets[name][form], frames, (arguments.seed, repeat)))
+        parts = {
+            name: {
+                "files": {form: facts_of(manifest) for form, manifest in forms.items()},
+                **{
+                    f"{frames} frames": compared(name, list(forms), frames, milliseconds) for frames in arguments.frames
+                },
+                "repeats": {
+                    f"{form}, {frames} frames": milliseconds[name, form, frames]
+                    for form in forms
+                    for frames in arguments.frames
+                },
+            }
+            for name, forms in sets.items()
+        }
+    store(
+        arguments.out,
+        arguments=asdict(arguments),
+        packages=("kinema", "av", "torch", "numpy", "pillow"),
+        parts=parts,
+    )
+
+
+def recordings() -> Path:
+    return Path(os.environ.get("KINEMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def samples(data: Path, folder: Path, rounds: int) -> dict[str, list[Entry]]:
+    """The sets; what must be made is written into `folder`.
+
+    Raises:
+        FileNotFoundError: the real recordings are not there.
+    """
+    ntu = found(data, "format_samples/mmaction2/S001C001P001R001A001_rgb.avi")
+    npz = found(data, "msr_action3d/depth160/a0*_s01_e01.npz")
+    return {
+        "UCF-101, 320x240": whole(found(data, "format_samples/ucf101/*/*.avi")),
+        "NTU RGB+D, 1920x1080": whole(ntu),
+        "Kinetics": whole(found(data, "format_samples/torchvision_0.14.1/*.mp4")),
+        "segments of a long video, 1920x1080": long_video(ntu[0], folder / "long.mp4", rounds),
+        "MSR-Action3D, npz, 160x120": whole(npz, "depth"),
+        "MSR-Action3D, PNG, 320x240": whole(
+            [as_pictures(path, folder) for path in found(data, "msr_action3d/original_mat/*.mat")], "depth"
+        ),
+        "IsoGD, 8-bit avi, 320x240": whole(found(data, "isogd_rgbd/train/*/K_*.avi"), "depth"),
+    }
+
+
+def found(data: Path, pattern: str) -> list[Path]:
+    paths = sorted(data.glob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"{data / pattern}: not there; KINEMA_DATA names another place")
+    return paths
+
+
+def whole(paths: Iterable[Path], kind: str = "rgb") -> list[Entry]:
+    return [
+        Entry(
+            rgb=str(path) if kind == "rgb" else "",
+            depth=str(path) if kind == "depth" else "",
+            frames=count_frames(str(path)),
+            split="train",
+            labels={"label": "any"},
+        )
+        for path in paths
+    ]
+
+
+def long_video(source: Path, target: Path, rounds: int) -> list[Entry]:
+    """One file that shows a clip many times, with a segment in each."""
+    pictures = [
+        av.VideoFrame.from_ndarray(p, format="rgb24").reformat(format="yuv420p")
+        for p in read_rgb(str(source), range(SEGMENT))
+    ]
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=50, options={"preset": "veryfast", "g": str(KEYFRAMES_OF_A_CAMERA)}
+        )
+        stream.height, stream.width, stream.pix_fmt = pictures[0].height, pictures[0].width, "yuv420p"
+        for number in range(rounds * SEGMENT):
+            frame = pictures[number % SEGMENT]
+            frame.pts = None
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return [
+        replace(whole([target])[0], start_s=start / 50, stop_s=(start + SEGMENT) / 50)
+        for start in range(0, rounds * SEGMENT, SEGMENT)
+    ]
+
+
+def as_pictures(source: Path, folder: Path) -> Path:
+    """The same depth as a folder of 16-bit PNG."""
+    target = folder / "png" / source.stem
+    target.mkdir(parents=True)
+    for number, picture in enumerate(read_grey(str(source), range(count_frames(str(source))))):
+        Image.fromarray(picture).save(target / f"{number:05}.png")
+    return target
+
+
+def forms_of(name: str, entries: Sequence[Entry], folder: Path, arguments: Arguments) -> dict[str, Manifest]:
+    """The set as it is, packed, and, of depth, in the forms that were not chosen."""
+    place = folder / name.replace(" ", "_").replace(",", "")
+    forms = {"original": manifest_of(place / "set.csv", entries)}
+    if entries[0].rgb:
+        for every in arguments.keyframe_every:
+            encoding = Encoding(short_side=SHORT_SIDE, keyframe_every=every)
+            forms[f"packed, keyframe every {every}"] = pack(
+                forms["original"], place / f"packed {every}", encoding=encoding
+            ).manifest
+        return forms
+    forms["packed"] = pack(forms["original"], place / "packed", encoding=Encoding(short_side=SHORT_SIDE)).manifest
+    for form, write in {"FFV1": write_ffv1, "npz of one array": write_array}.items():
+        (place / form).mkdir()
+        files = [str(write(place / form / str(number), entry)) for number, entry in enumerate(entries)]
+        others = [replace(entry, depth=file) for entry, file in zip(entries, files, strict=True)]
+        forms[form] = manifest_of(place / f"{form}.csv", others)
+    return forms
+
+
+def manifest_of(path: Path, entries: Sequence[Entry]) -> Manifest:
+    depth = FACTS if entries[0].depth else None
+    return write_manifest(
+        path, entries=entries, classes={"label": ("any",)}, corpus="benchmark", version="1", depth=depth
+    )
+
+
+def write_ffv1(stem: Path, entry: Entry) -> Path:
+    pictures = read_grey(entry.depth, range(entry.frames or 0))
+    form = "gray16le" if pictures.dtype == np.uint16 else "gray"
+    target = stem.with_suffix(".mkv")
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream("ffv1", rate=25, options={"level": "3", "slices": "1", "g": "1"})
+        stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:], form
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=form)))
+        container.mux(stream.encode())
+    return target
+
+
+def write_array(stem: Path, entry: Entry) -> Path:
+    np.savez_compressed(stem.with_suffix(".npz"), depth=read_grey(entry.depth, range(entry.frames or 0)))
+    return stem.with_suffix(".npz")
+
+
+def read_all(manifest: Manifest, frames: int, seed: tuple[int, ...]) -> float:
+    """Milliseconds a clip, of a training's draw of each sample."""
+    deep = bool(manifest.entries[0].depth)
+    dataset = VideoDataset(
+        manifest,
+        sampling=Sampling(frames=frames),
+        preprocessing=Preprocessing(
+            modalities=("depth",) if deep else ("rgb",),
+            short_side=SHORT_SIDE,
+            size=SIZE,
+            depth=FACTS if deep else None,
+        ),
+        augmentation=Augmentation(flip=0.5),
+    )
+    start = time.perf_counter()
+    for number in range(len(dataset)):
+        sample = dataset[Draw(number, (*seed, number))]
+        if isinstance(sample, Failure):
+            raise RuntimeError(sample.message)
+    return 1000 * (time.perf_counter() - start) / len(dataset)
+
+
+def facts_of(manifest: Manifest) -> dict[str, int]:
+    """Samples, and bytes of the files that they name."""
+    paths = {Path(manifest.locate(entry.rgb or entry.depth)) for entry in manifest.entries}
+    files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
+    return {"samples": len(manifest.entries), "files": len(files), "bytes": sum(file.stat().st_size for file in files)}
+
+
+def compared(
+    name: str, forms: Sequence[str], frames: int, milliseconds: dict[tuple[str, str, int], list[float]]
+) -> dict[str, Any]:
+    """Clips in a second of each form, and its speed as a multiple of the original's, repeat by repeat."""
+    original = np.array(milliseconds[name, "original", frames])
+    found: dict[str, Any] = {}
+    for form in forms:
+        times = np.array(milliseconds[name, form, frames])
+        found[form] = {
+            "clips_per_second": median_interval((1000 / times).tolist()),
+            "times_the_original": median_interval((original / times).tolist()),
+        }
+    return found
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
