@@ -123,6 +123,15 @@ def fitted_frames(frames: Iterable[av.VideoFrame], encoding: Encoding) -> Iterat
         yield fitted
 
 
+def shown_pictures(frames: Iterable[av.VideoFrame]) -> Iterator[UInt8[ndarray, "height width 3"]]:
+    """Frames of a video as pictures in RGB, upright, as reading gives them."""
+    converter = VideoReformatter()
+    turn: tuple[bool, bool, bool] | None = None
+    for frame in frames:
+        turn = orientation(frame) if turn is None else turn
+        yield turned(converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), turn)
+
+
 def fitted_pictures(
     pictures: Iterable[UInt8[ndarray, "height width 3"]], encoding: Encoding
 ) -> Iterator[av.VideoFrame]:

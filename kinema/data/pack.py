@@ -1,8 +1,9 @@
 """A data set encoded anew, once, so that reading is fast: the same samples, frames and labels in files of their own.
 
-Each sample gets a file of its segment alone; samples that show the same part of the same file share one. A folder holds
-the packed files of any number of manifests, by what they were made of: a second manifest of the same videos packs only
-what is new to it. What is finished is noted in `pack.jsonl`, a line a file, so that a run that was stopped goes on.
+Each sample gets a file of its segment alone, and of RGB of its box alone; samples that show the same part of the same
+file share one. A folder holds the packed files of any number of manifests, by what they were made of: a second manifest
+of the same videos packs only what is new to it. What is finished is noted in `pack.jsonl`, a line a file, so that a run
+that was stopped goes on.
 """
 
 import fcntl
@@ -119,11 +120,12 @@ def _parts(manifest: Manifest, entry: Entry) -> dict[Modality, Part]:
     for kind in MODALITIES:
         if entry.source(kind):
             path = manifest.locate(entry.source(kind))
+            box = str(entry.rgb_box) if kind == "rgb" and entry.rgb_box is not None else ""
             if entry.start_s is not None:
                 timed_by = manifest.locate(entry.rgb or entry.depth)
-                parts[kind] = Part(kind, path, entry.start_s, entry.stop_s, timed_by)
+                parts[kind] = Part(kind, path, entry.start_s, entry.stop_s, timed_by, box)
             else:
-                parts[kind] = Part(kind, path, entry.start_frame, entry.stop_frame)
+                parts[kind] = Part(kind, path, entry.start_frame, entry.stop_frame, box=box)
     return parts
 
 
@@ -338,8 +340,11 @@ def _finish(
 
 
 def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _Run) -> Entry:
-    """The sample with its packed files and without its segment, or, where one of its files cannot be packed, with its
-    own files, as `prepare` leaves what it cannot read: the number of frames is open."""
+    """The sample with its packed files, without its segment and its box.
+
+    Where one of its files cannot be packed, it keeps its own files, as `prepare` leaves what it cannot read: the number
+    of frames is open.
+    """
     if any(part in run.failures for part in parts.values()):
         files = {kind: _relative(part.path, out) for kind, part in parts.items()}
         return replace(entry, **files, frames=None)  # type: ignore[arg-type]  # paths alone
@@ -350,6 +355,7 @@ def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _Run) -
     return replace(
         entry,
         **files,  # type: ignore[arg-type]  # paths alone
+        rgb_box=None,
         start_s=None,
         stop_s=None,
         start_frame=None,

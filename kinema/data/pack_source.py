@@ -17,9 +17,10 @@ from numpy import ndarray
 from kinema.data.cache import local_path
 from kinema.data.container import Timeline, open_video, range_shown, reason_of
 from kinema.data.decode import each_frame
-from kinema.data.encode import Encoding, fitted_frames, fitted_pictures, write_depth, write_rgb
+from kinema.data.encode import Encoding, fitted_frames, fitted_pictures, shown_pictures, write_depth, write_rgb
 from kinema.data.inspections import state_of
 from kinema.data.manifest import Modality
+from kinema.data.pixel_box import PixelBox, parse_pixel_box
 from kinema.data.reading import Reading, UnreadableVideo
 from kinema.data.sources import count_frames, each_picture, timeline_of
 
@@ -45,6 +46,7 @@ class Part(NamedTuple):
         path: where the source lies.
         start, stop: half open, in frames, or in seconds where `timed_by` names a file; both None for the whole.
         timed_by: the file by whose time stamps seconds become frames: a sample's RGB, where it has some.
+        box: of RGB, what of each picture is packed, as `rgb_box` says it; empty for the whole.
     """
 
     kind: Modality
@@ -52,6 +54,7 @@ class Part(NamedTuple):
     start: float | int | None = None
     stop: float | int | None = None
     timed_by: str = ""
+    box: str = ""
 
     @property
     def key(self) -> str:
@@ -122,11 +125,26 @@ class Source:
         except OSError as error:  # of the source, and not of what is written
             raise UnreadableVideo(f"{self.file}: cannot be read ({reason_of(error)})") from error
 
-    def fitted(self, numbers: range, encoding: Encoding) -> Iterator[av.VideoFrame]:
+    def fitted(self, numbers: range, encoding: Encoding, box: str) -> Iterator[av.VideoFrame]:
         """Frames one after the other, as RGB is encoded."""
+        if box:
+            return fitted_pictures(self._boxed(numbers, parse_pixel_box(box)), encoding)
         if self.timeline is None:
             return fitted_pictures(self.pictures("rgb", numbers), encoding)
         return fitted_frames(each_frame(self.file, numbers, self.timeline, self._reading), encoding)
+
+    def _boxed(self, numbers: range, box: PixelBox) -> Iterator[ndarray]:
+        if self.timeline is None:
+            pictures = self.pictures("rgb", numbers)
+        else:
+            pictures = shown_pictures(each_frame(self.file, numbers, self.timeline, self._reading))
+        for picture in pictures:
+            height, width = picture.shape[:2]
+            if not box.fits(width, height):
+                raise UnreadableVideo(
+                    f"{self.file}: has frames of {width} x {height}, but rgb_box={box} reaches beyond them"
+                )
+            yield picture[box.top : box.bottom, box.left : box.right]
 
     def count(self) -> int:
         """Frames of the whole file that decode."""
@@ -204,7 +222,7 @@ def write_part(
         OSError: the file cannot be written.
         Stopped: before the file was whole.
     """
-    copied = part.start is None and source.reads_fast(part.kind, encoding)
+    copied = part.start is None and not part.box and source.reads_fast(part.kind, encoding)
     suffix = Path(source.file).suffix.lower() if copied else ".mp4" if part.kind == "rgb" else ".npz"
     name = f"{part.kind}/{_stem(part.path)}-{part.key}{suffix}"
     unfinished = out / part.kind / f"{uuid.uuid4().hex}.unfinished"
@@ -240,7 +258,7 @@ def _encoded(part: Part, source: Source, file: IO[bytes], encoding: Encoding, st
             frames = write_depth(file, _until(stopping, source.pictures(part.kind, numbers)), encoding)
         else:
             ticks, second = source.times(numbers)
-            fitted = _until(stopping, source.fitted(numbers, encoding))
+            fitted = _until(stopping, source.fitted(numbers, encoding, part.box))
             frames = write_rgb(file, fitted, encoding, ticks=ticks, second=second)
     except UnreadableVideo as error:
         said = str(error)

@@ -24,6 +24,7 @@ from kinema.data.dataset import frames_of, read_views
 from kinema.data.encode import Encoding, fitted_depth, fitted_size
 from kinema.data.manifest import DepthFacts, Entry, ManifestError, load_manifest, write_manifest
 from kinema.data.pack import PackError, pack
+from kinema.data.pixel_box import PixelBox
 from kinema.data.reading import UnreadableVideo
 from kinema.data.sampling import Sampling
 from kinema.data.sources import count_frames, read_grey, read_rgb
@@ -238,6 +239,26 @@ def test_folders_and_arrays_of_pictures_become_videos(tmp_path, scene):
         assert (new.frames, new.start_frame) == (35, None)
         wanted = [np.asarray(Image.fromarray(p).resize((64, 48), Image.Resampling.BILINEAR)) for p in pictures[3:38]]
         assert psnr(read_rgb(file, range(35)), wanted) > 37
+
+
+def test_a_box_of_rgb_is_cut_once_and_is_then_the_whole_picture(tmp_path, write_video, scene):
+    """Its offsets are odd, which H.264's halved colours could not be cut at."""
+    path = write_video(tmp_path / "a.mp4", scene(20, 96, 160), options={"crf": "4"})
+    box = PixelBox(left=31, top=7, right=131, bottom=81)
+    entries = [Entry(rgb=path, rgb_box=box), Entry(rgb=path)]
+    manifest = manifest_of(tmp_path, entries)
+    result = packed(manifest, tmp_path / "out")
+    assert [entry.rgb_box for entry in result.manifest.entries] == [None, None]
+    cut, whole = files_of(result)
+    assert (read_rgb(cut, [0]).shape, read_rgb(whole, [0]).shape) == ((1, 48, 64, 3), (1, 48, 80, 3))
+    before, after = (views(m, m.entries[0], "rgb", short_side=48, size=48) for m in (manifest, result.manifest))
+    assert psnr(before, after) > 30
+    beyond = manifest_of(
+        tmp_path, [Entry(rgb=path, rgb_box=dataclasses.replace(box, right=161)), entries[1]], name="b.csv"
+    )
+    failed = packed(beyond, tmp_path / "other")
+    assert failed.unreadable == (f"{path}: has frames of 160 x 96, but rgb_box=31 7 161 81 reaches beyond them",)
+    assert failed.manifest.entries[0].rgb_box is not None
 
 
 def test_a_small_video_with_close_keyframes_is_copied_byte_by_byte(tmp_path, write_video, scene):
