@@ -110,11 +110,16 @@ def main(arguments: Arguments) -> None:
         "commit": commit(),
         "steps": arguments.steps,
         "recipes": RECIPES,
+        "manifests": {corpus: load_manifest(manifest_of(corpus, arguments)).digest for corpus in arguments.corpora},
         "gmac": {corpus: gmac_of(corpus, arguments) for corpus in arguments.corpora},
         "targets": targets,
         "trainings": found,
     }
     arguments.out.write_text(json.dumps(report) + "\n", encoding="utf-8")
+
+
+def manifest_of(corpus: str, arguments: Arguments) -> Path:
+    return arguments.jhmdb if corpus == "jhmdb" else arguments.msr_action3d
 
 
 def networks(arguments: Arguments) -> dict[str, ModelConfig]:
@@ -131,7 +136,7 @@ def trainings(arguments: Arguments) -> Iterator[Training]:
 
 
 def trained(arguments: Arguments, training: Training) -> Run:
-    whole = load_manifest(arguments.jhmdb if training.corpus == "jhmdb" else arguments.msr_action3d)
+    whole = load_manifest(manifest_of(training.corpus, arguments))
     manifest = whole if training.share == 1 else part_of(whole, training, arguments.runs)
     clips = sum(entry.split == "train" for entry in manifest.entries)
     recipe = recipe_of(training.corpus, networks(arguments)[training.network])

@@ -316,6 +316,19 @@ def learning_curves(results: Path) -> list[str]:
     return lines
 
 
+def ctn_parts(results: Path) -> list[str]:
+    """Top-1 of CTN-tiny with less of what makes it one, and what each part brings (`benchmarks/learning_curve.py`)."""
+    stored = _read(results / "ctn_parts.json")
+    right = _right_of(stored)
+    (corpus, whole), *_ = ((said["corpus"], said["network"]) for said in stored["trainings"])
+    lines = table_head("network", "GMAC", "mean %", f"{whole} less it, points")
+    for network, gmac in stored["gmac"][corpus].items():
+        share = right[corpus, network, 1.0]
+        difference = "" if network == whole else _mean(right[corpus, whole, 1.0] - share, SIGNED)
+        lines.append(row(network, f"{gmac:.3f}", _mean(share), difference))
+    return lines
+
+
 def ctn_positions(results: Path) -> list[str]:
     """Top-1 with and without a table of positions, from `benchmarks/learning_curve.py`; and what the table brings."""
     stored = _read(results / "ctn_position.json")
@@ -376,6 +389,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
         ctn_sizes,
         ctn_speed,
         learning_curves,
+        ctn_parts,
         ctn_positions,
         recipe_steps,
     )

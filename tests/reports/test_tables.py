@@ -131,6 +131,21 @@ def test_shares_of_the_training_clips_have_a_line_each_with_networks_paired_clip
     assert whole.startswith("| jhmdb | 100 % | 100.0 [100.0, 100.0] | 87.5 [62.5, 100.0] | +12.5 [+0.0, +37.5] |")
 
 
+def test_what_each_part_of_ctn_brings_is_paired_clip_by_clip(results: Path) -> None:
+    said = {
+        "gmac": {"jhmdb": {"ctn_tiny": 0.0732, "linear mapping": 0.0728}},
+        "targets": {"jhmdb": [1, 1, 0, 0]},
+        "trainings": [
+            *training("ctn_tiny", [1, 1, 0, 0], [1, 1, 0, 0]),
+            *training("linear mapping", [1, 1, 1, 0], [1, 1, 0, 0]),
+        ],
+    }
+    (results / "ctn_parts.json").write_text(json.dumps(said))
+    _, _, whole, linear = tables.ctn_parts(results)
+    assert whole == "| ctn_tiny | 0.073 | 100.0 [100.0, 100.0] |  |"
+    assert linear.startswith("| linear mapping | 0.073 | 87.5 [62.5, 100.0] | +12.5 [+0.0, +37.5] |")
+
+
 def test_what_a_table_of_positions_brings_is_shown_by_time_and_padding(results: Path) -> None:
     trainings = [
         *training("literal, zeros, none", [1, 1, 0, 1]),
