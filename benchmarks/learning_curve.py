@@ -67,6 +67,8 @@ class Arguments:
         shares: of each class's training clips.
         seeds: of the trainings, and of which clips there are.
         steps: of 16 clips, in every training.
+        rate: by which the recipe's learning rate is multiplied: it was chosen for CTN, and another network may want
+            another.
     """
 
     what: tyro.conf.Positional[Literal["share", "parts", "position"]]
@@ -78,6 +80,7 @@ class Arguments:
     shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 300
+    rate: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,7 @@ def main(arguments: Arguments) -> None:
         "title": f"CTN-tiny from scratch, {arguments.steps} steps of {BATCH} clips: {arguments.what}",
         "commit": commit(),
         "steps": arguments.steps,
+        "rate": arguments.rate,
         "recipes": RECIPES,
         "manifests": {corpus: load_manifest(manifest_of(corpus, arguments)).digest for corpus in arguments.corpora},
         "gmac": {corpus: gmac_of(corpus, arguments) for corpus in arguments.corpora},
@@ -144,7 +148,7 @@ def trained(arguments: Arguments, training: Training) -> Run:
     recipe = replace(
         recipe,
         data=replace(recipe.data, manifest=str(manifest.path), batch_size=BATCH),
-        optim=replace(recipe.optim, epochs=passes, warmup_epochs=passes / 10),
+        optim=replace(recipe.optim, lr=recipe.optim.lr * arguments.rate, epochs=passes, warmup_epochs=passes / 10),
         run=replace(
             recipe.run,
             out=arguments.runs / training.name,
