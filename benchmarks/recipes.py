@@ -6,6 +6,7 @@ The data are made: videos and folders of depth in the corpus's size, with as man
 as the recipe says. Each training is a process of its own: two steps of one clip, and two steps of two. Its peak memory
 is that of the process when the steps are over; the time of a step is the second one's, since the first sets things up.
 What a batch of the recipe's own would take is extrapolated along the line through one clip and two, and not measured.
+Recipes that were measured before stay in the file.
 """
 
 import json
@@ -29,7 +30,7 @@ from kinema.models.complexity import parameter_count
 from kinema.models.zoo import build_model
 from kinema.training.loop import train
 from kinema.training.recipe import load_recipe
-from kinema.training.runs import Run
+from kinema.training.runs import Run, commit
 
 Activations = Literal["keep", "recompute"]
 
@@ -97,12 +98,15 @@ def main(arguments: Arguments) -> None:
     if arguments.measure:
         print(json.dumps(steps(arguments)))
         return
-    store(
-        arguments.out,
-        arguments=asdict(arguments),
-        packages=("kinema", "torch", "lightning-fabric"),
-        parts={"recipes": {name: measured(name, arguments) for name in arguments.recipes}},
-    )
+    known = json.loads(arguments.out.read_text(encoding="utf-8"))["recipes"] if arguments.out.exists() else {}
+    for name in arguments.recipes:
+        known[name] = measured(name, arguments)
+        store(
+            arguments.out,
+            arguments=asdict(arguments),
+            packages=("kinema", "torch", "lightning-fabric"),
+            parts={"recipes": {name: known[name] for name in RECIPES if name in known}},
+        )
 
 
 def measured(name: str, arguments: Arguments) -> dict[str, Any]:
@@ -123,6 +127,7 @@ def measured(name: str, arguments: Arguments) -> dict[str, Any]:
         for what in ("mib", "seconds")
     }
     return {
+        "commit": commit(),
         "parameters": int(found[1][0]["parameters"]),
         "frames": recipe.clip.frames,
         "size": recipe.clip.size,
