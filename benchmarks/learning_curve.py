@@ -64,6 +64,7 @@ class Arguments:
         runs: folder of the trainings.
         out: JSON file to write.
         corpora: those that are trained on.
+        networks: those that are trained, by their names in the tables; all where none is named.
         shares: of each class's training clips.
         seeds: of the trainings, and of which clips there are.
         steps: of 16 clips, in every training.
@@ -77,6 +78,7 @@ class Arguments:
     runs: Path
     out: Path
     corpora: tuple[Literal["jhmdb", "msr_action3d"], ...] = ("jhmdb", "msr_action3d")
+    networks: tuple[str, ...] = ()
     shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 300
@@ -127,7 +129,8 @@ def manifest_of(corpus: str, arguments: Arguments) -> Path:
 
 
 def networks(arguments: Arguments) -> dict[str, ModelConfig]:
-    return {"share": SHARES, "parts": PARTS, "position": POSITIONS}[arguments.what]
+    every = {"share": SHARES, "parts": PARTS, "position": POSITIONS}[arguments.what]
+    return {name: every[name] for name in arguments.networks or every}
 
 
 def trainings(arguments: Arguments) -> Iterator[Training]:
