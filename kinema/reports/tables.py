@@ -373,6 +373,17 @@ def recipe_steps(results: Path) -> list[str]:
     return lines
 
 
+def packed(results: Path) -> list[str]:
+    """Clips in a second from packed files against the original ones, from `benchmarks/pack.py`."""
+    lines = table_head("files", "packed as", "bytes", "clips in a second, against the original [95 % interval]")
+    for name, said in _read(results / "pack_speed.json").items():
+        for form, found in said.get("16 frames", {}).items() if isinstance(said, dict) else ():
+            if form != "original":
+                size = said["files"][form]["bytes"] / said["files"]["original"]["bytes"]
+                lines.append(row(name, form, f"{size:.2f} times", _ratio(found["times_the_original"])))
+    return lines
+
+
 TABLES: Mapping[str, Callable[[Path], list[str]]] = {
     made.__name__: made
     for made in (
@@ -392,6 +403,7 @@ TABLES: Mapping[str, Callable[[Path], list[str]]] = {
         ctn_parts,
         ctn_positions,
         recipe_steps,
+        packed,
     )
 }
 """The tables by the name that a document calls them."""

@@ -175,6 +175,21 @@ def test_a_recipes_own_batch_is_shown_as_extrapolated(results: Path) -> None:
     assert line == "| `ntu60_mfst_large` | 49.7 | 32 x 224 | 4.0 | 20.0 | 64 (16 on each of 4 GPUs) | 49 | 1154 |"
 
 
+def test_what_packing_gains_stands_beside_its_bytes(results: Path) -> None:
+    ratio = {"median": 13.9, "low": 13, "high": 14.9}
+    said = {
+        "commit": "c",
+        "arguments": {"repeats": 9},
+        "NTU": {
+            "files": {"original": {"bytes": 400}, "packed": {"bytes": 100}},
+            "16 frames": {"original": {}, "packed": {"times_the_original": ratio}},
+        },
+    }
+    (results / "pack_speed.json").write_text(json.dumps(said))
+    _, _, line = tables.packed(results)
+    assert line == "| NTU | packed | 0.25 times | 13.90 [13.00, 14.90] |"
+
+
 def test_only_what_is_marked_is_made_anew(results: Path) -> None:
     text = "before\n<!-- table: trainings -->\nold\n<!-- end of table -->\nafter <!-- end of table -->"
     made = filled(text, results)
