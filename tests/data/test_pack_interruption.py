@@ -71,6 +71,7 @@ def many(tmp_path, write_video):
     return manifest_of(tmp_path, entries)
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(many, tmp_path):
     out = tmp_path / "out"
     process = command(many, out)
@@ -106,6 +107,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(many, tmp_pat
     assert packed(many, out).remembered == 16
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(many, tmp_path):
     out = tmp_path / "out"
     first = dataclasses.replace(many.entries[0], start_frame=0, stop_frame=1)
