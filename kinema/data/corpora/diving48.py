@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.data.corpora.disk import SUFFIXES
-from kinema.data.corpora.listed import differences, first_home, other_counts, still_packed
+from kinema.data.corpora.listed import differences, find_list, first_home, other_counts, still_packed
 from kinema.data.corpora.prepared import Prepared, check_target, examples, finish
 from kinema.data.manifest import LABEL, Entry, ManifestError
 
@@ -195,13 +195,8 @@ def _dive(record: object) -> Dive:
     return Dive(video=video, **numbers)
 
 
-def _find(root: Path, *names: str) -> Path | None:
-    places = [root / folder / name for folder in LIST_FOLDERS for name in names]
-    return next((path for path in places if path.is_file()), None)
-
-
 def _vocabulary(root: Path) -> tuple[tuple[str, ...], ...]:
-    path = _find(root, *VOCABULARIES)
+    path = find_list(root, LIST_FOLDERS, *VOCABULARIES)
     if path is None:
         raise ManifestError(f"{root}: {VOCABULARIES[0]} is neither in it nor in annotations; it names the classes")
     return read_vocabulary(path)
@@ -210,7 +205,9 @@ def _vocabulary(root: Path) -> tuple[tuple[str, ...], ...]:
 def _lists(root: Path) -> tuple[str, dict[str, Path], list[str]]:
     """The version that is there, the path of each split's list, and what to say of what is not used."""
     found = {
-        version: {split: path for split, name in names.items() if (path := _find(root, name)) is not None}
+        version: {
+            split: path for split, name in names.items() if (path := find_list(root, LIST_FOLDERS, name)) is not None
+        }
         for version, names in LISTS.items()
     }
     if not any(found.values()):

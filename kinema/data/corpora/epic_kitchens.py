@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from kinema.data.corpora.listed import check_once, differences
+from kinema.data.corpora.listed import check_once, differences, find_list
 from kinema.data.corpora.prepared import Prepared, check_target, examples, finish
 from kinema.data.frames import frame_files
 from kinema.data.manifest import Entry, ManifestError, rows
@@ -146,7 +146,7 @@ def prepare_epic_kitchens(root: Path, out: Path) -> Prepared:
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; give the one that holds the lists of {CORPUS} and the folder P01")
     classes = {head: read_classes(_list(root, name), head) for head, name in CLASS_LISTS.items()}
-    paths = {split: path for split, name in LISTS.items() if (path := _find(root, name)) is not None}
+    paths = {split: path for split, name in LISTS.items() if (path := find_list(root, LIST_FOLDERS, name)) is not None}
     if not paths:
         raise ManifestError(f"{root}: there is no list of segments; looked for {', '.join(LISTS.values())}")
     segments = {split: read_segments(path, "none" if split == UNLABELLED else "given") for split, path in paths.items()}
@@ -261,12 +261,8 @@ def _check_apart(paths: Mapping[str, Path], segments: Mapping[str, Sequence[Segm
                 )
 
 
-def _find(root: Path, name: str) -> Path | None:
-    return next((root / folder / name for folder in LIST_FOLDERS if (root / folder / name).is_file()), None)
-
-
 def _list(root: Path, name: str) -> Path:
-    path = _find(root, name)
+    path = find_list(root, LIST_FOLDERS, name)
     if path is None:
         places = ", ".join(folder for folder in LIST_FOLDERS if folder)
         raise ManifestError(f"{root}: {name} is neither in it nor in {places}; give the folder of {CORPUS}")

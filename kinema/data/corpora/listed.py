@@ -64,6 +64,12 @@ def check_once(table: Path, named: Sequence[tuple[int, str]]) -> None:
         first[name] = line
 
 
+def find_list(root: Path, folders: Sequence[str], *names: str) -> Path | None:
+    """The first file of one of these names, in one of these folders below the root, folder by folder."""
+    places = [root / folder / name for folder in folders for name in names]
+    return next((path for path in places if path.is_file()), None)
+
+
 def differences(name: str, listed: Collection[str], there: Collection[str], missing: Sequence[str]) -> list[str]:
     """Notes on what a list names and the disk lacks, and on what the disk has and no list names.
 

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kinema.data.corpora.disk import look
-from kinema.data.corpora.listed import check_once, differences, first_home, other_counts, read_lines, still_packed
+from kinema.data.corpora.listed import (
+    check_once,
+    differences,
+    find_list,
+    first_home,
+    other_counts,
+    read_lines,
+    still_packed,
+)
 from kinema.data.corpora.prepared import Prepared, check_target, examples, finish
 from kinema.data.manifest import LABEL, Entry, ManifestError
 
@@ -171,7 +179,7 @@ def prepare_ucf101(root: Path, out: Path, split: int = 1) -> Prepared:
 
 
 def _list(root: Path, name: str) -> Path:
-    path = next((root / folder / name for folder in LIST_FOLDERS if (root / folder / name).is_file()), None)
+    path = find_list(root, LIST_FOLDERS, name)
     if path is None:
         places = ", ".join(folder for folder in LIST_FOLDERS if folder)
         raise ManifestError(
