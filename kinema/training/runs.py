@@ -45,12 +45,13 @@ class Run:
     """One training's folder. Make one with `Run.create` or `Run.open`.
 
     Args:
-        path: the folder.
+        path: the folder; of a link, the folder that it points to now.
         planned: the recipe of a run whose folder is not there yet; `begin` makes it.
     """
 
     def __init__(self, path: Path, *, planned: Recipe | None = None) -> None:
-        self.path = path
+        # `runs/latest` may point elsewhere before this run ends, and must never point at itself.
+        self.path = path.resolve() if path.is_symlink() else path
         self._planned = planned
 
     @property

@@ -33,6 +33,23 @@ def test_latest_points_at_a_run_in_runs_and_at_no_other(
     assert not Path("elsewhere/latest").exists()
 
 
+def test_a_run_opened_by_the_link_is_the_run_that_it_points_to(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run.create(replace(tiny_recipe, run=replace(tiny_recipe.run, out=Path("runs/one"))), name="x")
+    run.begin()
+    run.point_latest()
+    resumed = Run.open("runs/latest")
+    by_name = Run.create(
+        replace(tiny_recipe, run=replace(tiny_recipe.run, out=Path("runs/latest"))), name="x", existing="resume"
+    )
+    for opened in (resumed, by_name):
+        opened.point_latest()
+        assert Path("runs/latest").readlink() == Path("one")
+        assert opened.path == (tmp_path / "runs" / "one").resolve()
+
+
 def test_two_runs_of_one_second_do_not_share_a_folder(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
