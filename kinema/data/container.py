@@ -30,6 +30,9 @@ REFERRING = frozenset(
 REORDERING = 64
 """Packets after which no frame that is shown earlier can follow: codecs put off a frame by 16 others at most."""
 
+TAG_OPTIONS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Ignore tags in a wrong encoding, which are common and do not affect the picture. PyAV 19 always does."""
+
 END_SLACK_S = 0.1
 """Seconds by which a segment may end behind the last frame's end: annotators round."""
 
@@ -167,7 +170,7 @@ def open_video(
     try:
         container = av.open(
             f"file:{path}",  # whatever stands before a colon in its name is no protocol
-            metadata_errors="ignore",  # tags in a wrong encoding are common and say nothing about the picture
+            **TAG_OPTIONS,
             container_options={"format_whitelist": _formats(), "protocol_whitelist": "file"},
             options={"max_pixels": str(limits.pixels)},
         )

@@ -23,6 +23,7 @@ import av
 import numpy as np
 import pytest
 
+from kinema.data.container import TAG_OPTIONS
 from kinema.data.reading import READING, Reading, UnreadableVideo
 from kinema.data.sampling import segment_indices
 from kinema.data.sources import count_frames, read_grey, read_rgb
@@ -131,7 +132,7 @@ def fingerprint(frame: np.ndarray) -> Fingerprint:
 def decode_plainly(path: str) -> list[Fingerprint]:
     """All frames up to where decoding ends or fails, or up to the last one that the decoder does not call damaged."""
     frames, whole = [], 0
-    with av.open(path, metadata_errors="ignore") as container:
+    with av.open(path, **TAG_OPTIONS) as container:
         container.streams.video[0].codec_context.thread_count = 1
         try:
             for frame in container.decode(video=0):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kinema.data import container, decode
-from kinema.data.container import frame_range, open_video, read_timeline
+from kinema.data.container import TAG_OPTIONS, frame_range, open_video, read_timeline
 from kinema.data.decode import count_frames, read_frames, read_grey_frames
 from kinema.data.reading import Limits, UnreadableVideo
 
@@ -18,7 +18,7 @@ LIMITS = Limits()
 
 
 def decode_all(path):
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with av.open(str(path), **TAG_OPTIONS) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
@@ -165,7 +165,7 @@ def test_real_small_clips_agree_both_ways(real_data):
 def test_a_header_that_announces_a_frame_too_many_is_not_believed(real_data):
     """HMDB-51; the name of this file's title is in no encoding that can be read, either."""
     (path,) = (real_data / "format_samples").rglob("hmdb51_Turnk*.avi")
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with av.open(str(path), **TAG_OPTIONS) as container:
         announced = container.streams.video[0].frames
     assert count_frames(str(path)) == announced - 1 == len(decode_all(path))
     with pytest.raises(UnicodeDecodeError):
