@@ -31,6 +31,7 @@ format: .venv/ready
 # The tables of README.md and docs/, from results/.
 tables: .venv/ready
 	$(BIN)/python -m kinema.reports.tables
+	$(BIN)/python docs/make_tree.py
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -28,7 +28,7 @@ from kinema.layers.folding import evaluation_copy
 from kinema.layers.transformer import Grid, Rows
 from kinema.models.complexity import WholeLastBlock
 from kinema.models.ctn import CTN
-from kinema.models.zoo import create_model
+from kinema.models.registry import create_model
 
 PARTS = {"stem": "stem", "video-to-tokens": "video-to-tokens", "depth-wise": "depth-wise convolution"}
 """First words of what is compared with a part of the network, and the part's name; all else is the whole network."""

@@ -23,7 +23,7 @@ from peers import Reader, readers
 from rich.console import Console
 from rich.table import Table
 
-from kinema.data.sampling import segment_indices
+from kinema.transforms.sampling import segment_indices
 
 PACKAGES = ("kinema", "av", "torchcodec", "decord", "opencv-python-headless", "pytorchvideo", "torch", "numpy")
 COMPARISONS = {

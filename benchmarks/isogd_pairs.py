@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 import tyro
 
-from kinema.data.corpora.isogd import prepare_isogd
-from kinema.data.manifest import Entry, Manifest, Modality, write_manifest
-from kinema.data.transforms import Augmentation
+from kinema.data.manifest import Entry, Manifest, write_manifest
+from kinema.datasets.isogd import prepare_isogd
 from kinema.evaluation.evaluate import evaluate
+from kinema.modality import Modality
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, load_recipe
 from kinema.training.runs import commit
+from kinema.transforms.preprocessing import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ import tyro
 from kinema.data.manifest import LABEL, Entry, Manifest, load_manifest, write_manifest
 from kinema.evaluation.evaluate import load_predictions
 from kinema.models.complexity import macs
-from kinema.models.zoo import CTN_TINY, VIVIT_TINY, ModelConfig, build_model
+from kinema.models.registry import CTN_TINY, VIVIT_TINY, ModelConfig, build_model
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, load_recipe
 from kinema.training.runs import Run, commit

@@ -28,11 +28,11 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from kinema.data import dataset as data
-from kinema.data import transforms
 from kinema.data.dataset import Loaded, TrainingBatches, VideoDataset, complete, make_loader
 from kinema.data.manifest import Entry, write_manifest
-from kinema.data.sampling import Sampling
-from kinema.data.transforms import Augmentation, Preprocessing
+from kinema.transforms import preprocessing as transforms
+from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.sampling import Sampling
 
 STEPS = {
     "decode": (data, "read_rgb"),

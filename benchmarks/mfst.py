@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kinema.layers.folding import evaluation_copy
-from kinema.models.zoo import create_model
+from kinema.models.registry import create_model
 from kinema.training.memory import recompute_activations
 from kinema.training.runs import commit
 

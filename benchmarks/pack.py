@@ -24,13 +24,14 @@ import tyro
 from measuring import median_interval, store
 from PIL import Image
 
+from kinema.curation.pack import pack
 from kinema.data.dataset import Draw, Failure, VideoDataset
-from kinema.data.encode import Encoding
-from kinema.data.manifest import DepthFacts, Entry, Manifest, write_manifest
-from kinema.data.pack import pack
-from kinema.data.sampling import Sampling
-from kinema.data.sources import count_frames, read_grey, read_rgb
-from kinema.data.transforms import Augmentation, Preprocessing
+from kinema.data.manifest import Entry, Manifest, write_manifest
+from kinema.modality import DepthFacts
+from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.sampling import Sampling
+from kinema.video.encode import Encoding
+from kinema.video.sources import count_frames, read_grey, read_rgb
 
 SHORT_SIDE, SIZE = 256, 224
 FACTS = DepthFacts(unit_mm=None, near=1.0, far=1000.0, coverage="masked")

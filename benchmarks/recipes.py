@@ -25,9 +25,10 @@ import tyro
 from measuring import high_water, store
 from PIL import Image
 
-from kinema.data.manifest import DepthFacts, Entry, Manifest, write_manifest
+from kinema.data.manifest import Entry, Manifest, write_manifest
+from kinema.modality import DepthFacts
 from kinema.models.complexity import parameter_count
-from kinema.models.zoo import build_model
+from kinema.models.registry import build_model
 from kinema.training.loop import train
 from kinema.training.recipe import load_recipe
 from kinema.training.runs import Run, commit

@@ -16,8 +16,8 @@ import numpy as np
 import tyro
 
 from kinema.evaluation.evaluate import evaluate
-from kinema.inference.artefact import load_artefact
 from kinema.inference.engine import Device
+from kinema.inference.trained_model import load_model
 from kinema.models.rpe_stdt import Position, RPESTDTConfig
 from kinema.training.loop import train
 from kinema.training.recipe import load_recipe
@@ -52,7 +52,7 @@ def main(arguments: Arguments) -> None:
     found: dict[str, Any] = {}
     for position in arguments.positions:
         runs = [trained(arguments, position, seed) for seed in arguments.seeds]
-        artefacts = [load_artefact(run.artefact) for run in runs]
+        artefacts = [load_model(run.artefact) for run in runs]
         found[position] = {"runs": [dict(artefact.provenance) for artefact in artefacts], "answers": {}, "top1": {}}
         for size in arguments.sizes:
             said = [

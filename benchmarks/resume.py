@@ -26,7 +26,7 @@ import tyro
 from measuring import machine
 
 from kinema.data.manifest import load_manifest
-from kinema.inference.artefact import load_artefact
+from kinema.inference.trained_model import load_model
 from kinema.training.runs import Run, commit
 
 MANIFEST, EVALUATE_EVERY = "moves_cross_subject", 5
@@ -126,7 +126,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
             "same_losses": values(one, "loss") == values(other, "loss") and values(one, "lr") == values(other, "lr"),
             "same_evaluations": one.metrics() == other.metrics(),
             "same_predictions": one.predictions.read_bytes() == other.predictions.read_bytes(),
-            "same_weights": load_artefact(whole).digest == load_artefact(killed).digest,
+            "same_weights": load_model(whole).digest == load_model(killed).digest,
             "same_checkpoint": same(state(whole), state(killed)),
             "same_files": files(whole) == files(killed),
         }

@@ -21,8 +21,8 @@ from measuring import median_interval, store
 from networks import CLASSES, SIZE, Work, forward, layer, square, step, timed, timesformer, vivit
 from torch import nn
 
+from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import Position
-from kinema.models.zoo import create_model
 
 
 @dataclass(frozen=True, kw_only=True)

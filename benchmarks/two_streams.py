@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import tyro
 
-from kinema.data.manifest import BUILT_IN, Modality
+from kinema.data.manifest import BUILT_IN
 from kinema.evaluation.compare import fuse
 from kinema.evaluation.evaluate import Predictions, evaluate, load_predictions
-from kinema.inference.artefact import load_artefact
 from kinema.inference.engine import Device
+from kinema.inference.trained_model import load_model
+from kinema.modality import Modality
 from kinema.training.loop import train
 from kinema.training.recipe import load_recipe
 from kinema.training.runs import Run
@@ -90,7 +91,7 @@ def answers(arguments: Arguments, protocol: str, seed: int) -> tuple[dict[str, P
         alone = evaluate(together.path, protocol, split=split, modalities=(modality,), device=arguments.device)
         ways[f"trained together, {'RGB' if modality == 'rgb' else modality} alone at the test"] = alone.predictions
     in_order = {way: one.rows(np.argsort(one.index)) for way, one in ways.items()}
-    origins = {name: dict(load_artefact(run.artefact).provenance) for name, run in runs.items()}
+    origins = {name: dict(load_model(run.artefact).provenance) for name, run in runs.items()}
     return in_order, origins
 
 

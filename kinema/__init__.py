@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kinema.evaluation.evaluate import evaluate
     from kinema.inference.recognizer import Recognizer
-    from kinema.models.zoo import create_model, list_models
+    from kinema.models.registry import create_model, list_models
     from kinema.training.loop import train
     from kinema.training.recipe import Recipe
 
@@ -20,9 +20,9 @@ __all__ = ["Recipe", "Recognizer", "create_model", "evaluate", "list_models", "t
 _HOME = {
     "Recipe": "kinema.training.recipe",
     "Recognizer": "kinema.inference.recognizer",
-    "create_model": "kinema.models.zoo",
+    "create_model": "kinema.models.registry",
     "evaluate": "kinema.evaluation.evaluate",
-    "list_models": "kinema.models.zoo",
+    "list_models": "kinema.models.registry",
     "train": "kinema.training.loop",
 }
 

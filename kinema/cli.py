@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from kinema import __version__
 from kinema.cli_data import check, pack, prepare, sampling, submit
-from kinema.options import UsageError, nearest, option_names, parse, read
-from kinema.training.stopping import TrainingStopped
+from kinema.errors import KinemaError, TrainingStopped, UsageError
+from kinema.options import nearest, option_names, parse, read
 
 if TYPE_CHECKING:
     from kinema.training.recipe import Recipe
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"kinema: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except Exception as error:
-        if debug or not isinstance(error, (UsageError, *_input_errors())):
+        if debug or not isinstance(error, (KinemaError, OSError)):
             raise
         print(f"kinema: {error}", file=sys.stderr)
         sys.exit(2)
@@ -97,7 +97,7 @@ def models(words: Sequence[str]) -> None:
     from rich.table import Table
 
     from kinema.models.complexity import complexity_table, macs, parameter_count
-    from kinema.models.zoo import MODELS, create_model, list_models
+    from kinema.models.registry import MODELS, create_model, list_models
 
     table = Table(
         "part" if options.name else "model", "parameters", "GMAC a clip", *([] if options.name else ["clip", ""])
@@ -171,7 +171,7 @@ def evaluate(words: Sequence[str]) -> None:
     """Evaluate a run or an artefact on a manifest: predictions to a file, numbers from that file."""
     from tyro.conf import Positional
 
-    from kinema.data.reading import Reading
+    from kinema.video.read_options import ReadOptions
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -216,7 +216,7 @@ def evaluate(words: Sequence[str]) -> None:
         modalities: tuple[Literal["rgb", "depth"], ...] = ()
         frames: int | None = None
         size: int | None = None
-        reading: Reading = field(default_factory=Reading)
+        reading: ReadOptions = field(default_factory=ReadOptions)
 
     options = parse(Options, words, "evaluate")
     first = options.predictions or options.artefact
@@ -232,7 +232,7 @@ def evaluate(words: Sequence[str]) -> None:
     from kinema.evaluation.evaluate import evaluate as evaluate_on
     from kinema.evaluation.evaluate import load_predictions
     from kinema.evaluation.summary import plain, summarise
-    from kinema.inference.artefact import load_artefact
+    from kinema.inference.trained_model import load_model
     from kinema.reports.evaluation import print_attributes, print_classes, print_fusion, print_summary, write_json
 
     missing: Literal["allow", "stop"] = "allow" if options.allow_missing else "stop"
@@ -244,7 +244,7 @@ def evaluate(words: Sequence[str]) -> None:
             out = options.out if number == 1 else options.out.with_stem(f"{options.out.stem}-{number}")
             files[str(source)] = out
             evaluate_on(
-                load_artefact(source).at(frames=options.frames, size=options.size),
+                load_model(source).at(frames=options.frames, size=options.size),
                 options.manifest,
                 split=options.split,
                 batch_size=options.batch_size,
@@ -334,10 +334,10 @@ def fuse(words: Sequence[str]) -> None:
     options = parse(Options, words, "fuse")
     if options.out.exists():
         raise UsageError(f"--out {options.out} exists already; name a new folder")
-    from kinema.inference.artefact import save_artefact
     from kinema.inference.fusing import fuse_artefacts
+    from kinema.inference.trained_model import save_model
 
-    save_artefact(options.out, fuse_artefacts(options.first, options.second, score=options.score))
+    save_model(options.out, fuse_artefacts(options.first, options.second, score=options.score))
     print(f"{options.out}: answers with the mean of {options.score}; `kinema predict {options.out} RGB --depth DEPTH`")
 
 
@@ -345,7 +345,7 @@ def predict(words: Sequence[str]) -> None:
     """Name the action in videos: ranked labels as text, JSON or CSV."""
     from tyro.conf import Positional
 
-    from kinema.data.reading import Reading
+    from kinema.video.read_options import ReadOptions
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -369,7 +369,7 @@ def predict(words: Sequence[str]) -> None:
         top_k: int = 5
         format: Literal["text", "json", "csv"] = "text"
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-        reading: Reading = field(default_factory=Reading)
+        reading: ReadOptions = field(default_factory=ReadOptions)
 
     options = parse(Options, words, "predict")
     from kinema.inference.bulk import name_all
@@ -440,43 +440,6 @@ def _override(recipe: "Recipe", words: Sequence[str], name: str) -> "Recipe":
     if unknown:
         raise UsageError(f"{name}: unknown recipe field {unknown[0]!r}; {nearest(unknown[0], option_names(recipe))}")
     return changed
-
-
-def _input_errors() -> tuple[type[Exception], ...]:
-    """What a user's input can be at fault for; all else is ours and shows its traceback."""
-    from kinema.data.dataset import UnreadableSample
-    from kinema.data.manifest import ManifestError
-    from kinema.data.pack import PackError
-    from kinema.data.reading import BackendError, UnreadableVideo
-    from kinema.evaluation.evaluate import NonFiniteLogits, PredictionsError
-    from kinema.inference.artefact import ArtefactError
-    from kinema.inference.engine import DeviceError
-    from kinema.inference.recognizer import VideoError
-    from kinema.models.zoo import UnknownField, UnknownModel
-    from kinema.training.loop import NonFiniteLoss
-    from kinema.training.recipe import RecipeError
-    from kinema.training.runs import RunError
-    from kinema.training.start import StartError
-
-    return (
-        ArtefactError,
-        BackendError,
-        DeviceError,
-        ManifestError,
-        NonFiniteLogits,
-        NonFiniteLoss,
-        OSError,
-        PackError,
-        PredictionsError,
-        RecipeError,
-        RunError,
-        StartError,
-        UnknownField,
-        UnknownModel,
-        UnreadableSample,
-        UnreadableVideo,
-        VideoError,
-    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from kinema.options import UsageError, pairs, parse
+from kinema.errors import UsageError
+from kinema.options import pairs, parse
 
 
 def prepare(words: Sequence[str]) -> None:
@@ -97,20 +98,20 @@ def prepare(words: Sequence[str]) -> None:
             raise UsageError(f"--{option.name.replace('_', '-')} says nothing without --depth-range")
     if options.split and options.split not in official[options.layout]:
         raise UsageError(f"--split {options.split}: {options.layout} has {', '.join(official[options.layout])}")
-    from kinema.data.corpora.diving48 import prepare_diving48
-    from kinema.data.corpora.epic_kitchens import prepare_epic_kitchens
-    from kinema.data.corpora.folder import prepare_folder
-    from kinema.data.corpora.hmdb51 import prepare_hmdb51
-    from kinema.data.corpora.isogd import prepare_isogd
-    from kinema.data.corpora.jhmdb import prepare_jhmdb
-    from kinema.data.corpora.msr_action3d import prepare_msr_action3d
-    from kinema.data.corpora.ntu import Choices, prepare_ntu
-    from kinema.data.corpora.ntu_names import NTU60, NTU120, PROTOCOLS
-    from kinema.data.corpora.prepared import Holdout
-    from kinema.data.corpora.table import prepare_table
-    from kinema.data.corpora.templates import prepare_templates
-    from kinema.data.corpora.ucf101 import prepare_ucf101
-    from kinema.data.manifest import DepthFacts
+    from kinema.datasets.diving48 import prepare_diving48
+    from kinema.datasets.epic_kitchens import prepare_epic_kitchens
+    from kinema.datasets.folder import prepare_folder
+    from kinema.datasets.hmdb51 import prepare_hmdb51
+    from kinema.datasets.isogd import prepare_isogd
+    from kinema.datasets.jhmdb import prepare_jhmdb
+    from kinema.datasets.msr_action3d import prepare_msr_action3d
+    from kinema.datasets.ntu import Choices, prepare_ntu
+    from kinema.datasets.ntu_names import NTU60, NTU120, PROTOCOLS
+    from kinema.datasets.prepared import Holdout
+    from kinema.datasets.table import prepare_table
+    from kinema.datasets.templates import prepare_templates
+    from kinema.datasets.ucf101 import prepare_ucf101
+    from kinema.modality import DepthFacts
 
     depth = None
     if options.depth_range is not None:
@@ -166,8 +167,8 @@ def check(words: Sequence[str]) -> None:
     """Decode every file of a manifest once, and say what is broken, too short, or leaking from split to split."""
     from tyro.conf import Positional
 
-    from kinema.data.check import READING
-    from kinema.data.reading import Reading
+    from kinema.curation.check import READ_OPTIONS
+    from kinema.video.read_options import ReadOptions
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -191,13 +192,13 @@ def check(words: Sequence[str]) -> None:
         workers: int = os.cpu_count() or 1
         out: Path = Path("check")
         cache: Path | None = None
-        reading: Reading = READING
+        reading: ReadOptions = READ_OPTIONS
 
     options = parse(Options, words, "check")
     if options.frames < 1 or options.workers < 1:
         raise UsageError(f"--frames {options.frames} and --workers {options.workers} must be at least 1")
-    from kinema.data.check import check as check_manifest
-    from kinema.data.inspections import memory_of
+    from kinema.curation.check import check as check_manifest
+    from kinema.curation.inspections import memory_of
     from kinema.data.manifest import load_manifest
     from kinema.reports.check_lines import CheckProgress, check_lines
     from kinema.reports.check_page import write_check
@@ -225,7 +226,7 @@ def pack(words: Sequence[str]) -> None:
     """Encode a data set anew, once, so that reading is fast: small RGB with close keyframes, depth without loss."""
     from tyro.conf import Positional
 
-    from kinema.data.reading import Limits, Reading
+    from kinema.video.read_options import Limits, ReadOptions
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -262,10 +263,10 @@ def pack(words: Sequence[str]) -> None:
     options = parse(Options, words, "pack")
     if options.workers < 1:
         raise UsageError(f"--workers {options.workers} must be at least 1")
-    from kinema.data.encode import Encoding
+    from kinema.curation.pack import pack as pack_manifest
     from kinema.data.manifest import load_manifest
-    from kinema.data.pack import pack as pack_manifest
     from kinema.reports.check_lines import CheckProgress
+    from kinema.video.encode import Encoding
 
     try:
         encoding = Encoding(
@@ -283,7 +284,7 @@ def pack(words: Sequence[str]) -> None:
             manifest,
             options.out,
             encoding=encoding,
-            reading=Reading(cache=options.cache, limits=options.limits),
+            reading=ReadOptions(cache=options.cache, limits=options.limits),
             workers=options.workers,
             progress=progress.show,
         )

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import TypeVar
 
+from kinema.errors import UsageError
+
 Parsed = TypeVar("Parsed")
-
-
-class UsageError(ValueError):
-    """A command line that says something impossible."""
 
 
 def parse(kind: type[Parsed], words: Sequence[str], name: str) -> Parsed:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from kinema.data.manifest import DepthFacts, Entry, write_manifest
-from kinema.data.sampling import Sampling
-from kinema.data.transforms import Preprocessing
-from kinema.inference.artefact import Artefact
-from kinema.models.zoo import config_fields, config_kind, create_model
+from kinema.data.manifest import Entry, write_manifest
+from kinema.inference.trained_model import TrainedModel
+from kinema.modality import DepthFacts
+from kinema.models.registry import config_fields, config_kind, create_model
+from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.sampling import Sampling
 
 HEIGHT, WIDTH, BITS = 48, 64, 8
 LEVELS = {"dim": 40, "grey": 120, "bright": 200}
@@ -206,7 +207,7 @@ def make_artefact():
 
     def make(model, *, modalities=("rgb",), classes=None, depth=None, precision="float32"):
         config = getattr(model, "config", None)
-        return Artefact(
+        return TrainedModel(
             model=model,
             kind="own" if config is None else config_kind(config),
             config={} if config is None else config_fields(config),

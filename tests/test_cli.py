@@ -13,9 +13,9 @@ import pytest
 
 from kinema.cli import COMMANDS, main
 from kinema.data.manifest import load_manifest
-from kinema.inference.artefact import Artefact, save_artefact
+from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.models.ctn import CTNConfig
-from kinema.models.zoo import build_model, config_kind
+from kinema.models.registry import build_model, config_kind
 from kinema.training.recipe import Clip, Data, Optim, Recipe, recipe_to_json
 
 
@@ -27,9 +27,9 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clip=Clip(frames=8, size=32, short_side=32), data=Data(), model=config, optim=Optim(lr=0.1, epochs=1)
     )
     folder = tmp_path_factory.mktemp("artefact")
-    save_artefact(
+    save_model(
         folder,
-        Artefact(
+        TrainedModel(
             model=build_model(config, heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32),
             kind=config_kind(config),
             config=json.loads(recipe_to_json(recipe))["model"]["config"],

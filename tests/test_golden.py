@@ -7,7 +7,7 @@ Regenerate only with a change that is meant to alter the arithmetic, and say so 
 import pytest
 import torch
 
-from kinema.models.zoo import create_model
+from kinema.models.registry import create_model
 from kinema.training.optim import loss_of_heads
 
 # Losses of steps 1, 10 and 20, torch 2.13 on a CPU.

@@ -6,7 +6,7 @@ import pytest
 
 import kinema
 import kinema.inference.recognizer
-import kinema.models.zoo
+import kinema.models.registry
 
 
 def test_every_public_name_is_there() -> None:
@@ -21,7 +21,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_there() -> None:
         _ = kinema.recognise
 
 
-@pytest.mark.parametrize("module", [kinema.models.zoo, kinema.inference.recognizer])
+@pytest.mark.parametrize("module", [kinema.models.registry, kinema.inference.recognizer])
 def test_the_examples_in_docstrings_run(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]  # a module by parametrize
     assert result.attempted > 0

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from kinema.cli import main
-from kinema.data.corpora.disk import SUFFIXES
-from kinema.inference.artefact import save_artefact
+from kinema.inference.trained_model import save_model
+from kinema.video.scan import VIDEO_SUFFIXES
 
 
 def test_predict_answers_for_every_format_sample(
     real_data: Path, make_artefact, tiny_ctn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_artefact(tmp_path / "artefact", make_artefact(tiny_ctn()))
-    samples = sorted(p for p in (real_data / "format_samples").rglob("*") if p.suffix.lower() in SUFFIXES)
+    save_model(tmp_path / "artefact", make_artefact(tiny_ctn()))
+    samples = sorted(p for p in (real_data / "format_samples").rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     assert len(samples) > 20
     main(["predict", str(tmp_path / "artefact"), str(real_data / "format_samples"), "--format", "json"])
     said = capsys.readouterr()

@@ -1,1 +1,1 @@
-"""From files to batches."""
+"""From a manifest to batches."""

@@ -17,16 +17,14 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kinema.data.depth import jet, read_depth
-from kinema.data.geometry import WHOLE, Box
-from kinema.data.manifest import Entry, Manifest, ManifestError, Modality
-from kinema.data.mixing import mixed
-from kinema.data.pixel_box import PixelBox
-from kinema.data.reading import READING, Reading, UnreadableVideo
-from kinema.data.sampling import Sampling
-from kinema.data.sources import count_frames, frame_range, read_grey, read_rgb
-from kinema.data.subject import subject_box
-from kinema.data.transforms import (
+from kinema.data.manifest import Entry, Manifest
+from kinema.errors import ManifestError, UnreadableSample, UnreadableVideo
+from kinema.modality import Modality
+from kinema.transforms.depth import jet, read_depth
+from kinema.transforms.geometry import WHOLE, Box
+from kinema.transforms.mix import mixed
+from kinema.transforms.pixel_box import PixelBox
+from kinema.transforms.preprocessing import (
     Augmentation,
     Preprocessing,
     Variation,
@@ -35,12 +33,12 @@ from kinema.data.transforms import (
     varied_clip,
     view_clips,
 )
+from kinema.transforms.sampling import Sampling
+from kinema.transforms.subject_crop import subject_box
+from kinema.video.read_options import READ_OPTIONS, ReadOptions
+from kinema.video.sources import count_frames, frame_range, read_grey, read_rgb
 
 ADVICE = "; repair the file, or move it away and make the manifest anew with `kinema prepare`"
-
-
-class UnreadableSample(RuntimeError):
-    """A line of a manifest whose sample cannot be read; the message names manifest, line and file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class Loaded(NamedTuple):
     failures: tuple[Failure, ...]
 
 
-def frames_of(entry: Entry, path: str, reading: Reading = READING) -> tuple[int, int]:
+def frames_of(entry: Entry, path: str, reading: ReadOptions = READ_OPTIONS) -> tuple[int, int]:
     """The sample's frames in its file as a half-open range; files whose length is not known are counted."""
     if entry.start_frame is not None and entry.stop_frame is not None:
         return entry.start_frame, entry.stop_frame
@@ -109,7 +107,7 @@ def read_clips(
     preprocessing: Preprocessing,
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
-    reading: Reading = READING,
+    reading: ReadOptions = READ_OPTIONS,
 ) -> dict[Modality, Tensor]:
     """One clip of each modality of a sample: the same frames and the same cut for all.
 
@@ -142,7 +140,7 @@ def read_views(
     locate: Callable[[str], str],
     sampling: Sampling,
     preprocessing: Preprocessing,
-    reading: Reading = READING,
+    reading: ReadOptions = READ_OPTIONS,
 ) -> dict[Modality, Tensor]:
     """The views of a test, `sampling.clips` x `preprocessing.crops`, of each modality of a sample.
 
@@ -175,7 +173,7 @@ def _paths(entry: Entry, locate: Callable[[str], str], preprocessing: Preprocess
     return paths
 
 
-def _range(entry: Entry, paths: Mapping[Modality, str], sampling: Sampling, reading: Reading) -> tuple[int, int]:
+def _range(entry: Entry, paths: Mapping[Modality, str], sampling: Sampling, reading: ReadOptions) -> tuple[int, int]:
     first = next(iter(paths.values()))
     start, stop = frames_of(entry, first, reading)
     if stop - start == 1 and sampling.frames > 1:
@@ -188,7 +186,7 @@ def _read(
     paths: Mapping[Modality, str],
     indices: Sequence[int],
     preprocessing: Preprocessing,
-    reading: Reading,
+    reading: ReadOptions,
 ) -> tuple[dict[Modality, Tensor], dict[Modality, Box]]:
     """Frames of what the model sees, (time, height, width, channels), and the box that each is to be cut to.
 
@@ -255,7 +253,7 @@ class VideoDataset(Dataset[Sample | Failure]):
         sampling: Sampling,
         preprocessing: Preprocessing,
         augmentation: Augmentation | None = None,
-        reading: Reading = READING,
+        reading: ReadOptions = READ_OPTIONS,
     ) -> None:
         coverage = None if manifest.depth is None else manifest.depth.coverage
         if preprocessing.subject is not None and coverage != "masked":
@@ -328,7 +326,7 @@ class VideoDataset(Dataset[Sample | Failure]):
         return {"inputs": clips, "targets": targets, "index": draw.index}
 
 
-def check_uncounted(manifest: Manifest, positions: Sequence[int], modality: Modality, reading: Reading) -> None:
+def check_uncounted(manifest: Manifest, positions: Sequence[int], modality: Modality, reading: ReadOptions) -> None:
     """Count the frames of those samples whose number the manifest leaves open, as it does where `prepare` failed.
 
     Raises:

@@ -18,12 +18,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from kinema.data.pixel_box import PixelBox, parse_pixel_box
-
-Modality = Literal["rgb", "depth"]
-MODALITIES: tuple[Modality, ...] = ("rgb", "depth")
+from kinema.errors import ManifestError
+from kinema.modality import DepthFacts, Modality
+from kinema.transforms.pixel_box import PixelBox, parse_pixel_box
 
 COLUMNS = (
     "rgb",
@@ -45,30 +44,6 @@ UNLABELLED = -1
 """The class number of a sample of a split that has no labels."""
 BUILT_IN = ("moves_cross_subject", "moves_cross_view")
 """Manifests that are shipped; their names stand wherever the path of a manifest is wanted."""
-
-
-class ManifestError(ValueError):
-    """A manifest that cannot be trusted; the message names the file, the line or the field, and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthFacts:
-    """What the numbers of a depth file mean.
-
-    Args:
-        unit_mm: millimetres in one stored unit; None where the sensor's unit is not metric.
-        near, far: the range of interest in stored units, mapped to 1..255 by preprocessing; 0 means no reading.
-        coverage: `masked` where all but the person is 0, `full` where the background has depth.
-    """
-
-    unit_mm: float | None
-    near: float
-    far: float
-    coverage: Literal["masked", "full"]
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.near < self.far:
-            raise ValueError(f"depth_range: near={self.near} must be at least 0 and below far={self.far}")
 
 
 @dataclass(frozen=True, kw_only=True)

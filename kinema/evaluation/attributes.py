@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
-from kinema.data.corpora.diving48 import ATTRIBUTES, BETWEEN, CORPUS
+from kinema.datasets.diving48 import ATTRIBUTES, BETWEEN, CORPUS
+from kinema.errors import PredictionsError
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval, mean_interval
 from kinema.evaluation.compare import units_of
-from kinema.evaluation.evaluate import Predictions, PredictionsError
+from kinema.evaluation.evaluate import Predictions
 from kinema.evaluation.metrics import confusion, mean_class_accuracy
 
 

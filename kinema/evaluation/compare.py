@@ -15,15 +15,12 @@ from numpy import ndarray
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import binomtest
 
+from kinema.errors import ComparisonError, PredictionsError
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval, mean_interval
-from kinema.evaluation.evaluate import JOINT, Missing, Predictions, PredictionsError
+from kinema.evaluation.evaluate import JOINT, Missing, Predictions
 
 Fusion = Literal["logits", "softmax"]
 """What of the single models' scores is averaged."""
-
-
-class ComparisonError(PredictionsError):
-    """Predictions that cannot be held against each other; the message says what differs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,20 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from kinema.data.dataset import (
-    Loaded,
-    UnreadableSample,
-    VideoDataset,
-    complete,
-    evaluation_batches,
-    make_loader,
-)
-from kinema.data.manifest import UNLABELLED, Manifest, ManifestError, Modality, load_manifest
-from kinema.data.reading import READING, Reading
+from kinema.data.dataset import Loaded, VideoDataset, complete, evaluation_batches, make_loader
+from kinema.data.manifest import UNLABELLED, Manifest, load_manifest
+from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
-from kinema.inference.artefact import Artefact, load_artefact
+from kinema.files import replacing
 from kinema.inference.engine import Device, Engine, choose_device
-from kinema.inference.replacing import replacing
+from kinema.inference.trained_model import TrainedModel, load_model
+from kinema.modality import Modality
+from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
 Missing = Literal["stop", "allow"]
 """What an unreadable sample does to an evaluation."""
@@ -46,14 +41,6 @@ JOINT = "joint"
 """What all task heads together are called: right where every one of them is."""
 
 
-class NonFiniteLogits(RuntimeError):
-    """A network whose answers are no numbers; the message names the manifest's lines."""
-
-
-class PredictionsError(ValueError):
-    """A predictions file that is missing or cannot be trusted."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """What is seen of each video at test time: T frames in a clip, V clips, C crops."""
@@ -63,7 +50,7 @@ class Protocol:
     crops: int
 
     @classmethod
-    def of(cls, artefact: Artefact) -> "Protocol":
+    def of(cls, artefact: TrainedModel) -> "Protocol":
         """The one that an artefact's sampling and preprocessing say."""
         sampling = artefact.sampling
         return cls(frames=sampling.frames, clips=sampling.clips, crops=artefact.preprocessing.crops)
@@ -186,7 +173,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | Path | Artefact,
+    model: str | Path | TrainedModel,
     manifest: str | Path | Manifest,
     *,
     split: str = "test",
@@ -196,7 +183,7 @@ def evaluate(
     device: Device = "auto",
     missing: Missing = "stop",
     out: str | Path | None = None,
-    reading: Reading = READING,
+    reading: ReadOptions = READ_OPTIONS,
     modalities: Sequence[Modality] = (),
 ) -> Evaluation:
     """Evaluate a trained model on one split of a manifest.
@@ -215,7 +202,7 @@ def evaluate(
         modalities: those that a model of two streams is shown; all that it sees where empty.
 
     Raises:
-        ArtefactError: the model does not do with these modalities.
+        ModelError: the model does not do with these modalities.
         UnreadableSample: a sample cannot be read, and `missing` is `stop`.
         ManifestError: the manifest does not fit the model's classes, or lists fewer samples than it declares.
         PredictionsError: `out` cannot be written.
@@ -224,7 +211,7 @@ def evaluate(
         raise PredictionsError(f"batch_size={batch_size} must be at least 1, workers={workers} at least 0")
     if out is not None and Path(out).is_dir():
         raise PredictionsError(f"{out}: is a folder; name a file for the predictions")
-    artefact = model if isinstance(model, Artefact) else load_artefact(model, model=network)
+    artefact = model if isinstance(model, TrainedModel) else load_model(model, model=network)
     if modalities:
         artefact = artefact.seeing(modalities)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
@@ -463,7 +450,7 @@ def _units(manifest: Manifest, index: Int64[ndarray, " samples"]) -> dict[str, I
     return found
 
 
-def _check_classes(manifest: Manifest, artefact: Artefact) -> None:
+def _check_classes(manifest: Manifest, artefact: TrainedModel) -> None:
     if set(manifest.classes) != set(artefact.classes):
         raise ManifestError(
             f"{manifest.path}: has task heads {', '.join(manifest.classes)}, the model {', '.join(artefact.classes)}"

@@ -18,10 +18,11 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import log_softmax
 
-from kinema.data.corpora.epic_kitchens import CLASSES, CORPUS
 from kinema.data.manifest import Manifest
-from kinema.evaluation.evaluate import Predictions, PredictionsError
-from kinema.inference.replacing import replacing
+from kinema.datasets.epic_kitchens import CLASSES, CORPUS
+from kinema.errors import PredictionsError
+from kinema.evaluation.evaluate import Predictions
+from kinema.files import replacing
 
 ACTIONS = 100
 """Scored of each segment."""

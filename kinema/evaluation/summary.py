@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from kinema.errors import ComparisonError
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval, mean_class_interval, mean_interval
 from kinema.evaluation.calibration import TEMPERATURES, calibration_error, fit_temperature, negative_log_likelihood
-from kinema.evaluation.compare import ComparisonError, units_of
+from kinema.evaluation.compare import units_of
 from kinema.evaluation.evaluate import JOINT, Predictions
 from kinema.evaluation.metrics import ClassScores, class_scores, confusion, mean_class_accuracy
 

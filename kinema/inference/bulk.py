@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from kinema.data.corpora.disk import SUFFIXES
-from kinema.data.manifest import Modality
-from kinema.data.reading import READING, Reading, UnreadableVideo
+from kinema.errors import UnreadableVideo, VideoError
 from kinema.inference.engine import Device
-from kinema.inference.recognizer import MissingStream, Recognizer, Video, VideoError
+from kinema.inference.recognizer import MissingStream, Recognizer, Video
+from kinema.modality import Modality
+from kinema.video.read_options import READ_OPTIONS, ReadOptions
+from kinema.video.scan import VIDEO_SUFFIXES
 
 
 def videos_in(sources: Sequence[str]) -> Iterator[str]:
@@ -20,7 +21,7 @@ def videos_in(sources: Sequence[str]) -> Iterator[str]:
     for source in sources:
         if "://" not in source and Path(source).is_dir():
             files = (p for p in Path(source).rglob("*") if p.is_file() and not p.name.startswith("."))
-            found = sorted(str(p) for p in files if p.suffix.lower() in SUFFIXES)
+            found = sorted(str(p) for p in files if p.suffix.lower() in VIDEO_SUFFIXES)
             if not found:
                 raise VideoError(f"{source}: no video in this folder")
             yield from found
@@ -36,7 +37,7 @@ def name_all(
     top_k: int,
     form: Literal["text", "json", "csv"],
     device: Device,
-    reading: Reading = READING,
+    reading: ReadOptions = READ_OPTIONS,
 ) -> int:
     """Print the likeliest classes of every video on standard output, and failures on standard error.
 

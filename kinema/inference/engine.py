@@ -12,17 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kinema.data.manifest import Modality
-from kinema.data.transforms import Preprocessing
+from kinema.errors import DeviceError
 from kinema.layers.folding import evaluation_copy
+from kinema.modality import Modality
 from kinema.models.fusion import input_binding
+from kinema.transforms.preprocessing import Preprocessing
 
 Precision = Literal["float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-
-
-class DeviceError(ValueError):
-    """A device that is named and not there."""
 
 
 class Engine:

@@ -3,17 +3,20 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
-from kinema.data.manifest import MODALITIES
-from kinema.data.transforms import Preprocessing
-from kinema.inference.artefact import OWN, Artefact, ArtefactError, load_artefact
+from kinema.errors import ModelError
+from kinema.inference.trained_model import OWN, TrainedModel, load_model
+from kinema.modality import MODALITIES
 from kinema.models.fusion import ScoreFusion, TwoStream, TwoStreamConfig
-from kinema.models.zoo import config_fields, config_from
+from kinema.models.registry import config_fields, config_from
+from kinema.transforms.preprocessing import Preprocessing
 
 OF_ONE_STREAM = ("modalities", "mean", "std", "depth", "depth_channels", "depth_colours")
 """Fields of the preprocessing that concern one modality alone; the others say what both are shown."""
 
 
-def fuse_artefacts(first: str | Path | Artefact, second: str | Path | Artefact, *, score: ScoreFusion) -> Artefact:
+def fuse_artefacts(
+    first: str | Path | TrainedModel, second: str | Path | TrainedModel, *, score: ScoreFusion
+) -> TrainedModel:
     """One model of two: it answers with the mean of their answers, or with one of them where a modality is missing.
 
     Args:
@@ -24,25 +27,23 @@ def fuse_artefacts(first: str | Path | Artefact, second: str | Path | Artefact, 
         The model; its arithmetic is of float32 where the two differ in that.
 
     Raises:
-        ArtefactError: they are not of two modalities, know other classes, or are shown other frames or places.
+        ModelError: they are not of two modalities, know other classes, or are shown other frames or places.
     """
-    both = [source if isinstance(source, Artefact) else load_artefact(source) for source in (first, second)]
+    both = [source if isinstance(source, TrainedModel) else load_model(source) for source in (first, second)]
     by_modality = {artefact.preprocessing.modalities: artefact for artefact in both}
     if set(by_modality) != {(modality,) for modality in MODALITIES}:
         seen = " and ".join("+".join(artefact.preprocessing.modalities) for artefact in both)
-        raise ArtefactError(f"one model of rgb and one of depth can be fused; these see {seen}")
+        raise ModelError(f"one model of rgb and one of depth can be fused; these see {seen}")
     rgb, depth = (by_modality[(modality,)] for modality in MODALITIES)
     if OWN in (rgb.kind, depth.kind):
-        raise ArtefactError(
-            "a network of your own cannot be fused into one artefact; `kinema evaluate --fuse` can do it"
-        )
+        raise ModelError("a network of your own cannot be fused into one artefact; `kinema evaluate --fuse` can do it")
     _check_same(rgb, depth)
     config = TwoStreamConfig(
         rgb=config_from(rgb.kind, rgb.config),  # type: ignore[arg-type]  # a model of one modality is no two-stream one
         depth=config_from(depth.kind, depth.config),  # type: ignore[arg-type]  # as above
         fusion=score,
     )
-    return Artefact(
+    return TrainedModel(
         model=TwoStream(config, rgb=rgb.model, depth=depth.model, heads=rgb.heads),  # type: ignore[arg-type]  # as above
         kind="two-stream",
         config=config_fields(config),
@@ -61,13 +62,11 @@ def fuse_artefacts(first: str | Path | Artefact, second: str | Path | Artefact, 
     )
 
 
-def _check_same(rgb: Artefact, depth: Artefact) -> None:
+def _check_same(rgb: TrainedModel, depth: TrainedModel) -> None:
     if {head: list(names) for head, names in rgb.classes.items()} != {
         head: list(names) for head, names in depth.classes.items()
     }:
-        raise ArtefactError(
-            "the two models know other classes, or have them in another order; their answers do not mix"
-        )
+        raise ModelError("the two models know other classes, or have them in another order; their answers do not mix")
     pairs = [
         (f"{part}.{field.name}", getattr(getattr(rgb, part), field.name), getattr(getattr(depth, part), field.name))
         for part in ("sampling", "preprocessing")
@@ -76,7 +75,7 @@ def _check_same(rgb: Artefact, depth: Artefact) -> None:
     ]
     for name, ours, theirs in pairs:
         if ours != theirs:
-            raise ArtefactError(
+            raise ModelError(
                 f"the two models are shown other clips: {name} is {ours} for rgb and {theirs} for depth; "
                 "train both alike, or average their predictions with `kinema evaluate --fuse`"
             )

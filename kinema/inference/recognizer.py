@@ -9,16 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from kinema.data.dataset import read_views
-from kinema.data.manifest import Entry, Modality
-from kinema.data.reading import READING, Reading
-from kinema.inference.artefact import Artefact, load_artefact
+from kinema.data.manifest import Entry
+from kinema.errors import VideoError
 from kinema.inference.engine import Device, choose_device
+from kinema.inference.trained_model import TrainedModel, load_model
+from kinema.modality import Modality
+from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
 Video = str | Path | Mapping[Modality, str | Path]
-
-
-class VideoError(ValueError):
-    """Videos that do not fit what the model sees."""
 
 
 class MissingStream(UserWarning):
@@ -46,14 +44,19 @@ class Recognizer:
         reading: by what, where and within which limits files are read.
     """
 
-    def __init__(self, artefact: Artefact, *, device: Device = "auto", reading: Reading = READING) -> None:
+    def __init__(self, artefact: TrainedModel, *, device: Device = "auto", reading: ReadOptions = READ_OPTIONS) -> None:
         self.artefact = artefact
         self.reading = reading
         self.engine = artefact.engine(choose_device(device))
 
     @classmethod
     def load(
-        cls, path: str | Path, *, model: nn.Module | None = None, device: Device = "auto", reading: Reading = READING
+        cls,
+        path: str | Path,
+        *,
+        model: nn.Module | None = None,
+        device: Device = "auto",
+        reading: ReadOptions = READ_OPTIONS,
     ) -> "Recognizer":
         """Load a run or an artefact.
 
@@ -64,9 +67,9 @@ class Recognizer:
             reading: by what, where and within which limits files are read.
 
         Raises:
-            ArtefactError: something is missing, broken, or does not fit.
+            ModelError: something is missing, broken, or does not fit.
         """
-        return cls(load_artefact(path, model=model), device=device, reading=reading)
+        return cls(load_model(path, model=model), device=device, reading=reading)
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:

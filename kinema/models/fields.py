@@ -1,21 +1,12 @@
 """Configs as plain data: are a config's values of the types it declares, and what it is as JSON and back."""
 
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-
-class UnknownField(ValueError):
-    """A field that a config does not have."""
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """The end of a message about an unknown name: what was probably meant, or else all there is."""
-    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"did you mean {matches[0]!r}?" if matches else f"there is {', '.join(sorted(known))}"
+from kinema.errors import UnknownField, did_you_mean
 
 
 def check_fields(config: Any) -> None:
@@ -41,7 +32,7 @@ def with_fields(kind: type[Any], values: Mapping[str, object]) -> dict[str, Any]
     known = [field.name for field in fields(kind)]
     for name in values:
         if name not in known:
-            raise UnknownField(f"{kind.__name__} has no field {name!r}; {nearest(name, known)}")
+            raise UnknownField(f"{kind.__name__} has no field {name!r}; {did_you_mean(name, known)}")
     checked = {}
     for name, value in values.items():
         if isinstance(value, list) and get_origin(hints[name]) is tuple:

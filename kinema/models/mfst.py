@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.layers.central_difference import CentralDifferenceConv3d
-from kinema.layers.central_difference import Operator as Operator  # recipes take it from here
+from kinema.layers.central_difference import Operator as Operator
 from kinema.layers.knn_attention import KNNLayer, KNNTransformerLayer
 from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer
 from kinema.layers.transformer import TaskHeads

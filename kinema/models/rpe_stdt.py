@@ -33,16 +33,8 @@ from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from kinema.layers.relative_position import (
-    Clusters,
-    Distance,
-    RelativePosition,
-    RelativeSelfAttention,
-    Terms,
-)
-from kinema.layers.relative_position import (
-    MappingFunction as MappingFunction,
-)
+from kinema.layers.relative_position import Clusters, Distance, RelativePosition, RelativeSelfAttention, Terms
+from kinema.layers.relative_position import MappingFunction as MappingFunction
 from kinema.layers.temporal_topk import (
     FramePooling,
     deviation,
@@ -53,9 +45,7 @@ from kinema.layers.temporal_topk import (
     rows_at,
     uniform_places,
 )
-from kinema.layers.temporal_topk import (
-    Pooling as Pooling,
-)
+from kinema.layers.temporal_topk import Pooling as Pooling
 from kinema.layers.transformer import MLP, AbsolutePosition, ClassToken, DropPath, FrameTokens, Rows, TaskHeads, grid_of
 from kinema.models.fields import check_fields
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from kinema.models.baselines import ViViTConfig
 from kinema.models.ctn import CTNConfig
-from kinema.models.zoo import CTN_BASE, CTN_BASE_DENSE, VIVIT_BASE
+from kinema.models.registry import CTN_BASE, CTN_BASE_DENSE, VIVIT_BASE
 from kinema.training.recipe import load_recipe
 
 NETWORKS: dict[str, CTNConfig | ViViTConfig] = {

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from kinema.data.manifest import DepthFacts, Entry, write_manifest
+from kinema.data.manifest import Entry, write_manifest
+from kinema.modality import DepthFacts
 from kinema.render.mannequin import Body, Colour, Floor, Footage, Light, View, frame_view, outline_m, render, settle
 from kinema.render.motion import ACTIONS, Poses, load_motion, smooth_noise
 from kinema.render.video import write_depth, write_rgb

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kinema.data.check import Checked, Finding
+from kinema.curation.check import Checked, Finding
 
 EXAMPLES = 3
 """Notes of one kind that are printed."""

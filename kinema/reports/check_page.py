@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from kinema.data.check import SEVERITY, Checked, Finding
-from kinema.data.duplicates import signature_pictures
-from kinema.data.inspections import Source
-from kinema.data.reading import Reading, UnreadableVideo
-from kinema.data.sources import read_grey, read_rgb
+from kinema.curation.check import SEVERITY, Checked, Finding
+from kinema.curation.duplicates import signature_pictures
+from kinema.curation.inspections import Source
+from kinema.errors import UnreadableVideo
 from kinema.reports.figures import balance_figure, histograms_figure, strips
 from kinema.reports.page import CaptionedPicture, Section, Table, write_page
+from kinema.video.read_options import ReadOptions
+from kinema.video.sources import read_grey, read_rgb
 
 MOST_ROWS = 300
 """Findings of a table; all of them are in the JSON."""
@@ -34,7 +35,7 @@ class Written:
     bad_files: Path
 
 
-def write_check(checked: Checked, folder: Path, reading: Reading) -> Written:
+def write_check(checked: Checked, folder: Path, reading: ReadOptions) -> Written:
     """Write `check.html`, `check.json` and `bad_files.txt`: a path in each line, a tab, and what is wrong.
 
     Args:
@@ -96,7 +97,7 @@ def _findings(heading: str, findings: Sequence[Finding], nothing: str) -> Sectio
     return Section(heading=heading, text=f"{text}.", table=Table(columns=("kind", "line", "file", "what"), rows=rows))
 
 
-def _copies(checked: Checked, reading: Reading) -> Iterator[Section]:
+def _copies(checked: Checked, reading: ReadOptions) -> Iterator[Section]:
     if not checked.copies:
         return
     shown = checked.copies[:MOST_PAIRS]
@@ -119,7 +120,7 @@ def _copies(checked: Checked, reading: Reading) -> Iterator[Section]:
     yield Section(heading="Near-duplicates across splits", text=text, pictures=pictures)
 
 
-def _frames(checked: Checked, source: Source, reading: Reading) -> UInt8[ndarray, "frames height width 3"]:
+def _frames(checked: Checked, source: Source, reading: ReadOptions) -> UInt8[ndarray, "frames height width 3"]:
     """Some frames of a file; of one that has gone meanwhile, the small pictures of its signature."""
     seen = checked.inspections[source]
     indices = np.linspace(0, seen.frames - 1, min(STRIP_FRAMES, seen.frames)).round().astype(int).tolist()

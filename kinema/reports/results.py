@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from kinema.evaluation.evaluate import Predictions, PredictionsError, Protocol, load_predictions, measure
+from kinema.errors import PredictionsError
+from kinema.evaluation.evaluate import Predictions, Protocol, load_predictions, measure
 from kinema.evaluation.summary import summarise
 from kinema.training.recipe import recipe_to_json
 from kinema.training.runs import Run

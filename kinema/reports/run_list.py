@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from kinema.data.manifest import ManifestError, load_manifest
+from kinema.data.manifest import load_manifest
+from kinema.errors import ManifestError, RecipeError, RunError
 from kinema.evaluation.evaluate import JOINT, Predictions, load_predictions
-from kinema.models.zoo import MODELS, config_kind
+from kinema.models.registry import MODELS, config_kind
 from kinema.reports.evaluation import console
 from kinema.reports.results import load_result
-from kinema.training.recipe import Recipe, RecipeError
-from kinema.training.runs import Run, RunError
+from kinema.training.recipe import Recipe
+from kinema.training.runs import Run
 from kinema.training.schedule import Schedule, score
 
 State = Literal["finished", "unfinished", "no checkpoint"]

@@ -17,21 +17,18 @@ import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from kinema.errors import TableError
 from kinema.evaluation.bootstrap import mean_interval
 from kinema.evaluation.compare import seeds_minus_floor
 from kinema.models.baselines import ViTSpatial, ViViT
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.ctn import CTN
+from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import RPESTDT
-from kinema.models.zoo import create_model
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SIGNED = "+.1f"
 SEED = re.compile(r", seed \d+$")
-
-
-class TableError(ValueError):
-    """A table that cannot be made; the message names the document or the stored result."""
 
 
 @dataclass(frozen=True, kw_only=True)

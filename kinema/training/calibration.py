@@ -20,12 +20,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kinema.data.dataset import complete, to_device
 from kinema.data.manifest import Manifest
-from kinema.data.transforms import Preprocessing
+from kinema.errors import RecipeError
 from kinema.layers.conv_projection import SeparableConvolution
 from kinema.models.fusion import InputBinding
 from kinema.training.loaders import own_loaders, parts_of, training_batches
 from kinema.training.processes import exchanged
-from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.recipe import Recipe
+from kinema.transforms.preprocessing import Preprocessing
 
 Inputs = Mapping[str, Tensor | None]
 """Arguments of a network's `forward`."""

@@ -17,9 +17,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
+from kinema.errors import RecipeError
 from kinema.training.memory import recompute_activations
 from kinema.training.optim import averaged, make_optimizer
-from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.recipe import Recipe
 
 
 class Learner:

@@ -16,7 +16,8 @@ from kinema.data.dataset import (
     evaluation_batches,
     make_loader,
 )
-from kinema.data.manifest import Manifest, ManifestError
+from kinema.data.manifest import Manifest
+from kinema.errors import ManifestError
 from kinema.evaluation.evaluate import check_declared
 from kinema.training.optim import class_weights
 from kinema.training.processes import Share

@@ -18,33 +18,30 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kinema import __version__
-from kinema.data.dataset import Batch, Loaded, TrainingBatches, UnreadableSample, complete, to_device
+from kinema.data.dataset import Batch, Loaded, TrainingBatches, complete, to_device
 from kinema.data.manifest import Manifest
-from kinema.data.transforms import Preprocessing
+from kinema.errors import NonFiniteLoss, RecipeError, RunError, StreamError, TrainingStopped, UnreadableSample
 from kinema.evaluation.evaluate import Predictions, Protocol, measure, predict_all, save_predictions
-from kinema.inference.artefact import OWN, Artefact, save_artefact
 from kinema.inference.engine import by_head
+from kinema.inference.trained_model import OWN, TrainedModel, save_model
 from kinema.models.fusion import InputBinding, input_binding
-from kinema.models.zoo import StreamError, build_model, config_fields, config_kind
+from kinema.models.registry import build_model, config_fields, config_kind
 from kinema.training.calibration import calibrate, first_inputs
 from kinema.training.learner import Learner
 from kinema.training.loaders import checked_samples, own_loaders, parts_of, training_batches, weights_of_classes
 from kinema.training.optim import learning_rate, loss_of_heads
 from kinema.training.plan import Plan, make_plan
 from kinema.training.processes import exchanged, join, together
-from kinema.training.recipe import Recipe, RecipeError
-from kinema.training.runs import Run, RunError, commit
+from kinema.training.recipe import Recipe
+from kinema.training.runs import Run, commit
 from kinema.training.schedule import Schedule, check_metric, score
 from kinema.training.start import freeze, start_from, still_parts
-from kinema.training.stopping import StopRequests, TrainingStopped
+from kinema.training.stopping import StopRequests
 from kinema.training.watching import Watch, check_loggers
+from kinema.transforms.preprocessing import Preprocessing
 
 MANY_SKIPPED = 32
 """Draws that may be skipped before a training that skips more than it reads is stopped."""
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss, or the gradient's norm, is no number; the message names the step and the manifest's lines."""
 
 
 def train(
@@ -94,7 +91,7 @@ def train(
     if recipe.run.init_calibration_batches is not None and not run.resumes:
         said.append(_calibrated(model, recipe, manifest, positions, fabric, preprocessing, binding))
     learner = Learner(fabric, model, recipe)
-    artefact = Artefact(
+    artefact = TrainedModel(
         model=learner.shipped,
         kind=OWN if own else config_kind(recipe.model),
         config={} if own else config_fields(recipe.model),
@@ -135,7 +132,7 @@ def train(
                 watch.evaluated(step, measures)
                 if first and (names or recipe.run.keep == "last"):
                     origin = _provenance(recipe, run, manifest, step, code, init_digest)
-                    digest = save_artefact(run.artefact, replace(artefact, provenance=origin))
+                    digest = save_model(run.artefact, replace(artefact, provenance=origin))
                     save_predictions(run.predictions, predictions.of_weights(digest))
                     run.point_latest()
             if schedule.keeps(step):
@@ -304,7 +301,7 @@ def _plan(model: nn.Module, recipe: Recipe, schedule: Schedule, fabric: Fabric) 
 
 def _answers(
     fabric: Fabric,
-    artefact: Artefact,
+    artefact: TrainedModel,
     evaluating: DataLoader[Loaded],
     manifest: Manifest,
     share: list[int],

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kinema.training.recipe import Optim, RecipeError
+from kinema.errors import RecipeError
+from kinema.training.recipe import Optim
 
 TABLES = ("token", "position", "table")
 """What the names of tables of learned vectors hold; like norms and biases they are not decayed."""

@@ -21,9 +21,10 @@ from torch.utils.data import Sampler
 
 from kinema.data.dataset import Draw
 from kinema.data.manifest import Manifest
+from kinema.errors import RecipeError
 from kinema.evaluation.evaluate import Predictions, load_predictions, merge_predictions, save_predictions
 from kinema.inference.engine import Precision, choose_device
-from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.recipe import Recipe
 
 PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """Our names -> Fabric's."""

@@ -21,22 +21,20 @@ import cattrs
 from cattrs.v import format_exception
 
 import kinema.recipes
-from kinema.data.manifest import MODALITIES, DepthFacts, Manifest, Modality, load_manifest
-from kinema.data.mirroring import mirrored_pair
-from kinema.data.reading import Reading
-from kinema.data.sampling import Sampling, SamplingRule
-from kinema.data.subject import SubjectCrop
-from kinema.data.transforms import Augmentation as Augmentation  # recipes take it from here
-from kinema.data.transforms import DepthColours, Preprocessing
+from kinema.data.manifest import Manifest, load_manifest
+from kinema.errors import RecipeError
 from kinema.inference.engine import Device, Precision
+from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.models.fields import check_fields
-from kinema.models.zoo import ModelConfig, config_fields, config_from, config_kind
+from kinema.models.registry import ModelConfig, config_fields, config_from, config_kind
+from kinema.transforms.mirroring import mirrored_pair
+from kinema.transforms.preprocessing import Augmentation as Augmentation
+from kinema.transforms.preprocessing import DepthColours, Preprocessing
+from kinema.transforms.sampling import Sampling, SamplingRule
+from kinema.transforms.subject_crop import SubjectCrop
+from kinema.video.read_options import ReadOptions
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be found, read or built; the message names the recipe or the field."""
 
 
 def _check_types(section: Any) -> None:
@@ -139,7 +137,7 @@ class Data:
     augmentation: Augmentation = field(default_factory=Augmentation)
     unreadable: Literal["stop", "skip"] = "stop"
     balance: Literal["none", "sampler", "loss"] = "none"
-    reading: Reading = field(default_factory=Reading)
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         _check_types(self)

@@ -20,9 +20,10 @@ from typing import Any, Literal
 import torch
 
 from kinema import __version__
-from kinema.inference.replacing import flush, replacing
+from kinema.errors import RecipeError, RunError
+from kinema.files import flush, replacing
 from kinema.training.processes import process_number
-from kinema.training.recipe import Recipe, RecipeError, recipe_from_json, recipe_to_json
+from kinema.training.recipe import Recipe, recipe_from_json, recipe_to_json
 
 LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
 """Files with a line for what happened at a step; a resumed run cuts them back to its checkpoint."""
@@ -35,10 +36,6 @@ NEWER = {"stale": 0, "averaged": None, "init_digest": ""}
 
 RUNS = Path("runs")
 """Where runs go that name no folder of their own."""
-
-
-class RunError(ValueError):
-    """A run folder that is missing, taken, or cannot be resumed; the message names it and what to do."""
 
 
 class Run:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kinema.data.manifest import Manifest
+from kinema.errors import RecipeError
 from kinema.evaluation.evaluate import Predictions, measure
-from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from kinema.inference.artefact import DESCRIPTION
+from kinema.errors import I3DError, StartError, ViTError
+from kinema.inference.trained_model import DESCRIPTION
 from kinema.models.mfst import MFST
-from kinema.models.pretrained import I3DError, from_i3d, is_i3d
-from kinema.models.pretrained_vit import ViTNetwork, from_vit
-from kinema.models.vit_file import ViTError, is_vit, read_vit
+from kinema.models.pretrained.i3d import from_i3d, is_i3d
+from kinema.models.pretrained.vit import ViTNetwork, from_vit
+from kinema.models.pretrained.vit_file import is_vit, read_vit
 
 HEADS = "heads."
 """Where the names of the task heads' weights begin; they belong to the classes and are made anew for other ones."""
@@ -38,10 +39,6 @@ UNREADABLE = (
     *(SafetensorError, pickle.UnpicklingError),
 )
 """What comes of a file that is something else than it says, or damaged."""
-
-
-class StartError(ValueError):
-    """Weights that cannot be started from, or parts that are not there; the message names file or part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +118,9 @@ def start_from(
 ) -> Started:
     """Load what fits of an artefact, a run, or a file of weights; task heads of other classes start anew.
 
-    An MFST can start from a file of I3D's public weights too (`kinema.models.pretrained`), the transformers on patches
-    from ViT's, and CTN and ViViT from ViViT's (`kinema.models.pretrained_vit`). They have parts that those lack, and
-    lack others: they are said, and not refused.
+    An MFST can start from a file of I3D's public weights too (`kinema.models.pretrained.i3d`), the transformers on
+    patches from ViT's, and CTN and ViViT from ViViT's (`kinema.models.pretrained.vit`). They have parts that
+    those lack, and lack others: they are said, and not refused.
 
     Args:
         model: gets the weights.

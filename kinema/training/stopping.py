@@ -8,19 +8,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGUSR1,) if hasattr(signal,
 """What asks a training to stop: a scheduler's SIGTERM or SIGUSR1, and Ctrl-C."""
 
 
-class TrainingStopped(RuntimeError):
-    """A training that was asked to stop, and has saved where it was.
-
-    Args:
-        message: where to go on.
-        signal: that asked for it.
-    """
-
-    def __init__(self, message: str, signal: int) -> None:
-        super().__init__(message)
-        self.signal = signal
-
-
 class StopRequests:
     """While it is entered, signals do not end the program: they are noted, for the loop to stop after a step.
 

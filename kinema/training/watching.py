@@ -16,8 +16,9 @@ from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
+from kinema.errors import RecipeError
 from kinema.training.progress import TrainingProgress
-from kinema.training.recipe import LoggerName, Recipe, RecipeError, recipe_to_json
+from kinema.training.recipe import LoggerName, Recipe, recipe_to_json
 from kinema.training.runs import Run
 
 NEEDS: Mapping[LoggerName, str] = {"csv": "", "tensorboard": "tensorboard", "wandb": "wandb"}

@@ -13,7 +13,6 @@ from kinema.data.dataset import (
     Failure,
     Loaded,
     TrainingBatches,
-    UnreadableSample,
     VideoDataset,
     collate,
     complete,
@@ -23,15 +22,15 @@ from kinema.data.dataset import (
     read_views,
     to_device,
 )
-from kinema.data.decode import read_frames, read_grey_frames
-from kinema.data.depth import depth_to_uint8, jet_colours
-from kinema.data.geometry import STRAIGHT
 from kinema.data.manifest import Entry, class_lists, write_manifest
-from kinema.data.randaugment import RandAugment
-from kinema.data.reading import UnreadableVideo
-from kinema.data.resize import resized
-from kinema.data.sampling import Sampling, segment_indices
-from kinema.data.transforms import Augmentation, Geometry, Preprocessing, cut, draw_variation
+from kinema.errors import UnreadableSample, UnreadableVideo
+from kinema.transforms.depth import depth_to_uint8, jet_colours
+from kinema.transforms.geometry import STRAIGHT
+from kinema.transforms.preprocessing import Augmentation, Geometry, Preprocessing, cut, draw_variation
+from kinema.transforms.rand_augment import RandAugment
+from kinema.transforms.resize import resized
+from kinema.transforms.sampling import Sampling, segment_indices
+from kinema.video.decode import read_frames, read_grey_frames
 
 SAMPLING = Sampling(frames=8)
 VARIED = Augmentation(short_side=(32, 44), flip=0.5, colour_jitter=0.3, mixup_alpha=0.4)
@@ -515,7 +514,7 @@ def test_frames_that_several_views_share_are_read_and_resized_once(data_set, mon
         return resized(frames, *settings)
 
     monkeypatch.setattr("kinema.data.dataset.read_rgb", counted)
-    monkeypatch.setattr("kinema.data.transforms.resized", measured)
+    monkeypatch.setattr("kinema.transforms.preprocessing.resized", measured)
     entry = data_set.entries[0]  # of 10 frames
     views = read_views(
         entry,

@@ -6,16 +6,9 @@ from collections import Counter
 
 import pytest
 
-from kinema.data.manifest import (
-    BUILT_IN,
-    DepthFacts,
-    Entry,
-    ManifestError,
-    class_lists,
-    load_manifest,
-    locate,
-    write_manifest,
-)
+from kinema.data.manifest import BUILT_IN, Entry, class_lists, load_manifest, locate, write_manifest
+from kinema.errors import ManifestError
+from kinema.modality import DepthFacts
 
 FACTS = {
     "corpus": "own",

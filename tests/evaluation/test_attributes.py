@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from kinema.cli import main
+from kinema.errors import PredictionsError
 from kinema.evaluation.attributes import by_attribute
 from kinema.evaluation.bootstrap import Bootstrap, mean_interval
-from kinema.evaluation.evaluate import Predictions, PredictionsError, load_predictions, save_predictions
+from kinema.evaluation.evaluate import Predictions, load_predictions, save_predictions
 from kinema.evaluation.summary import summarise
 
 CLASSES = (

@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from kinema.errors import ComparisonError, PredictionsError
 from kinema.evaluation.bootstrap import Bootstrap
-from kinema.evaluation.compare import (
-    ComparisonError,
-    align,
-    compare,
-    fuse,
-    mcnemar,
-    paired_difference,
-    seeds_minus_floor,
-)
-from kinema.evaluation.evaluate import Predictions, PredictionsError, Protocol
+from kinema.evaluation.compare import align, compare, fuse, mcnemar, paired_difference, seeds_minus_floor
+from kinema.evaluation.evaluate import Predictions, Protocol
 
 
 def said_by(seed, *, samples=60, strength=1.5, order=None, keep=None, heads=("label",), sizes=(4,), **facts):

@@ -8,11 +8,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from kinema.data.dataset import UnreadableSample, VideoDataset, evaluation_batches, make_loader
-from kinema.data.manifest import ManifestError, write_manifest
+from kinema.data.dataset import VideoDataset, evaluation_batches, make_loader
+from kinema.data.manifest import write_manifest
+from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample
 from kinema.evaluation.evaluate import (
-    NonFiniteLogits,
-    PredictionsError,
     Protocol,
     evaluate,
     load_predictions,
@@ -21,7 +20,7 @@ from kinema.evaluation.evaluate import (
     predict_all,
     save_predictions,
 )
-from kinema.inference.artefact import save_artefact
+from kinema.inference.trained_model import save_model
 
 
 @pytest.fixture
@@ -80,7 +79,7 @@ def test_workers_and_batches_change_nothing_but_the_last_digits(data_set, make_a
 
 def test_a_saved_model_is_evaluated_as_the_one_in_memory(tmp_path, data_set, make_artefact, tiny_ctn):
     artefact = make_artefact(tiny_ctn())
-    digest = save_artefact(tmp_path / "artefact", artefact)
+    digest = save_model(tmp_path / "artefact", artefact)
     stored = evaluate(tmp_path / "artefact", data_set, workers=0, device="cpu").predictions
     np.testing.assert_array_equal(
         stored.logits["label"], evaluate(artefact, data_set, workers=0, device="cpu").predictions.logits["label"]
@@ -90,7 +89,7 @@ def test_a_saved_model_is_evaluated_as_the_one_in_memory(tmp_path, data_set, mak
 
 
 def test_the_network_of_a_user_is_passed_beside_its_weights(tmp_path, data_set, make_artefact, brightness):
-    save_artefact(tmp_path / "artefact", make_artefact(brightness()))
+    save_model(tmp_path / "artefact", make_artefact(brightness()))
     fresh = brightness()
     torch.nn.init.zeros_(fresh.levels)
     evaluation = evaluate(tmp_path / "artefact", data_set, network=fresh, workers=0, device="cpu")

@@ -10,7 +10,8 @@ from scipy.special import softmax
 
 from kinema.cli import main
 from kinema.data.manifest import Entry, write_manifest
-from kinema.evaluation.evaluate import Predictions, PredictionsError, measure, save_predictions
+from kinema.errors import PredictionsError
+from kinema.evaluation.evaluate import Predictions, measure, save_predictions
 from kinema.evaluation.submission import Supervision, likeliest_actions, write_submission
 
 CLASSES = {head: tuple(f"{head} {n}" for n in range(count)) for head, count in (("verb", 97), ("noun", 300))}

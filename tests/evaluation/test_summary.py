@@ -8,10 +8,10 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, top_k_accuracy_score
 
+from kinema.errors import ComparisonError, PredictionsError
 from kinema.evaluation.bootstrap import Bootstrap, mean_interval
 from kinema.evaluation.calibration import calibration_error, fit_temperature, negative_log_likelihood
-from kinema.evaluation.compare import ComparisonError
-from kinema.evaluation.evaluate import Predictions, PredictionsError, Protocol, measure
+from kinema.evaluation.evaluate import Predictions, Protocol, measure
 from kinema.evaluation.summary import plain, summarise
 
 CLASSES = tuple("abcdefg")

@@ -8,15 +8,16 @@ import shutil
 import pytest
 import torch
 
-from kinema.inference.artefact import save_artefact
+from kinema.errors import VideoError
 from kinema.inference.bulk import name_all, videos_in
-from kinema.inference.recognizer import Recognizer, VideoError
-from kinema.models.zoo import create_model
+from kinema.inference.recognizer import Recognizer
+from kinema.inference.trained_model import save_model
+from kinema.models.registry import create_model
 
 
 @pytest.fixture
 def artefact(tmp_path, make_artefact, tiny_ctn):
-    save_artefact(tmp_path / "artefact", make_artefact(tiny_ctn()))
+    save_model(tmp_path / "artefact", make_artefact(tiny_ctn()))
     return tmp_path / "artefact"
 
 
@@ -87,7 +88,7 @@ def test_text_is_for_reading(artefact, videos, capsys, expected):
 
 def test_heads_are_named_where_there_are_several(tmp_path, make_artefact, tiny_ctn, videos, capsys):
     classes = {"verb": ("a", "b"), "noun": ("c", "d", "e")}
-    save_artefact(tmp_path / "two", make_artefact(tiny_ctn({"verb": 2, "noun": 3}), classes=classes))
+    save_model(tmp_path / "two", make_artefact(tiny_ctn({"verb": 2, "noun": 3}), classes=classes))
     run(tmp_path / "two", videos[:1], top_k=1, form="csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     assert [line["head"] for line in lines] == ["verb", "noun"]
@@ -118,7 +119,7 @@ def test_nothing_to_look_at_is_refused(artefact):
 
 @pytest.fixture
 def both(tmp_path, make_artefact, tiny_ctn, data_set):
-    save_artefact(
+    save_model(
         tmp_path / "depth",
         make_artefact(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth),
     )
@@ -145,7 +146,7 @@ def test_a_file_that_the_model_would_not_look_at_is_refused(both, data_set):
 def test_one_stream_answers_for_both_and_it_is_said_once(tmp_path, make_artefact, data_set, given, capsys):
     torch.manual_seed(0)
     network = create_model("mfst_tiny_rgbd", num_classes=3, frames=8, size=32)
-    save_artefact(tmp_path / "two", make_artefact(network, modalities=("rgb", "depth"), depth=data_set.depth))
+    save_model(tmp_path / "two", make_artefact(network, modalities=("rgb", "depth"), depth=data_set.depth))
     files = [data_set.locate(entry.source(given)) for entry in data_set.entries[:2]]
     sources, depth = (files, ()) if given == "rgb" else ([], files)
     assert run(tmp_path / "two", sources, depth=depth, form="json") == 0

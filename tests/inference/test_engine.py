@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from kinema.inference.engine import DeviceError, Engine, by_head, choose_device
+from kinema.errors import DeviceError
+from kinema.inference.engine import Engine, by_head, choose_device
 
 
 def clips(batch, channels=3, seed=0):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.data.sampling import Sampling
+from kinema.errors import ModelError
 from kinema.evaluation.compare import fuse
 from kinema.evaluation.evaluate import evaluate
-from kinema.inference.artefact import ArtefactError, load_artefact, save_artefact
 from kinema.inference.fusing import fuse_artefacts
-from kinema.models.zoo import create_model
+from kinema.inference.trained_model import load_model, save_model
+from kinema.models.registry import create_model
+from kinema.transforms.sampling import Sampling
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def depth(make_artefact, data_set, tiny_ctn):
 def test_it_answers_with_the_mean_of_both(tmp_path, colour, depth, data_set, score):
     """As `kinema evaluate --fuse` does from the predictions of the two."""
     for name, artefact in (("colour", colour), ("depth", depth)):
-        save_artefact(tmp_path / name, artefact)
-    save_artefact(tmp_path / "both", fuse_artefacts(tmp_path / "colour", tmp_path / "depth", score=score))
+        save_model(tmp_path / name, artefact)
+    save_model(tmp_path / "both", fuse_artefacts(tmp_path / "colour", tmp_path / "depth", score=score))
     apart = [evaluate(tmp_path / name, data_set, batch_size=6).predictions for name in ("colour", "depth")]
     together = evaluate(tmp_path / "both", data_set, batch_size=6).predictions
     expected = fuse(apart, score=score).logits["label"]
@@ -57,33 +58,33 @@ def test_the_order_does_not_matter_and_the_origin_is_kept(colour, depth):
 def test_each_modality_stays_as_its_own_model_had_it(tmp_path, colour, depth):
     mean = (0.1, 0.2, 0.3)
     colour = replace(colour, preprocessing=replace(colour.preprocessing, mean=mean))
-    save_artefact(tmp_path, fuse_artefacts(colour, depth, score="logits"))
-    again = load_artefact(tmp_path)
+    save_model(tmp_path, fuse_artefacts(colour, depth, score="logits"))
+    again = load_model(tmp_path)
     assert again.preprocessing.mean == mean
     assert again.preprocessing.depth == depth.preprocessing.depth
 
 
 def test_what_does_not_go_together_is_refused(colour, depth, make_artefact, brightness):
-    with pytest.raises(ArtefactError, match=r"these see rgb and rgb"):
+    with pytest.raises(ModelError, match=r"these see rgb and rgb"):
         fuse_artefacts(colour, colour, score="logits")
-    with pytest.raises(ArtefactError, match="a network of your own"):
+    with pytest.raises(ModelError, match="a network of your own"):
         fuse_artefacts(make_artefact(brightness()), depth, score="logits")
     other = replace(depth, classes={"label": tuple(reversed(depth.classes["label"]))})
-    with pytest.raises(ArtefactError, match="other classes"):
+    with pytest.raises(ModelError, match="other classes"):
         fuse_artefacts(colour, other, score="logits")
     other = replace(depth, sampling=Sampling(frames=4))
-    with pytest.raises(ArtefactError, match=r"sampling\.frames is 8 for rgb and 4 for depth"):
+    with pytest.raises(ModelError, match=r"sampling\.frames is 8 for rgb and 4 for depth"):
         fuse_artefacts(colour, other, score="logits")
     other = replace(depth, preprocessing=replace(depth.preprocessing, short_side=40))
-    with pytest.raises(ArtefactError, match=r"preprocessing\.short_side is 36 for rgb and 40 for depth"):
+    with pytest.raises(ModelError, match=r"preprocessing\.short_side is 36 for rgb and 40 for depth"):
         fuse_artefacts(colour, other, score="logits")
 
 
 def test_a_model_that_cannot_do_with_less_is_not_shown_less(colour, make_artefact, colour_and_depth, depth_facts):
     classes = {"verb": ("a", "b", "c"), "noun": ("d", "e", "f", "g")}
     own = make_artefact(colour_and_depth(), modalities=("rgb", "depth"), classes=classes, depth=depth_facts)
-    with pytest.raises(ArtefactError, match="ColourAndDepth does not do with one alone"):
+    with pytest.raises(ModelError, match="ColourAndDepth does not do with one alone"):
         own.seeing(("rgb",))
-    with pytest.raises(ArtefactError, match="the model sees rgb; it cannot be shown depth"):
+    with pytest.raises(ModelError, match="the model sees rgb; it cannot be shown depth"):
         colour.seeing(("depth",))
     assert colour.seeing(("rgb",)) is colour

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from kinema.errors import ModelError
 from kinema.evaluation.evaluate import evaluate
-from kinema.inference.artefact import ArtefactError
-from kinema.models.zoo import create_model
+from kinema.models.registry import create_model
 
 
 def recogniser(make_artefact, name="rpe_stdt_tiny", **changes):
@@ -31,11 +31,11 @@ def test_the_same_extents_are_the_same_model(make_artefact):
 
 
 def test_extents_that_the_network_does_not_see_are_refused(make_artefact):
-    with pytest.raises(ArtefactError, match=r"see clips of 8 frames of 40 pixels \(size must be a multiple of"):
+    with pytest.raises(ModelError, match=r"see clips of 8 frames of 40 pixels \(size must be a multiple of"):
         recogniser(make_artefact).at(size=40)
-    with pytest.raises(ArtefactError, match=r"does not see clips of 3 frames of 32 pixels \(frames must be at least 4"):
+    with pytest.raises(ModelError, match=r"does not see clips of 3 frames of 32 pixels \(frames must be at least 4"):
         recogniser(make_artefact, pool="max").at(frames=3)
-    with pytest.raises(ArtefactError, match="frames=0 must be at least 1"):
+    with pytest.raises(ModelError, match="frames=0 must be at least 1"):
         recogniser(make_artefact).at(frames=0)
-    with pytest.raises(ArtefactError, match="the network does not see clips of 9 frames of 32 pixels"):
+    with pytest.raises(ModelError, match="the network does not see clips of 9 frames of 32 pixels"):
         recogniser(make_artefact, "ctn_tiny").at(frames=9)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.data.reading import UnreadableVideo
-from kinema.data.subject import SubjectCrop
+from kinema.errors import UnreadableVideo, VideoError
 from kinema.evaluation.evaluate import evaluate
-from kinema.inference.artefact import save_artefact
-from kinema.inference.recognizer import MissingStream, Prediction, Recognizer, VideoError
-from kinema.models.zoo import create_model
+from kinema.inference.recognizer import MissingStream, Prediction, Recognizer
+from kinema.inference.trained_model import save_model
+from kinema.models.registry import create_model
+from kinema.transforms.subject_crop import SubjectCrop
 
 
 def video(data_set, position):
@@ -146,14 +146,14 @@ def test_what_is_demonstrated_is_what_was_measured(make_artefact, tiny_ctn, data
 
 def test_a_saved_model_says_the_same(tmp_path, make_artefact, tiny_ctn, data_set):
     artefact = make_artefact(tiny_ctn())
-    save_artefact(tmp_path, artefact)
+    save_model(tmp_path, artefact)
     assert Recognizer.load(tmp_path, device="cpu")(video(data_set, 4)) == Recognizer(artefact, device="cpu")(
         video(data_set, 4)
     )
 
 
 def test_the_network_of_a_user_is_loaded_with_its_weights(tmp_path, make_artefact, brightness, data_set):
-    save_artefact(tmp_path, make_artefact(brightness()))
+    save_model(tmp_path, make_artefact(brightness()))
     fresh = brightness()
     torch.nn.init.zeros_(fresh.levels)
     recognizer = Recognizer.load(tmp_path, model=fresh, device="cpu")
@@ -198,7 +198,7 @@ def test_several_views_come_back_with_the_artefact(tmp_path, make_artefact, tiny
         sampling=dataclasses.replace(plain.sampling, clips=2),
         preprocessing=dataclasses.replace(plain.preprocessing, crops=3),
     )
-    save_artefact(tmp_path, artefact)
+    save_model(tmp_path, artefact)
     loaded = Recognizer.load(tmp_path, device="cpu")
     assert loaded.engine.views == 6
     assert loaded(video(data_set, 4)) == Recognizer(artefact, device="cpu")(video(data_set, 4))
@@ -207,7 +207,7 @@ def test_several_views_come_back_with_the_artefact(tmp_path, make_artefact, tiny
 def test_an_artefact_that_knows_nothing_of_views_has_one(tmp_path, make_artefact, tiny_ctn, data_set):
     """As older ones are: fields that they do not have take their defaults."""
     artefact = make_artefact(tiny_ctn())
-    save_artefact(tmp_path, artefact)
+    save_model(tmp_path, artefact)
     said = json.loads((tmp_path / "artefact.json").read_text())
     del said["sampling"]["clips"], said["preprocessing"]["crops"], said["preprocessing"]["subject"]
     (tmp_path / "artefact.json").write_text(json.dumps(said))
@@ -221,7 +221,7 @@ def test_a_colour_model_that_is_cut_to_the_person_wants_depth_too(tmp_path, make
     plain = make_artefact(brightness())
     facts = dataclasses.replace(data_set.depth, coverage="masked")
     preprocessing = dataclasses.replace(plain.preprocessing, depth=facts, subject=SubjectCrop(margin=0.2))
-    save_artefact(tmp_path, dataclasses.replace(plain, preprocessing=preprocessing))
+    save_model(tmp_path, dataclasses.replace(plain, preprocessing=preprocessing))
     recognizer = Recognizer.load(tmp_path, model=brightness(), device="cpu")
     assert recognizer.artefact.preprocessing == preprocessing
     assert set(recognizer.prepare(pair(data_set, 5))) == {"rgb"}

@@ -11,12 +11,7 @@ from torch import nn
 
 from kinema.layers import multiscale_temporal as operator
 from kinema.layers.knn_attention import KNNLayer, KNNTransformerLayer
-from kinema.layers.multiscale_temporal import (
-    MultiScaleTemporalTransformer,
-    pooled,
-    repeated,
-    sinusoidal_position,
-)
+from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pooled, repeated, sinusoidal_position
 from kinema.models.complexity import parameter_count
 
 LENGTHS = {32: (32, 16, 8), 31: (31, 16, 8), 7: (7, 4, 2), 5: (5, 3, 2), 3: (3, 2, 1), 2: (2, 1, 1), 1: (1, 1, 1)}

@@ -12,12 +12,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kinema.layers.relative_position import (
-    Clusters,
-    RelativePosition,
-    RelativeSelfAttention,
-    written_out,
-)
+from kinema.layers.relative_position import Clusters, RelativePosition, RelativeSelfAttention, written_out
 
 TERMS = ("query", "query-key", "query-key-value")
 TABLES = {"query": 1, "query-key": 2, "query-key-value": 3}

@@ -15,8 +15,8 @@ from transformers import ViTConfig, ViTModel
 
 from kinema.models.baselines import ViTSpatial, ViTSpatialConfig, ViViTConfig
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
+from kinema.models.registry import MODELS, build_model, config_fields, config_from, config_kind, create_model
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
-from kinema.models.zoo import MODELS, build_model, config_fields, config_from, config_kind, create_model
 
 TINY = ViTSpatialConfig(patch=8, width=16, depth=2, attention_heads=2, mlp_ratio=2)
 VIVIT = ViViTConfig(tubelet=(2, 8, 8), width=16, depth=2, attention_heads=2, mlp_ratio=2)

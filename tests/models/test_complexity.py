@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from kinema.models.complexity import complexity_table, macs, parameter_count
-from kinema.models.zoo import MODELS, create_model
+from kinema.models.registry import MODELS, create_model
 
 
 def test_the_tiny_model_stays_tiny():

@@ -5,7 +5,8 @@ from typing import Literal
 
 import pytest
 
-from kinema.models.fields import UnknownField, check_fields, fields_of, nearest, with_fields
+from kinema.errors import UnknownField
+from kinema.models.fields import check_fields, fields_of, nearest, with_fields
 
 
 @dataclass(frozen=True, kw_only=True)

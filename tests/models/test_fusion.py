@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kinema.models.fusion import input_binding
-from kinema.models.zoo import create_model
+from kinema.models.registry import create_model
 
 RGB, DEPTH = torch.zeros(1, 3, 8, 32, 32), torch.zeros(1, 1, 8, 32, 32)
 

@@ -13,7 +13,7 @@ from kinema.layers.folding import evaluation_copy
 from kinema.layers.knn_attention import KNNSelfAttention
 from kinema.models.complexity import macs, parameter_count
 from kinema.models.mfst import INCEPTIONS, MFST, STAGE_POOL, Inception, MFSTConfig, Stem
-from kinema.models.zoo import create_model
+from kinema.models.registry import create_model
 
 TINY = MFSTConfig(
     widths=(16, 16, 24, 24),

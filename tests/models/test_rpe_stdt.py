@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from small_rpe_stdt import POOLS, clip, shake, tiny
 
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
+from kinema.models.registry import MODELS, create_model
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
-from kinema.models.zoo import MODELS, create_model
 
 BASE = RPESTDTConfig()
 BASE12 = RPESTDTConfig(spatial_layers=12, temporal_head_channels=64, temporal_mlp_channels=768)

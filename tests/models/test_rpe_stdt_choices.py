@@ -11,8 +11,8 @@ import torch
 from small_rpe_stdt import POOLS, TINY, clip, shake, tiny
 from torch import nn
 
+from kinema.models.registry import config_fields, config_from, config_kind, create_model
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
-from kinema.models.zoo import config_fields, config_from, config_kind, create_model
 
 FORMS = [
     *({"position": position} for position in ("none", "absolute", "shared", "per-head")),

@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kinema.errors import StreamError
 from kinema.models.complexity import macs, parameter_count
 from kinema.models.fusion import TwoStream, TwoStreamConfig, input_binding, mean_logits
-from kinema.models.zoo import (
+from kinema.models.registry import (
     CTN_TINY,
     MFST_TINY,
-    StreamError,
     build_model,
     config_fields,
     config_from,

@@ -16,7 +16,7 @@ from transformers import VivitConfig, VivitModel
 
 from kinema.models.baselines import ViViT, ViViTConfig
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
-from kinema.models.zoo import MODELS, config_fields, config_from, config_kind, create_model
+from kinema.models.registry import MODELS, config_fields, config_from, config_kind, create_model
 
 TINY = ViViTConfig(tubelet=(2, 8, 8), width=16, depth=2, attention_heads=2, mlp_ratio=2)
 

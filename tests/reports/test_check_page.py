@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from kinema.data.check import Finding, check
+from kinema.curation.check import Finding, check
 from kinema.data.manifest import Entry, write_manifest
-from kinema.data.reading import Reading
 from kinema.reports.check_lines import CheckProgress, check_lines
 from kinema.reports.check_page import write_check
 from kinema.reports.figures import balance_figure, histograms_figure, strips
+from kinema.video.read_options import ReadOptions
 
 NASTY = "<script>alert('x')</script> & \"q\".mp4"
 
@@ -51,11 +51,11 @@ def checked(tmp_path, write_video, depth_facts):
         version="1",
         depth=depth_facts,
     )
-    return check(manifest, memory=tmp_path / "memory.jsonl", reading=Reading())
+    return check(manifest, memory=tmp_path / "memory.jsonl", reading=ReadOptions())
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_escapes_every_name(checked, tmp_path):
-    page = write_check(checked, tmp_path / "out", Reading()).page.read_text(encoding="utf-8")
+    page = write_check(checked, tmp_path / "out", ReadOptions()).page.read_text(encoding="utf-8")
     assert not re.search(r"https?://|//|<script|<link|url\(", re.sub(r'src="data:[^"]*"', "", page))
     assert html.escape(NASTY.replace("/", "-")) in page
     assert "<i>" not in page
@@ -68,7 +68,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes_every_name(checked, t
 
 
 def test_the_list_names_each_bad_file_with_the_reason_after_a_tab(checked, tmp_path):
-    lines = write_check(checked, tmp_path / "out", Reading()).bad_files.read_text(encoding="utf-8").splitlines()
+    lines = write_check(checked, tmp_path / "out", ReadOptions()).bad_files.read_text(encoding="utf-8").splitlines()
     files = [line.split("\t")[0] for line in lines]
     assert files == ["gone.mp4", NASTY.replace("/", "-"), "0.mp4"]  # of the copies, the one in train
     assert lines[0] == "gone.mp4\tmissing: no such file"
@@ -76,12 +76,12 @@ def test_the_list_names_each_bad_file_with_the_reason_after_a_tab(checked, tmp_p
 
 def test_a_reason_of_several_lines_is_one_line_of_the_list(checked, tmp_path):
     long = Finding(kind="broken", line=2, modality="rgb", file="0.mp4", sentence="one\n\ttwo")
-    listed = write_check(replace(checked, findings=(long,)), tmp_path / "out", Reading()).bad_files
+    listed = write_check(replace(checked, findings=(long,)), tmp_path / "out", ReadOptions()).bad_files
     assert listed.read_text(encoding="utf-8") == "0.mp4\tbroken: one two\n"
 
 
 def test_the_json_holds_everything_but_signatures(checked, tmp_path):
-    found = json.loads(write_check(checked, tmp_path / "out", Reading()).findings.read_text(encoding="utf-8"))
+    found = json.loads(write_check(checked, tmp_path / "out", ReadOptions()).findings.read_text(encoding="utf-8"))
     assert found["samples"] == 6
     assert found["counts"] == {"missing": 1, "unreadable": 1, "near-duplicate": 1}
     assert found["findings"][0] == {
@@ -99,7 +99,7 @@ def test_the_json_holds_everything_but_signatures(checked, tmp_path):
 
 def test_a_copy_that_has_gone_meanwhile_is_shown_by_its_signature(checked, tmp_path):
     (tmp_path / "copy.mp4").unlink()
-    assert "data:image/jpeg" in write_check(checked, tmp_path / "out", Reading()).page.read_text(encoding="utf-8")
+    assert "data:image/jpeg" in write_check(checked, tmp_path / "out", ReadOptions()).page.read_text(encoding="utf-8")
 
 
 def test_each_fault_is_printed_in_one_line_with_line_and_file(checked):
@@ -130,7 +130,7 @@ def test_notes_of_a_kind_are_printed_with_three_examples(tmp_path, write_video):
     manifest = write_manifest(
         tmp_path / "m.csv", entries=entries, classes={"label": ("a", "b")}, corpus="c", version="1", depth=None
     )
-    lines = list(check_lines(check(manifest, memory=tmp_path / "memory.jsonl", reading=Reading())))
+    lines = list(check_lines(check(manifest, memory=tmp_path / "memory.jsonl", reading=ReadOptions())))
     assert lines[1:3] == ["nothing is wrong", "note: shorter than a clip (5)"]
     assert lines[3] == "  m.csv, line 2: shorter than a clip: 0.mp4: has 5 frames, fewer than the 16 of a clip"
     assert lines[6:] == ["  and 2 more"]

@@ -10,7 +10,7 @@ import pytest
 from kinema.cli import main
 from kinema.evaluation.evaluate import Predictions, Protocol, load_predictions, save_predictions
 from kinema.evaluation.summary import summarise
-from kinema.inference.artefact import save_artefact
+from kinema.inference.trained_model import save_model
 
 NAMES = ("kick [high]", "run", "walk", "wave :smile:", "never")
 
@@ -145,7 +145,7 @@ def test_models_that_are_fused_are_each_evaluated_and_stored(
     for name, modality in (("colour", "rgb"), ("depth", "depth")):
         model = tiny_ctn(channels=3 if modality == "rgb" else 1)
         depth = data_set.depth if modality == "depth" else None
-        save_artefact(tmp_path / name, make_artefact(model, modalities=(modality,), depth=depth))
+        save_model(tmp_path / name, make_artefact(model, modalities=(modality,), depth=depth))
     words = ["colour", "--manifest", data_set.path, "--fuse", "depth", "--workers", "0", "--out", "p.safetensors"]
     lines = said(capsys, "evaluate", *words)
     first, second = load_predictions(Path("p.safetensors")), load_predictions(Path("p-2.safetensors"))

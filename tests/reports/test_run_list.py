@@ -9,11 +9,11 @@ import pytest
 
 from kinema.cli import main
 from kinema.data.manifest import load_manifest
+from kinema.errors import RunError
 from kinema.models.ctn import CTNConfig
 from kinema.reports.run_list import run_line, runs_in
 from kinema.training.loop import train
 from kinema.training.recipe import Clip, Recipe, load_recipe, recipe_to_json
-from kinema.training.runs import RunError
 
 RECIPE = load_recipe("moves_ctn_tiny")
 

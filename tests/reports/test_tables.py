@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from kinema.errors import TableError
 from kinema.reports import tables
-from kinema.reports.tables import TableError, filled, floors, main, trainings
+from kinema.reports.tables import filled, floors, main, trainings
 
 ROOT = Path(__file__).parents[2]
 

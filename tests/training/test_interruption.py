@@ -24,10 +24,11 @@ import torch
 
 from kinema import cli
 from kinema.data.manifest import class_lists, load_manifest, write_manifest
-from kinema.inference.artefact import load_artefact
+from kinema.errors import RunError
+from kinema.inference.trained_model import load_model
 from kinema.training.loop import train
 from kinema.training.recipe import load_recipe
-from kinema.training.runs import LOGS, Run, RunError
+from kinema.training.runs import LOGS, Run
 
 STEPS, EVALUATE_EVERY = 20, 5
 RECIPE = """
@@ -178,7 +179,7 @@ def assert_as_if_nothing_had_been(path: Path, whole: Run) -> None:
     for name in ("step", "loss", "lr"):
         assert [line[name] for line in run.steps()] == [line[name] for line in whole.steps()]
     assert run.metrics() == whole.metrics()
-    assert load_artefact(path).digest == load_artefact(whole.path).digest
+    assert load_model(path).digest == load_model(whole.path).digest
     assert run.predictions.read_bytes() == whole.predictions.read_bytes()
     assert same(checkpoint(path), checkpoint(whole.path))
     kept = {file.name for file in (path / "checkpoints").iterdir()}
@@ -312,7 +313,7 @@ def test_the_last_weights_of_a_killed_training_are_those_of_one_left_alone(
     for step in (4, 9, 14):
         killed(recipe, run, *last, after=lambda step=step: lines(run / "steps.jsonl") > step)
     cli.main(["train", str(recipe), "--run.out", str(run), "--existing", "resume", *last])
-    weights = load_artefact(run).model.state_dict()
+    weights = load_model(run).model.state_dict()
     averaged = {
         name.removeprefix("module."): value
         for name, value in checkpoint(whole.path)["averaged"].items()

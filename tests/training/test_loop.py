@@ -10,18 +10,19 @@ import pytest
 import torch
 from torch import nn
 
-from kinema.data.dataset import UnreadableSample, VideoDataset, collate, complete, evaluation_batches
-from kinema.data.manifest import Manifest, ManifestError, class_lists, load_manifest, write_manifest
+from kinema.data.dataset import VideoDataset, collate, complete, evaluation_batches
+from kinema.data.manifest import Manifest, class_lists, load_manifest, write_manifest
+from kinema.errors import ManifestError, NonFiniteLoss, RecipeError, RunError, UnreadableSample
 from kinema.evaluation.evaluate import evaluate, load_predictions
-from kinema.inference.artefact import load_artefact
 from kinema.inference.recognizer import Recognizer
+from kinema.inference.trained_model import load_model
 from kinema.models.ctn import CTN
 from kinema.models.fusion import TwoStreamConfig
 from kinema.models.mfst import MFSTConfig
 from kinema.training import loop
-from kinema.training.loop import NonFiniteLoss, train
-from kinema.training.recipe import Recipe, RecipeError
-from kinema.training.runs import Run, RunError
+from kinema.training.loop import train
+from kinema.training.recipe import Recipe
+from kinema.training.runs import Run
 
 TINY_MFST = MFSTConfig(
     stages=2,
@@ -35,7 +36,7 @@ TINY_MFST = MFSTConfig(
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_artefact(run.path).model.state_dict()
+    return load_model(run.path).model.state_dict()
 
 
 def test_a_training_leaves_a_run_that_loads_and_learns(tiny_recipe: Recipe) -> None:
@@ -200,7 +201,7 @@ def test_the_best_of_several_heads_is_the_best_of_all_together(
 @pytest.mark.parametrize("modalities", [("depth",)])
 def test_depth_trains_by_the_same_loop(tiny_recipe: Recipe, modalities) -> None:
     run = train(replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=modalities)), max_steps=2)
-    artefact = load_artefact(run.path)
+    artefact = load_model(run.path)
     assert artefact.preprocessing.depth is not None
     assert artefact.preprocessing.channels == {"depth": 1}
 
@@ -213,7 +214,7 @@ def test_mixup_trains_by_the_same_loop(tiny_recipe: Recipe) -> None:
 
 def test_bfloat16_trains_and_is_recorded(tiny_recipe: Recipe) -> None:
     run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, precision="bfloat16")), max_steps=2)
-    assert load_artefact(run.path).precision == "bfloat16"
+    assert load_model(run.path).precision == "bfloat16"
 
 
 class TwoStreams(nn.Module):

@@ -16,15 +16,16 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import ViTConfig, ViTModel
 
-from kinema.inference.artefact import load_artefact
+from kinema.errors import RecipeError
+from kinema.inference.trained_model import load_model
 from kinema.layers.conv_projection import SeparableConvolution
 from kinema.models.ctn import CTN, CTNConfig
-from kinema.models.pretrained_vit import from_vit
-from kinema.models.vit_file import read_vit
+from kinema.models.pretrained.vit import from_vit
+from kinema.models.pretrained.vit_file import read_vit
 from kinema.training import loop
 from kinema.training.calibration import calibrate
 from kinema.training.loop import train
-from kinema.training.recipe import Recipe, RecipeError, RunSettings, recipe_from_json, recipe_to_json
+from kinema.training.recipe import Recipe, RunSettings, recipe_from_json, recipe_to_json
 from kinema.training.runs import Run
 
 WIDTH, LAYERS = 24, 3
@@ -225,7 +226,7 @@ def of_vit(tiny_recipe: Recipe, vit: ViTModel, tmp_path: Path) -> Recipe:
 
 def norms(run: Run) -> dict[str, torch.Tensor]:
     """Gains and biases of the mapping's norms, as shipped; but for the last block's of queries, which no map passes."""
-    state = load_artefact(run.path).model.state_dict()
+    state = load_model(run.path).model.state_dict()
     last = f"blocks.{LAYERS - 1}.attention.mapping.query"
     found = {name: tensor for name, tensor in state.items() if re.search(r"mapping\.\w+\.norm\.(weight|bias)$", name)}
     return {name: tensor for name, tensor in found.items() if not name.startswith(last)}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kinema.models.fusion import TwoStreamConfig
-from kinema.models.zoo import MFST_TINY, build_model, create_model
+from kinema.models.registry import MFST_TINY, build_model, create_model
 from kinema.training.optim import (
     averaged,
     class_weights,

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from kinema.data.dataset import TrainingBatches, VideoDataset, collate, complete, evaluation_batches
 from kinema.data.manifest import Manifest, write_manifest
+from kinema.errors import NonFiniteLoss, RecipeError
 from kinema.evaluation.evaluate import load_predictions
-from kinema.inference.artefact import load_artefact
 from kinema.inference.engine import Engine
+from kinema.inference.trained_model import load_model
 from kinema.models.ctn import CTNConfig
-from kinema.models.zoo import build_model
+from kinema.models.registry import build_model
 from kinema.training.learner import Learner
-from kinema.training.loop import NonFiniteLoss, train
-from kinema.training.recipe import Recipe, RecipeError, recipe_to_json
+from kinema.training.loop import train
+from kinema.training.recipe import Recipe, recipe_to_json
 from kinema.training.runs import Run
 
 
@@ -141,7 +142,7 @@ def test_averaged_weights_are_evaluated_and_shipped_and_go_on_to_the_bit(
         for name, weight in checkpoint(run, f"step-{step:06d}")["model"].items():
             if weight.is_floating_point():
                 average[name] = weight if step == 1 else 0.6 * average[name] + 0.4 * weight
-    artefact = load_artefact(run.path)
+    artefact = load_model(run.path)
     shipped = artefact.model.state_dict()
     for name, weight in average.items():
         torch.testing.assert_close(shipped[name], weight, rtol=0, atol=1e-6)
@@ -167,7 +168,7 @@ def test_averaged_weights_are_evaluated_and_shipped_and_go_on_to_the_bit(
     assert losses(parted) == losses(run)
     for name, weight in checkpoint(run)["averaged"].items():
         assert torch.equal(checkpoint(parted)["averaged"][name], weight), name
-    again = load_artefact(parted.path).model.state_dict()
+    again = load_model(parted.path).model.state_dict()
     assert all(torch.equal(again[name], weight) for name, weight in shipped.items())
 
 
@@ -175,7 +176,7 @@ def moved(recipe: Recipe, start: Run, out: Path, **options) -> dict[str, Tensor]
     """How far a first step without warm-up, momentum and clipping moves each weight from those of another run."""
     plainest = {"optim__warmup_epochs": 0.0, "optim__momentum": 0.0, "optim__clip_norm": None}
     run = train(changed(recipe, out, run__init=str(start.path), **plainest, **options), max_steps=1)
-    before, after = load_artefact(start.path).model, checkpoint(run)["model"]
+    before, after = load_model(start.path).model, checkpoint(run)["model"]
     return {name: after[name] - weight.detach() for name, weight in before.named_parameters()}
 
 
@@ -191,7 +192,7 @@ def test_rates_fall_from_layer_to_layer_and_decay_takes_the_matrices(tiny_recipe
         torch.testing.assert_close(layered[name], distance * 0.5 ** (3 - layer), rtol=1e-3, atol=1e-7, msg=name)
     assert usual["heads.classifiers.head_label.weight"].abs().max() > 1e-3
 
-    weights = dict(load_artefact(start.path).model.named_parameters())
+    weights = dict(load_model(start.path).model.named_parameters())
     decayed = moved(tiny_recipe, start, tmp_path / "decayed", optim__weight_decay=0.5)
     everything = moved(tiny_recipe, start, tmp_path / "all", optim__weight_decay=0.5, optim__decay="all")
     for name, distance in usual.items():
@@ -239,7 +240,7 @@ def test_activations_that_are_computed_again_change_nothing(tiny_recipe: Recipe,
     assert any(name.startswith("blocks.") and "running_var" in name for name in one)
     for name, weight in one.items():
         assert torch.equal(other[name], weight), name
-    assert load_artefact(again.path).digest == load_artefact(kept.path).digest
+    assert load_model(again.path).digest == load_model(kept.path).digest
 
 
 def test_blocks_that_are_called_with_names_can_be_computed_again(tiny_recipe: Recipe, tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_a_compiled_network_learns_the_same_and_ships_plain_names(tiny_recipe: R
     assert any((tmp_path / "cache").rglob("*.cpp"))  # it was compiled
     plainly, compiled = runs
     assert losses(compiled) == pytest.approx(losses(plainly), abs=1e-4)
-    one, other = (load_artefact(run.path).model.state_dict() for run in runs)
+    one, other = (load_model(run.path).model.state_dict() for run in runs)
     assert checkpoint(compiled)["model"].keys() == one.keys()
     for name, weight in one.items():
         torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-3, msg=name)
@@ -338,7 +339,7 @@ def test_dropped_paths_follow_the_step_and_are_not_evaluated(tiny_recipe: Recipe
     parted = train(parted.recipe, Run.open(parted.path), max_steps=4)
     assert losses(whole) != losses(never)
     assert losses(parted) == losses(whole)
-    artefact = load_artefact(whole.path)
+    artefact = load_model(whole.path)
     clips = {"rgb": torch.randint(0, 255, (4, 3, 8, 32, 32), dtype=torch.uint8)}
     engine = artefact.engine(torch.device("cpu"))
     assert torch.equal(engine.logits(clips)["label"], engine.logits(clips)["label"])

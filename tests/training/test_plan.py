@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kinema.models.complexity import macs, parameter_count
 from kinema.models.fusion import TwoStream, TwoStreamConfig
-from kinema.models.zoo import build_model, create_model
+from kinema.models.registry import build_model, create_model
 from kinema.training import plan as planning
 from kinema.training.loop import train
 from kinema.training.memory import recompute_activations
@@ -272,7 +272,7 @@ def test_each_of_several_processes_takes_its_share() -> None:
 STEPS = """
 import re, torch
 from pathlib import Path
-from kinema.models.zoo import create_model
+from kinema.models.registry import create_model
 
 torch.set_num_threads(1)
 model = create_model("ctn_tiny", num_classes=15, frames=16, size=80)

@@ -25,10 +25,11 @@ from torch.distributed import TCPStore
 
 from kinema.data.dataset import TrainingBatches
 from kinema.data.manifest import Entry, Manifest, class_lists, load_manifest, write_manifest
+from kinema.errors import RecipeError
 from kinema.evaluation.evaluate import evaluate, load_predictions
-from kinema.inference.artefact import load_artefact
+from kinema.inference.trained_model import load_model
 from kinema.training.processes import Share, join, machine_count, meet_anew, process_count, process_number
-from kinema.training.recipe import Augmentation, Recipe, RecipeError
+from kinema.training.recipe import Augmentation, Recipe
 from kinema.training.runs import Run
 
 TRAININGS = Path(__file__).parent / "processes" / "trainings.py"
@@ -135,7 +136,7 @@ def assert_same(run: Run, other: Run) -> None:
 
 def assert_whole(run: Run, manifest: Manifest, model: torch.nn.Module | None = None) -> None:
     """A run by two processes is as one by one: both hold what was shipped, and say of every sample what it says."""
-    shipped = load_artefact(run.path, model=model)
+    shipped = load_model(run.path, model=model)
     for process in (0, 1):
         torch.testing.assert_close(held(run, process), shipped.model.state_dict(), rtol=0, atol=0)
     recipe, said = run.recipe, load_predictions(run.predictions)

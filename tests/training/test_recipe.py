@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from kinema.data.manifest import load_manifest, write_manifest
+from kinema.errors import RecipeError
 from kinema.models.ctn import CTNConfig
 from kinema.training.recipe import (
     Clip,
     Data,
     Optim,
     Recipe,
-    RecipeError,
     RunSettings,
     load_recipe,
     recipe_from_json,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kinema.layers.folding import evaluation_copy
-from kinema.models.zoo import MFST_TINY, MFST_TINY_RGBD, build_model, create_model
+from kinema.models.registry import MFST_TINY, MFST_TINY_RGBD, build_model, create_model
 from kinema.training.memory import recompute_activations
 from kinema.training.plan import saved_bytes
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from kinema.errors import RecipeError
 from kinema.models.baselines import ViTSpatialConfig
 from kinema.models.rpe_stdt import RPESTDTConfig
-from kinema.training.recipe import RecipeError, load_recipe, recipe_names
+from kinema.training.recipe import load_recipe, recipe_names
 
 ROWS = [name for name in recipe_names() if name.startswith(("table_3_", "figure_3_"))]
 THREE = ("ucf101", "hmdb51", "diving48")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from kinema.errors import RunError
 from kinema.training.recipe import Recipe
-from kinema.training.runs import Run, RunError
+from kinema.training.runs import Run
 
 
 def test_a_run_knows_its_recipe_and_its_environment(tiny_recipe: Recipe) -> None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from kinema.data.manifest import Manifest, class_lists, write_manifest
-from kinema.inference.artefact import load_artefact
+from kinema.errors import RecipeError
+from kinema.inference.trained_model import load_model
 from kinema.training import loop
 from kinema.training.loop import train
-from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.recipe import Recipe
 from kinema.training.runs import Run
 from kinema.training.schedule import Schedule, check_metric
 
@@ -142,7 +143,7 @@ def test_a_constant_metric_ends_a_training_at_its_second_evaluation_and_the_firs
     assert [line["coverage"] for line in run.metrics()] == [100.0, 100.0]
     assert len(run.steps()) == 6
     assert provenance(run)["step"] == 3
-    assert same(load_artefact(run.path).model.state_dict(), checkpoint(run, "best")["model"])
+    assert same(load_model(run.path).model.state_dict(), checkpoint(run, "best")["model"])
     assert checkpoint(run, "best")["step"] == 3
     assert checkpoint(run, "last")["step"] == 6
 
@@ -167,11 +168,11 @@ def test_a_resumed_run_keeps_its_best_and_its_patience(tiny_recipe: Recipe, monk
     """Stopped with two of three evaluations spent, it ends at the next one that is no better."""
     scored(monkeypatch, [50, 40, 45, 49, 99])
     run = train(every_step(tiny_recipe, patience=3), max_steps=3)
-    before = load_artefact(run.path).digest
+    before = load_model(run.path).digest
     run = train(run.recipe, Run.open(run.path))
     assert [line["top1"] for line in run.metrics()] == [50, 40, 45, 49]
     assert provenance(run)["step"] == 1
-    assert load_artefact(run.path).digest == before
+    assert load_model(run.path).digest == before
 
 
 def test_the_last_is_kept_where_the_recipe_says_so(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +180,7 @@ def test_the_last_is_kept_where_the_recipe_says_so(tiny_recipe: Recipe, monkeypa
     run = train(every_step(tiny_recipe, patience=1, keep="last"))
     assert provenance(run)["step"] == 2
     assert checkpoint(run, "best")["step"] == 1
-    assert same(load_artefact(run.path).model.state_dict(), checkpoint(run, "last")["model"])
+    assert same(load_model(run.path).model.state_dict(), checkpoint(run, "last")["model"])
 
 
 @pytest.mark.parametrize("metric", ["top5", "mean_class"])

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kinema.data.dataset import TrainingBatches, UnreadableSample
-from kinema.data.manifest import Manifest, ManifestError, load_manifest, write_manifest
+from kinema.data.dataset import TrainingBatches
+from kinema.data.manifest import Manifest, load_manifest, write_manifest
+from kinema.errors import ManifestError, RecipeError, UnreadableSample
 from kinema.reports.results import store_result
 from kinema.training.loop import train
-from kinema.training.recipe import Recipe, RecipeError
+from kinema.training.recipe import Recipe
 from kinema.training.runs import Run
 
 

@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 
 from kinema.cli import main
 from kinema.data.manifest import class_lists, write_manifest
-from kinema.inference.artefact import load_artefact, save_artefact
+from kinema.errors import StartError
+from kinema.inference.trained_model import load_model, save_model
 from kinema.models.mfst import MFST, MFSTConfig
-from kinema.models.pretrained import I3D_KERNELS
+from kinema.models.pretrained.i3d import I3D_KERNELS
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, recipe_to_json
 from kinema.training.runs import Run
-from kinema.training.start import StartError, freeze, start_from, still_parts
+from kinema.training.start import freeze, start_from, still_parts
 
 CLASSES = {"label": ("dim", "grey", "bright")}
 
@@ -34,7 +35,7 @@ def other(tiny_ctn):
 
 
 def test_an_artefact_of_the_same_classes_is_loaded_whole(tmp_path, tiny_ctn, other, make_artefact):
-    save_artefact(tmp_path, make_artefact(other))
+    save_model(tmp_path, make_artefact(other))
     model = tiny_ctn()
     started = start_from(model, tmp_path, classes=CLASSES)
     assert set(started.loaded) == set(model.state_dict())
@@ -49,7 +50,7 @@ def test_an_artefact_of_the_same_classes_is_loaded_whole(tmp_path, tiny_ctn, oth
     "classes", [("a", "b", "c"), ("grey", "dim", "bright"), ("a", "b")], ids=["others", "another order", "fewer"]
 )
 def test_a_head_of_other_classes_starts_anew_though_it_may_fit(tmp_path, tiny_ctn, other, make_artefact, classes):
-    save_artefact(tmp_path, make_artefact(other))
+    save_model(tmp_path, make_artefact(other))
     model = tiny_ctn(num_classes=len(classes))
     fresh = {name: weight.clone() for name, weight in model.state_dict().items()}
     started = start_from(model, tmp_path, classes={"label": classes})
@@ -304,7 +305,7 @@ def test_a_probe_moves_the_heads_alone_statistics_included(tiny_recipe: Recipe, 
     first = train(tiny_recipe, max_steps=3)
     settings = replace(tiny_recipe.run, out=tmp_path / "probe", init=str(first.path), freeze=("backbone",), keep="last")
     probe = train(replace(tiny_recipe, run=settings), max_steps=3)
-    one, other = (load_artefact(run.path).model.state_dict() for run in (first, probe))
+    one, other = (load_model(run.path).model.state_dict() for run in (first, probe))
     moved = {name for name in one if not torch.equal(one[name], other[name])}
     assert moved
     assert all(name.startswith("heads.") for name in moved)
@@ -315,7 +316,7 @@ def test_where_a_training_started_is_part_of_what_it_ships(tiny_recipe: Recipe, 
     settings = replace(tiny_recipe.run, out=tmp_path / "second", init=str(first.path))
     second = train(replace(tiny_recipe, run=settings), max_steps=1)
     said = json.loads((second.artefact / "artefact.json").read_text())["provenance"]
-    assert said["init_digest"] == load_artefact(first.path).digest
+    assert said["init_digest"] == load_model(first.path).digest
     assert "tensors loaded" in capsys.readouterr().err
 
 
@@ -341,7 +342,7 @@ def recipe_file(tiny_recipe: Recipe, tmp_path: Path):
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_artefact(run).model.state_dict()
+    return load_model(run).model.state_dict()
 
 
 def test_the_command_starts_from_a_run_of_other_classes_and_says_what_came_of_it(
@@ -422,7 +423,7 @@ def test_parts_that_a_recipe_file_freezes_stay_and_are_said(
     still = {name for name, weight in before.items() if torch.equal(after[name], weight)}
     assert still == {name for name in before if name.startswith(("embedding.", "blocks.0."))}
     said = capsys.readouterr().err
-    network = load_artefact(first.path).model
+    network = load_model(first.path).model
     frozen = [name for name, _ in network.named_parameters() if name.startswith(("embedding.", "blocks.0."))]
     assert f"frozen: {len(frozen)} of {len(list(network.parameters()))} tensors of weights" in said
     assert " learn), " in said
@@ -454,7 +455,7 @@ def test_a_run_goes_on_though_the_weights_that_it_started_from_are_gone(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = train(tiny_recipe, max_steps=2)
-    digest = load_artefact(first.path).digest
+    digest = load_model(first.path).digest
     monkeypatch.chdir(tmp_path)
     settings = replace(tiny_recipe.run, out=tmp_path / "second", init="run", keep="last")
     second = train(replace(tiny_recipe, run=settings), max_steps=1)

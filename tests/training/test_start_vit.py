@@ -18,14 +18,15 @@ from safetensors.torch import save_file
 from transformers import ViTConfig, ViTModel
 
 from kinema.cli import main
-from kinema.inference.artefact import load_artefact
+from kinema.errors import RecipeError, StartError
+from kinema.inference.trained_model import load_model
 from kinema.models.baselines import ViTSpatial, ViTSpatialConfig
 from kinema.models.mfst import MFST, MFSTConfig
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 from kinema.training.loop import train
-from kinema.training.recipe import Recipe, RecipeError, RunSettings, recipe_from_json, recipe_to_json
+from kinema.training.recipe import Recipe, RunSettings, recipe_from_json, recipe_to_json
 from kinema.training.runs import Run
-from kinema.training.start import StartError, start_from
+from kinema.training.start import start_from
 
 CLASSES = {"label": ("kick", "run", "walk")}
 WIDTH, BLOCKS = 24, 3
@@ -352,7 +353,7 @@ def test_a_run_from_vit_goes_on_without_the_file_and_says_whose_weights_they_wer
     small = replace(tiny_recipe.optim, lr=1e-12)  # the weights of the start are those of the end
     first = train(replace(tiny_recipe, model=RPE_STDT, run=settings, optim=small), max_steps=1)
     assert "  spatial_blocks.0 to 1: blocks 2, 1 of the file" in capsys.readouterr().err.splitlines()
-    trained = load_artefact(first.path).model.state_dict()
+    trained = load_model(first.path).model.state_dict()
     expected = timm["blocks.2.attn.qkv.weight"]
     torch.testing.assert_close(trained["spatial_blocks.0.attention.mapping.weight"], expected, rtol=0, atol=1e-6)
     assert first.recipe.run.init == str(tmp_path / "vit.safetensors")

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from kinema.errors import RecipeError
 from kinema.models.mfst import MFSTConfig
-from kinema.training.recipe import RecipeError, load_recipe, recipe_names
+from kinema.training.recipe import load_recipe, recipe_names
 
 ROWS = [name for name in recipe_names() if name.startswith("table_2_")]
 

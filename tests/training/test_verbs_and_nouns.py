@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from kinema.cli import main
-from kinema.data.manifest import ManifestError, load_manifest
-from kinema.evaluation.evaluate import PredictionsError, evaluate, load_predictions
+from kinema.data.manifest import load_manifest
+from kinema.errors import ManifestError, PredictionsError
+from kinema.evaluation.evaluate import evaluate, load_predictions
 from kinema.evaluation.summary import summarise
 from kinema.training.loop import train
 from kinema.training.recipe import Augmentation, Recipe

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kinema.errors import RecipeError
 from kinema.training.loop import train
 from kinema.training.progress import TrainingProgress
-from kinema.training.recipe import Recipe, RecipeError, recipe_from_json, recipe_to_json
+from kinema.training.recipe import Recipe, recipe_from_json, recipe_to_json
 from kinema.training.runs import Run
 from kinema.training.watching import Watch, check_loggers
 

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from kinema.errors import TrainingStopped
 from kinema.training import loop
 from kinema.training.learner import Learner
 from kinema.training.processes import process_number
 from kinema.training.recipe import Recipe, recipe_from_json, recipe_to_json
 from kinema.training.runs import Run
-from kinema.training.stopping import TrainingStopped
 
 
 class Small(nn.Module):

@@ -1,0 +1,1 @@
+"""Check, deduplicate and pack a data set as a whole."""

@@ -1,0 +1,1 @@
+"""Public data sets and own folders, as manifests."""

@@ -1,0 +1,138 @@
+"""Errors that a user can act on. The command line prints them as one line and exits with code 2.
+
+Everything else that is raised is a bug of kinema, and shows its traceback.
+"""
+
+import difflib
+from collections.abc import Collection
+from pathlib import Path
+
+
+class KinemaError(Exception):
+    """Base class of all errors caused by input: files, options, recipes, manifests, weights.
+
+    Args:
+        message: what is wrong, where, and what to do, in one line.
+        path: file or URL at fault.
+        line: line in that file, from 1.
+        field: field, option or column at fault, as the user writes it: `clip.frames`.
+    """
+
+    def __init__(
+        self, message: str = "", *, path: str | Path | None = None, line: int | None = None, field: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.path = None if path is None else str(path)
+        self.line = line
+        self.field = field
+
+
+class UsageError(KinemaError, ValueError):
+    """Raised when a command is called with options that are unknown or do not fit each other."""
+
+
+class ConfigError(KinemaError, ValueError):
+    """Raised when a config cannot be built: a field is unknown, missing, or breaks its type or constraint."""
+
+
+class UnreadableVideo(KinemaError, RuntimeError):
+    """Raised when a video, a folder of images or an array cannot be read."""
+
+
+class BackendError(KinemaError, ValueError):
+    """Raised when a decoding backend is not installed or does not load."""
+
+
+class ManifestError(KinemaError, ValueError):
+    """Raised when a manifest is malformed, incomplete, or does not fit the model."""
+
+
+class UnreadableSample(KinemaError, RuntimeError):
+    """Raised when a sample of a manifest cannot be read."""
+
+
+class PackError(KinemaError, RuntimeError):
+    """Raised when a dataset cannot be packed."""
+
+
+class UnknownModel(KinemaError, ValueError):
+    """Raised when no model has the given name."""
+
+
+class UnknownField(KinemaError, ValueError):
+    """Raised when a config has no field of the given name."""
+
+
+class StreamError(KinemaError, ValueError):
+    """Raised when the given modalities do not fit the network."""
+
+
+class I3DError(KinemaError, ValueError):
+    """Raised when a file of I3D weights is incomplete or has unexpected tensors."""
+
+
+class ViTError(KinemaError, ValueError):
+    """Raised when a file of ViT weights is incomplete, or does not fit the network."""
+
+
+class ModelError(KinemaError, ValueError):
+    """Raised when a trained model cannot be loaded, or does not fit the input."""
+
+
+class DeviceError(KinemaError, ValueError):
+    """Raised when the requested device is not available."""
+
+
+class VideoError(KinemaError, ValueError):
+    """Raised when a video given to a recognizer cannot be used."""
+
+
+class PredictionsError(KinemaError, ValueError):
+    """Raised when a predictions file cannot be read or written, or does not support the requested measure."""
+
+
+class ComparisonError(PredictionsError):
+    """Raised when two sets of predictions cannot be compared."""
+
+
+class NonFiniteLogits(KinemaError, RuntimeError):
+    """Raised when a network returns logits that are not finite."""
+
+
+class RecipeError(KinemaError, ValueError):
+    """Raised when a recipe cannot be found, parsed or built."""
+
+
+class RunError(KinemaError, ValueError):
+    """Raised when a run folder is missing, taken, damaged, or cannot be resumed."""
+
+
+class StartError(KinemaError, ValueError):
+    """Raised when weights cannot be loaded into a network, or a part to freeze does not exist."""
+
+
+class NonFiniteLoss(KinemaError, RuntimeError):
+    """Raised when the loss or the norm of the gradient is not finite."""
+
+
+class TableError(KinemaError, ValueError):
+    """Raised when a table cannot be generated from the stored results."""
+
+
+class TrainingStopped(KinemaError, RuntimeError):
+    """Raised when a signal stopped a training after it saved its state.
+
+    Args:
+        message: how to resume.
+        signal: number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or else all of them."""
+    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"did you mean {matches[0]!r}?" if matches else f"there is {', '.join(sorted(known))}"

@@ -1,0 +1,1 @@
+"""Public weights, converted to weights of our networks."""

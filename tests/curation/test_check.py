@@ -1,0 +1,452 @@
+"""Everything that can be wrong with a manifest and its files is caused here, and told by its name, line and file."""
+
+import json
+import os
+import shutil
+import time
+
+import fsspec
+import numpy as np
+import pytest
+
+from kinema.curation import inspections
+from kinema.curation.check import SEVERITY, check
+from kinema.curation.inspections import Source, inspect_all, memory_of
+from kinema.data.manifest import Entry, write_manifest
+from kinema.errors import ManifestError
+from kinema.modality import DepthFacts
+from kinema.video.read_options import Limits, ReadOptions
+
+HERE = ReadOptions()
+"""Reads without a process of its own, which takes a second to start."""
+
+
+def noise(seed, frames=20, levels=256):
+    """Coarse pictures that change from frame to frame; no two seeds are alike."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, levels, (frames, 6, 8, 1), dtype=np.uint8).repeat(8, 1).repeat(8, 2).repeat(3, 3)
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory, write_video):
+    """Six videos of 20 frames, each its own, and depth for four of them."""
+    folder = tmp_path_factory.mktemp("films")
+    for number in range(6):
+        write_video(folder / f"{number}.mp4", noise(number))
+    for number in range(4):
+        depth = (500 + 10 * noise(number)[..., 0].astype(np.uint16)).astype(np.uint16)
+        write_video(folder / f"{number}.mkv", depth, codec="ffv1", pixel_format="gray16le", options={})
+    return folder
+
+
+@pytest.fixture
+def folder(films, tmp_path):
+    shutil.copytree(films, tmp_path / "set")
+    return tmp_path / "set"
+
+
+def sample(number, *, label="", split="", **fields):
+    """Four samples of train and two of test, of two classes."""
+    given = {"rgb": f"{number}.mp4", "frames": 20} | fields
+    return Entry(
+        split=split or ("train" if number < 4 else "test"), labels={"label": label or "ab"[number % 2]}, **given
+    )
+
+
+def samples(**of_third):
+    """The six samples; some fields of the third are others."""
+    return [sample(number, **(of_third if number == 2 else {})) for number in range(6)]
+
+
+@pytest.fixture
+def checked(folder, depth_facts):
+    def run(entries, *, classes=("a", "b"), depth=depth_facts, reading=HERE, workers=1, **given):
+        manifest = write_manifest(
+            folder / "m.csv", entries=entries, classes={"label": classes}, corpus="films", version="1", depth=depth
+        )
+        return check(manifest, memory=folder / "memory.jsonl", reading=reading, workers=workers, **given)
+
+    return run
+
+
+def told(result):
+    return [(finding.kind, finding.line, finding.file) for finding in result.findings]
+
+
+def test_of_a_clean_set_nothing_is_said(checked):
+    result = checked([sample(n, depth=f"{n}.mkv" if n < 4 else "") for n in range(6)])
+    assert told(result) == []
+    assert (result.faults, result.notes, result.bad_files, result.incomparable) == ((), (), {}, 0)
+    assert len(result.inspections) == 10
+    assert result.remembered == 0
+
+
+def test_files_that_cannot_be_read_are_named_with_their_line(checked, folder, write_sound):
+    (folder / "0.mp4").unlink()
+    (folder / "1.mp4").write_text("no video")
+    write_sound(folder / "2.mp4", codec="aac")
+    (folder / "3.mp4").write_bytes((folder / "3.mp4").read_bytes()[:1000])
+    result = checked(samples())
+    assert told(result)[:4] == [
+        ("missing", 2, "0.mp4"),
+        ("unreadable", 3, "1.mp4"),
+        ("unreadable", 5, "3.mp4"),
+        ("no video stream", 4, "2.mp4"),
+    ]
+    assert result.faults[0].sentence == "no such file"
+    assert str(folder) not in result.faults[1].sentence
+    assert list(result.bad_files) == ["0.mp4", "1.mp4", "3.mp4", "2.mp4"]
+    assert result.incomparable == 4
+    assert result.faults[0].modality == "rgb"
+
+
+def test_a_file_of_many_lines_is_told_of_once(checked, folder):
+    (folder / "0.mp4").unlink()
+    entries = [sample(0, start_frame=n, stop_frame=n + 5) for n in range(4)]
+    (fault,) = [f for f in checked([*entries, *samples()[1:]]).faults if f.kind == "missing"]
+    assert fault.line == 2
+    assert fault.sentence == "no such file (and 3 more lines)"
+
+
+def test_a_wrong_number_of_frames_in_the_manifest(checked):
+    result = checked(samples(frames=21))
+    assert told(result) == [("frame count", 4, "2.mp4")]
+    assert result.faults[0].sentence == "frames=21 in the manifest, but 20 decode"
+    assert result.bad_files == {}  # the manifest is to be corrected
+
+
+@pytest.mark.parametrize(
+    ("segment", "kind", "sentence"),
+    [
+        ({"start_frame": 2, "stop_frame": 21}, "segment", "stop_frame=21 lies behind the 20 frames that decode"),
+        ({"start_s": 0.1, "stop_s": 1.0}, "segment", r"stop_s=1.0 lies behind its end at 0.800 s"),
+        ({"start_frame": 3, "stop_frame": 4}, "short segment", "has 1 frames, and no action can be seen in them"),
+        ({"start_s": 0.40, "stop_s": 0.44}, "short segment", "has 1 frames, and no action can be seen in them"),
+        (
+            {"start_s": 0.0, "stop_s": 0.4},
+            "shorter than a clip",
+            "its segment has 10 frames, fewer than the 16 of a clip",
+        ),
+    ],
+)
+def test_segments_that_do_not_fit(checked, segment, kind, sentence):
+    result = checked(samples(frames=None, **segment))
+    assert told(result) == [(kind, 4, "2.mp4")]
+    assert result.findings[0].sentence == sentence
+
+
+def test_a_segment_up_to_the_end_fits(checked):
+    assert told(checked(samples(start_s=0.0, stop_s=0.8))) == []
+    assert told(checked(samples(start_frame=4, stop_frame=20))) == []
+
+
+def test_seconds_of_what_has_no_time_stamps(checked, folder, fill_pictures):
+    fill_pictures(folder, "pictures", count=12)
+    result = checked(samples(rgb="pictures", frames=None, start_s=0.0, stop_s=0.5))
+    assert ("segment", 4, "pictures") in told(result)
+
+
+def test_videos_that_are_too_short_and_those_that_are_shorter_than_a_clip(checked, folder, write_video):
+    write_video(folder / "2.mp4", noise(2, frames=1))
+    write_video(folder / "3.mp4", noise(3, frames=9))
+    entries = [sample(n, frames=None) for n in range(6)]
+    result = checked(entries)
+    assert told(result) == [("too short", 4, "2.mp4"), ("shorter than a clip", 5, "3.mp4")]
+    assert [finding.severity for finding in result.findings] == ["fault", "note"]
+    assert told(checked(entries, clip_frames=9)) == [("too short", 4, "2.mp4")]
+
+
+def test_rgb_and_depth_of_unequal_lengths(checked, folder, write_video):
+    depth = np.full((18, 48, 64), 900, np.uint16) + noise(9, frames=18)[..., 0]
+    write_video(folder / "2.mkv", depth.astype(np.uint16), codec="ffv1", pixel_format="gray16le", options={})
+    result = checked(samples(depth="2.mkv"))
+    assert told(result) == [("unequal lengths", 4, "2.mkv")]
+    assert result.faults[0].sentence == "has 18 frames, but 2.mp4 has 20"
+    assert list(result.bad_files) == ["2.mkv"]
+
+
+def test_depth_that_does_not_fit_the_range(checked, folder, write_video):
+    assert told(checked(samples(depth="2.mkv"), depth=None)) == [("depth range", 4, "2.mkv")]
+    write_video(folder / "8.mkv", noise(8)[..., 0], codec="ffv1", pixel_format="gray", options={})
+    result = checked(samples(depth="8.mkv"))
+    assert told(result) == [("depth range", 4, "8.mkv")]
+    assert "holds 8-bit depth, but depth_range begins at 500" in result.faults[0].sentence
+    eight = DepthFacts(unit_mm=None, near=0, far=255, coverage="full")
+    assert told(checked(samples(depth="8.mkv"), depth=eight)) == []
+
+
+def test_one_sample_in_two_splits_and_one_video_in_two_splits(checked):
+    again = [*samples(), sample(0, split="test", label="a")]
+    assert told(checked(again)) == [("same sample", 8, "0.mp4")]
+    parts = [
+        *samples()[1:],
+        sample(0, start_frame=0, stop_frame=16),
+        sample(0, split="test", start_frame=4, stop_frame=20),
+    ]
+    assert told(checked(parts)) == [("same sample", 8, "0.mp4")]
+    frames = [{"start_frame": 0, "stop_frame": 10}, {"start_frame": 10, "stop_frame": 20}]
+    other = [*samples()[1:], sample(0, **frames[0]), sample(0, split="test", **frames[1])]
+    assert told(checked(other, clip_frames=8)) == [("same video", 8, "0.mp4")]
+    apart = [*samples()[1:], sample(0, start_s=0.0, stop_s=0.4), sample(0, split="test", start_s=0.4, stop_s=0.8)]
+    result = checked(apart, clip_frames=8)
+    assert told(result) == [("same video", 8, "0.mp4")]
+    assert result.notes[0].sentence == "has segments in more than one split: in test here and in train in line 7"
+
+
+def test_a_copy_in_another_split_is_found_and_one_in_the_same_is_not(checked, folder, write_video):
+    write_video(folder / "copy.mp4", noise(4)[2:, ::2, ::2], options={"crf": "28"})
+    result = checked([*samples(), sample(3, rgb="copy.mp4", frames=18)])
+    assert told(result) == [("near-duplicate", 8, "copy.mp4"), ("resolutions", 0, "")]
+    assert result.faults[0].sentence.startswith("in train copies 4.mp4 in test (line 6), or almost: motion 0.9")
+    (copies,) = result.copies
+    assert (copies.first, copies.second, copies.splits, copies.lines) == (
+        "4.mp4",
+        "copy.mp4",
+        ("test", "train"),
+        (6, 8),
+    )
+    inside = checked([*samples(), sample(5, rgb="copy.mp4", frames=18)])
+    assert told(inside) == [("resolutions", 0, "")]
+    mirrored = noise(4)[:, :, ::-1]
+    write_video(folder / "copy.mp4", [np.ascontiguousarray(picture) for picture in mirrored])
+    assert "in train mirrors 4.mp4" in checked([*samples(), sample(3, rgb="copy.mp4")]).faults[0].sentence
+
+
+def test_of_copies_the_one_in_train_is_the_one_to_leave_out(checked, folder):
+    shutil.copy(folder / "4.mp4", folder / "copy.mp4")
+    entries = [sample(n, split="train" if n < 4 else "val") for n in range(6)]
+    result = checked([*entries, sample(3, rgb="copy.mp4")])
+    assert list(result.bad_files) == ["copy.mp4"]
+    assert "in train copies 4.mp4 in val" in result.faults[0].sentence
+
+
+def test_copies_of_depth_are_found_where_there_is_no_rgb(checked, folder):
+    shutil.copy(folder / "0.mkv", folder / "copy.mkv")
+    entries = [sample(n, rgb="", depth=f"{n}.mkv") for n in range(4)]
+    result = checked([*entries, sample(4, rgb="", depth="copy.mkv"), sample(5, rgb="", depth="1.mkv", split="train")])
+    assert ("near-duplicate", 2, "0.mkv") in told(result)
+
+
+def test_groups_and_subjects_in_more_than_one_split(checked):
+    entries = [sample(n, group=f"g{n % 4}", subject=f"s{n}") for n in range(6)]
+    result = checked(entries)
+    assert told(result) == [("shared group", 0, "")]
+    assert result.notes[0].sentence.startswith("2 groups (g0, g1) are in more than one split")
+    assert told(checked([sample(n, subject="s1") for n in range(6)])) == [("shared subject", 0, "")]
+
+
+def test_classes_without_samples_and_classes_out_of_balance(checked):
+    result = checked(samples(), classes=("a", "b", "c", "d"))
+    assert [(finding.kind, finding.sentence) for finding in result.findings] == [
+        ("untrained class", "train has no sample of 2 of 4 classes: c, d"),
+        ("untested class", "test has no sample of 2 of 4 classes: c, d"),
+    ]
+    many = [*samples(), *(sample(0, start_frame=n, stop_frame=n + 2) for n in range(18))]
+    (note,) = [finding for finding in checked(many, clip_frames=2).findings if finding.kind == "imbalance"]
+    assert note.sentence == "class 'a' has 20 samples in train, 'b' has 2"
+
+
+def test_without_a_split_called_train_no_class_is_untrained(checked):
+    assert told(checked([sample(n, split="test") for n in range(6)], classes=("a", "b", "c"))) == [
+        ("untested class", 0, "")
+    ]
+
+
+def test_a_split_that_declares_more_than_is_listed(folder, depth_facts):
+    manifest = write_manifest(
+        folder / "m.csv",
+        entries=samples(),
+        classes={"label": ("a", "b")},
+        corpus="films",
+        version="1",
+        depth=depth_facts,
+        declared={"train": 4, "test": 3},
+    )
+    result = check(manifest, memory=folder / "memory.jsonl", reading=HERE)
+    assert [finding.sentence for finding in result.findings] == ["test is declared to hold 3 samples, but 2 are listed"]
+
+
+def test_only_the_splits_that_are_named_are_read(checked, folder):
+    for number in range(4):
+        (folder / f"{number}.mp4").unlink()
+    result = checked(samples(), splits=("test",))
+    assert told(result) == []
+    assert len(result.entries) == len(result.inspections) == 2
+    with pytest.raises(ManifestError, match="no sample has split 'val'"):
+        checked(samples(), splits=("val",))
+
+
+def test_every_kind_has_a_severity_and_faults_come_first():
+    severities = list(SEVERITY.values())
+    assert severities == sorted(severities)
+
+
+# -- what is remembered ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """Paths that were decoded."""
+    seen = []
+    plain = inspections.inspect
+
+    def counted(path, kind, reading):
+        seen.append(os.path.basename(path))
+        return plain(path, kind, reading)
+
+    monkeypatch.setattr(inspections, "inspect", counted)
+    return seen
+
+
+def test_what_has_not_changed_is_not_decoded_again(checked, folder, looked_at, write_video):
+    first = checked(samples())
+    assert sorted(looked_at) == [f"{n}.mp4" for n in range(6)]
+    looked_at.clear()
+    second = checked(samples())
+    assert looked_at == []
+    assert second.remembered == 6
+    assert (second.findings, second.inspections) == (first.findings, first.inspections)
+    stat = os.stat(folder / "1.mp4")
+    os.utime(folder / "1.mp4", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    write_video(folder / "3.mp4", noise(3, frames=12))
+    os.utime(folder / "3.mp4", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    third = checked(samples())
+    assert sorted(looked_at) == ["1.mp4", "3.mp4"]
+    assert told(third) == [("frame count", 5, "3.mp4"), ("shorter than a clip", 5, "3.mp4")]
+
+
+def test_a_folder_whose_pictures_change_is_looked_at_again(folder, fill_pictures, looked_at):
+    fill_pictures(folder, "pictures", count=3)
+    sources = [Source(str(folder / "pictures"), "rgb")]
+    given = {"reading": HERE, "workers": 1, "memory": folder / "memory.jsonl"}
+    assert inspect_all(sources, **given).found[sources[0]].frames == 3
+    assert inspect_all(sources, **given).remembered == 1
+    shutil.copy(folder / "pictures" / "0.png", folder / "pictures" / "3.png")
+    assert inspect_all(sources, **given).found[sources[0]].frames == 4
+    about = os.stat(folder / "pictures" / "0.png")
+    os.utime(folder / "pictures" / "0.png", ns=(about.st_atime_ns, about.st_mtime_ns + 10**12))
+    assert inspect_all(sources, **given).remembered == 0
+    assert looked_at == ["pictures"] * 3
+
+
+def test_what_is_found_comes_in_the_order_that_was_asked_for(folder, monkeypatch):
+    plain = inspections.inspect
+
+    def first_last(path, kind, reading):
+        time.sleep(0.2 if path.endswith("0.mp4") else 0)
+        return plain(path, kind, reading)
+
+    monkeypatch.setattr(inspections, "inspect", first_last)
+    sources = [Source(str(folder / f"{number}.mp4"), "rgb") for number in (3, 0, 2, 0, 1)]
+    found = inspect_all(sources, reading=HERE, workers=3, memory=folder / "memory.jsonl").found
+    assert list(found) == [sources[0], sources[1], sources[2], sources[4]]
+
+
+def test_what_lies_behind_a_url_is_remembered_too(checked, folder, looked_at):
+    for number in range(6):
+        with fsspec.open(f"memory://checked/{number}.mp4", "wb") as file:
+            file.write((folder / f"{number}.mp4").read_bytes())
+    entries = [sample(n, rgb=f"memory://checked/{n}.mp4") for n in range(6)]
+    reading = ReadOptions(cache=folder / "copies")
+    assert told(checked(entries, reading=reading)) == []
+    assert checked(entries, reading=reading).remembered == 6
+    assert len(looked_at) == 6
+    gone = checked([*entries, sample(0, rgb="memory://checked/gone.mp4", frames=None)], reading=reading)
+    assert told(gone) == [("missing", 8, "memory://checked/gone.mp4")]
+
+
+def test_a_file_that_was_missing_is_looked_for_again(checked, folder):
+    (folder / "0.mp4").rename(folder / "away.mp4")
+    assert told(checked(samples())) == [("missing", 2, "0.mp4")]
+    (folder / "away.mp4").rename(folder / "0.mp4")
+    assert told(checked(samples())) == []
+
+
+def test_a_run_that_was_stopped_goes_on(checked, looked_at):
+    def stop(done, total, _):
+        assert total == 6
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checked(samples(), progress=stop)
+    before = len(looked_at)
+    assert 3 <= before < 6
+    counts = []
+    result = checked(samples(), progress=lambda *numbers: counts.append(numbers))
+    assert result.remembered == before
+    assert sorted(looked_at) == [f"{n}.mp4" for n in range(6)]
+    assert [done for done, _, _ in counts] == [1, 2, 3, 4, 5, 6]
+    assert counts[-1] == (6, 6, before)
+
+
+def test_what_was_found_is_on_disk_before_the_next_file_is_told_of(tmp_path):
+    for number in range(5):
+        (tmp_path / f"{number}.mp4").write_text("no video")
+    sources, memory, lines = [Source(str(tmp_path / f"{n}.mp4"), "rgb") for n in range(5)], tmp_path / "m.jsonl", []
+    inspect_all(
+        sources,
+        reading=HERE,
+        workers=1,
+        memory=memory,
+        progress=lambda done, _: lines.append(len(memory.read_bytes().splitlines()) >= done),
+    )
+    assert lines == [True] * 5
+
+
+def test_a_torn_line_of_the_memory_is_ignored_and_spoils_no_other(checked, folder, looked_at):
+    checked(samples())
+    memory = folder / "memory.jsonl"
+    memory.write_bytes(memory.read_bytes()[:-100])
+    looked_at.clear()
+    assert checked(samples()).remembered == 5
+    assert len(looked_at) == 1
+    assert checked(samples()).remembered == 6
+    memory.write_bytes(b'{"version": 7}\nnonsense\n[]\n\xff\xfe\n' + memory.read_bytes())
+    assert checked(samples()).remembered == 6
+
+
+def test_what_was_found_within_other_limits_or_by_another_version_is_not_believed(checked, looked_at, monkeypatch):
+    result = checked(samples(), reading=ReadOptions(limits=Limits(frames=10)))
+    assert {finding.kind for finding in result.faults} == {"unreadable"}
+    assert told(checked(samples())) == []
+    monkeypatch.setattr(inspections, "VERSION", 2)
+    looked_at.clear()
+    checked(samples())
+    assert len(looked_at) == 6
+
+
+def test_manifests_of_one_folder_share_their_memory(tmp_path):
+    one, two, other = (memory_of(tmp_path / name, tmp_path) for name in ("a.csv", "b.csv", "c/a.csv"))
+    assert one == two != other
+    assert one.parent == tmp_path
+
+
+def test_threads_and_processes_find_what_one_thread_finds(checked, folder):
+    (folder / "1.mp4").write_text("no video")
+    entries = [sample(n, depth=f"{n}.mkv" if n < 4 else "") for n in range(6)]
+    alone = checked(entries)
+    (folder / "memory.jsonl").unlink()
+    together = checked(entries, reading=ReadOptions(isolation="process"), workers=2)
+    assert together.remembered == 0
+    assert together.inspections == alone.inspections
+    assert list(together.inspections) == list(alone.inspections)
+    assert together.findings == alone.findings
+    record = json.loads((folder / "memory.jsonl").read_text().splitlines()[0])
+    assert set(record) == {"version", "path", "kind", "state", "inspection"}
+
+
+def test_a_reader_process_that_takes_too_long_costs_one_file_and_is_not_remembered(folder):
+    source = Source(str(folder / "0.mp4"), "rgb")
+    hasty = ReadOptions(isolation="process", timeout_s=1e-4)
+    memory = folder / "memory.jsonl"
+    seen = inspect_all([source], reading=hasty, workers=1, memory=memory).found[source]
+    assert (seen.problem, seen.reason) == ("unreadable", "its reader process was stopped: it took too long")
+    assert inspect_all([source], reading=HERE, workers=1, memory=memory).found[source].problem == ""
+
+
+def test_names_of_all_sorts(checked, folder):
+    names = ["a @ (1)! '.mp4", "Übermut größer.mp4", "100% #7 & <b>.mp4", "äöü [x];{y}.mp4", "c:d.mp4", "%05d.mp4"]
+    for number, name in enumerate(names):
+        (folder / f"{number}.mp4").rename(folder / name)
+    assert told(checked([sample(n, rgb=name) for n, name in enumerate(names)])) == []

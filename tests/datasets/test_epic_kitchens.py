@@ -1,0 +1,360 @@
+"""EPIC-KITCHENS-100: its lists, and the segments of the videos and folders of frames that are on disk."""
+
+import csv
+import shutil
+from fractions import Fraction
+
+import pytest
+from PIL import Image
+
+from kinema.cli import main
+from kinema.data.dataset import frames_of
+from kinema.datasets.epic_kitchens import (
+    CLASSES,
+    COUNTS,
+    LABEL_COLUMNS,
+    prepare_epic_kitchens,
+    read_classes,
+    read_segments,
+)
+from kinema.datasets.epic_kitchens import COLUMNS as SEGMENT_COLUMNS
+from kinema.errors import ManifestError
+from kinema.video.sources import read_rgb
+
+COLUMNS = (*SEGMENT_COLUMNS, *LABEL_COLUMNS)
+CLASS_COLUMNS = "id,key,instances,category"
+
+
+def row(number, *, video="P01_01", start=1.0, stop=1.6, rate=60, verb=3, noun=5, **cells):
+    """A line as the official lists have them: frame numbers count `rate` a second, whatever the video's own rate is."""
+    found = {
+        "narration_id": f"{video}_{number}",
+        "participant_id": video[:3],
+        "video_id": video,
+        "start_timestamp": f"00:00:{start:05.2f}",
+        "stop_timestamp": f"00:00:{stop:05.2f}",
+        "start_frame": max(1, int(start * rate)),
+        "stop_frame": int(stop * rate),
+        "verb_class": verb,
+        "noun_class": noun,
+        **cells,
+    }
+    return ",".join(str(found[column]) for column in COLUMNS)
+
+
+def write_list(path, *lines, columns=COLUMNS):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([",".join(columns), *lines]) + "\n")
+
+
+def write_classes(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for head, count in CLASSES.items():
+        lines = [f"{n},{head}:{n},\"['{head}:{n}', 'another']\",things" for n in range(count)]
+        (folder / f"EPIC_100_{head}_classes.csv").write_text("\n".join([CLASS_COLUMNS, *lines]) + "\n")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """The lists alone: two segments to train on and two to validate."""
+    root = tmp_path / "e"
+    write_classes(root)
+    write_list(root / "EPIC_100_train.csv", row(0), row(1, start=0, stop=0.5, verb=0, noun=299))
+    validation = [row(n, video="P02_101", rate=50, start=n, stop=n + 0.5) for n in (0, 1)]
+    write_list(root / "EPIC_100_validation.csv", *validation)
+    return root
+
+
+@pytest.fixture
+def fill_frames(stamp):
+    """Folders of frames that show their numbers, named as the official ones are."""
+
+    def fill(root, name, numbers):
+        (root / name).mkdir(parents=True)
+        for number in numbers:
+            Image.fromarray(stamp(number)).save(root / name / f"frame_{number:010}.jpg", quality=95)
+        return root
+
+    return fill
+
+
+@pytest.mark.parametrize("home", ["", "EPIC-KITCHENS/"])
+@pytest.mark.parametrize("folder", ["", "annotations", "epic-kitchens-100-annotations"])
+def test_the_segments_that_are_listed_and_there_become_a_manifest(tmp_path, fill, home, folder):
+    root = fill(tmp_path / "e", f"{home}P01/videos/P01_01.MP4", f"{home}P02/videos/P02_101.mp4")
+    write_classes(root / folder)
+    write_list(root / folder / "EPIC_100_train.csv", row(0), row(1, start=0, stop=0.5, verb=0, noun=299))
+    write_list(root / folder / "EPIC_100_validation.csv", row(0, video="P02_101", rate=50))
+    prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
+    manifest = prepared.manifest
+    assert [(e.rgb, e.sample, e.split, e.group, e.subject, e.start_s, e.stop_s) for e in manifest.entries] == [
+        (f"e/{home}P01/videos/P01_01.MP4", "P01_01_0", "train", "P01_01", "P01", 1.0, 1.6),
+        (f"e/{home}P01/videos/P01_01.MP4", "P01_01_1", "train", "P01_01", "P01", 0.0, 0.5),
+        (f"e/{home}P02/videos/P02_101.mp4", "P02_101_0", "val", "P02_101", "P02", 1.0, 1.6),
+    ]
+    assert manifest.heads == CLASSES
+    assert [manifest.targets(n) for n in range(3)] == [
+        {"verb": 3, "noun": 5},
+        {"verb": 0, "noun": 299},
+        {"verb": 3, "noun": 5},
+    ]
+    assert manifest.entries[0].labels == {"verb": "verb:3", "noun": "noun:5"}
+    assert manifest.declared == {"train": 2, "val": 1}
+    assert (manifest.corpus, manifest.version) == ("EPIC-KITCHENS-100", "train 2, val 1")
+    assert prepared.notes == (
+        "EPIC_100_train.csv lists 2 segments, the official one 67217: it is another, or a part",
+        "EPIC_100_validation.csv lists 1 segments, the official one 9668: it is another, or a part",
+    )
+    assert prepared.summary.endswith("2 train, 1 val; 97 of verb, 300 of noun; 0 files cannot be read")
+
+
+def test_a_segment_of_a_video_is_cut_by_time_and_not_by_the_lists_frame_numbers(
+    tmp_path, root, write_video, stamp, read_stamps
+):
+    """At 29.97 frames a second, 1.0 s to 1.6 s are frames 30 to 47; the list says 60 to 96, which are official ones."""
+    (root / "P01" / "videos").mkdir(parents=True)
+    pictures = [stamp(number) for number in range(120)]
+    write_video(root / "P01" / "videos" / "P01_01.MP4", pictures, rate=Fraction(30000, 1001))
+    manifest = prepare_epic_kitchens(root, tmp_path / "m.csv").manifest
+    entry = manifest.entries[0]
+    assert (entry.sample, entry.frames) == ("P01_01_0", 120)
+    path = manifest.locate(entry.rgb)
+    shown = range(*frames_of(entry, path))
+    assert shown == range(30, 48)
+    assert read_stamps(read_rgb(path, shown)) == list(shown)
+
+
+def test_a_segment_of_a_folder_is_its_pictures_from_the_first_to_the_last_number(
+    tmp_path, root, fill_frames, read_stamps
+):
+    fill_frames(root, "P01/rgb_frames/P01_01", range(1, 121))
+    manifest = prepare_epic_kitchens(root, tmp_path / "m.csv").manifest
+    found = {}
+    for entry in manifest.entries:
+        path = manifest.locate(entry.rgb)
+        found[entry.sample] = read_stamps(read_rgb(path, range(*frames_of(entry, path))))
+    assert found == {"P01_01_0": list(range(60, 97)), "P01_01_1": list(range(1, 31))}
+    assert {entry.frames for entry in manifest.entries} == {120}
+
+
+def test_what_is_missing_is_counted_and_its_videos_are_listed(tmp_path, root, fill, fill_frames):
+    fill_frames(root, "P01/rgb_frames/P01_01", range(1, 91))  # ends 6 frames before segment 0 does
+    fill(root, "P01/videos/P01_01.MP4", "P03/videos/P03_07.MP4")
+    (root / "P02" / "rgb_frames").mkdir(parents=True)
+    (root / "P02" / "rgb_frames" / "P02_101.tar").touch()
+    write_list(root / "EPIC_100_test_timestamps.csv", row(0, video="P04_01").rsplit(",", 2)[0], columns=SEGMENT_COLUMNS)
+    prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
+    assert [(e.sample, e.start_frame, e.stop_frame) for e in prepared.manifest.entries] == [
+        ("P01_01_0", 59, 90),
+        ("P01_01_1", 0, 30),
+    ]
+    assert prepared.manifest.declared == {"train": 2, "val": 2, "test": 1}
+    assert prepared.notes[0] == (
+        "split test has no labels: `kinema evaluate` answers it, `kinema submit` hands that in"
+    )
+    assert prepared.notes[4:] == (
+        "1 videos are there as files too; their frames were taken: P01_01",
+        "frames of 1 videos are still packed; unpack each .tar into a folder of its name: P02_101",
+        "3 segments of EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_test_timestamps.csv are not on disk and "
+        "were left out, and coverage counts them as missing; they are of 2 videos: P02_101 (2), P04_01 (1)",
+        "1 segments go up to 6 frames beyond the last picture of their folder; they end there",
+        "1 files on disk are not in EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_test_timestamps.csv and were "
+        "left out: P03_07",
+    )
+    assert ": 0 of 1 declared test, 2 train, 0 of 2 declared val; 97 of verb" in prepared.summary
+
+
+def test_a_folder_that_breaks_off_loses_the_segments_behind_its_end(tmp_path, root, fill_frames):
+    fill_frames(root, "P01/rgb_frames/P01_01", range(1, 90))
+    prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
+    assert [entry.sample for entry in prepared.manifest.entries] == ["P01_01_1"]
+    assert "they are of 2 videos: P01_01 (1), P02_101 (2)" in prepared.notes[-1]
+
+
+def test_a_folder_that_lacks_a_picture_or_counts_from_0_shifts_no_segment(tmp_path, root, fill_frames):
+    fill_frames(root, "P01/rgb_frames/P01_01", [*range(1, 50), *range(51, 121)])
+    fill_frames(root, "P02/rgb_frames/P02_101", range(120))
+    prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
+    assert [(entry.sample, entry.frames) for entry in prepared.manifest.entries] == [
+        ("P01_01_0", None),
+        ("P01_01_1", None),
+    ]
+    assert len(prepared.unreadable) == 1
+    assert "frame_0000000049.jpg and frame_0000000051.jpg a picture is missing" in prepared.unreadable[0]
+    assert any(
+        note.startswith("1 folders of frames were left out: the lists count frames from 1")
+        and note.endswith("P02_101 (frame_0000000000.jpg)")
+        for note in prepared.notes
+    )
+
+
+def test_frames_that_were_wrong_at_first_are_named(tmp_path, root, fill_frames):
+    write_list(root / "EPIC_100_train.csv", row(0, video="P27_103", rate=50, start=0, stop=0.5))
+    fill_frames(root, "P27/rgb_frames/P27_103", range(1, 40))
+    notes = prepare_epic_kitchens(root, tmp_path / "m.csv").notes
+    assert any(note.startswith("the official frames of P27_103 were wrong at first") for note in notes)
+
+
+def test_a_list_that_is_not_there_leaves_its_split_out(tmp_path, root, fill):
+    fill(root, "P02/videos/P02_101.MP4")
+    (root / "EPIC_100_train.csv").unlink()
+    prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
+    assert prepared.notes[0] == f"split train is left out: EPIC_100_train.csv is not in {root}"
+    assert prepared.manifest.declared == {"val": 2}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"noun_class": ""}, "noun_class is empty: a verb stands without a noun"),
+        ({"verb_class": ""}, "verb_class is empty: a noun stands without a verb"),
+        ({"stop_frame": ""}, "stop_frame is empty: a segment needs all of narration_id, "),
+        ({"verb_class": 97}, "verb_class 97 is none of the 97 classes, 0 to 96"),
+        ({"noun_class": 300}, "noun_class 300 is none of the 300 classes, 0 to 299"),
+        ({"noun_class": -1}, "noun_class '-1' is no whole number"),
+        ({"noun_class": "door"}, "noun_class 'door' is no whole number"),
+        ({"stop_timestamp": "00:00:01.00"}, "it stops at 00:00:01.00, which is not behind its start 00:00:01.00"),
+        ({"stop_frame": 59}, "stop_frame 59 lies before start_frame 60, or this before 1"),
+        ({"start_frame": 0}, "stop_frame 96 lies before start_frame 0, or this before 1"),
+        ({"start_timestamp": "1.0"}, "start_timestamp '1.0' is not of the form HH:MM:SS.SS"),
+        ({"start_timestamp": "00:00:61.00"}, "start_timestamp '00:00:61.00' is not of the form"),
+        ({"video_id": "../P01_01"}, r"'\.\./P01_01' is no video of 'P01', such as P01_01 or P01_101"),
+        ({"participant_id": "P02"}, "'P01_01' is no video of 'P02'"),
+    ],
+)
+def test_a_line_that_says_something_impossible_is_named(tmp_path, cells, message):
+    path = tmp_path / "EPIC_100_train.csv"
+    write_list(path, row(0), row(1, **cells))
+    with pytest.raises(ManifestError, match=f"EPIC_100_train.csv, line 3: {message}"):
+        read_segments(path)
+
+
+def test_a_list_of_something_else_is_refused(tmp_path, root, fill):
+    fill(root, "P01/videos/P01_01.MP4")
+    out = tmp_path / "m.csv"
+    train, validation = root / "EPIC_100_train.csv", root / "EPIC_100_validation.csv"
+    original = train.read_text()
+    for columns in (COLUMNS[:-2], ("path", "label")):  # that of the test segments; one of another data set
+        write_list(train, ",".join(columns), columns=columns)
+        lacking = next(column for column in COLUMNS if column not in columns)
+        with pytest.raises(
+            ManifestError, match=f"train.csv, line 1: column '{lacking}' is missing: this is another list"
+        ):
+            prepare_epic_kitchens(root, out)
+    shutil.copy(validation, train)
+    with pytest.raises(ManifestError, match=r"validation.csv, line 2: P02_101_0 stands in EPIC_100_train.csv too"):
+        prepare_epic_kitchens(root, out)
+    train.write_text(original + original.splitlines()[1] + "\n")
+    with pytest.raises(ManifestError, match=r"train.csv, line 4: P01_01_0 stands in line 2 already"):
+        prepare_epic_kitchens(root, out)
+
+
+def test_a_class_list_that_does_not_match_the_head_is_refused(tmp_path):
+    write_classes(tmp_path)
+    verbs, nouns = (tmp_path / f"EPIC_100_{head}_classes.csv" for head in CLASSES)
+    assert read_classes(verbs, "verb")[96] == "verb:96"
+    with pytest.raises(ManifestError, match=r"noun_classes.csv: lists 300 classes; EPIC-KITCHENS-100 has 97 verbs"):
+        read_classes(nouns, "verb")
+    lines = verbs.read_text().splitlines()
+    for changed, message in (
+        ([*lines[:3], *lines[4:]], "line 4: class 2 and its key should stand here, not '3'"),
+        ([*lines[:3], "2,,[],things", *lines[4:]], "line 4: class 2 and its key"),
+        ([*lines[:3], "2,verb:1,[],things", *lines[4:]], "line 4: verb:1 stands in line 3 already"),
+        (["verb", *(line.split(",")[1] for line in lines[1:])], "line 1: column 'id' is missing: this is another list"),
+    ):
+        verbs.write_text("\n".join(changed))
+        with pytest.raises(ManifestError, match=message):
+            read_classes(verbs, "verb")
+
+
+def test_a_wrong_root_is_named(tmp_path, root):
+    out = tmp_path / "m.csv"
+    with pytest.raises(ManifestError, match="gone: no such folder; give the one that holds the lists"):
+        prepare_epic_kitchens(tmp_path / "gone", out)
+    with pytest.raises(ManifestError, match=r"EPIC_100_verb_classes.csv is neither in it nor in annotations, epic-kit"):
+        prepare_epic_kitchens(tmp_path, out)
+    with pytest.raises(
+        ManifestError,
+        match=r"no segment of EPIC_100_train.csv, .* is on disk; looked for P01/videos/P01_01.MP4 and P01/",
+    ):
+        prepare_epic_kitchens(root, out)
+    for name in ("train", "validation"):
+        (root / f"EPIC_100_{name}.csv").unlink()
+    with pytest.raises(ManifestError, match=r"no list of segments; looked for EPIC_100_train.csv, EPIC_100_v"):
+        prepare_epic_kitchens(root, out)
+    assert not out.exists()
+
+
+def test_the_command_prepares_it_and_says_what_it_found(capsys, tmp_path, root, fill):
+    fill(root, "P01/videos/P01_01.MP4")
+    main(["prepare", "epic_kitchens", "--root", str(root), "--out", str(tmp_path / "m.csv")])
+    said = capsys.readouterr().out
+    assert "2 segments of EPIC_100_train.csv, EPIC_100_validation.csv are not on disk" in said
+    assert "2 train, 0 of 2 declared val; 97 of verb, 300 of noun; 0 files cannot be read" in said
+
+
+@pytest.fixture(scope="module")
+def real(real_data):
+    return real_data / "annotations" / "epic_kitchens_100"
+
+
+@pytest.fixture(scope="module")
+def real_segments(real):
+    return read_segments(real / "EPIC_100_validation.csv")
+
+
+def test_the_real_class_lists_have_97_verbs_and_300_nouns(real):
+    verbs, nouns = (read_classes(real / f"EPIC_100_{head}_classes.csv", head) for head in ("verb", "noun"))
+    assert (len(verbs), len(nouns)) == (97, 300)
+    assert verbs[:3] == ("take", "put", "wash")
+    assert nouns[:3] == ("tap", "spoon", "plate")
+    assert (verbs[-1], nouns[-1]) == ("unfreeze", "extract:vanilla")
+    with pytest.raises(ManifestError, match=r"v2.csv: lists 305 classes; EPIC-KITCHENS-100 has 300 nouns"):
+        read_classes(real / "EPIC_100_noun_classes_v2.csv", "noun")
+
+
+def test_the_real_lists_have_as_many_segments_as_they_are_said_to(real_segments):
+    assert len(real_segments) == 9_668 == COUNTS["val"]
+    assert len({segment.video_id for segment in real_segments}) == 138
+    first = real_segments[0]
+    assert (first.narration_id, first.participant_id, first.video_id) == ("P01_11_0", "P01", "P01_11")
+    assert (first.start_s, first.stop_s, first.start_frame, first.stop_frame) == (0.0, 1.89, 1, 113)
+    assert first.classes == {"verb": 0, "noun": 2}
+
+
+@pytest.mark.long
+def test_the_list_of_the_source_domain_is_read_in_the_same_way(real):
+    """It is of the form of the list of all training segments, which is not here."""
+    assert len(read_segments(real / "EPIC_100_uda_source_train.csv")) == 16_115
+
+
+def test_the_real_frame_numbers_count_60_a_second_whatever_the_videos_rate_is(real, real_segments):
+    """All videos of the list are of EPIC-KITCHENS-55, and some have 29.97, 47.95 or 90 frames a second."""
+    with (real / "EPIC_100_video_info.csv").open() as file:
+        rates = {video["video_id"]: round(float(video["fps"]), 2) for video in csv.DictReader(file)}
+    assert {rates[segment.video_id] for segment in real_segments} == {29.97, 47.95, 59.94, 90.0}
+    for segment in real_segments:
+        assert abs(segment.stop_frame - 60 * segment.stop_s) <= 1
+        assert abs(segment.start_frame - max(1, 60 * segment.start_s)) <= 1
+
+
+def test_the_real_lists_are_counted_against_the_disk(tmp_path, real, fill):
+    """The beginning of the source domain's list stands for that of all training segments."""
+    root = fill(tmp_path / "e", "P01/videos/P01_01.MP4", "P01/videos/P01_11.MP4")
+    for name in ("verb_classes", "noun_classes", "validation"):
+        (root / f"EPIC_100_{name}.csv").symlink_to(real / f"EPIC_100_{name}.csv")
+    lines = (real / "EPIC_100_uda_source_train.csv").read_text().splitlines()[:1001]
+    (root / "EPIC_100_train.csv").write_text("\n".join(lines))
+    prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
+    manifest = prepared.manifest
+    assert manifest.declared == {"train": 1000, "val": 9_668}
+    assert {entry.group for entry in manifest.entries} == {"P01_01", "P01_11"}
+    validation = (real / "EPIC_100_validation.csv").read_text().splitlines()
+    assert len(manifest.positions("val")) == sum(line.startswith("P01_11_") for line in validation)
+    assert (
+        prepared.notes[0] == "EPIC_100_train.csv lists 1000 segments, the official one 67217: it is another, or a part"
+    )
+    left_out = 1000 + 9_668 - len(manifest.entries)
+    assert prepared.notes[1].startswith(f"{left_out} segments of EPIC_100_train.csv, EPIC_100_validation.csv are not")
+    val = manifest.entries[manifest.positions("val")[0]]
+    assert (val.sample, val.labels) == ("P01_11_0", {"verb": "take", "noun": "plate"})

@@ -1,0 +1,260 @@
+"""A user's own videos in class folders, as they lie on a disk."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kinema.data.manifest import load_manifest
+from kinema.datasets.folder import prepare_folder
+from kinema.datasets.prepared import Holdout
+from kinema.errors import ManifestError
+from kinema.modality import DepthFacts
+
+
+def test_a_folder_of_class_folders_becomes_a_manifest(tmp_path, fill):
+    root = fill(
+        tmp_path / "my videos",
+        *(f"jumping jack/{n}.mp4" for n in range(10)),
+        *(f"wave, twice/{n}.MP4" for n in range(5)),
+        "wave, twice/deeper/it's (1).avi",
+    )
+    prepared = prepare_folder(root, tmp_path / "out" / "mine.csv")
+    manifest = prepared.manifest
+    assert manifest.path == tmp_path / "out" / "mine.csv"
+    assert manifest.classes == {"label": ("jumping jack", "wave, twice")}
+    assert manifest.corpus == "my videos"
+    assert prepared.unreadable == ()
+    assert {entry.frames for entry in manifest.entries} == {9}
+    assert Counter(entry.labels["label"] for entry in manifest.entries) == {"jumping jack": 10, "wave, twice": 6}
+    for entry in manifest.entries:
+        path = Path(manifest.locate(entry.rgb))
+        assert path.is_file()
+        assert path.relative_to(root).parts[0] == entry.labels["label"]
+    assert manifest.declared == {"train": 13, "val": 3}
+    assert prepared.notes == ("no split was given: 13 samples are train and 3 val, groups kept together",)
+
+
+def test_the_same_videos_give_the_same_manifest(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{label}/{n}.mp4" for n in range(6) for label in "ab"))
+    first, second = (prepare_folder(root, tmp_path / f"{n}.csv").manifest for n in (1, 2))
+    assert first.digest == second.digest
+
+
+def test_the_folder_can_be_moved_together_with_its_manifest(tmp_path, fill):
+    root = fill(tmp_path / "before", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4")
+    prepare_folder(root, root / "m.csv")
+    shutil.move(root, tmp_path / "after")
+    moved = load_manifest(tmp_path / "after" / "m.csv")
+    assert all(Path(moved.locate(entry.rgb)).is_file() for entry in moved.entries)
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [(("train", "val"), ["train", "val"]), (("Training", "Validation", "TEST"), ["test", "train", "val"])],
+    ids=str,
+)
+def test_split_folders_are_the_split(tmp_path, fill, folders, names):
+    root = fill(tmp_path / "v", *(f"{split}/{label}/{n}.mp4" for split in folders for label in "ab" for n in range(2)))
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert sorted(prepared.manifest.declared) == names
+    assert set(prepared.manifest.declared.values()) == {4}
+    assert prepared.manifest.classes == {"label": ("a", "b")}
+    assert prepared.notes == ()
+
+
+def test_a_folder_without_videos_beside_the_splits_is_no_class(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{split}/{label}/1.mp4" for split in ("train", "test") for label in "ab"))
+    (root / "annotations").mkdir()
+    (root / "annotations" / "classes.txt").write_text("a b")
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert prepared.manifest.classes == {"label": ("a", "b")}
+    assert prepared.manifest.declared == {"train": 2, "test": 2}
+
+
+def test_videos_beside_the_splits_are_never_taken_for_a_class(tmp_path, fill):
+    root = fill(tmp_path / "v", "train/a/1.mp4", "train/b/1.mp4", "val/a/2.mp4", "extra/a/3.mp4")
+    with pytest.raises(ManifestError, match="'train' and 'val' name splits, but 'extra' beside them holds videos too"):
+        prepare_folder(root, tmp_path / "m.csv")
+
+
+def test_a_space_at_the_end_of_a_folders_name_is_no_part_of_the_class(tmp_path, fill):
+    root = fill(tmp_path / "v", "a /1.mp4", "a /2.mp4", "b/1.mp4", "b/2.mp4")
+    manifest = prepare_folder(root, tmp_path / "m.csv").manifest
+    assert manifest.classes == {"label": ("a", "b")}
+    assert all(Path(manifest.locate(entry.rgb)).is_file() for entry in manifest.entries)
+
+
+def test_hidden_files_are_not_there_and_other_files_are_counted(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4", "a/._1.mp4", ".cache/1.mp4", "b/notes.txt")
+    (root / "a" / "poster.jpg").write_bytes(b"")
+    (root / "a" / ".DS_Store").write_bytes(b"")
+    (root / "b" / "folder.mp4").mkdir()
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert len(prepared.manifest.entries) == 4
+    assert prepared.notes[0] == "2 files are no videos by their name and were left out"
+
+
+def test_an_unreadable_file_keeps_its_line_and_is_listed(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4")
+    (root / "b" / "3.mp4").write_text("no video")
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert {Path(e.rgb).as_posix(): e.frames for e in prepared.manifest.entries} == {
+        "v/a/1.mp4": 9,
+        "v/a/2.mp4": 9,
+        "v/b/1.mp4": 9,
+        "v/b/2.mp4": 9,
+        "v/b/3.mp4": None,
+    }
+    assert len(prepared.unreadable) == 1
+    assert "v/b/3.mp4: is not a video that can be read" in prepared.unreadable[0]
+
+
+def test_what_is_no_folder_of_videos_is_refused(tmp_path, fill):
+    with pytest.raises(ManifestError, match="gone: no such folder; give the one that holds a folder for each class"):
+        prepare_folder(tmp_path / "gone", tmp_path / "m.csv")
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    with pytest.raises(
+        ManifestError, match=r"empty: no video in any class folder; looked for CLASS/NAME with .*\.mp4.*pictures"
+    ):
+        prepare_folder(tmp_path / "empty", tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match="'label' has one class, 'a'; recognising needs at least two"):
+        prepare_folder(fill(tmp_path / "v", "a/1.mp4", "a/2.mp4"), tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_the_split_does_not_depend_on_where_the_videos_and_the_manifest_lie(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{label}/{n}.mp4" for n in range(20) for label in "ab"))
+    moved = tmp_path / "another place" / "w"
+    shutil.copytree(root, moved)
+
+    def split(root, out):
+        manifest = prepare_folder(root, out).manifest
+        return {Path(manifest.locate(e.rgb)).relative_to(root.resolve()): e.split for e in manifest.entries}
+
+    splits = [split(root, tmp_path / out) for out in ("m.csv", "v/m.csv", "far/off/m.csv")]
+    assert splits[0] == splits[1] == splits[2] == split(moved, tmp_path / "m.csv")
+
+
+def test_a_test_split_can_be_held_out_beside_the_validation_split(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{label}/{n}.mp4" for n in range(10) for label in "ab"))
+    prepared = prepare_folder(root, tmp_path / "m.csv", holdout=Holdout(val_share=0.3, test_share=0.4))
+    assert prepared.manifest.declared == {"train": 6, "val": 6, "test": 8}
+    assert prepared.notes == ("no split was given: 6 samples are train, 6 val and 8 test, groups kept together",)
+
+
+def test_shares_that_were_asked_for_in_vain_are_said(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{split}/{label}/1.mp4" for split in ("train", "test") for label in "ab"))
+    prepared = prepare_folder(root, tmp_path / "m.csv", holdout=Holdout(val_share=0.3))
+    assert prepared.notes == ("a split is given and stands: val_share, test_share and keep_together were not used",)
+
+
+def test_folders_of_pictures_are_clips_of_their_class(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", *(f"{label}/clip {n}" for label in "ab" for n in range(3)), suffix=".jpg")
+    (root / "a" / "clip 0" / "notes.txt").write_text("")
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    entries = prepared.manifest.entries
+    assert [(entry.rgb, entry.depth, entry.frames) for entry in entries] == [
+        (f"v/{label}/clip {n}", "", 3) for label in "ab" for n in range(3)
+    ]
+    assert prepared.notes[:2] == (
+        "1 files are no videos by their name and were left out",
+        "all 6 folders of pictures are taken as RGB",
+    )
+
+
+def test_pictures_that_lie_in_the_class_folder_itself_are_no_clip(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", "a", "b")
+    with pytest.raises(ManifestError, match=r"no video in any class folder; .* CLASS/NAME/ with two or more pictures"):
+        prepare_folder(root, tmp_path / "m.csv")
+
+
+def test_a_folder_with_a_single_picture_is_no_clip(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2")
+    fill_pictures(root, "a/3", count=1)
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert len(prepared.manifest.entries) == 4
+    assert prepared.notes[0] == "1 files are no videos by their name and were left out"
+
+
+def test_pictures_of_16_bits_are_depth(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2", kind="depth")
+    facts = DepthFacts(unit_mm=1, near=500, far=1100, coverage="full")
+    prepared = prepare_folder(root, tmp_path / "m.csv", depth=facts)
+    assert {entry.rgb for entry in prepared.manifest.entries} == {""}
+    assert prepared.manifest.entries[0].depth == "v/a/1"
+    assert prepared.manifest.depth == facts
+    assert prepared.notes[0] == "all 4 folders of pictures are taken as depth"
+
+
+@pytest.mark.parametrize("kind", ["rgb", "depth"])
+def test_arrays_are_taken_for_what_they_hold(tmp_path, fill_arrays, kind):
+    root = fill_arrays(tmp_path / "v", "a/1.npz", "a/2.npz", "b/1.npz", "b/2.npz", kind=kind)
+    (root / "b" / "3.npz").write_text("no array")
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert [entry.source(kind) for entry in prepared.manifest.entries] == [
+        f"v/{name}.npz" for name in ("a/1", "a/2", "b/1", "b/2", "b/3")
+    ]
+    assert [entry.frames for entry in prepared.manifest.entries] == [5, 5, 5, 5, None]
+    assert prepared.notes[0] == f"all 5 arrays are taken as {'RGB' if kind == 'rgb' else 'depth'}"
+    assert len(prepared.unreadable) == 1
+
+
+def test_depth_of_16_bits_without_a_range_is_said_with_what_it_holds(tmp_path, fill_pictures):
+    root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2", kind="depth")
+    notes = prepare_folder(root, tmp_path / "m.csv").notes
+    assert (
+        "cannot be read until --depth-range says its near and far end; the first frame of v/a/1 holds 500 to"
+        in (notes[-1])
+    )
+
+
+def test_a_range_without_depth_is_refused(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4")
+    with pytest.raises(ManifestError, match="a range of depth is given, but no sample has depth"):
+        prepare_folder(root, tmp_path / "m.csv", depth=DepthFacts(unit_mm=1, near=1, far=2, coverage="full"))
+
+
+def test_what_lies_side_by_side_is_never_guessed(tmp_path, fill, fill_arrays, fill_pictures):
+    root = fill_arrays(fill(tmp_path / "v", "a/1.mp4", "b/1.mp4"), "a/1.npz", "b/1.npz")
+    with pytest.raises(
+        ManifestError,
+        match=r"holds videos \(a/1\.mp4\) and arrays \(a/1\.npz\), .* --rgb TEMPLATE and --depth TEMPLATE",
+    ):
+        prepare_folder(root, tmp_path / "m.csv")
+    root = fill_pictures(fill(tmp_path / "w", "a/1.mp4", "b/1.mp4"), "a/thumbs")
+    with pytest.raises(ManifestError, match=r"holds videos \(a/1\.mp4\) and folders of pictures \(a/thumbs\)"):
+        prepare_folder(root, tmp_path / "m.csv")
+    root = fill_pictures(fill_pictures(tmp_path / "x", "a/1 rgb", "b/1 rgb"), "a/1 depth", "b/1 depth", kind="depth")
+    with pytest.raises(ManifestError, match="a/1 rgb holds RGB and a/1 depth depth; say which belong together"):
+        prepare_folder(root, tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_links_are_followed_and_one_that_leads_back_is_no_trap(tmp_path, fill):
+    fill(tmp_path / "store", "1.mp4", "2.mp4")
+    root = fill(tmp_path / "v", "b/1.mp4", "b/2.mp4")
+    (root / "a").mkdir()
+    (root / "a" / "linked").symlink_to(tmp_path / "store")
+    (root / "a" / "linked again").symlink_to(tmp_path / "store")
+    (root / "a" / "root").symlink_to(root)
+    (root / "a" / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert Counter(entry.labels["label"] for entry in prepared.manifest.entries)["b"] == 2
+    assert sum(entry.frames is not None for entry in prepared.manifest.entries) >= 6
+    assert len(prepared.unreadable) == 1
+    assert "no such file" in prepared.unreadable[0]
+
+
+def test_classes_that_a_mirror_exchanges_are_said(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"swipe {way}/{n}.mp4" for way in ("left", "right", "up") for n in range(2)))
+    assert prepare_folder(root, tmp_path / "m.csv").notes[-1] == (
+        "'swipe left' and 'swipe right' (label) become each other in a mirror: leave mirroring off when you train, "
+        "--data.augmentation.flip 0"
+    )
+
+
+def test_a_class_that_a_made_split_lacks_is_named(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4", "rare/1.mp4")
+    assert "split val has no sample of 1 classes: rare" in prepare_folder(root, tmp_path / "m.csv").notes

@@ -1,0 +1,276 @@
+"""HMDB-51: three official splits by the lists of 51 actions, labels that cannot be mixed up, real lists and clips."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kinema.cli import main
+from kinema.data.dataset import frames_of
+from kinema.data.manifest import load_manifest
+from kinema.datasets import jhmdb
+from kinema.datasets.hmdb51 import CLASSES, COUNTS, prepare_hmdb51, read_list
+from kinema.errors import ManifestError
+from kinema.video.sources import read_rgb
+
+WARTS = ("Some.Film_(1999)", "other@film!", "semi;colon", "no#1", "two words", "Äpfel")
+"""Films whose names are as the real ones, or worse."""
+
+
+def clip(film, action, number=0):
+    return f"{film}_{action}_f_cm_np1_fr_med_{number}"
+
+
+def of(action):
+    """70 clips to train on, 30 to test on and 2 in neither, of which the first six have names with warts."""
+    names = [clip(film, action) for film in WARTS] + [clip(f"film{n}", action) for n in range(96)]
+    return dict(zip(names, [1] * 70 + [2] * 30 + [0] * 2, strict=True))
+
+
+def write_list(folder, action, sides, split=1):
+    """As the real ones end their lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{action}_test_split{split}.txt"
+    path.write_text("".join(f"{name}.avi {side} \n" for name, side in sides.items()), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("home", ["hmdb51_org/", "", "videos/"])
+@pytest.mark.parametrize("folder", ["", "testTrainMulti_7030_splits", "splits", "annotations"])
+def test_the_clips_that_are_listed_and_there_become_a_manifest(tmp_path, fill, home, folder):
+    names = {action: [*list(of(action))[:6], clip("film95", action)] for action in ("wave", "sit")}
+    root = fill(tmp_path / "h", *(f"{home}{action}/{name}.avi" for action, found in names.items() for name in found))
+    for action in CLASSES:
+        write_list(root / folder, action, of(action))
+    prepared = prepare_hmdb51(root, tmp_path / "m.csv")
+    manifest = prepared.manifest
+    assert [(e.rgb, e.split, e.group, e.labels["label"]) for e in manifest.entries] == [
+        (f"h/{home}{action}/{clip(film, action)}.avi", "train", film, action)
+        for action in ("sit", "wave")
+        for film in WARTS
+    ]
+    assert manifest.classes == {"label": CLASSES}
+    assert (manifest.corpus, manifest.version) == ("HMDB-51", "split 1, train 3570, test 1530")
+    assert manifest.declared == {"train": 3570, "test": 1530} == COUNTS
+    assert prepared.unreadable == ()
+    assert prepared.notes[:2] == (
+        "49 actions that have a list have no clip on disk: brush_hair, cartwheel, catch and 46 more",
+        "102 clips are in neither side of split 1, and were left out: their number is 0",
+    )
+    assert prepared.notes[2].startswith(
+        "5088 samples of the 51 lists of split 1 are not on disk and were left out, and"
+    )
+    assert len(prepared.notes) == 3  # the clips of number 0 that are there are listed, and nothing else is
+    assert (
+        ": 0 of 1530 declared test, 12 of 3570 declared train; 51 classes; 0 files cannot be read" in prepared.summary
+    )
+
+
+def test_a_clip_with_a_name_full_of_signs_is_read(tmp_path, fill, read_stamps):
+    root = fill(tmp_path / "h", *(f"{action}/{name}.avi" for action in ("run", "sit") for name in list(of(action))[:6]))
+    for action in ("run", "sit"):
+        write_list(root, action, of(action))
+    prepare_hmdb51(root, tmp_path / "m.csv")
+    manifest = load_manifest(tmp_path / "m.csv")
+    for entry in manifest.entries:
+        path = manifest.locate(entry.rgb)
+        assert read_stamps(read_rgb(path, range(*frames_of(entry, path)))) == list(range(9))
+
+
+def test_every_label_is_that_of_the_folder(tmp_path, fill):
+    """Selecting clips by one list and labels by another mislabels nearly all (pytorch/vision 1246, 5359)."""
+    actions = ("climb", "climb_stairs", "wave", "brush_hair", "sword", "sword_exercise", "kick", "kick_ball")
+    kept = {action: [name for name in of(action) if name.startswith("film")][61::3] for action in actions}
+    root = fill(tmp_path / "h", *(f"{action}/{name}.avi" for action, names in kept.items() for name in names))
+    for action in actions:
+        write_list(root / "splits", action, of(action))
+    manifest = prepare_hmdb51(root, tmp_path / "m.csv").manifest
+    assert Counter(e.labels["label"] for e in manifest.entries) == dict.fromkeys(actions, 11)
+    for position, entry in enumerate(manifest.entries):
+        folder = Path(entry.rgb).parent.name
+        assert entry.labels["label"] == folder
+        assert CLASSES[manifest.targets(position)["label"]] == folder
+        assert entry.split == {1: "train", 2: "test"}[of(folder)[Path(entry.rgb).stem]]
+
+
+def test_what_is_missing_packed_or_not_listed_is_counted_and_named(tmp_path, fill):
+    root = fill(tmp_path / "h", f"hmdb51_org/run/{clip('film1', 'run')}.avi", f"hmdb51_org/run/{clip('x', 'run')}.avi")
+    fill(root, f"run/{clip('film2', 'run')}.avi")
+    for name in ("sit.rar", "wave.rar"):
+        (root / "hmdb51_org" / name).touch()
+    for action in ("run", "sit", "wave"):
+        write_list(root, action, of(action))
+    prepared = prepare_hmdb51(root, tmp_path / "m.csv")
+    assert prepared.notes == (
+        f"1 videos in {root} were left out; those in {root / 'hmdb51_org'} were taken",
+        "lists of 48 of 51 actions are not there: brush_hair, cartwheel, catch and 45 more",
+        "2 actions that have a list have no clip on disk: sit, wave",
+        "6 clips are in neither side of split 1, and were left out: their number is 0",
+        "299 samples of the 3 lists of split 1 are not on disk and were left out, and coverage counts them as missing: "
+        f"run/{clip(WARTS[0], 'run')}, run/{clip(WARTS[1], 'run')}, run/{clip(WARTS[2], 'run')} and 296 more",
+        f"1 files on disk are not in the 3 lists of split 1 and were left out: run/{clip('x', 'run')}",
+        "archives are there and may be still packed: unpack sit.rar, wave.rar",
+    )
+    assert ": 0 of 1530 declared test, 1 of 3570 declared train" in prepared.summary
+
+
+def test_a_split_that_is_still_packed_is_named(tmp_path):
+    (tmp_path / "h").mkdir()
+    for name in ("brush_hair.rar", "cartwheel.rar"):
+        (tmp_path / "h" / name).touch()
+    write_list(tmp_path / "h", "brush_hair", of("brush_hair"))
+    with pytest.raises(
+        ManifestError, match=r"no clip of the 1 lists of split 1 is on disk; .* unpack brush_hair.rar, cart"
+    ):
+        prepare_hmdb51(tmp_path / "h", tmp_path / "m.csv")
+
+
+def test_a_list_of_j_hmdb_is_refused(tmp_path, fill):
+    """It has the same name and form, and some of the clips."""
+    root = fill(tmp_path / "h", f"catch/{clip('film1', 'catch')}.avi")
+    assert set(jhmdb.CLASSES) <= set(CLASSES)
+    write_list(root, "catch", {name: 1 + (n > 30) for n, name in enumerate(list(of("catch"))[:45])})
+    with pytest.raises(
+        ManifestError, match=r"catch_test_split1.txt: lists 31 clips to train on and 14 to test on, .*J-HMDB"
+    ):
+        prepare_hmdb51(root, tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "new_run_f_cm_np1_fr_med_0.avi 3",
+            r"line 103: 'new_run_.* 3' is not of the form NAME.avi 1, NAME.avi 2 or NA",
+        ),
+        ("new_run_f_cm_np1_fr_med_0.avi", r"line 103: .* is not of the form"),
+        (
+            "new_sit_f_cm_np1_fr_med_0.avi 1",
+            r"line 103: new_sit_f_cm_np1_fr_med_0.avi is no clip of 'run'; they are nam",
+        ),
+        ("UCF-101/v_Archery_g01_c01.avi 1", r"line 103: UCF-101/v_Archery_g01_c01.avi is no clip of 'run'"),
+        ("film3_run_f_cm_np1_fr_med_0.avi 2", r"line 103: film3_run_f_cm_np1_fr_med_0 stands in line 10 already"),
+        (
+            "new_run_f_cm_np1_fr_med_0.avi 1",
+            r"lists 71 clips to train on and 30 to test on, and the lists of HMDB-51 70",
+        ),
+    ],
+)
+def test_a_list_that_says_something_impossible_is_refused(tmp_path, line, message):
+    path = write_list(tmp_path, "run", of("run"))
+    path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
+    with pytest.raises(ManifestError, match=message):
+        read_list(path, "run")
+
+
+def test_a_clip_in_two_lists_or_in_the_folder_of_another_action_is_refused(tmp_path, fill):
+    root = fill(tmp_path / "h", f"sit/{clip('film1', 'run')}.avi")
+    write_list(root, "run", of("run"))
+    with pytest.raises(
+        ManifestError, match=r"run_test_split1.txt, line 8: lists film1_run_.*, which lies in the folder of 'sit'"
+    ):
+        prepare_hmdb51(root, tmp_path / "m.csv")
+    (root / "run_test_split1.txt").unlink()
+    twice = clip("film1_draw", "sword")  # also a clip of draw_sword, by its name
+    write_list(root, "sword", {twice: 1, **dict(list(of("sword").items())[1:])})
+    write_list(root, "draw_sword", of("draw_sword"))
+    with pytest.raises(
+        ManifestError, match=r"sword_test_split1.txt, line 1: film1_draw_sword_.* stands in draw_sword_test"
+    ):
+        prepare_hmdb51(root, tmp_path / "m.csv")
+
+
+def test_a_wrong_folder_is_refused(tmp_path, fill):
+    out = tmp_path / "m.csv"
+    with pytest.raises(ManifestError, match=r"gone: no such folder; give the one that holds a folder for each action"):
+        prepare_hmdb51(tmp_path / "gone", out)
+    root = fill(tmp_path / "h", "run/1.avi")
+    with pytest.raises(
+        ManifestError, match=r"no list like brush_hair_test_split1.txt is in it, nor in testTrainMulti_70"
+    ):
+        prepare_hmdb51(root, out)
+    write_list(root, "run", of("run"))
+    with pytest.raises(ManifestError, match=r"no list like brush_hair_test_split2.txt .* unpack test_train_splits.rar"):
+        prepare_hmdb51(root, out, 2)
+    with pytest.raises(ManifestError, match=r"split 0: HMDB-51 has 1, 2, 3"):
+        prepare_hmdb51(root, out, 0)
+    (root / "run_test_split1.txt").rename(root / "fly_test_split1.txt")
+    with pytest.raises(ManifestError, match="'fly' is none of the 51 actions of HMDB-51"):
+        prepare_hmdb51(root, out)
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def real(real_data):
+    return real_data / "annotations" / "hmdb51_splits"
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_the_real_lists_have_their_golden_counts_and_name_their_own_action(real, split):
+    assert sorted(path.name for path in real.glob(f"*_test_split{split}.txt")) == sorted(
+        f"{action}_test_split{split}.txt" for action in CLASSES
+    )
+    clips = [clip for action in CLASSES for clip in read_list(real / f"{action}_test_split{split}.txt", action)]
+    assert Counter(clip.side for clip in clips) == {"train": 3_570, "test": 1_530, "": 1_666}
+    assert len({clip.name for clip in clips}) == 6_766
+    films = {}
+    for found in clips:
+        if found.side:
+            films.setdefault((found.film, found.action), set()).add(found.side)
+    assert all(len(sides) == 1 for sides in films.values())
+    across = {}
+    for (film, _), sides in films.items():
+        across.setdefault(film, set()).update(sides)
+    assert sum(len(sides) > 1 for sides in across.values()) == {1: 133, 2: 149, 3: 144}[split]
+
+
+@pytest.fixture
+def download(tmp_path, real_data, real):
+    """The real clips under their own names in the folders of the real download, with all 153 lists."""
+    root = tmp_path / "hmdb"
+    for path in (real_data / "format_samples" / "torchvision_0.14.1").glob("*_np*.avi"):
+        name = path.name.removeprefix("hmdb51_")
+        action = "cartwheel" if "cartwheel" in name else "wave"
+        (root / "hmdb51_org" / action).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / "hmdb51_org" / action / name)
+    (root / "testTrainMulti_7030_splits").symlink_to(real)
+    return root
+
+
+def test_the_real_clips_become_a_manifest_with_the_frames_that_decode(tmp_path, download):
+    """Headers announce one frame more; one has metadata that is no UTF-8; one is in neither side of split 1."""
+    prepared = prepare_hmdb51(download, tmp_path / "m.csv")
+    assert prepared.unreadable == ()
+    assert [(Path(e.rgb).name, e.frames, e.split, e.group) for e in prepared.manifest.entries] == [
+        ("Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi", 83, "train", "Turnk_r_Pippi_Michel"),
+        ("RATRACE_wave_f_nm_np1_fr_goo_37.avi", 72, "train", "RATRACE"),
+        ("TrumanShow_wave_f_nm_np1_fr_med_26.avi", 48, "test", "TrumanShow"),
+    ]
+    for entry in prepared.manifest.entries:
+        path = prepared.manifest.locate(entry.rgb)
+        assert len(read_rgb(path, [entry.frames - 1])) == 1
+    assert prepared.notes[1].startswith("1666 clips are in neither side of split 1")
+    second = prepare_hmdb51(download, tmp_path / "m.csv", 2).manifest
+    assert second.version == "split 2, train 3570, test 1530"
+    assert [e.split for e in second.entries] != [e.split for e in prepared.manifest.entries]
+
+
+def test_from_the_folder_of_the_download_to_the_first_training_step(
+    tmp_path, download, real, fill, capsys, monkeypatch
+):
+    chosen = [c for action in ("run", "sit") for c in read_list(real / f"{action}_test_split1.txt", action)]
+    chosen = [*[c for c in chosen if c.side == "train"][::20], *[c for c in chosen if c.side == "test"][::20]]
+    fill(download, *(f"hmdb51_org/{c.action}/{c.name}.avi" for c in chosen))
+    monkeypatch.chdir(tmp_path)
+    main(["prepare", "hmdb51", "--root", "hmdb", "--split", "1", "--out", "hmdb51_1.csv"])
+    assert "47 actions that have a list have no clip on disk" in capsys.readouterr().out
+    there = Counter(entry.split for entry in load_manifest("hmdb51_1.csv").entries)
+    assert there == {"train": 9, "test": 4}
+    facts = json.loads(Path("hmdb51_1.json").read_text())
+    Path("hmdb51_1.json").write_text(json.dumps({**facts, "declared": there}))
+    small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
+    own = "--data.evaluate test --data.batch-size 4 --data.augmentation.short-side 32 40 --run.device cpu --run.out run"
+    main(["train", "ctn_tiny", "--data.manifest", "hmdb51_1.csv", *small.split(), *own.split(), "--max-steps", "1"])
+    assert Path("run/steps.jsonl").read_text().count("\n") == 1

@@ -1,0 +1,152 @@
+"""MSR-Action3D: what its names say, and the real sequences."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kinema.datasets.msr_action3d import CLASSES, DEPTH, prepare_msr_action3d
+from kinema.errors import ManifestError
+from kinema.transforms.depth import read_depth
+
+NAMES = [f"a{a:02}_s{s:02}_e{e:02}" for a in (1, 20) for s in range(1, 11) for e in (1, 2)]
+
+
+@pytest.fixture
+def root(tmp_path, fill_arrays):
+    return fill_arrays(tmp_path / "msr", *(f"depth/{name}.npz" for name in NAMES))
+
+
+def annotate(root, *lines, header="path,label,subject,frames,split"):
+    (root / "annotations.csv").write_text("\n".join([header, *lines]) + "\n")
+
+
+def test_actions_people_and_the_split_by_people_are_in_the_names(tmp_path, root):
+    prepared = prepare_msr_action3d(root, tmp_path / "m.csv")
+    manifest = prepared.manifest
+    assert manifest.classes == {"label": CLASSES}
+    assert Counter(entry.labels["label"] for entry in manifest.entries) == {"high_arm_wave": 20, "pickup_and_throw": 20}
+    assert {entry.subject for entry in manifest.entries if entry.split == "train"} == {
+        "s01",
+        "s03",
+        "s05",
+        "s07",
+        "s09",
+    }
+    assert manifest.declared == {"train": 20, "test": 20}
+    assert manifest.depth == DEPTH
+    assert prepared.notes == ("40 sequences are here; the whole data set has 567",)
+
+
+def test_a_table_beside_the_files_says_which_count_and_what_is_missing(tmp_path, root):
+    annotate(
+        root,
+        "depth/a01_s01_e01.npz,high_arm_wave,s01,5,train",
+        "depth/a20_s02_e01.npz,pickup_and_throw,s02,5,val",
+        "depth/a20_s02_e03.npz,pickup_and_throw,s02,5,val",
+    )
+    prepared = prepare_msr_action3d(root, tmp_path / "m.csv")
+    assert [entry.split for entry in prepared.manifest.entries] == ["train", "val"]
+    assert prepared.manifest.declared == {"train": 1, "val": 2}
+    assert prepared.notes == (
+        "1 samples of annotations.csv are not on disk and were left out, and coverage counts them as missing: "
+        "depth/a20_s02_e03.npz",
+        "38 files on disk are not in annotations.csv and were left out: depth/a01_s01_e02.npz, depth/a01_s02_e01.npz, "
+        "depth/a01_s02_e02.npz and 35 more",
+    )
+    assert "1 train, 1 of 2 declared val; 20 classes" in prepared.summary
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("depth/a01_s01_e01.npz,hammer,s01,5,train", "line 2: says hammer of s01, but by its name .* high_arm_wave of"),
+        ("depth/a01_s01_e01.npz,high_arm_wave,s02,5,val", "line 2: says high_arm_wave of s02, but by its name"),
+        ("gone/a01_s01_e01.npz,high_arm_wave,s01,5,train", "no sample is left to write; 1 samples of annotations"),
+    ],
+)
+def test_a_table_that_contradicts_the_names_is_refused(tmp_path, root, line, message):
+    annotate(root, line)
+    with pytest.raises(ManifestError, match=message):
+        prepare_msr_action3d(root, tmp_path / "m.csv")
+
+
+def test_a_table_that_lacks_a_column_or_says_a_path_twice_is_refused(tmp_path, root):
+    annotate(root, "depth/a01_s01_e01.npz,high_arm_wave", header="path,label")
+    with pytest.raises(ManifestError, match=r"annotations\.csv, line 1: column 'subject' is missing; wanted are path"):
+        prepare_msr_action3d(root, tmp_path / "m.csv")
+    annotate(root, *["depth/a01_s01_e01.npz,high_arm_wave,s01,5,train"] * 2)
+    with pytest.raises(ManifestError, match=r"line 3: depth/a01_s01_e01\.npz stands in line 2 already"):
+        prepare_msr_action3d(root, tmp_path / "m.csv")
+
+
+def test_what_is_no_sequence_twice_there_or_of_no_action_is_refused(tmp_path, root, fill_arrays):
+    fill_arrays(root, "other/a01_s01_e01.npz")
+    with pytest.raises(ManifestError, match=r"depth/a01_s01_e01\.npz and other/a01_s01_e01\.npz are the same sequence"):
+        prepare_msr_action3d(root, tmp_path / "m.csv")
+    fill_arrays(tmp_path / "many", "a21_s01_e01.npz")
+    with pytest.raises(ManifestError, match="there is no action 21; the data set has 1 to 20"):
+        prepare_msr_action3d(tmp_path / "many", tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match=r"gone: no such folder; give the one that holds the files aAA_sSS_eEE"):
+        prepare_msr_action3d(tmp_path / "gone", tmp_path / "m.csv")
+
+
+def test_the_binary_form_is_named_and_not_read(tmp_path, root):
+    (root / "a01_s01_e03_sdepth.bin").write_bytes(b"")
+    assert prepare_msr_action3d(root, tmp_path / "m.csv").notes[0] == (
+        "1 .bin files are not read, and were left out: a01_s01_e03_sdepth.bin"
+    )
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a01_s01_e03_sdepth.bin").write_bytes(b"")
+    with pytest.raises(
+        ManifestError, match=r"no file is named like a01_s01_e01\.npz .*; its 1 \.bin files are not read"
+    ):
+        prepare_msr_action3d(tmp_path / "raw", tmp_path / "m.csv")
+
+
+def test_the_real_sequences_become_a_manifest(tmp_path, real_data, monkeypatch):
+    """283 to train on and 154 to ask about; counting their frames is another test's matter."""
+    root = real_data / "msr_action3d"
+    with (root / "annotations.csv").open(newline="") as file:
+        lines = {row["path"]: row for row in csv.DictReader(file)}
+    monkeypatch.setattr(
+        "kinema.datasets.prepared.count_frames",
+        lambda path: int(lines[Path(path).relative_to(root.resolve()).as_posix()]["frames"]),
+    )
+    prepared = prepare_msr_action3d(root, tmp_path / "m.csv")
+    manifest = prepared.manifest
+    assert manifest.declared == {"train": 283, "val": 154}
+    assert [entry.labels["label"] for entry in manifest.entries] == [row["label"] for row in lines.values()]
+    assert [manifest.targets(i)["label"] for i in range(437)] == [int(row["label_id"]) for row in lines.values()]
+    assert {entry.subject for entry in manifest.entries if entry.split == "val"} == {"s02", "s04", "s06"}
+    assert prepared.unreadable == ()
+    assert len(prepared.notes) == 1
+    assert prepared.notes[0].startswith("20 files on disk are not in annotations.csv and were left out: original_mat/")
+
+
+@pytest.mark.long
+def test_the_real_sequences_have_the_frames_that_their_table_says(tmp_path, real_data):
+    prepared = prepare_msr_action3d(real_data / "msr_action3d", tmp_path / "m.csv")
+    assert prepared.unreadable == ()
+    assert not any("announced another number" in note for note in prepared.notes)
+
+
+def test_the_real_original_files_are_read_as_they_are(tmp_path, real_data):
+    prepared = prepare_msr_action3d(real_data / "msr_action3d" / "original_mat", tmp_path / "m.csv")
+    assert prepared.manifest.declared == {"train": 20}
+    assert {entry.labels["label"] for entry in prepared.manifest.entries} == set(CLASSES)
+    assert prepared.unreadable == ()
+
+
+def test_the_real_people_span_the_range_of_depth(real_data):
+    """Of 21 sequences, nobody is clipped to a silhouette: far less than a thousandth lies at either end."""
+    files = sorted((real_data / "msr_action3d" / "depth160").glob("*.npz"))[::21]
+    levels = np.concatenate([read_depth(str(path), range(0, 13, 3), DEPTH).ravel() for path in files])
+    person = levels[levels > 0]
+    assert (person == 1).mean() < 1e-3
+    assert (person == 255).mean() < 1e-3
+    low, high = np.percentile(person, [0.1, 99.9])
+    assert high - low > 127
+    assert 0.05 < len(person) / len(levels) < 0.15

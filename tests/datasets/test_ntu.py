@@ -1,0 +1,597 @@
+"""NTU RGB+D 60 and 120: names, official splits, what is on disk, and the cut of RGB to the person."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kinema.cli import main
+from kinema.data.dataset import Draw, VideoDataset
+from kinema.data.manifest import load_manifest
+from kinema.datasets.ntu import FACTS, Choices, prepare_ntu, read_samples
+from kinema.datasets.ntu_crop import RGB_SIZE, rgb_box
+from kinema.datasets.ntu_names import (
+    CLASSES,
+    NTU60,
+    NTU120,
+    PERFORMERS,
+    TRAIN_SUBJECTS,
+    Sample,
+    official_counts,
+    official_samples,
+    parse_name,
+    split_of,
+)
+from kinema.errors import ManifestError
+from kinema.transforms.mirroring import mirrored_pair
+from kinema.transforms.pixel_box import PixelBox
+from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.sampling import Sampling
+from kinema.transforms.subject_crop import Extent
+from kinema.video.sources import read_rgb
+
+RGB, MASKED, FULL = "nturgb+d_rgb", "nturgb+d_depth_masked", "nturgb+d_depth"
+TRAIN, TEST = "S001C002P001R001A001", "S001C001P003R002A060"
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory, write_video):
+    """Three frames of the size of NTU's RGB."""
+    pictures = [np.full((1080, 1920, 3), 60 * number, np.uint8) for number in range(3)]
+    options = {"preset": "ultrafast", "crf": "40"}
+    return write_video(tmp_path_factory.mktemp("large") / "large.avi", pictures, options=options)
+
+
+@pytest.fixture
+def fill_ntu(short):
+    """RGB and depth of samples by the names of their files and folders; depth with a person in a part of it."""
+
+    def fill(root, *names, rgb=short, person=(150, 250, 200, 300), size=(424, 512), count=3):
+        for name in names:
+            path = root / name
+            if name.endswith(".avi"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(rgb, path)
+                continue
+            path.mkdir(parents=True)
+            start = "MDepth" if "masked" in name else "Depth"
+            depth = np.full(size, 0 if "masked" in name else 3000, np.uint16)
+            if person is not None:
+                top, bottom, left, right = person
+                depth[top:bottom, left:right] = 2500
+            for number in range(1, count + 1):
+                Image.fromarray(depth).save(path / f"{start}-{number:08}.png")
+        return root
+
+    return fill
+
+
+def prepare60(root, out, **choices):
+    return prepare_ntu(root, out, collection=NTU60, choices=Choices(**choices))
+
+
+def prepare120(root, out, **choices):
+    return prepare_ntu(root, out, collection=NTU120, choices=Choices(**choices))
+
+
+# -- names and splits --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("collection", "protocol", "train", "test"),
+    [
+        (NTU60, "cross_subject", 40_320, 16_560),
+        (NTU60, "cross_view", 37_920, 18_960),
+        (NTU120, "cross_subject", 63_360, 51_120),
+        (NTU120, "cross_setup", 54_720, 59_760),
+    ],
+)
+def test_the_official_splits_have_as_many_samples_as_they_are_said_to(collection, protocol, train, test):
+    assert official_counts(collection, protocol) == {"train": train, "test": test}
+
+
+TEST_SUBJECTS = (
+    *(3, 6, 7, *range(10, 13), *range(20, 25), 26, 29, 30, 32, 33, 36, 37, 39, 40),
+    *(*range(41, 45), 48, 51, *range(60, 70), 71, 72, 73, 75, 76, 77, 79, 87, 88, 90, 96, 99, 101, 102, 104, 105, 106),
+)
+"""All others; counts alone would not tell two performers of as many samples from each other."""
+
+
+def test_half_of_the_performers_train():
+    assert sorted((*TRAIN_SUBJECTS, *TEST_SUBJECTS)) == [*range(1, 107)]
+    for last, count in ((40, 20), (106, 53)):
+        assert len({p for p in TRAIN_SUBJECTS if p <= last}) == count
+        assert {p for setup in PERFORMERS.values() for p in setup if p <= last} == {*range(1, last + 1)}
+    by_setup = {sample.setup: split_of(sample, "cross_setup") for sample in official_samples(NTU120).values()}
+    assert [setup for setup, split in by_setup.items() if split == "train"] == [*range(2, 33, 2)]
+    by_camera = {sample.camera: split_of(sample, "cross_view") for sample in official_samples(NTU60).values()}
+    assert by_camera == {1: "test", 2: "train", 3: "train"}
+
+
+def test_a_name_says_everything():
+    sample = Sample(setup=18, camera=3, performer=106, replication=2, action=61)
+    assert (sample.name, sample.performance) == ("S018C003P106R002A061", "S018P106R002A061")
+    assert parse_name(sample.name) == sample
+    for text in ("S018C003P106R002A61", "s018c003p106r002a061", "S018C003P106R002A061_rgb", "S018C003P106R002A0٦1"):
+        assert parse_name(text) is None
+
+
+def test_no_mirror_makes_one_class_of_another():
+    assert len(set(CLASSES)) == 120
+    assert NTU60.classes == NTU120.classes[:60]
+    assert mirrored_pair(CLASSES) is None
+
+
+def test_the_classes_are_those_of_the_official_page(real_data):
+    page = (real_data / "annotations" / "ntu_rgbd" / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\* A(\d+)\.\s+(.*?)[. ]*$", page, re.MULTILINE)
+    assert [int(number) for number, _ in named] == [*range(1, 121)]
+    assert tuple(name.replace("\u2019", "'") for _, name in named) == CLASSES
+    assert (CLASSES[9], CLASSES[59], CLASSES[60]) == ("clapping", "walking apart from each other", "put on headphone")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "of_60"),
+    [
+        ("NTU_RGBD_samples_with_missing_skeletons.txt", 302, 302),
+        ("NTU_RGBD120_samples_with_missing_skeletons.txt", 535, 302),
+    ],
+)
+def test_the_real_lists_name_samples_of_the_collections(real_data, name, count, of_60):
+    """Of the published counts of samples with skeletons, 113,945 are of NTU RGB+D 120, and 63,026 train by subjects."""
+    samples = read_samples(real_data / "annotations" / "ntu_rgbd" / name)
+    assert len(samples) == count
+    assert len({sample.name for sample in samples} & official_samples(NTU60).keys()) == of_60
+    if count == 535:
+        left = set(official_samples(NTU120).values()) - set(samples)
+        assert len(left) == 113_945
+        assert sum(split_of(sample, "cross_subject") == "train" for sample in left) == 63_026
+        assert sum(split_of(sample, "cross_setup") == "train" for sample in left) == 54_468
+
+
+# -- what is on disk ---------------------------------------------------------------------------------------------------
+
+
+def test_the_samples_that_are_there_become_a_manifest(tmp_path, fill_ntu):
+    names = [f"{RGB}/{name}_rgb.avi" for name in (TRAIN, TEST)]
+    root = fill_ntu(tmp_path / "n", *names, f"{MASKED}/{TRAIN}", f"{MASKED}/{TEST}")
+    prepared = prepare60(root, tmp_path / "m.csv")
+    manifest = prepared.manifest
+    assert [
+        (e.rgb, e.depth, e.split, e.group, e.subject, e.camera, e.sample, e.labels["label"]) for e in manifest.entries
+    ] == [
+        (
+            f"n/{RGB}/{TEST}_rgb.avi",
+            f"n/{MASKED}/{TEST}",
+            "test",
+            "S001P003R002A060",
+            "P003",
+            "C001",
+            TEST,
+            "walking apart from each other",
+        ),
+        (
+            f"n/{RGB}/{TRAIN}_rgb.avi",
+            f"n/{MASKED}/{TRAIN}",
+            "train",
+            "S001P001R001A001",
+            "P001",
+            "C002",
+            TRAIN,
+            "drink water",
+        ),
+    ]
+    assert manifest.classes == {"label": CLASSES[:60]}
+    assert [manifest.targets(n) for n in range(2)] == [{"label": 59}, {"label": 0}]
+    assert manifest.depth == FACTS["masked"]
+    assert (manifest.depth.unit_mm, manifest.depth.coverage) == (1.0, "masked")
+    assert (manifest.corpus, manifest.version) == ("NTU RGB+D 60", "cross_subject")
+    assert manifest.declared == {"test": 16_560, "train": 40_320}
+    assert prepared.summary.endswith(
+        "1 of 16560 declared test, 1 of 40320 declared train; 60 classes; 0 files cannot be read"
+    )
+
+
+@pytest.mark.parametrize(("place", "ending"), [("", "_rgb"), (f"{RGB}/s001/", "_rgb"), ("a/b/c/", "")])
+def test_rgb_may_lie_anywhere(tmp_path, fill_ntu, place, ending):
+    root = fill_ntu(tmp_path / "n", f"{place}{TRAIN}{ending}.avi", f"{place}{TEST}{ending}.avi")
+    manifest = prepare60(root, tmp_path / "m.csv").manifest
+    assert [(e.rgb, e.depth) for e in manifest.entries] == [
+        (f"n/{place}{name}{ending}.avi", "") for name in (TEST, TRAIN)
+    ]
+    assert manifest.depth is None
+
+
+def test_cross_view_and_cross_setup(tmp_path, fill_ntu):
+    root = fill_ntu(tmp_path / "n", *(f"S{s:03}C{c:03}P008R001A001_rgb.avi" for s in (1, 2) for c in (1, 2, 3)))
+    prepared = prepare60(root, tmp_path / "m.csv", protocol="cross_view")
+    assert [(e.sample[:8], e.split) for e in prepared.manifest.entries] == [
+        (f"S{s:03}C{c:03}", "test" if c == 1 else "train") for s in (1, 2) for c in (1, 2, 3)
+    ]
+    assert prepared.manifest.declared == {"test": 18_960, "train": 37_920}
+    assert prepared.manifest.version == "cross_view"
+    assert "2 groups are in more than one split, e.g. S001P008R001A001, S002P008R001A001" in prepared.notes
+    prepared = prepare120(root, tmp_path / "m.csv", protocol="cross_setup")
+    assert {(e.sample[:4], e.split) for e in prepared.manifest.entries} == {("S001", "test"), ("S002", "train")}
+    assert prepared.manifest.declared == {"test": 59_760, "train": 54_720}
+    assert prepared.manifest.classes == {"label": CLASSES}
+
+
+@pytest.mark.parametrize(
+    ("collection", "protocol", "there"),
+    [(NTU60, "cross_setup", "cross_subject and cross_view"), (NTU120, "cross_view", "cross_subject and cross_setup")],
+)
+def test_a_split_of_the_other_collection_is_refused(tmp_path, capsys, collection, protocol, there):
+    message = f"{collection.name} has no split {protocol}; its splits are {there}"
+    with pytest.raises(ManifestError, match=re.escape(message)):
+        prepare_ntu(tmp_path, tmp_path / "m.csv", collection=collection, choices=Choices(protocol=protocol))
+    with pytest.raises(SystemExit):
+        main(["prepare", collection.layout, "--root", "r", "--out", "m.csv", "--split", protocol])
+    said = capsys.readouterr().err
+    assert f"--split {protocol}: {collection.layout} has {there.replace(' and ', ', ')}" in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken", "place", "other"),
+    [
+        ("auto", "masked", MASKED, "masked depth was taken (2 samples), full depth (1) was not"),
+        ("masked", "masked", MASKED, "masked depth was taken (2 samples), full depth (1) was not"),
+        ("full", "full", FULL, "full depth was taken (1 samples), masked depth (2) was not"),
+    ],
+)
+def test_masked_depth_comes_before_full_and_what_was_taken_is_said(tmp_path, fill_ntu, asked, taken, place, other):
+    root = fill_ntu(tmp_path / "n", f"{MASKED}/{TRAIN}", f"{FULL}/{TRAIN}", f"{MASKED}/{TEST}")
+    prepared = prepare60(root, tmp_path / "m.csv", coverage=asked)
+    manifest = prepared.manifest
+    assert {e.depth for e in manifest.entries} <= {f"n/{place}/{name}" for name in (TRAIN, TEST)}
+    assert manifest.depth == FACTS[taken]
+    assert prepared.notes[0] == other
+    lost = [note for note in prepared.notes if "have neither RGB nor the depth that was taken" in note]
+    assert len(lost) == (asked == "full")
+    assert not lost or (lost[0].startswith("1 samples have") and lost[0].endswith(TEST))
+
+
+@pytest.mark.parametrize(("there", "asked"), [(MASKED, "full"), (FULL, "masked")])
+def test_depth_that_is_asked_for_and_not_there_is_refused(tmp_path, fill_ntu, there, asked):
+    root = fill_ntu(tmp_path / "n", f"{there}/{TRAIN}", f"{there}/{TEST}")
+    with pytest.raises(ManifestError, match=f"n: holds no {asked} depth; looked below it for nturgb"):
+        prepare60(root, tmp_path / "m.csv", coverage=asked)
+    assert prepare60(root, tmp_path / "m.csv").manifest.depth.coverage != asked
+
+
+def test_samples_with_one_modality_stay_and_are_counted(tmp_path, fill_ntu):
+    third = "S002C001P003R001A002"
+    root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", f"{MASKED}/{TEST}", f"{MASKED}/{third}")
+    prepared = prepare60(root, tmp_path / "m.csv")
+    assert [(bool(e.rgb), bool(e.depth)) for e in prepared.manifest.entries] == [
+        (True, True),
+        (True, False),
+        (False, True),
+    ]
+    assert f"1 samples have rgb but no depth; their lines stay, with depth empty: {TRAIN}" in prepared.notes
+    assert f"1 samples have depth but no rgb; their lines stay, with rgb empty: {third}" in prepared.notes
+
+
+def test_what_else_lies_there_is_counted_and_named(tmp_path, fill_ntu, fill_pictures, fill_arrays):
+    wrong = (
+        "S1C1P1R1A1_rgb.avi",
+        "s001c002p001r001a001_rgb.avi",
+        f"{TRAIN}_rgb (1).avi",
+        f"{MASKED}/S001C2P001R001A001",
+    )
+    root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", f"{TRAIN}_ir.avi", "holiday.avi", *wrong)
+    fill_ntu(root, "S004C001P009R001A001_rgb.avi", "S001C004P001R001A001_rgb.avi")
+    fill_pictures(root, f"frames/{TRAIN}")
+    fill_arrays(root, "x.npz")
+    fill_ntu(root, f"{MASKED}/{TEST}", count=1)
+    (root / "nturgbd_rgb_s002.zip").touch()
+    for number in (1, 2):
+        (root / f"S001C001P001R001A00{number}.skeleton").touch()
+    prepared = prepare60(root, tmp_path / "m.csv")
+    assert [e.sample for e in prepared.manifest.entries] == [TEST, TRAIN]
+    assert prepared.notes[:7] == (
+        f"1 infrared videos were left out: {TRAIN}_ir.avi",
+        "2 videos and folders of pictures are no RGB or depth of NTU RGB+D and were left out: holiday.avi, "
+        f"frames/{TRAIN}",
+        f"1 folders of depth hold a single picture and were left out: {MASKED}/{TEST}/MDepth-00000001.png",
+        "1 archives are still packed, and nothing of them is used: nturgbd_rgb_s002.zip",
+        "3 files of other kinds were left out: .npz 1, .skeleton 2",
+        "4 names look like those of NTU RGB+D, but are not of the form S001C001P001R001A001_rgb, and were left out: "
+        f"{TRAIN}_rgb (1).avi, S1C1P1R1A1_rgb.avi, s001c002p001r001a001_rgb.avi and 1 more",
+        "2 names are of no sample of NTU RGB+D 60, by who was recorded in which setup, and were left out: "
+        "S001C004P001R001A001, S004C001P009R001A001",
+    )
+
+
+def test_a_half_downloaded_set_is_counted_by_setups_and_cameras(tmp_path, fill_ntu, monkeypatch):
+    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda _: 9)
+    there = [sample for sample in official_samples(NTU60).values() if sample.setup == 4 and sample.camera != 3]
+    root = fill_ntu(tmp_path / "n", *(f"S004/{sample.name}_rgb.avi" for sample in there))
+    prepared = prepare60(root, tmp_path / "m.csv")
+    assert len(prepared.manifest.entries) == 960
+    note = next(note for note in prepared.notes if "are not on disk" in note)
+    assert note.startswith(
+        "55920 of the 56880 samples of NTU RGB+D 60 are not on disk, and coverage counts them as missing; by setups: "
+        "S001 2880 of 2880, S002 3240 of 3240, S003 3240 of 3240, S004 480 of 1440, "
+    )
+    assert "; by cameras: C001 18480, C002 18480, C003 18960; e.g. S001C001P001R001A001, " in note
+    assert ": 720 of 16560 declared test, 240 of 40320 declared train; " in prepared.summary
+
+
+def test_samples_of_ntu_120_are_no_part_of_ntu_60(tmp_path, fill_ntu):
+    later = ("S018C001P008R001A061", "S032C003P106R002A120", "S001C001P001R001A061")
+    root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", *(f"{name}_rgb.avi" for name in later))
+    prepared = prepare60(root, tmp_path / "m.csv")
+    assert [e.sample for e in prepared.manifest.entries] == [TEST, TRAIN]
+    assert (
+        "3 samples are of NTU RGB+D 120 alone (setups from S018, actions from A061) and were left out: "
+        "S001C001P001R001A061, S018C001P008R001A061, S032C003P106R002A120"
+    ) in prepared.notes
+    prepared = prepare120(root, tmp_path / "m.csv")
+    assert [e.sample for e in prepared.manifest.entries] == [TEST, TRAIN, *later[:2]]
+    assert prepared.manifest.targets(2) == {"label": 60}
+    assert any(note.startswith("1 names are of no sample of NTU RGB+D 120") for note in prepared.notes)
+    only = fill_ntu(tmp_path / "only", *(f"{name}_rgb.avi" for name in later[:2]))
+    with pytest.raises(
+        ManifestError,
+        match=r"only: holds no sample of NTU RGB[+]D 60, but 2 that may be of NTU RGB[+]D 120: S018.*ntu120`",
+    ):
+        prepare60(only, tmp_path / "m.csv")
+
+
+def test_a_sample_that_is_there_twice_is_refused(tmp_path, fill_ntu):
+    root = fill_ntu(tmp_path / "n", f"a/{TRAIN}_rgb.avi", f"b/{TRAIN}_rgb.avi")
+    with pytest.raises(ManifestError, match=f"sample {TRAIN} is there twice, a/{TRAIN}_rgb.avi and b/{TRAIN}_rgb.avi"):
+        prepare60(root, tmp_path / "m.csv")
+
+
+def test_a_wrong_root_is_named(tmp_path, fill_ntu):
+    with pytest.raises(
+        ManifestError, match=r"gone: no such folder; give the one that holds the folders of NTU RGB[+]D 60"
+    ):
+        prepare60(tmp_path / "gone", tmp_path / "m.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ManifestError,
+        match=r"empty: holds no sample of NTU RGB[+]D 60; looked below it for nturgb[+]d_rgb/S001.*no files$",
+    ):
+        prepare60(tmp_path / "empty", tmp_path / "m.csv")
+    root = fill_ntu(tmp_path / "n", "S1C1P1R1A1_rgb.avi", "run/1.avi")
+    with pytest.raises(
+        ManifestError, match=r"1 names look like those of NTU.*1 videos and folders of pictures are no RGB"
+    ):
+        prepare60(root, tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+# -- samples that are left out -----------------------------------------------------------------------------------------
+
+
+def test_samples_of_a_list_are_left_out_on_demand_and_not_declared(tmp_path, fill_ntu):
+    root = fill_ntu(tmp_path / "n", *(f"{name}_rgb.avi" for name in (TRAIN, TEST, "S001C003P003R002A060")))
+    listed = tmp_path / "missing.txt"
+    listed.write_text(
+        f"2 of the captured samples have no skeleton.\nPlease ignore these.\n\n{TEST}\nS018C001P008R001A061\n"
+    )
+    assert len(prepare60(root, tmp_path / "m.csv").manifest.entries) == 3
+    prepared = prepare60(root, tmp_path / "m.csv", without=listed)
+    assert [e.sample for e in prepared.manifest.entries] == [TRAIN, "S001C003P003R002A060"]
+    assert prepared.manifest.declared == {"test": 16_559, "train": 40_320}
+    assert prepared.manifest.version == "cross_subject, without missing.txt"
+    assert prepared.notes[0] == (
+        "1 samples of missing.txt are left out, and not declared (1 of its 2 are of NTU RGB+D 60)"
+    )
+    assert not any(TEST in note for note in prepared.notes)
+    assert prepare120(root, tmp_path / "m.csv", without=listed).notes[0] == (
+        "2 samples of missing.txt are left out, and not declared"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"l\.txt: names no sample of NTU RGB\+D"),
+        ("drink water\nclapping\n", r"l\.txt: names no sample"),
+        (f"{TRAIN}\nand so on\n", r"l\.txt, line 2: 'and so on' is no sample of NTU RGB\+D"),
+        (f"{TRAIN}.skeleton\n", r"l\.txt, line 1: 'S001C002P001R001A001\.skeleton' is no sample"),
+        (f"{TRAIN}\n\nS001C002P099R001A001\n", r"l\.txt, line 3: 'S001C002P099R001A001' is no sample"),
+        (f"{TRAIN}\n{TEST}\n{TRAIN}\n", rf"l\.txt, line 3: {TRAIN} stands in line 1 already"),
+        ("S018C001P008R001A061\n", r"l\.txt: none of its 1 samples is of NTU RGB\+D 60, e\.g\. S018C001P008R001A061"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(tmp_path, fill_ntu, text, message):
+    root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi")
+    (tmp_path / "l.txt").write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        prepare60(root, tmp_path / "m.csv", without=tmp_path / "l.txt")
+    with pytest.raises(ManifestError, match=r"gone\.txt: no such file"):
+        prepare60(root, tmp_path / "m.csv", without=tmp_path / "gone.txt")
+
+
+def test_the_real_list_of_120_is_of_use_for_60(tmp_path, fill_ntu, real_data):
+    root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", "S001C002P005R002A008_rgb.avi")
+    listed = real_data / "annotations" / "ntu_rgbd" / "NTU_RGBD120_samples_with_missing_skeletons.txt"
+    prepared = prepare60(root, tmp_path / "m.csv", without=listed)
+    assert [e.sample for e in prepared.manifest.entries] == [TEST, TRAIN]
+    assert sum(prepared.manifest.declared.values()) == 56_880 - 302
+    assert prepared.notes[0].endswith("and not declared (302 of its 535 are of NTU RGB+D 60)")
+
+
+# -- the cut of RGB ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "across",
+    [
+        ((2.8931, -0.0233, 238.20), (0.0114, 2.8822, -36.78)),
+        ((2.9078, -0.0105, 215.51), (-0.0034, 2.9109, -51.34)),
+        ((2.8976, -0.0072, 212.65), (-0.0127, 2.8976, -65.31)),
+    ],
+    ids=["C001", "C002", "C003"],
+)
+@pytest.mark.parametrize("place", [(130, 150), (256, 212), (380, 250)])
+def test_a_place_of_depth_is_found_in_rgb(across, place):
+    """The maps that were fitted to the official joints of setup 1, a camera each (shahroudy/NTURGB-D, issue 39)."""
+    x, y = place
+    found = rgb_box(Extent(y - 10, y + 10, x - 10, x + 10), (100, 100)).box
+    wanted = [factors[0] * x + factors[1] * y + factors[2] for factors in across]
+    assert abs((found.left + found.right) / 2 - wanted[0]) < 20
+    assert abs((found.top + found.bottom) / 2 - wanted[1]) < 25
+
+
+@pytest.mark.parametrize(
+    ("extent", "box"),
+    [
+        (Extent(150, 250, 200, 300), PixelBox(left=624, top=288, right=1264, bottom=768)),
+        (Extent(0, 60, 0, 20), PixelBox(left=0, top=0, right=640, bottom=480)),
+        (Extent(400, 424, 500, 512), PixelBox(left=1280, top=600, right=1920, bottom=1080)),
+    ],
+)
+def test_the_box_stays_in_the_picture(extent, box):
+    found = rgb_box(extent, (640, 480))
+    assert found.box == box
+    assert found.box.fits(*RGB_SIZE)
+    assert (found.box.right - found.box.left, found.box.bottom - found.box.top) == (640, 480)
+    assert not found.larger
+
+
+def test_a_person_who_is_larger_than_the_box_is_noticed():
+    """2.9 pixels of RGB for each of depth: 480 rows hold 165 of depth, 640 columns 220."""
+    assert not rgb_box(Extent(100, 265, 200, 260), (640, 480)).larger
+    assert rgb_box(Extent(100, 267, 200, 260), (640, 480)).larger
+    assert rgb_box(Extent(100, 200, 100, 322), (640, 480)).larger
+    assert not rgb_box(Extent(100, 267, 200, 260), (960, 540)).larger
+
+
+def test_rgb_is_cut_where_masked_depth_shows_the_person(tmp_path, fill_ntu, large, short):
+    """The person, another one that is too large, an empty mask, RGB that was made smaller, one without masked depth."""
+    names = [f"S001C001P001R001A{action:03}" for action in range(1, 8)]
+    root = fill_ntu(tmp_path / "n", *(f"{RGB}/{name}_rgb.avi" for name in (*names[:3], *names[4:])), rgb=large)
+    fill_ntu(root, f"{RGB}/{names[3]}_rgb.avi", rgb=short)
+    fill_ntu(root, f"{MASKED}/{names[0]}", f"{MASKED}/{names[3]}")
+    fill_ntu(root, f"{MASKED}/{names[1]}", person=(100, 300, 200, 260))
+    fill_ntu(root, f"{MASKED}/{names[2]}", person=None)
+    fill_ntu(root, f"{MASKED}/{names[5]}", size=(212, 256), person=(10, 100, 10, 100))
+    fill_ntu(root, f"{MASKED}/{names[6]}")
+    (root / MASKED / names[6] / "MDepth-00000002.png").write_bytes(b"no picture")
+    prepared = prepare60(root, tmp_path / "m.csv")
+    boxes = {entry.sample: entry.rgb_box for entry in prepared.manifest.entries}
+    assert boxes == {
+        names[0]: PixelBox(left=624, top=288, right=1264, bottom=768),
+        names[1]: PixelBox(left=566, top=288, right=1206, bottom=768),
+        **dict.fromkeys(names[2:]),
+    }
+    kept = "1 samples keep the whole picture of RGB, since"
+    for note in (
+        "RGB of 2 samples is cut to 640 x 480 pixels about the person of masked depth",
+        f"in 1 of them the person is larger than the box, and parts lie outside: {names[1]}; --rgb-crop-size WIDTH "
+        "HEIGHT takes more",
+        f"{kept} masked depth shows nobody: {names[2]}",
+        f"{kept} RGB is of 64 x 48, not of 1920 x 1080: {names[3]}",
+        f"{kept} they have no masked depth: {names[4]}",
+        f"{kept} masked depth is of 256 x 212, not of 512 x 424: {names[5]}",
+        f"{kept} RGB or depth cannot be read: {names[6]}",
+    ):
+        assert note in prepared.notes
+    wide = prepare60(root, tmp_path / "m.csv", rgb_crop_size=(960, 720)).manifest.entries[0].rgb_box
+    assert (wide.right - wide.left, wide.bottom - wide.top) == (960, 720)
+    plain = prepare60(root, tmp_path / "m.csv", rgb_crop="none")
+    assert {entry.rgb_box for entry in plain.manifest.entries} == {None}
+    assert not any("whole picture" in note for note in plain.notes)
+
+
+def test_masked_depth_shows_the_person_where_full_depth_is_taken(tmp_path, fill_ntu, large):
+    names = ("S001C001P001R001A001", "S001C001P001R001A002")
+    root = fill_ntu(tmp_path / "n", *(f"{name}_rgb.avi" for name in names), rgb=large)
+    fill_ntu(root, *(f"{place}/{name}" for place in (MASKED, FULL) for name in names))
+    manifest = prepare60(root, tmp_path / "m.csv", coverage="full").manifest
+    assert manifest.depth == FACTS["full"]
+    assert {str(entry.rgb_box) for entry in manifest.entries} == {"624 288 1264 768"}
+
+
+def test_a_cut_without_masked_depth(tmp_path, fill_ntu):
+    root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", f"{FULL}/{TRAIN}")
+    prepared = prepare60(root, tmp_path / "m.csv")
+    assert {entry.rgb_box for entry in prepared.manifest.entries} == {None}
+    assert "RGB is not cut to the person, who is found in masked depth: no sample has both" in prepared.notes
+    with pytest.raises(
+        ManifestError, match="who is found in masked depth, and no sample has both; --rgb-crop none keeps"
+    ):
+        prepare60(root, tmp_path / "m.csv", rgb_crop="subject")
+    for size in ((1921, 480), (640, 1081), (0, 480)):
+        with pytest.raises(
+            ManifestError, match=f"a box of {size[0]} x {size[1]} cannot be cut out of pictures of 1920"
+        ):
+            prepare60(root, tmp_path / "m.csv", rgb_crop_size=size)
+
+
+def test_a_real_clip_is_cut_to_its_person(tmp_path, fill_ntu, real_data):
+    """The woman with the cup stands in columns 994 to 1114 and rows 288 to 742 of the first frame.
+
+    By the map that was fitted to camera 1 of setup 1, depth sees her in columns 262 to 305 and rows 112 to 269.
+    """
+    name = "S001C001P001R001A001"
+    clip = real_data / "format_samples" / "mmaction2" / f"{name}_rgb.avi"
+    root = tmp_path / "n"
+    fill_ntu(root, f"{MASKED}/{name}", person=(112, 269, 262, 305), count=9)
+    fill_ntu(root, f"{RGB}/{name}_rgb.avi", rgb=clip)
+    words = ["--root", str(root), "--out", str(tmp_path / "m.csv"), "--rgb-crop", "subject"]
+    main(["prepare", "ntu60", *words])
+    manifest = load_manifest(tmp_path / "m.csv")
+    (entry,) = manifest.entries
+    assert (entry.frames, entry.split, entry.labels) == (103, "train", {"label": "drink water"})
+    box = entry.rgb_box
+    assert box.left < 994 - 150
+    assert box.right > 1114 + 150
+    assert box.top < 288
+    assert box.bottom > 742 - 10
+    preprocessing = Preprocessing(modalities=("rgb",), short_side=240, size=224)
+    data = VideoDataset(manifest, sampling=Sampling(frames=2), preprocessing=preprocessing)
+    seen = data[Draw(0)]["inputs"]["rgb"][0, :, 0].float()
+    frame = read_rgb(manifest.locate(entry.rgb), [25])[0]
+    part = Image.fromarray(frame[box.top : box.bottom, box.left : box.right]).resize(
+        (320, 240), Image.Resampling.BICUBIC
+    )
+    wanted = np.asarray(part, np.float32)[8:232, 48:272].transpose(2, 0, 1)
+    assert np.abs(seen.numpy() - wanted).mean() < 3
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_takes_its_choices(capsys, tmp_path, fill_ntu, large):
+    root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", rgb=large)
+    fill_ntu(root, f"{MASKED}/{TRAIN}", f"{FULL}/{TRAIN}")
+    (tmp_path / "l.txt").write_text("S001C003P003R002A060\n")
+    words = ["prepare", "ntu60", "--root", root, "--out", tmp_path / "m.csv", "--split", "cross_view"]
+    words += ["--depth-coverage", "full", "--without", tmp_path / "l.txt", "--rgb-crop-size", 800, 600]
+    main([str(word) for word in words])
+    manifest = load_manifest(tmp_path / "m.csv")
+    assert manifest.version == "cross_view, without l.txt"
+    assert manifest.depth == FACTS["full"]
+    boxes = [e.rgb_box for e in manifest.entries]
+    assert boxes[0] is None
+    assert boxes[1].right - boxes[1].left == 800
+    said = capsys.readouterr().out
+    assert "1 samples of l.txt are left out, and not declared" in said
+    assert "1 of 18960 declared test, 1 of 37919 declared train" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ntu60", "--depth", "{label}"], "--depth does not go with `prepare ntu60`"),
+        (["ntu60", "--val-share", "0.3"], "--val-share does not go with `prepare ntu60`"),
+        (["jhmdb", "--split", "cross_view"], "--split does not go with `prepare jhmdb`"),
+        (["isogd", "--rgb-crop", "none"], "--rgb-crop does not go with `prepare isogd`"),
+        (["ntu120", "--split", "2"], "--split 2: ntu120 has cross_subject, cross_setup"),
+        (["folder", "--depth-coverage", "masked"], "--depth-coverage says nothing without --depth-range"),
+    ],
+)
+def test_an_option_that_says_nothing_is_refused(capsys, tmp_path, words, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", *words, "--root", str(tmp_path), "--out", str(tmp_path / "m.csv")])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,240 @@
+"""Tables of one's own: CSV and JSON, with columns of other names."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kinema.data.manifest import load_manifest
+from kinema.datasets.prepared import Holdout
+from kinema.datasets.table import prepare_table
+from kinema.errors import ManifestError
+
+
+@pytest.fixture
+def table(tmp_path, fill):
+    """Twelve videos of four people, with columns of other names than a manifest's."""
+    fill(tmp_path / "in" / "videos", *(f"{n} x.mp4" for n in range(12)))
+    path = tmp_path / "in" / "table.csv"
+    lines = [f'"videos/{n} x.mp4",{"walk" if n % 2 else "run"},p{n // 3},4.5' for n in range(12)]
+    path.write_text("\n".join(["clip,action,person,score", *lines]) + "\n")
+    return path
+
+
+COLUMNS = {"rgb": "clip", "label": "action", "subject": "person"}
+
+
+def test_a_table_with_columns_of_other_names_becomes_a_manifest(tmp_path, table):
+    prepared = prepare_table(table, tmp_path / "out" / "m.csv", columns=COLUMNS)
+    manifest = prepared.manifest
+    assert manifest.classes == {"label": ("run", "walk")}
+    assert [entry.labels["label"] for entry in manifest.entries] == ["run", "walk"] * 6
+    assert [entry.subject for entry in manifest.entries] == [f"p{n // 3}" for n in range(12)]
+    assert all(Path(manifest.locate(entry.rgb)).is_file() for entry in manifest.entries)
+    assert manifest.entries[0].rgb == "../in/videos/0 x.mp4"
+    assert prepared.notes[0] == "columns not used: score"
+    held = {entry.subject for entry in manifest.entries if entry.split == "val"}
+    assert held
+    assert not held & {entry.subject for entry in manifest.entries if entry.split == "train"}
+
+
+def test_a_split_that_the_table_says_stands(tmp_path, table):
+    text = table.read_text().splitlines()
+    splits = ["split", *(["train"] * 8), *(["test"] * 4)]
+    table.write_text("\n".join(f"{line},{split}" for line, split in zip(text, splits, strict=True)))
+    prepared = prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
+    assert [entry.split for entry in prepared.manifest.entries] == splits[1:]
+    assert prepared.notes == ("columns not used: score", "1 subjects are in more than one split, e.g. p2")
+
+
+def test_a_count_that_the_table_says_is_corrected_and_counted(tmp_path, table):
+    text = table.read_text().splitlines()
+    table.write_text("\n".join(f"{line},{'frames' if not n else 9 + (n < 4)}" for n, line in enumerate(text)))
+    prepared = prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
+    assert {entry.frames for entry in prepared.manifest.entries} == {9}
+    assert "3 lines announced another number of frames than decodes; the latter stands" in prepared.notes
+
+
+def test_a_table_is_not_written_over(tmp_path, table):
+    before = table.read_bytes()
+    with pytest.raises(ManifestError, match=r"table\.csv: is the table itself, and would be written over"):
+        prepare_table(table, tmp_path / "in" / ".." / "in" / "table.csv", columns=COLUMNS)
+    assert table.read_bytes() == before
+
+
+def test_a_segment_that_ends_behind_its_file_is_refused_by_name(tmp_path, fill):
+    fill(tmp_path, "1.mp4", "2.mp4")
+    table = tmp_path / "t.csv"
+    table.write_text("rgb,start_frame,stop_frame,label\n1.mp4,0,9,a\n2.mp4,0,10,b\n")
+    with pytest.raises(ManifestError, match=r"2\.mp4: stop_frame=10 lies behind the file's 9 frames"):
+        prepare_table(table, tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({}, "no column 'rgb' or 'depth'; say which holds the paths: --columns rgb=NAME"),
+        ({"rgb": "clip"}, "no column 'label'; say which holds the classes: --columns label=NAME"),
+        ({"rgb": "clips", "label": "action"}, "has no column 'clips'; its columns are clip, action, person, score"),
+        ({"rbg": "clip", "label": "action"}, "a manifest has no column 'rbg'; did you mean 'rgb'"),
+    ],
+    ids=str,
+)
+def test_columns_that_do_not_fit_are_refused_by_name(tmp_path, table, columns, message):
+    with pytest.raises(ManifestError, match=message):
+        prepare_table(table, tmp_path / "m.csv", columns=columns)
+
+
+def test_a_wrong_line_of_a_table_is_named(tmp_path, table):
+    table.write_text(table.read_text() + '"videos/0 x.mp4",,p9,1\n')
+    with pytest.raises(ManifestError, match=r"table\.csv, line 14: label is empty"):
+        prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
+    with pytest.raises(ManifestError, match=r"gone\.csv: no such table"):
+        prepare_table(tmp_path / "gone.csv", tmp_path / "m.csv")
+
+
+def test_groups_and_subjects_that_a_given_split_tears_are_named(tmp_path, fill):
+    fill(tmp_path, *(f"{n}.mp4" for n in range(8)))
+    table = tmp_path / "t.csv"
+    lines = [f"{n}.mp4,{'ab'[n % 2]},g{n % 4},s{n // 4},{'train' if n < 5 else 'test'}" for n in range(8)]
+    table.write_text("\n".join(["rgb,label,group,subject,split", *lines]))
+    notes = prepare_table(table, tmp_path / "m.csv").notes
+    assert "3 groups are in more than one split, e.g. g1, g2, g3" in notes
+    assert "1 subjects are in more than one split, e.g. s1" in notes
+
+
+@pytest.mark.parametrize("column", ["group", "subject", "camera"])
+def test_what_is_to_be_kept_together_is_on_one_side_alone(tmp_path, fill, column):
+    fill(tmp_path, *(f"{n}.mp4" for n in range(24)))
+    table = tmp_path / "t.csv"
+    lines = [f"{n}.mp4,{'ab'[n % 2]},g{n // 2 % 6},s{n // 4},c{n % 3 + n % 2}" for n in range(24)]
+    table.write_text("\n".join(["rgb,label,group,subject,camera", *lines]))
+    holdout = Holdout(val_share=0.2, test_share=0.2, keep_together=column)
+    prepared = prepare_table(table, tmp_path / "m.csv", holdout=holdout)
+    sides = {}
+    for entry in prepared.manifest.entries:
+        sides.setdefault(getattr(entry, column), set()).add(entry.split)
+    assert all(len(found) == 1 for found in sides.values())
+    assert {entry.split for entry in prepared.manifest.entries} >= {"train", "val"}
+    assert f", {column}s kept together" in prepared.notes[0]
+
+
+def test_keeping_together_what_some_samples_do_not_say_is_refused(tmp_path, table):
+    holdout = Holdout(keep_together="camera")
+    with pytest.raises(
+        ManifestError, match=r"cameras are to be kept together, but 12 of 12 samples have no camera, e\.g\. videos/0 x"
+    ):
+        prepare_table(table, tmp_path / "m.csv", columns=COLUMNS, holdout=holdout)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"val_share": 0.0}, r"val_share=0\.0 must lie between 0 and 1"),
+        ({"val_share": 1.0}, r"val_share=1\.0 must lie between 0 and 1"),
+        ({"test_share": -0.1}, r"test_share=-0\.1 must be at least 0"),
+        ({"test_share": 0.8}, r"test_share=0\.8 must .* leave something to train on beside val_share=0\.2"),
+    ],
+    ids=str,
+)
+def test_shares_that_leave_nothing_are_refused(shares, message):
+    with pytest.raises(ManifestError, match=message):
+        Holdout(**shares)
+
+
+def test_pairs_of_unequal_length_are_listed_and_keep_the_frames_of_rgb(tmp_path, fill, shorter):
+    fill(tmp_path, "1.mp4", "2.mp4", "2d.mp4")
+    (tmp_path / "1d.mp4").write_bytes(Path(shorter).read_bytes())
+    table = tmp_path / "t.csv"
+    table.write_text("rgb,depth,label\n1.mp4,1d.mp4,a\n2.mp4,2d.mp4,b\n2.mp4,2d.mp4,b\n")
+    prepared = prepare_table(table, tmp_path / "m.csv")
+    assert [entry.frames for entry in prepared.manifest.entries] == [9, 9, 9]
+    assert (
+        "1 pairs of RGB and depth differ in their number of frames; `frames` is that of RGB, and reading behind the "
+        "end of the shorter one is an error: 1.mp4 has 9 and 1d.mp4 7"
+    ) in prepared.notes
+
+
+def test_a_file_on_several_lines_is_counted_once_and_depth_is_counted_too(tmp_path, fill, monkeypatch):
+    fill(tmp_path, "1.mp4", "1d.mp4")
+    asked = []
+    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda path: asked.append(Path(path).name) or 9)
+    (tmp_path / "t.csv").write_text("rgb,depth,start_frame,stop_frame,label\n1.mp4,1d.mp4,0,4,a\n1.mp4,1d.mp4,4,9,b\n")
+    prepare_table(tmp_path / "t.csv", tmp_path / "m.csv")
+    assert sorted(asked) == ["1.mp4", "1d.mp4"]
+
+
+def test_depth_that_cannot_be_read_is_listed_too(tmp_path, fill):
+    fill(tmp_path, "1.mp4", "2.mp4", "1d.mp4")
+    (tmp_path / "t.csv").write_text("rgb,depth,label\n1.mp4,1d.mp4,a\n2.mp4,gone.mp4,b\n")
+    prepared = prepare_table(tmp_path / "t.csv", tmp_path / "m.csv")
+    assert len(prepared.unreadable) == 1
+    assert "gone.mp4: no such file" in prepared.unreadable[0]
+    assert [entry.depth for entry in prepared.manifest.entries] == ["1d.mp4", "gone.mp4"]
+
+
+def test_several_labels_of_a_table_become_several_task_heads(tmp_path, fill):
+    fill(tmp_path, *(f"{n}.mp4" for n in range(6)))
+    lines = [f"{n}.mp4,{('cut', 'wash')[n % 2]},{('bread', 'apple', 'pan')[n % 3]}" for n in range(6)]
+    (tmp_path / "t.csv").write_text("\n".join(["rgb,verb,noun", *lines]))
+    prepare_table(tmp_path / "t.csv", tmp_path / "m.csv", columns={"label.verb": "verb", "label.noun": "noun"})
+    manifest = load_manifest(tmp_path / "m.csv")
+    assert manifest.heads == {"verb": 2, "noun": 3}
+    assert manifest.entries[3].labels == {"verb": "wash", "noun": "bread"}
+
+
+OBJECTS = [
+    {"clip": "0.mp4", "action": "run", "person": 1, "frames": 9},
+    {"clip": "1.mp4", "action": "run", "person": 2, "frames": None, "score": 0.5},
+    {"clip": "2.mp4", "action": 7, "person": 1},
+    {"clip": "3.mp4", "action": 7, "person": 2},
+]
+
+
+@pytest.mark.parametrize("form", ["list", "lines"])
+def test_json_is_a_list_of_objects_or_an_object_a_line(tmp_path, fill, form):
+    fill(tmp_path, *(f"{n}.mp4" for n in range(4)))
+    table = tmp_path / "t.json"
+    text = json.dumps(OBJECTS, indent=1) if form == "list" else "\n".join(map(json.dumps, OBJECTS)) + "\n\n"
+    table.write_text(text, encoding="utf-8-sig")
+    prepared = prepare_table(table, tmp_path / "m.csv", form="json", columns=COLUMNS)
+    assert [(e.rgb, e.labels["label"], e.subject, e.frames) for e in prepared.manifest.entries] == [
+        ("0.mp4", "run", "1", 9),
+        ("1.mp4", "run", "2", 9),
+        ("2.mp4", "7", "1", 9),
+        ("3.mp4", "7", "2", 9),
+    ]
+    assert prepared.notes[0] == "columns not used: score"
+
+
+WRONG_JSON = {
+    "nested": ('[{"rgb": "1.mp4", "label": "a"}, {"rgb": "2.mp4", "label": ["b"]}]', "item 2: 'label' is a list"),
+    "an object": ('{"rgb": "1.mp4", "label": "a"}\n{"rgb": {}, "label": "b"}', "line 2: 'rgb' is an object"),
+    "truth": ('[{"rgb": "1.mp4", "label": true}]', "item 1: 'label' is true or false; a cell is a string or a number"),
+    "twice": ('[{"rgb": "1.mp4", "label": "a", "label": "b"}]', "item 1: 'label' stands twice"),
+    "no object": ('[{"rgb": "1.mp4", "label": "a"}, 3]', "item 2: is no object"),
+    "lines of lists": ('{"rgb": "1.mp4", "label": "a"}\n["b"]', "line 2: is no object"),
+    "broken line": ('{"rgb": "1.mp4", "label": "a"}\n\n{"rgb"', "line 3: is no JSON .* or one object a line"),
+    "broken list": ('[{"rgb": "1.mp4"', r"t\.json: is no JSON"),
+    "too deep": ("[" * 100_000, r"t\.json: is no JSON"),
+    "empty list": ("[]", "is empty; it needs a list of objects"),
+    "nothing": (" \n", "is empty; it needs a list of objects"),
+    "empty label": ('[{"rgb": "1.mp4", "label": "a"}, {"rgb": "2.mp4"}]', "item 2: label is empty"),
+    "a word for frames": ('{"rgb": "1.mp4", "label": "a", "frames": "x"}', "line 1: frames='x' is not a whole number"),
+    "no columns": ('[{"label": "a"}]', "no column 'rgb' or 'depth'"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_JSON)
+def test_what_is_wrong_in_json_is_named_with_its_line_or_item(tmp_path, wrong):
+    text, message = WRONG_JSON[wrong]
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        prepare_table(tmp_path / "t.json", tmp_path / "m.csv", form="json")
+
+
+def test_a_json_table_is_not_written_over_by_the_json_beside_the_manifest(tmp_path):
+    (tmp_path / "t.json").write_text("[]")
+    with pytest.raises(ManifestError, match=r"t\.json: is the table itself, and would be written over"):
+        prepare_table(tmp_path / "t.json", tmp_path / "t.csv", form="json")
+    assert (tmp_path / "t.json").read_text() == "[]"

@@ -1,0 +1,251 @@
+"""RGB and depth that are found, and paired, by the names of their files."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kinema.data.manifest import load_manifest
+from kinema.datasets.prepared import Holdout
+from kinema.datasets.templates import parse_template, prepare_templates
+from kinema.errors import ManifestError
+from kinema.modality import DepthFacts
+
+RGB, DEPTH = "{label}/{name}_rgb.mp4", "{label}/{name}_depth.mkv"
+
+
+def pairs(manifest):
+    return {(entry.rgb, entry.depth, entry.labels["label"]) for entry in manifest.entries}
+
+
+def test_rgb_and_depth_belong_together_where_the_shared_fields_agree(tmp_path, fill):
+    root = fill(
+        tmp_path / "v",
+        *(f"{label}/{n}_{end}" for label in ("a b", "c") for n in range(5) for end in ("rgb.mp4", "depth.mkv")),
+    )
+    prepared = prepare_templates(root, tmp_path / "m.csv", rgb=RGB, depth=DEPTH)
+    assert pairs(prepared.manifest) == {
+        (f"v/{label}/{n}_rgb.mp4", f"v/{label}/{n}_depth.mkv", label) for label in ("a b", "c") for n in range(5)
+    }
+    assert {entry.frames for entry in prepared.manifest.entries} == {9}
+    assert prepared.manifest.declared == {"train": 8, "val": 2}
+    assert prepared.notes == ("no split was given: 8 samples are train and 2 val, groups kept together",)
+
+
+def test_fields_that_one_template_alone_names_do_not_part_a_pair(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{label}/1_at{n}_rgb.mp4" for n, label in enumerate("ab")))
+    fill(root, *(f"{label}/1_by{n}_depth.mkv" for n, label in enumerate("ab", start=7)))
+    prepared = prepare_templates(
+        root, tmp_path / "m.csv", rgb="{label}/{name}_at{hour}_rgb.mp4", depth="{label}/{name}_by{subject}_depth.mkv"
+    )
+    assert pairs(prepared.manifest) == {
+        ("v/a/1_at0_rgb.mp4", "v/a/1_by7_depth.mkv", "a"),
+        ("v/b/1_at1_rgb.mp4", "v/b/1_by8_depth.mkv", "b"),
+    }
+    assert [entry.subject for entry in prepared.manifest.entries] == ["7", "8"]
+
+
+def test_a_sample_with_one_of_the_two_keeps_its_line_and_is_counted(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{label}/1_{end}" for label in "ab" for end in ("rgb.mp4", "depth.mkv")))
+    fill(root, "a/2_rgb.mp4", "b/3_depth.mkv", "b/4_depth.mkv")
+    prepared = prepare_templates(root, tmp_path / "m.csv", rgb=RGB, depth=DEPTH)
+    assert ("v/a/2_rgb.mp4", "", "a") in pairs(prepared.manifest)
+    assert ("", "v/b/3_depth.mkv", "b") in pairs(prepared.manifest)
+    assert len(prepared.manifest.entries) == 5
+    assert prepared.notes[:2] == (
+        "1 samples have rgb but no depth; their lines stay, with depth empty: a/2_rgb.mp4",
+        "2 samples have depth but no rgb; their lines stay, with rgb empty: b/3_depth.mkv, b/4_depth.mkv",
+    )
+
+
+def test_what_fits_no_template_is_counted_and_named(tmp_path, fill, fill_pictures):
+    root = fill(tmp_path / "v", *(f"{label}/{n}_rgb.mp4" for label in "ab" for n in range(2)))
+    fill_pictures(fill(root, "a/x.mp4", "a/deeper/1_rgb.mp4"), "a/pictures")
+    (root / "readme.txt").write_text("")
+    prepared = prepare_templates(root, root / "m.csv", rgb=RGB)
+    assert prepared.notes[0] == (
+        "4 files or folders of pictures fit no template and were left out: a/deeper/1_rgb.mp4, a/pictures, a/x.mp4 "
+        "and 1 more"
+    )
+    again = prepare_templates(root, root / "m.csv", rgb=RGB)
+    assert again.notes == prepared.notes
+    assert again.manifest.digest == prepared.manifest.digest
+
+
+def test_fields_fill_the_columns_and_splits_have_their_usual_names(tmp_path, fill):
+    splits = ("Training", "validation", "fold3")
+    root = fill(
+        tmp_path / "v",
+        *(f"{split}/walk c{n}-s{n % 2}/{label}@{n}.mp4" for n, split in enumerate(splits) for label in "ab"),
+    )
+    prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{split}/{group} c{camera}-s{subject}/{label}@{}.mp4")
+    found = {(e.split, e.group, e.camera, e.subject, e.labels["label"]) for e in prepared.manifest.entries}
+    assert found == {
+        (split, "walk", str(n), str(n % 2), label)
+        for n, split in enumerate(("train", "val", "fold3"))
+        for label in "ab"
+    }
+    assert prepared.notes[0] == "1 groups are in more than one split, e.g. walk"
+
+
+def test_names_as_those_of_isogd_can_be_said(tmp_path, fill):
+    folders = [f"{split}/{label:03}" for split in ("train", "valid") for label in (1, 2)]
+    root = fill(
+        tmp_path / "v", *(f"{folder}/{kind}_0000{n}.avi" for folder in folders for n in (1, 2) for kind in "MK")
+    )
+    prepared = prepare_templates(
+        root, tmp_path / "m.csv", rgb="{split}/{label}/M_{name}.avi", depth="{split}/{label}/K_{name}.avi"
+    )
+    assert prepared.manifest.declared == {"train": 4, "val": 4}
+    assert prepared.manifest.classes == {"label": ("001", "002")}
+    for entry in prepared.manifest.entries:
+        assert entry.depth == entry.rgb.replace("M_", "K_")
+    assert prepared.notes == ()
+
+
+def test_names_as_those_of_ntu_can_be_said(tmp_path, fill, fill_pictures):
+    """Depth is a folder of 16-bit pictures; people, cameras and actions are in the name."""
+    names = [f"S001C{c:03}P{p:03}R001A{a:03}" for c in (1, 2) for p in (1, 2, 3) for a in (1, 50)]
+    root = fill(tmp_path / "v", *(f"nturgb+d_rgb/{name}_rgb.avi" for name in names))
+    fill_pictures(root, *(f"nturgb+d_depth/{name}_depth" for name in names), kind="depth", count=9)
+    prepared = prepare_templates(
+        root,
+        tmp_path / "m.csv",
+        rgb="nturgb+d_rgb/S{setup}C{camera}P{subject}R{take}A{label}_rgb.avi",
+        depth="nturgb+d_depth/S{setup}C{camera}P{subject}R{take}A{label}_depth/",
+        holdout=Holdout(keep_together="subject"),
+        depth_facts=DepthFacts(unit_mm=1, near=500, far=4500, coverage="full"),
+    )
+    manifest = prepared.manifest
+    assert len(manifest.entries) == 12
+    for entry in manifest.entries:
+        name = Path(entry.rgb).name.removesuffix("_rgb.avi")
+        assert Path(entry.depth).name == f"{name}_depth"
+        assert name == f"S001C{entry.camera}P{entry.subject}R001A{entry.labels['label']}"
+    held = {entry.subject for entry in manifest.entries if entry.split == "val"}
+    assert len(held) == 1
+    assert prepared.notes == ("no split was given: 8 samples are train and 4 val, subjects kept together",)
+
+
+def test_arrays_can_be_named_beside_videos(tmp_path, fill, fill_arrays):
+    root = fill(tmp_path / "v", *(f"rgb/{label}{n}.mp4" for label in "ab" for n in range(2)))
+    fill_arrays(root, *(f"depth/{label}{n}.npz" for label in "ab" for n in range(2)))
+    prepared = prepare_templates(
+        root, tmp_path / "m.csv", rgb="rgb/{label}{take:d}.mp4", depth="depth/{label}{take:d}.npz"
+    )
+    assert ("v/rgb/b1.mp4", "v/depth/b1.npz", "b") in pairs(prepared.manifest)
+    assert any(note.startswith("4 pairs of RGB and depth differ in their number of frames") for note in prepared.notes)
+
+
+def test_several_labels_become_several_task_heads(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{v}-{n}/{k}.mp4" for v in ("cut", "wash") for n in ("egg", "pan") for k in "12"))
+    prepare_templates(root, tmp_path / "m.csv", rgb="{label.verb}-{label.noun}/{}.mp4")
+    manifest = load_manifest(tmp_path / "m.csv")
+    assert manifest.classes == {"verb": ("cut", "wash"), "noun": ("egg", "pan")}
+    assert manifest.entries[2].labels == {"verb": "cut", "noun": "pan"}
+
+
+def test_a_path_that_fits_both_templates_belongs_to_the_more_exact_one_and_is_said(tmp_path, fill):
+    root = fill(tmp_path / "v", *(f"{label}/{n}{end}.mp4" for label in "ab" for n in range(2) for end in ("", "_d")))
+    prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{name}.mp4", depth="{label}/{name}_d.mp4")
+    assert ("v/a/0.mp4", "v/a/0_d.mp4", "a") in pairs(prepared.manifest)
+    assert len(prepared.manifest.entries) == 4
+    assert prepared.notes[0] == (
+        "4 paths fit both templates and were taken by the one with more fixed characters: a/0_d.mp4, a/1_d.mp4, "
+        "b/0_d.mp4 and 1 more"
+    )
+    with pytest.raises(ManifestError, match=r"a/0\.mp4: fits both templates, so whether it is RGB or depth"):
+        prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{name}.mp4", depth="{label}/{name}.mp4")
+
+
+def test_a_field_that_is_there_twice_must_be_the_same_both_times(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/a_1.mp4", "a/b_2.mp4", "b/b_3.mp4", "b/b_4.mp4")
+    prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{label}_{}.mp4")
+    assert [entry.rgb for entry in prepared.manifest.entries] == ["v/a/a_1.mp4", "v/b/b_3.mp4", "v/b/b_4.mp4"]
+    assert "1 files or folders of pictures fit no template and were left out: a/b_2.mp4" in prepared.notes
+
+
+def test_a_name_that_fits_in_several_ways_is_refused_until_the_template_says_which(tmp_path, fill):
+    root = fill(tmp_path / "v", "wave_hand_1.mp4", "run_2.mp4", "run_3.mp4")
+    with pytest.raises(
+        ManifestError, match=r"wave_hand_1\.mp4: fits .* in several ways, label may be 'wave' or 'wave_hand'; put fixed"
+    ):
+        prepare_templates(root, tmp_path / "m.csv", rgb="{label}_{take}.mp4")
+    manifest = prepare_templates(root, tmp_path / "m.csv", rgb="{label}_{take:d}.mp4").manifest
+    assert manifest.classes == {"label": ("run", "wave_hand")}
+
+
+def test_several_ways_that_differ_only_in_nameless_fields_are_all_the_same(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1_2_3.mp4", "b/1_2_3.mp4")
+    manifest = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{}_{}.mp4").manifest
+    assert len(manifest.entries) == 2
+
+
+def test_two_files_for_the_same_sample_are_refused(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1_x_rgb.mp4", "a/1_y_rgb.mp4", "a/1_depth.mkv", "b/1_x_rgb.mp4", "b/1_depth.mkv")
+    with pytest.raises(
+        ManifestError,
+        match=r"a/1_x_rgb\.mp4 and a/1_y_rgb\.mp4 are both the rgb of one sample by label, name; give .* them apart",
+    ):
+        prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{name:d}_{}_rgb.mp4", depth="{label}/{name}_depth.mkv")
+
+
+def test_a_template_that_fits_nothing_names_a_file_that_is_there(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1_rgb.mp4", "b/1_rgb.mp4")
+    with pytest.raises(ManifestError, match=r"template '.*_depth\.mkv': fits nothing; there is a/1_rgb\.mp4"):
+        prepare_templates(root, tmp_path / "m.csv", rgb=RGB, depth=DEPTH)
+    shutil.rmtree(root)
+    root.mkdir()
+    with pytest.raises(ManifestError, match="fits nothing; the folder is empty"):
+        prepare_templates(root, tmp_path / "m.csv", rgb=RGB)
+    with pytest.raises(ManifestError, match="gone: no such folder"):
+        prepare_templates(tmp_path / "gone", tmp_path / "m.csv", rgb=RGB)
+
+
+def test_files_that_are_no_videos_count_only_where_the_template_says_their_suffix(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.ts", "b/1.mp4", "b/2.ts")
+    (root / "a" / "notes.txt").write_text("")
+    prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{}")
+    assert [entry.rgb for entry in prepared.manifest.entries] == ["v/a/1.mp4", "v/b/1.mp4"]
+    prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{}.ts")
+    assert [entry.rgb for entry in prepared.manifest.entries] == ["v/a/2.ts", "v/b/2.ts"]
+
+
+def test_a_misspelt_field_is_said(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/s1_1.mp4", "a/s2_1.mp4", "b/s1_1.mp4")
+    notes = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{subjct}_{}.mp4").notes
+    assert notes[0] == "field {subjct} fills no column; did you mean {subject}?"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{name}.mp4", r"has no \{label\}; say which part of the path is the class"),
+        ("a/1.mp4", r"has no \{label\}"),
+        ("{label/{name}.mp4", "a field is written"),
+        ("{label!r}/{name}.mp4", r"\{label\} is no field"),
+        ("{label[0]}/{name}.mp4", r"\{label\[0\]\} is no field"),
+        ("{label}/{name:03}.mp4", r"\{name\} is no field; there are \{name\}, and \{name:d\} for digits"),
+        ("{label}/{clip}/{frame}.jpg", "names a picture; end it with the folder that holds a clip's pictures"),
+        ("/{label}/{name}.mp4", "begins with a slash, but templates are relative to --root"),
+    ],
+    ids=str,
+)
+def test_what_is_no_template_is_refused(text, message):
+    with pytest.raises(ManifestError, match=message):
+        parse_template(text)
+
+
+def test_two_templates_need_the_same_labels(tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1_rgb.mp4")
+    with pytest.raises(ManifestError, match=r"name different labels \(label; label\.verb\); both need the same"):
+        prepare_templates(root, tmp_path / "m.csv", rgb=RGB, depth="{label.verb}/{name}_depth.mkv")
+    with pytest.raises(ManifestError, match="there is no template; give one for rgb, for depth, or for both"):
+        prepare_templates(root, tmp_path / "m.csv")
+
+
+def test_signs_that_mean_something_to_patterns_mean_themselves():
+    template = parse_template("./{label}/a.b (1)+[{name}]{{x}}.mp4")
+    assert template.match("run/a.b (1)+[7]{x}.mp4") == {"label": "run", "name": "7"}
+    assert template.match("run/aXb (1)+[7]{x}.mp4") is None
+    assert template.match("run/deeper/a.b (1)+[7]{x}.mp4") is None

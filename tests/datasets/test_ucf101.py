@@ -1,0 +1,290 @@
+"""UCF-101: three official splits, the one action whose files are spelt otherwise, and the real lists and clips."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kinema.cli import main
+from kinema.data.manifest import load_manifest
+from kinema.datasets.ucf101 import CLASSES, COUNTS, prepare_ucf101, read_classes, read_clips
+from kinema.errors import ManifestError
+
+ACTIONS = ("ApplyEyeMakeup", "HandstandPushups", "HandstandWalking", *(f"Other{n}" for n in range(98)))
+TRAIN = ("ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01", "HandstandPushups/v_HandStandPushups_g08_c01")
+TEST = ("ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01", "HandstandPushups/v_HandStandPushups_g01_c02")
+OTHER_LENGTHS = tuple(
+    f"{side}list01.txt lists 2 samples, the official one {count}: it is another, or a part"
+    for side, count in COUNTS[1].items()
+)
+
+
+def write(path, *lines, end="\r\n"):
+    """As the real ones end their lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(f"{line}{end}" for line in lines).encode())
+    return path
+
+
+def write_lists(folder, *, train=TRAIN, test=TEST, split=1):
+    write(folder / "classInd.txt", *(f"{number} {name}" for number, name in enumerate(ACTIONS, start=1)))
+    numbered = [f"{clip}.avi {ACTIONS.index(clip.split('/')[0]) + 1}" for clip in train]
+    write(folder / f"trainlist{split:02}.txt", *numbered)
+    write(folder / f"testlist{split:02}.txt", *(f"{clip}.avi" for clip in test))
+
+
+@pytest.mark.parametrize("home", ["UCF-101/", "", "videos/"])
+@pytest.mark.parametrize("folder", ["", "ucfTrainTestlist", "annotations"])
+def test_the_videos_that_are_listed_and_there_become_a_manifest(tmp_path, fill, home, folder):
+    root = fill(tmp_path / "u", *(f"{home}{clip}.avi" for clip in (*TRAIN, *TEST)))
+    write_lists(root / folder)
+    prepared = prepare_ucf101(root, tmp_path / "m.csv")
+    manifest = prepared.manifest
+    assert [(e.rgb, e.split, e.group, e.labels["label"], e.frames) for e in manifest.entries] == [
+        (f"u/{home}{TRAIN[0]}.avi", "train", "ApplyEyeMakeup_g08", "ApplyEyeMakeup", 9),
+        (f"u/{home}{TRAIN[1]}.avi", "train", "HandstandPushups_g08", "HandstandPushups", 9),
+        (f"u/{home}{TEST[0]}.avi", "test", "ApplyEyeMakeup_g01", "ApplyEyeMakeup", 9),
+        (f"u/{home}{TEST[1]}.avi", "test", "HandstandPushups_g01", "HandstandPushups", 9),
+    ]
+    assert manifest.classes == {"label": ACTIONS}
+    assert (manifest.corpus, manifest.version) == ("UCF-101", "split 1, train 2, test 2")
+    assert manifest.declared == COUNTS[1]
+    assert prepared.notes == (
+        *OTHER_LENGTHS,
+        "99 of 101 actions have no video on disk: HandstandWalking, Other0, Other1 and 96 more",
+    )
+
+
+@pytest.mark.parametrize("file", ["v_HandStandPushups", "v_HandstandPushups"])
+@pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups"])
+@pytest.mark.parametrize("listed", ["HandstandPushups", "HandStandPushups"])
+def test_the_action_that_is_spelt_in_two_ways_is_found_in_both(tmp_path, fill, file, folder, listed):
+    """Folders and class list say HandstandPushups, files and official lists v_HandStandPushups; copies differ."""
+    root = fill(tmp_path / "u", f"UCF-101/{folder}/{file}_g08_c01.avi", f"UCF-101/{TEST[0]}.avi")
+    write_lists(root, test=TEST[:1])
+    write(root / "trainlist01.txt", f"{listed}/v_HandStandPushups_g08_c01.avi 2")
+    manifest = prepare_ucf101(root, tmp_path / "m.csv").manifest
+    assert [(e.group, e.labels["label"]) for e in manifest.entries] == [
+        ("HandstandPushups_g08", "HandstandPushups"),
+        ("ApplyEyeMakeup_g01", "ApplyEyeMakeup"),
+    ]
+
+
+def test_what_is_missing_or_not_listed_is_counted(tmp_path, fill):
+    root = fill(tmp_path / "u", f"UCF-101/{TRAIN[1]}.avi", "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g02_c01.avi")
+    fill(root, f"videos/{TEST[1]}.avi")
+    (root / "UCF101.rar").touch()
+    write_lists(root)
+    prepared = prepare_ucf101(root, tmp_path / "m.csv")
+    names = "trainlist01.txt and testlist01.txt"
+    assert prepared.notes == (
+        f"1 videos in {root / 'videos'} were left out; those in {root / 'UCF-101'} were taken",
+        *OTHER_LENGTHS,
+        "100 of 101 actions have no video on disk: ApplyEyeMakeup, HandstandWalking, Other0 and 97 more",
+        f"3 samples of {names} are not on disk and were left out, and coverage counts them as missing: "
+        "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01, ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01, "
+        "HandstandPushups/v_HandStandPushups_g01_c02",
+        f"1 files on disk are not in {names} and were left out: UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g02_c01.avi",
+        "archives are there and may be still packed: unpack UCF101.rar",
+    )
+    assert ": 0 of 3783 declared test, 1 of 9537 declared train; 101 classes" in prepared.summary
+
+
+def test_a_file_that_cannot_be_read_is_listed_and_keeps_its_line(tmp_path, fill):
+    root = fill(tmp_path / "u", *(f"UCF-101/{clip}.avi" for clip in (*TRAIN, *TEST)))
+    (root / "UCF-101" / f"{TRAIN[0]}.avi").write_bytes(b"")
+    write_lists(root)
+    prepared = prepare_ucf101(root, tmp_path / "m.csv")
+    assert [entry.frames for entry in prepared.manifest.entries] == [None, 9, 9, 9]
+    assert len(prepared.unreadable) == 1
+    assert "v_ApplyEyeMakeup_g08_c01.avi" in prepared.unreadable[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["Knitting/v_Knitting_g01_c01.avi"], r"line 1: action 'Knitting' is not in classInd.txt; this list, or that"),
+        ([f"{TEST[0]}.avi", f"{TEST[0]}.avi"], r"line 2: v_ApplyEyeMakeup_g01_c01 stands in line 1 already"),
+        ([f"{TEST[0]}.avi 7"], r"line 1: 'ApplyEyeMakeup' has number 7 here, but 1 in classInd.txt"),
+        (["ApplyEyeMakeup/v_Other3_g01_c01.avi"], r"line 1: v_Other3_g01_c01.avi is no video of 'ApplyEyeMakeup'"),
+        (["", "April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1"], r"line 2: .* is not of the form ApplyEyeMakeup/v_Apply"),
+        ([f"{TEST[0]}.avi 1 2"], r"line 1: .* is not of the form"),
+        (["", " "], r"testlist01.txt: is empty; get the list again"),
+        (
+            ["ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c05.avi"],
+            r"line 1: v_ApplyEyeMakeup_g08_c05 is of group ApplyEyeMakeup",
+        ),
+    ],
+)
+def test_a_list_from_elsewhere_is_refused_with_its_line(tmp_path, fill, lines, message):
+    root = fill(tmp_path / "u", *(f"{clip}.avi" for clip in (*TRAIN, *TEST)))
+    write_lists(root)
+    write(root / "testlist01.txt", *lines)
+    with pytest.raises(ManifestError, match=message):
+        prepare_ucf101(root, tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["1 Biking", "2 Diving"], r"classInd.txt: lists 2 actions; UCF-101 has 101: take its own classInd.txt"),
+        (["0 Biking"], r"line 1: '0 Biking' should be 1 and the name of an action"),
+        (["1 Biking", "2 Biking"], r"line 2: Biking stands in line 1 already"),
+    ],
+)
+def test_a_class_list_from_elsewhere_is_refused(tmp_path, lines, message):
+    with pytest.raises(ManifestError, match=message):
+        read_classes(write(tmp_path / "classInd.txt", *lines))
+    (tmp_path / "classInd.txt").write_bytes(b"1 Caf\xe9")
+    with pytest.raises(ManifestError, match=r"classInd.txt: is not UTF-8 text"):
+        read_classes(tmp_path / "classInd.txt")
+
+
+def test_a_wrong_folder_is_refused(tmp_path, fill):
+    out = tmp_path / "m.csv"
+    with pytest.raises(ManifestError, match=r"gone: no such folder; give the one that holds classInd.txt"):
+        prepare_ucf101(tmp_path / "gone", out)
+    root = fill(tmp_path / "u", "Elsewhere/1.avi")
+    with pytest.raises(ManifestError, match=r"classInd.txt is neither in it nor in ucfTrainTestlist, annotations"):
+        prepare_ucf101(root, out)
+    write_lists(root)
+    (root / "UCF101.rar").touch()
+    with pytest.raises(
+        ManifestError, match=r"no video of .* looked for UCF-101/ApplyEyeMakeup/v_.*; .* unpack UCF101.rar"
+    ):
+        prepare_ucf101(root, out)
+    with pytest.raises(ManifestError, match=r"trainlist02.txt is neither in it"):
+        prepare_ucf101(root, out, 2)
+    with pytest.raises(ManifestError, match=r"split 4: UCF-101 has 1, 2, 3"):
+        prepare_ucf101(root, out, 4)
+    fill(root, f"{TRAIN[1]}.avi", f"{TRAIN[1].replace('HandstandPushups/', 'HandStandPushups/')}.avi")
+    with pytest.raises(ManifestError, match=r"the same video is there as .* too; move one away"):
+        prepare_ucf101(root, out)
+
+
+@pytest.fixture(scope="module")
+def real(real_data):
+    return real_data / "annotations" / "ucf101"
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_the_real_lists_have_their_golden_counts_and_tear_no_group_apart(real, split):
+    classes = read_classes(real / "classInd.txt")
+    clips = {side: read_clips(real / f"{side}list{split:02}.txt", classes) for side in ("train", "test")}
+    assert {side: len(found) for side, found in clips.items()} == COUNTS[split]
+    assert len({clip.name for found in clips.values() for clip in found}) == 13_320
+    groups = {side: {clip.group for clip in found} for side, found in clips.items()}
+    assert (len(groups["train"]), len(groups["test"])) == (1_818, 707)
+    assert not groups["train"] & groups["test"]
+    for found in groups.values():
+        assert {group.rsplit("_", 1)[0] for group in found} == set(classes)
+
+
+def test_the_golden_counts():
+    assert COUNTS == {
+        1: {"train": 9_537, "test": 3_783},
+        2: {"train": 9_586, "test": 3_734},
+        3: {"train": 9_624, "test": 3_696},
+    }
+    assert {sum(counts.values()) for counts in COUNTS.values()} == {13_320}
+    assert CLASSES == 101
+
+
+def test_the_real_lists_of_two_splits_are_not_mixed(tmp_path, real, fill):
+    root = fill(tmp_path / "u", f"{TEST[0]}.avi")
+    for name, source in (("classInd", "classInd"), ("trainlist01", "trainlist01"), ("testlist01", "testlist02")):
+        shutil.copy(real / f"{source}.txt", root / f"{name}.txt")
+    with pytest.raises(
+        ManifestError, match=r"testlist01.txt, line 1: .* of which trainlist01.txt has videos too .*one split"
+    ):
+        prepare_ucf101(root, tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(("split", "sides"), [(1, {"Diving": "test"}), (2, {"Diving": "train"})])
+def test_the_real_clips_become_a_manifest(tmp_path, real_data, real, split, sides):
+    """Nine of the first group of three actions, and two of SoccerJuggling; the official split says where each is."""
+    root = tmp_path / "u"
+    shutil.copytree(real_data / "format_samples" / "ucf101", root / "UCF-101")
+    (root / "UCF-101" / "SoccerJuggling").mkdir()
+    for clip in sorted((real_data / "format_samples" / "torchvision_0.14.1").glob("v_SoccerJuggling*")):
+        shutil.copy(clip, root / "UCF-101" / "SoccerJuggling")
+    (root / "ucfTrainTestlist").symlink_to(real)
+    prepared = prepare_ucf101(root, tmp_path / "m.csv", split)
+    manifest = prepared.manifest
+    assert len(manifest.entries) == 11
+    assert prepared.unreadable == ()
+    frames = {Path(e.rgb).stem: e.frames for e in manifest.entries}
+    assert (frames["v_ApplyEyeMakeup_g01_c01"], frames["v_SoccerJuggling_g23_c01"]) == (164, 240)
+    assert {e.split for e in manifest.entries if e.labels["label"] == "Diving"} == {sides["Diving"]}
+    assert {e.split for e in manifest.entries if e.labels["label"] == "SoccerJuggling"} == {"train"}
+    assert manifest.targets(0) == {
+        "label": read_classes(real / "classInd.txt").index(manifest.entries[0].labels["label"])
+    }
+    assert prepared.notes[0].startswith("97 of 101 actions have no video on disk: ApplyLipstick")
+    assert prepared.notes[1].startswith("13309 samples of trainlist")
+
+
+def test_from_the_folder_of_the_download_to_the_first_training_step(tmp_path, real, fill, capsys, monkeypatch):
+    clips = [
+        f"{folder}/v_{name}_g{group:02}_c01.avi"
+        for folder, name in (
+            ("ApplyEyeMakeup", "ApplyEyeMakeup"),
+            ("HandstandPushups", "HandStandPushups"),
+            ("YoYo", "YoYo"),
+        )
+        for group in (1, 2, 8, 9, 10, 11)
+    ]
+    root = fill(tmp_path / "ucf", *(f"UCF-101/{clip}" for clip in clips))
+    shutil.copytree(real, root / "ucfTrainTestlist", copy_function=shutil.copy)
+    monkeypatch.chdir(tmp_path)
+    main(["prepare", "ucf101", "--root", "ucf", "--out", "ucf101_1.csv"])
+    said = capsys.readouterr().out
+    assert "98 of 101 actions have no video on disk" in said
+    assert "6 of 3783 declared test, 12 of 9537 declared train; 101 classes; 0 files cannot be read" in said
+    small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
+    flip = "--data.evaluate test --data.augmentation.short-side 32 40 --run.device cpu --run.out run --max-steps 1"
+    words = ["train", "ctn_tiny", "--data.manifest", "ucf101_1.csv", *small.split(), *flip.split()]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "lists 6 samples of split 'test', but its JSON declares 3783" in capsys.readouterr().err
+    facts = json.loads(Path("ucf101_1.json").read_text())
+    Path("ucf101_1.json").write_text(json.dumps({**facts, "declared": {"train": 12, "test": 6}}))
+    shutil.rmtree("run", ignore_errors=True)
+    main(words)
+    assert Path("run/steps.jsonl").read_text().count("\n") == 1
+    capsys.readouterr()
+    main(["evaluate", "run", "--manifest", "ucf101_1.csv", "--workers", "0", "--device", "cpu"])
+    assert "UCF-101, version split 1, train 9537, test 3783\n" in capsys.readouterr().out
+
+
+def test_the_split_is_an_option_and_the_first_one_where_none_is_named(tmp_path, fill, capsys):
+    root = fill(tmp_path / "u", *(f"{clip}.avi" for clip in (*TRAIN, *TEST)))
+    write_lists(root)
+    write_lists(root, split=3)
+    out = tmp_path / "m.csv"
+    for words, version in (([], "split 1"), (["--split", "3"], "split 3")):
+        main(["prepare", "ucf101", "--root", str(root), "--out", str(out), *words])
+        assert load_manifest(out).version.startswith(version)
+    for split in ("4", "cross_view", "01"):
+        with pytest.raises(SystemExit):
+            main(["prepare", "ucf101", "--root", str(root), "--out", str(out), "--split", split])
+        assert f"--split {split}: ucf101 has 1, 2, 3" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_all_13320_files_are_counted_and_nothing_else_opens_them(tmp_path, real, monkeypatch):
+    opened = []
+    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda path: opened.append(path) or 9)
+    classes = read_classes(real / "classInd.txt")
+    root = tmp_path / "u"
+    for side in ("train", "test"):
+        for clip in read_clips(real / f"{side}list01.txt", classes):
+            (root / "UCF-101" / clip.action).mkdir(parents=True, exist_ok=True)
+            (root / "UCF-101" / clip.action / f"{clip.name}.avi").touch()
+    (root / "annotations").symlink_to(real)
+    prepared = prepare_ucf101(root, tmp_path / "m.csv")
+    assert len(opened) == len(set(opened)) == 13_320
+    assert prepared.notes == ()
+    assert prepared.summary.endswith("m.csv: 3783 test, 9537 train; 101 classes; 0 files cannot be read")

@@ -1,0 +1,276 @@
+"""What is shipped answers as what was trained, or is refused."""
+
+import dataclasses
+import hashlib
+import json
+import pickle
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from kinema.errors import ModelError
+from kinema.inference import trained_model as artefact_module
+from kinema.inference.trained_model import load_model, save_model
+
+
+def clip(channels=3):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (2, channels, 8, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+def answers(artefact, inputs):
+    return artefact.engine(torch.device("cpu")).logits(inputs)
+
+
+def edit(folder, change):
+    """Change the description as someone with an editor would."""
+    path = folder / "artefact.json"
+    said = json.loads(path.read_text())
+    change(said)
+    path.write_text(json.dumps(said))
+
+
+@pytest.fixture
+def saved(tmp_path, make_artefact, tiny_ctn):
+    artefact = make_artefact(tiny_ctn())
+    save_model(tmp_path / "artefact", artefact)
+    return tmp_path / "artefact"
+
+
+def test_a_loaded_network_answers_exactly_as_the_saved_one(saved, make_artefact, tiny_ctn):
+    artefact, loaded = make_artefact(tiny_ctn()), load_model(saved)
+    assert torch.equal(answers(artefact, {"rgb": clip()})["label"], answers(loaded, {"rgb": clip()})["label"])
+    for field in dataclasses.fields(artefact):
+        if field.name not in ("model", "digest", "config"):
+            assert getattr(loaded, field.name) == getattr(artefact, field.name)
+    assert loaded.model.config == artefact.model.config
+    state, other = artefact.model.state_dict(), loaded.model.state_dict()
+    assert state.keys() == other.keys()
+    assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_depth_several_heads_and_precision_come_back(tmp_path, make_artefact, tiny_ctn, depth_facts, precision):
+    artefact = make_artefact(
+        tiny_ctn({"verb": 2, "noun": 4}, channels=1),
+        modalities=("depth",),
+        classes={"verb": ("a", "b"), "noun": ("é", "d, e", "f", "g")},
+        depth=depth_facts,
+        precision=precision,
+    )
+    save_model(tmp_path, artefact)
+    loaded = load_model(tmp_path)
+    assert loaded.preprocessing == artefact.preprocessing
+    assert loaded.classes == artefact.classes
+    assert loaded.precision == precision
+    for head, logits in answers(artefact, {"depth": clip(1)}).items():
+        assert torch.equal(logits, answers(loaded, {"depth": clip(1)})[head])
+
+
+@pytest.fixture
+def of_jet(tmp_path, make_artefact, tiny_ctn, depth_facts):
+    """A network that sees depth in colours, saved."""
+    plain = make_artefact(tiny_ctn(), modalities=("depth",), depth=depth_facts)
+    colours = dataclasses.replace(plain.preprocessing, depth_channels=3, depth_colours="jet")
+    save_model(tmp_path / "artefact", dataclasses.replace(plain, preprocessing=colours))
+    return tmp_path / "artefact"
+
+
+def test_the_colours_of_depth_come_back(of_jet):
+    assert load_model(of_jet).preprocessing.depth_colours == "jet"
+
+
+def test_an_artefact_of_before_there_were_colours_has_grey_depth(of_jet):
+    edit(of_jet, lambda said: said["preprocessing"].pop("depth_colours"))
+    loaded = load_model(of_jet).preprocessing
+    assert (loaded.depth_channels, loaded.depth_colours) == (3, "grey")
+
+
+def test_the_digest_is_of_the_weights_file(saved):
+    (weights,) = saved.glob("*.safetensors")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert load_model(saved).digest == digest
+    assert weights.name == f"model-{digest[:12]}.safetensors"
+
+
+def test_saving_does_not_touch_the_network(tmp_path, make_artefact, tiny_ctn):
+    model = tiny_ctn().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_model(tmp_path, make_artefact(model))
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_artefact_inside_a_run_loads_the_same(saved):
+    inside, direct = load_model(saved.parent), load_model(saved)
+    assert inside.digest == direct.digest
+    assert torch.equal(answers(inside, {"rgb": clip()})["label"], answers(direct, {"rgb": clip()})["label"])
+
+
+def test_replacing_leaves_one_weights_file_and_the_new_answers(saved, make_artefact, tiny_ctn):
+    (old,) = saved.glob("*.safetensors")
+    model = tiny_ctn()
+    nn.init.zeros_(next(iter(model.heads.parameters())))
+    digest = save_model(saved, make_artefact(model))
+    assert sorted(path.name for path in saved.iterdir()) == ["artefact.json", f"model-{digest[:12]}.safetensors"]
+    assert not old.exists()
+    assert load_model(saved).digest == digest
+    save_model(saved, make_artefact(model))  # the same once more
+    assert load_model(saved).digest == digest
+
+
+def test_a_save_that_breaks_off_leaves_the_old_artefact(saved, make_artefact, tiny_ctn, monkeypatch):
+    before = load_model(saved).digest
+    model = tiny_ctn()
+    nn.init.zeros_(next(iter(model.heads.parameters())))
+    plain = artefact_module._replace
+
+    def stops_at_the_description(path, content):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        plain(path, content)
+
+    monkeypatch.setattr(artefact_module, "_replace", stops_at_the_description)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(saved, make_artefact(model))
+    assert load_model(saved).digest == before
+
+
+def test_weights_that_were_touched_are_refused(saved):
+    (weights,) = saved.glob("*.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{weights.name}: is not the file that was saved"):
+        load_model(saved)
+
+
+def test_other_weights_with_their_own_checksum_are_refused_by_the_fingerprint(saved):
+    (weights,) = saved.glob("*.safetensors")
+    tensors = load_file(weights)
+    save_file({name: t * 1.5 if t.is_floating_point() else t for name, t in tensors.items()}, weights)
+    edit(saved, lambda said: said.update(digest=hashlib.sha256(weights.read_bytes()).hexdigest()))
+    with pytest.raises(ModelError, match="does not answer as it did when it was saved"):
+        load_model(saved)
+    assert load_model(saved, check="digest").kind == "ctn"
+
+
+def test_a_network_whose_code_has_changed_is_refused(tmp_path, make_artefact, brightness):
+    save_model(tmp_path, make_artefact(brightness()))
+
+    class Changed(brightness):
+        def forward(self, video):
+            return super().forward(video + 0.5)
+
+    with pytest.raises(ModelError, match="its code or its dependencies have changed"):
+        load_model(tmp_path, model=Changed())
+
+
+TOUCHED = {
+    "mean": (lambda s: s["preprocessing"].update(mean=[0.4, 0.4, 0.4]), "does not answer as it did"),
+    "std": (lambda s: s["preprocessing"].update(std=[0.5, 0.6, 0.5]), "does not answer as it did"),
+    "size above the short side": (
+        lambda s: s["preprocessing"].update(size=64),
+        "size=64 must be .* at most short_side=36",
+    ),
+    "modality": (
+        lambda s: s["preprocessing"].update(modalities=["sound"]),
+        r"sound not in literal .* @ \$\.preprocessing\.modalities",
+    ),
+    "colours without their channels": (
+        lambda s: s["preprocessing"].update(depth_colours="jet"),
+        "set depth_channels=3, or depth_colours='grey'",
+    ),
+    "colours of another map": (
+        lambda s: s["preprocessing"].update(depth_colours="turbo"),
+        r"turbo not in literal .* @ \$\.preprocessing\.depth_colours",
+    ),
+    "unknown field": (lambda s: s["preprocessing"].update(crop=3), r"extra fields found \(crop\) @ \$\.preprocessing"),
+    "frames": (lambda s: s["sampling"].update(frames=0), "frames=0 must be at least 1"),
+    "frames that do not fit": (lambda s: s["sampling"].update(frames=9), "frames must be a multiple of 8"),
+    "rule": (lambda s: s["sampling"].update(rule="random"), r"random not in literal .* @ \$\.sampling\.rule"),
+    "precision": (lambda s: s.update(precision="float8"), r"float8 not in literal .* @ \$\.precision"),
+    "a class more": (lambda s: s["classes"]["label"].append("more"), "does not fit the network"),
+    "another width": (lambda s: s["model"]["config"].update(width=48), "does not fit the network"),
+    "unknown config field": (lambda s: s["model"]["config"].update(widht=48), "did you mean 'width'"),
+    "unknown kind": (lambda s: s["model"].update(kind="ctnn"), "did you mean 'ctn'"),
+    "head": (lambda s: s["fingerprint"].update(label=[0.0, 0.0, 0.0]), "does not answer as it did"),
+    "no fingerprint": (lambda s: s.pop("fingerprint"), r"required field missing @ \$\.fingerprint"),
+    "no provenance": (lambda s: s.pop("provenance"), r"required field missing @ \$\.provenance"),
+    "no classes": (lambda s: s.pop("classes"), r"required field missing @ \$\.classes"),
+    "format": (lambda s: s.update(format=99), "is of format 99, this kinema reads 1"),
+    "weights gone": (lambda s: s.update(weights="model-0.safetensors"), "the weights are missing"),
+    "no digest": (lambda s: s.pop("digest"), r"required field missing @ \$\.digest"),
+    "a fingerprint of words": (lambda s: s["fingerprint"].update(label=["a"]), r"@ \$\.fingerprint"),
+    "a fingerprint that is a number": (lambda s: s.update(fingerprint=3), r"@ \$\.fingerprint"),
+    "provenance that is a number": (lambda s: s.update(provenance=1), r"@ \$\.provenance"),
+    "a class twice": (lambda s: s.update(classes={"label": ["a", "a", "b"]}), "or one stands twice"),
+    "weights elsewhere": (lambda s: s.update(weights="../../model.safetensors"), "the weights are missing"),
+    "digest": (lambda s: s.update(digest="0"), "is not the file that was saved"),
+}
+
+
+@pytest.mark.parametrize("touched", TOUCHED)
+def test_a_description_that_was_touched_is_refused(saved, touched):
+    change, message = TOUCHED[touched]
+    edit(saved, change)
+    with pytest.raises(ModelError, match=message):
+        load_model(saved)
+
+
+def test_what_is_no_artefact_is_refused(tmp_path, saved):
+    with pytest.raises(ModelError, match=r"gone: no artefact here \(artefact\.json is missing\)"):
+        load_model(tmp_path / "gone")
+    (saved / "artefact.json").write_text("{")
+    with pytest.raises(ModelError, match=r"artefact\.json: is no JSON"):
+        load_model(saved)
+
+
+def test_the_network_of_a_user_must_be_passed(tmp_path, make_artefact, brightness):
+    network = brightness()
+    network.levels.data += 0.125
+    save_model(tmp_path, make_artefact(network))
+    with pytest.raises(ModelError, match=r"a network of your own; pass it: load\(path, model=\.\.\.\)"):
+        load_model(tmp_path)
+    loaded = load_model(tmp_path, model=brightness())
+    assert loaded.kind == "own"
+    assert torch.equal(loaded.model.levels, network.levels)
+    assert torch.equal(
+        answers(loaded, {"rgb": clip()})["label"], answers(make_artefact(network), {"rgb": clip()})["label"]
+    )
+    with pytest.raises(ModelError, match="does not fit the network"):
+        load_model(tmp_path, model=nn.Linear(2, 2))
+
+
+def test_a_network_that_uses_a_weight_twice_can_be_shipped(tmp_path, make_artefact):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.second.weight = self.first.weight
+
+        def forward(self, video):
+            return self.second(self.first(video.mean((2, 3, 4))))
+
+    artefact = make_artefact(Tied())
+    save_model(tmp_path, artefact)
+    loaded = load_model(tmp_path, model=Tied())
+    assert loaded.model.first.weight is loaded.model.second.weight
+    assert torch.equal(answers(artefact, {"rgb": clip()})["label"], answers(loaded, {"rgb": clip()})["label"])
+
+
+def test_nothing_is_ever_unpickled(saved, monkeypatch, make_artefact, tiny_ctn):
+    def refuse(*_, **__):
+        raise AssertionError("an artefact is no pickle")
+
+    expected = answers(make_artefact(tiny_ctn()), {"rgb": clip()})["label"]
+    for owner, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(owner, name, refuse)
+    loaded = load_model(saved)
+    monkeypatch.undo()
+    assert torch.equal(answers(loaded, {"rgb": clip()})["label"], expected)
+    content = b"".join(path.read_bytes() for path in saved.iterdir())
+    assert not re.search(rb"\x80[\x02-\x05]c(torch|builtins)|PK\x03\x04", content)

@@ -1,0 +1,379 @@
+"""ViT's and ViViT's weights in the networks that see tubelets: the answers of transformers, and nothing goes unsaid."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import ViTConfig, ViTModel, VivitConfig, VivitForVideoClassification, VivitModel
+
+from kinema.errors import StartError, ViTError
+from kinema.models.baselines import ViTSpatial, ViTSpatialConfig, ViViT, ViViTConfig
+from kinema.models.ctn import CTN, CTNConfig
+from kinema.models.pretrained.vit import from_vit
+from kinema.models.pretrained.vit_file import is_vit, read_vit
+from kinema.models.registry import create_model
+from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
+from kinema.training.start import start_from
+
+WIDTH, HEADS, HIDDEN, SIZE, LAYERS = 24, 3, 48, 32, 3
+SIZES = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": HIDDEN,
+    "image_size": SIZE,
+    "layer_norm_eps": 1e-6,  # timm's and ours; that of Hugging Face's ViT is smaller
+    "hidden_act": "gelu",  # Hugging Face's ViViT would approximate it
+}
+
+
+def shaken(model):
+    """Random numbers everywhere, norms and biases too."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(mean=1.0 if "layernorm" in name and "weight" in name else 0.0, std=0.3)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def vit():
+    """transformers' ViT on 4 x 4 patches of 8 x 8 pixels."""
+    torch.manual_seed(0)
+    return shaken(ViTModel(ViTConfig(**SIZES, patch_size=8), add_pooling_layer=False))
+
+
+@pytest.fixture(scope="module")
+def vivit():
+    """transformers' ViViT on 3 x 4 x 4 tubelets of 2 x 8 x 8 pixels, and a classifier."""
+    torch.manual_seed(0)
+    return shaken(VivitForVideoClassification(VivitConfig(**SIZES, tubelet_size=[2, 8, 8], num_frames=6, num_labels=7)))
+
+
+def our_vivit(*, frames=4, size=SIZE, channels=3, **changes):
+    torch.manual_seed(1)
+    small = {"tubelet": (2, 8, 8), "width": WIDTH, "depth": LAYERS, "attention_heads": HEADS, "mlp_ratio": 2}
+    return ViViT(
+        ViViTConfig(**(small | changes)), heads={"label": 5}, channels=channels, frames=frames, size=size
+    ).eval()
+
+
+def ctn(*, frames=4, size=SIZE, channels=3, **changes):
+    torch.manual_seed(1)
+    small = {"embedding": "tubelets", "patch": (2, 2, 2), "position": "learned"}
+    small |= {"width": WIDTH, "depth": LAYERS, "attention_heads": HEADS, "mlp_ratio": 2, "stem_channels": 4}
+    return CTN(CTNConfig(**(small | changes)), heads={"label": 5}, channels=channels, frames=frames, size=size).eval()
+
+
+def loaded(tensors, model, *, blocks=()):
+    model.load_state_dict(from_vit(read_vit(tensors), model, blocks=blocks).weights, strict=False)
+    return model
+
+
+def clip(*, frames=4, channels=3, size=SIZE):
+    return torch.randn(2, channels, frames, size, size, generator=torch.Generator().manual_seed(2))
+
+
+def close(found, expected):
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def tokens_of(model, given):
+    """What the first block gets."""
+    seen = []
+    hook = model.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(given)
+    hook.remove()
+    return seen[0]
+
+
+# -- ViT's weights -----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mapping_kernel": 5, "mapping_padding": "circular"},
+        {"mapping_norm": "none"},
+        {"mapping": "linear"},
+        {"embedding": "video-to-tokens", "position": "none", "patch": (1, 2, 2)},
+    ],
+    ids=str,
+)
+def test_a_loaded_block_of_ctn_is_the_layer_of_transformers_vit(vit, changes):
+    model = loaded(vit.state_dict(), ctn(**changes), blocks=(2, 0, 1))
+    tokens = torch.randn(2, 1 + 2 * 3 * 5, WIDTH, generator=torch.Generator().manual_seed(3))
+    for block, number in zip(model.blocks, (2, 0, 1), strict=True):
+        close(block(tokens, (2, 3, 5)), vit.layers[number](tokens))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", [ctn, our_vivit])
+@pytest.mark.parametrize(("frames", "middle"), [(1, 0), (2, 1), (3, 1), (4, 2)])
+def test_one_time_of_tubelets_is_answered_as_vit_answers_the_middle_frame(vit, network, frames, middle):
+    tubelet = {"patch": (frames, 2, 2)} if network is ctn else {"tubelet": (frames, 8, 8)}
+    model = loaded(vit.state_dict(), network(frames=frames, **tubelet))
+    given = clip(frames=frames)
+    close(model.features(given), vit(given[:, :, middle]).last_hidden_state[:, 0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", [ctn, our_vivit])
+@pytest.mark.parametrize("size", [SIZE, 48])
+def test_every_time_has_the_positions_of_vits_picture(vit, network, size):
+    model, given = loaded(vit.state_dict(), network(frames=6, size=size)), clip(frames=6, size=size)
+    pictures = [vit.embeddings(given[:, :, frame], interpolate_pos_encoding=True) for frame in (1, 3, 5)]
+    expected = torch.cat((pictures[0][:, :1], *(picture[:, 1:] for picture in pictures)), dim=1)
+    close(tokens_of(model, given), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", [ctn, our_vivit])
+def test_a_clip_of_one_channel_is_answered_as_its_grey_picture(vit, network):
+    grey = clip(frames=2, channels=1)
+    model = loaded(vit.state_dict(), network(frames=2, channels=1))
+    close(model.features(grey), vit(grey[:, :, 1].expand(-1, 3, -1, -1)).last_hidden_state[:, 0])
+
+
+def test_what_ctn_has_beyond_vit_stays_the_identity(vit):
+    model = ctn()
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights = from_vit(read_vit(vit.state_dict()), model).weights
+    beyond = {name for name in fresh if name not in weights and not name.startswith("heads.")}
+    assert beyond == {name for name in fresh if "depthwise" in name or (".mapping." in name and ".norm." in name)}
+    loaded(vit.state_dict(), model)
+    assert all(torch.equal(model.state_dict()[name], fresh[name]) for name in beyond)
+
+
+# -- ViViT's weights ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def namings(vivit, tmp_path_factory):
+    """The same weights by the names in memory and in the files that transformers writes."""
+    folder = tmp_path_factory.mktemp("vivit")
+    vivit.save_pretrained(folder / "classifier")
+    backbone = VivitModel(vivit.config)
+    backbone.load_state_dict(vivit.vivit.state_dict(), strict=False)
+    backbone.save_pretrained(folder / "backbone")
+    return {
+        "in memory": vivit.vivit.state_dict(),
+        "classifier in memory": vivit.state_dict(),
+        "file of the backbone": load_file(folder / "backbone" / "model.safetensors"),
+        "file of the classifier": load_file(folder / "classifier" / "model.safetensors"),
+    }
+
+
+NAMINGS = ("in memory", "classifier in memory", "file of the backbone", "file of the classifier")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", [ctn, our_vivit])
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_tubelets_positions_and_blocks_answer_as_transformers_vivit_does(vivit, namings, network, naming):
+    tensors = namings[naming]
+    assert is_vit(tensors)
+    given = clip(frames=6)
+    found = loaded(tensors, network(frames=6)).features(given)
+    close(found, vivit.vivit(given.transpose(1, 2)).last_hidden_state[:, 0])
+
+
+def test_the_names_are_those_that_files_have(namings):
+    """A check of the fixture: files and memory differ, so that both are tried."""
+    file, memory = set(namings["file of the classifier"]), set(namings["classifier in memory"])
+    assert "vivit.encoder.layer.0.attention.attention.query.weight" in file
+    assert "vivit.layers.0.attention.q_proj.weight" in memory
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", [ctn, our_vivit])
+def test_other_times_get_positions_between_those_of_the_file(vivit, network):
+    """As a network does for clips that are longer than those it is built for."""
+    built = loaded(vivit.state_dict(), our_vivit(frames=6))
+    other = loaded(vivit.state_dict(), network(frames=4))
+    close(tokens_of(other, clip(frames=4)), tokens_of(built, clip(frames=4)))
+
+
+# -- what is said ------------------------------------------------------------------------------------------------------
+
+NO_POSITION = {"embeddings.position_embeddings": "the network has no position"}
+TO_2 = ", in frame 1 of 0 to 1, zeros in the others"
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "origins", "left_over"),
+    [
+        (
+            our_vivit,
+            {},
+            {
+                "embedding.patches": f"the patch kernel{TO_2}",
+                "position.table": "positions, the same at each of 2 times",
+                "blocks.0 to 2": "blocks 0, 1, 2 of the file",
+            },
+            {},
+        ),
+        (
+            ctn,
+            {"size": 48, "channels": 1, "depth": 1},
+            {
+                "embedding.patches": f"the patch kernel, summed over 3 colours{TO_2}",
+                "position.table": "positions, interpolated from 4 x 4 to 6 x 6, the same at each of 2 times",
+                "blocks.0": "block 0 of the file",
+            },
+            {"layers.1, layers.2": "the network takes other blocks"},
+        ),
+        (
+            our_vivit,
+            {"tubelet": (1, 8, 8), "frames": 1, "position": "none"},
+            {"blocks.0 to 2": "blocks 0, 1, 2 of the file"},
+            NO_POSITION,
+        ),
+        (
+            ctn,
+            {"embedding": "video-to-tokens", "position": "none", "frames": 8},
+            {"blocks.0 to 2": "blocks 0, 1, 2 of the file"},
+            NO_POSITION | {"embeddings.patch_embeddings.projection": "the network has video-to-tokens instead"},
+        ),
+    ],
+)
+def test_what_is_changed_and_what_is_left_of_vit_is_said(vit, network, changes, origins, left_over):
+    converted = from_vit(read_vit(vit.state_dict()), network(**changes))
+    assert converted.origins == origins
+    assert converted.left_over == left_over
+
+
+def test_what_is_changed_and_what_is_left_of_vivit_is_said(vivit):
+    converted = from_vit(read_vit(vivit.state_dict()), ctn(frames=4))
+    assert converted.origins == {
+        "position.table": "positions, interpolated from 3 to 2 times of 4 x 4 places",
+        "blocks.0 to 2": "blocks 0, 1, 2 of the file",
+    }
+    heads = ("classifier.weight", "classifier.bias")
+    assert converted.left_over == dict.fromkeys(heads, "the task heads start anew")
+    assert "position.table" not in from_vit(read_vit(vivit.state_dict()), our_vivit(frames=6)).origins
+
+
+def test_a_start_says_what_became_of_every_tensor(vivit, tmp_path):
+    torch.save(vivit.state_dict(), tmp_path / "vivit.pt")
+    model = ctn(embedding="video-to-tokens", position="none", frames=8)
+    started = start_from(model, tmp_path / "vivit.pt", classes={"label": tuple("abcde")})
+    own = model.state_dict()
+    assert sorted((*started.loaded, *started.rebuilt, *started.beyond)) == sorted(own)
+    assert torch.equal(
+        own["blocks.1.attention.mapping.key.pointwise.weight"],
+        vivit.state_dict()["vivit.layers.1.attention.k_proj.weight"],
+    )
+    mapping = [f"blocks.*.attention.mapping.{part}" for part in ("query", "key", "value")]
+    beyond = ", ".join(["embedding", *(f"{part}.{of}" for part in mapping for of in ("depthwise", "norm"))])
+    heads = [f"heads.classifiers.head_label.{kind}" for kind in ("weight", "bias")]
+    assert started.lines() == [
+        f"weights from {tmp_path / 'vivit.pt'}: {LAYERS * 16 + 3} tensors loaded",
+        "  blocks.0 to 2: blocks 0, 1, 2 of the file",
+        *(f"  starts anew: {name} (ViViT's weights have none of these classes)" for name in heads),
+        f"  not in ViViT, start as they are: {len(own) - LAYERS * 16 - 3 - 2} tensors ({beyond})",
+        "  left over in the file: classifier.bias: the task heads start anew",
+        "  left over in the file: classifier.weight: the task heads start anew",
+        "  left over in the file: embeddings.patch_embeddings.projection: the network has video-to-tokens instead",
+        "  left over in the file: embeddings.position_embeddings: the network has no position",
+    ]
+
+
+# -- at their real sizes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base():
+    """Names and shapes of ViT-B/16 and of ViViT-B/16x2 with 32 frames, without numbers."""
+    with torch.device("meta"):
+        vit = ViTModel(ViTConfig(), add_pooling_layer=False).state_dict()
+        return {"ViT": vit, "ViViT": VivitForVideoClassification(VivitConfig()).state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "file", "count"),
+    [
+        ("vivit_base", {}, "ViT", 150),
+        ("vivit_base", {"frames": 32}, "ViViT", 150),
+        ("vivit_base", {}, "ViViT", 150),
+        ("ctn_base", {}, "ViT", 12 * 16 + 3),
+        ("ctn_base_dense", {"position": "learned"}, "ViViT", 12 * 16 + 4),
+        ("ctn_base", {"embedding": "tubelets", "position": "learned", "mapping": "linear"}, "ViT", 12 * 16 + 6),
+    ],
+)
+def test_the_base_networks_take_the_base_files(base, name, changes, file, count):
+    with torch.device("meta"):
+        model = create_model(name, num_classes=48, **changes)
+    own = model.state_dict()
+    vit = read_vit(base[file])
+    assert vit.called == file
+    weights = from_vit(vit, model).weights
+    assert len(weights) == count
+    assert all(tensor.shape == own[name].shape for name, tensor in weights.items())
+
+
+# -- what cannot be ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "message"),
+    [
+        (our_vivit, {"tubelet": (2, 16, 16)}, r"kernel does not fit: \[24, 3, 8, 8\] there, \[24, 3, 2, 16, 16\] here"),
+        (our_vivit, {"channels": 4}, r"kernel does not fit: \[24, 3, 8, 8\] there, \[24, 4, 2, 8, 8\] here"),
+        (our_vivit, {"width": 48}, r"kernel does not fit: \[24, 3, 8, 8\] there, \[48, 3, 2, 8, 8\] here"),
+        (ctn, {"patch": (2, 4, 4)}, r"kernel does not fit: \[24, 3, 8, 8\] there, \[24, 3, 2, 16, 16\] here"),
+        (
+            ctn,
+            {"embedding": "video-to-tokens", "frames": 8, "width": 48},
+            r"^the width does not fit: 24 channels there, 48 here$",
+        ),
+        (ctn, {"mlp_ratio": 3}, r"block 0 does not fit blocks\.0: fc1\.weight is \[48, 24\] there, \[72, 24\] here"),
+        (ctn, {"depth": 4}, r"there is no block 3: the file has 3, 0 to 2, and the network takes 4"),
+        (ctn, {"norm_order": "post"}, r"with model\.norm_order=post .*; pre is ViT's order$"),
+        (
+            ctn,
+            {"start": "scratch"},
+            r"with model\.start=scratch depth-wise kernels are random, .* model\.start=identity$",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(vit, network, changes, message):
+    with pytest.raises(ViTError, match=message):
+        from_vit(read_vit(vit.state_dict()), network(**changes))
+
+
+def test_a_linear_mapping_that_starts_from_scratch_is_vits_all_the_same(vit):
+    assert from_vit(read_vit(vit.state_dict()), ctn(mapping="linear", start="scratch")).weights
+
+
+def test_vivits_kernel_has_no_place_in_networks_that_see_frames(vivit):
+    frame_by_frame = ViTSpatialConfig(patch=8, width=WIDTH, depth=LAYERS, attention_heads=HEADS, mlp_ratio=2)
+    rpe_stdt = RPESTDTConfig(patch=8, width=WIDTH, spatial_layers=LAYERS, spatial_heads=HEADS, clusters=10)
+    for model in (
+        ViTSpatial(frame_by_frame, heads={"label": 5}, frames=2, size=SIZE),
+        RPESTDT(rpe_stdt, heads={"label": 5}, frames=2, size=SIZE),
+    ):
+        with pytest.raises(ViTError, match=r"kernel does not fit: \[24, 3, 2, 8, 8\] there, \[24, 3, 8, 8\] here"):
+            from_vit(read_vit(vivit.state_dict()), model)
+
+
+def test_a_tubelet_of_other_frames_than_the_files_is_refused(vivit):
+    with pytest.raises(ViTError, match=r"kernel does not fit: \[24, 3, 2, 8, 8\] there, \[24, 3, 1, 8, 8\] here"):
+        from_vit(read_vit(vivit.state_dict()), our_vivit(tubelet=(1, 8, 8)))
+
+
+def test_positions_that_are_no_times_of_the_networks_grid_are_refused(vivit):
+    said = r"position_embeddings has 49 rows: .* 48, which are no times of the network's 5 x 5 places; give it clips"
+    with pytest.raises(ViTError, match=said):
+        from_vit(read_vit(vivit.state_dict()), our_vivit(size=40))
+    assert from_vit(read_vit(vivit.state_dict()), our_vivit(size=40, position="none")).weights
+
+
+def test_an_unknown_name_in_a_file_of_vivit_is_refused_unless_it_may_be_there(vivit, tmp_path):
+    torch.save(vivit.state_dict() | {"vivit.embeddings.mask_token": torch.zeros(2)}, tmp_path / "vivit.pt")
+    model = our_vivit(frames=6)
+    with pytest.raises(StartError, match=r"vivit\.pt: 1 name is not ViT's .*: vivit\.embeddings\.mask_token"):
+        start_from(model, tmp_path / "vivit.pt", classes={})
+    started = start_from(model, tmp_path / "vivit.pt", classes={}, ignore=["embeddings.mask"])
+    assert "vivit.embeddings.mask_token: run.init_ignore lets go of it" in started.left_over

@@ -1,0 +1,421 @@
+"""ViT's weights in our networks: the answers of transformers' ViT, whatever the names, and nothing goes unsaid."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import ViTConfig, ViTForImageClassification, ViTModel
+
+from kinema.errors import ViTError
+from kinema.models.baselines import ViTSpatial, ViTSpatialConfig
+from kinema.models.pretrained.vit import from_vit
+from kinema.models.pretrained.vit_file import is_vit, read_vit
+from kinema.models.registry import create_model
+from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
+
+WIDTH, HEADS, HIDDEN, PATCH, SIZE, LAYERS = 24, 3, 48, 8, 32, 3
+OF_A_BLOCK = {  # transformers' name in memory -> timm's; queries, keys and values are one layer there
+    "layernorm_before": "norm1",
+    "attention.o_proj": "attn.proj",
+    "layernorm_after": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+MAPPING = "attention.mapping.weight"
+
+
+@pytest.fixture(scope="module")
+def hugging_face():
+    """transformers' ViT with random numbers everywhere, norms and biases too. LayerNorm's 1e-6 is timm's and ours."""
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        intermediate_size=HIDDEN,
+        image_size=SIZE,
+        patch_size=PATCH,
+        layer_norm_eps=1e-6,
+    )
+    model = ViTModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(mean=1.0 if "layernorm" in name and "weight" in name else 0.0, std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def timm(hugging_face):
+    """The same weights by timm's names."""
+    theirs = hugging_face.state_dict()
+    tensors = {
+        "cls_token": theirs["embeddings.cls_token"],
+        "pos_embed": theirs["embeddings.position_embeddings"],
+        "patch_embed.proj.weight": theirs["embeddings.patch_embeddings.projection.weight"],
+        "patch_embed.proj.bias": theirs["embeddings.patch_embeddings.projection.bias"],
+    }
+    for block in range(LAYERS):
+        for kind in ("weight", "bias"):
+            for there, here in OF_A_BLOCK.items():
+                tensors[f"blocks.{block}.{here}.{kind}"] = theirs[f"layers.{block}.{there}.{kind}"]
+            mapped = [theirs[f"layers.{block}.attention.{letter}_proj.{kind}"] for letter in "qkv"]
+            tensors[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat(mapped)
+    tensors |= {"norm.weight": theirs["layernorm.weight"], "norm.bias": theirs["layernorm.bias"]}
+    tensors |= {"head.weight": torch.zeros(1000, WIDTH), "head.bias": torch.zeros(1000)}
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def frame_by_frame(*, size=SIZE, channels=3, **changes):
+    torch.manual_seed(1)
+    small = {"patch": PATCH, "width": WIDTH, "depth": LAYERS, "attention_heads": HEADS, "mlp_ratio": HIDDEN // WIDTH}
+    config = ViTSpatialConfig(**(small | changes))
+    return ViTSpatial(config, heads={"label": 5}, channels=channels, frames=1, size=size).eval()
+
+
+def rpe_stdt(*, size=SIZE, channels=3, **changes):
+    """Its temporal encoder has as many attention heads as ViT, so that a block there can answer as ViT's does."""
+    torch.manual_seed(1)
+    small = {"patch": PATCH, "width": WIDTH, "spatial_layers": LAYERS, "spatial_heads": HEADS, "clusters": 10}
+    small |= {"spatial_mlp_channels": HIDDEN, "temporal_mlp_channels": HIDDEN, "temporal_layers": 2}
+    small |= {"temporal_heads": HEADS, "temporal_head_channels": WIDTH // HEADS, "pool": "none", "pool_layers": ()}
+    config = RPESTDTConfig(**(small | changes))
+    return RPESTDT(config, heads={"label": 5}, channels=channels, frames=4, size=size).eval()
+
+
+def loaded(tensors, model, *, blocks=(), ignore=()):
+    model.load_state_dict(from_vit(read_vit(tensors, ignore=ignore), model, blocks=blocks).weights, strict=False)
+    return model
+
+
+def clip(*, frames=1, channels=3, size=SIZE):
+    return torch.randn(2, channels, frames, size, size, generator=torch.Generator().manual_seed(2))
+
+
+def without_position(hugging_face):
+    model = copy.deepcopy(hugging_face)
+    nn.init.zeros_(model.embeddings.position_embeddings)
+    return model
+
+
+def of_blocks(hugging_face, numbers):
+    model = copy.deepcopy(hugging_face)
+    model.layers = nn.ModuleList(hugging_face.layers[number] for number in numbers)
+    return model
+
+
+def answers(hugging_face, pictures, **options):
+    """The class token, normalised."""
+    return hugging_face(pictures, **options).last_hidden_state[:, 0]
+
+
+def close(found, expected):
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_vit_on_one_frame_answers_as_transformers_vit_does(hugging_face, timm):
+    close(loaded(timm, frame_by_frame()).features(clip()), answers(hugging_face, clip()[:, :, 0]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("position", ["none", "shared", "per-head"])
+def test_each_frame_of_rpe_stdt_is_answered_as_by_transformers_vit_without_position(hugging_face, timm, position):
+    """A relative position's vectors are zero at the start."""
+    frames = loaded(timm, rpe_stdt(position=position)).in_space(clip(frames=4))
+    for time in range(4):
+        close(frames[:, time], answers(without_position(hugging_face), clip(frames=4)[:, :, time]))
+
+
+@torch.no_grad()
+def test_with_absolute_position_each_frame_is_answered_as_by_transformers_vit(hugging_face, timm):
+    frames = loaded(timm, rpe_stdt(position="absolute")).in_space(clip(frames=4))
+    for time in range(4):
+        close(frames[:, time], answers(hugging_face, clip(frames=4)[:, :, time]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("numbers", [(2, 0, 1), (1, 1, 2)])
+def test_chosen_blocks_answer_in_the_order_that_is_chosen(hugging_face, timm, numbers):
+    found = loaded(timm, frame_by_frame(), blocks=numbers).features(clip())
+    close(found, answers(of_blocks(hugging_face, numbers), clip()[:, :, 0]))
+
+
+@torch.no_grad()
+def test_without_a_choice_a_shallower_network_has_the_first_blocks(hugging_face, timm):
+    found = loaded(timm, frame_by_frame(depth=2)).features(clip())
+    close(found, answers(of_blocks(hugging_face, (0, 1)), clip()[:, :, 0]))
+
+
+@torch.no_grad()
+def test_further_blocks_that_are_chosen_answer_in_the_temporal_encoder(hugging_face, timm):
+    model = loaded(timm, rpe_stdt(position="none", spatial_layers=1), blocks=(0, 2, 1))
+    tokens = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(3))
+    for block, number in zip(model.temporal_blocks, (2, 1), strict=True):
+        found, _, _ = block(tokens, torch.arange(4).expand(2, 1, 4), None)
+        close(found, hugging_face.layers[number](tokens))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [48, 16])
+def test_positions_of_another_grid_are_interpolated_as_transformers_does(hugging_face, timm, size):
+    found = loaded(timm, frame_by_frame(size=size)).features(clip(size=size))
+    close(found, answers(hugging_face, clip(size=size)[:, :, 0], interpolate_pos_encoding=True))
+
+
+@torch.no_grad()
+def test_a_network_built_for_another_size_and_one_that_is_shown_it_answer_alike(timm):
+    models = [loaded(timm, rpe_stdt(position="absolute", size=size)) for size in (SIZE, 48)]
+    one, other = (model.in_space(clip(frames=2, size=48)) for model in models)
+    torch.testing.assert_close(one, other)
+
+
+@torch.no_grad()
+def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_grey_one(hugging_face, timm):
+    found = loaded(timm, frame_by_frame(channels=1)).features(clip(channels=1))
+    close(found, answers(hugging_face, clip(channels=1)[:, :, 0].expand(-1, 3, -1, -1)))
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def namings(hugging_face, timm, tmp_path_factory):
+    """The weights by all the names that they can have; the files of transformers are its own work."""
+    classifier = ViTForImageClassification(hugging_face.config)
+    classifier.vit.load_state_dict(hugging_face.state_dict(), strict=False)
+    found = {"timm": timm, "DataParallel": {f"module.{name}": tensor for name, tensor in timm.items()}}
+    for name, model in (("backbone", hugging_face), ("classifier", classifier)):
+        folder = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folder)
+        found |= {f"file of the {name}": load_file(folder / "model.safetensors"), name: model.state_dict()}
+    return found
+
+
+def test_transformers_names_weights_otherwise_in_files_than_in_memory(namings):
+    """If it no longer does, one of the two namings is not tested any more."""
+    spelt = {
+        "file of the backbone": "encoder.layer.0.attention.attention.query.weight",
+        "file of the classifier": "vit.encoder.layer.0.attention.attention.query.weight",
+        "backbone": "layers.0.attention.q_proj.weight",
+        "classifier": "vit.layers.0.attention.q_proj.weight",
+    }
+    for naming, name in spelt.items():
+        assert name in namings[naming]
+    assert "pooler.dense.weight" in namings["file of the backbone"]
+    assert "classifier.weight" in namings["file of the classifier"]
+
+
+@pytest.mark.parametrize(
+    "naming", ["DataParallel", "file of the backbone", "backbone", "file of the classifier", "classifier"]
+)
+def test_whatever_the_names_the_same_weights_are_loaded_to_the_bit(namings, timm, naming):
+    assert is_vit(namings[naming])
+    model = rpe_stdt(position="absolute")
+    one, other = (from_vit(read_vit(tensors), model) for tensors in (timm, namings[naming]))
+    assert one.origins == other.origins
+    assert one.weights.keys() == other.weights.keys()
+    for name, weight in one.weights.items():
+        assert torch.equal(weight, other.weights[name]), name
+
+
+def test_each_tensor_goes_to_its_own_place(timm):
+    """Names and numbers written out, so that two errors cannot undo each other."""
+    weights = from_vit(read_vit(timm), rpe_stdt(position="absolute")).weights
+    expected = {
+        "embedding.patches.weight": timm["patch_embed.proj.weight"],
+        "embedding.patches.bias": timm["patch_embed.proj.bias"],
+        "spatial_class_token.token": timm["cls_token"][0, 0],
+        "spatial_position.table": timm["pos_embed"][0],
+        "spatial_norm.weight": timm["norm.weight"],
+        "spatial_norm.bias": timm["norm.bias"],
+    }
+    ours = ("norm_attention", "attention.mapping", "attention.out", "norm_mlp", "mlp.expand", "mlp.contract")
+    theirs = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    for block in range(LAYERS):
+        for kind in ("weight", "bias"):
+            for here, there in zip(ours, theirs, strict=True):
+                expected[f"spatial_blocks.{block}.{here}.{kind}"] = timm[f"blocks.{block}.{there}.{kind}"]
+    assert weights.keys() == expected.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight, expected[name]), name
+
+
+def test_halves_become_whole_and_lose_nothing(timm):
+    halves = {name: tensor.half() for name, tensor in timm.items()}
+    weights = from_vit(read_vit(halves), frame_by_frame(channels=1)).weights
+    assert torch.equal(weights["blocks.1.mlp.expand.weight"], halves["blocks.1.mlp.fc1.weight"].float())
+    kernel = halves["patch_embed.proj.weight"].float().sum(1, keepdim=True)
+    assert torch.equal(weights["embedding.patches.weight"], kernel)
+
+
+# -- what is said ------------------------------------------------------------------------------------------------------
+
+
+def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
+    model = rpe_stdt()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    from_vit(read_vit(timm), model)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "blocks", "origins", "left_over"),
+    [
+        (frame_by_frame, {}, (), {"blocks.0 to 2": "blocks 0, 1, 2 of the file"}, {}),
+        (
+            frame_by_frame,
+            {"channels": 1, "depth": 1, "size": 48},
+            (),
+            {
+                "embedding.patches": "the patch kernel, summed over 3 colours",
+                "position.table": "positions, interpolated from 4 x 4 to 6 x 6",
+                "blocks.0": "block 0 of the file",
+            },
+            {"blocks.1, blocks.2": "the network takes other blocks"},
+        ),
+        (
+            rpe_stdt,
+            {"spatial_layers": 2},
+            (2, 0, 2),
+            {"spatial_blocks.0 to 1": "blocks 2, 0 of the file", "temporal_blocks.0": "block 2 of the file"},
+            {"pos_embed": "the network has relative position", "blocks.1": "the network takes other blocks"},
+        ),
+        (
+            rpe_stdt,
+            {"position": "none"},
+            (),
+            {"spatial_blocks.0 to 2": "blocks 0, 1, 2 of the file"},
+            {"pos_embed": "the network has no position"},
+        ),
+    ],
+)
+def test_what_is_changed_and_what_is_left_is_said(timm, network, changes, blocks, origins, left_over):
+    converted = from_vit(read_vit(timm), network(**changes), blocks=blocks)
+    heads = dict.fromkeys(("head.weight", "head.bias"), "the task heads start anew")
+    assert converted.origins == origins
+    assert converted.left_over == heads | left_over
+
+
+def test_a_pooler_and_a_classifier_are_left_over_by_the_names_in_the_file(namings):
+    pooler = from_vit(read_vit(namings["file of the backbone"]), rpe_stdt()).left_over
+    assert set(pooler) == {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_embeddings"}
+    classifier = from_vit(read_vit(namings["classifier"]), rpe_stdt(spatial_layers=1)).left_over
+    assert set(classifier) == {
+        "classifier.weight",
+        "classifier.bias",
+        "embeddings.position_embeddings",
+        "layers.1, layers.2",
+    }
+
+
+# -- at their real sizes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vit_base():
+    """The names and shapes of timm's ViT-B/16, without numbers."""
+    with torch.device("meta"):
+        tensors = {
+            "cls_token": torch.empty(1, 1, 768),
+            "pos_embed": torch.empty(1, 197, 768),
+            "patch_embed.proj.weight": torch.empty(768, 3, 16, 16),
+            "patch_embed.proj.bias": torch.empty(768),
+        }
+        for layer, rows, columns in (("attn.qkv", 2304, 768), ("attn.proj", 768, 768), ("mlp.fc1", 3072, 768)):
+            for block in range(12):
+                tensors[f"blocks.{block}.{layer}.weight"] = torch.empty(rows, columns)
+                tensors[f"blocks.{block}.{layer}.bias"] = torch.empty(rows)
+        for block in range(12):
+            tensors[f"blocks.{block}.mlp.fc2.weight"] = torch.empty(768, 3072)
+            for layer in (f"blocks.{block}.mlp.fc2", f"blocks.{block}.norm1", f"blocks.{block}.norm2"):
+                tensors[f"{layer}.bias"] = torch.empty(768)
+            for layer in ("norm1", "norm2"):
+                tensors[f"blocks.{block}.{layer}.weight"] = torch.empty(768)
+        tensors |= {"norm.weight": torch.empty(768), "norm.bias": torch.empty(768)}
+        tensors |= {"head.weight": torch.empty(1000, 768), "head.bias": torch.empty(1000)}
+    assert sum(tensor.numel() for tensor in tensors.values()) == 86_567_656  # ViT-B/16 with 1000 classes
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "count"),
+    [
+        ("vit_base_spatial", (), 150),
+        ("rpe_stdt_base12", (), 149),
+        ("rpe_stdt_base", (), 149 - 4 * 12),
+        ("rpe_stdt_base", tuple(range(12)), 149),
+    ],
+)
+def test_the_base_networks_take_vit_base(vit_base, name, blocks, count):
+    with torch.device("meta"):
+        model = create_model(name, num_classes=101)
+    own = model.state_dict()
+    weights = from_vit(read_vit(vit_base), model, blocks=blocks).weights
+    assert len(weights) == count
+    for weight, tensor in weights.items():
+        assert tensor.shape == own[weight].shape
+
+
+def test_the_light_temporal_layers_cannot_take_vits_blocks(vit_base):
+    with torch.device("meta"):
+        model = create_model("rpe_stdt_base12", num_classes=101)
+    said = r"block 3 does not fit temporal_blocks\.0: qkv\.weight is \[2304, 768\] there, \[1536, 768\] here$"
+    with pytest.raises(ViTError, match=said):
+        from_vit(read_vit(vit_base), model, blocks=(*range(12), 3))
+
+
+def test_weights_of_another_width_are_refused_with_both_shapes(vit_base):
+    with torch.device("meta"):
+        model = create_model("rpe_stdt_small", num_classes=101)
+    said = r"the patch kernel does not fit: \[768, 3, 16, 16\] there, \[384, 3, 16, 16\] here$"
+    with pytest.raises(ViTError, match=said):
+        from_vit(read_vit(vit_base), model)
+
+
+# -- what cannot be ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "blocks", "message"),
+    [
+        (frame_by_frame, {"patch": 16}, (), r"patch kernel .* \[24, 3, 8, 8\] there, \[24, 3, 16, 16\] here"),
+        (frame_by_frame, {"channels": 4}, (), r"patch kernel .* \[24, 3, 8, 8\] there, \[24, 4, 8, 8\] here"),
+        (frame_by_frame, {"depth": 4}, (), r"no block 3: the file has 3, 0 to 2, and the network takes 4"),
+        (frame_by_frame, {}, (0, 1, 3), r"no block 3: the file has 3, 0 to 2"),
+        (frame_by_frame, {}, (0, -1, 2), r"no block -1: the file has 3"),
+        (frame_by_frame, {}, (0, 1), r"init_blocks=\(0, 1\) names 2 blocks; the network takes 3$"),
+        (frame_by_frame, {}, (0, 1, 2, 2), r"names 4 blocks; the network takes 3$"),
+        (rpe_stdt, {}, (0,) * 6, r"names 6 blocks; the network takes 3, or up to 5 with those that see frames$"),
+        (
+            frame_by_frame,
+            {"mlp_ratio": 3},
+            (),
+            r"block 0 does not fit blocks\.0: fc1\.weight is \[48, 24\] there, \[72, 24\] here",
+        ),
+        (
+            rpe_stdt,
+            {"temporal_mlp_channels": 24},
+            (0, 1, 2, 1),
+            r"block 1 does not fit temporal_blocks\.0: fc1\.weight is \[48, 24\] there, \[24, 24\] here",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(timm, network, changes, blocks, message):
+    with pytest.raises(ViTError, match=message):
+        from_vit(read_vit(timm), network(**changes), blocks=blocks)
+
+
+def test_places_that_make_no_square_are_refused_where_they_are_needed(timm):
+    odd = timm | {"pos_embed": torch.zeros(1, 18, WIDTH)}
+    assert from_vit(read_vit(odd), rpe_stdt()).weights
+    for model in (frame_by_frame(), rpe_stdt(position="absolute")):
+        with pytest.raises(
+            ViTError, match=r"pos_embed has 18 rows: beside the class token's there are 17, which is no"
+        ):
+            from_vit(read_vit(odd), model)

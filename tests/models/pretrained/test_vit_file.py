@@ -1,0 +1,194 @@
+"""Files of ViT in one form: what is missing, unknown or of another shape is refused by name."""
+
+import re
+
+import pytest
+import torch
+
+from kinema.errors import ViTError
+from kinema.models.pretrained.i3d import I3D_KERNELS
+from kinema.models.pretrained.vit_file import is_vit, read_vit
+from kinema.models.registry import create_model, list_models
+
+WIDTH = 24
+OLD = {  # timm's names in regular expressions -> those of transformers' files, but for attention's mapping
+    r"cls_token": "embeddings.cls_token",
+    r"pos_embed": "embeddings.position_embeddings",
+    r"patch_embed\.proj": "embeddings.patch_embeddings.projection",
+    r"blocks\.(\d+)\.norm1": r"encoder.layer.\1.layernorm_before",
+    r"blocks\.(\d+)\.norm2": r"encoder.layer.\1.layernorm_after",
+    r"blocks\.(\d+)\.attn\.proj": r"encoder.layer.\1.attention.output.dense",
+    r"blocks\.(\d+)\.mlp\.fc1": r"encoder.layer.\1.intermediate.dense",
+    r"blocks\.(\d+)\.mlp\.fc2": r"encoder.layer.\1.output.dense",
+    r"norm": "layernorm",
+}
+
+
+def linear(name, *shape):
+    return {f"{name}.weight": torch.randn(shape), f"{name}.bias": torch.randn(shape[0])}
+
+
+@pytest.fixture(scope="module")
+def timm():
+    """A small ViT by timm's names."""
+    torch.manual_seed(0)
+    tensors = {"cls_token": torch.randn(1, 1, WIDTH), "pos_embed": torch.randn(1, 17, WIDTH)}
+    tensors |= linear("patch_embed.proj", WIDTH, 3, 8, 8)
+    for block in range(3):
+        tensors |= linear(f"blocks.{block}.norm1", WIDTH) | linear(f"blocks.{block}.norm2", WIDTH)
+        tensors |= linear(f"blocks.{block}.attn.qkv", 3 * WIDTH, WIDTH)
+        tensors |= linear(f"blocks.{block}.attn.proj", WIDTH, WIDTH)
+        tensors |= linear(f"blocks.{block}.mlp.fc1", 48, WIDTH) | linear(f"blocks.{block}.mlp.fc2", WIDTH, 48)
+    return tensors | linear("norm", WIDTH) | linear("head", 10, WIDTH)
+
+
+@pytest.fixture(scope="module")
+def hugging_face(timm):
+    """The same by the names of transformers' files."""
+    tensors = {}
+    for name, tensor in timm.items():
+        if ".qkv." in name:
+            block, kind = name.split(".")[1], name.split(".")[-1]
+            for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                tensors[f"vit.encoder.layer.{block}.attention.attention.{part}.{kind}"] = rows
+        elif name.startswith("head"):
+            tensors[name.replace("head", "classifier")] = tensor
+        else:
+            old = next(pattern for pattern in OLD if re.match(pattern, name))
+            tensors["vit." + re.sub(f"^{old}", OLD[old], name)] = tensor
+    return tensors
+
+
+def test_what_is_read_is_what_the_file_holds(timm, hugging_face):
+    one, other = read_vit(timm), read_vit(hugging_face)
+    assert one.naming.called == "timm's"
+    assert other.naming.called == "Hugging Face's"
+    for vit in (one, other):
+        assert torch.equal(vit.class_token, timm["cls_token"][0, 0])
+        assert torch.equal(vit.position, timm["pos_embed"][0])
+        assert torch.equal(vit.patches.weight, timm["patch_embed.proj.weight"])
+        assert torch.equal(vit.norm.bias, timm["norm.bias"])
+        assert len(vit.blocks) == 3
+        for number, block in enumerate(vit.blocks):
+            assert torch.equal(block.qkv.weight, timm[f"blocks.{number}.attn.qkv.weight"])
+            assert torch.equal(block.qkv.bias, timm[f"blocks.{number}.attn.qkv.bias"])
+            assert torch.equal(block.norm2.weight, timm[f"blocks.{number}.norm2.weight"])
+            assert torch.equal(block.fc2.bias, timm[f"blocks.{number}.mlp.fc2.bias"])
+    assert set(one.left_over) == {"head.weight", "head.bias"}
+    assert set(other.left_over) == {"classifier.weight", "classifier.bias"}
+
+
+def test_vit_is_known_by_its_names_and_our_own_networks_are_none(timm, hugging_face):
+    for names in (timm, hugging_face, ["pos_embed"], ["head.weight", "module.blocks.11.mlp.fc2.bias"]):
+        assert is_vit(names)
+    others = ["norm.weight", "head.weight", "blocks.0.attn.qkv", "layers.0.blocks.0.attn.qkv.weight", "blocks.x.norm1"]
+    assert not is_vit(others)
+    assert not is_vit(f"{unit}.conv3d.weight" for unit in I3D_KERNELS)
+    for name in list_models():
+        with torch.device("meta"):
+            own = create_model(name, num_classes=2).state_dict()
+        assert not is_vit(own), name
+
+
+@pytest.mark.parametrize("name", ["head_dist.weight", "pre_logits.fc.bias", "fc_norm.weight", "module.head.bias"])
+def test_what_stands_behind_the_last_norm_needs_no_permission(timm, name):
+    assert name in read_vit({**timm, name: torch.zeros(2)}).left_over
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cls_token",
+        "pos_embed",
+        "patch_embed.proj.bias",
+        "blocks.1.norm1.weight",
+        "blocks.0.attn.qkv.bias",
+        "blocks.2.mlp.fc1.bias",
+        "norm.weight",
+    ],
+)
+def test_a_tensor_that_is_missing_is_named(timm, name):
+    with pytest.raises(ViTError, match=rf"^{name} is missing; without it the weights are not ViT's$"):
+        read_vit({other: tensor for other, tensor in timm.items() if other != name})
+
+
+def test_a_block_that_is_missing_is_named_as_the_file_would(timm, hugging_face):
+    for tensors, begin, first in (
+        (timm, "blocks.1.", "attn.qkv"),
+        (hugging_face, "encoder.layer.1.", "attention.attention.query"),
+    ):
+        short = {name: tensor for name, tensor in tensors.items() if not name.removeprefix("vit.").startswith(begin)}
+        with pytest.raises(ViTError, match=rf"^{begin}{first}\.weight is missing"):
+            read_vit(short)
+
+
+@pytest.mark.parametrize("gone", ["blocks.", "patch_embed."])
+def test_what_is_left_of_a_vit_is_no_vit(timm, gone):
+    short = {name: tensor for name, tensor in timm.items() if not name.startswith(gone)}
+    with pytest.raises(ViTError, match=rf"{gone}.* is missing"):
+        read_vit(short)
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        (["dist_token"], r"^1 name is not ViT's in timm's naming: dist_token; .*--run\.init-ignore takes beginnings"),
+        (
+            ["blocks.0.ls1.gamma", "blocks.1.ls1.gamma", "blocks.2.ls1.gamma", "norm_pre.bias"],
+            r"^4 names are not ViT's .*: blocks\.0\.ls1\.gamma, blocks\.1\.ls1\.gamma, blocks\.2\.ls1\.gamma, \.\.\.;",
+        ),
+        (["encoder.layer.0.output.dense.bias"], r"1 name is not ViT's in timm's naming"),
+        (["blocks.01.norm1.bias"], r"1 name is not ViT's"),
+    ],
+)
+def test_names_that_are_not_vits_are_refused_with_the_first_of_them(timm, added, message):
+    with pytest.raises(ViTError, match=message):
+        read_vit(timm | {name: torch.zeros(2) for name in added})
+
+
+def test_they_can_be_let_go_by_their_beginnings(timm, hugging_face):
+    vit = read_vit(timm | {"dist_token": torch.zeros(1, 1, WIDTH)}, ignore=["dist"])
+    assert vit.left_over["dist_token"] == "run.init_ignore lets go of it"
+    masked = hugging_face | {"vit.embeddings.mask_token": torch.zeros(1, 1, WIDTH)}
+    for beginning in ("embeddings.mask", "vit.embeddings.mask"):
+        assert "vit.embeddings.mask_token" in read_vit(masked, ignore=[beginning]).left_over
+    with pytest.raises(ViTError, match="1 name is not ViT's in timm's naming: norm_pre"):
+        read_vit(timm | {"dist_token": torch.zeros(2), "norm_pre.bias": torch.zeros(2)}, ignore=["dist"])
+
+
+@pytest.mark.parametrize("beginning", ["dist_token", "blocks.2", "ed.weight"])
+def test_a_permission_that_nothing_needs_is_refused(timm, beginning):
+    """ViT's own names are taken and cannot be let go."""
+    with pytest.raises(ViTError, match=rf"run\.init_ignore: none .* begins with {beginning}$"):
+        read_vit(timm, ignore=[beginning])
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("patch_embed.proj.weight", torch.zeros(24, 3, 64), r"\[24, 3, 64\]; a patch kernel has channels out and in"),
+        ("patch_embed.proj.bias", torch.zeros(25), r"\[25\]; with the others it would be \[24\]"),
+        ("cls_token", torch.zeros(1, 1, 25), r"cls_token is \[1, 1, 25\]; with the others it would be \[1, 1, 24\]"),
+        ("pos_embed", torch.zeros(17, 24), r"pos_embed is \[17, 24\]; with the others it would be \[1, 24, 24\]"),
+        ("blocks.1.attn.qkv.weight", torch.zeros(24, 24), r"\[24, 24\]; with the others it would be \[72, 24\]"),
+        ("blocks.1.mlp.fc2.weight", torch.zeros(24, 47), r"\[24, 47\]; with the others it would be \[24, 48\]"),
+        ("blocks.1.norm2.bias", torch.zeros(24, dtype=torch.int8), r"norm2\.bias is of torch\.int8, and not"),
+        ("module.norm.bias", torch.zeros(24), r"^norm\.bias is there twice, with other words before"),
+    ],
+)
+def test_shapes_that_do_not_agree_are_refused_by_name(timm, name, tensor, message):
+    with pytest.raises(ViTError, match=message):
+        read_vit({**timm, name: tensor})
+
+
+def test_a_kernel_with_frames_is_vivits(timm):
+    assert read_vit(timm).called == "ViT"
+    kernel = torch.randn(24, 3, 2, 8, 8)
+    vivit = read_vit({f"vivit.{name}": tensor for name, tensor in (timm | {"patch_embed.proj.weight": kernel}).items()})
+    assert vivit.called == "ViViT"
+    assert torch.equal(vivit.patches.weight, kernel)
+
+
+def test_what_has_no_name_of_vits_is_refused():
+    with pytest.raises(ViTError, match=r"none of the tensors has a name of ViT's, such as blocks\.0\.attn\.qkv"):
+        read_vit({"norm.weight": torch.zeros(3)})

@@ -1,0 +1,96 @@
+"""MixUp and CutMix: what is mixed is mixed alike in all modalities, and the label says how much."""
+
+import numpy as np
+import pytest
+import torch
+
+from kinema.transforms.geometry import Box
+from kinema.transforms.mix import cutmix, draw_box, mixed, mixup
+from kinema.transforms.preprocessing import Augmentation
+
+OWN = {
+    "rgb": torch.full((1, 3, 2, 20, 30), 40, dtype=torch.uint8),
+    "depth": torch.full((1, 1, 2, 20, 30), 100, dtype=torch.uint8),
+}
+OTHER = {modality: clip + 100 for modality, clip in OWN.items()}
+
+
+def test_mixup_is_the_weighted_mean():
+    clips, share = mixup(OWN, OTHER, 0.3)
+    assert share == 0.3
+    assert (clips["rgb"] == 110).all()
+    assert (clips["depth"] == 170).all()
+
+
+def test_mixed_depth_keeps_the_reading_where_only_one_has_one():
+    own, other = (torch.tensor(values, dtype=torch.uint8) for values in ([0, 0, 90, 90], [0, 50, 0, 50]))
+    clips, _ = mixup({"depth": own, "rgb": own}, {"depth": other, "rgb": other}, 0.5)
+    assert clips["depth"].tolist() == [0, 50, 90, 70]
+    assert clips["rgb"].tolist() == [0, 25, 45, 70]
+
+
+def test_readings_never_vanish_in_a_mixture():
+    levels = torch.arange(256, dtype=torch.uint8)
+    own, other = levels[:, None].expand(-1, 256), levels[None].expand(256, -1)
+    for weight in (0.0, 1e-6, 0.37, 1.0):
+        clips, _ = mixup({"depth": own}, {"depth": other}, weight)
+        assert torch.equal(clips["depth"] == 0, (own == 0) & (other == 0))
+
+
+@pytest.mark.parametrize(
+    ("box", "pixels"),
+    [
+        (Box(0.1, 0.2, 0.5, 0.6), (slice(2, 10), slice(6, 18))),
+        (Box(0.0, 0.0, 1.0, 1.0), (slice(0, 20), slice(0, 30))),
+        (Box(0.98, 0.0, 1.0, 0.01), (slice(19, 20), slice(0, 1))),
+    ],
+    ids=str,
+)
+def test_cutmix_pastes_the_partners_box_and_counts_its_pixels(box, pixels):
+    clips, share = cutmix(OWN, OTHER, box)
+    for modality, clip in clips.items():
+        inside = torch.zeros(20, 30, dtype=torch.bool)
+        inside[pixels] = True
+        assert torch.equal(clip, torch.where(inside, OTHER[modality], OWN[modality]))
+        assert share == pytest.approx(1 - inside.double().mean().item())
+    assert (OWN["rgb"] == 40).all()  # it was not touched
+
+
+def test_boxes_have_the_area_unless_they_hang_over_the_edge():
+    rng = np.random.default_rng(0)
+    for area in (0.0, 0.1, 0.5, 1.0):
+        boxes = [draw_box(area, rng) for _ in range(500)]
+        areas = np.array([(b.bottom - b.top) * (b.right - b.left) for b in boxes])
+        assert areas.max() <= area + 1e-9
+        inside = [b.top > 0 and b.left > 0 and b.bottom < 1 and b.right < 1 for b in boxes]
+        np.testing.assert_allclose(areas[inside], area, atol=1e-9)
+        assert min(min(b) for b in boxes) >= 0
+        assert max(max(b) for b in boxes) <= 1
+    middles = np.array(
+        [((b.top + b.bottom) / 2, (b.left + b.right) / 2) for b in (draw_box(0, rng) for _ in range(500))]
+    )
+    assert (np.abs(middles.mean(0) - 0.5) < 0.05).all()
+
+
+def kind(clips):
+    """MixUp changes every pixel, CutMix none to a value that neither had."""
+    return "cutmix" if set(clips["rgb"].unique().tolist()) <= {40, 140} else "mixup"
+
+
+@pytest.mark.parametrize(("mixup_alpha", "cutmix_alpha", "share"), [(0.8, 0.0, 0.0), (0.0, 1.0, 1.0), (0.8, 1.0, 0.5)])
+def test_one_of_the_two_is_taken_by_a_fair_coin_where_both_are_wanted(mixup_alpha, cutmix_alpha, share):
+    augmentation = Augmentation(mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
+    assert augmentation.wants_partner
+    rng = np.random.default_rng(0)
+    kinds = []
+    for _ in range(400):
+        clips, own_share = mixed(OWN, OTHER, augmentation, rng)
+        kinds.append(kind(clips) == "cutmix")
+        mean = clips["rgb"].double().mean().item()
+        assert own_share == pytest.approx((140 - mean) / 100, abs=0.006)
+    # A weight of nearly 0 or 1 rounds to an unmixed picture, which `kind` takes for the other one.
+    assert np.mean(kinds) == pytest.approx(share, abs=0.12)
+
+
+def test_nothing_is_mixed_where_nothing_is_wanted():
+    assert not Augmentation().wants_partner

@@ -1,0 +1,220 @@
+"""A file behind a URL reads as the file does, is fetched once, and is complete or not there."""
+
+import threading
+import time
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from kinema.errors import UnreadableVideo
+from kinema.video import remote_cache as cache
+from kinema.video.read_options import Limits, ReadOptions
+from kinema.video.remote_cache import default_cache, local_path
+from kinema.video.sources import count_frames, frame_range, read_grey, read_rgb
+
+
+@pytest.fixture
+def reading(tmp_path):
+    return ReadOptions(cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Every use asks the server whether the file has changed."""
+    monkeypatch.setattr(cache, "FRESH_S", 0.0)
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Files of a folder; what is asked for is noted, and answers can be cut short."""
+
+    requests: list[tuple[str, str]] = []  # noqa: RUF012  # one list for one server
+    cut: list[str] = []  # noqa: RUF012  # as above
+
+    def do_GET(self) -> None:
+        self.requests.append(("GET", self.path))
+        if self.path in self.cut:
+            content = Path(self.translate_path(self.path)).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+            return
+        super().do_GET()
+
+    def do_HEAD(self) -> None:
+        self.requests.append(("HEAD", self.path))
+        super().do_HEAD()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = tmp_path / "served"
+    folder.mkdir()
+    Handler.requests, Handler.cut = [], []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{http.server_address[1]}"
+        http.shutdown()
+        thread.join()
+
+
+def got():
+    return [path for method, path in Handler.requests if method == "GET"]
+
+
+def test_a_file_on_a_web_server_reads_as_the_file_does_and_is_fetched_once(server, reading, numbered, read_stamps):
+    folder, address = server
+    (folder / "one video.mp4").write_bytes(Path(numbered).read_bytes())
+    url = f"{address}/one%20video.mp4"
+    assert count_frames(url, reading) == 200
+    assert frame_range(url, 1.0, 2.0, reading) == (25, 50)
+    assert read_stamps(read_rgb(url, [3, 150], reading)) == [3, 150]
+    np.testing.assert_array_equal(read_rgb(url, [7, 8], reading), read_rgb(numbered, [7, 8]))
+    assert len(got()) == 1
+
+
+def test_a_file_in_memory_reads_as_the_file_does(reading, numbered, read_stamps):
+    with fsspec.open("memory://videos/one.mp4", "wb") as file:
+        file.write(Path(numbered).read_bytes())
+    assert count_frames("memory://videos/one.mp4", reading) == 200
+    assert read_stamps(read_rgb("memory://videos/one.mp4", [3, 150], reading)) == [3, 150]
+    with pytest.raises(UnreadableVideo, match=r"memory://videos/two\.mp4: cannot be fetched"):
+        read_rgb("memory://videos/two.mp4", [0], reading)
+
+
+def test_a_file_inside_an_archive_is_one_more_url(tmp_path, reading, numbered, read_stamps):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(numbered, "videos/one.mp4")
+    assert read_stamps(read_rgb(f"zip://videos/one.mp4::{tmp_path}/all.zip", [5], reading)) == [5]
+    with fsspec.open("memory://all.zip", "wb") as file:
+        file.write((tmp_path / "all.zip").read_bytes())
+    assert read_stamps(read_rgb("zip://videos/one.mp4::memory://all.zip", [5], reading)) == [5]
+
+
+def test_arrays_and_folders_of_pictures_are_fetched_too(reading):
+    depth = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
+    with fsspec.open("memory://depth/a.npz", "wb") as file:
+        np.savez(file, depth=depth)
+    np.testing.assert_array_equal(read_grey("memory://depth/a.npz", [1, 4], reading), depth[[1, 4]])
+    for number in range(12):
+        with fsspec.open(f"memory://pictures/clip/{number}.png", "wb") as file:
+            Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(file, "png")
+    assert count_frames("memory://pictures/clip", reading) == 12
+    assert read_rgb("memory://pictures/clip", [2, 10], reading)[:, 0, 0, 0].tolist() == [2, 10]
+
+
+def test_a_file_that_is_not_there_is_named_by_its_url(server, reading):
+    _, address = server
+    with pytest.raises(UnreadableVideo, match=rf"{address}/gone\.mp4: cannot be fetched"):
+        count_frames(f"{address}/gone.mp4", reading)
+
+
+def test_a_server_that_is_not_there_is_named_by_its_url(reading):
+    with pytest.raises(UnreadableVideo, match=r"http://127\.0\.0\.1:9/one\.mp4: cannot be fetched"):
+        count_frames("http://127.0.0.1:9/one.mp4", reading)
+
+
+def test_a_protocol_that_nobody_knows_is_refused(reading):
+    with pytest.raises(UnreadableVideo, match=r"carrier://pigeon/one\.mp4: no URL that can be opened"):
+        count_frames("carrier://pigeon/one.mp4", reading)
+
+
+def test_what_is_wrong_with_the_copy_is_said_of_the_url(server, reading):
+    folder, address = server
+    (folder / "text.mp4").write_text("no video")
+    with pytest.raises(UnreadableVideo, match=rf"^{address}/text\.mp4: is not a video that can be read"):
+        count_frames(f"{address}/text.mp4", reading)
+
+
+def test_a_transfer_that_breaks_off_leaves_nothing(server, reading, numbered, read_stamps):
+    folder, address = server
+    (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
+    Handler.cut.append("/one.mp4")
+    with pytest.raises(UnreadableVideo, match=r"one\.mp4: (cannot be fetched|breaks off)"):
+        count_frames(f"{address}/one.mp4", reading)
+    assert list((reading.cache / "files").iterdir()) == []
+    Handler.cut.clear()
+    assert read_stamps(read_rgb(f"{address}/one.mp4", [199], reading)) == [199]
+
+
+def test_a_file_larger_than_the_limit_is_not_fetched(server, tmp_path, numbered):
+    folder, address = server
+    (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
+    small = ReadOptions(cache=tmp_path / "cache", limits=Limits(file_bytes=1000))
+    with pytest.raises(UnreadableVideo, match=r"one\.mp4: has [\d,]+ bytes, more than the limit of 1,000"):
+        count_frames(f"{address}/one.mp4", small)
+    assert got() == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_file_that_has_changed_is_fetched_anew(server, reading, write_video, stamp, read_stamps):
+    folder, address = server
+    write_video(folder / "one.mp4", [stamp(n) for n in range(10)])
+    assert count_frames(f"{address}/one.mp4", reading) == 10
+    assert count_frames(f"{address}/one.mp4", reading) == 10
+    assert len(got()) == 1
+    time.sleep(1.1)  # the server tells times in seconds
+    write_video(folder / "one.mp4", [stamp(n + 50) for n in range(12)])
+    assert count_frames(f"{address}/one.mp4", reading) == 12
+    assert read_stamps(read_rgb(f"{address}/one.mp4", [11], reading)) == [61]
+    assert len(got()) == 2
+    assert len([p for p in (reading.cache / "files").iterdir() if p.suffix == ".mp4"]) == 1
+
+
+def test_a_copy_that_was_deleted_by_hand_is_fetched_anew(server, reading, numbered):
+    folder, address = server
+    (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
+    Path(local_path(f"{address}/one.mp4", reading)).unlink()
+    assert count_frames(f"{address}/one.mp4", reading) == 200
+
+
+def test_a_note_that_points_elsewhere_is_not_followed(server, reading, numbered):
+    """Whoever can write to the cache cannot make kinema read another file by a name with dots."""
+    folder, address = server
+    (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
+    local_path(f"{address}/one.mp4", reading)
+    (note,) = (reading.cache / "files").glob("*.json")
+    note.write_text('{"version": "x", "copy": "../../../etc/passwd"}')
+    assert Path(local_path(f"{address}/one.mp4", reading)).parent == reading.cache / "files"
+
+
+def test_many_readers_at_once_get_whole_files(server, reading, numbered, read_stamps):
+    folder, address = server
+    (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
+    found: list[object] = []
+
+    def read():
+        try:
+            found.append(read_stamps(read_rgb(f"{address}/one.mp4", [199], reading)))
+        except Exception as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[199]] * 8
+
+
+def test_a_file_url_is_the_file_itself(numbered, reading):
+    assert local_path(f"file://{numbered}", reading) == numbered
+    assert not (reading.cache / "files").exists()
+
+
+def test_the_cache_lies_where_the_desktop_wants_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "kinema"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == Path.home() / ".cache" / "kinema"
