@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from kinema.errors import UnknownField
-from kinema.models.fields import check_fields, fields_of, nearest, with_fields
+from kinema.errors import UnknownField, did_you_mean
+from kinema.models.fields import check_fields, fields_of, with_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,4 +62,4 @@ def test_lists_become_the_tuples_they_were_and_whole_numbers_floats():
 def test_an_unknown_field_offers_the_nearest_or_all():
     with pytest.raises(UnknownField, match="Config has no field 'ordre'; did you mean 'order'"):
         with_fields(Config, {"ordre": "pre"})
-    assert nearest("zzz", ["b", "a"]) == "there is a, b"
+    assert did_you_mean("zzz", ["b", "a"]) == "there is a, b"

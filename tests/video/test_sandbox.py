@@ -161,7 +161,7 @@ def test_a_fault_of_our_own_is_no_fault_of_the_file(numbered):
 def test_no_process_is_left_behind(numbered):
     code = (
         "from kinema.video.read_options import ReadOptions; from kinema.video.sources import count_frames;"
-        "from kinema.data import isolation; import threading\n"
+        "from kinema.video import sandbox as isolation; import threading\n"
         f"read = lambda: count_frames({numbered!r}, ReadOptions(isolation='process'))\n"
         "thread = threading.Thread(target=read); thread.start(); thread.join(); read()\n"
         "print(isolation._readers.reader._process.pid)"
