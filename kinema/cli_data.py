@@ -107,7 +107,7 @@ def prepare(words: Sequence[str]) -> None:
     from kinema.datasets.msr_action3d import prepare_msr_action3d
     from kinema.datasets.ntu import Choices, prepare_ntu
     from kinema.datasets.ntu_names import NTU60, NTU120, PROTOCOLS
-    from kinema.datasets.prepared import Holdout
+    from kinema.datasets.options import Holdout
     from kinema.datasets.table import prepare_table
     from kinema.datasets.templates import prepare_templates
     from kinema.datasets.ucf101 import prepare_ucf101
