@@ -370,10 +370,12 @@ def submit(words: Sequence[str]) -> None:
 
     options = parse(Options, words, "submit")
     from kinema.data.manifest import load_manifest
-    from kinema.evaluation.evaluate import load_predictions
+    from kinema.evaluation.predictions import load_predictions
     from kinema.evaluation.submission import Supervision, write_submission
 
     predictions = load_predictions(options.predictions)
     supervision = Supervision(pretraining=options.sls_pt, labels=options.sls_tl, data=options.sls_td)
     write_submission(options.out, predictions, load_manifest(options.manifest), supervision=supervision)
-    print(f"{options.out}: {predictions.extent}")
+    from kinema.reports.evaluation import samples_line
+
+    print(f"{options.out}: {samples_line(predictions)}")
