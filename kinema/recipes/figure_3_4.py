@@ -7,7 +7,7 @@ The figure's numbers are not printed; the text says that nothing is gained beyon
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
+from kinema.models.rpe_stdt import RPE_STDT_BASE12
 from kinema.training.recipe import load_recipe
 
 CORPORA = ("ucf101", "hmdb51", "diving48")

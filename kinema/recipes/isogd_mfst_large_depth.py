@@ -9,7 +9,7 @@ comes, its one channel three times; it is not masked, so that nothing is cut to 
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_LARGE_DEPTH
+from kinema.models.mfst import MFST_LARGE_DEPTH
 from kinema.training.recipe import load_recipe
 
 RGB = load_recipe("isogd_mfst_large")

@@ -5,7 +5,7 @@ kinema train moves_mfst_tiny_depth
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_TINY_DEPTH
+from kinema.models.mfst import MFST_TINY_DEPTH
 from kinema.training.recipe import load_recipe
 
 RGB = load_recipe("moves_mfst_tiny")

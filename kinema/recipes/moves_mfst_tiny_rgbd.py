@@ -8,7 +8,7 @@ alone: `kinema evaluate RUN --manifest moves_cross_subject --modalities rgb`.
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_TINY_RGBD
+from kinema.models.two_stream import MFST_TINY_RGBD
 from kinema.training.recipe import load_recipe
 
 RGB = load_recipe("moves_mfst_tiny")

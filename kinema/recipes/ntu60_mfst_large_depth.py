@@ -12,7 +12,7 @@ and colours it by the JET map, as here; how much room it leaves around the perso
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_LARGE_DEPTH
+from kinema.models.mfst import MFST_LARGE_DEPTH
 from kinema.training.recipe import load_recipe
 
 RGB = load_recipe("ntu60_mfst_large")

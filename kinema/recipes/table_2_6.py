@@ -7,7 +7,7 @@ Printed, RGB and depth in percent: V-Trans 91.0, 92.2; WMS-Trans 92.1, 93.8. Bot
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_LARGE, MFST_LARGE_DEPTH
+from kinema.models.mfst import MFST_LARGE, MFST_LARGE_DEPTH
 from kinema.training.recipe import load_recipe
 
 RGB = load_recipe("ntu60_mfst_large")

@@ -12,8 +12,7 @@ are controls that the table lacks.
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
-from kinema.models.rpe_stdt import Pooling
+from kinema.models.rpe_stdt import RPE_STDT_BASE12, Pooling
 from kinema.training.recipe import load_recipe
 
 CORPORA = ("hmdb51", "ucf101", "diving48")

@@ -9,7 +9,7 @@ and with BatchNorm 45.9, 78.2.
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_BASE
+from kinema.models.ctn import CTN_BASE
 from kinema.training.recipe import load_recipe
 
 STEMS = {

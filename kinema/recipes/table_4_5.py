@@ -8,7 +8,7 @@ section 4.4.3 says 43.1 and 75.8 for linear, which is Table 4.6's row without Ba
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_BASE
+from kinema.models.ctn import CTN_BASE
 from kinema.training.recipe import load_recipe
 
 MAPPINGS = {"linear": replace(CTN_BASE, mapping="linear"), "convolution": CTN_BASE}

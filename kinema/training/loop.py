@@ -23,9 +23,8 @@ from kinema.data.manifest import Manifest
 from kinema.errors import NonFiniteLoss, RecipeError, RunError, StreamError, TrainingStopped, UnreadableSample
 from kinema.evaluation.evaluate import Predictions, Protocol, measure, predict_all, save_predictions
 from kinema.inference.engine import by_head
-from kinema.inference.trained_model import OWN, TrainedModel, save_model
-from kinema.models.fusion import InputBinding, input_binding
-from kinema.models.registry import build_model, config_fields, config_kind
+from kinema.inference.trained_model import TrainedModel, save_model
+from kinema.models.binding import InputBinding, input_binding
 from kinema.training.calibration import calibrate, first_inputs
 from kinema.training.learner import Learner
 from kinema.training.loaders import checked_samples, own_loaders, parts_of, training_batches, weights_of_classes
@@ -93,8 +92,7 @@ def train(
     learner = Learner(fabric, model, recipe)
     artefact = TrainedModel(
         model=learner.shipped,
-        kind=OWN if own else config_kind(recipe.model),
-        config={} if own else config_fields(recipe.model),
+        config=None if own else recipe.model,
         classes=manifest.classes,
         sampling=recipe.clip.frame_sampling(),
         preprocessing=preprocessing,
@@ -193,8 +191,7 @@ def train(
 
 def _built(recipe: Recipe, manifest: Manifest, preprocessing: Preprocessing) -> nn.Module:
     try:
-        return build_model(
-            recipe.model,
+        return recipe.model.build(
             heads=manifest.heads,
             channels=preprocessing.channels,
             frames=recipe.clip.frames,
