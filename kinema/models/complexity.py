@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kinema.layers.transformer import Rows
-from kinema.models.fusion import input_binding
+from kinema.models.binding import input_binding
 
 OWN = "(own)"
 """The row for what a network does or holds itself, outside its children."""

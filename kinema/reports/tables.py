@@ -20,11 +20,12 @@ from numpy import ndarray
 from kinema.errors import TableError
 from kinema.evaluation.bootstrap import mean_interval
 from kinema.evaluation.compare import seeds_minus_floor
-from kinema.models.baselines import ViTSpatial, ViViT
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.ctn import CTN
 from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import RPESTDT
+from kinema.models.vit_spatial import ViTSpatial
+from kinema.models.vivit import ViViT
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SIGNED = "+.1f"
