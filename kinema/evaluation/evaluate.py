@@ -22,7 +22,7 @@ from kinema.data.dataset import Loaded, VideoDataset, complete, evaluation_batch
 from kinema.data.manifest import UNLABELLED, Manifest, load_manifest
 from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
-from kinema.files import replacing
+from kinema.files import atomic_write
 from kinema.inference.engine import Device, Engine, choose_device
 from kinema.inference.trained_model import TrainedModel, load_model
 from kinema.modality import Modality
@@ -399,7 +399,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         "version": predictions.version,
     }
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(save(tensors, metadata={"predictions": json.dumps(said, ensure_ascii=False)}))
     except OSError as error:
         raise PredictionsError(f"{path}: cannot be written ({error})") from error
