@@ -19,6 +19,7 @@ import cattrs
 
 from kinema.curation.inspect import VERSION, Inspection, inspect
 from kinema.errors import UnreadableVideo
+from kinema.files import Journal
 from kinema.modality import Modality
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import default_cache, local_path
@@ -97,22 +98,21 @@ class _Memory:
     def __init__(self, path: Path, reading: ReadOptions) -> None:
         limits = hashlib.sha256(json.dumps(asdict(reading.limits)).encode()).hexdigest()[:8]
         self._version = f"{VERSION}-{limits}"  # another limit may let pass what this one refuses
-        self._path = path
-        self._lock = threading.Lock()
+        self._journal = Journal(path)
         self._known: dict[Source, tuple[list[int], Inspection]] = {}
+        for record in self._journal.read():
+            try:
+                if record["version"] == self._version:
+                    source, state = Source(record["path"], record["kind"]), [int(number) for number in record["state"]]
+                    self._known[source] = state, cattrs.structure(record["inspection"], Inspection)
+            except (ValueError, KeyError, TypeError, cattrs.BaseValidationError):
+                pass  # written by another version: inspected again
 
     def __enter__(self) -> "_Memory":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        content = self._path.read_bytes() if self._path.exists() else b""
-        for line in content.splitlines():
-            self._recall(line)
-        self._file = self._path.open("ab")
-        if content and not content.endswith(b"\n"):
-            self._file.write(b"\n")  # what was torn off must not spoil the next line
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._journal.close()
 
     def recall(self, source: Source, state: list[int]) -> Inspection | None:
         there = self._known.get(source)
@@ -120,19 +120,7 @@ class _Memory:
 
     def keep(self, source: Source, state: list[int], inspection: Inspection) -> None:
         record = {"version": self._version, "path": source.path, "kind": source.kind, "state": state}
-        line = json.dumps({**record, "inspection": asdict(inspection)}).encode() + b"\n"
-        with self._lock:
-            self._file.write(line)
-            self._file.flush()
-
-    def _recall(self, line: bytes) -> None:
-        try:
-            record = json.loads(line)
-            if record["version"] == self._version:
-                source, state = Source(record["path"], record["kind"]), [int(number) for number in record["state"]]
-                self._known[source] = state, cattrs.structure(record["inspection"], Inspection)
-        except (ValueError, KeyError, TypeError, cattrs.BaseValidationError):
-            pass  # torn, or of another make: looked at again
+        self._journal.append({**record, "inspection": asdict(inspection)})
 
 
 class _Workers:
