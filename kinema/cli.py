@@ -227,55 +227,32 @@ def evaluate(words: Sequence[str]) -> None:
         raise UsageError("--temperature-from goes with one model, not with --fuse")
     if len({first, *options.fuse}) <= len(options.fuse):
         raise UsageError("--fuse names a model twice")
-    from kinema.evaluation.attributes import by_attribute
     from kinema.evaluation.bootstrap import Bootstrap
-    from kinema.evaluation.evaluate import evaluate as evaluate_on
-    from kinema.evaluation.evaluate import load_predictions
-    from kinema.evaluation.summary import plain, summarise
-    from kinema.inference.trained_model import load_model
-    from kinema.reports.evaluation import print_attributes, print_classes, print_fusion, print_summary, write_json
+    from kinema.evaluation.evaluate_models import EvaluationSettings, evaluate_models
+    from kinema.reports.evaluation import print_evaluation, write_evaluation_json
 
-    missing: Literal["allow", "stop"] = "allow" if options.allow_missing else "stop"
-    bootstrap = Bootstrap(over=options.bootstrap_over)
-    files = {}
-    for number, source in enumerate((first, *options.fuse), start=1):
-        files[str(source)] = source
-        if options.manifest and (number == 1 or source.is_dir()):
-            out = options.out if number == 1 else options.out.with_stem(f"{options.out.stem}-{number}")
-            files[str(source)] = out
-            evaluate_on(
-                load_model(source).at(frames=options.frames, size=options.size),
-                options.manifest,
-                split=options.split,
-                batch_size=options.batch_size,
-                workers=options.workers,
-                device=options.device,
-                missing=missing,
-                out=out,
-                reading=options.reading,
-                modalities=options.modalities,
-            )
-    models = {name: load_predictions(path) for name, path in files.items()}
-    if options.manifest and not models[str(first)].labelled:
-        for name, path in files.items():
-            print(f"{models[name].extent}, which has no labels: answered, not measured; predictions: {path}")
-        return
-    if options.fuse:
-        summaries, said = print_fusion(models, bootstrap=bootstrap, missing=missing)
-        summary = summaries["logits"]
-    else:
-        held_out = None if options.temperature_from is None else load_predictions(options.temperature_from)
-        summary = summarise(models[str(first)], bootstrap=bootstrap, temperature_from=held_out)
-        said = plain(summary)
-        print_summary(summary)
-    if options.per_class:
-        print_classes(summary)
-    if options.per_attribute:
-        said["attributes"] = print_attributes(summary, by_attribute(summary.predictions, bootstrap=bootstrap))
-    if options.json is not None:
-        write_json(options.json, said)
-    for name, path in files.items():
-        print(f"{models[name].extent}; predictions: {path}")
+    evaluation = evaluate_models(
+        (first, *options.fuse),
+        options.manifest,
+        settings=EvaluationSettings(
+            split=options.split,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            device=options.device,
+            missing="allow" if options.allow_missing else "stop",
+            modalities=options.modalities,
+            frames=options.frames,
+            size=options.size,
+            reading=options.reading,
+        ),
+        out=options.out,
+        temperature_from=options.temperature_from,
+        bootstrap=Bootstrap(over=options.bootstrap_over),
+        breakdown="attributes" if options.per_attribute else "none",
+    )
+    print_evaluation(evaluation, per_class=options.per_class)
+    if options.json is not None and evaluation.summary is not None:
+        write_evaluation_json(options.json, evaluation)
 
 
 def runs(words: Sequence[str]) -> None:

@@ -107,7 +107,7 @@ def prepare(words: Sequence[str]) -> None:
     from kinema.datasets.msr_action3d import prepare_msr_action3d
     from kinema.datasets.ntu import Choices, prepare_ntu
     from kinema.datasets.ntu_names import NTU60, NTU120, PROTOCOLS
-    from kinema.datasets.prepared import Holdout
+    from kinema.datasets.options import Holdout
     from kinema.datasets.table import prepare_table
     from kinema.datasets.templates import prepare_templates
     from kinema.datasets.ucf101 import prepare_ucf101
@@ -370,10 +370,12 @@ def submit(words: Sequence[str]) -> None:
 
     options = parse(Options, words, "submit")
     from kinema.data.manifest import load_manifest
-    from kinema.evaluation.evaluate import load_predictions
+    from kinema.evaluation.predictions import load_predictions
     from kinema.evaluation.submission import Supervision, write_submission
 
     predictions = load_predictions(options.predictions)
     supervision = Supervision(pretraining=options.sls_pt, labels=options.sls_tl, data=options.sls_td)
     write_submission(options.out, predictions, load_manifest(options.manifest), supervision=supervision)
-    print(f"{options.out}: {predictions.extent}")
+    from kinema.reports.evaluation import samples_line
+
+    print(f"{options.out}: {samples_line(predictions)}")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from kinema.data.manifest import Manifest
-from kinema.evaluation.evaluate import Predictions, evaluate, load_predictions, measure
+from kinema.evaluation.evaluate import evaluate
 from kinema.evaluation.metrics import confusion
+from kinema.evaluation.predictions import Predictions, load_predictions, measure
 from kinema.inference.recognizer import Recognizer
 from kinema.reports.figures import confusion_figure, film_strip, learning_curve
 from kinema.reports.page import ClipPicture, Section, write_page

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,6 +29,31 @@ LEVELS = {"dim": 40, "grey": 120, "bright": 200}
 def one_thread():
     """Sums in one order, and no fight over the cores with the other workers."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def raises() -> Callable[..., AbstractContextManager[None]]:
+    """Expect an error by its type and its facts: `with raises(ManifestError, line=3, field="rgb_box"): ...`.
+
+    The error must be of exactly this type, have these attributes, and name every one of `words` in its message. A
+    `path` may be given by its name alone.
+    """
+
+    @contextmanager
+    def expect(kind: type[Exception], *words: object, **facts: object) -> Iterator[None]:
+        with pytest.raises(kind) as caught:
+            yield
+        error = caught.value
+        assert type(error) is kind
+        for name, wanted in facts.items():
+            found = getattr(error, name)
+            if name == "path" and found is not None and os.sep not in str(wanted):
+                found = Path(found).name
+            assert found == (str(wanted) if name == "path" else wanted), f"{name} of {error!r}"
+        for word in words:
+            assert str(word) in str(error)
+
+    return expect
 
 
 @pytest.fixture(scope="session")

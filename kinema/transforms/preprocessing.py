@@ -2,28 +2,34 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from numpy import ndarray
+from pydantic import Field
 from torch import Tensor
 
-from kinema.modality import MODALITIES, DepthFacts, Modality
+from kinema.config import config
+from kinema.modality import DepthFacts, Modality
 from kinema.transforms.geometry import STRAIGHT, WHOLE, Box, Warp, turned, warped
 from kinema.transforms.rand_augment import Operation, RandAugment, change_colours, draw_operations, warp_of
 from kinema.transforms.resize import Window, resized
 from kinema.transforms.subject_crop import SubjectCrop
 
 DepthColours = Literal["grey", "jet"]
+Share = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Pixels = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a pixel's grey (ITU-R BT.601)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Preprocessing:
     """What is done to every clip, in training, evaluation and use alike; part of the artefact.
 
@@ -41,11 +47,11 @@ class Preprocessing:
             picture. Depth is read for it even where the model does not see depth.
     """
 
-    modalities: tuple[Modality, ...] = ("rgb",)
-    short_side: int
-    size: int
+    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)] = ("rgb",)
+    short_side: Pixels
+    size: Pixels
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
     depth: DepthFacts | None = None
     depth_channels: Literal[1, 3] = 1
     depth_colours: DepthColours = "grey"
@@ -53,14 +59,10 @@ class Preprocessing:
     subject: SubjectCrop | None = None
 
     def __post_init__(self) -> None:
-        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
-            raise ValueError(f"modalities={self.modalities} must name rgb, depth, or both, each once")
-        if any(modality not in MODALITIES for modality in self.modalities):
-            raise ValueError(f"modalities={self.modalities} must be among {', '.join(MODALITIES)}")
-        if not 1 <= self.size <= self.short_side:
-            raise ValueError(f"size={self.size} must be at least 1 and at most short_side={self.short_side}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std={self.std} must be positive")
+        if len(set(self.modalities)) != len(self.modalities):
+            raise ValueError(f"modalities={self.modalities} must name each modality once")
+        if self.size > self.short_side:
+            raise ValueError(f"size={self.size} must be at most short_side={self.short_side}")
         if self.depth_colours == "jet" and self.depth_channels != 3:
             raise ValueError(
                 f"depth_colours='jet' makes three channels, but depth_channels={self.depth_channels}; "
@@ -99,7 +101,7 @@ class Preprocessing:
         return {modality: self.normalise(modality, clip) for modality, clip in inputs.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Augmentation:
     """What a training draw varies. The default varies nothing but the crop's place.
 
@@ -118,36 +120,27 @@ class Augmentation:
         erasing_area, erasing_aspect: ranges of its share of the picture, and of its height over its width.
     """
 
-    short_side: tuple[int, int] | None = None
-    flip: float = 0.0
-    colour_jitter: float = 0.0
-    colour_shuffle: float = 0.0
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    rotation: float = 0.0
-    rotation_share: float = 0.5
-    randaugment: RandAugment = field(default_factory=RandAugment)
-    erasing: float = 0.0
-    erasing_area: tuple[float, float] = (0.02, 0.4)
-    erasing_aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    short_side: tuple[Pixels, Pixels] | None = None
+    flip: Probability = 0.0
+    colour_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    colour_shuffle: Probability = 0.0
+    mixup_alpha: Alpha = 0.0
+    cutmix_alpha: Alpha = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    rotation_share: Probability = 0.5
+    randaugment: RandAugment = RandAugment()
+    erasing: Probability = 0.0
+    erasing_area: tuple[Share, Share] = (0.02, 0.4)
+    erasing_aspect: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1, allow_inf_nan=False)]] = (
+        0.3,
+        1 / 0.3,
+    )
 
     def __post_init__(self) -> None:
-        if self.short_side is not None and not 1 <= self.short_side[0] <= self.short_side[1]:
-            raise ValueError(f"augmentation: short_side={self.short_side} must be an increasing range")
-        for name in ("flip", "colour_shuffle", "rotation_share", "erasing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augmentation: {name}={getattr(self, name)} must be a probability")
-        if not 0 <= self.colour_jitter < 1:
-            raise ValueError(f"augmentation: colour_jitter={self.colour_jitter} must be at least 0 and below 1")
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"augmentation: {name}={getattr(self, name)} must not be negative, and finite")
-        if not 0 <= self.rotation <= 180:
-            raise ValueError(f"augmentation: rotation={self.rotation} must lie between 0 and 180 degrees")
-        if not 0 < self.erasing_area[0] <= self.erasing_area[1] <= 1:
-            raise ValueError(f"augmentation: erasing_area={self.erasing_area} must be an increasing range of shares")
-        if not 0 < self.erasing_aspect[0] <= 1 <= self.erasing_aspect[1] < math.inf:
-            raise ValueError(f"augmentation: erasing_aspect={self.erasing_aspect} must be a range about 1")
+        for name in ("short_side", "erasing_area"):
+            bounds = getattr(self, name)
+            if bounds is not None and bounds[0] > bounds[1]:
+                raise ValueError(f"{name}={bounds} must be an increasing range")
 
     @property
     def wants_partner(self) -> bool:

@@ -9,15 +9,16 @@ colour, contrast, brightness or sharpness by 0.1 or 1.9. Here 0 changes nothing 
 implementations; magnitude means nothing to identity, autocontrast and equalise.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
+from pydantic import Field
 from torch import Tensor
 
+from kinema.config import config
 from kinema.transforms.geometry import STRAIGHT, Warp, turned
 
 ColourName = Literal[
@@ -39,7 +40,7 @@ SHEAR, TRANSLATION, DEGREES, ENHANCEMENT, BITS = 0.3, 150 / 331, 30.0, 0.9, 4
 """What each kind of operation does at the strongest magnitude."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class RandAugment:
     """How many operations, and how strong.
 
@@ -48,14 +49,8 @@ class RandAugment:
         magnitude: from 0, nothing, to 10. The paper takes 9 for ImageNet.
     """
 
-    operations: int = 0
-    magnitude: float = 9.0
-
-    def __post_init__(self) -> None:
-        if self.operations < 0:
-            raise ValueError(f"randaugment: operations={self.operations} must not be negative")
-        if not 0 <= self.magnitude <= STRONGEST:
-            raise ValueError(f"randaugment: magnitude={self.magnitude} must lie between 0 and {STRONGEST:g}")
+    operations: Annotated[int, Field(ge=0)] = 0
+    magnitude: Annotated[float, Field(ge=0, le=STRONGEST)] = 9.0
 
 
 class Operation(NamedTuple):

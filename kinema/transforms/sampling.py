@@ -1,11 +1,13 @@
 """Which frames to read: pure functions of integers, without files, tensors or global random state."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
+from pydantic import Field
+
+from kinema.config import config
 
 SamplingRule = Literal["segments", "uniform", "dense"]
 
@@ -20,7 +22,7 @@ class View(NamedTuple):
 ONLY = View(0, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Sampling:
     """How a clip's frames are taken from a video; part of the artefact.
 
@@ -33,19 +35,15 @@ class Sampling:
     """
 
     rule: SamplingRule = "segments"
-    frames: int
-    interval: int | None = None
-    clips: int = 1
+    frames: Annotated[int, Field(ge=1)]
+    interval: Annotated[int, Field(ge=1)] | None = None
+    clips: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ValueError(f"sampling: frames={self.frames} must be at least 1")
-        if self.clips < 1:
-            raise ValueError(f"sampling: clips={self.clips} must be at least 1")
         if self.rule == "segments" and self.interval is not None:
-            raise ValueError(f"sampling: interval={self.interval} means nothing to segments; leave it out")
-        if self.rule != "segments" and (self.interval is None or self.interval < 1):
-            raise ValueError(f"sampling: {self.rule} wants an interval of at least 1, got interval={self.interval}")
+            raise ValueError(f"rule='segments' takes no interval, got interval={self.interval}; remove it")
+        if self.rule != "segments" and self.interval is None:
+            raise ValueError(f"rule={self.rule!r} requires an interval of at least 1 frame")
 
     def indices(self, num_frames: int, rng: np.random.Generator | None) -> Int64[ndarray, " frames"]:
         """Frame numbers of one clip, drawn with `rng`, or in the middle where it is None."""

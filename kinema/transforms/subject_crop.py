@@ -1,20 +1,20 @@
 """The person's part of the picture, found in masked depth."""
 
-import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
 from numpy import ndarray
+from pydantic import Field
 
+from kinema.config import config
 from kinema.transforms.geometry import WHOLE, Box
 
 SPECK = 0.01
 """A row or column with readings in a smaller share of its pixels, or in one pixel, is taken for noise."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class SubjectCrop:
     """Cut all modalities to the person before anything else (habit of work on NTU RGB+D; thesis 2.4.2).
 
@@ -25,11 +25,7 @@ class SubjectCrop:
         margin: by which the person's box is enlarged on each side, as a share of its height and width.
     """
 
-    margin: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.margin < math.inf:
-            raise ValueError(f"subject: margin={self.margin} must be finite and not negative")
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
 
 
 class Extent(NamedTuple):

@@ -1,11 +1,17 @@
 """How files are read: by what, within which limits, and in which process. Pure settings; part of a recipe's data."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kinema.config import config
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Limits:
     """What a file may ask for; more than that is refused by name before memory is taken.
 
@@ -19,19 +25,14 @@ class Limits:
         clip_bytes: memory of the frames that are asked for at once.
     """
 
-    file_bytes: int = 64 * 2**30
-    frames: int = 5_000_000
-    seconds: float = 48 * 3600.0
-    pixels: int = 64_000_000
-    clip_bytes: int = 8 * 2**30
-
-    def __post_init__(self) -> None:
-        for name in ("file_bytes", "frames", "seconds", "pixels", "clip_bytes"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"limits: {name}={getattr(self, name)} must be positive")
+    file_bytes: PositiveInt = 64 * 2**30
+    frames: PositiveInt = 5_000_000
+    seconds: PositiveFloat = 48 * 3600.0
+    pixels: PositiveInt = 64_000_000
+    clip_bytes: PositiveInt = 8 * 2**30
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class ReadOptions:
     """How files are read. It changes speed and safety, never a pixel.
 
@@ -46,13 +47,9 @@ class ReadOptions:
 
     backend: Literal["pyav", "torchcodec"] = "pyav"
     isolation: Literal["none", "process"] = "none"
-    timeout_s: float = 120.0
+    timeout_s: PositiveFloat = 120.0
     cache: Path | None = None
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        if not self.timeout_s > 0:
-            raise ValueError(f"reading: timeout_s={self.timeout_s} must be positive")
+    limits: Limits = Limits()
 
 
 READ_OPTIONS = ReadOptions()

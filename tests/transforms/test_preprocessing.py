@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from kinema.errors import ConfigError
 from kinema.transforms.geometry import STRAIGHT, Box, Warp, turned
 from kinema.transforms.preprocessing import (
     Augmentation,
@@ -218,44 +219,43 @@ def test_a_stream_has_the_channels_of_its_modality(modalities, depth_channels):
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "field", "word"),
     [
-        ({"modalities": ()}, r"modalities=\(\) must name"),
-        ({"modalities": ("rgb", "rgb")}, "each once"),
-        ({"size": 37}, "size=37 must be at least 1 and at most short_side=36"),
-        ({"size": 0}, "size=0 must be at least 1"),
-        ({"std": (0.5, 0.0, 0.5)}, "must be positive"),
-        (
-            {"modalities": ("depth",), "depth_colours": "jet"},
-            r"depth_colours='jet' makes three channels, but depth_channels=1; set depth_channels=3",
-        ),
+        ({"modalities": ()}, "modalities", "()"),
+        ({"modalities": ("rgb", "sound")}, "modalities.1", "'sound'"),
+        ({"modalities": ("rgb", "rgb")}, "", "modalities="),
+        ({"size": 37}, "", "size=37"),
+        ({"size": 0}, "size", "0"),
+        ({"std": (0.5, 0.0, 0.5)}, "std.1", "0.0"),
+        ({"modalities": ("depth",), "depth_colours": "jet"}, "", "depth_channels=1"),
     ],
     ids=str,
 )
-def test_preprocessing_that_cannot_be_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+def test_preprocessing_that_cannot_be_is_refused(fields, field, word, raises):
+    with raises(ConfigError, word, field=field):
         Preprocessing(**{"short_side": 36, "size": 32, **fields})
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "field"),
     [
-        ({"short_side": (40, 30)}, r"short_side=\(40, 30\) must be an increasing range"),
-        ({"flip": 1.5}, r"flip=1\.5 must be a probability"),
-        ({"colour_jitter": 1.0}, r"colour_jitter=1\.0 must be at least 0 and below 1"),
-        ({"mixup_alpha": -0.1}, r"mixup_alpha=-0\.1 must not be negative"),
-        ({"cutmix_alpha": float("inf")}, "cutmix_alpha=inf must not be negative, and finite"),
-        ({"rotation": 181}, "rotation=181 must lie between 0 and 180 degrees"),
-        ({"rotation_share": 1.1}, r"rotation_share=1\.1 must be a probability"),
-        ({"erasing": -0.5}, r"erasing=-0\.5 must be a probability"),
-        ({"erasing_area": (0.0, 0.4)}, r"erasing_area=\(0\.0, 0\.4\) must be an increasing range of shares"),
-        ({"erasing_area": (0.5, 0.4)}, "must be an increasing range of shares"),
-        ({"erasing_aspect": (1.5, 2.0)}, "must be a range about 1"),
+        ({"short_side": (40, 30)}, ""),
+        ({"short_side": (0, 30)}, "short_side.0"),
+        ({"flip": 1.5}, "flip"),
+        ({"colour_jitter": 1.0}, "colour_jitter"),
+        ({"mixup_alpha": -0.1}, "mixup_alpha"),
+        ({"cutmix_alpha": float("inf")}, "cutmix_alpha"),
+        ({"rotation": 181}, "rotation"),
+        ({"rotation_share": 1.1}, "rotation_share"),
+        ({"erasing": float("nan")}, "erasing"),
+        ({"erasing_area": (0.0, 0.4)}, "erasing_area.0"),
+        ({"erasing_area": (0.5, 0.4)}, ""),
+        ({"erasing_aspect": (1.5, 2.0)}, "erasing_aspect.0"),
     ],
     ids=str,
 )
-def test_an_augmentation_that_cannot_be_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+def test_an_augmentation_that_cannot_be_is_refused(fields, field, raises):
+    with raises(ConfigError, next(iter(fields)), field=field):
         Augmentation(**fields)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kinema.cli import main
+from kinema.errors import ConfigError
 from kinema.transforms.sampling import Sampling, segment_edges, segment_indices
 
 LENGTHS = range(1, 201)
@@ -72,8 +73,8 @@ def test_a_video_without_frames_is_refused():
         segment_indices(0, 8, None)
 
 
-def test_a_clip_without_frames_is_refused():
-    with pytest.raises(ValueError, match="frames=0 must be at least 1"):
+def test_a_clip_without_frames_is_refused(raises):
+    with raises(ConfigError, field="frames"):
         Sampling(frames=0)
 
 
@@ -112,15 +113,15 @@ def test_a_video_that_is_too_short_shrinks_the_uniform_interval_and_repeats_the_
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "field"),
     [
-        ({"rule": "uniform", "frames": 8}, "uniform wants an interval of at least 1, got interval=None"),
-        ({"rule": "dense", "frames": 8, "interval": 0}, "dense wants an interval of at least 1, got interval=0"),
-        ({"frames": 8, "interval": 2}, "interval=2 means nothing to segments"),
+        ({"rule": "uniform", "frames": 8}, ""),
+        ({"rule": "dense", "frames": 8, "interval": 0}, "interval"),
+        ({"frames": 8, "interval": 2}, ""),
     ],
 )
-def test_an_interval_goes_with_the_rules_that_have_one(fields, message):
-    with pytest.raises(ValueError, match=message):
+def test_an_interval_goes_with_the_rules_that_have_one(fields, field, raises):
+    with raises(ConfigError, "interval", field=field):
         Sampling(**fields)
 
 
@@ -170,8 +171,8 @@ def test_training_draws_do_not_know_of_views(rule):
         assert drawn[0] == drawn[1]
 
 
-def test_a_test_has_at_least_one_view():
-    with pytest.raises(ValueError, match="clips=0 must be at least 1"):
+def test_a_test_has_at_least_one_view(raises):
+    with raises(ConfigError, field="clips"):
         Sampling(frames=8, clips=0)
 
 
