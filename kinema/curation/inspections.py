@@ -26,7 +26,7 @@ from kinema.video.remote_cache import default_cache, local_path
 from kinema.video.sandbox import IsolatedReader
 
 
-class Source(NamedTuple):
+class MediaFile(NamedTuple):
     """A file, folder or URL, and what it is read as."""
 
     path: str
@@ -42,12 +42,12 @@ class Inspected:
         remembered: how many of them were not looked at again.
     """
 
-    found: Mapping[Source, Inspection]
+    found: Mapping[MediaFile, Inspection]
     remembered: int
 
 
 def inspect_all(
-    sources: Iterable[Source],
+    sources: Iterable[MediaFile],
     *,
     reading: ReadOptions,
     workers: int,
@@ -69,7 +69,7 @@ def inspect_all(
     if workers < 1:
         raise ValueError(f"workers={workers} must be at least 1")
     wanted = list(dict.fromkeys(sources))
-    found: dict[Source, Inspection] = {}
+    found: dict[MediaFile, Inspection] = {}
     remembered = 0
     with _Memory(memory, reading) as known, _Workers(reading, known) as team, ThreadPoolExecutor(workers) as pool:
         jobs = {pool.submit(team.look_at, source): source for source in wanted}
@@ -99,11 +99,14 @@ class _Memory:
         limits = hashlib.sha256(json.dumps(asdict(reading.limits)).encode()).hexdigest()[:8]
         self._version = f"{VERSION}-{limits}"  # another limit may let pass what this one refuses
         self._journal = Journal(path)
-        self._known: dict[Source, tuple[list[int], Inspection]] = {}
+        self._known: dict[MediaFile, tuple[list[int], Inspection]] = {}
         for record in self._journal.read():
             try:
                 if record["version"] == self._version:
-                    source, state = Source(record["path"], record["kind"]), [int(number) for number in record["state"]]
+                    source, state = (
+                        MediaFile(record["path"], record["kind"]),
+                        [int(number) for number in record["state"]],
+                    )
                     self._known[source] = state, cattrs.structure(record["inspection"], Inspection)
             except (ValueError, KeyError, TypeError, cattrs.BaseValidationError):
                 pass  # written by another version: inspected again
@@ -114,11 +117,11 @@ class _Memory:
     def __exit__(self, *_: object) -> None:
         self._journal.close()
 
-    def recall(self, source: Source, state: list[int]) -> Inspection | None:
+    def recall(self, source: MediaFile, state: list[int]) -> Inspection | None:
         there = self._known.get(source)
         return None if there is None or there[0] != state else there[1]
 
-    def keep(self, source: Source, state: list[int], inspection: Inspection) -> None:
+    def keep(self, source: MediaFile, state: list[int], inspection: Inspection) -> None:
         record = {"version": self._version, "path": source.path, "kind": source.kind, "state": state}
         self._journal.append({**record, "inspection": asdict(inspection)})
 
@@ -143,7 +146,7 @@ class _Workers:
         for reader in self._readers:
             reader.close()
 
-    def look_at(self, source: Source) -> tuple[Inspection, bool]:
+    def look_at(self, source: MediaFile) -> tuple[Inspection, bool]:
         """What is known of a file, and whether it was known before."""
         try:
             file = local_path(source.path, self._reading)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from kinema.curation.check import Finding, check
+from kinema.curation.check import check
+from kinema.curation.findings import Finding
 from kinema.data.manifest import Entry, write_manifest
 from kinema.reports.check_lines import CheckProgress, check_lines
 from kinema.reports.check_page import write_check
