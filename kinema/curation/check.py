@@ -20,20 +20,21 @@ from kinema.data.manifest import Entry, Manifest
 from kinema.video.read_options import ReadOptions
 
 READ_OPTIONS = ReadOptions(isolation="process", timeout_s=3600.0)
-"""For checking: a bad file harms no other, and a film may take its time."""
+"""Default options: a process per worker, since a bad file may crash it, and time for long videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A manifest, what was found in its files, and what is wrong.
+    """Result of a check.
 
     Args:
-        entries: the samples of the splits that were checked.
-        inspections: of every file, by the path as the manifest says it.
-        remembered: files that were not looked at again, being unchanged since an earlier check.
+        manifest: manifest that was checked.
+        entries: samples of the checked splits.
+        inspections: inspection of every file, by its path in the manifest.
+        remembered: number of files unchanged since an earlier check, which were not decoded again.
         findings: faults first, each kind in the order of the manifest.
         copies: near-duplicates across splits; each is among the findings too.
-        incomparable: files that are of one colour throughout, or cannot be read, so that no copy of them can be found.
+        incomparable: number of files that are unreadable or of one color, for which no copies can be found.
     """
 
     manifest: Manifest
@@ -54,7 +55,7 @@ class Checked:
 
     @property
     def bad_files(self) -> dict[str, str]:
-        """Files that could be left out, each with what is wrong with it."""
+        """Files that could be removed, each with its faults."""
         bad: dict[str, list[str]] = {}
         for finding in self.faults:
             if finding.kind in FILE_FAULTS:
@@ -72,18 +73,19 @@ def check(
     workers: int = 1,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Checked:
-    """Decode every file of a manifest once, and say what is wrong.
+    """Decode every file of a manifest once and return all findings.
 
     Args:
-        memory: file in which is remembered what was found; an unchanged file is not decoded again.
-        splits: those to check; all where empty.
-        clip_frames: of the clip that is to be taken from each sample.
-        reading: limits, and whether files are read in processes of their own.
-        workers: files that are read at the same time.
-        progress: told how many files are done, of how many, and how many of these were remembered.
+        manifest: manifest to check.
+        memory: journal of inspections; an unchanged file is not decoded again.
+        splits: splits to check; all if empty.
+        clip_frames: frames of the clip that will be taken from each sample.
+        reading: limits, and whether each worker reads in its own process.
+        workers: number of files read at the same time.
+        progress: called with the number of files done, their total, and how many of those done were remembered.
 
     Raises:
-        ManifestError: a split is not there.
+        ManifestError: the manifest has no such split.
     """
     chosen = (
         sorted({i for split in splits for i in manifest.positions(split)}) if splits else range(len(manifest.entries))
@@ -100,7 +102,7 @@ def check(
         memory=memory,
         progress=None if progress is None else lambda done, remembered: progress(done, total, remembered),
     )
-    inspections = {source: inspected.found[place] for source, place in named.items()}
+    inspections = {file: inspected.found[located] for file, located in named.items()}
     copies, incomparable = find_copies(entries, inspections)
     found = [
         *file_findings(entries, inspections, clip_frames),

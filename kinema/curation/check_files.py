@@ -11,16 +11,16 @@ from kinema.modality import MODALITIES, Modality
 from kinema.video.container import END_SLACK_S
 
 UNEVEN_SHARE = 0.02
-"""Of the intervals between frames that may be uneven before a rate is called variable: a dropped frame is none."""
+"""Share of uneven frame intervals above which a rate is called variable; a few dropped frames are not."""
 BLANK_SHARE = 0.5
 LEAST_LOST_S, LOST_FRAMES, LOST_SHARE = 0.2, 3, 0.005
-"""A file may end before its announced end by the largest of these: seconds, frames, share of the whole."""
+"""Tolerance for an early end of a file: the largest of these seconds, frames and share of the duration."""
 
 PROBLEMS = {"missing": "missing", "unreadable": "unreadable", "no_video": "no video stream", "broken": "broken"}
 
 
 def files_of_sample(entry: Entry) -> list[MediaFile]:
-    """The files of a sample, as the manifest says them."""
+    """Return the files of a sample, with their paths in the manifest."""
     return [MediaFile(entry.source(modality), modality) for modality in MODALITIES if entry.source(modality)]
 
 
@@ -39,7 +39,7 @@ def file_findings(
 
 
 def inspection_findings(seen: Inspection, kind: Modality, clip_frames: int) -> Iterator[tuple[str, str]]:
-    """Kind and sentence of what can be said of a file alone."""
+    """Yield kind and sentence of each finding in a single file."""
     if seen.problem:
         yield PROBLEMS[seen.problem], seen.reason
         return

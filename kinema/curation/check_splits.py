@@ -16,12 +16,12 @@ from kinema.data.splits import torn
 from kinema.modality import MODALITIES, Modality
 
 IMBALANCE = 10.0
-"""Samples of the largest class for one of the smallest, from which it is worth a note."""
+"""Ratio of the largest to the smallest class from which a note is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopyPair:
-    """Two files of different splits that are copies of one recording."""
+    """Two files in different splits that are copies of one recording."""
 
     first: str
     second: str
@@ -71,20 +71,21 @@ def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspec
 def copy_findings(copies: Sequence[CopyPair]) -> Iterator[Finding]:
     for copy in copies:
         how = "mirrors" if copy.pair.mirrored else "copies"
+        first, second = map(_split_name, copy.splits)
         yield Finding(
             kind="near-duplicate",
             line=copy.lines[1],
             modality=copy.modality,
             file=copy.second,
             sentence=(
-                f"in {_split_name(copy.splits[1])} {how} {copy.first} in {_split_name(copy.splits[0])} (line {copy.lines[0]}), "
+                f"in {second} {how} {copy.first} in {first} (line {copy.lines[0]}), "
                 f"or almost: motion {copy.pair.motion:.2f}, appearance {copy.pair.appearance:.2f}"
             ),
         )
 
 
 def split_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
-    """What stands in more than one split."""
+    """Yield videos, groups and subjects that are in more than one split."""
     by_file: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_file[entry.rgb or entry.depth].append(entry)
@@ -106,12 +107,14 @@ def split_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
         if names:
             yield Finding(
                 kind=f"shared {column}",
-                sentence=f"{_counted_names(names, column)} in more than one split; a test then says little of new {column}s",
+                sentence=(
+                    f"{_counted_names(names, column)} in more than one split; a test then says little of new {column}s"
+                ),
             )
 
 
 def _overlap(first: Entry, second: Entry) -> bool:
-    """Whether two samples of one file share frames; where one is in seconds and one in frames, that is not known."""
+    """Return whether two samples of one file share frames; seconds and frame numbers are assumed to overlap."""
     spans = [(entry.start_s, entry.stop_s, entry.start_frame, entry.stop_frame) for entry in (first, second)]
     (a_s, b_s, a_frame, b_frame), (c_s, d_s, c_frame, d_frame) = spans
     if a_s is not None and b_s is not None and c_s is not None and d_s is not None:
@@ -122,7 +125,7 @@ def _overlap(first: Entry, second: Entry) -> bool:
 
 
 def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Finding]:
-    """How many samples each class has, in training and outside."""
+    """Yield classes that are missing from a split or far from balanced."""
     splits = {entry.split for entry in entries}
     for head, names in manifest.classes.items():
         what, one = ("classes", "class") if head == "label" else (f"classes of {head}", f"class of {head}")

@@ -38,7 +38,7 @@ SEVERITY: dict[str, Severity] = {
     "declared": "note",
     "resolutions": "note",
 }
-"""Every kind of finding, in the order in which they are told."""
+"""Severity of each kind of finding, in the order of the report."""
 
 FILE_FAULTS = frozenset(
     {
@@ -54,19 +54,19 @@ FILE_FAULTS = frozenset(
         "near-duplicate",
     }
 )
-"""Faults for which a file can be left out; the others ask for a correction of the manifest."""
+"""Faults that removing the file fixes; the others need a correction of the manifest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong or worth knowing.
+    """Fault or note.
 
     Args:
-        kind: one of `SEVERITY`.
-        line: of the manifest; 0 where it concerns more than one.
-        modality: of the file; empty where it concerns no single one.
-        file: as the manifest says it; empty where there is none.
-        sentence: what it is.
+        kind: key of `SEVERITY`.
+        line: line of the manifest; 0 if several are concerned.
+        modality: modality of the file; empty if no single file is concerned.
+        file: path in the manifest; empty if no single file is concerned.
+        sentence: description.
     """
 
     kind: str
