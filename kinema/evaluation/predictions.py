@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from kinema.data.manifest import UNLABELLED, Manifest
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
-from kinema.files import replacing
+from kinema.files import atomic_write
 from kinema.inference.trained_model import TrainedModel
 
 PREDICTIONS_FILE = "predictions.safetensors"
@@ -239,7 +239,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         "version": predictions.version,
     }
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(save(tensors, metadata={"predictions": json.dumps(header, ensure_ascii=False)}))
     except OSError as error:
         raise PredictionsError(f"{path}: cannot be written ({error})", path=path) from error

@@ -22,7 +22,7 @@ from kinema.data.manifest import Manifest
 from kinema.datasets.epic_kitchens import CLASSES, CORPUS
 from kinema.errors import PredictionsError
 from kinema.evaluation.predictions import Predictions
-from kinema.files import replacing
+from kinema.files import atomic_write
 
 ACTIONS = 100
 """Number of actions scored per segment."""
@@ -75,7 +75,7 @@ def write_submission(path: Path, predictions: Predictions, manifest: Manifest, *
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             if path.suffix == ".json":
                 for piece in _pieces(header, names, predictions):
                     file.write(piece.encode())

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kinema import __version__
 from kinema.errors import ModelError
-from kinema.files import replacing
+from kinema.files import atomic_write
 from kinema.inference.engine import Engine, Precision
 from kinema.modality import Modality
 from kinema.models.complexity import macs
@@ -315,7 +315,7 @@ def _check_fingerprint(folder: Path, artefact: TrainedModel, saved: Mapping[str,
 
 def _replace(path: Path, content: bytes) -> None:
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error}); what was saved before is intact") from error
