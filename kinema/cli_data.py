@@ -3,159 +3,25 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from kinema.errors import UsageError
-from kinema.options import pairs, parse
+from kinema.options import parse
 
 
 def prepare(words: Sequence[str]) -> None:
-    """Make a manifest: of class folders, of names by a template, of a CSV or JSON, or of a public data set."""
-    from tyro.conf import Positional
+    """Write a manifest of your own videos or of a public data set."""
+    from kinema.datasets.registry import DATASETS, load_dataset
 
-    @dataclass(frozen=True, kw_only=True)
-    class Options:
-        """Make a manifest of your own videos, or of a public data set.
-
-        Args:
-            layout: `folder` for ROOT/CLASS/video or ROOT/train/CLASS/video, or for names by --rgb and --depth; `csv` or
-                `json` for a table; else the name of a public data set.
-            root: the folder, or the table.
-            out: the manifest to write; a JSON comes beside it.
-            rgb: with `folder`, names below ROOT: '{label}/{name}_rgb.mp4'. The fields label (or label.verb, ...),
-                group, subject, camera and split fill columns; all others only match; {name:d} is digits.
-            depth: as --rgb. RGB and depth belong together where all fields that both name agree. May end in a folder of
-                pictures.
-            columns: names of the table's columns: rgb=path,group=source_video,label.verb=verb
-            depth_unit: millimetres in one unit of 16-bit depth; leave it out for a sensor's own units.
-            depth_range: near and far end of the depths that matter, in stored units; wanted for 16-bit depth.
-            depth_coverage: masked where all but the person is 0. auto is full; with ntu it is what is there, masked
-                before full.
-            val_share: of each class that becomes split `val` where no split is given.
-            test_share: of each class that becomes split `test` where no split is given.
-            keep_together: what a split that is made never tears apart; auto is the group, else the subject.
-            split: which of the corpus's official splits: 1, 2 or 3 (ucf101, hmdb51); cross_subject, cross_view (ntu60)
-                or cross_setup (ntu120); the first where none is named.
-            without: with ntu, a list of samples to leave out, such as the official one of missing skeletons.
-            rgb_crop: with ntu, subject cuts RGB to a box about the person, whom masked depth shows; auto does so where
-                there is masked depth.
-            rgb_crop_size: width and height of that box, in pixels.
-        """
-
-        layout: Positional[
-            Literal[
-                "folder",
-                "csv",
-                "json",
-                "ntu60",
-                "ntu120",
-                "isogd",
-                "ucf101",
-                "hmdb51",
-                "diving48",
-                "epic_kitchens",
-                "jhmdb",
-                "msr_action3d",
-            ]
-        ]
-        root: Path
-        out: Path
-        rgb: str = ""
-        depth: str = ""
-        columns: str = ""
-        depth_unit: float | None = None
-        depth_range: tuple[float, float] | None = None
-        depth_coverage: Literal["auto", "masked", "full"] = "auto"
-        val_share: float = 0.2
-        test_share: float = 0.0
-        keep_together: Literal["auto", "group", "subject", "camera", "none"] = "auto"
-        split: str = ""
-        without: Path | None = None
-        rgb_crop: Literal["auto", "subject", "none"] = "auto"
-        rgb_crop_size: tuple[int, int] = (640, 480)
-
-    official = {
-        "ucf101": ("1", "2", "3"),
-        "hmdb51": ("1", "2", "3"),
-        "ntu60": ("cross_subject", "cross_view"),
-        "ntu120": ("cross_subject", "cross_setup"),
-    }
-    options = parse(Options, words, "prepare")
-    split = {"val_share", "test_share", "keep_together"}
-    facts = {"depth_unit", "depth_range", "depth_coverage"}
-    own = {"folder": {"rgb", "depth", *facts, *split}, "csv": {"columns", *facts, *split}}
-    own["json"] = own["csv"]
-    own |= {layout: {"split"} for layout in official}
-    for layout in ("ntu60", "ntu120"):
-        own[layout] |= {"depth_coverage", "without", "rgb_crop", "rgb_crop_size"}
-    for option in fields(options):
-        given = option.name not in ("layout", "root", "out") and getattr(options, option.name) != option.default
-        if given and option.name not in own.get(options.layout, ()):
-            raise UsageError(f"--{option.name.replace('_', '-')} does not go with `prepare {options.layout}`")
-        if given and facts <= own[options.layout] and option.name in facts and options.depth_range is None:
-            raise UsageError(f"--{option.name.replace('_', '-')} says nothing without --depth-range")
-    if options.split and options.split not in official[options.layout]:
-        raise UsageError(f"--split {options.split}: {options.layout} has {', '.join(official[options.layout])}")
-    from kinema.datasets.diving48 import prepare_diving48
-    from kinema.datasets.epic_kitchens import prepare_epic_kitchens
-    from kinema.datasets.folder import prepare_folder
-    from kinema.datasets.hmdb51 import prepare_hmdb51
-    from kinema.datasets.isogd import prepare_isogd
-    from kinema.datasets.jhmdb import prepare_jhmdb
-    from kinema.datasets.msr_action3d import prepare_msr_action3d
-    from kinema.datasets.ntu import Choices, prepare_ntu
-    from kinema.datasets.ntu_names import NTU60, NTU120, PROTOCOLS
-    from kinema.datasets.options import Holdout
-    from kinema.datasets.table import prepare_table
-    from kinema.datasets.templates import prepare_templates
-    from kinema.datasets.ucf101 import prepare_ucf101
-    from kinema.modality import DepthFacts
-
-    depth = None
-    if options.depth_range is not None:
-        near, far = options.depth_range
-        try:
-            coverage = "full" if options.depth_coverage == "auto" else options.depth_coverage
-            depth = DepthFacts(unit_mm=options.depth_unit, near=near, far=far, coverage=coverage)
-        except ValueError as error:
-            raise UsageError(f"--depth-range: {error}") from error
-    root, out = options.root, options.out
-    holdout = Holdout(val_share=options.val_share, test_share=options.test_share, keep_together=options.keep_together)
-    match options.layout:
-        case "folder" if options.rgb or options.depth:
-            prepared = prepare_templates(
-                root, out, rgb=options.rgb, depth=options.depth, holdout=holdout, depth_facts=depth
-            )
-        case "folder":
-            prepared = prepare_folder(root, out, holdout=holdout, depth=depth)
-        case "csv" | "json" as form:
-            columns = pairs(options.columns)
-            prepared = prepare_table(root, out, form=form, columns=columns, holdout=holdout, depth=depth)
-        case "msr_action3d":
-            prepared = prepare_msr_action3d(root, out)
-        case "jhmdb":
-            prepared = prepare_jhmdb(root, out)
-        case "isogd":
-            prepared = prepare_isogd(root, out)
-        case "epic_kitchens":
-            prepared = prepare_epic_kitchens(root, out)
-        case "ntu60" | "ntu120" as name:
-            choices = Choices(
-                protocol=next((known for known in PROTOCOLS if known == options.split), "cross_subject"),
-                coverage=options.depth_coverage,
-                without=options.without,
-                rgb_crop=options.rgb_crop,
-                rgb_crop_size=options.rgb_crop_size,
-            )
-            prepared = prepare_ntu(root, out, collection=NTU60 if name == "ntu60" else NTU120, choices=choices)
-        case "ucf101":
-            prepared = prepare_ucf101(root, out, int(options.split or 1))
-        case "hmdb51":
-            prepared = prepare_hmdb51(root, out, int(options.split or 1))
-        case "diving48":
-            prepared = prepare_diving48(root, out)
+    if not words or words[0].startswith("-"):
+        print("usage: kinema prepare DATASET --root ROOT --out MANIFEST.csv [OPTIONS]\n")
+        for name, dataset in DATASETS.items():
+            print(f"  {name:<14} {dataset.summary}")
+        sys.exit(0 if "--help" in words or "-h" in words else 2)
+    options_class, prepare_dataset = load_dataset(words[0])
+    prepared = prepare_dataset(parse(options_class, words[1:], f"prepare {words[0]}"))
     for note in prepared.notes:
         print(note)
     for reason in prepared.unreadable:

@@ -16,7 +16,7 @@ from kinema.curation.duplicates import LIKENESS, Pair, near_duplicates, signatur
 from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import Source, inspect_all
 from kinema.data.manifest import Entry, Manifest
-from kinema.data.splits import torn
+from kinema.data.splits import divided_names
 from kinema.modality import MODALITIES, Modality
 from kinema.video.container import END_SLACK_S
 from kinema.video.read_options import ReadOptions
@@ -405,7 +405,7 @@ def _of_splits(entries: Sequence[Entry]) -> Iterator[Finding]:
             sentence=f"is in {where}" if overlap else f"has segments in more than one split: in {where}",
         )
     for column in ("group", "subject"):
-        names = torn(entries, column)
+        names = divided_names(entries, column)
         if names:
             yield Finding(
                 kind=f"shared {column}",
