@@ -45,6 +45,12 @@ def test_actions_people_and_the_split_by_people_are_in_the_names(tmp_path, root)
     assert prepared.notes == ("40 sequences found; the whole dataset has 567",)
 
 
+def test_the_range_of_depth_is_written_in_whole_numbers(tmp_path, root):
+    """As it always was: the digest of a manifest goes into runs and predictions."""
+    prepare_msr_action3d(root, tmp_path / "m.csv")
+    assert '"depth_range": [\n      325,\n      580\n    ]' in (tmp_path / "m.json").read_text()
+
+
 def test_a_table_beside_the_files_says_which_count_and_what_is_missing(tmp_path, root):
     annotate(
         root,
