@@ -24,11 +24,12 @@ from numpy import ndarray
 from kinema.errors import TableError, did_you_mean
 from kinema.evaluation.bootstrap import mean_interval
 from kinema.evaluation.compare import seeds_minus_floor
-from kinema.models.baselines import ViTSpatial, ViViT
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.ctn import CTN
 from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import RPESTDT
+from kinema.models.vit_spatial import ViTSpatial
+from kinema.models.vivit import ViViT
 
 ROOT = Path(__file__).parents[1]
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)

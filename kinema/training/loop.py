@@ -24,9 +24,8 @@ from kinema.errors import NonFiniteLoss, RecipeError, RunError, StreamError, Tra
 from kinema.evaluation.evaluate import predict_split
 from kinema.evaluation.predictions import Predictions, Protocol, measure, save_predictions
 from kinema.inference.engine import by_head
-from kinema.inference.trained_model import OWN, TrainedModel, save_model
-from kinema.models.fusion import InputBinding, input_binding
-from kinema.models.registry import build_model, config_fields, config_kind
+from kinema.inference.trained_model import TrainedModel, save_model
+from kinema.models.binding import InputBinding, input_binding
 from kinema.training.calibration import calibrate, first_inputs
 from kinema.training.learner import Learner
 from kinema.training.loaders import checked_samples, own_loaders, parts_of, training_batches, weights_of_classes
@@ -94,8 +93,7 @@ def train(
     learner = Learner(fabric, model, recipe)
     artefact = TrainedModel(
         model=learner.shipped,
-        kind=OWN if own else config_kind(recipe.model),
-        config={} if own else config_fields(recipe.model),
+        config=None if own else recipe.model,
         classes=manifest.classes,
         sampling=recipe.clip.frame_sampling(),
         preprocessing=preprocessing,
@@ -194,8 +192,7 @@ def train(
 
 def _built(recipe: Recipe, manifest: Manifest, preprocessing: Preprocessing) -> nn.Module:
     try:
-        return build_model(
-            recipe.model,
+        return recipe.model.build(
             heads=manifest.heads,
             channels=preprocessing.channels,
             frames=recipe.clip.frames,

@@ -16,8 +16,7 @@ from kinema.data.manifest import load_manifest
 from kinema.datasets.registry import DATASETS
 from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.models.ctn import CTNConfig
-from kinema.models.registry import build_model, config_kind
-from kinema.training.recipe import Clip, Data, Optim, Recipe, recipe_to_json
+from kinema.training.recipe import Clip, Data, Optim, Recipe
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +30,8 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(
         folder,
         TrainedModel(
-            model=build_model(config, heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32),
-            kind=config_kind(config),
-            config=json.loads(recipe_to_json(recipe))["model"]["config"],
+            model=config.build(heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32),
+            config=config,
             classes={"label": ("kick", "run", "walk")},
             sampling=recipe.clip.frame_sampling(),
             preprocessing=recipe.clip.preprocessing(None),

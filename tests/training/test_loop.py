@@ -18,8 +18,8 @@ from kinema.evaluation.predictions import load_predictions
 from kinema.inference.recognizer import Recognizer
 from kinema.inference.trained_model import load_model
 from kinema.models.ctn import CTN
-from kinema.models.fusion import TwoStreamConfig
 from kinema.models.mfst import MFSTConfig
+from kinema.models.two_stream import TwoStreamConfig
 from kinema.training import loop
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe
