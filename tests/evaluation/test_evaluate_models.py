@@ -72,9 +72,7 @@ def test_a_model_on_other_samples_is_fused_only_if_missing_ones_are_allowed(rais
     assert found.predictions[str(stored)].num_samples == 6
 
 
-def test_a_second_model_gets_a_file_of_its_own_and_a_file_is_read(
-    data_set, model_folder, stored, tmp_path
-):
+def test_a_second_model_gets_a_file_of_its_own_and_a_file_is_read(data_set, model_folder, stored, tmp_path):
     again = tmp_path / "again"
     again.symlink_to(model_folder)
     out = tmp_path / "p.safetensors"
