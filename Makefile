@@ -5,8 +5,9 @@ TORCH ?= torch==2.13.0
 # The release that loads beside that torch; only the tests of that backend want it, and FFmpeg of the system.
 TORCHCODEC ?= torchcodec==0.13.0
 BIN := .venv/bin
+PYTHONS ?= 3.12 3.13
 
-.PHONY: demo test long lint format tables clean
+.PHONY: demo test long pythons lint format tables clean
 
 demo: .venv/ready
 	$(BIN)/kinema demo --out demo
@@ -18,6 +19,10 @@ test: .venv/ready
 long: .venv/ready
 	$(BIN)/python -m pip install --quiet "$(TORCHCODEC)"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "long or system" -rs
+
+# The other Pythons that are installed, each in a .venv-VERSION of its own.
+pythons:
+	.ci/pythons $(PYTHONS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
