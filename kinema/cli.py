@@ -334,10 +334,10 @@ def fuse(words: Sequence[str]) -> None:
     options = parse(Options, words, "fuse")
     if options.out.exists():
         raise UsageError(f"--out {options.out} exists already; name a new folder")
-    from kinema.inference.fusing import fuse_artefacts
+    from kinema.inference.fusing import fuse_models
     from kinema.inference.trained_model import save_model
 
-    save_model(options.out, fuse_artefacts(options.first, options.second, score=options.score))
+    save_model(options.out, fuse_models(options.first, options.second, score=options.score))
     print(f"{options.out}: answers with the mean of {options.score}; `kinema predict {options.out} RGB --depth DEPTH`")
 
 
@@ -372,9 +372,9 @@ def predict(words: Sequence[str]) -> None:
         reading: ReadOptions = field(default_factory=ReadOptions)
 
     options = parse(Options, words, "predict")
-    from kinema.inference.bulk import name_all
+    from kinema.inference.bulk import predict_files
 
-    failed = name_all(
+    failed = predict_files(
         options.artefact,
         options.videos,
         depth=options.depth,
