@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 from kinema.data.manifest import LABEL, Entry, Manifest, load_manifest, write_manifest
-from kinema.evaluation.evaluate import load_predictions
+from kinema.evaluation.predictions import load_predictions
 from kinema.models.complexity import macs
 from kinema.models.ctn import CTN_TINY
 from kinema.models.registry import ModelConfig
@@ -107,9 +107,9 @@ def main(arguments: Arguments) -> None:
     for training in trainings(arguments):
         run = trained(arguments, training)
         said = load_predictions(run.predictions)
-        said = said.rows(np.argsort(said.index))
+        said = said.select_rows(np.argsort(said.index))
         targets[training.corpus] = said.targets[LABEL].tolist()
-        right = said.right(LABEL)
+        right = said.correct(LABEL)
         found.append(asdict(training) | {"answers": said.logits[LABEL].argmax(axis=1).tolist()})
         print(f"{training.name}: {100 * right.mean():.1f} %", flush=True)
     report = {

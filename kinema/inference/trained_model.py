@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kinema import __version__
 from kinema.config import config, from_json, to_json
 from kinema.errors import ConfigError, KinemaError, ModelError
-from kinema.files import replacing
+from kinema.files import atomic_write
 from kinema.inference.engine import Engine, Precision
 from kinema.modality import Modality
 from kinema.models.base import NetworkConfig
@@ -309,7 +309,7 @@ def _check_fingerprint(folder: Path, trained: TrainedModel, saved: Mapping[str, 
 
 def _replace(path: Path, content: bytes) -> None:
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error}); the previous model is intact", path=path) from error

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from kinema.data.manifest import load_manifest
 from kinema.errors import ManifestError, RecipeError, RunError
-from kinema.evaluation.evaluate import JOINT, Predictions, load_predictions
+from kinema.evaluation.predictions import JOINT, Predictions, load_predictions
 from kinema.models.registry import MODELS
 from kinema.reports.evaluation import console
 from kinema.reports.results import load_result

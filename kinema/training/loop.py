@@ -21,7 +21,8 @@ from kinema import __version__
 from kinema.data.dataset import Batch, Loaded, TrainingBatches, complete, to_device
 from kinema.data.manifest import Manifest
 from kinema.errors import NonFiniteLoss, RecipeError, RunError, StreamError, TrainingStopped, UnreadableSample
-from kinema.evaluation.evaluate import Predictions, Protocol, measure, predict_all, save_predictions
+from kinema.evaluation.evaluate import predict_split
+from kinema.evaluation.predictions import Predictions, Protocol, measure, save_predictions
 from kinema.inference.engine import by_head
 from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.models.binding import InputBinding, input_binding
@@ -131,7 +132,7 @@ def train(
                 if first and (names or recipe.run.keep == "last"):
                     origin = _provenance(recipe, run, manifest, step, code, init_digest)
                     digest = save_model(run.artefact, replace(artefact, provenance=origin))
-                    save_predictions(run.predictions, predictions.of_weights(digest))
+                    save_predictions(run.predictions, predictions.with_weights_digest(digest))
                     run.point_latest()
             if schedule.keeps(step):
                 names.append(f"step-{step:06d}")
@@ -308,7 +309,7 @@ def _answers(
     """What all processes together say of the evaluated split."""
     own = None
     if share:  # of few samples a process may have none
-        own = predict_all(
+        own = predict_split(
             artefact.engine(fabric.device),
             evaluating,
             manifest,

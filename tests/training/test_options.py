@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kinema.data.dataset import TrainingBatches, VideoDataset, collate, complete, evaluation_batches
 from kinema.data.manifest import Manifest, write_manifest
 from kinema.errors import NonFiniteLoss, RecipeError
-from kinema.evaluation.evaluate import load_predictions
+from kinema.evaluation.predictions import load_predictions
 from kinema.inference.engine import Engine
 from kinema.inference.trained_model import load_model
 from kinema.models.ctn import CTNConfig
