@@ -323,6 +323,7 @@ def sampling(words: Sequence[str]) -> None:
     from kinema.data.dataset import frames_of
     from kinema.data.manifest import load_manifest
     from kinema.training.recipe import load_recipe
+    from kinema.video.source import open_source
 
     manifest = load_manifest(options.manifest)
     if not 0 <= options.index < len(manifest.entries):
@@ -330,7 +331,8 @@ def sampling(words: Sequence[str]) -> None:
     entry = manifest.entries[options.index]
     clip = load_recipe(options.recipe).clip
     source = entry.source(clip.modalities[0]) or entry.rgb or entry.depth
-    start, stop = frames_of(entry, manifest.locate(source))
+    with open_source(manifest.locate(source)) as opened:
+        start, stop = frames_of(entry, opened)
     rule = clip.frame_sampling()
     box = "" if entry.rgb_box is None else f", RGB cut to {entry.rgb_box}"
     where = f"{manifest.path}, line {entry.line}: {source}, frames {start} to {stop - 1}{box}"

@@ -22,7 +22,7 @@ from kinema.data.manifest import Entry, rows
 from kinema.datasets.listed import check_once, differences, find_list
 from kinema.datasets.prepared import Prepared, check_target, examples, finish
 from kinema.errors import ManifestError, UnreadableVideo
-from kinema.video.image_files import frame_files
+from kinema.video.image_folder import list_images
 
 CORPUS = "EPIC-KITCHENS-100"
 CLASSES = {"verb": 97, "noun": 300}
@@ -327,7 +327,7 @@ def _sources(root: Path, videos: Sequence[str] | set[str]) -> tuple[dict[str, _S
 def _pictures(folder: Path) -> list[Path]:
     """A folder's frames; none where one is missing or there is none at all, which counting says afterwards."""
     try:
-        return frame_files(str(folder))
+        return list_images(str(folder))
     except UnreadableVideo:
         return []
 

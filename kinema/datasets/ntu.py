@@ -36,7 +36,7 @@ from kinema.datasets.ntu_names import (
 from kinema.datasets.prepared import Prepared, check_target, examples, finish
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
-from kinema.video.image_files import PICTURE_SUFFIXES
+from kinema.video.image_folder import IMAGE_SUFFIXES
 from kinema.video.scan import Found, scan
 
 Coverage = Literal["masked", "full"]
@@ -242,7 +242,7 @@ def _put(root: Path, places: dict[str, Path], name: str, path: Path) -> None:
 def _pictures(folder: Path) -> Coverage | None:
     """Which depth a folder holds, by the name of one of its pictures; None where it is no depth."""
     with os.scandir(folder) as entries:
-        names = (e.name for e in entries if Path(e.name).suffix.lower() in PICTURE_SUFFIXES and e.name[0] != ".")
+        names = (e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and e.name[0] != ".")
         first = next(names, "")
     return next((kind for start, kind in PICTURES.items() if first.startswith(start)), None)
 
@@ -260,7 +260,7 @@ def _rest(root: Path, there: Found, infrared: Sequence[str], strange: Sequence[s
     pictures, packed = [], []
     others: Counter[str] = Counter()
     for path in there.others:
-        if path.suffix.lower() in PICTURE_SUFFIXES and parse_name(path.parent.name) is not None:
+        if path.suffix.lower() in IMAGE_SUFFIXES and parse_name(path.parent.name) is not None:
             pictures.append(path.relative_to(root).as_posix())
         elif path.suffix.lower() in ARCHIVES:
             packed.append(path.relative_to(root).as_posix())

@@ -14,7 +14,7 @@ from kinema.data.splits import KeepTogether, split_by_group, torn
 from kinema.errors import ManifestError, UnreadableVideo
 from kinema.modality import DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
-from kinema.video.sources import count_frames, read_grey
+from kinema.video.source import count_frames, read_gray
 
 SPLIT_WORDS = {
     "train": "train",
@@ -251,7 +251,7 @@ def _lacking_range(entries: Sequence[Entry], out: Path, counts: Mapping[str, int
         path = locate(out, entry.depth) if entry.depth else ""
         if path and isinstance(counts[path], int):
             try:
-                frame = read_grey(path, [0])
+                frame = read_gray(path, [0])
             except UnreadableVideo as error:
                 return [f"depth is not what it should be: {error}"]
             if frame.dtype == np.uint8:

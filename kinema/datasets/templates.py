@@ -21,7 +21,7 @@ from kinema.datasets.prepared import (
 )
 from kinema.errors import ManifestError
 from kinema.modality import MODALITIES, DepthFacts, Modality
-from kinema.video.image_files import PICTURE_SUFFIXES
+from kinema.video.image_folder import IMAGE_SUFFIXES
 from kinema.video.scan import scan
 
 COLUMNS = ("group", "subject", "camera", "split")
@@ -100,7 +100,7 @@ def parse_template(text: str) -> Template:
     if not any(map(_is_label, fields)):
         raise ManifestError(f"template {text!r}: has no {{label}}; say which part of the path is the class")
     last = "".join(literal for literal, *_ in parts).rsplit("/", 1)[-1]
-    if Path(f"x{last}").suffix.lower() in PICTURE_SUFFIXES:
+    if Path(f"x{last}").suffix.lower() in IMAGE_SUFFIXES:
         raise ManifestError(f"template {text!r}: names a picture; end it with the folder that holds a clip's pictures")
     if text.startswith("/"):
         raise ManifestError(f"template {text!r}: begins with a slash, but templates are relative to --root")

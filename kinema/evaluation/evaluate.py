@@ -18,8 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from kinema.data.dataset import Loaded, VideoDataset, complete, evaluation_batches, make_loader
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import LoadedBatch, complete, make_loader
 from kinema.data.manifest import UNLABELLED, Manifest, load_manifest
+from kinema.data.samplers import evaluation_batches
 from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.files import replacing
@@ -216,7 +218,9 @@ def evaluate(
         artefact = artefact.seeing(modalities)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_classes(table, artefact)
-    dataset = VideoDataset(table, sampling=artefact.sampling, preprocessing=artefact.preprocessing, reading=reading)
+    dataset = VideoDataset(
+        table, sampling=artefact.sampling, preprocessing=artefact.preprocessing, read_options=reading
+    )
     positions = table.positions(split)
     compute_on = choose_device(device)
     loader = make_loader(
@@ -241,7 +245,7 @@ def evaluate(
 
 def predict_all(
     engine: Engine,
-    loader: Iterable[Loaded],
+    loader: Iterable[LoadedBatch],
     manifest: Manifest,
     *,
     split: str,

@@ -109,7 +109,7 @@ class Recognizer:
             locate=str,
             sampling=self.artefact.sampling,
             preprocessing=preprocessing,
-            reading=self.reading,
+            read_options=self.reading,
         )
 
     def _seen(self) -> str:
