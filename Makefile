@@ -5,8 +5,9 @@ TORCH ?= torch==2.13.0
 # The release that loads beside that torch; only the tests of that backend want it, and FFmpeg of the system.
 TORCHCODEC ?= torchcodec==0.13.0
 BIN := .venv/bin
+PYTHONS ?= 3.12 3.13
 
-.PHONY: demo test long lint format tables clean
+.PHONY: demo test long pythons lint format tables clean
 
 demo: .venv/ready
 	$(BIN)/kinema demo --out demo
@@ -19,6 +20,10 @@ long: .venv/ready
 	$(BIN)/python -m pip install --quiet "$(TORCHCODEC)"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "long or system" -rs
 
+# The other Pythons that are installed, each in a .venv-VERSION of its own.
+pythons:
+	.ci/pythons $(PYTHONS)
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,7 +35,7 @@ format: .venv/ready
 
 # The tables of README.md and docs/, from results/.
 tables: .venv/ready
-	$(BIN)/python -m kinema.reports.tables
+	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python docs/make_tree.py
 
 .venv/ready: pyproject.toml

@@ -4,10 +4,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from kinema.errors import ModelError
-from kinema.inference.trained_model import OWN, TrainedModel, load_model
+from kinema.inference.trained_model import TrainedModel, load_model
+from kinema.layers.score_fusion import ScoreFusion
 from kinema.modality import MODALITIES
-from kinema.models.fusion import ScoreFusion, TwoStream, TwoStreamConfig
-from kinema.models.registry import config_fields, config_from
+from kinema.models.two_stream import TwoStream, TwoStreamConfig
 from kinema.transforms.preprocessing import Preprocessing
 
 OF_ONE_STREAM = ("modalities", "mean", "std", "depth", "depth_channels", "depth_colours")
@@ -35,18 +35,17 @@ def fuse_artefacts(
         seen = " and ".join("+".join(artefact.preprocessing.modalities) for artefact in both)
         raise ModelError(f"one model of rgb and one of depth can be fused; these see {seen}")
     rgb, depth = (by_modality[(modality,)] for modality in MODALITIES)
-    if OWN in (rgb.kind, depth.kind):
+    if rgb.config is None or depth.config is None:
         raise ModelError("a network of your own cannot be fused into one artefact; `kinema evaluate --fuse` can do it")
     _check_same(rgb, depth)
     config = TwoStreamConfig(
-        rgb=config_from(rgb.kind, rgb.config),  # type: ignore[arg-type]  # a model of one modality is no two-stream one
-        depth=config_from(depth.kind, depth.config),  # type: ignore[arg-type]  # as above
+        rgb=rgb.config,  # type: ignore[arg-type]  # a model of one modality is no two-stream one
+        depth=depth.config,  # type: ignore[arg-type]  # as above
         fusion=score,
     )
     return TrainedModel(
         model=TwoStream(config, rgb=rgb.model, depth=depth.model, heads=rgb.heads),  # type: ignore[arg-type]  # as above
-        kind="two-stream",
-        config=config_fields(config),
+        config=config,
         classes=rgb.classes,
         sampling=rgb.sampling,
         preprocessing=_shown_both(rgb.preprocessing, depth.preprocessing),

@@ -20,13 +20,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from kinema import __version__
-from kinema.errors import ModelError
-from kinema.files import replacing
+from kinema.config import to_json
+from kinema.errors import ConfigError, ModelError
+from kinema.files import atomic_write
 from kinema.inference.engine import Engine, Precision
 from kinema.modality import Modality
+from kinema.models.base import NetworkConfig
+from kinema.models.binding import input_binding
 from kinema.models.complexity import macs
-from kinema.models.fusion import input_binding
-from kinema.models.registry import build_model, config_from
+from kinema.models.registry import config_from_json, flattened
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
@@ -34,7 +36,7 @@ FORMAT = 1
 DESCRIPTION = "artefact.json"
 Changed = TypeVar("Changed", Sampling, Preprocessing)
 OWN = "own"
-"""Kind of a network that is the user's: its weights are here, its code is not."""
+"""Stored in place of the kind of a network of the user's own, whose code is not stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,7 @@ class TrainedModel:
 
     Args:
         model: the network, with its weights.
-        kind: family in the zoo, or `own`.
-        config: the family's config as plain fields.
+        config: the network's config; None for a network of the user's own, whose code is not stored.
         classes: class names of each task head, in the order of the logits.
         sampling, preprocessing: how a video becomes a clip.
         precision: of the arithmetic that its numbers were measured with.
@@ -53,8 +54,7 @@ class TrainedModel:
     """
 
     model: nn.Module
-    kind: str
-    config: Mapping[str, Any]
+    config: NetworkConfig | None
     classes: Mapping[str, tuple[str, ...]]
     sampling: Sampling
     preprocessing: Preprocessing
@@ -105,7 +105,9 @@ class TrainedModel:
             except (ValueError, RuntimeError) as error:
                 wanted = f"{sampling.frames} frames of {preprocessing.size} pixels"
                 said = " ".join(str(error).split())[:300]
-                raise ModelError(f"the network does not see clips of {wanted} ({said})") from error
+                raise ModelError(
+                    f"the network does not take clips of {wanted} ({said})", field=getattr(error, "field", None)
+                ) from error
         return replace(self, sampling=sampling, preprocessing=preprocessing)
 
     def engine(self, device: torch.device) -> Engine:
@@ -122,8 +124,8 @@ class TrainedModel:
 def _checked(changed: Callable[[], Changed]) -> Changed:
     try:
         return changed()
-    except ValueError as error:
-        raise ModelError(str(error)) from error
+    except ConfigError as error:
+        raise ModelError(str(error), field=error.field) from error
 
 
 def save_model(folder: Path, artefact: TrainedModel) -> str:
@@ -143,7 +145,7 @@ def save_model(folder: Path, artefact: TrainedModel) -> str:
         "kinema": __version__,
         "weights": name,
         "digest": digest,
-        "model": {"kind": artefact.kind, "config": dict(artefact.config)},
+        "model": {"kind": OWN} if artefact.config is None else to_json(artefact.config),
         "classes": {head: list(names) for head, names in artefact.classes.items()},
         "sampling": asdict(artefact.sampling),
         "preprocessing": asdict(artefact.preprocessing),
@@ -187,12 +189,16 @@ def load_model(
     digest = hashlib.sha256(weights).hexdigest()
     if digest != said.digest:
         raise ModelError(f"{file}: is not the file that was saved (its checksum differs)")
+    own = flattened(said.model) == {"kind": OWN}
+    try:
+        config = None if own else config_from_json(said.model)
+    except ConfigError as error:
+        raise ModelError(f"{folder / DESCRIPTION}: {error}", path=folder / DESCRIPTION, field=error.field) from error
     if model is None:
-        if said.model.kind == OWN:
+        if config is None:
             raise ModelError(f"{folder}: holds the weights of a network of your own; pass it: load(path, model=...)")
         try:
-            model = build_model(
-                config_from(said.model.kind, said.model.config),
+            model = config.build(
                 heads={head: len(names) for head, names in said.classes.items()},
                 channels=said.preprocessing.channels,
                 frames=said.sampling.frames,
@@ -203,8 +209,7 @@ def load_model(
     _load_weights(model, weights, file)
     artefact = TrainedModel(
         model=model,
-        kind=said.model.kind,
-        config=said.model.config,
+        config=config,
         classes=said.classes,
         sampling=said.sampling,
         preprocessing=said.preprocessing,
@@ -218,12 +223,6 @@ def load_model(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Network:
-    kind: str
-    config: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Description:
     """`artefact.json`, field by field."""
 
@@ -231,7 +230,7 @@ class _Description:
     kinema: str
     weights: str
     digest: str
-    model: _Network
+    model: dict[str, Any]
     classes: dict[str, tuple[str, ...]]
     sampling: Sampling
     preprocessing: Preprocessing
@@ -315,7 +314,7 @@ def _check_fingerprint(folder: Path, artefact: TrainedModel, saved: Mapping[str,
 
 def _replace(path: Path, content: bytes) -> None:
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error}); what was saved before is intact") from error

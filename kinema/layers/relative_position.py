@@ -26,6 +26,7 @@ from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from kinema.errors import ConfigError
 from kinema.layers.transformer import Rows
 
 MappingFunction = Literal["sectioned", "clip"]
@@ -76,9 +77,10 @@ class Clusters:
     def __post_init__(self) -> None:
         if self.count not in self.reachable:
             there = ", ".join(map(str, self.reachable))
-            raise ValueError(
-                f"clusters={self.count} cannot be reached by function={self.function}, distance={self.distance}; "
-                f"there are {there}"
+            raise ConfigError(
+                f"clusters={self.count} is not possible with function={self.function}, distance={self.distance}; "
+                f"expected one of {there}",
+                field="clusters",
             )
 
     @property

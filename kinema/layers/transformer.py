@@ -15,6 +15,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kinema.errors import ClipError
+
 Grid = tuple[int, int, int]
 """Times, rows and columns of the token maps."""
 
@@ -122,29 +124,41 @@ class SelfAttention(nn.Module):
         return F.dropout(self.out(rearrange(attended, "b h n d -> b n (h d)")), rate)
 
 
+def check_at_least(name: str, value: int, least: int = 1) -> None:
+    """Refuse clips with too few channels, frames or pixels.
+
+    Raises:
+        ClipError: `value` is below `least`.
+    """
+    if value < least:
+        raise ClipError(f"{name} must be at least {least}; got {value}", field=name)
+
+
 def grid_of(patch: int, *, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of patches; a picture that leaves pixels over is refused."""
-    names = ("size", "size") if height == width else ("height", "width")
-    for name, extent in zip(names, (height, width), strict=True):
-        if extent < patch or extent % patch:
-            raise ValueError(
-                f"{name} must be a multiple of {patch}: {patch}, {2 * patch}, {3 * patch}, ...; got {extent}"
-            )
-    return height // patch, width // patch
+    """Return the rows and columns of patches of a frame.
+
+    Raises:
+        ClipError: the frame does not divide into patches.
+    """
+    return grid_of_tubelets((1, patch, patch), frames=1, height=height, width=width)[1:]
 
 
 def grid_of_tubelets(tubelet: Grid, *, frames: int, height: int, width: int) -> Grid:
-    """Times, rows and columns of tubelets; a clip that leaves pixels over is refused.
+    """Return the times, rows and columns of tubelets of a clip.
 
     Args:
         tubelet: frames, rows and columns of the clip from one token to the next.
-        frames, height, width: of the clip.
+        frames, height, width: extent of the clip.
+
+    Raises:
+        ClipError: the clip does not divide into tubelets.
     """
     names = ("frames", "size", "size") if height == width else ("frames", "height", "width")
     for name, extent, stride in zip(names, (frames, height, width), tubelet, strict=True):
         if extent < stride or extent % stride:
-            raise ValueError(
-                f"{name} must be a multiple of {stride}: {stride}, {2 * stride}, {3 * stride}, ...; got {extent}"
+            raise ClipError(
+                f"{name} must be a multiple of {stride}: {stride}, {2 * stride}, {3 * stride}, ...; got {extent}",
+                field=name,
             )
     times, rows, columns = tubelet
     return frames // times, height // rows, width // columns
@@ -164,9 +178,8 @@ class FrameTokens(nn.Module):
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "bt n d"]:
         wanted, (channels, frames) = self.patches.in_channels, clip.shape[1:3]
         if channels != wanted:
-            raise ValueError(f"the network is built for clips of {wanted} channels; got {channels}")
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1; got {frames}")
+            raise ClipError(f"the network takes clips of {wanted} channels; got {channels}", field="channels")
+        check_at_least("frames", frames)
         grid_of(self.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens: Tensor = rearrange(self.patches(rearrange(clip, "b c t h w -> (b t) c h w")), "bt d h w -> bt (h w) d")
         return tokens
@@ -185,7 +198,7 @@ class Tubelets(nn.Module):
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
         wanted, channels = self.patches.in_channels, clip.shape[1]
         if channels != wanted:
-            raise ValueError(f"the network is built for clips of {wanted} channels; got {channels}")
+            raise ClipError(f"the network takes clips of {wanted} channels; got {channels}", field="channels")
         tokens: Tensor = self.patches(clip)
         return tokens
 

@@ -17,15 +17,17 @@ the two.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from kinema.config import Rate, config
+from kinema.errors import ClipError, ConfigError
 from kinema.layers.conv_projection import ConvolutionalMapping, SeparableConvolution
 from kinema.layers.transformer import (
     MLP,
@@ -38,15 +40,16 @@ from kinema.layers.transformer import (
     TaskHeads,
     Tubelets,
     asking,
+    check_at_least,
     grid_of_tubelets,
 )
-from kinema.models.fields import check_fields
+from kinema.models.base import NamedModel, NetworkConfig, single_stream
 
 LAYER_NORM_EPS = 1e-6  # ViT's
 
 
-@dataclass(frozen=True, kw_only=True)
-class CTNConfig:
+@config
+class CTNConfig(NetworkConfig):
     """What CTN is made of. The defaults are Table 4.1 and the last rows of Tables 4.3 to 4.6.
 
     Args:
@@ -75,14 +78,15 @@ class CTNConfig:
         drop_path: probability that training drops a branch of the last block; it rises linearly from 0 at the first.
     """
 
+    kind: Literal["ctn"] = "ctn"
     embedding: Literal["video-to-tokens", "tubelets"] = "video-to-tokens"
     time_stride: Literal[1, 2] = 2
     stem_kernel: Literal[3, 5, 7] = 7
-    stem_channels: int = 32
+    stem_channels: PositiveInt = 32
     stem_pool: Literal["max", "none"] = "max"
     stem_norm: Literal["batch", "none"] = "batch"
     stem_activation: Literal["none", "relu"] = "none"
-    patch: tuple[int, int, int] = (2, 4, 4)
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 4, 4)
     position: Literal["none", "learned"] = "none"
     mapping: Literal["convolution", "linear"] = "convolution"
     mapping_kernel: Literal[3, 5] = 3
@@ -90,27 +94,39 @@ class CTNConfig:
     mapping_padding: Literal["zeros", "circular"] = "zeros"
     start: Literal["identity", "scratch"] = "identity"
     norm_order: Literal["pre", "post"] = "pre"
-    width: int = 768
-    depth: int = 12
-    attention_heads: int = 12
-    mlp_ratio: int = 4
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    attention_heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("stem_channels", "width", "depth", "attention_heads", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"CTNConfig: {name}={getattr(self, name)} must be at least 1")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"CTNConfig: {name}={getattr(self, name)} is not in [0, 1)")
-        if min(self.patch) < 1:
-            raise ValueError(f"CTNConfig: patch={self.patch} must be at least 1 along each axis")
         if self.width % self.attention_heads:
-            raise ValueError(
-                f"CTNConfig: width={self.width} is not divisible by attention_heads={self.attention_heads}"
+            raise ConfigError(
+                f"width={self.width} is not divisible by attention_heads={self.attention_heads}", field="width"
             )
+
+    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "CTN":
+        return CTN(self, heads=heads, channels=single_stream("CTN", channels), frames=frames, size=size)
+
+    @classmethod
+    def named_models(cls) -> dict[str, NamedModel]:
+        return {
+            "ctn_base": NamedModel(
+                config=CTN_BASE, frames=8, size=224, summary="CTN as printed (Table 4.1): one token time from 8 frames"
+            ),
+            "ctn_base_dense": NamedModel(
+                config=CTN_BASE_DENSE,
+                frames=8,
+                size=224,
+                summary="CTN whose stem keeps all times: 4 token times from 8 frames, near the printed FLOPs",
+            ),
+            "ctn_small": NamedModel(config=CTN_SMALL, frames=8, size=224, summary="CTN as narrow as ViT-S"),
+            "ctn_tiny": NamedModel(
+                config=CTN_TINY, frames=16, size=112, summary="a small CTN that a laptop trains from scratch in minutes"
+            ),
+        }
 
     @property
     def token_stride(self) -> tuple[int, int, int]:
@@ -119,14 +135,27 @@ class CTNConfig:
         return times * self.patch[0], 4 * self.patch[1], 4 * self.patch[2]
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuses clips that the network cannot be built for; the message says which would fit."""
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1; got {channels}")
+        """Refuse clips that the network cannot be built for (ClipError)."""
+        check_at_least("channels", channels)
         self.grid(frames=frames, height=size, width=size)
 
     def grid(self, *, frames: int, height: int, width: int) -> Grid:
         """Token times, rows and columns of a clip; a clip that leaves pixels over is refused."""
         return grid_of_tubelets(self.token_stride, frames=frames, height=height, width=width)
+
+
+CTN_BASE = CTNConfig()
+CTN_BASE_DENSE = CTNConfig(time_stride=1)
+CTN_SMALL = CTNConfig(width=384, attention_heads=6)
+CTN_TINY = CTNConfig(
+    stem_kernel=5,
+    stem_channels=16,
+    stem_activation="relu",
+    start="scratch",
+    width=128,
+    depth=4,
+    attention_heads=4,
+)
 
 
 class VideoToTokens(nn.Module):
@@ -332,8 +361,9 @@ class CTN(nn.Module):
         grid = self.config.grid(frames=frames, height=height, width=width)
         if self.config.position == "learned" and grid != self.built_grid:
             times, rows, columns = (n * s for n, s in zip(self.built_grid, self.config.token_stride, strict=True))
-            raise ValueError(
-                f"a learned position is for clips of {times} frames of {rows} x {columns} pixels, as built; "
-                f"got {frames} frames of {height} x {width}"
+            raise ClipError(
+                f"position=learned takes clips of {times} frames of {rows} x {columns} pixels, as built; "
+                f"got {frames} frames of {height} x {width}",
+                field="position",
             )
         return grid

@@ -15,22 +15,25 @@ DEVIATION: eq. 2.8 has no residuals; without them eight layers a stage do not tr
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, assert_never
+from dataclasses import replace
+from typing import Annotated, Literal, assert_never
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from kinema.config import Rate, config
+from kinema.errors import ClipError, ConfigError
 from kinema.layers.central_difference import CentralDifferenceConv3d
 from kinema.layers.central_difference import Operator as Operator
 from kinema.layers.knn_attention import KNNLayer, KNNTransformerLayer
 from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer
-from kinema.layers.transformer import TaskHeads
-from kinema.models.fields import check_fields
+from kinema.layers.transformer import TaskHeads, check_at_least
+from kinema.models.base import NamedModel, NetworkConfig, single_stream
 
 BATCH_NORM_EPS = 1e-3  # I3D's, whose modules these are
 STEM = (64, 64, 192)
@@ -52,8 +55,8 @@ InceptionPool = Literal["spatial", "spatiotemporal"]
 Part = Literal["both", "space", "time"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MFSTConfig:
+@config
+class MFSTConfig(NetworkConfig):
     """What MFST is made of. The defaults are MFST-Base with the best rows of Tables 2.4 to 2.6.
 
     Args:
@@ -81,47 +84,58 @@ class MFSTConfig:
         dropout: in transformer layers, in training.
     """
 
+    kind: Literal["mfst"] = "mfst"
     stages: Literal[1, 2, 3, 4] = 3
-    widths: tuple[int, int, int, int] = (256, 256, 512, 512)
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (256, 256, 512, 512)
     channel_divisor: Literal[1, 2, 4, 8] = 1
     stem_operator: Operator = "cdc-st"
-    stem_theta: float = 0.6
+    stem_theta: Annotated[float, Field(ge=0, le=1)] = 0.6
     stem_kernel_frames: Literal[3, 7] = 3
     inception_pool: InceptionPool = "spatial"
-    layers: int = 4
-    attention_heads: int = 8
-    head_channels: int = 64
-    mlp_channels: int = 768
+    layers: PositiveInt = 4
+    attention_heads: PositiveInt = 8
+    head_channels: PositiveInt = 64
+    mlp_channels: PositiveInt = 768
     spatial_attention: Attention = "knn"
     temporal_attention: Attention = "knn"
-    knn_share: float = 0.7
-    temporal_scales: tuple[int, ...] = (1, 2, 4)
+    knn_share: Annotated[float, Field(gt=0, le=1)] = 0.7
+    temporal_scales: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4)
     temporal_branches: Literal["shared", "unshared"] = "shared"
     temporal_tokens: Literal["places", "pooled"] = "places"
     factorisation: Literal["stage", "model"] = "stage"
     shortcut: Literal["residual", "none"] = "residual"
-    dropout: float = 0.0
+    dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("layers", "attention_heads", "head_channels", "mlp_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"MFSTConfig: {name}={getattr(self, name)} must be at least 1")
-        if min(self.widths) < 1:
-            raise ValueError(f"MFSTConfig: widths={self.widths} must be at least 1")
-        if not 0 <= self.stem_theta <= 1:
-            raise ValueError(f"MFSTConfig: stem_theta={self.stem_theta} is not in [0, 1]")
-        if not 0 < self.knn_share <= 1:
-            raise ValueError(f"MFSTConfig: knn_share={self.knn_share} is not in (0, 1]")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"MFSTConfig: dropout={self.dropout} is not in [0, 1)")
-        scales = self.temporal_scales
-        if not scales or min(scales) < 1 or len(set(scales)) < len(scales):
-            raise ValueError(f"MFSTConfig: temporal_scales={scales} must be different whole numbers from 1 on")
+        if len(set(self.temporal_scales)) < len(self.temporal_scales):
+            raise ConfigError(f"temporal_scales={self.temporal_scales} repeats a scale", field="temporal_scales")
         if self.factorisation == "model" and self.shortcut == "none" and self.stages > 1:
-            raise ValueError(
-                "MFSTConfig: factorisation=model hands time on by the shortcuts; it needs shortcut=residual"
-            )
+            raise ConfigError("factorisation=model needs shortcut=residual, which passes time on", field="shortcut")
+
+    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "MFST":
+        return MFST(self, heads=heads, channels=single_stream("MFST", channels), frames=frames, size=size)
+
+    @classmethod
+    def named_models(cls) -> dict[str, NamedModel]:
+        return {
+            "mfst_base": NamedModel(config=MFST_BASE, frames=32, size=224, summary="MFST of three stages (Table 2.3)"),
+            "mfst_large": NamedModel(config=MFST_LARGE, frames=32, size=224, summary="MFST of four stages (Table 2.3)"),
+            "mfst_bm": NamedModel(
+                config=MFST_BM,
+                frames=32,
+                size=224,
+                summary="figure 2.6's base model: MFST-Large without central differences, shortcuts and scales of time",
+            ),
+            "mfst_small": NamedModel(
+                config=MFST_SMALL, frames=16, size=112, summary="MFST of three stages, half as wide and half as deep"
+            ),
+            "mfst_tiny": NamedModel(
+                config=MFST_TINY,
+                frames=16,
+                size=64,
+                summary="a small MFST that a laptop trains from scratch in minutes",
+            ),
+        }
 
     def transformer_layer(self, attention: Attention) -> KNNLayer:
         """What the transformer layers are made of, over space or over time."""
@@ -135,13 +149,26 @@ class MFSTConfig:
         )
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuses clips that the network cannot be built for; the message says which would fit."""
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1; got {channels}")
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1; got {frames}")
-        if size < SMALLEST:
-            raise ValueError(f"size must be at least {SMALLEST}; got {size}")
+        """Refuse clips that the network cannot be built for (ClipError)."""
+        check_at_least("channels", channels)
+        check_at_least("frames", frames)
+        check_at_least("size", size, SMALLEST)
+
+
+MFST_BASE = MFSTConfig()
+MFST_LARGE = MFSTConfig(stages=4)
+MFST_BM = MFSTConfig(stages=4, stem_operator="vanilla", shortcut="none", temporal_scales=(1,))
+MFST_SMALL = MFSTConfig(widths=(128, 128, 256, 256), channel_divisor=2, layers=2, attention_heads=4, mlp_channels=512)
+MFST_TINY = MFSTConfig(
+    widths=(64, 96, 128, 128),
+    channel_divisor=4,
+    layers=2,
+    attention_heads=4,
+    head_channels=32,
+    mlp_channels=256,
+)
+MFST_LARGE_DEPTH = replace(MFST_LARGE, stem_operator="cdc-t")
+MFST_TINY_DEPTH = replace(MFST_TINY, stem_operator="cdc-t")
 
 
 class Stem(nn.Module):
@@ -430,7 +457,7 @@ class MFST(nn.Module):
         """The mean over frames and places of the last stage, normalised: what the task heads see."""
         channels, frames, height, width = clip.shape[1:]
         if channels != self.channels:
-            raise ValueError(f"the network is built for clips of {self.channels} channels; got {channels}")
+            raise ClipError(f"the network takes clips of {self.channels} channels; got {channels}", field="channels")
         self.config.check_clip(channels=channels, frames=frames, size=min(height, width))
         maps = rearrange(self.stem(clip), "b c t h w -> (b t) c h w")
         match self.config.factorisation:

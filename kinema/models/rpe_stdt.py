@@ -25,14 +25,16 @@ kept ones, which the thesis leaves open.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int64
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from kinema.config import Rate, config
+from kinema.errors import ClipError, ConfigError
 from kinema.layers.relative_position import Clusters, Distance, RelativePosition, RelativeSelfAttention, Terms
 from kinema.layers.relative_position import MappingFunction as MappingFunction
 from kinema.layers.temporal_topk import (
@@ -46,8 +48,18 @@ from kinema.layers.temporal_topk import (
     uniform_places,
 )
 from kinema.layers.temporal_topk import Pooling as Pooling
-from kinema.layers.transformer import MLP, AbsolutePosition, ClassToken, DropPath, FrameTokens, Rows, TaskHeads, grid_of
-from kinema.models.fields import check_fields
+from kinema.layers.transformer import (
+    MLP,
+    AbsolutePosition,
+    ClassToken,
+    DropPath,
+    FrameTokens,
+    Rows,
+    TaskHeads,
+    check_at_least,
+    grid_of,
+)
+from kinema.models.base import NamedModel, NetworkConfig, single_stream
 
 LAYER_NORM_EPS = 1e-6  # ViT's
 FRAME_NORM_EPS = 1e-5  # torch's for norms of other kinds
@@ -55,8 +67,8 @@ FRAME_NORM_EPS = 1e-5  # torch's for norms of other kinds
 Position = Literal["none", "absolute", "shared", "per-head"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RPESTDTConfig:
+@config
+class RPESTDTConfig(NetworkConfig):
     """What RPE-STDT is made of. The defaults are section 3.4.2's.
 
     Args:
@@ -83,15 +95,16 @@ class RPESTDTConfig:
         drop_path: probability that training drops a branch of the last layer; it rises linearly from 0 at the first.
     """
 
-    patch: int = 16
-    width: int = 768
-    spatial_layers: int = 8
-    spatial_heads: int = 12
-    spatial_mlp_channels: int = 3072
-    temporal_layers: int = 4
-    temporal_heads: int = 8
-    temporal_head_channels: int = 96
-    temporal_mlp_channels: int = 3072
+    kind: Literal["rpe-stdt"] = "rpe-stdt"
+    patch: PositiveInt = 16
+    width: PositiveInt = 768
+    spatial_layers: PositiveInt = 8
+    spatial_heads: PositiveInt = 12
+    spatial_mlp_channels: PositiveInt = 3072
+    temporal_layers: PositiveInt = 4
+    temporal_heads: PositiveInt = 8
+    temporal_head_channels: PositiveInt = 96
+    temporal_mlp_channels: PositiveInt = 3072
     position: Position = "shared"
     temporal_position: Literal["as-space", "none"] = "as-space"
     position_terms: Terms = "query"
@@ -99,54 +112,69 @@ class RPESTDTConfig:
     position_distance: Distance = "axes"
     clusters: int = 50
     pool: Pooling = "top-k"
-    pool_layers: tuple[int, ...] = (1, 3)
+    pool_layers: tuple[NonNegativeInt, ...] = (1, 3)
     pool_place: Literal["inside", "between"] = "inside"
     pool_heads: Literal["shared", "per-head"] = "shared"
     pool_scores: Literal["probabilities", "logits"] = "probabilities"
     frame_norm: Literal["none", "clip"] = "none"
     start: Literal["vit", "scratch"] = "vit"
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("patch", "width", "spatial_layers", "spatial_heads", "spatial_mlp_channels", "temporal_layers"):
-            self._at_least_one(name)
-        for name in ("temporal_heads", "temporal_head_channels", "temporal_mlp_channels"):
-            self._at_least_one(name)
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"RPESTDTConfig: {name}={getattr(self, name)} is not in [0, 1)")
         if self.width % self.spatial_heads:
-            raise ValueError(
-                f"RPESTDTConfig: width={self.width} is not divisible by spatial_heads={self.spatial_heads}"
+            raise ConfigError(
+                f"width={self.width} is not divisible by spatial_heads={self.spatial_heads}", field="width"
             )
         self._check_pool()
         self.spatial_clusters  # noqa: B018  # refuses a count that cannot be reached
 
-    def _at_least_one(self, name: str) -> None:
-        if getattr(self, name) < 1:
-            raise ValueError(f"RPESTDTConfig: {name}={getattr(self, name)} must be at least 1")
-
     def _check_pool(self) -> None:
         layers = self.pool_layers
         if list(layers) != sorted(set(layers)) or (layers and not 0 <= layers[0] <= layers[-1] < self.temporal_layers):
-            raise ValueError(
-                f"RPESTDTConfig: pool_layers={layers} must be different layers of 0 to {self.temporal_layers - 1}, in "
-                "order"
+            raise ConfigError(
+                f"pool_layers={layers}; expected different layers from 0 to {self.temporal_layers - 1}, in order",
+                field="pool_layers",
             )
         if self.pool == "top-k" and self.pool_place == "between" and layers and layers[0] == 0:
-            raise ValueError(
-                "RPESTDTConfig: pool_place=between reduces the tokens before the layer, by the deviations of the layer "
-                "before; pool_layers needs indices of at least 1, and has 0"
+            raise ConfigError(
+                "pool_layers must start at 1 or later with pool_place=between, which pools by the attention map of "
+                "the layer before; got 0",
+                field="pool_layers",
             )
         if self.pool != "top-k" and (self.pool_heads != "shared" or self.pool_scores != "probabilities"):
-            raise ValueError(f"RPESTDTConfig: pool_heads and pool_scores are top-k's; pool={self.pool} has none")
+            raise ConfigError(f"pool_heads and pool_scores need pool=top-k; got pool={self.pool}", field="pool")
         if self.pool_heads == "per-head" and self.width % self.temporal_heads:
-            raise ValueError(
-                f"RPESTDTConfig: pool_heads=per-head shares width={self.width} among temporal_heads="
-                f"{self.temporal_heads}, which does not divide it"
+            raise ConfigError(
+                f"pool_heads=per-head: width={self.width} is not divisible by temporal_heads={self.temporal_heads}",
+                field="temporal_heads",
             )
+
+    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "RPESTDT":
+        return RPESTDT(self, heads=heads, channels=single_stream("RPESTDT", channels), frames=frames, size=size)
+
+    @classmethod
+    def named_models(cls) -> dict[str, NamedModel]:
+        return {
+            "rpe_stdt_base": NamedModel(
+                config=RPE_STDT_BASE,
+                frames=16,
+                size=224,
+                summary="RPE-STDT as section 3.4.2 has it: 8 layers in space, 4 in time",
+            ),
+            "rpe_stdt_base12": NamedModel(
+                config=RPE_STDT_BASE12,
+                frames=16,
+                size=224,
+                summary="RPE-STDT as the sizes of Tables 3.1 and 3.3 have it: 12 layers in space, 4 light ones in time",
+            ),
+            "rpe_stdt_small": NamedModel(
+                config=RPE_STDT_SMALL, frames=16, size=224, summary="RPE-STDT as narrow as ViT-S"
+            ),
+            "rpe_stdt_tiny": NamedModel(
+                config=RPE_STDT_TINY, frames=16, size=112, summary="a small RPE-STDT for a laptop"
+            ),
+        }
 
     @property
     def relative(self) -> bool:
@@ -161,21 +189,44 @@ class RPESTDTConfig:
         return self.pool != "none" and layer in self.pool_layers
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuses clips that the network cannot be built for; the message says which would fit."""
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1; got {channels}")
+        """Refuse clips that the network cannot be built for (ClipError)."""
+        check_at_least("channels", channels)
         check_frames(self, frames)
         grid_of(self.patch, height=size, width=size)
 
 
+RPE_STDT_BASE = RPESTDTConfig()
+RPE_STDT_BASE12 = RPESTDTConfig(spatial_layers=12, temporal_head_channels=64, temporal_mlp_channels=768)
+RPE_STDT_SMALL = RPESTDTConfig(
+    width=384,
+    spatial_heads=6,
+    spatial_mlp_channels=1536,
+    temporal_heads=6,
+    temporal_head_channels=64,
+    temporal_mlp_channels=1536,
+)
+RPE_STDT_TINY = RPESTDTConfig(
+    frame_norm="clip",
+    start="scratch",
+    width=128,
+    spatial_layers=4,
+    spatial_heads=4,
+    spatial_mlp_channels=512,
+    temporal_heads=4,
+    temporal_head_channels=32,
+    temporal_mlp_channels=512,
+)
+
+
 def check_frames(config: RPESTDTConfig, frames: int) -> None:
-    """Refuses clips with too few frames to make one of two as often as the config says."""
-    if frames < 2 and config.frame_norm == "clip":
-        raise ValueError(f"frames must be at least 2, since frame_norm=clip leaves how they differ; got {frames}")
+    """Refuse clips with too few frames for the frame normalization or the pooling layers (ClipError)."""
+    check_at_least("frames", frames, 2 if config.frame_norm == "clip" else 1)
     halvings = len(config.pool_layers) if config.pool in ("max", "average") else 0
     if frames < 2**halvings:
-        times = f", since {config.pool} pooling halves them {halvings} {'time' if halvings == 1 else 'times'}"
-        raise ValueError(f"frames must be at least {2**halvings}{times if halvings else ''}; got {frames}")
+        raise ClipError(
+            f"frames must be at least {2**halvings} for {halvings} layers of {config.pool} pooling; got {frames}",
+            field="frames",
+        )
 
 
 class SpatialBlock(nn.Module):

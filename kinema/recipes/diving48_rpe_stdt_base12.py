@@ -8,6 +8,4 @@ too. It says "v2", and gives the counts of V1: 16,067 and 2,337 clips; those of 
 `kinema prepare` takes V2 where its lists are there, and every evaluation prints which it was.
 """
 
-from kinema.training.recipe import load_recipe
-
-RECIPE = load_recipe("ucf101_rpe_stdt_base12")
+from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as RECIPE

@@ -9,7 +9,6 @@ token, 97 verbs and 300 nouns, the losses are added. An action is right where bo
 
 from dataclasses import replace
 
-from kinema.training.recipe import load_recipe
+from kinema.recipes.diving48_ctn_base import RECIPE as DIVING48
 
-DIVING48 = load_recipe("diving48_ctn_base")
 RECIPE = replace(DIVING48, data=replace(DIVING48.data, evaluate="val"))

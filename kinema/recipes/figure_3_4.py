@@ -7,16 +7,16 @@ The figure's numbers are not printed; the text says that nothing is gained beyon
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
-from kinema.training.recipe import load_recipe
+from kinema.models.rpe_stdt import RPE_STDT_BASE12
+from kinema.recipes.diving48_rpe_stdt_base12 import RECIPE as DIVING48
+from kinema.recipes.hmdb51_rpe_stdt_base12 import RECIPE as HMDB51
+from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101
 
-CORPORA = ("ucf101", "hmdb51", "diving48")
+DATASETS = {"ucf101": UCF101, "hmdb51": HMDB51, "diving48": DIVING48}
 COUNTS = (10, 26, 50, 82, 122, 170)
 
 RECIPES = {
-    f"{corpus}_{count}": replace(
-        load_recipe(f"{corpus}_rpe_stdt_base12"), model=replace(RPE_STDT_BASE12, clusters=count)
-    )
-    for corpus in CORPORA
+    f"{dataset}_{count}": replace(recipe, model=replace(RPE_STDT_BASE12, clusters=count))
+    for dataset, recipe in DATASETS.items()
     for count in COUNTS
 }

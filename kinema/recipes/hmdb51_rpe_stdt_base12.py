@@ -9,6 +9,4 @@ the same training on that manifest.
 As on UCF-101 (`ucf101_rpe_stdt_base12`), which says what the thesis leaves open.
 """
 
-from kinema.training.recipe import load_recipe
-
-RECIPE = load_recipe("ucf101_rpe_stdt_base12")
+from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as RECIPE

@@ -15,9 +15,8 @@ cut from it, so that hands keep their shape. Shorter videos than 32 frames stay,
 
 from dataclasses import replace
 
-from kinema.training.recipe import load_recipe
+from kinema.recipes.ntu60_mfst_large import RECIPE as NTU
 
-NTU = load_recipe("ntu60_mfst_large")
 RECIPE = replace(
     NTU,
     clip=replace(NTU.clip, short_side=256),

@@ -12,10 +12,9 @@ and colours it by the JET map, as here; how much room it leaves around the perso
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_LARGE_DEPTH
-from kinema.training.recipe import load_recipe
+from kinema.models.mfst import MFST_LARGE_DEPTH
+from kinema.recipes.ntu60_mfst_large import RECIPE as RGB
 
-RGB = load_recipe("ntu60_mfst_large")
 RECIPE = replace(
     RGB,
     clip=replace(RGB.clip, modalities=("depth",), depth_channels=3, depth_colours="jet", subject_margin=0.1),

@@ -7,10 +7,9 @@ Printed: Base 90.5 %, 32.6 million parameters; Large 92.1 %, 49.7 million; both 
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_BASE
-from kinema.training.recipe import load_recipe
+from kinema.models.mfst import MFST_BASE
+from kinema.recipes.ntu60_mfst_large import RECIPE as LARGE
 
-LARGE = load_recipe("ntu60_mfst_large")
 RECIPES = {
     "base": replace(LARGE, model=MFST_BASE),
     "large": LARGE,

@@ -8,12 +8,10 @@ Printed, RGB and depth in percent: vanilla 90.4, 91.2; 3D-CDC-ST of 0.6 92.1, 91
 
 from dataclasses import replace
 
-from kinema.models.mfst import Operator
-from kinema.models.registry import MFST_LARGE
-from kinema.training.recipe import load_recipe
+from kinema.models.mfst import MFST_LARGE, Operator
+from kinema.recipes.ntu60_mfst_large import RECIPE as RGB
+from kinema.recipes.ntu60_mfst_large_depth import RECIPE as DEPTH
 
-RGB = load_recipe("ntu60_mfst_large")
-DEPTH = load_recipe("ntu60_mfst_large_depth")
 STEMS: dict[str, tuple[Operator, float]] = {
     "vanilla": ("vanilla", 0.0),
     "cdc_st_0.6": ("cdc-st", 0.6),

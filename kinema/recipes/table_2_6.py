@@ -7,11 +7,10 @@ Printed, RGB and depth in percent: V-Trans 91.0, 92.2; WMS-Trans 92.1, 93.8. Bot
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_LARGE, MFST_LARGE_DEPTH
-from kinema.training.recipe import load_recipe
+from kinema.models.mfst import MFST_LARGE, MFST_LARGE_DEPTH
+from kinema.recipes.ntu60_mfst_large import RECIPE as RGB
+from kinema.recipes.ntu60_mfst_large_depth import RECIPE as DEPTH
 
-RGB = load_recipe("ntu60_mfst_large")
-DEPTH = load_recipe("ntu60_mfst_large_depth")
 RECIPES = {
     "rgb_v_trans": replace(RGB, model=replace(MFST_LARGE, temporal_scales=(1,))),
     "depth_v_trans": replace(DEPTH, model=replace(MFST_LARGE_DEPTH, temporal_scales=(1,))),

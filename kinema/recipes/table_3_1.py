@@ -8,11 +8,12 @@ Printed, UCF-101, HMDB-51, Diving48 in percent: absolute 96.26, 78.08, 79.82; re
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
-from kinema.models.rpe_stdt import Position
-from kinema.training.recipe import load_recipe
+from kinema.models.rpe_stdt import RPE_STDT_BASE12, Position
+from kinema.recipes.diving48_rpe_stdt_base12 import RECIPE as DIVING48
+from kinema.recipes.hmdb51_rpe_stdt_base12 import RECIPE as HMDB51
+from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101
 
-CORPORA = ("ucf101", "hmdb51", "diving48")
+DATASETS = {"ucf101": UCF101, "hmdb51": HMDB51, "diving48": DIVING48}
 POSITIONS: dict[str, Position] = {
     "absolute": "absolute",
     "shared": "shared",
@@ -21,9 +22,7 @@ POSITIONS: dict[str, Position] = {
 }
 
 RECIPES = {
-    f"{corpus}_{name}": replace(
-        load_recipe(f"{corpus}_rpe_stdt_base12"), model=replace(RPE_STDT_BASE12, position=position)
-    )
-    for corpus in CORPORA
+    f"{dataset}_{name}": replace(recipe, model=replace(RPE_STDT_BASE12, position=position))
+    for dataset, recipe in DATASETS.items()
     for name, position in POSITIONS.items()
 }

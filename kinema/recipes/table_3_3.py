@@ -7,14 +7,18 @@ Printed, HMDB-51, UCF-101, Diving48 in percent: ViT 75.6, 95.5, 78.5, at 269 G; 
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12, VIT_BASE_SPATIAL, ModelConfig
-from kinema.training.recipe import load_recipe
+from kinema.models.registry import ModelConfig
+from kinema.models.rpe_stdt import RPE_STDT_BASE12
+from kinema.models.vit_spatial import VIT_BASE_SPATIAL
+from kinema.recipes.diving48_rpe_stdt_base12 import RECIPE as DIVING48
+from kinema.recipes.hmdb51_rpe_stdt_base12 import RECIPE as HMDB51
+from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101
 
-CORPORA = ("hmdb51", "ucf101", "diving48")
+DATASETS = {"hmdb51": HMDB51, "ucf101": UCF101, "diving48": DIVING48}
 NETWORKS: dict[str, ModelConfig] = {"vit": VIT_BASE_SPATIAL, "rpe_stdt": RPE_STDT_BASE12}
 
 RECIPES = {
-    f"{corpus}_{name}": replace(load_recipe(f"{corpus}_rpe_stdt_base12"), model=network)
-    for corpus in CORPORA
+    f"{dataset}_{name}": replace(recipe, model=network)
+    for dataset, recipe in DATASETS.items()
     for name, network in NETWORKS.items()
 }

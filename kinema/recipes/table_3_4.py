@@ -12,11 +12,12 @@ are controls that the table lacks.
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
-from kinema.models.rpe_stdt import Pooling
-from kinema.training.recipe import load_recipe
+from kinema.models.rpe_stdt import RPE_STDT_BASE12, Pooling
+from kinema.recipes.diving48_rpe_stdt_base12 import RECIPE as DIVING48
+from kinema.recipes.hmdb51_rpe_stdt_base12 import RECIPE as HMDB51
+from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101
 
-CORPORA = ("hmdb51", "ucf101", "diving48")
+DATASETS = {"hmdb51": HMDB51, "ucf101": UCF101, "diving48": DIVING48}
 POOLINGS: dict[str, tuple[Pooling, tuple[int, ...]]] = {
     "max": ("max", (1, 3)),
     "average": ("average", (1, 3)),
@@ -32,7 +33,7 @@ INSIDE = {
 BETWEEN = {f"{name}_between": replace(INSIDE[name], pool_place="between") for name in POOLINGS}
 
 RECIPES = {
-    f"{corpus}_{name}": replace(load_recipe(f"{corpus}_rpe_stdt_base12"), model=network)
-    for corpus in CORPORA
+    f"{dataset}_{name}": replace(recipe, model=network)
+    for dataset, recipe in DATASETS.items()
     for name, network in {**INSIDE, **BETWEEN}.items()
 }

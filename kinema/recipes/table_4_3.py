@@ -10,10 +10,10 @@ to the printed multiply-adds.
 
 from dataclasses import replace
 
-from kinema.models.baselines import ViViTConfig
-from kinema.models.ctn import CTNConfig
-from kinema.models.registry import CTN_BASE, CTN_BASE_DENSE, VIVIT_BASE
-from kinema.training.recipe import load_recipe
+from kinema.models.ctn import CTN_BASE, CTN_BASE_DENSE, CTNConfig
+from kinema.models.vivit import VIVIT_BASE, ViViTConfig
+from kinema.recipes.diving48_ctn_base import RECIPE as DIVING48
+from kinema.recipes.epic_kitchens_ctn_base import RECIPE as EPIC_KITCHENS
 
 NETWORKS: dict[str, CTNConfig | ViViTConfig] = {
     "vivit_tubelets_learned": VIVIT_BASE,
@@ -25,8 +25,9 @@ NETWORKS: dict[str, CTNConfig | ViViTConfig] = {
     "ctn_video_to_tokens_none_dense": CTN_BASE_DENSE,
 }
 
+DATASETS = {"epic_kitchens": EPIC_KITCHENS, "diving48": DIVING48}
 RECIPES = {
-    f"{corpus}_{name}": replace(load_recipe(f"{corpus}_ctn_base"), model=network)
-    for corpus in ("epic_kitchens", "diving48")
+    f"{dataset}_{name}": replace(recipe, model=network)
+    for dataset, recipe in DATASETS.items()
     for name, network in NETWORKS.items()
 }

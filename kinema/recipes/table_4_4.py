@@ -9,8 +9,9 @@ and with BatchNorm 45.9, 78.2.
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_BASE
-from kinema.training.recipe import load_recipe
+from kinema.models.ctn import CTN_BASE
+from kinema.recipes.diving48_ctn_base import RECIPE as DIVING48
+from kinema.recipes.epic_kitchens_ctn_base import RECIPE as EPIC_KITCHENS
 
 STEMS = {
     "7_none_none": replace(CTN_BASE, stem_kernel=7, stem_channels=64, stem_pool="none", stem_norm="none"),
@@ -19,8 +20,9 @@ STEMS = {
     "7_max_batch": CTN_BASE,
 }
 
+DATASETS = {"epic_kitchens": EPIC_KITCHENS, "diving48": DIVING48}
 RECIPES = {
-    f"{corpus}_{stem}": replace(load_recipe(f"{corpus}_ctn_base"), model=network)
-    for corpus in ("epic_kitchens", "diving48")
+    f"{dataset}_{stem}": replace(recipe, model=network)
+    for dataset, recipe in DATASETS.items()
     for stem, network in STEMS.items()
 }

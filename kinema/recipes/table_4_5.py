@@ -8,13 +8,15 @@ section 4.4.3 says 43.1 and 75.8 for linear, which is Table 4.6's row without Ba
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_BASE
-from kinema.training.recipe import load_recipe
+from kinema.models.ctn import CTN_BASE
+from kinema.recipes.diving48_ctn_base import RECIPE as DIVING48
+from kinema.recipes.epic_kitchens_ctn_base import RECIPE as EPIC_KITCHENS
 
 MAPPINGS = {"linear": replace(CTN_BASE, mapping="linear"), "convolution": CTN_BASE}
 
+DATASETS = {"epic_kitchens": EPIC_KITCHENS, "diving48": DIVING48}
 RECIPES = {
-    f"{corpus}_{mapping}": replace(load_recipe(f"{corpus}_ctn_base"), model=network)
-    for corpus in ("epic_kitchens", "diving48")
+    f"{dataset}_{mapping}": replace(recipe, model=network)
+    for dataset, recipe in DATASETS.items()
     for mapping, network in MAPPINGS.items()
 }

@@ -8,8 +8,9 @@ Printed, actions of EPIC-Kitchens and Diving48 in percent: 3 x 3 43.1, 75.8, wit
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_BASE
-from kinema.training.recipe import load_recipe
+from kinema.models.ctn import CTN_BASE
+from kinema.recipes.diving48_ctn_base import RECIPE as DIVING48
+from kinema.recipes.epic_kitchens_ctn_base import RECIPE as EPIC_KITCHENS
 
 MAPPINGS = {
     "3_none": replace(CTN_BASE, mapping_kernel=3, mapping_norm="none"),
@@ -18,8 +19,9 @@ MAPPINGS = {
     "5_batch": replace(CTN_BASE, mapping_kernel=5),
 }
 
+DATASETS = {"epic_kitchens": EPIC_KITCHENS, "diving48": DIVING48}
 RECIPES = {
-    f"{corpus}_{mapping}": replace(load_recipe(f"{corpus}_ctn_base"), model=network)
-    for corpus in ("epic_kitchens", "diving48")
+    f"{dataset}_{mapping}": replace(recipe, model=network)
+    for dataset, recipe in DATASETS.items()
     for mapping, network in MAPPINGS.items()
 }

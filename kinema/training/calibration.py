@@ -22,7 +22,7 @@ from kinema.data.loaders import complete, to_device
 from kinema.data.manifest import Manifest
 from kinema.errors import RecipeError
 from kinema.layers.conv_projection import SeparableConvolution
-from kinema.models.fusion import InputBinding
+from kinema.models.binding import InputBinding
 from kinema.training.loaders import own_loaders, parts_of, training_batches
 from kinema.training.processes import exchanged
 from kinema.training.recipe import Recipe

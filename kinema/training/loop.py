@@ -22,11 +22,11 @@ from kinema.data.loaders import Batch, LoadedBatch, complete, to_device
 from kinema.data.manifest import Manifest
 from kinema.data.samplers import TrainingBatches
 from kinema.errors import NonFiniteLoss, RecipeError, RunError, StreamError, TrainingStopped, UnreadableSample
-from kinema.evaluation.evaluate import Predictions, Protocol, measure, predict_all, save_predictions
+from kinema.evaluation.evaluate import predict_split
+from kinema.evaluation.predictions import Predictions, Protocol, measure, save_predictions
 from kinema.inference.engine import by_head
-from kinema.inference.trained_model import OWN, TrainedModel, save_model
-from kinema.models.fusion import InputBinding, input_binding
-from kinema.models.registry import build_model, config_fields, config_kind
+from kinema.inference.trained_model import TrainedModel, save_model
+from kinema.models.binding import InputBinding, input_binding
 from kinema.training.calibration import calibrate, first_inputs
 from kinema.training.learner import Learner
 from kinema.training.loaders import checked_samples, own_loaders, parts_of, training_batches, weights_of_classes
@@ -94,8 +94,7 @@ def train(
     learner = Learner(fabric, model, recipe)
     artefact = TrainedModel(
         model=learner.shipped,
-        kind=OWN if own else config_kind(recipe.model),
-        config={} if own else config_fields(recipe.model),
+        config=None if own else recipe.model,
         classes=manifest.classes,
         sampling=recipe.clip.frame_sampling(),
         preprocessing=preprocessing,
@@ -134,7 +133,7 @@ def train(
                 if first and (names or recipe.run.keep == "last"):
                     origin = _provenance(recipe, run, manifest, step, code, init_digest)
                     digest = save_model(run.artefact, replace(artefact, provenance=origin))
-                    save_predictions(run.predictions, predictions.of_weights(digest))
+                    save_predictions(run.predictions, predictions.with_weights_digest(digest))
                     run.point_latest()
             if schedule.keeps(step):
                 names.append(f"step-{step:06d}")
@@ -194,8 +193,7 @@ def train(
 
 def _built(recipe: Recipe, manifest: Manifest, preprocessing: Preprocessing) -> nn.Module:
     try:
-        return build_model(
-            recipe.model,
+        return recipe.model.build(
             heads=manifest.heads,
             channels=preprocessing.channels,
             frames=recipe.clip.frames,
@@ -312,7 +310,7 @@ def _answers(
     """What all processes together say of the evaluated split."""
     own = None
     if share:  # of few samples a process may have none
-        own = predict_all(
+        own = predict_split(
             artefact.engine(fabric.device),
             evaluating,
             manifest,

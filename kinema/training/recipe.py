@@ -21,12 +21,13 @@ import cattrs
 from cattrs.v import format_exception
 
 import kinema.recipes
+from kinema.config import to_json
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.errors import RecipeError
 from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.models.fields import check_fields
-from kinema.models.registry import ModelConfig, config_fields, config_from, config_kind
+from kinema.models.registry import ModelConfig, config_from_json
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.mirroring import mirrored_pair
 from kinema.transforms.preprocessing import DepthColors, Preprocessing
@@ -408,7 +409,7 @@ def _shipped() -> list[str]:
 
 def recipe_to_json(recipe: Recipe) -> str:
     said = asdict(recipe)
-    said["model"] = {"kind": config_kind(recipe.model), "config": config_fields(recipe.model)}
+    said["model"] = to_json(recipe.model)
     return json.dumps(said, indent=2, default=str) + "\n"
 
 
@@ -421,9 +422,9 @@ def recipe_from_json(text: str) -> Recipe:
     converter = cattrs.Converter(forbid_extra_keys=True)
 
     def model(said: Mapping[str, Any], _: object) -> ModelConfig:
-        return config_from(said["kind"], said["config"])
+        return config_from_json(said)
 
-    converter.register_structure_hook(ModelConfig, model)
+    converter.register_structure_hook_func(lambda kind: kind == ModelConfig, model)
     try:
         said = json.loads(text)
         said["optim"].setdefault("decay", "all")  # as it was before there was a choice

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kinema.errors import ModelError
-from kinema.evaluation.compare import fuse
 from kinema.evaluation.evaluate import evaluate
+from kinema.evaluation.fusion import fuse
 from kinema.inference.fusing import fuse_artefacts
 from kinema.inference.trained_model import load_model, save_model
 from kinema.models.registry import create_model

@@ -155,7 +155,7 @@ def test_other_weights_with_their_own_checksum_are_refused_by_the_fingerprint(sa
     edit(saved, lambda said: said.update(digest=hashlib.sha256(weights.read_bytes()).hexdigest()))
     with pytest.raises(ModelError, match="does not answer as it did when it was saved"):
         load_model(saved)
-    assert load_model(saved, check="digest").kind == "ctn"
+    assert load_model(saved, check="digest").config.kind == "ctn"
 
 
 def test_a_network_whose_code_has_changed_is_refused(tmp_path, make_artefact, brightness):
@@ -194,8 +194,8 @@ TOUCHED = {
     "rule": (lambda s: s["sampling"].update(rule="random"), r"random not in literal .* @ \$\.sampling\.rule"),
     "precision": (lambda s: s.update(precision="float8"), r"float8 not in literal .* @ \$\.precision"),
     "a class more": (lambda s: s["classes"]["label"].append("more"), "does not fit the network"),
-    "another width": (lambda s: s["model"]["config"].update(width=48), "does not fit the network"),
-    "unknown config field": (lambda s: s["model"]["config"].update(widht=48), "did you mean 'width'"),
+    "another width": (lambda s: s["model"].update(width=48), "does not fit the network"),
+    "unknown config field": (lambda s: s["model"].update(widht=48), "did you mean 'width'"),
     "unknown kind": (lambda s: s["model"].update(kind="ctnn"), "did you mean 'ctn'"),
     "head": (lambda s: s["fingerprint"].update(label=[0.0, 0.0, 0.0]), "does not answer as it did"),
     "no fingerprint": (lambda s: s.pop("fingerprint"), r"required field missing @ \$\.fingerprint"),
@@ -236,7 +236,7 @@ def test_the_network_of_a_user_must_be_passed(tmp_path, make_artefact, brightnes
     with pytest.raises(ModelError, match=r"a network of your own; pass it: load\(path, model=\.\.\.\)"):
         load_model(tmp_path)
     loaded = load_model(tmp_path, model=brightness())
-    assert loaded.kind == "own"
+    assert loaded.config is None
     assert torch.equal(loaded.model.levels, network.levels)
     assert torch.equal(
         answers(loaded, {"rgb": clip()})["label"], answers(make_artefact(network), {"rgb": clip()})["label"]

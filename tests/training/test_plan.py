@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kinema.models.complexity import macs, parameter_count
-from kinema.models.fusion import TwoStream, TwoStreamConfig
-from kinema.models.registry import build_model, create_model
+from kinema.models.registry import create_model
+from kinema.models.two_stream import TwoStream, TwoStreamConfig
 from kinema.training import plan as planning
 from kinema.training.loop import train
 from kinema.training.memory import recompute_activations
@@ -55,7 +55,7 @@ def said_by(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_printed_plan_holds_the_counts(tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
-    model = build_model(tiny_recipe.model, heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
+    model = tiny_recipe.model.build(heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     train(tiny_recipe, max_steps=1)
     parameters, cost, steps, memory, seconds = said_by(capsys).split(", ")
     assert parameters == f"{parameter_count(model):,} parameters"
@@ -69,7 +69,7 @@ def test_what_is_frozen_does_not_learn_and_costs_less(
     tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str], no_stopwatch: float
 ) -> None:
     train(replace(tiny_recipe, run=replace(tiny_recipe.run, freeze=("embedding",))), max_steps=1)
-    model = build_model(tiny_recipe.model, heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
+    model = tiny_recipe.model.build(heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     embedding = parameter_count(model.embedding)
     assert said_by(capsys).startswith(
         f"{parameter_count(model):,} parameters ({parameter_count(model) - embedding:,} learn), "

@@ -26,7 +26,8 @@ from torch.distributed import TCPStore
 from kinema.data.manifest import Entry, Manifest, class_lists, load_manifest, write_manifest
 from kinema.data.samplers import TrainingBatches
 from kinema.errors import RecipeError
-from kinema.evaluation.evaluate import evaluate, load_predictions
+from kinema.evaluation.evaluate import evaluate
+from kinema.evaluation.predictions import load_predictions
 from kinema.inference.trained_model import load_model
 from kinema.training.processes import Share, join, machine_count, meet_anew, process_count, process_number
 from kinema.training.recipe import Augmentation, Recipe

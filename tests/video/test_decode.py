@@ -176,8 +176,9 @@ def test_a_header_that_announces_a_frame_too_many_is_not_believed(real_data):
     with av.open(str(path), **TAG_OPTIONS) as container:
         announced = container.streams.video[0].frames
     assert count_frames(str(path)) == announced - 1 == len(decode_all(path))
-    with pytest.raises(UnicodeDecodeError):
-        av.open(str(path))
+    if TAG_OPTIONS:
+        with pytest.raises(UnicodeDecodeError):
+            av.open(str(path))
     with pytest.raises(UnreadableVideo, match=f"frame {announced - 1} is requested, but only {announced - 1} frames"):
         read_rgb(str(path), [announced - 1])
 
