@@ -28,10 +28,13 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from kinema.data import dataset as data
-from kinema.data.dataset import Loaded, TrainingBatches, VideoDataset, complete, make_loader
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import LoadedBatch, complete, make_loader
 from kinema.data.manifest import Entry, write_manifest
+from kinema.data.samplers import TrainingBatches
 from kinema.transforms import preprocessing as transforms
-from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.augment import Augmentation
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
 STEPS = {
@@ -131,7 +134,7 @@ def measure(dataset: VideoDataset, task: Task, batches: int) -> dict[str, float]
 
 
 def run(
-    loader: DataLoader[Loaded],
+    loader: DataLoader[LoadedBatch],
     batches: int,
     preprocessing: Preprocessing | None = None,
     seconds: dict[str, float] | None = None,
@@ -142,7 +145,7 @@ def run(
         batch = complete(loaded)
         if preprocessing is not None and seconds is not None:
             before = time.perf_counter()
-            preprocessing.normalise_all(batch["inputs"])
+            preprocessing.normalize_all(batch["inputs"])
             seconds["normalise"] += time.perf_counter() - before
         if number == WARM - 1:
             start = time.perf_counter()
@@ -153,20 +156,20 @@ def run(
     return 1000 * (time.perf_counter() - start) / (batches * BATCH)
 
 
-class Ready(torch.utils.data.Dataset[Loaded]):
+class Ready(torch.utils.data.Dataset[LoadedBatch]):
     """Finished batches: copies of one, since a tensor that was handed over once is handed over again for nothing."""
 
-    def __init__(self, loaded: Loaded, length: int) -> None:
+    def __init__(self, loaded: LoadedBatch, length: int) -> None:
         batch = complete(loaded)
         self.batches = [
-            Loaded({**batch, "inputs": {m: clip.clone() for m, clip in batch["inputs"].items()}}, ())
+            LoadedBatch({**batch, "inputs": {m: clip.clone() for m, clip in batch["inputs"].items()}}, ())
             for _ in range(length)
         ]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> Loaded:
+    def __getitem__(self, number: int) -> LoadedBatch:
         return self.batches[number]
 
 

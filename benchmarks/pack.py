@@ -24,13 +24,15 @@ from measuring import median_interval, ratio_interval, recordings, store, turns
 from PIL import Image
 
 from kinema.curation.pack import pack
-from kinema.data.dataset import Draw, Failure, VideoDataset
+from kinema.data.dataset import Failure, VideoDataset
 from kinema.data.manifest import Entry, Manifest, write_manifest
+from kinema.data.samplers import Draw
 from kinema.modality import DepthFacts
-from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.augment import Augmentation
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 from kinema.video.encode import Encoding
-from kinema.video.sources import count_frames, read_grey, read_rgb
+from kinema.video.source import count_frames, read_gray, read_rgb
 
 SHORT_SIDE, SIZE = 256, 224
 FACTS = DepthFacts(unit_mm=None, near=1.0, far=1000.0, coverage="masked")
@@ -163,7 +165,7 @@ def as_pictures(source: Path, folder: Path) -> Path:
     """The same depth as a folder of 16-bit PNG."""
     target = folder / "png" / source.stem
     target.mkdir(parents=True)
-    for number, picture in enumerate(read_grey(str(source), range(count_frames(str(source))))):
+    for number, picture in enumerate(read_gray(str(source), range(count_frames(str(source))))):
         Image.fromarray(picture).save(target / f"{number:05}.png")
     return target
 
@@ -196,7 +198,7 @@ def manifest_of(path: Path, entries: Sequence[Entry]) -> Manifest:
 
 
 def write_ffv1(stem: Path, entry: Entry) -> Path:
-    pictures = read_grey(entry.depth, range(entry.frames or 0))
+    pictures = read_gray(entry.depth, range(entry.frames or 0))
     form = "gray16le" if pictures.dtype == np.uint16 else "gray"
     target = stem.with_suffix(".mkv")
     with av.open(str(target), "w") as container:
@@ -209,7 +211,7 @@ def write_ffv1(stem: Path, entry: Entry) -> Path:
 
 
 def write_array(stem: Path, entry: Entry) -> Path:
-    np.savez_compressed(stem.with_suffix(".npz"), depth=read_grey(entry.depth, range(entry.frames or 0)))
+    np.savez_compressed(stem.with_suffix(".npz"), depth=read_gray(entry.depth, range(entry.frames or 0)))
     return stem.with_suffix(".npz")
 
 

@@ -13,12 +13,12 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kinema.curation.pack_source import Part, Record, Source, Stopped, write_part
+from kinema.curation.pack_source import PackSource, Part, Record, Stopped, write_part
 from kinema.data.manifest import Entry, Manifest, load_manifest, write_manifest
 from kinema.errors import ManifestError, PackError, UnreadableVideo
 from kinema.files import Journal, atomic_write, sync
@@ -249,11 +249,15 @@ class _Run:
 
     def _pack_source(self, path: str, parts: Sequence[Part]) -> None:
         try:
-            source = Source(path, self._reading)
+            source = PackSource(path, self._reading)
         except UnreadableVideo as error:
             for part in parts:
                 self._settle(part, failure=str(error))
             return
+        with closing(source):
+            self._pack_parts(path, source, parts)
+
+    def _pack_parts(self, path: str, source: PackSource, parts: Sequence[Part]) -> None:
         self.sizes[path] = source.bytes
         for part in parts:
             if self._stopping.is_set():

@@ -17,7 +17,7 @@ from kinema.curation.pack import pack
 from kinema.data.manifest import Entry, load_manifest, write_manifest
 from kinema.errors import ManifestError, PackError
 from kinema.video.encode import Encoding
-from kinema.video.sources import count_frames
+from kinema.video.source import count_frames
 
 SIDE = 48
 FAR_KEYFRAMES = {"g": "250", "crf": "12", "preset": "veryfast", "sc_threshold": "0"}

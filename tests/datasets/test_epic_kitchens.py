@@ -20,7 +20,9 @@ from kinema.datasets.epic_kitchens import (
 )
 from kinema.datasets.epic_kitchens import COLUMNS as SEGMENT_COLUMNS
 from kinema.errors import ManifestError
-from kinema.video.sources import read_rgb
+from kinema.video.image_folder import ImageFolder
+from kinema.video.source import read_rgb
+from kinema.video.video_file import VideoFile
 
 
 def prepare_epic_kitchens(root, out):
@@ -125,7 +127,7 @@ def test_a_segment_of_a_video_is_cut_by_time_and_not_by_the_lists_frame_numbers(
     entry = manifest.entries[0]
     assert (entry.sample, entry.frames) == ("P01_01_0", 120)
     path = manifest.locate(entry.rgb)
-    shown = range(*frames_of(entry, path))
+    shown = range(*frames_of(entry, VideoFile(path)))
     assert shown == range(30, 48)
     assert read_stamps(read_rgb(path, shown)) == list(shown)
 
@@ -138,7 +140,7 @@ def test_a_segment_of_a_folder_is_its_pictures_from_the_first_to_the_last_number
     found = {}
     for entry in manifest.entries:
         path = manifest.locate(entry.rgb)
-        found[entry.sample] = read_stamps(read_rgb(path, range(*frames_of(entry, path))))
+        found[entry.sample] = read_stamps(read_rgb(path, range(*frames_of(entry, ImageFolder(path)))))
     assert found == {"P01_01_0": list(range(60, 97)), "P01_01_1": list(range(1, 31))}
     assert {entry.frames for entry in manifest.entries} == {120}
 
