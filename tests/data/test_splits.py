@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kinema.data.manifest import Entry
-from kinema.data.splits import split_by_group, torn
+from kinema.data.splits import split_by_group, divided_names
 from kinema.errors import ManifestError
 
 
@@ -150,5 +150,5 @@ def test_a_group_in_two_splits_is_torn_and_one_without_a_split_is_not():
         Entry(rgb="6.mp4", group="c"),
         Entry(rgb="7.mp4", split="train"),
     ]
-    assert torn(entries, "group") == ["a", "b"]
-    assert torn(entries, "subject") == ["s"]
+    assert divided_names(entries, "group") == ["a", "b"]
+    assert divided_names(entries, "subject") == ["s"]
