@@ -256,7 +256,7 @@ def test_a_clip_of_one_frame(capsys, artefact: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["predict", str(artefact), str(write_video(tmp_path / "one.mp4", 1))])
     assert stop.value.code == 2
-    assert "one.mp4: has a single frame, and no action can be seen in one" in capsys.readouterr().err.splitlines()[0]
+    assert "one.mp4: has a single frame" in capsys.readouterr().err.splitlines()[0]
 
 
 def test_a_clip_of_one_frame_in_a_manifest_is_named_with_its_line(capsys, artefact: Path, tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_an_unknown_model(capsys) -> None:
 
 
 def test_a_folder_that_is_no_artefact(capsys, tmp_path: Path) -> None:
-    assert "no artefact here (artefact.json is missing)" in refused(capsys, "predict", tmp_path, "a.mp4")
+    assert "artefact.json is missing" in refused(capsys, "predict", tmp_path, "a.mp4")
 
 
 def test_a_split_that_is_not_there(capsys, artefact: Path, tmp_path: Path) -> None:
@@ -450,12 +450,12 @@ def test_a_split_that_is_not_there(capsys, artefact: Path, tmp_path: Path) -> No
 def test_columns_that_are_not_there(capsys, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,class\na.mp4,x\nb.mp4,y\n")
     words = ["prepare", "csv", "--root", tmp_path / "t.csv", "--out", tmp_path / "m.csv"]
-    assert "has no column 'file'; its columns are path, class" in refused(
+    assert "column 'file' not found; its columns are path, class" in refused(
         capsys, *words, "--columns", "rgb=file,label=class"
     )
     assert "no column 'rgb' or 'depth'" in refused(capsys, *words)
-    assert "'rgb:path' is not of the form column=name" in refused(capsys, *words, "--columns", "rgb:path")
-    assert "a manifest has no column 'labels'; did you mean 'label'?" in refused(
+    assert "--columns: expected column=name, got 'rgb:path'" in refused(capsys, *words, "--columns", "rgb:path")
+    assert "unknown manifest column 'labels'; did you mean 'label'?" in refused(
         capsys, *words, "--columns", "rgb=path,labels=class"
     )
 
