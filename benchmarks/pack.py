@@ -9,7 +9,6 @@ also as FFV1 and as an npz of one array, which `kinema pack` does not write. Int
 every set is read once, in a random order, and ratios are taken within a repeat. All files are in the system's cache.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ import av
 import numpy as np
 import torch
 import tyro
-from measuring import median_interval, store
+from measuring import median_interval, ratio_interval, recordings, store, turns
 from PIL import Image
 
 from kinema.curation.pack import pack
@@ -67,7 +66,6 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
-    rng = np.random.default_rng(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         sets = {
             name: forms_of(name, entries[: arguments.files], Path(folder), arguments)
@@ -75,10 +73,9 @@ def main(arguments: Arguments) -> None:
         }
         plan = [(name, form, frames) for name, forms in sets.items() for form in forms for frames in arguments.frames]
         milliseconds: dict[tuple[str, str, int], list[float]] = {key: [] for key in plan}
-        for repeat in range(arguments.repeats):
-            for place in rng.permutation(len(plan)):
-                name, form, frames = plan[place]
-                milliseconds[plan[place]].append(read_all(sets[name][form], frames, (arguments.seed, repeat)))
+        for repeat, key in turns(plan, repeats=arguments.repeats, seed=arguments.seed):
+            name, form, frames = key
+            milliseconds[key].append(read_all(sets[name][form], frames, (arguments.seed, repeat)))
         parts = {
             name: {
                 "files": {form: facts_of(manifest) for form, manifest in forms.items()},
@@ -99,10 +96,6 @@ def main(arguments: Arguments) -> None:
         packages=("kinema", "av", "torch", "numpy", "pillow"),
         parts=parts,
     )
-
-
-def recordings() -> Path:
-    return Path(os.environ.get("KINEMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def samples(data: Path, folder: Path, rounds: int) -> dict[str, list[Entry]]:
@@ -261,7 +254,7 @@ def compared(
         times = np.array(milliseconds[name, form, frames])
         found[form] = {
             "clips_per_second": median_interval((1000 / times).tolist()),
-            "times_the_original": median_interval((original / times).tolist()),
+            "times_the_original": ratio_interval(original, times),
         }
     return found
 

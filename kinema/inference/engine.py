@@ -112,5 +112,6 @@ def choose_device(device: Device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if there["cuda"] else "cpu")
     if not there[device]:
-        raise DeviceError(f"device={device!r} is not there; use one of {', '.join(d for d in there if there[d])}")
+        available = ", ".join(name for name, is_there in there.items() if is_there)
+        raise DeviceError(f"device {device!r} is not available; expected one of {available}", field="device")
     return torch.device(device)

@@ -11,7 +11,7 @@ from kinema.curation.check import check
 from kinema.data.dataset import Failure, VideoDataset, read_clips, read_views
 from kinema.data.manifest import Entry, load_manifest, write_manifest
 from kinema.data.samplers import Draw
-from kinema.datasets.table import prepare_table
+from kinema.datasets.table import CsvOptions, prepare
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 from kinema.transforms.augment import Augmentation
@@ -102,8 +102,8 @@ def test_a_table_may_say_it(pair, tmp_path):
     (tmp_path / "t.csv").write_text(
         f"path,part,label,split\n{pair}/rgb.mkv,32 16 64 48,a,train\n{pair}/rgb.mkv,,b,test\n"
     )
-    columns = {"rgb": "path", "rgb_box": "part"}
-    manifest = prepare_table(tmp_path / "t.csv", tmp_path / "m.csv", form="csv", columns=columns).manifest
+    options = CsvOptions(root=tmp_path / "t.csv", out=tmp_path / "m.csv", columns="rgb=path,rgb_box=part")
+    manifest = prepare(options).manifest
     assert [e.rgb_box for e in manifest.entries] == [BOX, None]
 
 
