@@ -436,7 +436,7 @@ def test_an_unknown_model(capsys) -> None:
 
 
 def test_a_folder_that_is_no_artefact(capsys, tmp_path: Path) -> None:
-    assert "no artefact here (artefact.json is missing)" in refused(capsys, "predict", tmp_path, "a.mp4")
+    assert "(artefact.json is missing)" in refused(capsys, "predict", tmp_path, "a.mp4")
 
 
 def test_a_split_that_is_not_there(capsys, artefact: Path, tmp_path: Path) -> None:
