@@ -413,6 +413,12 @@ def test_kernels_that_start_from_scratch_see_change_and_nothing_that_stands_stil
     assert stem(clip())[:, :, 2:-2].std(dim=(0, 2, 3, 4)).min() > 0.1
 
 
+def test_linear_layers_start_as_vits_or_with_xaviers_spread():
+    for start, spread in (("identity", 0.02), ("scratch", (2 / (TINY.width + TINY.width)) ** 0.5)):
+        weight = tiny(start=start).blocks[0].attention.out.weight
+        assert weight.std().item() == pytest.approx(spread, rel=0.15)
+
+
 def test_from_scratch_depthwise_kernels_are_not_the_identity():
     for part in tiny(start="scratch").modules():
         if isinstance(part, nn.Conv2d):
