@@ -128,7 +128,7 @@ def train(words: Sequence[str]) -> None:
             resume: a run folder to go on with; its own recipe is used.
             existing: what to do where --run.out holds a run of the same recipe: refuse, or resume it, as processes do
                 that torchrun starts again.
-            init: a run, an artefact, a file of weights, or hf:owner/name to start from; short for --run.init.
+            init: a run, an artefact, a file of weights, or hf:owner/name to start from; short for --init.weights.
             max_steps: stop after this many steps.
         """
 
@@ -143,8 +143,8 @@ def train(words: Sequence[str]) -> None:
     options, overrides = read(Options, None, quiet, "kinema train")
     if help_wanted and not options.recipe:
         parse(Options, words, "train")
+    from kinema.training.distributed import rank
     from kinema.training.loop import train as train_by
-    from kinema.training.processes import process_number
     from kinema.training.recipe import load_recipe, recipes_in_short
     from kinema.training.runs import Run
 
@@ -158,12 +158,12 @@ def train(words: Sequence[str]) -> None:
     else:
         recipe = _override(load_recipe(options.recipe), overrides + (["--help"] if help_wanted else []), options.recipe)
         if options.init:
-            recipe = replace(recipe, run=replace(recipe.run, init=options.init))
+            recipe = replace(recipe, init=replace(recipe.init, weights=options.init))
         own = options.recipe.endswith(".py")
         name = Path(options.recipe).stem if own else options.recipe.replace("/", "-")
         run = Run.create(recipe, name=name, existing=options.existing)
-    train_by(recipe, run, max_steps=options.max_steps)
-    if process_number() == 0:
+    train_by(recipe, run, max_steps=options.max_steps, progress="bar")
+    if rank() == 0:
         print(f"artefact: {run.artefact}")
 
 

@@ -98,8 +98,10 @@ def _one_line(error: ValidationError, owner: Any) -> ConfigError:
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return ConfigError(f"{name}: field {field!r} is missing", field=field)
     if kind == "value_error":
+        inner = getattr(context["error"], "field", None)
         return ConfigError(
-            f"{name}.{field}: {context['error']}" if field else f"{name}: {context['error']}", field=field
+            f"{name}.{field}: {context['error']}" if field else f"{name}: {context['error']}",
+            field=".".join(filter(None, (field, inner))),
         )
     if kind == "union_tag_invalid":
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]

@@ -41,7 +41,7 @@ def run_demo(out: Path, *, seed: int = 0) -> dict[str, float]:
     held_out = manifest.positions(recipe.data.evaluate)
     train_clips = len(manifest.positions(recipe.data.train))
     print(f"training {RECIPE} on {train_clips} clips of rendered people, to be asked about {len(held_out)} of others")
-    run = train(recipe, Run.create(recipe, name=RECIPE))
+    run = train(recipe, Run.create(recipe, name=RECIPE), progress="bar")
 
     stored = out / "predictions.safetensors"
     evaluate(run.path, manifest, split=recipe.data.evaluate, batch_size=recipe.data.batch_size, out=stored)
