@@ -23,9 +23,11 @@ import numpy as np
 import tyro
 
 from kinema.data.manifest import LABEL, Entry, Manifest, load_manifest, write_manifest
-from kinema.evaluation.evaluate import load_predictions
+from kinema.evaluation.predictions import load_predictions
 from kinema.models.complexity import macs
-from kinema.models.registry import CTN_TINY, VIVIT_TINY, ModelConfig, build_model
+from kinema.models.ctn import CTN_TINY
+from kinema.models.registry import ModelConfig
+from kinema.models.vivit import VIVIT_TINY
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, load_recipe
 from kinema.training.runs import Run, commit
@@ -105,9 +107,9 @@ def main(arguments: Arguments) -> None:
     for training in trainings(arguments):
         run = trained(arguments, training)
         said = load_predictions(run.predictions)
-        said = said.rows(np.argsort(said.index))
+        said = said.select_rows(np.argsort(said.index))
         targets[training.corpus] = said.targets[LABEL].tolist()
-        right = said.right(LABEL)
+        right = said.correct(LABEL)
         found.append(asdict(training) | {"answers": said.logits[LABEL].argmax(axis=1).tolist()})
         print(f"{training.name}: {100 * right.mean():.1f} %", flush=True)
     report = {
@@ -202,7 +204,7 @@ def gmac_of(corpus: str, arguments: Arguments) -> dict[str, float]:
     found = {}
     for name, config in networks(arguments).items():
         clip = recipe_of(corpus, config).clip
-        network = build_model(config, heads={LABEL: 20}, channels={"rgb": 3}, frames=clip.frames, size=clip.size)
+        network = config.build(heads={LABEL: 20}, channels={"rgb": 3}, frames=clip.frames, size=clip.size)
         found[name] = round(macs(network, channels=3, frames=clip.frames, size=clip.size) / 1e9, 4)
     return found
 

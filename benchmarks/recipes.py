@@ -28,7 +28,6 @@ from PIL import Image
 from kinema.data.manifest import Entry, Manifest, write_manifest
 from kinema.modality import DepthFacts
 from kinema.models.complexity import parameter_count
-from kinema.models.registry import build_model
 from kinema.training.loop import train
 from kinema.training.recipe import load_recipe
 from kinema.training.runs import Run, commit
@@ -158,7 +157,7 @@ def steps(arguments: Arguments) -> dict[str, float]:
         )
         run = train(recipe, Run.create(recipe, name=arguments.measure, existing="refuse"), max_steps=2)
         taken = run.steps()
-    network = build_model(recipe.model, heads=manifest.heads, channels={"rgb": 3}, frames=recipe.clip.frames, size=224)
+    network = recipe.model.build(heads=manifest.heads, channels={"rgb": 3}, frames=recipe.clip.frames, size=224)
     return {
         "mib": high_water() / 1024,
         "seconds": arguments.clips / taken[1]["clips_per_s"],

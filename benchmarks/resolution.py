@@ -61,9 +61,9 @@ def main(arguments: Arguments) -> None:
                 ).predictions
                 for artefact in artefacts
             ]
-            said = [one.rows(np.argsort(one.index)) for one in said]
+            said = [one.select_rows(np.argsort(one.index)) for one in said]
             found[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in said]
-            found[position]["top1"][size] = [round(float(100 * one.right("label").mean()), 2) for one in said]
+            found[position]["top1"][size] = [round(float(100 * one.correct("label").mean()), 2) for one in said]
     report = {
         "title": "RPE-STDT-tiny trained at 112 pixels on moves (synthetic), asked at more",
         "recipe": RECIPE,

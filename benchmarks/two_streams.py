@@ -17,8 +17,9 @@ import numpy as np
 import tyro
 
 from kinema.data.manifest import BUILT_IN
-from kinema.evaluation.compare import fuse
-from kinema.evaluation.evaluate import Predictions, evaluate, load_predictions
+from kinema.evaluation.evaluate import evaluate
+from kinema.evaluation.fusion import fuse
+from kinema.evaluation.predictions import Predictions, load_predictions
 from kinema.inference.engine import Device
 from kinema.inference.trained_model import load_model
 from kinema.modality import Modality
@@ -59,7 +60,7 @@ def main(arguments: Arguments) -> None:
             "index": first.index.tolist(),
             "targets": first.targets["label"].tolist(),
             "answers": {way: [one[way].logits["label"].argmax(axis=1).tolist() for one in ways] for way in ways[0]},
-            "top1": {way: [round(float(100 * one[way].right("label").mean()), 2) for one in ways] for way in ways[0]},
+            "top1": {way: [round(float(100 * one[way].correct("label").mean()), 2) for one in ways] for way in ways[0]},
             "runs": runs,
         }
     report = {
@@ -90,7 +91,7 @@ def answers(arguments: Arguments, protocol: str, seed: int) -> tuple[dict[str, P
         split = together.recipe.data.evaluate
         alone = evaluate(together.path, protocol, split=split, modalities=(modality,), device=arguments.device)
         ways[f"trained together, {'RGB' if modality == 'rgb' else modality} alone at the test"] = alone.predictions
-    in_order = {way: one.rows(np.argsort(one.index)) for way, one in ways.items()}
+    in_order = {way: one.select_rows(np.argsort(one.index)) for way, one in ways.items()}
     origins = {name: dict(load_model(run.artefact).provenance) for name, run in runs.items()}
     return in_order, origins
 

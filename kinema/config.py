@@ -6,14 +6,14 @@
         rate: Annotated[float, Field(gt=0)] | None = None
 
 A config that breaks a constraint cannot be built. Types are strict: True is not an int, "1" is not a number, 1 is a
-float. A cross-field rule is a `__post_init__` that raises ValueError.
+float. A cross-field rule is a `__post_init__` that raises ValueError, or ConfigError with the field.
 """
 
 import functools
 import json
 from collections.abc import Callable, Sequence
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, overload
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -21,6 +21,9 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from kinema.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+"""Probability of dropping something: at least 0 and below 1."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
@@ -50,7 +53,11 @@ def to_json(value: Any) -> Any:
     return _adapter(type(value)).dump_python(value, mode="json")
 
 
-def from_json(kind: type[T], data: Any) -> T:
+@overload
+def from_json(kind: type[T], data: Any) -> T: ...
+@overload
+def from_json(kind: Any, data: Any) -> Any: ...
+def from_json(kind: Any, data: Any) -> Any:
     """Build a config from plain data, as `to_json` gives it.
 
     Args:
@@ -59,7 +66,7 @@ def from_json(kind: type[T], data: Any) -> T:
     Raises:
         ConfigError: the data does not fit; `field` is the dotted name of the first field at fault.
     """
-    adapter: TypeAdapter[T] = _adapter(kind)
+    adapter = _adapter(kind)
     try:
         return adapter.validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
@@ -92,16 +99,17 @@ def _one_line(error: ValidationError, owner: Any) -> ConfigError:
     kind, context = found["type"], found.get("ctx", {})
     names, siblings = _walk(owner, found["loc"])
     field = ".".join(names)
-    name = getattr(owner, "__name__", str(owner))
+    tagged = [o for o in _members(owner) if len(_members(owner)) > 1 and _is_label(next(iter(found["loc"]), ""), [o])]
+    name = getattr((tagged or [owner])[0], "__name__", "config")
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return ConfigError(f"{name}: unknown field {field!r}; {did_you_mean(names[-1], siblings)}", field=field)
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return ConfigError(f"{name}: field {field!r} is missing", field=field)
     if kind == "value_error":
-        inner = getattr(context["error"], "field", None)
+        rule_field = getattr(context["error"], "field", None)
         return ConfigError(
             f"{name}.{field}: {context['error']}" if field else f"{name}: {context['error']}",
-            field=".".join(filter(None, (field, inner))),
+            field=".".join(filter(None, (field, rule_field))),
         )
     if kind == "union_tag_invalid":
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
@@ -109,6 +117,8 @@ def _one_line(error: ValidationError, owner: Any) -> ConfigError:
             f"{name}: unknown kind {context['tag']!r} of {field or name}; {did_you_mean(context['tag'], tags)}",
             field=field,
         )
+    if kind == "union_tag_not_found":
+        return ConfigError(f"{name}: field {'.'.join([*names, 'kind'])!r} is missing", field=".".join([*names, "kind"]))
     rule = RULES[kind].format(**context) if kind in RULES else found["msg"].removeprefix("Input should be ")
     return ConfigError(f"{name}: {field}={found['input']!r}; expected {rule}", field=field)
 
@@ -127,6 +137,9 @@ def _walk(owner: Any, places: Sequence[str | int]) -> tuple[list[str], list[str]
             return [*names, place], list(owners[0].__pydantic_fields__)
         elif tagged := [o for o in owners if _is_label(place, [o])]:
             owner = tagged[0]
+        elif get_origin(owner) is dict:
+            names.append(str(place))
+            owner = get_args(owner)[1]
         elif isinstance(place, int):
             names.append(str(place))
             owner = next((m for m in get_args(owner) if m is not Ellipsis), None)

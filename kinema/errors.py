@@ -35,6 +35,10 @@ class ConfigError(KinemaError, ValueError):
     """Raised when a config cannot be built: a field is unknown, missing, or breaks its type or constraint."""
 
 
+class ClipError(KinemaError, ValueError):
+    """Raised when a network cannot take clips of such channels, frames or size."""
+
+
 class UnreadableVideo(KinemaError, RuntimeError):
     """Raised when a video, a folder of images or an array cannot be read."""
 

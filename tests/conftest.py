@@ -17,7 +17,7 @@ from torch import nn
 from kinema.data.manifest import Entry, write_manifest
 from kinema.inference.trained_model import TrainedModel
 from kinema.modality import DepthFacts
-from kinema.models.registry import config_fields, config_kind, create_model
+from kinema.models.registry import create_model
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
@@ -238,8 +238,7 @@ def make_artefact():
         config = getattr(model, "config", None)
         return TrainedModel(
             model=model,
-            kind="own" if config is None else config_kind(config),
-            config={} if config is None else config_fields(config),
+            config=config,
             classes=classes or {"label": tuple(LEVELS)},
             sampling=Sampling(frames=8),
             preprocessing=Preprocessing(modalities=modalities, short_side=36, size=32, depth=depth),

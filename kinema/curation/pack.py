@@ -21,6 +21,7 @@ from typing import Any
 from kinema.curation.pack_source import Part, Record, Source, Stopped, write_part
 from kinema.data.manifest import Entry, Manifest, load_manifest, write_manifest
 from kinema.errors import ManifestError, PackError, UnreadableVideo
+from kinema.files import Journal, atomic_write, sync
 from kinema.modality import MODALITIES, Modality
 from kinema.video.container import reason_of
 from kinema.video.encode import Encoding
@@ -177,13 +178,8 @@ def _claim(out: Path, manifest: Manifest, encoding: Encoding) -> None:
             f"{target}: is {f'packed from {claimed}' if claimed else 'no packed manifest'}; name another folder"
         )
     known["manifests"][target.name] = origin
-    _replace(note, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
-
-
-def _replace(path: Path, content: str) -> None:
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(content, encoding="utf-8")
-    unfinished.replace(path)
+    with atomic_write(note) as file:
+        file.write((json.dumps(known, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 # -- the work ----------------------------------------------------------------------------------------------------------
@@ -214,23 +210,19 @@ class _Run:
         self._done = 0
 
     def __enter__(self) -> "_Run":
-        notes = self._out / "pack.jsonl"
-        content = notes.read_bytes() if notes.exists() else b""
-        for line in content.splitlines():
+        self._journal = Journal(self._out / "pack.jsonl")
+        for line in self._journal.read():
             try:
-                record = Record(**{**(said := json.loads(line)), "state": tuple(said["state"])})
-                self.records[record.key] = record
-            except (ValueError, KeyError, TypeError):
-                pass  # torn, or of another make: packed again
-        self._notes = notes.open("ab")
-        if content and not content.endswith(b"\n"):
-            self._notes.write(b"\n")  # what was torn off must not spoil the next line
+                record = Record(**{**line, "state": tuple(line["state"])})
+            except (KeyError, TypeError):
+                continue  # written by another version: packed again
+            self.records[record.key] = record
         for kind in MODALITIES:
             (self._out / kind).mkdir(exist_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._notes.close()
+        self._journal.close()
 
     def pack_all(self, wanted: Iterable[Part], workers: int) -> None:
         """All parts, source by source, so that a file of many segments is looked through once."""
@@ -281,8 +273,7 @@ class _Run:
         with self._lock:
             if record is not None:
                 self.records[part.key] = record
-                self._notes.write(json.dumps(asdict(record)).encode() + b"\n")
-                self._notes.flush()
+                self._journal.append(asdict(record))
             if failure:
                 self.failures[part] = failure
             self._done += 1
@@ -313,8 +304,10 @@ def _finish(
         declared=manifest.declared,
     )
     for name in (target.with_suffix(".json").name, target.name):
+        sync(apart / name)
         (apart / name).replace(out / name)
     apart.rmdir()
+    sync(out)
     used = {part.key: part for parts in samples for part in parts.values() if part not in run.failures}
     records = [run.records[key] for key in used]
     return Packed(

@@ -18,8 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.listed import differences, find_list, first_home, other_counts, still_packed
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, check_target, examples, finish
 from kinema.errors import ManifestError
 from kinema.video.scan import VIDEO_SUFFIXES
@@ -105,6 +107,16 @@ def read_dives(path: Path) -> list[Dive]:
             raise ManifestError(f"{path}, record {number}: {dive.video} stands in record {places[dive.video]} already")
         dives[dive.video], places[dive.video] = dive, number
     return list(dives.values())
+
+
+@config
+class Diving48Options(DatasetOptions):
+    """Make a manifest of Diving48."""
+
+
+def prepare(options: Diving48Options) -> Prepared:
+    """Write the manifest of the data set; see `prepare_diving48`."""
+    return prepare_diving48(options.root, options.out)
 
 
 def prepare_diving48(root: Path, out: Path) -> Prepared:

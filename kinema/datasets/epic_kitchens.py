@@ -18,8 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from kinema.config import config
 from kinema.data.manifest import Entry, rows
 from kinema.datasets.listed import check_once, differences, find_list
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, check_target, examples, finish
 from kinema.errors import ManifestError, UnreadableVideo
 from kinema.video.image_files import frame_files
@@ -129,6 +131,16 @@ def read_segments(path: Path, labels: Literal["given", "none"] = "given") -> lis
             raise ManifestError(f"{path}, line {line}: {error}") from error
     check_once(path, [(segment.line, segment.narration_id) for segment in segments])
     return segments
+
+
+@config
+class EpicKitchensOptions(DatasetOptions):
+    """Make a manifest of EPIC-KITCHENS-100."""
+
+
+def prepare(options: EpicKitchensOptions) -> Prepared:
+    """Write the manifest of the data set; see `prepare_epic_kitchens`."""
+    return prepare_epic_kitchens(options.root, options.out)
 
 
 def prepare_epic_kitchens(root: Path, out: Path) -> Prepared:

@@ -7,17 +7,19 @@ from typing import Literal
 
 import numpy as np
 
+from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
+from kinema.datasets.options import Holdout, OwnDataOptions
 from kinema.datasets.prepared import (
     HOLDOUT,
     SPLIT_WORDS,
-    Holdout,
     Prepared,
     check_target,
     finish,
     hold_out,
     not_held_out,
 )
+from kinema.datasets.templates import prepare_templates
 from kinema.errors import ManifestError, UnreadableVideo
 from kinema.modality import DepthFacts, Modality
 from kinema.video.image_files import ARRAY_SUFFIXES
@@ -25,6 +27,35 @@ from kinema.video.scan import VIDEO_SUFFIXES, scan
 from kinema.video.sources import read_grey, read_rgb
 
 Kind = Literal["videos", "arrays", "folders of pictures"]
+
+
+@config
+class FolderOptions(OwnDataOptions):
+    """Make a manifest of ROOT/CLASS/video or ROOT/train/CLASS/video, or of files named by --rgb and --depth.
+
+    Args:
+        rgb: Names of RGB files below ROOT, for example '{label}/{name}_rgb.mp4'. The fields label (or label.verb, ...),
+            group, subject, camera and split fill columns; all others only match; {name:d} matches digits.
+        depth: Names of depth files, as --rgb; may end in a folder of images. RGB and depth are paired by the fields
+            that both patterns have.
+    """
+
+    rgb: str = ""
+    depth: str = ""
+
+
+def prepare(options: FolderOptions) -> Prepared:
+    """Write the manifest of a folder; see `prepare_folder` and `prepare_templates`."""
+    if options.rgb or options.depth:
+        return prepare_templates(
+            options.root,
+            options.out,
+            rgb=options.rgb,
+            depth=options.depth,
+            holdout=options,
+            depth_facts=options.depth_facts,
+        )
+    return prepare_folder(options.root, options.out, holdout=options, depth=options.depth_facts)
 
 
 def prepare_folder(root: Path, out: Path, *, holdout: Holdout = HOLDOUT, depth: DepthFacts | None = None) -> Prepared:

@@ -15,10 +15,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.jhmdb import film
 from kinema.datasets.listed import check_once, differences, first_home, read_lines, still_packed
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, check_target, examples, finish
 from kinema.errors import ManifestError
 from kinema.video.scan import VIDEO_SUFFIXES, scan
@@ -140,6 +143,22 @@ def read_list(path: Path, action: str) -> list[Clip]:
             "of the same name"
         )
     return clips
+
+
+@config
+class Hmdb51Options(DatasetOptions):
+    """Make a manifest of HMDB-51.
+
+    Args:
+        split: Official split.
+    """
+
+    split: Literal[1, 2, 3] = 1
+
+
+def prepare(options: Hmdb51Options) -> Prepared:
+    """Write the manifest of the data set; see `prepare_hmdb51`."""
+    return prepare_hmdb51(options.root, options.out, options.split)
 
 
 def prepare_hmdb51(root: Path, out: Path, split: int = 1) -> Prepared:

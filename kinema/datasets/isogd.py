@@ -12,8 +12,10 @@ is 8-bit grey video, not metric, 0 is no reading: it is taken as it is.
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.listed import check_once, differences
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, check_target, finish
 from kinema.errors import ManifestError
 from kinema.video.scan import scan
@@ -70,6 +72,16 @@ def read_pairs(path: Path) -> list[Pair]:
     check_once(path, [(pair.line, pair.rgb) for pair in pairs])
     check_once(path, [(pair.line, pair.depth) for pair in pairs])
     return pairs
+
+
+@config
+class IsogdOptions(DatasetOptions):
+    """Make a manifest of ChaLearn IsoGD."""
+
+
+def prepare(options: IsogdOptions) -> Prepared:
+    """Write the manifest of the data set; see `prepare_isogd`."""
+    return prepare_isogd(options.root, options.out)
 
 
 def prepare_isogd(root: Path, out: Path) -> Prepared:

@@ -16,8 +16,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.listed import ANNOTATIONS, Chosen, differences, read_annotations
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import HOLDOUT, Prepared, check_target, finish, hold_out
 from kinema.errors import ManifestError
 from kinema.video.scan import VIDEO_SUFFIXES, scan
@@ -52,6 +54,16 @@ SIDES = {"1": "train", "2": "test"}
 """Numbers in the official lists."""
 ATTRIBUTES = r"_[hufl]_(?:cm|nm)_np\d+_(?:fr|ba|le|ri)_(?:bad|med|goo)_\d+"
 """Visible body parts, motion of the camera, number of people, direction, quality, number of the clip."""
+
+
+@config
+class JhmdbOptions(DatasetOptions):
+    """Make a manifest of J-HMDB."""
+
+
+def prepare(options: JhmdbOptions) -> Prepared:
+    """Write the manifest of the data set; see `prepare_jhmdb`."""
+    return prepare_jhmdb(options.root, options.out)
 
 
 def prepare_jhmdb(root: Path, out: Path) -> Prepared:

@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.listed import ANNOTATIONS, Chosen, differences, read_annotations
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, check_target, examples, finish
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
@@ -59,6 +61,16 @@ class _Sequence:
     name: str
     label: str
     subject: str
+
+
+@config
+class MsrAction3dOptions(DatasetOptions):
+    """Make a manifest of MSR-Action3D."""
+
+
+def prepare(options: MsrAction3dOptions) -> Prepared:
+    """Write the manifest of the data set; see `prepare_msr_action3d`."""
+    return prepare_msr_action3d(options.root, options.out)
 
 
 def prepare_msr_action3d(root: Path, out: Path) -> Prepared:

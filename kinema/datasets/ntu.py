@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
+from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.listed import check_once
 from kinema.datasets.ntu_crop import check_crop_size, crop_notes, find_boxes
@@ -33,6 +34,7 @@ from kinema.datasets.ntu_names import (
     parse_name,
     split_of,
 )
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, check_target, examples, finish
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
@@ -96,6 +98,62 @@ class _Disk:
     @property
     def names(self) -> set[str]:
         return {name for places in (self.rgb, *self.depth.values()) for name in places}
+
+
+@config
+class NtuOptions(DatasetOptions):
+    """Options of NTU RGB+D 60 and 120.
+
+    Args:
+        depth_coverage: Kind of depth: masked (all pixels but the people's are 0) or full; auto is what is found, masked
+            before full.
+        without: List of samples to omit, such as the official list of missing skeletons.
+        rgb_crop: subject crops RGB to a box around the person, located in masked depth; auto does so if masked depth is
+            found.
+        rgb_crop_size: Width and height of that box [px].
+    """
+
+    collection: ClassVar[Collection]
+    depth_coverage: Literal["auto", "masked", "full"] = "auto"
+    without: Path | None = None
+    rgb_crop: RgbCrop = "auto"
+    rgb_crop_size: tuple[int, int] = RGB_SIZE
+
+
+@config
+class Ntu60Options(NtuOptions):
+    """Make a manifest of NTU RGB+D 60.
+
+    Args:
+        split: Official split.
+    """
+
+    collection: ClassVar[Collection] = NTU60
+    split: Literal["cross_subject", "cross_view"] = "cross_subject"
+
+
+@config
+class Ntu120Options(NtuOptions):
+    """Make a manifest of NTU RGB+D 120.
+
+    Args:
+        split: Official split.
+    """
+
+    collection: ClassVar[Collection] = NTU120
+    split: Literal["cross_subject", "cross_setup"] = "cross_subject"
+
+
+def prepare(options: Ntu60Options | Ntu120Options) -> Prepared:
+    """Write the manifest of NTU RGB+D; see `prepare_ntu`."""
+    choices = Choices(
+        protocol=options.split,
+        coverage=options.depth_coverage,
+        without=options.without,
+        rgb_crop=options.rgb_crop,
+        rgb_crop_size=options.rgb_crop_size,
+    )
+    return prepare_ntu(options.root, options.out, collection=options.collection, choices=choices)
 
 
 def prepare_ntu(root: Path, out: Path, *, collection: Collection, choices: Choices = CHOICES) -> Prepared:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from kinema.data.manifest import Entry, Manifest, check_manifest_name, class_lists, locate, write_manifest
-from kinema.data.splits import KeepTogether, split_by_group, torn
+from kinema.data.splits import split_by_group, torn
+from kinema.datasets.options import Holdout
 from kinema.errors import ManifestError, UnreadableVideo
 from kinema.modality import DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
@@ -28,29 +29,6 @@ SPLIT_WORDS = {
 """What folders call the splits, in small letters, and what a manifest calls them."""
 SPLIT_SEED = 0
 """Of the split that is made where none is given; fixed, so that the same videos give the same manifest."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holdout:
-    """The split that is made where none is given.
-
-    Args:
-        val_share, test_share: of each class that become splits `val` and `test`.
-        keep_together: what is never torn apart.
-    """
-
-    val_share: float = 0.2
-    test_share: float = 0.0
-    keep_together: KeepTogether = "auto"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.val_share < 1:
-            raise ManifestError(f"val_share={self.val_share} must lie between 0 and 1")
-        if not 0 <= self.test_share < 1 - self.val_share:
-            raise ManifestError(
-                f"test_share={self.test_share} must be at least 0, and leave something to train on beside "
-                f"val_share={self.val_share}"
-            )
 
 
 HOLDOUT = Holdout()
@@ -121,7 +99,7 @@ def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], l
 
 def not_held_out(holdout: Holdout) -> list[str]:
     """What to say of a split that is given, where another was asked for."""
-    if holdout == HOLDOUT:
+    if (holdout.val_share, holdout.test_share, holdout.keep_together) == (0.2, 0.0, "auto"):
         return []
     return ["a split is given and stands: val_share, test_share and keep_together were not used"]
 

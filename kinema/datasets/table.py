@@ -4,15 +4,66 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from kinema.config import config
 from kinema.data.manifest import COLUMNS, LABEL, Entry, parse_row, rows
-from kinema.datasets.prepared import HOLDOUT, Holdout, Prepared, check_target, finish, hold_out, not_held_out
-from kinema.errors import ManifestError
+from kinema.datasets.options import Holdout, OwnDataOptions
+from kinema.datasets.prepared import HOLDOUT, Prepared, check_target, finish, hold_out, not_held_out
+from kinema.errors import ManifestError, UsageError
 from kinema.modality import DepthFacts
 
 Place = Literal["line", "item"]
 """How a row of a table is found again: by the line in the file, or by its number in a list."""
+
+
+@config
+class TableOptions(OwnDataOptions):
+    """Options of a table of one's own.
+
+    Args:
+        columns: Names of the table's columns, for example rgb=path,group=source_video,label.verb=verb.
+    """
+
+    form: ClassVar[Literal["csv", "json"]]
+    columns: str = ""
+
+
+@config
+class CsvOptions(TableOptions):
+    """Make a manifest of a CSV table."""
+
+    form: ClassVar[Literal["csv", "json"]] = "csv"
+
+
+@config
+class JsonOptions(TableOptions):
+    """Make a manifest of a JSON table: a list of objects, or one object per line."""
+
+    form: ClassVar[Literal["csv", "json"]] = "json"
+
+
+def prepare(options: TableOptions) -> Prepared:
+    """Write the manifest of a table; see `prepare_table`."""
+    return prepare_table(
+        options.root,
+        options.out,
+        form=options.form,
+        columns=_pairs(options.columns),
+        holdout=options,
+        depth=options.depth_facts,
+    )
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Return `a=b,c=d` as a mapping."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        column, equals, name = part.partition("=")
+        if not equals or not column or not name:
+            raise UsageError(f"--columns: {part!r} is not of the form column=name", field="columns")
+        found[column.strip()] = name.strip()
+    return found
 
 
 def prepare_table(

@@ -8,10 +8,10 @@ from pathlib import Path
 from string import Formatter
 
 from kinema.data.manifest import LABEL, Entry
+from kinema.datasets.options import Holdout
 from kinema.datasets.prepared import (
     HOLDOUT,
     SPLIT_WORDS,
-    Holdout,
     Prepared,
     check_target,
     examples,

@@ -14,7 +14,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.listed import (
     check_once,
@@ -25,6 +27,7 @@ from kinema.datasets.listed import (
     read_lines,
     still_packed,
 )
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, check_target, examples, finish
 from kinema.errors import ManifestError
 from kinema.video.scan import scan
@@ -114,6 +117,22 @@ def read_clips(path: Path, classes: Sequence[str]) -> list[Clip]:
         clips.append(Clip(name=parts[0], action=action, group=f"{action}_{parts[2]}", line=line))
     check_once(path, [(clip.line, clip.name) for clip in clips])
     return clips
+
+
+@config
+class Ucf101Options(DatasetOptions):
+    """Make a manifest of UCF-101.
+
+    Args:
+        split: Official split.
+    """
+
+    split: Literal[1, 2, 3] = 1
+
+
+def prepare(options: Ucf101Options) -> Prepared:
+    """Write the manifest of the data set; see `prepare_ucf101`."""
+    return prepare_ucf101(options.root, options.out, options.split)
 
 
 def prepare_ucf101(root: Path, out: Path, split: int = 1) -> Prepared:

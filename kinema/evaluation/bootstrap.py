@@ -1,4 +1,4 @@
-"""How far a number would move with other samples: percentile bootstrap over clips, or over groups of clips."""
+"""Percentile bootstrap of metrics over clips, or over groups of clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ DRAWS_AT_ONCE = 4_000_000
 
 
 class Interval(NamedTuple):
-    """From the low to the high end."""
+    """Low and high end of an interval."""
 
     low: float
     high: float
@@ -21,14 +21,14 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Bootstrap:
-    """How samples are drawn again (Efron's percentile bootstrap).
+    """Settings of Efron's percentile bootstrap.
 
     Args:
-        over: what is drawn, with replacement: single clips, or all clips of a group or subject at once, which is right
-            where clips of one group are alike.
-        resamples: how often a set as large as the first one is drawn.
+        over: unit drawn with replacement: single clips, or all clips of a group or subject at once. Draw groups if
+            their clips are correlated.
+        resamples: number of resamples.
         level: percent of the resamples inside the interval.
-        seed: of the draws.
+        seed: random seed of the draws.
     """
 
     over: DrawnUnit = "clip"
@@ -48,45 +48,45 @@ BOOTSTRAP = Bootstrap()
 
 def mean_interval(
     values: Float[ndarray, " samples"] | Bool[ndarray, " samples"],
-    units: Int64[ndarray, " samples"] | None = None,
+    groups: Int64[ndarray, " samples"] | None = None,
     bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Interval:
-    """Interval of the mean.
+    """Return the interval of the mean.
 
     Args:
-        values: one number a clip.
-        units: number of the group of each clip; None where clips are drawn one by one.
+        values: one number per clip.
+        groups: group number of each clip; None to draw clips one by one.
         bootstrap: how to draw.
     """
     means = [
-        counts @ values.astype(np.float64) / counts.sum(axis=1) for counts in _times_drawn(values, units, bootstrap)
+        counts @ values.astype(np.float64) / counts.sum(axis=1) for counts in _times_drawn(values, groups, bootstrap)
     ]
     return _percentiles(np.concatenate(means), bootstrap)
 
 
 def mean_class_interval(
-    right: Bool[ndarray, " samples"],
+    correct: Bool[ndarray, " samples"],
     targets: Int64[ndarray, " samples"],
-    units: Int64[ndarray, " samples"] | None = None,
+    groups: Int64[ndarray, " samples"] | None = None,
     bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Interval:
-    """Interval of the mean over the classes of the share that is right; a class that is not drawn is left out."""
+    """Return the interval of the mean per-class accuracy (0 to 1); a class that is not drawn is left out."""
     of_class = np.eye(targets.max() + 1)[targets][:, np.unique(targets)]
     means = []
-    for counts in _times_drawn(right, units, bootstrap):
+    for counts in _times_drawn(correct, groups, bootstrap):
         drawn = counts @ of_class
         shares = np.full_like(drawn, np.nan)
-        np.divide((counts * right) @ of_class, drawn, out=shares, where=drawn > 0)
+        np.divide((counts * correct) @ of_class, drawn, out=shares, where=drawn > 0)
         means.append(np.nanmean(shares, axis=1))
     return _percentiles(np.concatenate(means), bootstrap)
 
 
 def _times_drawn(
-    values: ndarray, units: Int64[ndarray, " samples"] | None, bootstrap: Bootstrap
+    values: ndarray, groups: Int64[ndarray, " samples"] | None, bootstrap: Bootstrap
 ) -> Iterator[Float[ndarray, "resamples samples"]]:
-    """How often each clip is in each resample; some resamples at a time."""
+    """Yield how often each clip is in each resample, a block of resamples at a time."""
     samples = len(values)
-    place = np.arange(samples) if units is None else np.unique(units, return_inverse=True)[1]
+    place = np.arange(samples) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(place.max()) + 1
     rng = np.random.default_rng(bootstrap.seed)
     at_once = max(1, DRAWS_AT_ONCE // samples)

@@ -1,4 +1,4 @@
-"""Whether a model is as sure as it is right: likelihood, calibration error, and the temperature that mends it."""
+"""Negative log-likelihood, expected calibration error, and temperature scaling."""
 
 import math
 
@@ -10,13 +10,13 @@ from scipy.special import log_softmax, softmax
 
 BINS = 15
 TEMPERATURES = (0.01, 100.0)
-"""Between these a temperature is looked for; predictions without a mistake would have 0."""
+"""Range of the temperature search; the best temperature of predictions without a mistake would be 0."""
 
 
 def negative_log_likelihood(
     logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"], *, temperature: float = 1.0
 ) -> float:
-    """Mean of -log(softmax(logits / temperature)) of the right class, in nats."""
+    """Return the mean of -log(softmax(logits / temperature)) of the true class, in nats."""
     logs = log_softmax(logits.astype(np.float64) / temperature, axis=1)
     return float(-np.take_along_axis(logs, targets[:, None], axis=1).mean())
 
@@ -28,28 +28,27 @@ def calibration_error(
     temperature: float = 1.0,
     bins: int = BINS,
 ) -> float:
-    """Expected calibration error (ECE, arXiv:1706.04599) in percent.
+    """Return the expected calibration error (ECE, arXiv:1706.04599) in percent.
 
-    The confidence of an answer is its softmax. Answers are sorted into bins of equal width, (0, 1/15], (1/15, 2/15] and
-    so on; the error is the mean over the bins, weighted by their answers, of |share that is right - mean confidence|.
+    The confidence of a prediction is its softmax. Predictions are sorted into bins of equal width, (0, 1/15],
+    (1/15, 2/15] and so on. The error is the mean of |accuracy - mean confidence| over the bins, weighted by their size.
     """
-    shares = softmax(logits.astype(np.float64) / temperature, axis=1)
-    confidence, right = shares.max(axis=1), logits.argmax(axis=1) == targets
-    place = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
-    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
+    probabilities = softmax(logits.astype(np.float64) / temperature, axis=1)
+    confidence, correct = probabilities.max(axis=1), logits.argmax(axis=1) == targets
+    bin_of = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
     return float(100 * np.abs(gaps).sum() / len(targets))
 
 
 def fit_temperature(logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"]) -> float:
-    """The one number that logits are divided by for the highest likelihood (temperature scaling, arXiv:1706.04599).
+    """Return the temperature with the highest likelihood (temperature scaling, arXiv:1706.04599).
 
-    Returns:
-        A temperature in `TEMPERATURES`; their end where predictions have no mistake, or say nothing.
+    It lies in `TEMPERATURES`; at their end if there is no mistake, or if the logits carry no information.
     """
-    own = np.take_along_axis(logits, targets[:, None], axis=1)
-    if (own == logits.max(axis=1, keepdims=True)).all():
-        return TEMPERATURES[0]  # ever lower ones are ever likelier, down to where rounding makes them equal
-    # The likelihood has one hill over the temperature, so that a search between bounds finds its top.
+    true_logits = np.take_along_axis(logits, targets[:, None], axis=1)
+    if (true_logits == logits.max(axis=1, keepdims=True)).all():
+        return TEMPERATURES[0]  # the likelihood only grows as the temperature falls
+    # The likelihood has one maximum over the temperature, so that a bounded search finds it.
     found = minimize_scalar(
         lambda log: negative_log_likelihood(logits, targets, temperature=math.exp(log)),
         bounds=tuple(math.log(end) for end in TEMPERATURES),

@@ -1,4 +1,4 @@
-"""Numbers that say how good predictions are: arrays in, numbers out, accuracies in percent."""
+"""Metrics: arrays in, numbers out, accuracies in percent."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,17 +10,17 @@ from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix
 
 COMBINATIONS_AT_ONCE = 2_000_000
-"""Of the classes of several task heads: how many are held in memory at a time."""
+"""Number of class combinations of several task heads that are held in memory at a time."""
 
 
 class ClassScores(NamedTuple):
-    """What is said of each class, in percent; NaN where there is nothing to count.
+    """Per-class scores in percent; NaN where undefined.
 
     Args:
-        precision: of the samples that are given this class, how many are of it.
-        recall: of the samples of this class, how many are given it.
-        f1: the harmonic mean of both.
-        support: samples of this class.
+        precision: share of the samples predicted as this class that belong to it.
+        recall: share of the samples of this class that are predicted as it.
+        f1: harmonic mean of both.
+        support: number of samples of this class.
     """
 
     precision: Float[ndarray, " classes"]
@@ -30,9 +30,9 @@ class ClassScores(NamedTuple):
 
 
 def ranks(logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"]) -> Int64[ndarray, " samples"]:
-    """How many classes stand before the right one; among equal logits the lower class number stands first.
+    """Return how many classes rank above the true one; ties go to the lower class number.
 
-    All stand before it where its logit is NaN: a network that has diverged is never right.
+    All rank above it if its logit is NaN, so that a diverged network is never correct.
     """
     own = np.take_along_axis(logits, targets[:, None], axis=1)
     earlier = np.arange(logits.shape[1])[None, :] < targets[:, None]
@@ -41,49 +41,49 @@ def ranks(logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " s
 
 
 def top_k_accuracy(logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"], k: int) -> float:
-    """Percent of samples whose class is among the k likeliest; k is at most the number of classes."""
+    """Return the percent of samples whose class is in the top k; k is capped at the number of classes."""
     return float(100 * (ranks(logits, targets) < min(k, logits.shape[1])).mean())
 
 
 def confusion(
     logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"]
 ) -> Int64[ndarray, "classes classes"]:
-    """Counts: a row for each true class, a column for each answer."""
+    """Return counts with a row per true class and a column per predicted class."""
     counts = confusion_matrix(targets, logits.argmax(axis=1), labels=np.arange(logits.shape[1]))
     return np.asarray(counts, dtype=np.int64)
 
 
 def class_accuracy(counts: Int64[ndarray, "classes classes"]) -> Float[ndarray, " classes"]:
-    """Percent right of each true class; NaN for a class without samples."""
+    """Return the accuracy of each true class in percent; NaN for a class without samples."""
     return _percent(counts.diagonal(), counts.sum(axis=1))
 
 
 def mean_class_accuracy(counts: Int64[ndarray, "classes classes"]) -> float:
-    """Mean over the classes that have samples, in percent."""
+    """Return the mean accuracy over the classes that have samples, in percent."""
     return float(np.nanmean(class_accuracy(counts)))
 
 
 def class_scores(counts: Int64[ndarray, "classes classes"]) -> ClassScores:
-    """Precision, recall, F1 and support of each class from a confusion matrix.
+    """Return precision, recall, F1 and support of each class from a confusion matrix.
 
-    Precision is NaN for a class that is never answered, recall for a class without samples, F1 where both hold.
+    Precision is NaN for a class that is never predicted, recall for a class without samples, F1 if both hold.
     """
-    right, answered, there = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
+    correct, predicted, support = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
     return ClassScores(
-        precision=_percent(right, answered),
-        recall=_percent(right, there),
-        f1=_percent(2 * right, answered + there),
-        support=there,
+        precision=_percent(correct, predicted),
+        recall=_percent(correct, support),
+        f1=_percent(2 * correct, predicted + support),
+        support=support,
     )
 
 
 def joint_ranks(
     logits: Sequence[Float[ndarray, "samples _"]], targets: Sequence[Int64[ndarray, " samples"]]
 ) -> Int64[ndarray, " samples"]:
-    """`ranks` over all combinations of the classes of several task heads.
+    """Return `ranks` over all combinations of the classes of several task heads.
 
     The score of a combination is the product of the heads' softmaxes (thesis ch. 4: an action is a verb and a noun), so
-    that rank 0 means that every head is right.
+    that rank 0 means that every head is correct.
     """
     shape = tuple(head.shape[1] for head in logits)
     combined = np.ravel_multi_index(tuple(targets), shape).astype(np.int64)

@@ -1,4 +1,4 @@
-"""All numbers of a predictions file, with their intervals, as plain fields."""
+"""All metrics of a predictions file with their bootstrap intervals."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,20 +9,20 @@ import numpy as np
 from kinema.errors import ComparisonError
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval, mean_class_interval, mean_interval
 from kinema.evaluation.calibration import TEMPERATURES, calibration_error, fit_temperature, negative_log_likelihood
-from kinema.evaluation.compare import units_of
-from kinema.evaluation.evaluate import JOINT, Predictions
+from kinema.evaluation.compare import bootstrap_groups
 from kinema.evaluation.metrics import ClassScores, class_scores, confusion, mean_class_accuracy
+from kinema.evaluation.predictions import JOINT, Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled:
-    """Logits divided by one number, and what became of their calibration.
+    """Calibration after temperature scaling.
 
     Args:
-        temperature: of each head.
-        fitted_on: the split that it was fitted on, in words; says so where it is the one that is reported.
-        nll, ece: of the scaled logits of each head, in nats and in percent.
-        bounded: heads whose temperature stands at the end of the range that was searched.
+        temperature: per task head.
+        fitted_on: description of the samples that it was fitted on; names those that are reported as well.
+        nll, ece: of the scaled logits per task head, in nats and in percent.
+        bounded: task heads whose temperature is at the end of the searched range.
     """
 
     temperature: Mapping[str, float]
@@ -34,14 +34,14 @@ class Scaled:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSummary:
-    """Numbers of one task head.
+    """Metrics of one task head.
 
     Args:
         top1, top5, mean_class: in percent, each with its bootstrap interval.
         nll: negative log-likelihood in nats.
         ece: expected calibration error in percent.
-        scores: of each class.
-        empty: classes without samples, which the mean over classes leaves out.
+        scores: per-class scores.
+        empty: classes without samples, excluded from the mean over classes.
     """
 
     top1: float
@@ -58,7 +58,7 @@ class HeadSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class JointSummary:
-    """Numbers of all task heads together, in percent: every head right; the combination among the best five."""
+    """Metrics of all task heads together, in percent: every head correct; the combination in the top five."""
 
     top1: float
     top1_interval: Interval
@@ -68,7 +68,7 @@ class JointSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All numbers of a predictions file."""
+    """All metrics of a predictions file."""
 
     predictions: Predictions
     bootstrap: Bootstrap
@@ -77,35 +77,36 @@ class Summary:
     scaled: Scaled | None
 
 
-def summarise(
+def summarize(
     predictions: Predictions, *, bootstrap: Bootstrap = BOOTSTRAP, temperature_from: Predictions | None = None
 ) -> Summary:
-    """Compute all numbers.
+    """Compute all metrics.
 
     Args:
-        predictions: what is reported.
+        predictions: predictions to summarize.
         bootstrap: how samples are drawn for the intervals.
-        temperature_from: predictions of the same model that a temperature is fitted on, best of another split; none is
-            fitted without them.
+        temperature_from: predictions of the same model to fit a temperature on, best on another split; none is fitted
+            if None.
 
     Raises:
-        PredictionsError: the bootstrap draws groups that are not known, or the temperature is another model's.
+        PredictionsError: the predictions have no labels, or not the groups that the bootstrap draws.
+        ComparisonError: the temperature's predictions come from another model.
     """
-    units = units_of(predictions, bootstrap)
+    groups = bootstrap_groups(predictions, bootstrap)
     heads = {}
     for head, names in predictions.classes.items():
         logits, targets = predictions.logits[head], predictions.targets[head]
-        right = predictions.right(head)
-        among_five = predictions.ranks(head) < 5
+        correct = predictions.correct(head)
+        in_top5 = predictions.ranks(head) < 5
         counts = confusion(logits, targets)
         scores = class_scores(counts)
         heads[head] = HeadSummary(
-            top1=float(100 * right.mean()),
-            top1_interval=mean_interval(100.0 * right, units, bootstrap),
-            top5=float(100 * among_five.mean()),
-            top5_interval=mean_interval(100.0 * among_five, units, bootstrap),
+            top1=float(100 * correct.mean()),
+            top1_interval=mean_interval(100.0 * correct, groups, bootstrap),
+            top5=float(100 * in_top5.mean()),
+            top5_interval=mean_interval(100.0 * in_top5, groups, bootstrap),
             mean_class=mean_class_accuracy(counts),
-            mean_class_interval=_percent(mean_class_interval(right, targets, units, bootstrap)),
+            mean_class_interval=_percent(mean_class_interval(correct, targets, groups, bootstrap)),
             nll=negative_log_likelihood(logits, targets),
             ece=calibration_error(logits, targets),
             scores=scores,
@@ -113,12 +114,12 @@ def summarise(
         )
     joint = None
     if len(heads) > 1:
-        right, among_five = predictions.right(JOINT), predictions.ranks(JOINT) < 5
+        correct, in_top5 = predictions.correct(JOINT), predictions.ranks(JOINT) < 5
         joint = JointSummary(
-            top1=float(100 * right.mean()),
-            top1_interval=mean_interval(100.0 * right, units, bootstrap),
-            top5=float(100 * among_five.mean()),
-            top5_interval=mean_interval(100.0 * among_five, units, bootstrap),
+            top1=float(100 * correct.mean()),
+            top1_interval=mean_interval(100.0 * correct, groups, bootstrap),
+            top5=float(100 * in_top5.mean()),
+            top5_interval=mean_interval(100.0 * in_top5, groups, bootstrap),
         )
     return Summary(
         predictions=predictions,
@@ -129,8 +130,8 @@ def summarise(
     )
 
 
-def plain(summary: Summary) -> dict[str, Any]:
-    """The summary as JSON can hold it; None stands where there is nothing to count."""
+def summary_to_json(summary: Summary) -> dict[str, Any]:
+    """Return the summary as plain data; None where a metric is undefined."""
     predictions = summary.predictions
     heads = {}
     for head, names in predictions.classes.items():
@@ -147,7 +148,7 @@ def plain(summary: Summary) -> dict[str, Any]:
         "corpus": predictions.corpus,
         "version": predictions.version,
         "split": predictions.split,
-        "samples": len(predictions.index),
+        "samples": predictions.num_samples,
         "declared": predictions.declared,
         "coverage": predictions.coverage,
         "missing": list(predictions.missing),
@@ -163,18 +164,19 @@ def plain(summary: Summary) -> dict[str, Any]:
 
 def _scaled(predictions: Predictions, source: Predictions) -> Scaled:
     if source.classes != predictions.classes:
-        raise ComparisonError("the temperature's predictions have other task heads or classes than those reported")
+        raise ComparisonError("temperature: its predictions have other task heads or classes", field="temperature_from")
     if source.weights_digest != predictions.weights_digest:
         raise ComparisonError(
-            f"the temperature's predictions come from other weights ({source.weights_digest[:12]}) than those reported "
-            f"({predictions.weights_digest[:12]}); a temperature belongs to one model: evaluate it on both splits"
+            f"temperature: fitted on predictions of weights {source.weights_digest[:12]}; expected "
+            f"{predictions.weights_digest[:12]}. Evaluate one model on both splits.",
+            field="temperature_from",
         )
     shared = 0
     if source.manifest_digest == predictions.manifest_digest:
         shared = len(np.intersect1d(source.index, predictions.index))
-    where = f"{len(source.index)} samples of split {source.split!r}"
+    where = f"{source.num_samples} samples of split {source.split!r}"
     if shared:
-        where += f", {shared} of which are reported here: no held-out number"
+        where += f", {shared} of which are reported here: not a held-out number"
     fitted = {head: fit_temperature(source.logits[head], source.targets[head]) for head in source.classes}
     return Scaled(
         temperature=fitted,

@@ -4,8 +4,7 @@ Training's evaluation, `kinema evaluate`, `Recognizer` and all that comes after 
 evaluation-mode copy of the network, so that equal batches give equal logits wherever they are asked for.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from kinema.errors import DeviceError
 from kinema.layers.folding import evaluation_copy
+from kinema.layers.score_fusion import mean_logits
 from kinema.modality import Modality
-from kinema.models.fusion import input_binding
+from kinema.models.binding import input_binding
 from kinema.transforms.preprocessing import Preprocessing
 
 Precision = Literal["float32", "bfloat16"]
@@ -75,7 +75,7 @@ class Engine:
             self._network_logits({modality: clips[view :: self.views] for modality, clips in inputs.items()})
             for view in range(self.views)
         ]
-        return {head: mean_score([part[head] for part in parts]) for head in self.heads}
+        return {head: mean_logits([part[head] for part in parts], "softmax") for head in self.heads}
 
     def _network_logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
         on_device = {modality: clip.to(self.device, non_blocking=True) for modality, clip in inputs.items()}
@@ -83,11 +83,6 @@ class Engine:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             answer = self.model(**bound)
         return {head: logits.float().cpu() for head, logits in by_head(answer, self.heads).items()}
-
-
-def mean_score(views: Sequence[Float[Tensor, "batch classes"]]) -> Float[Tensor, "batch classes"]:
-    """Logits whose softmax is the mean of the views' softmax."""
-    return torch.stack([logits.log_softmax(-1) for logits in views]).logsumexp(0) - math.log(len(views))
 
 
 def by_head(answer: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> dict[str, Tensor]:
@@ -117,5 +112,6 @@ def choose_device(device: Device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if there["cuda"] else "cpu")
     if not there[device]:
-        raise DeviceError(f"device={device!r} is not there; use one of {', '.join(d for d in there if there[d])}")
+        available = ", ".join(name for name, is_there in there.items() if is_there)
+        raise DeviceError(f"device {device!r} is not available; expected one of {available}", field="device")
     return torch.device(device)

@@ -6,15 +6,17 @@ MACs are counted by running the network without data, on the meta device, so tha
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kinema.layers.transformer import Rows
-from kinema.models.fusion import input_binding
+from kinema.models.binding import input_binding
+from kinema.models.ctn import CTN
+from kinema.models.rpe_stdt import RPESTDT
+from kinema.models.vit_spatial import ViTSpatial
+from kinema.models.vivit import ViViT
 
 OWN = "(own)"
 """The row for what a network does or holds itself, outside its children."""
@@ -43,27 +45,16 @@ def macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int
     return sum(_macs_by_module(model, channels=channels, frames=frames, size=size)[""].values())
 
 
-@runtime_checkable
-class ReadsClassRow(Protocol):
-    """A network of whose last block only the class token's row is read, and therefore computed."""
-
-    heads: nn.Module
-
-    def features(self, clip: Tensor, last_block: Rows = "class") -> Tensor:
-        """What the task heads see."""
-        ...
-
-
 class WholeLastBlock(nn.Module):
-    """Such a network as it is counted elsewhere: with the rows of its last block that nobody reads.
+    """Network that computes all rows of its last block, as papers count it, though only the class token is read.
 
     Args:
-        network: answers the same without them.
+        network: the network to wrap; its logits do not change.
     """
 
-    def __init__(self, network: ReadsClassRow) -> None:
+    def __init__(self, network: CTN | RPESTDT | ViTSpatial | ViViT) -> None:
         super().__init__()
-        self.network = network  # a module, too: its parameters are these
+        self.network = network
 
     def forward(self, clip: Tensor) -> Tensor | dict[str, Tensor]:
         answer: Tensor | dict[str, Tensor] = self.network.heads(self.network.features(clip, last_block="all"))

@@ -17,36 +17,41 @@ the two.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kinema.layers.conv_projection import ConvolutionalMapping, SeparableConvolution
+from kinema.config import Rate, config
+from kinema.errors import ClipError, ConfigError
+from kinema.layers.conv_projection import ConvolutionalMapping
 from kinema.layers.transformer import (
-    MLP,
+    VIT_NORM_EPS,
     ClassToken,
-    DropPath,
+    EncoderBlock,
     Grid,
+    LearnedPosition,
     LinearMapping,
+    NormOrder,
     Rows,
     SelfAttention,
     TaskHeads,
     Tubelets,
-    asking,
+    check_at_least,
+    drop_path_rates,
     grid_of_tubelets,
+    init_weights,
+    run_blocks,
 )
-from kinema.models.fields import check_fields
-
-LAYER_NORM_EPS = 1e-6  # ViT's
+from kinema.models.base import NamedModel, NetworkConfig, single_stream
 
 
-@dataclass(frozen=True, kw_only=True)
-class CTNConfig:
+@config
+class CTNConfig(NetworkConfig):
     """What CTN is made of. The defaults are Table 4.1 and the last rows of Tables 4.3 to 4.6.
 
     Args:
@@ -75,42 +80,51 @@ class CTNConfig:
         drop_path: probability that training drops a branch of the last block; it rises linearly from 0 at the first.
     """
 
+    kind: Literal["ctn"] = "ctn"
     embedding: Literal["video-to-tokens", "tubelets"] = "video-to-tokens"
     time_stride: Literal[1, 2] = 2
     stem_kernel: Literal[3, 5, 7] = 7
-    stem_channels: int = 32
+    stem_channels: PositiveInt = 32
     stem_pool: Literal["max", "none"] = "max"
     stem_norm: Literal["batch", "none"] = "batch"
     stem_activation: Literal["none", "relu"] = "none"
-    patch: tuple[int, int, int] = (2, 4, 4)
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 4, 4)
     position: Literal["none", "learned"] = "none"
     mapping: Literal["convolution", "linear"] = "convolution"
     mapping_kernel: Literal[3, 5] = 3
     mapping_norm: Literal["batch", "none"] = "batch"
     mapping_padding: Literal["zeros", "circular"] = "zeros"
     start: Literal["identity", "scratch"] = "identity"
-    norm_order: Literal["pre", "post"] = "pre"
-    width: int = 768
-    depth: int = 12
-    attention_heads: int = 12
-    mlp_ratio: int = 4
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    norm_order: NormOrder = "pre"
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    attention_heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("stem_channels", "width", "depth", "attention_heads", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"CTNConfig: {name}={getattr(self, name)} must be at least 1")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"CTNConfig: {name}={getattr(self, name)} is not in [0, 1)")
-        if min(self.patch) < 1:
-            raise ValueError(f"CTNConfig: patch={self.patch} must be at least 1 along each axis")
         if self.width % self.attention_heads:
-            raise ValueError(
-                f"CTNConfig: width={self.width} is not divisible by attention_heads={self.attention_heads}"
+            raise ConfigError(
+                f"width={self.width} is not divisible by attention_heads={self.attention_heads}", field="width"
             )
+
+    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "CTN":
+        return CTN(self, heads=heads, channels=single_stream("CTN", channels), frames=frames, size=size)
+
+    @classmethod
+    def named_models(cls) -> dict[str, NamedModel]:
+        return {
+            "ctn_base": NamedModel(CTN_BASE, 8, 224, "CTN as printed (Table 4.1): one token time from 8 frames"),
+            "ctn_base_dense": NamedModel(
+                CTN_BASE_DENSE,
+                8,
+                224,
+                "CTN with 4 token times from 8 frames, near the printed FLOPs",
+            ),
+            "ctn_small": NamedModel(CTN_SMALL, 8, 224, "CTN as narrow as ViT-S"),
+            "ctn_tiny": NamedModel(CTN_TINY, 16, 112, "a small CTN that a laptop trains from scratch in minutes"),
+        }
 
     @property
     def token_stride(self) -> tuple[int, int, int]:
@@ -119,14 +133,27 @@ class CTNConfig:
         return times * self.patch[0], 4 * self.patch[1], 4 * self.patch[2]
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuses clips that the network cannot be built for; the message says which would fit."""
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1; got {channels}")
+        """Refuse clips that the network cannot be built for (ClipError)."""
+        check_at_least("channels", channels)
         self.grid(frames=frames, height=size, width=size)
 
     def grid(self, *, frames: int, height: int, width: int) -> Grid:
         """Token times, rows and columns of a clip; a clip that leaves pixels over is refused."""
         return grid_of_tubelets(self.token_stride, frames=frames, height=height, width=width)
+
+
+CTN_BASE = CTNConfig()
+CTN_BASE_DENSE = CTNConfig(time_stride=1)
+CTN_SMALL = CTNConfig(width=384, attention_heads=6)
+CTN_TINY = CTNConfig(
+    stem_kernel=5,
+    stem_channels=16,
+    stem_activation="relu",
+    start="scratch",
+    width=128,
+    depth=4,
+    attention_heads=4,
+)
 
 
 class VideoToTokens(nn.Module):
@@ -158,8 +185,8 @@ class VideoToTokens(nn.Module):
         return tokens
 
     @torch.no_grad()
-    def look_for_change(self) -> None:
-        """Takes the mean over time out of the stem's kernels: what stands still is nothing to them, at the start.
+    def zero_temporal_mean_(self) -> None:
+        """Subtract the mean over time from the stem's kernels, so that at the start they respond to change alone.
 
         Random kernels see little but the background; a transformer that starts from those needs several times as
         many steps before it learns at all.
@@ -176,59 +203,33 @@ class VideoToTokens(nn.Module):
         return folded
 
 
-class LearnedPosition(nn.Module):
-    """A learned vector for the class token and for each place of one grid (Table 4.3, "Default")."""
+def convolutional_attention(config: CTNConfig) -> SelfAttention:
+    """Return the self-attention of a block (eq. 4.6), or of ViT with `mapping="linear"`."""
+    match config.mapping:
+        case "convolution":
+            mapping: nn.Module = ConvolutionalMapping(
+                config.width,
+                kernel=config.mapping_kernel,
+                norm=config.mapping_norm,
+                padding=config.mapping_padding,
+            )
+        case "linear":
+            mapping = LinearMapping(config.width)
+        case _:
+            assert_never(config.mapping)
+    return SelfAttention(mapping, dim=config.width, heads=config.attention_heads, dropout=config.dropout)
 
-    def __init__(self, grid: Grid, dim: int) -> None:
-        super().__init__()
-        times, rows, columns = grid
-        self.table = nn.Parameter(torch.zeros(1 + times * rows * columns, dim))
 
-    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return tokens + self.table
-
-
-class EncoderBlock(nn.Module):
-    """Convolutional attention, then MLP, each with LayerNorm and a residual (figure 4.2b, eq. 4.1 to 4.4, 4.6).
-
-    Args:
-        config: of the network.
-        drop_path: probability that training drops a branch of this block.
-    """
-
-    def __init__(self, config: CTNConfig, *, drop_path: float) -> None:
-        super().__init__()
-        match config.mapping:
-            case "convolution":
-                mapping: nn.Module = ConvolutionalMapping(
-                    config.width,
-                    kernel=config.mapping_kernel,
-                    norm=config.mapping_norm,
-                    padding=config.mapping_padding,
-                )
-            case "linear":
-                mapping = LinearMapping(config.width)
-            case _:
-                assert_never(config.mapping)
-        self.norm_order = config.norm_order
-        self.norm_attention = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.attention = SelfAttention(mapping, dim=config.width, heads=config.attention_heads, dropout=config.dropout)
-        self.norm_mlp = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(config.width, hidden=config.mlp_ratio * config.width, dropout=config.dropout)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, tokens: Float[Tensor, "b n d"], grid: Grid, rows: Rows = "all") -> Float[Tensor, "b m d"]:
-        asked = asking(tokens, rows)
-        match self.norm_order:
-            case "pre":
-                tokens = asked + self.drop_path(self.attention(self.norm_attention(tokens), grid, rows))
-                tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
-            case "post":
-                tokens = self.norm_attention(asked + self.drop_path(self.attention(tokens, grid, rows)))  # eq. 4.1
-                tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
-            case _:
-                assert_never(self.norm_order)
-        return tokens
+def encoder_block(config: CTNConfig, *, drop_path: float) -> EncoderBlock:
+    """Return a block of figure 4.2b (eq. 4.1 to 4.4)."""
+    return EncoderBlock(
+        convolutional_attention(config),
+        dim=config.width,
+        hidden=config.mlp_ratio * config.width,
+        dropout=config.dropout,
+        drop_path=drop_path,
+        norm_order=config.norm_order,
+    )
 
 
 class CTN(nn.Module):
@@ -257,55 +258,21 @@ class CTN(nn.Module):
             case _:
                 assert_never(config.embedding)
         self.class_token = ClassToken(config.width)
-        match config.position:
-            case "none":
-                self.position: nn.Module = nn.Identity()
-            case "learned":
-                self.position = LearnedPosition(self.built_grid, config.width)
-            case _:
-                assert_never(config.position)
-        rates = [config.drop_path * block / max(config.depth - 1, 1) for block in range(config.depth)]
-        self.blocks = nn.ModuleList(EncoderBlock(config, drop_path=rate) for rate in rates)
+        self.position = LearnedPosition(self.built_grid, config.width) if config.position == "learned" else None
+        rates = drop_path_rates(config.drop_path, config.depth)
+        self.blocks = nn.ModuleList(encoder_block(config, drop_path=rate) for rate in rates)
         match config.norm_order:
             case "pre":
-                self.norm: nn.Module = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+                self.norm: nn.Module = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
             case "post":
                 self.norm = nn.Identity()  # the last block ends with one
             case _:
                 assert_never(config.norm_order)
         self.feature_channels = config.width
         self.heads: nn.Module = TaskHeads(config.width, heads)
-        self.initialise()
-
-    def initialise(self) -> None:
-        """All weights as at the start of a training; `start` names the two ways."""
-        for module in self.modules():
-            match module:
-                case nn.Linear():
-                    if self.config.start == "identity":
-                        nn.init.trunc_normal_(module.weight, std=0.02)
-                    else:
-                        nn.init.xavier_uniform_(module.weight)  # 0.02 suits 768 channels; fewer need more
-                    nn.init.zeros_(module.bias)
-                case nn.Conv3d():
-                    fan_in = module.weight[0].numel()
-                    nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
-                case ClassToken():
-                    nn.init.trunc_normal_(module.token, std=0.02)
-                case LearnedPosition():
-                    nn.init.trunc_normal_(module.table, std=0.02)
-                case SeparableConvolution():
-                    module.reset_depthwise()
-                    if self.config.start == "scratch":
-                        module.depthwise.reset_parameters()
-                case nn.LayerNorm() | nn.BatchNorm3d():
-                    module.reset_parameters()
-                case _:
-                    pass  # containers, and BatchNorm2d, which the depth-wise part has set
-        if self.config.start == "scratch" and isinstance(self.embedding, VideoToTokens):
-            self.embedding.look_for_change()
+        init_weights(self, "vit" if config.start == "identity" else "scratch")
+        if config.start == "scratch" and isinstance(self.embedding, VideoToTokens):
+            self.embedding.zero_temporal_mean_()
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
@@ -320,9 +287,10 @@ class CTN(nn.Module):
         """
         grid = self.grid(clip)
         tokens = rearrange(self.embedding(clip), "b d t h w -> b (t h w) d")
-        tokens = self.position(self.class_token(tokens))
-        for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, grid, last_block if number == len(self.blocks) else "all")
+        tokens = self.class_token(tokens)
+        if self.position is not None:
+            tokens = self.position(tokens, grid)
+        tokens = run_blocks(self.blocks, tokens, grid, last_block)
         features: Tensor = self.norm(tokens[:, 0])
         return features
 
@@ -332,8 +300,9 @@ class CTN(nn.Module):
         grid = self.config.grid(frames=frames, height=height, width=width)
         if self.config.position == "learned" and grid != self.built_grid:
             times, rows, columns = (n * s for n, s in zip(self.built_grid, self.config.token_stride, strict=True))
-            raise ValueError(
-                f"a learned position is for clips of {times} frames of {rows} x {columns} pixels, as built; "
-                f"got {frames} frames of {height} x {width}"
+            raise ClipError(
+                f"position=learned takes clips of {times} frames of {rows} x {columns} pixels, as built; "
+                f"got {frames} frames of {height} x {width}",
+                field="position",
             )
         return grid

@@ -13,26 +13,27 @@ code of the same authors does.
 DEVIATION: eq. 2.8 has no residuals; without them eight layers a stage do not train. The layers have both.
 """
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, assert_never
+from dataclasses import replace
+from typing import Annotated, Literal, assert_never
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from kinema.config import Rate, config
+from kinema.errors import ClipError, ConfigError
 from kinema.layers.central_difference import CentralDifferenceConv3d
 from kinema.layers.central_difference import Operator as Operator
-from kinema.layers.knn_attention import KNNLayer, KNNTransformerLayer
+from kinema.layers.inception import ConvolutionNorm, Inception, InceptionPool, channels_last
+from kinema.layers.knn_attention import KNNLayer, knn_block
 from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer
-from kinema.layers.transformer import TaskHeads
-from kinema.models.fields import check_fields
+from kinema.layers.transformer import TaskHeads, check_at_least
+from kinema.models.base import NamedModel, NetworkConfig, single_stream
 
-BATCH_NORM_EPS = 1e-3  # I3D's, whose modules these are
 STEM = (64, 64, 192)
 """Channels of the stem's three convolutions."""
 INCEPTIONS = (
@@ -48,12 +49,11 @@ SMALLEST = 32
 """Pixels of a clip's side, with which one place is left for the last stages."""
 
 Attention = Literal["knn", "dense"]
-InceptionPool = Literal["spatial", "spatiotemporal"]
 Part = Literal["both", "space", "time"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MFSTConfig:
+@config
+class MFSTConfig(NetworkConfig):
     """What MFST is made of. The defaults are MFST-Base with the best rows of Tables 2.4 to 2.6.
 
     Args:
@@ -81,47 +81,51 @@ class MFSTConfig:
         dropout: in transformer layers, in training.
     """
 
+    kind: Literal["mfst"] = "mfst"
     stages: Literal[1, 2, 3, 4] = 3
-    widths: tuple[int, int, int, int] = (256, 256, 512, 512)
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (256, 256, 512, 512)
     channel_divisor: Literal[1, 2, 4, 8] = 1
     stem_operator: Operator = "cdc-st"
-    stem_theta: float = 0.6
+    stem_theta: Annotated[float, Field(ge=0, le=1)] = 0.6
     stem_kernel_frames: Literal[3, 7] = 3
     inception_pool: InceptionPool = "spatial"
-    layers: int = 4
-    attention_heads: int = 8
-    head_channels: int = 64
-    mlp_channels: int = 768
+    layers: PositiveInt = 4
+    attention_heads: PositiveInt = 8
+    head_channels: PositiveInt = 64
+    mlp_channels: PositiveInt = 768
     spatial_attention: Attention = "knn"
     temporal_attention: Attention = "knn"
-    knn_share: float = 0.7
-    temporal_scales: tuple[int, ...] = (1, 2, 4)
+    knn_share: Annotated[float, Field(gt=0, le=1)] = 0.7
+    temporal_scales: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4)
     temporal_branches: Literal["shared", "unshared"] = "shared"
     temporal_tokens: Literal["places", "pooled"] = "places"
     factorisation: Literal["stage", "model"] = "stage"
     shortcut: Literal["residual", "none"] = "residual"
-    dropout: float = 0.0
+    dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("layers", "attention_heads", "head_channels", "mlp_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"MFSTConfig: {name}={getattr(self, name)} must be at least 1")
-        if min(self.widths) < 1:
-            raise ValueError(f"MFSTConfig: widths={self.widths} must be at least 1")
-        if not 0 <= self.stem_theta <= 1:
-            raise ValueError(f"MFSTConfig: stem_theta={self.stem_theta} is not in [0, 1]")
-        if not 0 < self.knn_share <= 1:
-            raise ValueError(f"MFSTConfig: knn_share={self.knn_share} is not in (0, 1]")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"MFSTConfig: dropout={self.dropout} is not in [0, 1)")
-        scales = self.temporal_scales
-        if not scales or min(scales) < 1 or len(set(scales)) < len(scales):
-            raise ValueError(f"MFSTConfig: temporal_scales={scales} must be different whole numbers from 1 on")
+        if len(set(self.temporal_scales)) < len(self.temporal_scales):
+            raise ConfigError(f"temporal_scales={self.temporal_scales} repeats a scale", field="temporal_scales")
         if self.factorisation == "model" and self.shortcut == "none" and self.stages > 1:
-            raise ValueError(
-                "MFSTConfig: factorisation=model hands time on by the shortcuts; it needs shortcut=residual"
-            )
+            raise ConfigError("factorisation=model needs shortcut=residual, which passes time on", field="shortcut")
+
+    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "MFST":
+        return MFST(self, heads=heads, channels=single_stream("MFST", channels), frames=frames, size=size)
+
+    @classmethod
+    def named_models(cls) -> dict[str, NamedModel]:
+        return {
+            "mfst_base": NamedModel(MFST_BASE, 32, 224, "MFST of three stages (Table 2.3)"),
+            "mfst_large": NamedModel(MFST_LARGE, 32, 224, "MFST of four stages (Table 2.3)"),
+            "mfst_bm": NamedModel(
+                MFST_BM,
+                32,
+                224,
+                "MFST-Large without CDC, shortcuts and time scales (base of figure 2.6)",
+            ),
+            "mfst_small": NamedModel(MFST_SMALL, 16, 112, "MFST of three stages, half as wide and half as deep"),
+            "mfst_tiny": NamedModel(MFST_TINY, 16, 64, "a small MFST that a laptop trains from scratch in minutes"),
+        }
 
     def transformer_layer(self, attention: Attention) -> KNNLayer:
         """What the transformer layers are made of, over space or over time."""
@@ -135,13 +139,26 @@ class MFSTConfig:
         )
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuses clips that the network cannot be built for; the message says which would fit."""
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1; got {channels}")
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1; got {frames}")
-        if size < SMALLEST:
-            raise ValueError(f"size must be at least {SMALLEST}; got {size}")
+        """Refuse clips that the network cannot be built for (ClipError)."""
+        check_at_least("channels", channels)
+        check_at_least("frames", frames)
+        check_at_least("size", size, SMALLEST)
+
+
+MFST_BASE = MFSTConfig()
+MFST_LARGE = MFSTConfig(stages=4)
+MFST_BM = MFSTConfig(stages=4, stem_operator="vanilla", shortcut="none", temporal_scales=(1,))
+MFST_SMALL = MFSTConfig(widths=(128, 128, 256, 256), channel_divisor=2, layers=2, attention_heads=4, mlp_channels=512)
+MFST_TINY = MFSTConfig(
+    widths=(64, 96, 128, 128),
+    channel_divisor=4,
+    layers=2,
+    attention_heads=4,
+    head_channels=32,
+    mlp_channels=256,
+)
+MFST_LARGE_DEPTH = replace(MFST_LARGE, stem_operator="cdc-t")
+MFST_TINY_DEPTH = replace(MFST_TINY, stem_operator="cdc-t")
 
 
 class Stem(nn.Module):
@@ -175,81 +192,6 @@ class Stem(nn.Module):
         return pooled
 
 
-def channels_last(clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-    """The same clip with a pixel's channels side by side in memory: on a CPU pooling takes a tenth of the time so.
-
-    A clip of one channel lies so already; but torch goes by the strides, which have to say it.
-    """
-    if clip.shape[1] == 1:
-        return clip.squeeze(1).unsqueeze(-1).movedim(-1, 1)
-    return clip.contiguous(memory_format=torch.channels_last_3d)
-
-
-class ConvolutionNorm(nn.Module):
-    """ReLU(BN(convolution)), of maps with or without an axis of time; of a shortcut without ReLU."""
-
-    def __init__(self, convolution: nn.Conv2d | nn.Conv3d, *, activation: Literal["relu", "none"] = "relu") -> None:
-        super().__init__()
-        norm = nn.BatchNorm3d if isinstance(convolution, nn.Conv3d) else nn.BatchNorm2d
-        self.convolution = convolution
-        self.norm: nn.Module = norm(convolution.out_channels, eps=BATCH_NORM_EPS)
-        self.activation = activation
-
-    def forward(self, maps: Float[Tensor, "b c *places"]) -> Float[Tensor, "b d *_"]:
-        maps = self.norm(self.convolution(maps))
-        return F.relu(maps, inplace=True) if self.activation == "relu" else maps
-
-    def folded(self) -> "ConvolutionNorm":
-        """The same with BatchNorm's statistics, and central differences, in one biased convolution."""
-        folded = copy.deepcopy(self).eval()
-        assert isinstance(folded.norm, nn.BatchNorm2d | nn.BatchNorm3d)
-        if isinstance(folded.convolution, CentralDifferenceConv3d):
-            assert isinstance(folded.norm, nn.BatchNorm3d)
-            folded.convolution = folded.convolution.folded(folded.norm)
-        else:
-            folded.convolution = fuse_conv_bn_eval(folded.convolution, folded.norm)
-        folded.norm = nn.Identity()
-        return folded
-
-
-class Inception(nn.Module):
-    """An inception module of I3D whose kernels are 1 x k x k: it looks at each frame alone (section 2.3.3).
-
-    The three convolutions of a single tap that see the module's input are one, whose channels are then parted.
-
-    Args:
-        channels: of the input.
-        widths: of the branches, see `INCEPTIONS`.
-        pool: what the pooling branch pools over.
-    """
-
-    def __init__(self, channels: int, widths: tuple[int, ...], *, pool: InceptionPool) -> None:
-        super().__init__()
-        alone, middle_in, middle, small_in, small, pooled = widths
-        self.parts = [alone, middle_in, small_in]
-        self.channels = alone + middle + small + pooled
-        self.single = ConvolutionNorm(nn.Conv2d(channels, sum(self.parts), 1, bias=False))
-        self.middle = ConvolutionNorm(nn.Conv2d(middle_in, middle, 3, padding=1, bias=False))
-        self.small = ConvolutionNorm(nn.Conv2d(small_in, small, 3, padding=1, bias=False))
-        self.pool = pool
-        self.pooled = ConvolutionNorm(nn.Conv2d(channels, pooled, 1, bias=False))
-
-    def forward(self, maps: Float[Tensor, "bt c h w"], frames: int) -> Float[Tensor, "bt d h w"]:
-        alone, middle, small = torch.split(self.single(maps), self.parts, dim=1)
-        branches = (alone, self.middle(middle), self.small(small), self.pooled(self._pool(maps, frames)))
-        return torch.cat(branches, dim=1)
-
-    def _pool(self, maps: Tensor, frames: int) -> Tensor:
-        match self.pool:
-            case "spatial":
-                return F.max_pool2d(maps, 3, stride=1, padding=1)
-            case "spatiotemporal":
-                clips = rearrange(maps, "(b t) c h w -> b c t h w", t=frames)
-                return rearrange(F.max_pool3d(clips, 3, stride=1, padding=1), "b c t h w -> (b t) c h w")
-            case _:
-                assert_never(self.pool)
-
-
 class MSCTransformer(nn.Module):
     """Multi-scale convolutions, then k-NN attention over the places of each frame (MSC-Trans, eq. 2.7, 2.8).
 
@@ -273,7 +215,7 @@ class MSCTransformer(nn.Module):
         self.map_norm = nn.LayerNorm(width if self.pairs == "largest" else channels)
         self.map = nn.Linear(width if self.pairs == "largest" else channels, width)
         self.layers = nn.ModuleList(
-            KNNTransformerLayer(width, config.transformer_layer(config.spatial_attention)) for _ in range(config.layers)
+            knn_block(width, config.transformer_layer(config.spatial_attention)) for _ in range(config.layers)
         )
 
     def forward(self, maps: Float[Tensor, "bt c h w"], frames: int) -> Float[Tensor, "bt d rows columns"]:
@@ -405,22 +347,7 @@ class MFST(nn.Module):
         self.feature_channels = config.widths[config.stages - 1]
         self.norm = nn.LayerNorm(self.feature_channels)
         self.heads: nn.Module = TaskHeads(self.feature_channels, heads)
-        self.initialise()
-
-    def initialise(self) -> None:
-        """All weights as at the start of a training from scratch."""
-        for module in self.modules():
-            match module:
-                case nn.Conv2d() | nn.Conv3d():
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                case nn.Linear():
-                    nn.init.xavier_uniform_(module.weight)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
-                case nn.LayerNorm() | nn.BatchNorm2d() | nn.BatchNorm3d():
-                    module.reset_parameters()
-                case _:
-                    pass  # containers
+        self.apply(init_from_scratch)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
@@ -430,7 +357,7 @@ class MFST(nn.Module):
         """The mean over frames and places of the last stage, normalised: what the task heads see."""
         channels, frames, height, width = clip.shape[1:]
         if channels != self.channels:
-            raise ValueError(f"the network is built for clips of {self.channels} channels; got {channels}")
+            raise ClipError(f"the network takes clips of {self.channels} channels; got {channels}", field="channels")
         self.config.check_clip(channels=channels, frames=frames, size=min(height, width))
         maps = rearrange(self.stem(clip), "b c t h w -> (b t) c h w")
         match self.config.factorisation:
@@ -454,3 +381,13 @@ class MFST(nn.Module):
         for stage, space in zip(self.stages, seen, strict=True):
             maps = stage(space, frames, "time", maps)  # the first has no shortcut, and takes no notice of `maps`
         return maps
+
+
+def init_from_scratch(module: nn.Module) -> None:
+    """Set a layer's weights as at the start of a training from scratch."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -8,7 +8,7 @@ without which a CTN hardly learns from little data.
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_SMALL
+from kinema.models.ctn import CTN_SMALL
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe
 
 RECIPE = Recipe(

@@ -3,7 +3,7 @@
 kinema train ctn_tiny --data.manifest mine.csv
 """
 
-from kinema.models.registry import CTN_TINY
+from kinema.models.ctn import CTN_TINY
 from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe
 
 RECIPE = Recipe(

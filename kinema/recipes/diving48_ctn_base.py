@@ -13,7 +13,7 @@ weights. Gradients cut at a norm of 1 and bfloat16 are ours. The stem is the one
 token time. Rows of Table 4.3 that end in `dense` keep four.
 """
 
-from kinema.models.registry import CTN_BASE
+from kinema.models.ctn import CTN_BASE
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

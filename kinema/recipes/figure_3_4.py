@@ -7,7 +7,7 @@ The figure's numbers are not printed; the text says that nothing is gained beyon
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
+from kinema.models.rpe_stdt import RPE_STDT_BASE12
 from kinema.recipes.diving48_rpe_stdt_base12 import RECIPE as DIVING48
 from kinema.recipes.hmdb51_rpe_stdt_base12 import RECIPE as HMDB51
 from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101

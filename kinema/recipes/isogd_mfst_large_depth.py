@@ -9,7 +9,7 @@ comes, its one channel three times; it is not masked, so that nothing is cut to 
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_LARGE_DEPTH
+from kinema.models.mfst import MFST_LARGE_DEPTH
 from kinema.recipes.isogd_mfst_large import RECIPE as RGB
 
 RECIPE = replace(RGB, clip=replace(RGB.clip, modalities=("depth",), depth_channels=3), model=MFST_LARGE_DEPTH)

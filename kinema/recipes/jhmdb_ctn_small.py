@@ -13,7 +13,7 @@ ridge regression on motion energy 13.9 %, chance 4.8 %.
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_SMALL
+from kinema.models.ctn import CTN_SMALL
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

@@ -7,7 +7,7 @@ Ours, seed 0 (results/jhmdb_ctn_tiny_seed0.json): 20.8 % top-1 on the source-dis
 4.8 %, ridge regression on motion energy 13.9 %.
 """
 
-from kinema.models.registry import CTN_TINY
+from kinema.models.ctn import CTN_TINY
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

@@ -14,7 +14,7 @@ frame by frame (`jhmdb_vit_tiny_spatial`) 12.1, 15.0, 8.1 %; ridge regression on
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_TINY
+from kinema.models.rpe_stdt import RPE_STDT_TINY
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

@@ -8,7 +8,7 @@ As `jhmdb_rpe_stdt_tiny`, 13 to 19 CPU-minutes on one core. Ours, seeds 0, 1, 2
 
 from dataclasses import replace
 
-from kinema.models.registry import VIT_TINY_SPATIAL
+from kinema.models.vit_spatial import VIT_TINY_SPATIAL
 from kinema.recipes.jhmdb_rpe_stdt_tiny import RECIPE as BASE
 
 RECIPE = replace(BASE, model=VIT_TINY_SPATIAL)

@@ -8,7 +8,7 @@ last step: choosing the best one on the only held-out bodies would flatter it.
 Ours, seeds 0, 1, 2 (results/moves_ctn_tiny_seed*.json; synthetic): 88.9, 88.9, 94.4 % top-1; chance 6.7 %.
 """
 
-from kinema.models.registry import CTN_TINY
+from kinema.models.ctn import CTN_TINY
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

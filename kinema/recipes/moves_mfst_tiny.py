@@ -8,7 +8,7 @@ learns from two cameras and is asked about the third. `moves_mfst_tiny_depth` se
 `kinema fuse` makes one model of the two that were trained apart.
 """
 
-from kinema.models.registry import MFST_TINY
+from kinema.models.mfst import MFST_TINY
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

@@ -8,7 +8,7 @@ alone: `kinema evaluate RUN --manifest moves_cross_subject --modalities rgb`.
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_TINY_RGBD
+from kinema.models.two_stream import MFST_TINY_RGBD
 from kinema.recipes.moves_mfst_tiny import RECIPE as RGB
 
 RECIPE = replace(RGB, clip=replace(RGB.clip, modalities=("rgb", "depth")), model=MFST_TINY_RGBD)

@@ -9,7 +9,7 @@ learnt in 300 steps (6.7 %, chance; with it 63 %, both at half the frames); with
 Ours, seeds 0, 1 (results/moves_resolution.json; synthetic): 91.1, 84.4 % top-1; asked at 224 pixels 74.4, 72.2 %.
 """
 
-from kinema.models.registry import RPE_STDT_TINY
+from kinema.models.rpe_stdt import RPE_STDT_TINY
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

@@ -15,7 +15,7 @@ ridge regression on motion energy 82.5 %, chance 5 %. In batches of 16 at 1e-3, 
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_SMALL
+from kinema.models.ctn import CTN_SMALL
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

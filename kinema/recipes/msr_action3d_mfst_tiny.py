@@ -13,7 +13,7 @@ mean is 11.0 points above ridge regression's 82.5 %, 95 % interval over clips 5.
 passes: 90.9, 92.9, 92.9 % (results/msr_action3d_mfst_tiny_80_passes_seed*.json).
 """
 
-from kinema.models.registry import MFST_TINY_DEPTH
+from kinema.models.mfst import MFST_TINY_DEPTH
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

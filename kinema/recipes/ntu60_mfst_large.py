@@ -17,7 +17,7 @@ share of 0.1 smoothed, gradients cut at a norm of 5, where the rate begins and e
 in the middle at test time. The network learns from scratch. bfloat16 is ours.
 """
 
-from kinema.models.registry import MFST_LARGE
+from kinema.models.mfst import MFST_LARGE
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

@@ -12,7 +12,7 @@ and colours it by the JET map, as here; how much room it leaves around the perso
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_LARGE_DEPTH
+from kinema.models.mfst import MFST_LARGE_DEPTH
 from kinema.recipes.ntu60_mfst_large import RECIPE as RGB
 
 RECIPE = replace(

@@ -7,7 +7,7 @@ Printed: Base 90.5 %, 32.6 million parameters; Large 92.1 %, 49.7 million; both 
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_BASE
+from kinema.models.mfst import MFST_BASE
 from kinema.recipes.ntu60_mfst_large import RECIPE as LARGE
 
 RECIPES = {

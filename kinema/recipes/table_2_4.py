@@ -8,8 +8,7 @@ Printed, RGB and depth in percent: vanilla 90.4, 91.2; 3D-CDC-ST of 0.6 92.1, 91
 
 from dataclasses import replace
 
-from kinema.models.mfst import Operator
-from kinema.models.registry import MFST_LARGE
+from kinema.models.mfst import MFST_LARGE, Operator
 from kinema.recipes.ntu60_mfst_large import RECIPE as RGB
 from kinema.recipes.ntu60_mfst_large_depth import RECIPE as DEPTH
 

@@ -7,7 +7,7 @@ Printed, RGB and depth in percent: V-Trans 91.0, 92.2; WMS-Trans 92.1, 93.8. Bot
 
 from dataclasses import replace
 
-from kinema.models.registry import MFST_LARGE, MFST_LARGE_DEPTH
+from kinema.models.mfst import MFST_LARGE, MFST_LARGE_DEPTH
 from kinema.recipes.ntu60_mfst_large import RECIPE as RGB
 from kinema.recipes.ntu60_mfst_large_depth import RECIPE as DEPTH
 

@@ -8,8 +8,7 @@ Printed, UCF-101, HMDB-51, Diving48 in percent: absolute 96.26, 78.08, 79.82; re
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
-from kinema.models.rpe_stdt import Position
+from kinema.models.rpe_stdt import RPE_STDT_BASE12, Position
 from kinema.recipes.diving48_rpe_stdt_base12 import RECIPE as DIVING48
 from kinema.recipes.hmdb51_rpe_stdt_base12 import RECIPE as HMDB51
 from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101

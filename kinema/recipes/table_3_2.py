@@ -7,8 +7,7 @@ Printed, HMDB-51 and UCF-101 in percent: clip 78.6, 97.2; sectioned 79.3, 97.7. 
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
-from kinema.models.rpe_stdt import MappingFunction
+from kinema.models.rpe_stdt import RPE_STDT_BASE12, MappingFunction
 from kinema.recipes.hmdb51_rpe_stdt_base12 import RECIPE as HMDB51
 from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101
 

@@ -7,7 +7,9 @@ Printed, HMDB-51, UCF-101, Diving48 in percent: ViT 75.6, 95.5, 78.5, at 269 G; 
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12, VIT_BASE_SPATIAL, ModelConfig
+from kinema.models.registry import ModelConfig
+from kinema.models.rpe_stdt import RPE_STDT_BASE12
+from kinema.models.vit_spatial import VIT_BASE_SPATIAL
 from kinema.recipes.diving48_rpe_stdt_base12 import RECIPE as DIVING48
 from kinema.recipes.hmdb51_rpe_stdt_base12 import RECIPE as HMDB51
 from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101

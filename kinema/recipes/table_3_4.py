@@ -12,8 +12,7 @@ are controls that the table lacks.
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
-from kinema.models.rpe_stdt import Pooling
+from kinema.models.rpe_stdt import RPE_STDT_BASE12, Pooling
 from kinema.recipes.diving48_rpe_stdt_base12 import RECIPE as DIVING48
 from kinema.recipes.hmdb51_rpe_stdt_base12 import RECIPE as HMDB51
 from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101

@@ -8,8 +8,7 @@ none at all: both are here. With none, nothing tells the temporal encoder the or
 
 from dataclasses import replace
 
-from kinema.models.registry import RPE_STDT_BASE12
-from kinema.models.rpe_stdt import Position
+from kinema.models.rpe_stdt import RPE_STDT_BASE12, Position
 from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as UCF101
 
 POSITIONS: tuple[Position, ...] = ("absolute", "none")

@@ -10,9 +10,8 @@ to the printed multiply-adds.
 
 from dataclasses import replace
 
-from kinema.models.baselines import ViViTConfig
-from kinema.models.ctn import CTNConfig
-from kinema.models.registry import CTN_BASE, CTN_BASE_DENSE, VIVIT_BASE
+from kinema.models.ctn import CTN_BASE, CTN_BASE_DENSE, CTNConfig
+from kinema.models.vivit import VIVIT_BASE, ViViTConfig
 from kinema.recipes.diving48_ctn_base import RECIPE as DIVING48
 from kinema.recipes.epic_kitchens_ctn_base import RECIPE as EPIC_KITCHENS
 

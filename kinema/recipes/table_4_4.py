@@ -9,7 +9,7 @@ and with BatchNorm 45.9, 78.2.
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_BASE
+from kinema.models.ctn import CTN_BASE
 from kinema.recipes.diving48_ctn_base import RECIPE as DIVING48
 from kinema.recipes.epic_kitchens_ctn_base import RECIPE as EPIC_KITCHENS
 

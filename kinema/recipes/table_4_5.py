@@ -8,7 +8,7 @@ section 4.4.3 says 43.1 and 75.8 for linear, which is Table 4.6's row without Ba
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_BASE
+from kinema.models.ctn import CTN_BASE
 from kinema.recipes.diving48_ctn_base import RECIPE as DIVING48
 from kinema.recipes.epic_kitchens_ctn_base import RECIPE as EPIC_KITCHENS
 

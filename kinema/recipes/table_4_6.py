@@ -8,7 +8,7 @@ Printed, actions of EPIC-Kitchens and Diving48 in percent: 3 x 3 43.1, 75.8, wit
 
 from dataclasses import replace
 
-from kinema.models.registry import CTN_BASE
+from kinema.models.ctn import CTN_BASE
 from kinema.recipes.diving48_ctn_base import RECIPE as DIVING48
 from kinema.recipes.epic_kitchens_ctn_base import RECIPE as EPIC_KITCHENS
 

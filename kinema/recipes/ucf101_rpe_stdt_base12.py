@@ -15,7 +15,7 @@ weight decay. Values of (x - 0.5) / 0.5 suit ImageNet-21k weights. Gradients cut
 Of its two sizes, this is the one that its tables have (`kinema/models/rpe_stdt.py`).
 """
 
-from kinema.models.registry import RPE_STDT_BASE12
+from kinema.models.rpe_stdt import RPE_STDT_BASE12
 from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(

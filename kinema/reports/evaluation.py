@@ -3,9 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
@@ -14,9 +12,11 @@ from rich.table import Table
 from kinema.evaluation.attributes import AttributeSummary
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval
 from kinema.evaluation.calibration import BINS
-from kinema.evaluation.compare import Comparison, Fusion, align, compare, fuse, units_of
-from kinema.evaluation.evaluate import JOINT, Missing, Predictions, mistakes
-from kinema.evaluation.summary import Summary, plain, summarise
+from kinema.evaluation.compare import Comparison, bootstrap_groups
+from kinema.evaluation.evaluate_models import ModelsEvaluation, evaluation_to_json
+from kinema.evaluation.fusion import FusionSummary
+from kinema.evaluation.predictions import JOINT, Predictions, mistakes
+from kinema.evaluation.summary import Summary
 
 WIDTH = 160
 """Columns where the output is no terminal."""
@@ -25,6 +25,28 @@ WIDTH = 160
 def console() -> Console:
     """Standard output; names of classes and files are printed as they are."""
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def print_evaluation(evaluation: ModelsEvaluation, *, per_class: bool) -> None:
+    """Print all numbers of one or several models, and where their predictions are."""
+    suffix = ""
+    if evaluation.summary is None:
+        suffix = ", which has no labels: answered, not measured"
+    elif evaluation.fusion is not None:
+        print_fusion(evaluation.fusion)
+    else:
+        print_summary(evaluation.summary)
+    if evaluation.summary is not None and per_class:
+        print_classes(evaluation.summary)
+    if evaluation.summary is not None and evaluation.attributes is not None:
+        print_attributes(evaluation.summary, evaluation.attributes)
+    for name, path in evaluation.files.items():
+        console().print(f"{samples_line(evaluation.predictions[name])}{suffix}; predictions: {path}", soft_wrap=True)
+
+
+def samples_line(predictions: Predictions) -> str:
+    """Return the number of samples, their split and coverage as text."""
+    return f"{predictions.num_samples} samples of split {predictions.split!r}, coverage {predictions.coverage:.2f} %"
 
 
 def print_summary(summary: Summary) -> None:
@@ -52,12 +74,8 @@ def print_classes(summary: Summary) -> None:
         console().print(table)
 
 
-def print_attributes(summary: Summary, attributes: Mapping[str, AttributeSummary]) -> dict[str, Any]:
-    """How often each attribute of the likeliest class is right, and what is most often mistaken for what.
-
-    Returns:
-        What was printed, with the confusion matrices, as JSON can hold it.
-    """
+def print_attributes(summary: Summary, attributes: Mapping[str, AttributeSummary]) -> None:
+    """Print how often each attribute of the top class is correct, and the most frequent mistakes."""
     out = console()
     table = _table("attribute", "values", "top1 %", _level(summary.bootstrap), "mean over values %")
     for name, found in attributes.items():
@@ -72,32 +90,14 @@ def print_attributes(summary: Summary, attributes: Mapping[str, AttributeSummary
         )
         if pairs:
             out.print(f"{name}, most often mistaken: {pairs}", soft_wrap=True)
-    return {name: {**asdict(found), "counts": found.counts.tolist()} for name, found in attributes.items()}
 
 
-def print_fusion(
-    singles: Mapping[str, Predictions], *, bootstrap: Bootstrap, missing: Missing
-) -> tuple[dict[Fusion, Summary], dict[str, Any]]:
-    """Each model, the mean of their logits and of their softmaxes, and what each mean gains over each model.
-
-    Args:
-        singles: predictions by the name that is printed.
-        bootstrap: how samples are drawn for the intervals.
-        missing: `stop` where a model lacks a sample, or `allow` and use those that all have.
-
-    Returns:
-        The summaries of the fused models, and all that was printed as JSON can hold it.
-
-    Raises:
-        ComparisonError: the models have not answered the same samples.
-    """
-    out = console()
-    aligned = dict(zip(singles, align(list(singles.values()), missing=missing), strict=True))
-    fused = {score: fuse(list(aligned.values()), score=score) for score in get_args(Fusion)}
-    shown = {**aligned, **{f"mean of {score}": predictions for score, predictions in fused.items()}}
-    summaries = {name: summarise(predictions, bootstrap=bootstrap) for name, predictions in shown.items()}
+def print_fusion(fusion: FusionSummary) -> None:
+    """Print the numbers of each model and of each fusion, and the gain of each fusion over each model."""
+    out, bootstrap = console(), fusion.bootstrap
+    first = next(iter(fusion.models.values())).predictions
     table = _table("scores of", "T x V x C", "head", "top1 %", _level(bootstrap), "top5 %", "mean_class %")
-    for name, summary in summaries.items():
+    for name, summary in fusion.models.items():
         protocol = str(summary.predictions.protocol or "-")
         for head, found in summary.heads.items():
             row = [f"{found.top1:.2f}", _range(found.top1_interval), f"{found.top5:.2f}", f"{found.mean_class:.2f}"]
@@ -105,26 +105,13 @@ def print_fusion(
         if summary.joint is not None:
             row = [f"{summary.joint.top1:.2f}", _range(summary.joint.top1_interval), f"{summary.joint.top5:.2f}", ""]
             table.add_row(name, protocol, JOINT, *row, _covered(summary.predictions))
-    for reason in next(iter(aligned.values())).missing:
+    for reason in first.missing:
         out.print(f"missing: {reason}", soft_wrap=True)
-    _print_data(next(iter(aligned.values())), out)
+    _print_data(first, out)
     out.print(table)
-    differences = {
-        f"mean of {score} - {name}": compare([predictions], [single], bootstrap=bootstrap)
-        for score, predictions in fused.items()
-        for name, single in aligned.items()
-    }
     out.print()
-    for name, comparisons in differences.items():
+    for name, comparisons in fusion.differences.items():
         print_comparison(name, comparisons, bootstrap=bootstrap)
-    said = {
-        "models": {name: plain(summary) for name, summary in summaries.items()},
-        "differences": {
-            name: {head: asdict(found) for head, found in comparisons.items()}
-            for name, comparisons in differences.items()
-        },
-    }
-    return {score: summaries[f"mean of {score}"] for score in fused}, said
 
 
 def print_comparison(name: str, comparisons: Mapping[str, Comparison], *, bootstrap: Bootstrap = BOOTSTRAP) -> None:
@@ -147,10 +134,11 @@ def print_comparison(name: str, comparisons: Mapping[str, Comparison], *, bootst
         )
 
 
-def write_json(path: Path, said: Mapping[str, Any]) -> None:
-    """Write what was printed, and more, as one JSON."""
+def write_evaluation_json(path: Path, evaluation: ModelsEvaluation) -> None:
+    """Write all numbers of an evaluation as one JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(said, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    numbers = evaluation_to_json(evaluation)
+    path.write_text(json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _print_data(predictions: Predictions, out: Console) -> None:
@@ -190,7 +178,7 @@ def _numbers(summary: Summary) -> Table:
 def _print_notes(summary: Summary, out: Console) -> None:
     """What the numbers mean, and what they leave out."""
     predictions, bootstrap = summary.predictions, summary.bootstrap
-    units = units_of(predictions, bootstrap)
+    units = bootstrap_groups(predictions, bootstrap)
     count = len(predictions.index) if units is None else len(np.unique(units))
     out.print(
         f"intervals: percentile bootstrap over {count:,} {bootstrap.over}s, {bootstrap.resamples:,} resamples, "

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from kinema.errors import PredictionsError
-from kinema.evaluation.evaluate import Predictions, Protocol, load_predictions, measure
-from kinema.evaluation.summary import summarise
+from kinema.evaluation.predictions import Predictions, Protocol, load_predictions, measure
+from kinema.evaluation.summary import summarize
 from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
 
@@ -34,7 +34,7 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         class numbers in the order of `index`; and where the table is small the scores, see `load_result`.
     """
     predictions = load_predictions(run.predictions)
-    summary = summarise(predictions)
+    summary = summarize(predictions)
     measures, intervals = dict(measure(predictions)), {}
     for head, found in summary.heads.items():
         prefix = f"{head}." if len(summary.heads) > 1 else ""

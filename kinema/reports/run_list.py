@@ -12,8 +12,8 @@ from rich.table import Table
 
 from kinema.data.manifest import load_manifest
 from kinema.errors import ManifestError, RecipeError, RunError
-from kinema.evaluation.evaluate import JOINT, Predictions, load_predictions
-from kinema.models.registry import MODELS, config_kind
+from kinema.evaluation.predictions import JOINT, Predictions, load_predictions
+from kinema.models.registry import MODELS
 from kinema.reports.evaluation import console
 from kinema.reports.results import load_result
 from kinema.training.recipe import Recipe
@@ -189,7 +189,7 @@ def _model(recipe: Recipe, artefact: Path, faults: list[str]) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         faults.append(f"{artefact / 'artefact.json'}: cannot be read ({error})")
     named = (name for name, entry in MODELS.items() if entry.config == recipe.model)
-    return next(named, config_kind(recipe.model))
+    return next(named, recipe.model.kind)
 
 
 def _data(recipe: Recipe) -> str:

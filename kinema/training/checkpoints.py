@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from kinema import __version__
 from kinema.errors import RunError
-from kinema.evaluation.evaluate import Predictions, save_predictions
+from kinema.evaluation.predictions import Predictions, save_predictions
 from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.training.learner import Learner
 from kinema.training.setup import TrainingSetup
@@ -103,5 +103,5 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "skipped_samples": len({line["index"] for line in skipped}),
     }
     digest = save_model(run.artefact, replace(trained, provenance=provenance))
-    save_predictions(run.predictions, predictions.of_weights(digest))
+    save_predictions(run.predictions, predictions.with_weights_digest(digest))
     run.point_latest()

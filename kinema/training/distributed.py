@@ -22,7 +22,7 @@ from torch.utils.data import Sampler
 from kinema.data.dataset import Draw
 from kinema.data.manifest import Manifest
 from kinema.errors import RecipeError
-from kinema.evaluation.evaluate import Predictions, load_predictions, merge_predictions, save_predictions
+from kinema.evaluation.predictions import Predictions, load_predictions, merge_predictions, save_predictions
 from kinema.inference.engine import Precision, choose_device
 from kinema.training.recipe import Recipe
 

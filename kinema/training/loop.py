@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kinema.data.dataset import Loaded
-from kinema.evaluation.evaluate import Predictions, Protocol, measure, predict_all
+from kinema.evaluation.evaluate import predict_split
+from kinema.evaluation.predictions import Predictions, Protocol, measure
 from kinema.inference.trained_model import TrainedModel
 from kinema.training.checkpoints import begin_or_resume, save_checkpoint, ship
 from kinema.training.distributed import all_gather, gather_predictions
@@ -128,7 +129,7 @@ def _evaluate(setup: TrainingSetup, trained: TrainedModel, loader: DataLoader[Lo
     """Return the predictions of all processes for the evaluation split."""
     own = None
     if setup.own_eval_positions:  # with fewer samples than processes, a process may have none
-        own = predict_all(
+        own = predict_split(
             trained.engine(setup.fabric.device),
             loader,
             setup.manifest,

@@ -4,29 +4,17 @@ import json
 from typing import Any
 
 from kinema.config import from_json, to_json
-from kinema.errors import ConfigError, RecipeError
-from kinema.models.registry import config_fields, config_from, config_kind
-from kinema.training.recipe import Checkpoint, Clip, Compute, Data, Init, Optim, Recipe, RunSettings
+from kinema.errors import RecipeError
+from kinema.models.registry import flattened
+from kinema.training.recipe import Recipe
 
 FORMAT = 2
 """Version of recipe.json. Version 1 has no number and all of `init`, `checkpoint` and `compute` under `run`."""
 
 
-SECTIONS: dict[str, type[Any]] = {
-    "clip": Clip,
-    "data": Data,
-    "optim": Optim,
-    "init": Init,
-    "checkpoint": Checkpoint,
-    "compute": Compute,
-    "run": RunSettings,
-}
-
-
 def recipe_to_json(recipe: Recipe) -> str:
     """Return a recipe as the text of recipe.json."""
-    model = {"kind": config_kind(recipe.model), "config": config_fields(recipe.model)}
-    return json.dumps({"format": FORMAT} | to_json(recipe) | {"model": model}, indent=2) + "\n"
+    return json.dumps({"format": FORMAT} | to_json(recipe), indent=2) + "\n"
 
 
 def recipe_from_json(text: str) -> Recipe:
@@ -41,18 +29,9 @@ def recipe_from_json(text: str) -> Recipe:
         if version not in (1, FORMAT):
             raise ValueError(f"format {version} is newer than this kinema reads, {FORMAT}")
         data = _from_format1(data) if version == 1 else data
-        model = config_from(data["model"]["kind"], data["model"]["config"])
-        sections = {name: _section(name, kind, data.get(name, {})) for name, kind in SECTIONS.items()}
-        return Recipe(model=model, **sections)
+        return from_json(Recipe, data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecipeError(f"not a recipe ({error})", field=getattr(error, "field", None)) from error
-
-
-def _section(name: str, kind: type[Any], data: Any) -> Any:
-    try:
-        return from_json(kind, data)
-    except ConfigError as error:
-        raise ConfigError(str(error), field=f"{name}.{error.field}") from error
 
 
 MOVED = {
@@ -81,6 +60,7 @@ MOVED = {
 
 
 def _from_format1(data: dict[str, Any]) -> dict[str, Any]:
+    data["model"] = flattened(data["model"])
     data["optim"].setdefault("decay", "all")  # before the field existed, everything was decayed
     if "activations" in data["run"]:
         data["run"]["activations"] = {"keep": False, "recompute": True}[data["run"]["activations"]]

@@ -21,7 +21,7 @@ import torch
 
 from kinema import __version__
 from kinema.errors import RecipeError, RunError
-from kinema.files import flush, replacing
+from kinema.files import atomic_write, sync
 from kinema.training.distributed import rank
 from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
@@ -169,8 +169,10 @@ class Run:
         """
         with _writing(self._checkpoint):
             for log in LOGS:
-                flush(self.path / log)
-            with replacing(self._checkpoint, also=[self._checkpoint.with_name(f"{name}.pt") for name in also]) as file:
+                sync(self.path / log)
+            with atomic_write(
+                self._checkpoint, also=[self._checkpoint.with_name(f"{name}.pt") for name in also]
+            ) as file:
                 torch.save(dict(state), file)
 
     def load_checkpoint(self, *, logs: Literal["cut back", "leave"] = "cut back") -> dict[str, Any] | None:
@@ -292,7 +294,7 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kinema.data.manifest import Manifest
 from kinema.errors import RecipeError
-from kinema.evaluation.evaluate import Predictions, measure
+from kinema.evaluation.predictions import Predictions, measure
 from kinema.training.recipe import Recipe
 
 

@@ -14,9 +14,8 @@ from kinema.data.dataset import check_uncounted
 from kinema.data.manifest import Manifest
 from kinema.errors import ManifestError, RecipeError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
-from kinema.inference.trained_model import OWN, TrainedModel
-from kinema.models.fusion import InputBinding, input_binding
-from kinema.models.registry import build_model, config_fields, config_kind
+from kinema.inference.trained_model import TrainedModel
+from kinema.models.binding import InputBinding, input_binding
 from kinema.training.distributed import make_fabric
 from kinema.training.loggers import check_loggers
 from kinema.training.optimizer import class_weights
@@ -124,8 +123,7 @@ class TrainingSetup:
         """Return a network with what it needs to be evaluated and shipped."""
         return TrainedModel(
             model=network,
-            kind=OWN if self.is_own else config_kind(self.recipe.model),
-            config={} if self.is_own else config_fields(self.recipe.model),
+            config=None if self.is_own else self.recipe.model,
             classes=self.manifest.classes,
             sampling=self.recipe.clip.frame_sampling(),
             preprocessing=self.preprocessing,
@@ -179,8 +177,7 @@ def balance_loss(recipe: Recipe, manifest: Manifest, positions: list[int]) -> di
 
 def _build_network(recipe: Recipe, manifest: Manifest, preprocessing: Preprocessing) -> nn.Module:
     try:
-        return build_model(
-            recipe.model,
+        return recipe.model.build(
             heads=manifest.heads,
             channels=preprocessing.channels,
             frames=recipe.clip.frames,

@@ -8,9 +8,7 @@ import hashlib
 import json
 import os
 import posixpath
-import shutil
 import time
-import uuid
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from kinema.errors import UnreadableVideo
+from kinema.files import atomic_path, remove
 from kinema.video.read_options import Limits, ReadOptions
 
 FRESH_S = 3600.0
@@ -58,18 +57,15 @@ def local_path(path: str, reading: ReadOptions) -> str:
             return str(folder / known["copy"])
         folder.mkdir(parents=True, exist_ok=True)
         copy = f"{key}-{version}{_suffix(path)}"
-        unfinished = folder / f"{uuid.uuid4().hex}.unfinished"
-        try:
+        with atomic_path(folder / copy) as temporary:
             if info.get("type") == "directory":
-                _copy_folder(system, inside, unfinished, reading.limits)
+                _copy_folder(system, inside, temporary, reading.limits)
             else:
-                _copy_file(system, inside, unfinished, info.get("size"), reading.limits)
-            _move(unfinished, folder / copy)
-        finally:
-            _remove(unfinished)
-        _write_note(note, {"version": version, "copy": copy})
+                _copy_file(system, inside, temporary, info.get("size"), reading.limits)
+        with atomic_path(note) as temporary:
+            temporary.write_text(json.dumps({"version": version, "copy": copy}), encoding="utf-8")
         if known is not None and known["copy"] != copy:
-            _remove(folder / known["copy"])
+            remove(folder / known["copy"])
     except UnreadableVideo as error:
         raise UnreadableVideo(f"{path}: {error}") from error
     except Exception as error:  # every file system has errors of its own
@@ -117,22 +113,6 @@ def _suffix(url: str) -> str:
     return PurePosixPath(urlsplit(url.split("::")[0]).path).suffix.lower()[:8]
 
 
-def _move(source: Path, target: Path) -> None:
-    """What another process has put there meanwhile is the same file."""
-    try:
-        source.replace(target)
-    except OSError:
-        if not target.exists():
-            raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _read_note(note: Path) -> dict[str, str] | None:
     """What is known of a copy; None where there is none, or it was deleted by hand."""
     try:
@@ -141,12 +121,6 @@ def _read_note(note: Path) -> dict[str, str] | None:
         return {"version": str(known["version"]), "copy": copy} if (note.parent / copy).exists() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write_note(note: Path, known: dict[str, str]) -> None:
-    unfinished = note.with_name(f"{uuid.uuid4().hex}.unfinished")
-    unfinished.write_text(json.dumps(known), encoding="utf-8")
-    unfinished.replace(note)
 
 
 def _described(error: Exception) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from kinema.data.manifest import load_manifest
 from kinema.datasets.folder import prepare_folder
-from kinema.datasets.prepared import Holdout
+from kinema.datasets.options import Holdout
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 

@@ -1,14 +1,15 @@
 """Tables of one's own: CSV and JSON, with columns of other names."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from kinema.data.manifest import load_manifest
-from kinema.datasets.prepared import Holdout
+from kinema.datasets.options import Holdout
 from kinema.datasets.table import prepare_table
-from kinema.errors import ManifestError
+from kinema.errors import ConfigError, ManifestError
 
 
 @pytest.fixture
@@ -128,17 +129,17 @@ def test_keeping_together_what_some_samples_do_not_say_is_refused(tmp_path, tabl
 
 
 @pytest.mark.parametrize(
-    ("shares", "message"),
+    ("shares", "named"),
     [
-        ({"val_share": 0.0}, r"val_share=0\.0 must lie between 0 and 1"),
-        ({"val_share": 1.0}, r"val_share=1\.0 must lie between 0 and 1"),
-        ({"test_share": -0.1}, r"test_share=-0\.1 must be at least 0"),
-        ({"test_share": 0.8}, r"test_share=0\.8 must .* leave something to train on beside val_share=0\.2"),
+        ({"val_share": 0.0}, "val_share=0.0"),
+        ({"val_share": 1.0}, "val_share=1.0"),
+        ({"test_share": -0.1}, "test_share=-0.1"),
+        ({"test_share": 0.8}, "test_share=0.8"),
     ],
     ids=str,
 )
-def test_shares_that_leave_nothing_are_refused(shares, message):
-    with pytest.raises(ManifestError, match=message):
+def test_shares_that_leave_nothing_are_refused(shares, named):
+    with pytest.raises(ConfigError, match=re.escape(named)):
         Holdout(**shares)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kinema.data.manifest import load_manifest
-from kinema.datasets.prepared import Holdout
+from kinema.datasets.options import Holdout
 from kinema.datasets.templates import parse_template, prepare_templates
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts

@@ -248,7 +248,7 @@ def test_from_the_folder_of_the_download_to_the_first_training_step(tmp_path, re
     words = ["train", "ctn_tiny", "--data.manifest", "ucf101_1.csv", *small.split(), *flip.split()]
     with pytest.raises(SystemExit):
         main(words)
-    assert "lists 6 samples of split 'test', but its JSON declares 3783" in capsys.readouterr().err
+    assert "lists 6 samples of split 'test'; its JSON declares 3783" in capsys.readouterr().err
     facts = json.loads(Path("ucf101_1.json").read_text())
     Path("ucf101_1.json").write_text(json.dumps({**facts, "declared": {"train": 12, "test": 6}}))
     shutil.rmtree("run", ignore_errors=True)

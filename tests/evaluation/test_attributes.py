@@ -7,10 +7,10 @@ import pytest
 
 from kinema.cli import main
 from kinema.errors import PredictionsError
-from kinema.evaluation.attributes import by_attribute
+from kinema.evaluation.attributes import summarize_attributes
 from kinema.evaluation.bootstrap import Bootstrap, mean_interval
-from kinema.evaluation.evaluate import Predictions, load_predictions, save_predictions
-from kinema.evaluation.summary import summarise
+from kinema.evaluation.predictions import Predictions, load_predictions, save_predictions
+from kinema.evaluation.summary import summarize
 
 CLASSES = (
     "Back, 15som, 05Twis, FREE",
@@ -34,7 +34,7 @@ def said_by(**facts):
         "missing": (),
         "manifest_digest": "m" * 64,
         "weights_digest": "w" * 64,
-        "units": {"group": np.arange(6) // 2},
+        "groups": {"group": np.arange(6) // 2},
         "corpus": "Diving48",
         "version": VERSION,
         **facts,
@@ -50,7 +50,7 @@ def test_each_attribute_by_hand():
     | 3    | wrong    | wrong      | right | right    |
     | 4    | right    | wrong      | right | wrong    |
     """
-    found = by_attribute(said_by())
+    found = summarize_attributes(said_by())
     assert {name: round(6 * each.top1 / 100) for name, each in found.items()} == {
         "take-off": 5,
         "somersault": 3,
@@ -68,27 +68,27 @@ def test_each_attribute_by_hand():
 def test_intervals_are_those_of_the_bootstrap_and_can_be_over_groups():
     bootstrap = Bootstrap(over="group")
     right = 100.0 * np.array([1, 1, 1, 0, 1, 1])
-    assert by_attribute(said_by())["take-off"].top1_interval == mean_interval(right)
-    of_groups = by_attribute(said_by(), bootstrap=bootstrap)["take-off"].top1_interval
+    assert summarize_attributes(said_by())["take-off"].top1_interval == mean_interval(right)
+    of_groups = summarize_attributes(said_by(), bootstrap=bootstrap)["take-off"].top1_interval
     assert of_groups == mean_interval(right, np.arange(6) // 2, bootstrap)
 
 
-def test_other_classes_have_no_such_attributes(tmp_path, capsys):
-    with pytest.raises(PredictionsError, match=r"Diving48's classes, which are named like 'Back, .*, and not 'kick'"):
-        by_attribute(said_by(classes={"label": (*CLASSES[:3], "kick")}))
+def test_other_classes_have_no_such_attributes(raises, tmp_path, capsys):
+    with raises(PredictionsError, "'kick'", field="classes"):
+        summarize_attributes(said_by(classes={"label": (*CLASSES[:3], "kick")}))
     two = said_by(
         logits={head: np.eye(4, dtype=np.float32)[SAID] for head in ("verb", "noun")},
         targets=dict.fromkeys(("verb", "noun"), np.array(TRUE)),
         classes=dict.fromkeys(("verb", "noun"), CLASSES),
     )
-    with pytest.raises(PredictionsError, match=r"these predictions have several task heads"):
-        by_attribute(two)
-    with pytest.raises(PredictionsError, match=r"split 'test' has no labels"):
-        by_attribute(said_by(targets={"label": np.full(6, -1)}))
+    with raises(PredictionsError, "one task head", field="classes"):
+        summarize_attributes(two)
+    with raises(PredictionsError, "'test'", field="targets"):
+        summarize_attributes(said_by(targets={"label": np.full(6, -1)}))
     save_predictions(tmp_path / "p.safetensors", said_by(classes={"label": ("a", "b", "c", "d")}))
     with pytest.raises(SystemExit):
         main(["evaluate", "--predictions", str(tmp_path / "p.safetensors"), "--per-attribute"])
-    assert "attributes are those of Diving48's classes" in capsys.readouterr().err
+    assert "attributes: expected Diving48's class names" in capsys.readouterr().err
 
 
 def test_they_are_printed_and_written_on_demand(tmp_path, capsys):
@@ -119,4 +119,4 @@ def test_the_corpus_and_its_version_are_printed_with_every_result(tmp_path, caps
     save_predictions(tmp_path / "old.safetensors", said_by(corpus="", version=""))
     main(["evaluate", "--predictions", str(tmp_path / "old.safetensors")])
     assert "version" not in capsys.readouterr().out
-    assert summarise(said_by()).predictions.version == VERSION
+    assert summarize(said_by()).predictions.version == VERSION

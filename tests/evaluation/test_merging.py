@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kinema.data.manifest import Manifest, load_manifest
-from kinema.evaluation.evaluate import Predictions, merge_predictions
+from kinema.evaluation.predictions import Predictions, merge_predictions
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_answers_are_merged_in_the_order_of_the_manifest(manifest: Manifest) -> 
     assert (merged.targets["label"] == whole.targets["label"]).all()
     assert merged.coverage == 100
     subjects = [manifest.entries[i].subject for i in positions]
-    same = np.equal.outer(merged.units["subject"], merged.units["subject"])
+    same = np.equal.outer(merged.groups["subject"], merged.groups["subject"])
     assert (same == [[a == b for b in subjects] for a in subjects]).all()
     assert len(set(subjects)) > 1
 
@@ -54,5 +54,5 @@ def test_answers_that_are_not_each_sample_once_are_refused(manifest: Manifest, w
             two = two[1:]
         case "another split's":
             two = [*two[1:], manifest.positions("train")[0]]
-    with pytest.raises(AssertionError, match="90 samples were asked for"):
+    with pytest.raises(AssertionError, match="expected 90 samples"):
         merge_predictions([answers(manifest, one), answers(manifest, two)], manifest)

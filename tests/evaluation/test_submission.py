@@ -11,8 +11,8 @@ from scipy.special import softmax
 from kinema.cli import main
 from kinema.data.manifest import Entry, write_manifest
 from kinema.errors import PredictionsError
-from kinema.evaluation.evaluate import Predictions, measure, save_predictions
-from kinema.evaluation.submission import Supervision, likeliest_actions, write_submission
+from kinema.evaluation.predictions import Predictions, measure, save_predictions
+from kinema.evaluation.submission import Supervision, top_actions, write_submission
 
 CLASSES = {head: tuple(f"{head} {n}" for n in range(count)) for head, count in (("verb", 97), ("noun", 300))}
 SEGMENTS = 40
@@ -109,12 +109,12 @@ def manifest_position(manifest, name):
     return [entry.sample for entry in manifest.entries].index(name)
 
 
-def test_the_likeliest_actions_by_hand():
+def test_the_top_actions_by_hand():
     """Verbs .5, .3, .2 and nouns .6, .4: the products are .30, .20; .18, .12; .12, .08; ties by the lower verb."""
-    found = likeliest_actions(np.log([0.5, 0.3, 0.2]), np.log([0.6, 0.4]), most=5)
+    found = top_actions(np.log([0.5, 0.3, 0.2]), np.log([0.6, 0.4]), count=5)
     assert [pair[:2] for pair in found] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
     assert [pair[2] for pair in found] == pytest.approx([0.30, 0.20, 0.18, 0.12, 0.12])
-    even = likeliest_actions(np.zeros(3), np.zeros(2), most=4)
+    even = top_actions(np.zeros(3), np.zeros(2), count=4)
     assert [pair[:2] for pair in even] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
@@ -132,40 +132,41 @@ def test_an_archive_holds_the_same_as_a_file(capsys, tmp_path, manifest):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.safetensors", "s.json", "s.zip"]
 
 
-def test_what_the_challenge_does_not_take_is_refused(tmp_path, manifest):
+def test_what_the_challenge_does_not_take_is_refused(raises, tmp_path, manifest):
     out = tmp_path / "s.json"
 
-    def refuse(message, said, table=manifest, path=out):
-        with pytest.raises(PredictionsError, match=message):
+    def refuse(said, *words, table=manifest, path=out, **facts):
+        with raises(PredictionsError, *words, **facts):
             write_submission(path, said, table, supervision=TOLD)
         assert not out.exists()
 
     said = answers(manifest)
-    refuse(r"s.txt: a submission's name ends in .json or .zip", said, path=tmp_path / "s.txt")
-    refuse(r"m.csv: is not the manifest that the predictions were made on", replace(said, manifest_digest="another"))
-    refuse("of 39 of 40 segments of split 'val'; the challenge wants all", said.rows(np.arange(39)))
-    for changed, message in (
-        ({"samples": [""] * SEGMENTS}, r"m.csv, line 41: has no narration id in column sample; make the manifest by"),
-        ({"samples": ["P01_01_0", "P01_01_1", "P01_01_0"]}, "narration id P01_01_0 stands twice in split 'val'"),
-        ({"corpus": "own"}, "is of 'own'; the challenge wants EPIC-KITCHENS-100's own numbers of classes"),
-        ({"classes": {"label": CLASSES["verb"]}}, "are of 97 of label; the challenge wants 97 of verb, 300 of noun"),
-        ({"classes": {"verb": CLASSES["verb"]}}, "are of 97 of verb; the challenge wants"),
+    refuse(said, ".json or .zip", path=tmp_path / "s.txt")
+    refuse(replace(said, manifest_digest="another"), "m.csv", field="manifest_digest")
+    refuse(said.select_rows(np.arange(39)), "39 of 40 segments of split 'val'", field="index")
+    for changed, field, word in (
+        ({"samples": [""] * SEGMENTS}, "sample", "m.csv, line 41"),
+        ({"samples": ["P01_01_0", "P01_01_1", "P01_01_0"]}, "sample", "P01_01_0 is a duplicate in split 'val'"),
+        ({"corpus": "own"}, "corpus", "'own'; expected EPIC-KITCHENS-100"),
+        ({"classes": {"label": CLASSES["verb"]}}, "classes", "97 of label; expected 97 of verb, 300 of noun"),
+        ({"classes": {"verb": CLASSES["verb"]}}, "classes", "97 of verb; expected"),
         (
             {"classes": {"verb": CLASSES["verb"], "noun": CLASSES["noun"][:299]}},
-            "are of 97 of verb, 299 of noun; the challenge wants 97 of verb, 300 of noun",
+            "classes",
+            "97 of verb, 299 of noun; expected 97 of verb, 300 of noun",
         ),
     ):
         other = written(tmp_path, **changed)
-        refuse(message, answers(other), other)
+        refuse(answers(other), word, table=other, field=field)
 
 
 @pytest.mark.parametrize("level", [-1, 6])
-def test_a_level_of_supervision_that_is_none_cannot_be_made(level):
-    with pytest.raises(PredictionsError, match=f"supervision: data={level} must be 0 to 5"):
+def test_a_level_of_supervision_that_is_none_cannot_be_made(raises, level):
+    with raises(PredictionsError, f"data={level}", field="data"):
         Supervision(pretraining=1, data=level)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, manifest):
+def test_a_place_that_cannot_be_written_is_named(raises, tmp_path, manifest):
     (tmp_path / "file").touch()
-    with pytest.raises(PredictionsError, match=r"s.json: cannot be written"):
+    with raises(PredictionsError, "cannot be written", path="s.json"):
         write_submission(tmp_path / "file" / "s.json", answers(manifest), manifest, supervision=TOLD)

@@ -11,8 +11,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from kinema.errors import ComparisonError, PredictionsError
 from kinema.evaluation.bootstrap import Bootstrap, mean_interval
 from kinema.evaluation.calibration import calibration_error, fit_temperature, negative_log_likelihood
-from kinema.evaluation.evaluate import Predictions, Protocol, measure
-from kinema.evaluation.summary import plain, summarise
+from kinema.evaluation.predictions import Predictions, Protocol, measure
+from kinema.evaluation.summary import summarize, summary_to_json
 
 CLASSES = tuple("abcdefg")
 
@@ -31,7 +31,7 @@ def predictions(seed=0, *, split="test", first=0, heads=("label",), **facts):
         "manifest_digest": "m" * 64,
         "weights_digest": "w" * 64,
         "protocol": Protocol(frames=8, clips=3, crops=1),
-        "units": {"group": np.arange(80) // 4},
+        "groups": {"group": np.arange(80) // 4},
         **facts,
     }
     return Predictions(logits=logits, targets=targets, index=first + np.arange(80), **given)
@@ -40,7 +40,7 @@ def predictions(seed=0, *, split="test", first=0, heads=("label",), **facts):
 def test_the_numbers_are_those_of_scikit_learn():
     said = predictions()
     logits, targets = said.logits["label"], said.targets["label"]
-    found = summarise(said).heads["label"]
+    found = summarize(said).heads["label"]
     answers, labels = logits.argmax(1), np.arange(7)
     assert found.top1 == pytest.approx(100 * accuracy_score(targets, answers))
     assert found.top5 == pytest.approx(100 * top_k_accuracy_score(targets, logits, k=5, labels=labels))
@@ -71,7 +71,7 @@ def test_verb_noun_and_action_by_hand():
         "noun": [[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.3, 0.7]],
     }
     said = replace(
-        predictions(heads=("verb", "noun"), units={}).rows(np.arange(4)),
+        predictions(heads=("verb", "noun"), groups={}).select_rows(np.arange(4)),
         logits={head: np.log(np.float32(rows)) + np.float32(3) for head, rows in shares.items()},
         targets={"verb": np.array([0, 1, 2, 0]), "noun": np.array([0, 0, 1, 1])},
         classes={"verb": ("take", "put", "wash"), "noun": ("tap", "plate")},
@@ -81,10 +81,10 @@ def test_verb_noun_and_action_by_hand():
     wanted = {"verb": (25, 100), "noun": (75, 100), "joint": (25, 75)}
     numbers = dict(measure(said))
     assert {head: (numbers[f"{head}.top1"], numbers[f"{head}.top5"]) for head in wanted} == wanted
-    summary = summarise(said)
+    summary = summarize(said)
     found = {**summary.heads, "joint": summary.joint}
     assert {head: (found[head].top1, found[head].top5) for head in wanted} == wanted
-    stored = json.loads(json.dumps(plain(summary)))
+    stored = json.loads(json.dumps(summary_to_json(summary)))
     assert {
         h: (part["top1"], part["top5"]) for h, part in {**stored["heads"], "joint": stored["joint"]}.items()
     } == wanted
@@ -92,27 +92,27 @@ def test_verb_noun_and_action_by_hand():
 
 def test_every_interval_holds_its_number_and_follows_the_bootstrap():
     said = predictions()
-    found = summarise(said).heads["label"]
+    found = summarize(said).heads["label"]
     for name in ("top1", "top5", "mean_class"):
         low, high = getattr(found, f"{name}_interval")
         assert 0 <= low < getattr(found, name) < high <= 100
     right = 100.0 * (said.logits["label"].argmax(1) == said.targets["label"])
     assert found.top1_interval == pytest.approx(mean_interval(right))
     grouped = Bootstrap(over="group", resamples=500)
-    assert summarise(said, bootstrap=grouped).heads["label"].top1_interval == pytest.approx(
+    assert summarize(said, bootstrap=grouped).heads["label"].top1_interval == pytest.approx(
         mean_interval(right, np.arange(80) // 4, grouped)
     )
 
 
-def test_groups_that_are_not_known_are_not_drawn():
-    with pytest.raises(PredictionsError, match="a bootstrap over 'subject' wants a subject for every sample"):
-        summarise(predictions(), bootstrap=Bootstrap(over="subject"))
+def test_groups_that_are_not_known_are_not_drawn(raises):
+    with raises(PredictionsError, "'subject'", field="bootstrap_over"):
+        summarize(predictions(), bootstrap=Bootstrap(over="subject"))
 
 
 def test_all_heads_together_are_right_where_each_is():
     said = predictions(heads=("verb", "noun"))
     verb, noun = (said.logits[h].argmax(1) == said.targets[h] for h in ("verb", "noun"))
-    summary = summarise(said)
+    summary = summarize(said)
     assert summary.joint.top1 == pytest.approx(100 * (verb & noun).mean())
     assert summary.joint.top1_interval == pytest.approx(mean_interval(100.0 * (verb & noun)))
     shares = [softmax(np.float64(said.logits[h]), axis=1) for h in ("verb", "noun")]
@@ -129,17 +129,17 @@ def test_all_heads_together_are_right_where_each_is():
 
 
 def test_one_head_has_nothing_together():
-    assert summarise(predictions()).joint is None
+    assert summarize(predictions()).joint is None
     assert "joint.top1" not in dict(measure(predictions()))
 
 
 def test_no_temperature_is_fitted_unless_asked_for():
-    assert summarise(predictions()).scaled is None
+    assert summarize(predictions()).scaled is None
 
 
 def test_a_temperature_is_fitted_on_the_other_split_and_used_on_this_one():
     said, held_out = predictions(0), predictions(1, split="val", first=80)
-    scaled = summarise(said, temperature_from=held_out).scaled
+    scaled = summarize(said, temperature_from=held_out).scaled
     best = fit_temperature(held_out.logits["label"], held_out.targets["label"])
     assert scaled.temperature == {"label": best}
     assert best != pytest.approx(fit_temperature(said.logits["label"], said.targets["label"]), rel=1e-3)
@@ -151,31 +151,31 @@ def test_a_temperature_is_fitted_on_the_other_split_and_used_on_this_one():
 
 def test_a_temperature_of_the_reported_samples_themselves_is_called_so():
     said = predictions()
-    scaled = summarise(said, temperature_from=said).scaled
-    assert scaled.fitted_on == "80 samples of split 'test', 80 of which are reported here: no held-out number"
+    scaled = summarize(said, temperature_from=said).scaled
+    assert scaled.fitted_on == "80 samples of split 'test', 80 of which are reported here: not a held-out number"
     overlapping = predictions(1, split="val", first=60)
-    assert "20 of which are reported here" in summarise(said, temperature_from=overlapping).scaled.fitted_on
+    assert "20 of which are reported here" in summarize(said, temperature_from=overlapping).scaled.fitted_on
     elsewhere = predictions(1, manifest_digest="n" * 64)
-    assert "reported" not in summarise(said, temperature_from=elsewhere).scaled.fitted_on
+    assert "reported" not in summarize(said, temperature_from=elsewhere).scaled.fitted_on
 
 
-def test_a_temperature_of_another_model_is_refused():
-    with pytest.raises(ComparisonError, match="come from other weights"):
-        summarise(predictions(), temperature_from=predictions(1, weights_digest="v" * 64))
-    with pytest.raises(ComparisonError, match="other task heads or classes"):
-        summarise(predictions(), temperature_from=predictions(1, classes={"label": CLASSES[::-1]}))
+def test_a_temperature_of_another_model_is_refused(raises):
+    with raises(ComparisonError, "vvvvvvvvvvvv", field="temperature_from"):
+        summarize(predictions(), temperature_from=predictions(1, weights_digest="v" * 64))
+    with raises(ComparisonError, "classes", field="temperature_from"):
+        summarize(predictions(), temperature_from=predictions(1, classes={"label": CLASSES[::-1]}))
 
 
 def test_a_temperature_at_the_end_of_the_range_is_said():
     said = predictions()
     sure = replace(said, logits={"label": np.eye(7, dtype=np.float32)[said.targets["label"]]})
-    assert summarise(said, temperature_from=sure).scaled.bounded == ("label",)
-    assert summarise(said, temperature_from=said).scaled.bounded == ()
+    assert summarize(said, temperature_from=sure).scaled.bounded == ("label",)
+    assert summarize(said, temperature_from=said).scaled.bounded == ()
 
 
 def test_all_of_it_can_be_written_as_json():
     said = predictions(declared=100, missing=("line 3: gone",))
-    found = json.loads(json.dumps(plain(summarise(said, temperature_from=said)), allow_nan=False))
+    found = json.loads(json.dumps(summary_to_json(summarize(said, temperature_from=said)), allow_nan=False))
     assert (found["samples"], found["declared"], found["coverage"]) == (80, 100, 80)
     assert found["protocol"] == {"frames": 8, "clips": 3, "crops": 1}
     head = found["heads"]["label"]

@@ -2,13 +2,13 @@
 
 import itertools
 import math
-import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from small_rpe_stdt import POOLS, clip, shake, tiny
 
+from kinema.errors import ClipError
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.registry import MODELS, create_model
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
@@ -175,7 +175,7 @@ def test_the_class_row_of_the_last_layer_is_that_of_the_whole_layer_in_output_an
         torch.testing.assert_close(alone, among, rtol=0, atol=1e-11)
 
 
-def test_of_the_frames_their_change_over_the_clip_is_left():
+def test_of_the_frames_their_change_over_the_clip_is_left(raises):
     model, plain = shake(tiny(frame_norm="clip")).double(), shake(tiny()).double()
     given = clip(batch=3, dtype=torch.float64)
     frames = model.in_space(given)
@@ -187,9 +187,7 @@ def test_of_the_frames_their_change_over_the_clip_is_left():
     assert parameter_count(model) == parameter_count(plain)
     still = given[:, :, :1].expand(-1, -1, 8, -1, -1)
     torch.testing.assert_close(model.in_space(still), torch.zeros_like(frames), rtol=0, atol=1e-12)
-    with pytest.raises(
-        ValueError, match="frames must be at least 2, since frame_norm=clip leaves how they differ; got 1"
-    ):
+    with raises(ClipError, "at least 2", field="frames"):
         model(given[:, :, :1])
 
 
@@ -266,12 +264,11 @@ def test_where_nothing_is_learnt_the_answers_are_the_same():
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 16, 33])
-def test_any_number_of_frames(pool, frames):
+def test_any_number_of_frames(raises, pool, frames):
     for place in ("inside", "between"):
         model, given = shake(tiny(pool=pool, pool_place=place)), clip(1, frames, 8, 16)
         if pool in ("max", "average") and frames < 4:
-            message = f"frames must be at least 4, since {pool} pooling halves them 2 times; got {frames}"
-            with pytest.raises(ValueError, match=message):
+            with raises(ClipError, "at least 4", f"got {frames}", field="frames"):
                 model(given)
         else:
             assert model(given).isfinite().all()
@@ -329,37 +326,32 @@ def test_an_absolute_position_in_space_keeps_rows_and_columns_apart(by):
 
 
 @pytest.mark.parametrize(
-    ("extent", "message"),
-    [
-        ((32, 36), "width must be a multiple of 8: 8, 16, 24, ...; got 36"),
-        ((20, 32), "height must be a multiple of 8: 8, 16, 24, ...; got 20"),
-        ((4, 4), "size must be a multiple of 8: 8, 16, 24, ...; got 4"),
-    ],
+    ("extent", "field"),
+    [((32, 36), "width"), ((20, 32), "height"), ((4, 4), "size")],
 )
-def test_pixels_left_over_are_refused_with_sizes_that_fit(extent, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_pixels_left_over_are_refused_with_sizes_that_fit(raises, extent, field):
+    with raises(ClipError, "8, 16, 24", field=field):
         tiny()(clip(1, 8, *extent))
 
 
 @pytest.mark.parametrize(
-    ("clip_of", "changes", "message"),
+    ("clip_of", "changes", "least"),
     [
-        ({"channels": 0}, {}, "channels must be at least 1; got 0"),
-        ({"frames": 0}, {}, "frames must be at least 1"),
-        ({"frames": 1}, {"pool": "average", "pool_layers": (1,)}, "frames must be at least 2, since average pooling"),
-        ({"frames": 3}, {"pool": "max"}, "frames must be at least 4, since max pooling halves them 2 times; got 3"),
-        ({"size": 20}, {}, "size must be a multiple of 8: 8, 16, 24, ...; got 20"),
-        ({"heads": {"label": 0}}, {}, "task head 'label' has 0 classes"),
+        ({"channels": 0}, {}, 1),
+        ({"frames": 0}, {}, 1),
+        ({"frames": 1}, {"pool": "average", "pool_layers": (1,)}, 2),
+        ({"frames": 3}, {"pool": "max"}, 4),
+        ({"size": 20}, {}, "8, 16, 24"),
     ],
 )
-def test_a_network_for_impossible_clips_or_classes_is_refused(clip_of, changes, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_a_network_for_impossible_clips_is_refused(raises, clip_of, changes, least):
+    with raises(ClipError, least, field=next(iter(clip_of))):
         tiny(**clip_of, **changes)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_a_clip_of_other_channels_is_refused(channels):
-    with pytest.raises(ValueError, match=f"built for clips of 3 channels; got {channels}"):
+def test_a_clip_of_other_channels_is_refused(raises, channels):
+    with raises(ClipError, f"got {channels}", field="channels"):
         tiny()(clip(channels=channels))
 
 

@@ -11,6 +11,7 @@ import torch
 from small_rpe_stdt import shake
 from torch import nn
 
+from kinema.errors import ClipError
 from kinema.layers.temporal_topk import random_places
 from kinema.models.rpe_stdt import RPESTDT
 
@@ -411,8 +412,8 @@ def test_selection_takes_the_gradient_of_what_is_kept_and_none_through_the_choic
         assert torch.autograd.gradcheck(lambda frames, m=model: features(m, frames), (given,), fast_mode=True)
 
 
-def test_a_clip_that_is_too_short_to_be_halved_is_refused_in_time_too():
-    with pytest.raises(ValueError, match="frames must be at least 4, since average pooling halves them 2 times; got 3"):
+def test_a_clip_that_is_too_short_to_be_halved_is_refused_in_time_too(raises):
+    with raises(ClipError, "at least 4", field="frames"):
         tiny(pool="average").in_time(some_frames(3))
     for frames, pool in itertools.product((1, 2, 3), ("top-k", "convolution", "random", "uniform", "none")):
         assert tiny(pool=pool).in_time(some_frames(frames))[0].isfinite().all()

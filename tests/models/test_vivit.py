@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import re
 
 import jaxtyping
 import pytest
@@ -14,9 +13,11 @@ from small_rpe_stdt import clip, shake
 from torch import nn
 from transformers import VivitConfig, VivitModel
 
-from kinema.models.baselines import ViViT, ViViTConfig
+from kinema.config import to_json
+from kinema.errors import ClipError, ConfigError, UnknownField
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
-from kinema.models.registry import MODELS, config_fields, config_from, config_kind, create_model
+from kinema.models.registry import MODELS, config_from_json, create_model
+from kinema.models.vivit import ViViT, ViViTConfig
 
 TINY = ViViTConfig(tubelet=(2, 8, 8), width=16, depth=2, attention_heads=2, mlp_ratio=2)
 
@@ -274,68 +275,61 @@ def test_by_name_with_other_fields_and_as_json():
     assert (len(model.blocks), model.config.width, model.position.built) == (1, 128, (4, 2, 4))
     assert model(clip(2, 8, channels=1)).shape == (2, 7)
     assert (MODELS["vivit_base"].config, MODELS["vivit_base"].frames) == (ViViTConfig(), 8)
-    assert config_kind(model.config) == "vivit"
-    assert config_from("vivit", config_fields(model.config)) == model.config
+    assert model.config.kind == "vivit"
+    assert config_from_json(to_json(model.config)) == model.config
 
 
 @pytest.mark.parametrize(
-    ("extent", "message"),
+    ("extent", "field", "multiples"),
     [
-        ((4, 32, 36), "width must be a multiple of 8: 8, 16, 24, ...; got 36"),
-        ((4, 4, 4), "size must be a multiple of 8: 8, 16, 24, ...; got 4"),
-        ((5, 32, 32), "frames must be a multiple of 2: 2, 4, 6, ...; got 5"),
-        ((0, 32, 32), "frames must be a multiple of 2: 2, 4, 6, ...; got 0"),
+        ((4, 32, 36), "width", "8, 16, 24"),
+        ((4, 4, 4), "size", "8, 16, 24"),
+        ((5, 32, 32), "frames", "2, 4, 6"),
+        ((0, 32, 32), "frames", "2, 4, 6"),
     ],
 )
-def test_clips_that_do_not_fit_are_refused_with_extents_that_do(extent, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_clips_that_do_not_fit_are_refused_with_extents_that_do(raises, extent, field, multiples):
+    with raises(ClipError, multiples, field=field):
         tiny()(clip(1, *extent))
 
 
-def test_clips_of_other_channels_are_refused():
-    with pytest.raises(ValueError, match="the network is built for clips of 3 channels; got 1"):
+def test_clips_of_other_channels_are_refused(raises):
+    with raises(ClipError, "got 1", field="channels"):
         tiny()(clip(1, 4, channels=1))
 
 
-@pytest.mark.parametrize(
-    ("clip_of", "message"),
-    [
-        ({"channels": 0}, "channels must be at least 1; got 0"),
-        ({"frames": 3}, "frames must be a multiple of 2: 2, 4, 6, ...; got 3"),
-        ({"size": 20}, "size must be a multiple of 8: 8, 16, 24, ...; got 20"),
-        ({"heads": {"label": 0}}, "task head 'label' has 0 classes"),
-    ],
-)
-def test_a_network_for_impossible_clips_or_classes_is_refused(clip_of, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+@pytest.mark.parametrize("clip_of", [{"channels": 0}, {"frames": 3}, {"size": 20}])
+def test_a_network_for_impossible_clips_is_refused(raises, clip_of):
+    ((field, value),) = clip_of.items()
+    with raises(ClipError, f"got {value}", field=field):
         tiny(**clip_of)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "field"),
     [
-        ({"width": 17}, "width=17 is not divisible by attention_heads=2"),
-        ({"tubelet": (2, 0, 8)}, "tubelet=(2, 0, 8) must be at least 1 along each axis"),
-        ({"dropout": 1.0}, "dropout=1.0 is not in [0, 1)"),
-        ({"drop_path": -0.1}, "drop_path=-0.1 is not in [0, 1)"),
-        *(({name: 0}, f"{name}=0 must") for name in ("width", "depth", "attention_heads", "mlp_ratio")),
+        ({"width": 17}, "width"),
+        ({"tubelet": (2, 0, 8)}, "tubelet.1"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"drop_path": -0.1}, "drop_path"),
+        *(({name: 0}, name) for name in ("width", "depth", "attention_heads", "mlp_ratio")),
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(changes, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_what_cannot_be_is_refused(raises, changes, field):
+    with raises(ConfigError, next(iter(changes)), field=field):
         dataclasses.replace(TINY, **changes)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "error", "field", "word"),
     [
-        ({"tubelet": (16, 16)}, "tubelet=(16, 16) is not of type tuple[int, int, int]"),
-        ({"position": "relative"}, "position='relative' is not one of 'learned', 'none'"),
-        ({"tublet": (2, 8, 8)}, "did you mean 'tubelet'?"),
+        ({"tubelet": (16, 16)}, ConfigError, "tubelet.2", "missing"),
+        ({"position": "relative"}, ConfigError, "position", "'learned' or 'none'"),
+        ({"tublet": (2, 8, 8)}, UnknownField, "tublet", "'tubelet'"),
     ],
     ids=str,
 )
-def test_what_is_misspelt_is_refused_by_name(changes, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_what_is_misspelt_is_refused_by_name(raises, changes, error, field, word):
+    with raises(error, word, field=field):
         create_model("vivit_tiny", num_classes=3, **changes)

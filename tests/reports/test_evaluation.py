@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kinema.cli import main
-from kinema.evaluation.evaluate import Predictions, Protocol, load_predictions, save_predictions
-from kinema.evaluation.summary import summarise
+from kinema.evaluation.predictions import Predictions, Protocol, load_predictions, save_predictions
+from kinema.evaluation.summary import summarize
 from kinema.inference.trained_model import save_model
 
 NAMES = ("kick [high]", "run", "walk", "wave :smile:", "never")
@@ -31,7 +31,7 @@ def said_by(seed: int, **facts: object) -> Predictions:
         manifest_digest="m" * 64,
         weights_digest=str(seed) * 64,
         protocol=Protocol(frames=16, clips=5, crops=3),
-        units={"subject": np.arange(40) // 8},
+        groups={"subject": np.arange(40) // 8},
     )
     return replace(predictions, **facts)
 
@@ -67,7 +67,7 @@ def row(lines: list[str], name: str) -> list[str]:
 
 def test_all_numbers_are_computed_again_from_a_file_without_a_model(stored: Path, capsys) -> None:
     lines = said(capsys, "evaluate", "--predictions", stored / "one.safetensors")
-    found = summarise(said_by(1)).heads["label"]
+    found = summarize(said_by(1)).heads["label"]
     assert row(lines, "top1")[1:3] == [f"{found.top1:.2f}", "%"]
     assert row(lines, "top1")[3:] == [f"{found.top1_interval.low:.2f}", "to", f"{found.top1_interval.high:.2f}"]
     assert row(lines, "mean_class")[1] == f"{found.mean_class:.2f}"
@@ -95,7 +95,7 @@ def test_every_number_carries_a_coverage_that_is_not_whole(tmp_path: Path, capsy
 
 def test_the_classes_are_listed_under_their_own_names(stored: Path, capsys) -> None:
     lines = said(capsys, "evaluate", "--predictions", stored / "one.safetensors", "--per-class")
-    scores = summarise(said_by(1)).heads["label"].scores
+    scores = summarize(said_by(1)).heads["label"].scores
     assert row(lines, "run")[1:] == [f"{s[1]:.1f}" for s in (scores.precision, scores.recall, scores.f1)] + ["10"]
     assert row(lines, "kick [high]")[-1] == "10"  # square brackets are no markup
     assert row(lines, "wave :smile:")[-1] == "10"
@@ -107,7 +107,7 @@ def test_the_interval_over_subjects_is_drawn_over_subjects(stored: Path, capsys)
     over_subjects = said(capsys, *words, "subject")
     assert any("over 5 subjects" in line for line in over_subjects)
     assert row(over_subjects, "top1")[3:] != row(said(capsys, *words, "clip"), "top1")[3:]
-    assert "wants a group for every sample" in refused(capsys, *words, "group")
+    assert "no group for every sample" in refused(capsys, *words, "group")
 
 
 def test_a_temperature_says_where_it_comes_from(stored: Path, capsys) -> None:
@@ -115,8 +115,8 @@ def test_a_temperature_says_where_it_comes_from(stored: Path, capsys) -> None:
     lines = said(capsys, *words, stored / "val.safetensors")
     assert "temperature: fitted on 40 samples of split 'val'" in lines
     lines = said(capsys, *words, stored / "one.safetensors")
-    assert any("40 of which are reported here: no held-out number" in line for line in lines)
-    assert "come from other weights" in refused(capsys, *words, stored / "two.safetensors")
+    assert any("40 of which are reported here: not a held-out number" in line for line in lines)
+    assert "222222222222" in refused(capsys, *words, stored / "two.safetensors")
     assert not any(line.startswith("temperature") for line in said(capsys, *words[:-1]))
 
 
@@ -159,13 +159,13 @@ def test_models_that_are_fused_are_each_evaluated_and_stored(
 
 
 def test_models_on_other_samples_are_fused_only_where_that_is_allowed(stored: Path, capsys) -> None:
-    save_predictions(stored / "fewer.safetensors", said_by(2).rows(np.arange(30)))
+    save_predictions(stored / "fewer.safetensors", said_by(2).select_rows(np.arange(30)))
     words = ["evaluate", "--predictions", stored / "one.safetensors", "--fuse", stored / "fewer.safetensors"]
-    assert "10 samples are not in all of the 2 predictions" in refused(capsys, *words)
+    assert "10 samples are not in all 2 predictions" in refused(capsys, *words)
     lines = said(capsys, *words, "--allow-missing")
     assert row(lines, "mean of softmax ")[-3:] == ["(coverage", "75.00", "%)"]
     assert all("(coverage 75.00 %)" in line for line in lines if "McNemar" in line)
-    assert "differ in their split" in refused(capsys, *words[:-1], stored / "val.safetensors")
+    assert "split differs (test and val)" in refused(capsys, *words[:-1], stored / "val.safetensors")
 
 
 def test_runs_are_compared_by_their_stored_predictions(stored: Path, capsys) -> None:
@@ -180,7 +180,7 @@ def test_runs_are_compared_by_their_stored_predictions(stored: Path, capsys) -> 
     assert "mean of 1 and 2 seeds" in line
     (line,) = said(capsys, "runs", stored, "--compare", stored / "one.safetensors", "runs/b0")
     assert "same answer to" in line
-    assert "nowhere: is no predictions file" in refused(capsys, "runs", stored / "runs", "--compare", "a", "nowhere")
+    assert "nowhere: not a predictions file" in refused(capsys, "runs", stored / "runs", "--compare", "a", "nowhere")
     assert "a side of the comparison has no predictions" in refused(
         capsys, "runs", stored / "runs", "--compare", "a", ","
     )
@@ -189,14 +189,17 @@ def test_runs_are_compared_by_their_stored_predictions(stored: Path, capsys) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evaluate"], "wants a run or an artefact and --manifest, or --predictions FILE and neither"),
-        (["evaluate", "runs/a"], "wants a run or an artefact and --manifest"),
-        (["evaluate", "--manifest", "m.csv"], "wants a run or an artefact and --manifest"),
-        (["evaluate", "--predictions", "p", "--manifest", "m.csv"], "wants a run or an artefact and --manifest"),
-        (["evaluate", "runs/a", "--predictions", "p"], "wants a run or an artefact and --manifest"),
-        (["evaluate", "--predictions", "p"], "p: is no predictions file"),
-        (["evaluate", "--predictions", "p", "--fuse", "q", "p"], "--fuse names a model twice"),
-        (["evaluate", "--predictions", "p", "--fuse", "q", "--temperature-from", "r"], "goes with one model"),
+        (["evaluate"], "either MODEL and --manifest, or --predictions"),
+        (["evaluate", "runs/a"], "either MODEL and --manifest"),
+        (["evaluate", "--manifest", "m.csv"], "either MODEL and --manifest"),
+        (["evaluate", "--predictions", "p", "--manifest", "m.csv"], "either MODEL and --manifest"),
+        (["evaluate", "runs/a", "--predictions", "p"], "either MODEL and --manifest"),
+        (["evaluate", "--predictions", "p"], "p: not a predictions file"),
+        (["evaluate", "--predictions", "p", "--fuse", "q", "p"], "--fuse: a model is named twice"),
+        (
+            ["evaluate", "--predictions", "p", "--fuse", "q", "--temperature-from", "r"],
+            "--temperature-from cannot",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(words: list[str], message: str, capsys) -> None:

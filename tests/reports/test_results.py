@@ -11,7 +11,7 @@ from kinema.errors import PredictionsError
 from kinema.evaluation.bootstrap import mean_interval
 from kinema.evaluation.calibration import calibration_error, negative_log_likelihood
 from kinema.evaluation.compare import compare
-from kinema.evaluation.evaluate import load_predictions, measure
+from kinema.evaluation.predictions import load_predictions, measure
 from kinema.models.ctn import CTNConfig
 from kinema.reports import results
 from kinema.reports.results import load_result, store_result

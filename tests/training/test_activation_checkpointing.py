@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from kinema.layers.folding import evaluation_copy
-from kinema.models.registry import MFST_TINY, MFST_TINY_RGBD, build_model, create_model
+from kinema.models.mfst import MFST_TINY
+from kinema.models.registry import create_model
+from kinema.models.two_stream import MFST_TINY_RGBD
 from kinema.training.activation_checkpointing import checkpoint_activations
 from kinema.training.plan import saved_bytes
 
@@ -30,7 +32,7 @@ def test_the_stages_of_both_streams_are_computed_again():
     config = replace(
         MFST_TINY_RGBD, rgb=replace(MFST_TINY, **fields), depth=replace(MFST_TINY, **fields), stream_dropout=0.0
     )
-    model = build_model(config, heads={"label": 3}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
+    model = config.build(heads={"label": 3}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
     other = copy.deepcopy(model)
     assert checkpoint_activations(other) == 24  # of each of six stages two inception modules and two transformer layers
     assert_equal_steps(model, other, (3, 1))

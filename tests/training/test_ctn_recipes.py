@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from kinema.models.baselines import ViViTConfig
 from kinema.models.ctn import CTNConfig
+from kinema.models.vivit import ViViTConfig
 from kinema.training.recipe import load_recipe, recipe_names
 
 ROWS = [name for name in recipe_names() if name.startswith("table_4_")]

@@ -26,7 +26,8 @@ from torch.distributed import TCPStore
 from kinema.data.dataset import TrainingBatches
 from kinema.data.manifest import Entry, Manifest, class_lists, load_manifest, write_manifest
 from kinema.errors import RecipeError
-from kinema.evaluation.evaluate import evaluate, load_predictions
+from kinema.evaluation.evaluate import evaluate
+from kinema.evaluation.predictions import load_predictions
 from kinema.inference.trained_model import load_model
 from kinema.training.distributed import RankBatches, make_fabric, num_nodes, rank, renew_store, world_size
 from kinema.training.recipe import Augmentation, Recipe

@@ -13,12 +13,13 @@ from torch import nn
 from kinema.data.dataset import VideoDataset, collate, complete, evaluation_batches
 from kinema.data.manifest import Manifest, class_lists, load_manifest, write_manifest
 from kinema.errors import ManifestError, NonFiniteLoss, RecipeError, RunError, UnreadableSample
-from kinema.evaluation.evaluate import evaluate, load_predictions
+from kinema.evaluation.evaluate import evaluate
+from kinema.evaluation.predictions import load_predictions
 from kinema.inference.recognizer import Recognizer
 from kinema.inference.trained_model import load_model
 from kinema.models.ctn import CTN
-from kinema.models.fusion import TwoStreamConfig
 from kinema.models.mfst import MFSTConfig
+from kinema.models.two_stream import TwoStreamConfig
 from kinema.training import loop
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kinema.models.fusion import TwoStreamConfig
-from kinema.models.registry import MFST_TINY, build_model, create_model
+from kinema.models.mfst import MFST_TINY
+from kinema.models.registry import create_model
+from kinema.models.two_stream import TwoStreamConfig
 from kinema.training.optimizer import (
     class_weights,
     is_matrix,
@@ -118,7 +119,7 @@ def test_streams_side_by_side_begin_at_the_same_depth() -> None:
     config = replace(MFST_TINY, widths=(16, 16, 24, 24), channel_divisor=8, layers=1)
     streams = TwoStreamConfig(rgb=replace(config, stages=2), depth=config)
     with torch.device("meta"):
-        model = build_model(streams, heads={"label": 2}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
+        model = streams.build(heads={"label": 2}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
     depths = layer_depths(model)
     found = {part: {n for name, n in depths.items() if name.startswith(part)} for part in ("rgb.", "depth.", "heads.")}
     assert found == {"rgb.": {0, 1, 2, 3}, "depth.": {0, 1, 2, 3, 4}, "heads.": {5}}

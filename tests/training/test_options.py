@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from kinema.data.dataset import TrainingBatches, VideoDataset, collate, complete, evaluation_batches
 from kinema.data.manifest import Manifest, write_manifest
 from kinema.errors import NonFiniteLoss, RecipeError
-from kinema.evaluation.evaluate import load_predictions
+from kinema.evaluation.predictions import load_predictions
 from kinema.inference.engine import Engine
 from kinema.inference.trained_model import load_model
 from kinema.models.ctn import CTNConfig
-from kinema.models.registry import build_model
 from kinema.training.learner import Learner
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe
@@ -151,7 +150,7 @@ def test_averaged_weights_are_evaluated_and_shipped_and_go_on_to_the_bit(
         torch.testing.assert_close(shipped[name], weight, rtol=0, atol=1e-6)
     assert any((shipped[name] - checkpoint(run)["model"][name]).abs().max() > 1e-3 for name in average)
 
-    network = build_model(tiny_recipe.model, heads=artefact.heads, channels={"rgb": 3}, frames=8, size=32)
+    network = tiny_recipe.model.build(heads=artefact.heads, channels={"rgb": 3}, frames=8, size=32)
     network.load_state_dict(average, strict=False)
     engine = Engine(
         network,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kinema.models.complexity import macs, parameter_count
 from kinema.models.ctn import CTNConfig
-from kinema.models.fusion import TwoStream, TwoStreamConfig
-from kinema.models.registry import build_model, create_model
+from kinema.models.registry import create_model
+from kinema.models.two_stream import TwoStream, TwoStreamConfig
 from kinema.training import plan as planning
 from kinema.training.activation_checkpointing import checkpoint_activations
 from kinema.training.loop import train
@@ -63,7 +63,7 @@ def plan_of(messages: list[str]) -> str:
 
 
 def test_the_printed_plan_holds_the_counts(tiny_recipe: Recipe, messages: Callable[[], list[str]]) -> None:
-    model = build_model(tiny_recipe.model, heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
+    model = tiny_recipe.model.build(heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     train(tiny_recipe, max_steps=1)
     parameters, cost, steps, memory, seconds = plan_of(messages()).split(", ")
     assert parameters == f"{parameter_count(model):,} parameters"
@@ -77,7 +77,7 @@ def test_what_is_frozen_does_not_learn_and_costs_less(
     tiny_recipe: Recipe, messages: Callable[[], list[str]], no_stopwatch: float
 ) -> None:
     train(replace(tiny_recipe, init=replace(tiny_recipe.init, freeze=("embedding",))), max_steps=1)
-    model = build_model(tiny_recipe.model, heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
+    model = tiny_recipe.model.build(heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     embedding = parameter_count(model.embedding)
     assert plan_of(messages()).startswith(
         f"{parameter_count(model):,} parameters ({parameter_count(model) - embedding:,} trainable), "

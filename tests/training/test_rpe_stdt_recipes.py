@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from kinema.errors import RecipeError
-from kinema.models.baselines import ViTSpatialConfig
 from kinema.models.rpe_stdt import RPESTDTConfig
+from kinema.models.vit_spatial import ViTSpatialConfig
 from kinema.training.recipe import load_recipe, recipe_names
 
 ROWS = [name for name in recipe_names() if name.startswith(("table_3_", "figure_3_"))]

@@ -13,8 +13,9 @@ from torch import nn
 from kinema.cli import main
 from kinema.data.manifest import load_manifest
 from kinema.errors import ManifestError, PredictionsError
-from kinema.evaluation.evaluate import evaluate, load_predictions
-from kinema.evaluation.summary import summarise
+from kinema.evaluation.evaluate import evaluate
+from kinema.evaluation.predictions import load_predictions
+from kinema.evaluation.summary import summarize
 from kinema.training.loop import train
 from kinema.training.recipe import Augmentation, Recipe
 
@@ -95,9 +96,7 @@ def test_a_network_of_other_nouns_is_refused(tiny_recipe: Recipe, epic: Path) ->
     facts = json.loads(epic.with_suffix(".json").read_text())
     facts["classes"]["noun"].pop()
     epic.with_suffix(".json").write_text(json.dumps(facts))
-    with pytest.raises(
-        ValueError, match=r"the class list of 'noun' is not the model's: the order or number of classes"
-    ):
+    with pytest.raises(ValueError, match="class list of 'noun'"):
         evaluate(run.path, load_manifest(epic), split="val", device="cpu")
 
 
@@ -132,11 +131,11 @@ def test_segments_without_labels_are_answered_and_handed_in_but_not_measured(
     for row, scores in enumerate(results.values()):
         assert np.array_equal(np.array(list(scores["verb"].values()), np.float32), stored.logits["verb"][row])
     assert evaluate(run.path, epic, split="test", device="cpu").measures == {"coverage": 100}
-    for measured in (stored.ranks, stored.right):
-        with pytest.raises(PredictionsError, match="split 'test' has no labels, so that nothing can be measured"):
+    for measured in (stored.ranks, stored.correct):
+        with pytest.raises(PredictionsError, match="no labels"):
             measured("verb")
     with pytest.raises(PredictionsError, match="no labels"):
-        summarise(stored)
+        summarize(stored)
     for field in ("train", "evaluate"):
         recipe = trained_on(tiny_recipe, epic)
         recipe = replace(

@@ -20,9 +20,9 @@ from transformers import ViTConfig, ViTModel
 from kinema.cli import main
 from kinema.errors import RecipeError, StartError
 from kinema.inference.trained_model import load_model
-from kinema.models.baselines import ViTSpatial, ViTSpatialConfig
 from kinema.models.mfst import MFST, MFSTConfig
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
+from kinema.models.vit_spatial import ViTSpatial, ViTSpatialConfig
 from kinema.training.loop import train
 from kinema.training.messages import load_messages
 from kinema.training.recipe import Checkpoint, Init, Recipe

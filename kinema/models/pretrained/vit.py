@@ -43,10 +43,11 @@ from torch import Tensor
 
 from kinema.errors import ViTError
 from kinema.layers.transformer import interpolated
-from kinema.models.baselines import ViTSpatial, ViViT
 from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.pretrained.vit_file import NUMBERS, ViT
 from kinema.models.rpe_stdt import RPESTDT
+from kinema.models.vit_spatial import ViTSpatial
+from kinema.models.vivit import ViViT
 
 COLOURS = 3
 

@@ -6,12 +6,13 @@ from safetensors.torch import load_file
 from transformers import ViTConfig, ViTModel, VivitConfig, VivitForVideoClassification, VivitModel
 
 from kinema.errors import StartError, ViTError
-from kinema.models.baselines import ViTSpatial, ViTSpatialConfig, ViViT, ViViTConfig
 from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.pretrained.vit import from_vit
 from kinema.models.pretrained.vit_file import is_vit, read_vit
 from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
+from kinema.models.vit_spatial import ViTSpatial, ViTSpatialConfig
+from kinema.models.vivit import ViViT, ViViTConfig
 from kinema.training.messages import load_messages
 from kinema.training.weights import load_weights
 

@@ -9,11 +9,11 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
 from kinema.errors import ViTError
-from kinema.models.baselines import ViTSpatial, ViTSpatialConfig
 from kinema.models.pretrained.vit import from_vit
 from kinema.models.pretrained.vit_file import is_vit, read_vit
 from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
+from kinema.models.vit_spatial import ViTSpatial, ViTSpatialConfig
 
 WIDTH, HEADS, HIDDEN, PATCH, SIZE, LAYERS = 24, 3, 48, 8, 32, 3
 OF_A_BLOCK = {  # transformers' name in memory -> timm's; queries, keys and values are one layer there

@@ -8,18 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kinema.errors import StreamError
+from kinema.config import to_json
+from kinema.errors import ConfigError, StreamError, UnknownField
+from kinema.layers.score_fusion import mean_logits
+from kinema.models.binding import input_binding
 from kinema.models.complexity import macs, parameter_count
-from kinema.models.fusion import TwoStream, TwoStreamConfig, input_binding, mean_logits
-from kinema.models.registry import (
-    CTN_TINY,
-    MFST_TINY,
-    build_model,
-    config_fields,
-    config_from,
-    config_kind,
-    create_model,
-)
+from kinema.models.ctn import CTN_TINY
+from kinema.models.mfst import MFST_TINY
+from kinema.models.registry import config_from_json, create_model
+from kinema.models.two_stream import TwoStream, TwoStreamConfig
 
 SMALL = replace(MFST_TINY, widths=(16, 16, 24, 24), channel_divisor=8, layers=1, attention_heads=2, head_channels=8)
 NARROW = replace(CTN_TINY, width=24, depth=1, attention_heads=3, stem_channels=4)
@@ -29,7 +26,7 @@ HEADS = {"verb": 3, "noun": 4}
 def two(fusion="features", heads=None, **changes):
     torch.manual_seed(0)
     config = TwoStreamConfig(rgb=SMALL, depth=replace(SMALL, stem_operator="cdc-t"), fusion=fusion, **changes)
-    return build_model(config, heads=heads or {"label": 5}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
+    return config.build(heads=heads or {"label": 5}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
 
 
 def clips(batch=2):
@@ -86,8 +83,8 @@ def test_one_answer_stays_as_it_is(score):
 
 
 @pytest.mark.parametrize("fusion", ["features", "logits", "softmax"])
-def test_without_both_there_is_no_answer(fusion):
-    with pytest.raises(ValueError, match="neither rgb nor depth"):
+def test_without_both_there_is_no_answer(raises, fusion):
+    with raises(StreamError, "neither"):
         two(fusion)()
 
 
@@ -120,8 +117,8 @@ def test_everything_learns(fusion):
 
 def test_parameters_are_those_of_both_and_one_task_head():
     config = replace(SMALL, stem_operator="vanilla")
-    single = build_model(config, heads={"label": 5}, channels={"rgb": 3}, frames=4, size=32)
-    depth = build_model(config, heads={"label": 5}, channels={"depth": 1}, frames=4, size=32)
+    single = config.build(heads={"label": 5}, channels={"rgb": 3}, frames=4, size=32)
+    depth = config.build(heads={"label": 5}, channels={"depth": 1}, frames=4, size=32)
     apart = parameter_count(single) + parameter_count(depth)
     assert parameter_count(two("logits")) == apart
     heads = sum(parameter_count(net.heads) for net in (single, depth))
@@ -134,50 +131,50 @@ def test_parameters_are_those_of_both_and_one_task_head():
 
 def test_streams_may_be_of_different_kinds_and_survive_json():
     config = TwoStreamConfig(rgb=NARROW, depth=SMALL, stream_dropout=0.1)
-    stored = json.loads(json.dumps({"kind": config_kind(config), "config": config_fields(config)}))
-    assert stored["config"]["rgb"]["kind"] == "ctn"
-    again = config_from(stored["kind"], stored["config"])
+    stored = json.loads(json.dumps(to_json(config)))
+    assert stored["rgb"]["kind"] == "ctn"
+    again = config_from_json(stored)
     assert again == config
-    model = build_model(again, heads={"label": 2}, channels={"rgb": 3, "depth": 1}, frames=8, size=32)
+    model = again.build(heads={"label": 2}, channels={"rgb": 3, "depth": 1}, frames=8, size=32)
     rgb, depth = torch.zeros(1, 3, 8, 32, 32), torch.zeros(1, 1, 8, 32, 32)
     assert model.eval()(rgb, depth).shape == (1, 2)
 
 
-@pytest.mark.parametrize("said", [3, {"kind": "mfst"}, {"kind": "mfst", "config": 3}, {"kind": "mfts", "config": {}}])
-def test_a_stored_stream_that_is_none_is_refused(said):
-    with pytest.raises(ValueError, match=r"a stream is a kind and a config|did you mean 'mfst'"):
-        config_from("two-stream", {"rgb": said, "depth": {"kind": "mfst", "config": {}}})
+@pytest.mark.parametrize(
+    ("stream", "field"),
+    [(3, "rgb"), ({}, "rgb.kind"), ({"kind": "mfst", "config": 3}, "rgb.config"), ({"kind": "mfts"}, "rgb")],
+)
+def test_a_stored_stream_that_is_none_is_refused(raises, stream, field):
+    with raises(ConfigError, field=field):
+        config_from_json({"kind": "two-stream", "rgb": stream, "depth": {"kind": "mfst"}})
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"stream_dropout": 1.0}, "stream_dropout=1.0 is not in"),
-        ({"stream_dropout": 0.1, "fusion": "logits"}, "is for fusion=features"),
-    ],
+    ("changes", "word"),
+    [({"stream_dropout": 1.0}, "below 1"), ({"stream_dropout": 0.1, "fusion": "logits"}, "features")],
 )
-def test_what_cannot_be_is_refused(changes, reason):
-    with pytest.raises(ValueError, match=reason):
+def test_what_cannot_be_is_refused(raises, changes, word):
+    with raises(ConfigError, word, field="stream_dropout"):
         TwoStreamConfig(rgb=SMALL, depth=SMALL, **changes)
 
 
-def test_modalities_that_do_not_fit_are_refused():
+def test_modalities_that_do_not_fit_are_refused(raises):
     config = TwoStreamConfig(rgb=SMALL, depth=SMALL)
     sizes = {"heads": {"label": 2}, "frames": 4, "size": 32}
-    with pytest.raises(StreamError, match="TwoStream learns from rgb and depth"):
-        build_model(config, channels={"rgb": 3}, **sizes)
-    with pytest.raises(StreamError, match="MFST has one stream; choose one modality"):
-        build_model(SMALL, channels={"rgb": 3, "depth": 1}, **sizes)
+    with raises(StreamError, "rgb and depth", field="modalities"):
+        config.build(channels={"rgb": 3}, **sizes)
+    with raises(StreamError, "one stream", field="modalities"):
+        SMALL.build(channels={"rgb": 3, "depth": 1}, **sizes)
 
 
-def test_by_name_with_channels_of_each():
+def test_by_name_with_channels_of_each(raises):
     model = create_model(
         "mfst_tiny_rgbd", num_classes=3, frames=2, size=32, depth_channels=3, fusion="softmax", stream_dropout=0.0
     )
     assert isinstance(model, TwoStream)
     assert (model.rgb.channels, model.depth.channels) == (3, 3)
     assert (model.rgb.config.stem_operator, model.depth.config.stem_operator) == ("cdc-st", "cdc-t")
-    with pytest.raises(ValueError, match="mfst_tiny has no field 'depth_channels'"):
+    with raises(UnknownField, "mfst_tiny", field="depth_channels"):
         create_model("mfst_tiny", num_classes=3, depth_channels=3)
 
 

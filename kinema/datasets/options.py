@@ -1,0 +1,77 @@
+"""Options of `kinema prepare` that several data sets share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kinema.config import config
+from kinema.data.splits import KeepTogether
+from kinema.modality import DepthFacts
+
+
+@config
+class DatasetOptions:
+    """Options of every data set.
+
+    Args:
+        root: Folder of the data set, or the table.
+        out: Manifest to write, a CSV; a JSON of the same name is written beside it.
+    """
+
+    root: Path
+    out: Path
+
+
+@config
+class Holdout:
+    """Shares of a split that is made because the data has none.
+
+    Args:
+        val_share: Share of each class held out as split `val`, if the data has no split.
+        test_share: Share of each class held out as split `test`, if the data has no split.
+        keep_together: Samples that are never divided between splits; auto is the group, else the subject.
+    """
+
+    val_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    keep_together: KeepTogether = "auto"
+
+    def __post_init__(self) -> None:
+        if self.test_share >= 1 - self.val_share:
+            raise ValueError(
+                f"val_share={self.val_share} and test_share={self.test_share} leave no sample to train on; their sum "
+                "must be below 1"
+            )
+
+
+@config
+class OwnDataOptions(Holdout, DatasetOptions):
+    """Options of data of one's own: the split that is made, and the meaning of 16-bit depth.
+
+    Args:
+        depth_unit: Millimeters per unit of 16-bit depth; omit it for a sensor's own units.
+        depth_range: Near and far end of the useful depths, in stored units; required for 16-bit depth.
+        depth_coverage: masked if all pixels but the person's are 0; auto is full.
+    """
+
+    depth_unit: float | None = None
+    depth_range: tuple[float, float] | None = None
+    depth_coverage: Literal["auto", "masked", "full"] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth_range is None and self.depth_unit is not None:
+            raise ValueError("depth_unit has no effect without depth_range")
+        if self.depth_range is None and self.depth_coverage != "auto":
+            raise ValueError("depth_coverage has no effect without depth_range")
+        _ = self.depth_facts  # refuses an impossible range
+
+    @property
+    def depth_facts(self) -> DepthFacts | None:
+        """Meaning of 16-bit depth values; None if no range is given."""
+        if self.depth_range is None:
+            return None
+        near, far = self.depth_range
+        coverage = "full" if self.depth_coverage == "auto" else self.depth_coverage
+        return DepthFacts(unit_mm=self.depth_unit, near=near, far=far, coverage=coverage)

@@ -1,0 +1,102 @@
+"""Late fusion: the predictions of several models averaged by their scores, and the gain over each model."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from scipy.special import log_softmax, logsumexp
+
+from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap
+from kinema.evaluation.compare import Comparison, align, compare
+from kinema.evaluation.evaluate import Missing
+from kinema.evaluation.predictions import Predictions
+from kinema.evaluation.summary import Summary, summarize, summary_to_json
+
+Fusion = Literal["logits", "softmax"]
+"""Which scores of the single models are averaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionSummary:
+    """Numbers of single models and of their fusions.
+
+    Args:
+        bootstrap: how samples were drawn for the intervals.
+        models: summaries by name: the single models, then `mean of logits` and `mean of softmax`.
+        differences: paired comparison of each fusion with each single model per task head, by
+            `mean of logits - NAME`.
+    """
+
+    bootstrap: Bootstrap
+    models: Mapping[str, Summary]
+    differences: Mapping[str, Mapping[str, Comparison]]
+
+    @property
+    def fused(self) -> dict[Fusion, Summary]:
+        """Summaries of the fusions by the scores that are averaged."""
+        return {score: self.models[f"mean of {score}"] for score in get_args(Fusion)}
+
+
+def fuse(predictions: Sequence[Predictions], *, score: Fusion, missing: Missing = "stop") -> Predictions:
+    """Fuse the predictions of several models by the mean of their logits or of their softmaxes.
+
+    Args:
+        predictions: of each model, on the same samples.
+        score: which scores are averaged. A mean of softmaxes is returned as its logarithm, whose softmax it is.
+        missing: `stop` if a model lacks a sample that another has, or `allow` and keep the shared samples.
+
+    Raises:
+        ComparisonError: the samples, their labels or the class lists differ.
+    """
+    aligned = align(predictions, missing=missing)
+    fused = {}
+    for head in aligned[0].classes:
+        scores = np.stack([p.logits[head].astype(np.float64) for p in aligned])
+        if score == "logits":
+            fused[head] = scores.mean(axis=0)
+        else:
+            fused[head] = logsumexp(log_softmax(scores, axis=2), axis=0) - np.log(len(aligned))
+    digest = hashlib.sha256("\n".join([score, *(p.weights_digest for p in aligned)]).encode()).hexdigest()
+    protocols = {p.protocol for p in aligned}
+    return replace(
+        aligned[0], logits=fused, weights_digest=digest, protocol=protocols.pop() if len(protocols) == 1 else None
+    )
+
+
+def summarize_fusion(
+    predictions: Mapping[str, Predictions], *, bootstrap: Bootstrap = BOOTSTRAP, missing: Missing = "stop"
+) -> FusionSummary:
+    """Compute the numbers of each model, of their fusions, and the gain of each fusion over each model.
+
+    Args:
+        predictions: of each model, by name.
+        bootstrap: how samples are drawn for the intervals.
+        missing: `stop` if a model lacks a sample that another has, or `allow` and keep the shared samples.
+
+    Raises:
+        ComparisonError: the samples, their labels or the class lists differ.
+    """
+    singles = dict(zip(predictions, align(list(predictions.values()), missing=missing), strict=True))
+    fused = {f"mean of {score}": fuse(list(singles.values()), score=score) for score in get_args(Fusion)}
+    return FusionSummary(
+        bootstrap=bootstrap,
+        models={name: summarize(found, bootstrap=bootstrap) for name, found in {**singles, **fused}.items()},
+        differences={
+            f"{fusion} - {name}": compare([found], [single], bootstrap=bootstrap)
+            for fusion, found in fused.items()
+            for name, single in singles.items()
+        },
+    )
+
+
+def fusion_to_json(fusion: FusionSummary) -> dict[str, Any]:
+    """Return the summaries and differences as plain data."""
+    return {
+        "models": {name: summary_to_json(summary) for name, summary in fusion.models.items()},
+        "differences": {
+            name: {head: asdict(found) for head, found in comparisons.items()}
+            for name, comparisons in fusion.differences.items()
+        },
+    }

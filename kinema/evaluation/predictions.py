@@ -1,0 +1,280 @@
+"""Predictions of a model on a split: their numbers, and the safetensors file that holds them."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+from numpy import ndarray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from kinema.data.manifest import UNLABELLED, Manifest
+from kinema.errors import PredictionsError
+from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
+from kinema.files import atomic_write
+from kinema.inference.trained_model import TrainedModel
+
+PREDICTIONS_FILE = "predictions.safetensors"
+"""Name of the predictions file in a run folder."""
+
+GROUP_COLUMNS: tuple[Literal["group", "subject"], ...] = ("group", "subject")
+"""Columns of a manifest that mark related samples, which a bootstrap may draw together."""
+
+JOINT = "joint"
+"""Name of all task heads taken together: correct where every head is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Test-time views of each video: T frames per clip, V clips, C crops."""
+
+    frames: int
+    clips: int
+    crops: int
+
+    @classmethod
+    def of(cls, model: TrainedModel) -> "Protocol":
+        """Return the protocol of a model's sampling and preprocessing."""
+        return cls(frames=model.sampling.frames, clips=model.sampling.clips, crops=model.preprocessing.crops)
+
+    def __str__(self) -> str:
+        return f"{self.frames} x {self.clips} x {self.crops}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Logits and targets of the samples of one split.
+
+    Args:
+        logits, targets: per task head, in the order of `index`; targets are -1 in a split without labels.
+        index: positions in the manifest.
+        classes: class names per task head.
+        split: name of the split.
+        declared: number of samples that the manifest declares for the split.
+        missing: messages about the samples that could not be read.
+        manifest_digest, weights_digest: digests of the manifest and of the weights.
+        protocol: views of each video; None if unknown.
+        groups: group number of each sample, for `group` and `subject` if the manifest names them for all samples.
+        corpus, version: dataset of the manifest and its version; empty if unknown.
+    """
+
+    logits: Mapping[str, Float[ndarray, "samples classes"]]
+    targets: Mapping[str, Int64[ndarray, " samples"]]
+    index: Int64[ndarray, " samples"]
+    classes: Mapping[str, tuple[str, ...]]
+    split: str
+    declared: int
+    missing: tuple[str, ...]
+    manifest_digest: str
+    weights_digest: str
+    protocol: Protocol | None = None
+    groups: Mapping[str, Int64[ndarray, " samples"]] = field(default_factory=dict)
+    corpus: str = ""
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if JOINT in self.classes:
+            raise PredictionsError(
+                f"task head {JOINT!r}: this name is reserved for all heads together", field="classes"
+            )
+        if not self.num_samples or len(np.unique(self.index)) != self.num_samples:
+            raise PredictionsError("predictions: no sample, or a duplicate sample", field="index")
+        for head, names in self.classes.items():
+            logits, targets = self.logits[head], self.targets[head]
+            if logits.shape != (self.num_samples, len(names)) or targets.shape != self.index.shape:
+                raise PredictionsError(
+                    f"head {head!r}: {self.num_samples} samples and {len(names)} classes do not fit logits of shape "
+                    f"{logits.shape} and targets of shape {targets.shape}",
+                    field=head,
+                )
+            labels, num_labels = (targets, len(names)) if self.is_labeled else (targets - UNLABELLED, 1)
+            if not np.isfinite(logits).all():
+                raise PredictionsError(f"head {head!r}: logits are not finite", field=head)
+            if labels.min() < 0 or labels.max() >= num_labels:
+                raise PredictionsError(f"head {head!r}: targets are not class numbers below {len(names)}", field=head)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of evaluated samples."""
+        return len(self.index)
+
+    @property
+    def is_labeled(self) -> bool:
+        """Whether any sample has a label."""
+        return any((targets != UNLABELLED).any() for targets in self.targets.values())
+
+    @property
+    def coverage(self) -> float:
+        """Percent of the declared samples that were evaluated."""
+        return 100 * self.num_samples / self.declared
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the task heads, followed by `joint` if there are several."""
+        return (*self.classes, JOINT) if len(self.classes) > 1 else tuple(self.classes)
+
+    def ranks(self, head: str) -> Int64[ndarray, " samples"]:
+        """Return how many classes (for `joint`, combinations of classes) score above the true one.
+
+        Raises:
+            PredictionsError: the split has no labels.
+        """
+        self.require_labels()
+        if head == JOINT:
+            return joint_ranks(
+                [self.logits[name] for name in self.classes], [self.targets[name] for name in self.classes]
+            )
+        return ranks(self.logits[head], self.targets[head])
+
+    def correct(self, head: str) -> Bool[ndarray, " samples"]:
+        """Return whether the top prediction is correct; for `joint`, that of every head.
+
+        Raises:
+            PredictionsError: the split has no labels.
+        """
+        self.require_labels()
+        heads = self.classes if head == JOINT else (head,)
+        return np.asarray(np.all([ranks(self.logits[name], self.targets[name]) == 0 for name in heads], axis=0))
+
+    def require_labels(self) -> None:
+        """Raise PredictionsError if the split has no labels."""
+        if not self.is_labeled:
+            raise PredictionsError(f"split {self.split!r} has no labels; no metric can be computed", field="targets")
+
+    def with_weights_digest(self, digest: str) -> "Predictions":
+        """Return the same predictions, attributed to the weights with this digest."""
+        return replace(self, weights_digest=digest)
+
+    def select_rows(self, rows: Int64[ndarray, " rows"]) -> "Predictions":
+        """Return some of the samples, or all in another order."""
+        return replace(
+            self,
+            logits={head: logits[rows] for head, logits in self.logits.items()},
+            targets={head: targets[rows] for head, targets in self.targets.items()},
+            index=self.index[rows],
+            groups={column: numbers[rows] for column, numbers in self.groups.items()},
+        )
+
+
+def measure(predictions: Predictions) -> Iterator[tuple[str, float]]:
+    """Yield each metric as (name, value): `top1`, or `verb.top1` if there are several heads.
+
+    With several heads, `joint.top1` is the share of samples with every head correct, and `joint.top5` the share whose
+    combination of classes is among the five with the highest product of the heads' softmaxes. A split without labels
+    has the coverage alone.
+    """
+    for head, logits in predictions.logits.items() if predictions.is_labeled else ():
+        prefix = f"{head}." if len(predictions.logits) > 1 else ""
+        targets = predictions.targets[head]
+        yield f"{prefix}top1", top_k_accuracy(logits, targets, 1)
+        yield f"{prefix}top5", top_k_accuracy(logits, targets, 5)
+        yield f"{prefix}mean_class", mean_class_accuracy(confusion(logits, targets))
+    if predictions.is_labeled and len(predictions.logits) > 1:
+        yield f"{JOINT}.top1", float(100 * predictions.correct(JOINT).mean())
+        yield f"{JOINT}.top5", float(100 * (predictions.ranks(JOINT) < 5).mean())
+    yield "coverage", predictions.coverage
+
+
+def mistakes(predictions: Predictions, head: str) -> list[tuple[str, str, int]]:
+    """Return the confusion matrix off its diagonal as (true class, predicted class, count), most frequent first."""
+    counts = confusion(predictions.logits[head], predictions.targets[head])
+    np.fill_diagonal(counts, 0)
+    names = predictions.classes[head]
+    found = [(names[true], names[predicted], int(counts[true, predicted])) for true, predicted in np.argwhere(counts)]
+    return sorted(found, key=lambda mistake: -mistake[2])
+
+
+def merge_predictions(parts: Sequence[Predictions], manifest: Manifest) -> Predictions:
+    """Merge the predictions of several processes on one split, in the order of the manifest.
+
+    Raises:
+        AssertionError: a sample was predicted twice, or not at all.
+    """
+    order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
+    index = np.concatenate([part.index for part in parts])[order]
+    expected = manifest.positions(parts[0].split)
+    if index.tolist() != sorted(expected):
+        raise AssertionError(f"expected {len(expected)} samples, got {len(np.unique(index))} distinct ones")
+    return replace(
+        parts[0],
+        logits={head: np.concatenate([part.logits[head] for part in parts])[order] for head in parts[0].logits},
+        targets={head: np.concatenate([part.targets[head] for part in parts])[order] for head in parts[0].targets},
+        index=index,
+        groups=group_numbers(manifest, index),
+    )
+
+
+def group_numbers(manifest: Manifest, index: Int64[ndarray, " samples"]) -> dict[str, Int64[ndarray, " samples"]]:
+    """Return a number for each group and subject name, for the columns that are filled for all samples."""
+    found: dict[str, Int64[ndarray, " samples"]] = {}
+    for column in GROUP_COLUMNS:
+        names = [getattr(manifest.entries[i], column) for i in index.tolist()]
+        if all(names):
+            found[column] = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return found
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Write predictions as one safetensors file, with everything but the arrays as JSON in its header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"index": predictions.index}
+    for head in predictions.logits:
+        tensors[f"logits.{head}"] = np.ascontiguousarray(predictions.logits[head])
+        tensors[f"targets.{head}"] = predictions.targets[head]
+    for column, numbers in predictions.groups.items():
+        tensors[f"units.{column}"] = numbers
+    header = {
+        "classes": {head: list(names) for head, names in predictions.classes.items()},
+        "split": predictions.split,
+        "declared": predictions.declared,
+        "missing": list(predictions.missing),
+        "manifest_digest": predictions.manifest_digest,
+        "weights_digest": predictions.weights_digest,
+        "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
+        "corpus": predictions.corpus,
+        "version": predictions.version,
+    }
+    try:
+        with atomic_write(path) as file:
+            file.write(save(tensors, metadata={"predictions": json.dumps(header, ensure_ascii=False)}))
+    except OSError as error:
+        raise PredictionsError(f"{path}: cannot be written ({error})", path=path) from error
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read a predictions file.
+
+    Args:
+        path: the file, or a run folder that holds one.
+
+    Raises:
+        PredictionsError: the file is missing or not a predictions file.
+    """
+    if path.is_dir():
+        path = path / PREDICTIONS_FILE
+    try:
+        with safe_open(path, framework="np") as file:
+            header = json.loads((file.metadata() or {})["predictions"])
+            protocol = header.get("protocol")  # the first files have neither it nor the groups
+            stored = set(file.keys())
+            return Predictions(
+                logits={head: file.get_tensor(f"logits.{head}") for head in header["classes"]},
+                targets={head: file.get_tensor(f"targets.{head}") for head in header["classes"]},
+                index=file.get_tensor("index"),
+                classes={head: tuple(names) for head, names in header["classes"].items()},
+                split=header["split"],
+                declared=header["declared"],
+                missing=tuple(header["missing"]),
+                manifest_digest=header["manifest_digest"],
+                weights_digest=header["weights_digest"],
+                protocol=None if protocol is None else Protocol(**protocol),
+                groups={name: file.get_tensor(f"units.{name}") for name in GROUP_COLUMNS if f"units.{name}" in stored},
+                corpus=header.get("corpus", ""),
+                version=header.get("version", ""),
+            )
+    except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PredictionsError(f"{path}: not a predictions file ({error})", path=path) from error

@@ -1,0 +1,89 @@
+"""Atomic replacement and journals: what a reader finds after a write that failed or was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from kinema.files import Journal, atomic_path, atomic_write
+
+
+def put(write, path, content):
+    """Write bytes through a file or a path; stop in the middle where there are none."""
+    with write(path) as target:
+        (target.write if write is atomic_write else target.write_bytes)(content or b"half")
+        if not content:
+            raise OSError("disk is full")
+
+
+@pytest.mark.parametrize("write", [atomic_write, atomic_path])
+def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path, write):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(OSError, match="full"):
+        put(write, path, b"")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_path_do_not_share_a_temporary_file(tmp_path):
+    path = tmp_path / "a.json"
+    with atomic_path(path) as first, atomic_path(path) as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+        assert not path.exists()
+    assert path.read_text() == "1"  # the last to finish wins, whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_another_process_has_written_is_kept(tmp_path):
+    with atomic_path(tmp_path / "images") as temporary:
+        temporary.mkdir()
+        (temporary / "0.png").write_bytes(b"mine")
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "0.png").write_bytes(b"theirs")
+    assert (tmp_path / "images" / "0.png").read_bytes() == b"theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize("write", [atomic_write, atomic_path])
+def test_content_reaches_the_disk_before_the_name_and_the_name_after(tmp_path, monkeypatch, write):
+    events, fsync, replace = [], os.fsync, os.rename
+    path = tmp_path / "a"
+    monkeypatch.setattr(
+        "os.fsync",
+        lambda number: events.append("folder" if os.path.isdir(f"/proc/self/fd/{number}") else "file") or fsync(number),
+    )
+    monkeypatch.setattr("pathlib.Path.replace", lambda self, to: events.append("rename") or replace(self, to))
+    put(write, path, b"new")
+    assert events == ["file", "rename", "folder"]
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"n": ', b'{"n": 9', b"\xff\xfe", b"[]", b"\n\n"])
+def test_a_torn_line_is_skipped_and_does_not_spoil_the_next_record(tmp_path, torn):
+    path = tmp_path / "deep" / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.append({"n": 1})
+    with path.open("ab") as file:
+        file.write(torn)
+    with Journal(path) as journal:
+        assert list(journal.read()) == [{"n": 1}]
+        journal.append({"n": 2})
+        assert list(journal.read()) == [{"n": 1}, {"n": 2}]
+    with Journal(path) as journal:
+        assert list(journal.read()) == [{"n": 1}, {"n": 2}]
+
+
+def test_a_record_survives_a_kill_right_after_it(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    code = (
+        "import os, signal; from pathlib import Path; from kinema.files import Journal; "
+        f"Journal(Path({str(path)!r})).append({{'n': 1}}); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b'{"n": 1}\n'
