@@ -16,13 +16,13 @@ import torch
 import tyro
 
 from kinema.data.manifest import Entry, Manifest, write_manifest
-from kinema.datasets.isogd import prepare_isogd
+from kinema.datasets.isogd import IsogdOptions, prepare
 from kinema.evaluation.evaluate import evaluate
 from kinema.modality import Modality
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, load_recipe
 from kinema.training.runs import commit
-from kinema.transforms.preprocessing import Augmentation
+from kinema.transforms.augment import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        pairs = prepare_isogd(arguments.root, Path(folder) / "pairs.csv").manifest
+        pairs = prepare(IsogdOptions(root=arguments.root, out=Path(folder) / "pairs.csv")).manifest
         manifest = with_wrong_pairs(pairs, Path(folder) / "all.csv")
         run = train(recipe(manifest, Path(folder) / "run", arguments))
         shown: dict[str, tuple[str, tuple[Modality, ...]]] = {

@@ -20,9 +20,10 @@ class DepthFacts:
         coverage: `masked` where all but the person is 0, `full` where the background has depth.
     """
 
-    unit_mm: Annotated[float, Field(gt=0)] | None
-    near: Annotated[float, Field(ge=0)]
-    far: float
+    # int stays int, so that a manifest is written to the bit as before
+    unit_mm: Annotated[int | float, Field(gt=0)] | None
+    near: Annotated[int | float, Field(ge=0)]
+    far: int | float
     coverage: Literal["masked", "full"]
 
     def __post_init__(self) -> None:

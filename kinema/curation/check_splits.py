@@ -12,7 +12,7 @@ from kinema.curation.findings import Finding
 from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import MediaFile
 from kinema.data.manifest import Entry, Manifest
-from kinema.data.splits import torn
+from kinema.data.splits import divided_names
 from kinema.modality import MODALITIES, Modality
 
 IMBALANCE = 10.0
@@ -103,7 +103,7 @@ def split_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
             sentence=f"is in {where}" if overlap else f"has segments in more than one split: in {where}",
         )
     for column in ("group", "subject"):
-        names = torn(entries, column)
+        names = divided_names(entries, column)
         if names:
             yield Finding(
                 kind=f"shared {column}",

@@ -1,4 +1,4 @@
-"""A split that keeps together what is alike: groups, subjects or cameras."""
+"""Splits that never divide a group, subject or camera."""
 
 import hashlib
 from collections import Counter
@@ -10,20 +10,27 @@ from kinema.data.manifest import Entry
 from kinema.errors import ManifestError
 
 KeepTogether = Literal["auto", "group", "subject", "camera", "none"]
-"""What a split that is made never tears apart: all samples of a group, subject or camera; `auto` is a sample's group,
-else its subject, else the sample's file alone; `none` is always only the file."""
+"""What a split never divides: the samples of a group, subject or camera. `auto` is the sample's group, else its
+subject, else its file; `none` is always the file."""
 
 
 def split_by_group(
     entries: Sequence[Entry], *, share: float, seed: int, held_out: str = "val", keep_together: KeepTogether = "auto"
 ) -> list[Entry]:
-    """Name about `share` of each class `held_out` and the rest `train`; what is kept together is never torn apart.
+    """Return the entries with about `share` of each class in split `held_out` and the rest in `train`.
 
-    Where every group of a class is larger than its share, the smallest that `train` can spare is held out. The same
-    entries and seed give the same split, in whatever order they come.
+    If every group of a class is larger than its share, the smallest group that `train` can spare is held out. The same
+    entries and seed give the same split in any order.
+
+    Args:
+        entries: Samples.
+        share: Share of each class to hold out.
+        seed: Seed of the order in which groups are tried.
+        held_out: Name of the split.
+        keep_together: Samples that are never divided.
 
     Raises:
-        ManifestError: groups, subjects or cameras are to be kept together, but a sample does not say its own.
+        ManifestError: A sample has no value in the column `keep_together`.
     """
     names = _groups(entries, keep_together)
     groups: dict[str, Counter[tuple[str, str]]] = {}
@@ -39,8 +46,8 @@ def split_by_group(
             held.add(name)
             taken += groups[name]
     for name in sorted(order, key=lambda name: groups[name].total()):
-        lacking = any(taken[key] == 0 for key in groups[name])
-        if lacking and all(taken[key] + count < total[key] for key, count in groups[name].items()):
+        needed = any(taken[key] == 0 for key in groups[name])
+        if needed and all(taken[key] + count < total[key] for key, count in groups[name].items()):
             held.add(name)
             taken += groups[name]
     return [
@@ -48,8 +55,8 @@ def split_by_group(
     ]
 
 
-def torn(entries: Iterable[Entry], column: Literal["group", "subject"]) -> list[str]:
-    """Names of the groups or subjects that are in more than one split, in alphabetical order."""
+def divided_names(entries: Iterable[Entry], column: Literal["group", "subject"]) -> list[str]:
+    """Return the names of groups or subjects that are in more than one split, in alphabetical order."""
     splits: dict[str, set[str]] = {}
     for entry in entries:
         if getattr(entry, column) and entry.split:
@@ -64,9 +71,12 @@ def _groups(entries: Sequence[Entry], keep_together: KeepTogether) -> list[str]:
         return [entry.rgb or entry.depth for entry in entries]
     names: list[str] = [getattr(entry, keep_together) for entry in entries]
     if not all(names):
-        lacking = entries[names.index("")]
+        first = entries[names.index("")]
         raise ManifestError(
-            f"{keep_together}s are to be kept together, but {names.count('')} of {len(names)} samples have no "
-            f"{keep_together}, e.g. {lacking.rgb or lacking.depth}; give it to all, or keep something else together"
+            f"keep_together={keep_together}: {names.count('')} of {len(names)} samples have no {keep_together}, e.g. "
+            f"{first.rgb or first.depth}. Fill the column {keep_together} or choose another keep_together.",
+            path=first.rgb or first.depth,
+            line=first.line or None,
+            field=keep_together,
         )
     return names

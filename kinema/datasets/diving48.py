@@ -1,288 +1,224 @@
 """Diving48: about 17,000 videos of single dives from competitions, 48 kinds of dives.
 
-Y. Li, Y. Li, N. Vasconcelos: RESOUND: Towards Action Recognition without Representation Bias, ECCV 2018. No licence is
-known; the footage has its own owners. The folder holds the videos `VID.mp4`, itself or in `rgb` or `videos`, and the
-lists and the vocabulary, itself or in `annotations`. There are two versions of the lists, which are told apart by name
-and count: V1 (`Diving48_train.json`, 16,067; `Diving48_test.json`, 2,337), and V2 of October 2020, which corrects the
+Y. Li, Y. Li, N. Vasconcelos: RESOUND: Towards Action Recognition without Representation Bias, ECCV 2018. No license is
+known; the footage has its own owners. The root folder contains the videos `VID.mp4`, directly or in `rgb` or `videos`,
+and the lists and the vocabulary, directly or in `annotations`. The lists have two versions, told apart by name and
+length: V1 (`Diving48_train.json`, 16,067; `Diving48_test.json`, 2,337), and V2 of October 2020, which corrects the
 labels (`Diving48_V2_train.json`, 15,027; `Diving48_V2_test.json`, 1,970).
 
-A kind of dive is four things that the vocabulary gives: take-off, somersaults, twists and position, and the name of a
-class is these four. A video is one dive, from its first to its last frame: `start_frame` and `end_frame` of the lists
-are 0 and its number of frames. The group of a video is the longer one that it was cut from, by its name.
+The vocabulary gives four attributes of each kind of dive: take-off, somersaults, twists and position. Together they are
+the name of the class. A video is one dive from its first to its last frame: `start_frame` and `end_frame` of the lists
+are 0 and its number of frames. The group of a video is the longer video that it was cut from, according to its name.
 """
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listed import differences, find_list, first_home, other_counts, still_packed
+from kinema.datasets.listing import (
+    ListedSample,
+    Listing,
+    compare_counts,
+    count_splits,
+    describe_counts,
+    find_lists,
+    read_listing,
+    require_list,
+)
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, check_target, examples, finish
+from kinema.datasets.prepared import Prepared, examples
+from kinema.datasets.skeleton import check_paths, find_files, join
 from kinema.errors import ManifestError
 from kinema.video.scan import VIDEO_SUFFIXES
 
-CORPUS = "Diving48"
-CLASSES = 48
+DATASET = "Diving48"
+NUM_CLASSES = 48
 ATTRIBUTES = ("take-off", "somersault", "twist", "position")
-"""What a class is made of, in the order of the vocabulary and of the class's name."""
-BETWEEN = ", "
-"""Stands between the attributes in the name of a class."""
+"""Attributes of a class, in the order of the vocabulary and of the class name."""
+SEPARATOR = ", "
+"""Separator of the attributes in a class name."""
 LISTS = {
-    "V2": {"train": "Diving48_V2_train.json", "test": "Diving48_V2_test.json"},
-    "V1": {"train": "Diving48_train.json", "test": "Diving48_test.json"},
+    "V2": {"train": ("Diving48_V2_train.json",), "test": ("Diving48_V2_test.json",)},
+    "V1": {"train": ("Diving48_train.json",), "test": ("Diving48_test.json",)},
 }
 COUNTS = {"V2": {"train": 15_027, "test": 1_970}, "V1": {"train": 16_067, "test": 2_337}}
-"""Videos of the official lists."""
+"""Number of videos in the official lists."""
 VOCABULARIES = ("Diving48_vocab.json", "Diving48_vocab_48.json")
-LIST_FOLDERS = ("", "annotations")
-HOMES = ("rgb", "videos", "")
-"""Where the videos may lie."""
+LIST_DIRS = ("", "annotations")
+VIDEO_DIRS = ("rgb", "videos", "")
+"""Folders that may contain the videos."""
+FIELDS = ("vid_name", "label", "start_frame", "end_frame")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dive:
-    """One record of an official list.
+@config
+class Diving48Options(DatasetOptions):
+    """Make a manifest of Diving48; of V2 if the lists of both versions are found."""
 
-    Args:
-        video: its name without suffix.
-        label: number of the class.
-        start_frame, end_frame: that the list gives, half open.
+
+def prepare(options: Diving48Options) -> Prepared:
+    """Write the manifest of the dives that the lists of one version name and that are on disk.
+
+    Raises:
+        ManifestError: The vocabulary or all lists are missing, a list is malformed or of another version than its name,
+            the lists are of two versions or share a video, or no video is on disk.
     """
-
-    video: str
-    label: int
-    start_frame: int
-    end_frame: int
+    check_paths(options, "Diving48_V2_train.json and the folder rgb")
+    root = options.root
+    fix = "It names the classes; copy it into the folder of the lists."
+    vocabulary = read_vocabulary(require_list(root, LIST_DIRS, *VOCABULARIES, fix=fix))
+    classes = tuple(class_name(attributes) for attributes in vocabulary)
+    version, paths, notes = _find_version(root)
+    segments: dict[str, tuple[int, int]] = {}
+    samples = read_listing(paths, lambda path, split: read_dives(path, split, classes, segments))
+    listed = count_splits(samples, paths)
+    for split, path in paths.items():
+        _check_version(path, version, split, listed[split])
+    files = find_files(root, VIDEO_DIRS, _videos, example=f"{samples[0].name}.mp4")
+    listing = Listing(
+        dataset=DATASET,
+        lists=" and ".join(path.name for path in paths.values()),
+        version=f"{version}, {describe_counts(listed)}",
+        samples=samples,
+        classes=classes,
+        declared={split: max(count, COUNTS[version][split]) for split, count in listed.items()},
+        notes=[*notes, *compare_counts(paths, listed, COUNTS[version])],
+    )
+    prepared = join(options, listing, files)
+    return replace(prepared, notes=(*prepared.notes, *_length_notes(prepared, segments)))
 
 
 def read_vocabulary(path: Path) -> tuple[tuple[str, ...], ...]:
-    """The four attributes of each class, by its label: that of 0 are ('Back', '15som', '05Twis', 'FREE').
+    """Return the four attributes of each class, by its label: ('Back', '15som', '05Twis', 'FREE') is label 0.
 
     Raises:
-        ManifestError: it is no list of 48 times four words, or two classes are the same.
+        ManifestError: The file is not a list of 48 times four words, or two classes are the same.
     """
     found = _read_json(path)
-    if not isinstance(found, list) or len(found) != CLASSES:
-        raise ManifestError(f"{path}: is not the vocabulary of {CORPUS}, a list of {CLASSES} classes")
+    if not isinstance(found, list) or len(found) != NUM_CLASSES:
+        raise ManifestError(
+            f"{path}: not the vocabulary of {DATASET}; expected a list of {NUM_CLASSES} classes", path=path
+        )
     classes: dict[tuple[str, ...], int] = {}
     for label, values in enumerate(found):
         words = tuple(values) if isinstance(values, list) else ()
         if len(words) != len(ATTRIBUTES) or not all(
             isinstance(word, str) and re.fullmatch(r"\w+", word) for word in words
         ):
-            raise ManifestError(f"{path}, class {label}: {values!r} should be four words: {BETWEEN.join(ATTRIBUTES)}")
+            problem = f"expected four words ({SEPARATOR.join(ATTRIBUTES)}), got {values!r}"
+            raise ManifestError(f"{path}, class {label}: {problem}", path=path, field=str(label))
         if classes.setdefault(words, label) != label:
-            raise ManifestError(f"{path}, class {label}: {values!r} is class {classes[words]} already")
+            problem = f"{values!r} is class {classes[words]} already"
+            raise ManifestError(f"{path}, class {label}: {problem}", path=path, field=str(label))
     return tuple(classes)
 
 
 def class_name(attributes: Sequence[str]) -> str:
-    """The name of the class with these attributes: `Back, 15som, 05Twis, FREE`."""
-    return BETWEEN.join(attributes)
+    """Return the name of the class with these attributes: `Back, 15som, 05Twis, FREE`."""
+    return SEPARATOR.join(attributes)
 
 
-def read_dives(path: Path) -> list[Dive]:
-    """The records of an official list.
+def read_dives(
+    path: Path, split: str, classes: Sequence[str], segments: dict[str, tuple[int, int]]
+) -> list[ListedSample]:
+    """Return the dives of an official list, and put start and end frame of each into `segments`.
 
     Raises:
-        ManifestError: it is no list of records with vid_name, label, start_frame and end_frame, a label is none of the
-            48, a dive ends before it starts, or a video stands there twice.
+        ManifestError: The file is not a list of records with `FIELDS`, a label is not one of the 48, or a dive ends
+            before it starts.
     """
     found = _read_json(path)
     if not isinstance(found, list) or not found:
-        raise ManifestError(f"{path}: is not a list of records like those of {LISTS['V2']['train']}")
-    dives: dict[str, Dive] = {}
-    places: dict[str, int] = {}
-    for number, record in enumerate(found, start=1):
-        try:
-            dive = _dive(record)
-        except ValueError as error:
-            raise ManifestError(f"{path}, record {number}: {error}") from error
-        if dive.video in dives:
-            raise ManifestError(f"{path}, record {number}: {dive.video} stands in record {places[dive.video]} already")
-        dives[dive.video], places[dive.video] = dive, number
-    return list(dives.values())
-
-
-@config
-class Diving48Options(DatasetOptions):
-    """Make a manifest of Diving48."""
-
-
-def prepare(options: Diving48Options) -> Prepared:
-    """Write the manifest of the data set; see `prepare_diving48`."""
-    return prepare_diving48(options.root, options.out)
-
-
-def prepare_diving48(root: Path, out: Path) -> Prepared:
-    """Make a manifest of the dives that the lists of one version name and the disk holds; of V2 where both are there.
-
-    Args:
-        root: the folder that holds the lists, the vocabulary and the videos.
-        out: the CSV to write; the JSON comes beside it.
-
-    Raises:
-        ManifestError: there is no such folder, no list or no vocabulary, a list says something impossible or is of
-            another version than its name says, the lists are of two versions or share a video, or not one is on disk.
-    """
-    check_target(out)
-    if not root.is_dir():
-        raise ManifestError(
-            f"{root}: no such folder; give the one that holds {LISTS['V2']['train']} and the folder rgb"
-        )
-    vocabulary = _vocabulary(root)
-    version, paths, notes = _lists(root)
-    dives = {split: read_dives(path) for split, path in paths.items()}
-    counts = {split: len(found) for split, found in dives.items()}
-    for split, path in paths.items():
-        _check_version(path, version, split, counts[split])
-    _check_apart(paths, dives)
-    notes += other_counts(paths, counts, COUNTS[version])
-    on_disk, said = _on_disk(root)
-    notes += said
-    names = " and ".join(path.name for path in paths.values())
-    entries: list[Entry] = []
-    taken: list[Dive] = []
-    missing: list[str] = []
-    for split, found in dives.items():
-        for dive in found:
-            if dive.video not in on_disk:
-                missing.append(dive.video)
-                continue
-            source = on_disk[dive.video].relative_to(root).as_posix()
-            label = class_name(vocabulary[dive.label])
-            group = re.sub(r"_\d+$", "", dive.video)
-            entries.append(Entry(rgb=source, split=split, group=group, labels={LABEL: label}))
-            taken.append(dive)
-    packed = still_packed([root, *(root / home for home in HOMES if home)]) if missing else []
-    if not entries:
-        looked = ", ".join((Path(home) / f"{missing[0]}.mp4").as_posix() for home in HOMES)
-        raise ManifestError(
-            "; ".join([f"{root}: no video of {names} is on disk; looked for {looked} and the like", *packed])
-        )
-    listed = {dive.video for found in dives.values() for dive in found}
-    notes += differences(names, listed, on_disk, missing)
-    prepared = finish(
-        entries,
-        out,
-        base=root,
-        corpus=CORPUS,
-        version=f"{version}, " + ", ".join(f"{split} {count}" for split, count in counts.items()),
-        classes={LABEL: tuple(class_name(values) for values in vocabulary)},
-        declared={split: max(count, COUNTS[version][split]) for split, count in counts.items()},
-        notes=[*notes, *packed],
-    )
-    lengths = _other_lengths(taken, [entry.frames for entry in prepared.manifest.entries])
-    return replace(prepared, notes=(*prepared.notes, *lengths))
+        raise ManifestError(f"{path}: expected a list of records with {', '.join(FIELDS)}", path=path)
+    samples = []
+    for number, record in enumerate(found):
+        _check_record(path, number, record)
+        name = record["vid_name"]
+        segments[name] = record["start_frame"], record["end_frame"]
+        group = re.sub(r"_\d+$", "", name)
+        entry = Entry(rgb=name, split=split, group=group, labels={LABEL: classes[record["label"]]})
+        samples.append(ListedSample(name=name, entry=entry, path=path, line=number + 1))
+    return samples
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ManifestError(f"{path}: is no JSON, or not all of it is there ({error})") from error
+        raise ManifestError(f"{path}: not valid JSON, or incomplete ({error})", path=path) from error
 
 
-def _dive(record: object) -> Dive:
+def _check_record(path: Path, number: int, record: Any) -> None:
+    """Raise if a record of a list lacks a field or has an impossible value."""
+
+    def error(field: str, problem: str) -> ManifestError:
+        return ManifestError(f"{path}, record {number + 1}: {problem}", path=path, line=number + 1, field=field)
+
     if not isinstance(record, dict):
-        raise ValueError(f"{record!r} is no record with vid_name, label, start_frame and end_frame")
-    for field in ("vid_name", "label", "start_frame", "end_frame"):
+        raise error("", f"expected an object with {', '.join(FIELDS)}, got {record!r}")
+    for field in FIELDS:
         if field not in record:
-            raise ValueError(f"field {field!r} is missing")
-    video = record["vid_name"]
-    if not isinstance(video, str) or not re.fullmatch(r"[\w-]+", video):
-        raise ValueError(f"vid_name {video!r} is no name of a video, such as -mmq0PT-u8k_00155")
-    numbers = {field: record[field] for field in ("label", "start_frame", "end_frame")}
-    for field, value in numbers.items():
+            raise error(field, f"field {field!r} is missing")
+    name = record["vid_name"]
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+        raise error("vid_name", f"vid_name {name!r}; expected the name of a video such as -mmq0PT-u8k_00155")
+    for field in FIELDS[1:]:
+        value = record[field]
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{field} {value!r} is no whole number from 0 on")
-    if numbers["label"] >= CLASSES:
-        raise ValueError(f"label {numbers['label']} is none of the {CLASSES} classes, 0 to {CLASSES - 1}")
-    if numbers["end_frame"] < numbers["start_frame"]:
-        raise ValueError(f"end_frame {numbers['end_frame']} lies before start_frame {numbers['start_frame']}")
-    return Dive(video=video, **numbers)
+            raise error(field, f"{field} {value!r}; expected an integer of at least 0")
+    if record["label"] >= NUM_CLASSES:
+        raise error("label", f"label {record['label']}; expected a class from 0 to {NUM_CLASSES - 1}")
+    if record["end_frame"] < record["start_frame"]:
+        raise error("end_frame", f"end_frame {record['end_frame']} is before start_frame {record['start_frame']}")
 
 
-def _vocabulary(root: Path) -> tuple[tuple[str, ...], ...]:
-    path = find_list(root, LIST_FOLDERS, *VOCABULARIES)
-    if path is None:
-        raise ManifestError(f"{root}: {VOCABULARIES[0]} is neither in it nor in annotations; it names the classes")
-    return read_vocabulary(path)
-
-
-def _lists(root: Path) -> tuple[str, dict[str, Path], list[str]]:
-    """The version that is there, the path of each split's list, and what to say of what is not used."""
-    found = {
-        version: {
-            split: path for split, name in names.items() if (path := find_list(root, LIST_FOLDERS, name)) is not None
-        }
-        for version, names in LISTS.items()
-    }
-    if not any(found.values()):
-        wanted = ", ".join(name for names in LISTS.values() for name in names.values())
-        raise ManifestError(f"{root}: there is no list of {CORPUS} in it, nor in annotations; looked for {wanted}")
-    if found["V1"] and found["V2"] and len(found["V2"]) < len(LISTS["V2"]):
-        there = " and ".join(path.name for paths in found.values() for path in paths.values())
-        raise ManifestError(f"{root}: {there} are of two versions, which do not go together; take both lists of V2")
-    version = "V2" if found["V2"] else "V1"
-    notes = [
-        f"split {split} is left out: {name} is not in {root}"
-        for split, name in LISTS[version].items()
-        if split not in found[version]
-    ]
+def _find_version(root: Path) -> tuple[str, dict[str, Path], list[str]]:
+    """Return version and lists to use, and notes on lists that are missing or not used."""
+    wanted = {f"{split} of {version}": names for version, lists in LISTS.items() for split, names in lists.items()}
+    found, _ = find_lists(root, LIST_DIRS, wanted)
+    both = {v: {s: found[f"{s} of {v}"] for s in lists if f"{s} of {v}" in found} for v, lists in LISTS.items()}
+    if both["V1"] and both["V2"] and len(both["V2"]) < len(LISTS["V2"]):
+        names = ", ".join(path.name for path in found.values())
+        raise ManifestError(f"{root}: {names} are of two versions. Download both lists of V2.", path=root)
+    version = "V2" if both["V2"] else "V1"
+    paths, notes = find_lists(root, LIST_DIRS, LISTS[version])
     if version == "V1":
-        notes.append("these are the lists of V1; V2 corrects the labels, and results of the two cannot be compared")
-    elif found["V1"]:
-        notes.append(
-            f"lists of V1 are there too, and were left out: {examples([p.name for p in found['V1'].values()])}"
-        )
-    return version, found[version], notes
+        notes.append("the lists are of V1; V2 corrects the labels, and results of V1 and V2 cannot be compared")
+    elif both["V1"]:
+        notes.append(f"the lists of V1 were ignored: {examples([path.name for path in both['V1'].values()])}")
+    return version, paths, notes
 
 
 def _check_version(path: Path, version: str, split: str, count: int) -> None:
-    """Refuse a list that is as long as the other version's: its labels are others than its name says."""
+    """Raise if a list is as long as that of the other version: its labels would be wrong."""
     other = "V1" if version == "V2" else "V2"
     if count == COUNTS[other][split]:
         raise ManifestError(
-            f"{path}: lists {count} videos, as {other}'s list does, and its name says {version} "
-            f"({COUNTS[version][split]}): name it {LISTS[other][split]} if it is {other}'s, or get the right one"
+            f"{path}: lists {count} videos like {other}; expected {COUNTS[version][split]} for {version}. If it is the "
+            f"list of {other}, rename it to {LISTS[other][split][0]}.",
+            path=path,
         )
 
 
-def _check_apart(paths: dict[str, Path], dives: dict[str, list[Dive]]) -> None:
-    both = {dive.video for dive in dives.get("train", [])} & {dive.video for dive in dives.get("test", [])}
-    if both:
-        raise ManifestError(
-            f"{paths['test']}: {len(both)} videos stand in {paths['train'].name} too, e.g. {min(both)}; the lists are "
-            "not of one version, or one is not what its name says"
-        )
+def _videos(folder: Path) -> Iterator[tuple[str, Path]]:
+    yield from ((p.stem, p) for p in sorted(folder.iterdir()) if p.suffix.lower() in VIDEO_SUFFIXES)
 
 
-def _on_disk(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Each video by its name, and what to say of other homes."""
-    homes = {
-        home: [(path.stem, path) for path in sorted((root / home).iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES]
-        for home in HOMES
-        if (root / home).is_dir()
-    }
-    return first_home(root, homes)
-
-
-def _other_lengths(dives: Sequence[Dive], frames: Sequence[int | None]) -> list[str]:
-    """A note on videos that have other frames than the list says; those that cannot be read are said elsewhere."""
-    found = [
-        f"{dive.video} ({dive.start_frame} to {dive.end_frame}, has {count})"
-        for dive, count in zip(dives, frames, strict=True)
-        if count is not None and (dive.start_frame, dive.end_frame) != (0, count)
-    ]
+def _length_notes(prepared: Prepared, segments: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Return a note on readable videos with another number of frames than the list gives."""
+    found = []
+    for entry in prepared.manifest.entries:
+        name = Path(entry.rgb).stem
+        start, end = segments[name]
+        if entry.frames is not None and (start, end) != (0, entry.frames):
+            found.append(f"{name} ({start} to {end}, has {entry.frames})")
     if not found:
         return []
     return [
-        f"{len(found)} videos have other frames than start_frame and end_frame say; the whole video is taken: "
+        f"{len(found)} videos have another number of frames than start_frame and end_frame; the whole video is used: "
         f"{examples(found)}"
     ]

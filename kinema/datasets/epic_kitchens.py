@@ -1,39 +1,52 @@
-"""EPIC-KITCHENS-100: 700 videos from the heads of 37 people in their own kitchens; each segment is a verb and a noun.
+"""EPIC-KITCHENS-100: 700 head-camera videos of 37 people in their own kitchens; each segment is a verb and a noun.
 
-D. Damen et al.: Rescaling Egocentric Vision, IJCV 130, 2022. CC BY-NC 4.0. The folder holds what the official script
-downloads, itself or in `EPIC-KITCHENS`: `P01/videos/P01_01.MP4`, or frames that are unpacked to
-`P01/rgb_frames/P01_01/frame_0000000001.jpg`; and the lists of the repository epic-kitchens-100-annotations, itself or
-in a folder of that name or `annotations`. The lists are the split. That of the test segments has no labels; answers to
-them are what the challenge measures.
+D. Damen et al.: Rescaling Egocentric Vision, IJCV 130, 2022. CC BY-NC 4.0. The root folder contains what the official
+script downloads, directly or in `EPIC-KITCHENS`: `P01/videos/P01_01.MP4`, or frames unpacked to
+`P01/rgb_frames/P01_01/frame_0000000001.jpg`; and the lists of the repository epic-kitchens-100-annotations, directly or
+in a folder of that name or `annotations`. The lists are the split. The list of test segments has no labels; the
+challenge evaluates predictions of them.
 
-A segment of a video is cut by its time stamps, one of a folder by its frame numbers, which count from 1. These numbers
-are right in the official frames alone: 60 a second were taken from all videos of EPIC-KITCHENS-55 (`P01_01`), and 50
-from all that came later (`P01_101`), whereas the videos themselves have 29.97 to 90 a second.
+A segment of a video is cut by its time stamps, a segment of a folder by its frame numbers, which count from 1. Frame
+numbers are valid for the official frames only: these have 60 frames per second of all videos of EPIC-KITCHENS-55
+(`P01_01`) and 50 of all later ones (`P01_101`), whereas the videos have 29.97 to 90.
 """
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from kinema.config import config
 from kinema.data.manifest import Entry, rows
-from kinema.datasets.listed import check_once, differences, find_list
+from kinema.datasets.listing import (
+    compare_counts,
+    describe_counts,
+    find_lists,
+    line_error,
+    refuse_duplicates,
+    require_columns,
+    require_list,
+)
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, check_target, examples, finish
+from kinema.datasets.prepared import Prepared, examples, write_prepared
+from kinema.datasets.skeleton import check_paths, difference_notes
 from kinema.errors import ManifestError, UnreadableVideo
-from kinema.video.image_files import frame_files
+from kinema.video.image_folder import list_images
 
-CORPUS = "EPIC-KITCHENS-100"
+DATASET = "EPIC-KITCHENS-100"
 CLASSES = {"verb": 97, "noun": 300}
-"""Classes of each task head; in answers that are handed in they have the numbers of the official lists."""
+"""Number of classes of each task head; submissions use the numbers of the official lists."""
 CLASS_LISTS = {"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"}
-LISTS = {"train": "EPIC_100_train.csv", "val": "EPIC_100_validation.csv", "test": "EPIC_100_test_timestamps.csv"}
-UNLABELLED = "test"
+LISTS = {
+    "train": ("EPIC_100_train.csv",),
+    "val": ("EPIC_100_validation.csv",),
+    "test": ("EPIC_100_test_timestamps.csv",),
+}
+UNLABELED = "test"
 COUNTS = {"train": 67_217, "val": 9_668, "test": 13_092}
-"""Segments of the official lists."""
+"""Number of segments in the official lists."""
 COLUMNS = (
     "narration_id",
     "participant_id",
@@ -43,18 +56,19 @@ COLUMNS = (
     "start_frame",
     "stop_frame",
 )
-"""Of a list, those that are read."""
+"""Columns of every list that are used."""
 LABEL_COLUMNS = ("verb_class", "noun_class")
-"""Of a list with labels, those besides."""
-LIST_FOLDERS = ("", "annotations", "epic-kitchens-100-annotations")
-HOMES = ("", "EPIC-KITCHENS")
+"""Further columns of a list with labels."""
+LIST_DIRS = ("", "annotations", "epic-kitchens-100-annotations")
+VIDEO_DIRS = ("", "EPIC-KITCHENS")
+"""Folders that may contain the folders of the people."""
 VIDEO = re.compile(r"(P\d\d)_\d{2,3}")
 TIMESTAMP = re.compile(r"(\d\d):([0-5]\d):([0-5]\d(?:\.\d+)?)")
 SUFFIXES = (".MP4", ".mp4")
 END_SLACK = 6
-"""Frames by which a segment may end behind the last picture of its folder, a tenth of a second: it then ends there."""
-WRONG_AT_FIRST = ("P01_109", "P27_103")
-"""Videos whose official frames were taken wrongly at first (the annotations' README, Erratum)."""
+"""Frames by which a segment may exceed the images of its folder, a tenth of a second; it is cut to the last image."""
+CORRECTED_VIDEOS = ("P01_109", "P27_103")
+"""Videos whose official frames were first published with errors (README of the annotations, Erratum)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +76,13 @@ class Segment:
     """One line of an official list.
 
     Args:
-        start_s, stop_s: in the video, half open.
-        start_frame, stop_frame: numbers of the first and last official frame, from 1.
-        classes: number of the verb's and of the noun's; none in a list without labels.
-        line: in the list.
+        narration_id: Name of the segment.
+        participant_id: Person.
+        video_id: Video.
+        start_s, stop_s: Segment of the video [s], half open.
+        start_frame, stop_frame: Numbers of the first and last official frame, from 1.
+        classes: Class numbers of verb and noun; empty in a list without labels.
+        line: Line in the list.
     """
 
     narration_id: str
@@ -81,56 +98,11 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Where a video lies: a file, or a folder of frames with their number, which is not known where one is missing."""
+    """A video file, or a folder of frames with their number; None if a frame is missing."""
 
     path: Path
     form: str
     frames: int | None = None
-
-
-def read_classes(path: Path, head: str) -> tuple[str, ...]:
-    """The class names of an official list, by their numbers.
-
-    Raises:
-        ManifestError: it is no such list, or not that of this task head.
-    """
-    lines = rows(path, path.read_bytes())
-    _check_columns(path, lines[0][1], ("id", "key"))
-    for number, (line, row) in enumerate(lines):
-        if row["id"] != str(number) or not row["key"]:
-            raise ManifestError(f"{path}, line {line}: class {number} and its key should stand here, not {row['id']!r}")
-    if len(lines) != CLASSES[head]:
-        raise ManifestError(
-            f"{path}: lists {len(lines)} classes; {CORPUS} has {CLASSES[head]} {head}s: take {CLASS_LISTS[head]} of "
-            "its annotations"
-        )
-    names = tuple(row["key"] for _, row in lines)
-    check_once(path, [(line, row["key"]) for line, row in lines])
-    return names
-
-
-def read_segments(path: Path, labels: Literal["given", "none"] = "given") -> list[Segment]:
-    """The segments of an official list.
-
-    Args:
-        path: of the list.
-        labels: whether the list has any.
-
-    Raises:
-        ManifestError: it is no such list, a verb or a noun is missing or none of the classes, a segment ends before it
-            starts, or a narration stands there twice.
-    """
-    lines = rows(path, path.read_bytes())
-    columns = (*COLUMNS, *LABEL_COLUMNS) if labels == "given" else COLUMNS
-    _check_columns(path, lines[0][1], columns)
-    segments = []
-    for line, row in lines:
-        try:
-            segments.append(_segment(row, line, columns))
-        except ValueError as error:
-            raise ManifestError(f"{path}, line {line}: {error}") from error
-    check_once(path, [(segment.line, segment.narration_id) for segment in segments])
-    return segments
 
 
 @config
@@ -139,92 +111,133 @@ class EpicKitchensOptions(DatasetOptions):
 
 
 def prepare(options: EpicKitchensOptions) -> Prepared:
-    """Write the manifest of the data set; see `prepare_epic_kitchens`."""
-    return prepare_epic_kitchens(options.root, options.out)
-
-
-def prepare_epic_kitchens(root: Path, out: Path) -> Prepared:
-    """Make a manifest of the segments that the lists name and the disk holds.
-
-    Args:
-        root: the folder that holds the lists and a folder for each person.
-        out: the CSV to write; the JSON comes beside it.
+    """Write the manifest of the segments that the lists name and that are on disk.
 
     Raises:
-        ManifestError: there is no such folder, a list is missing or says something impossible, or not one of its
-            segments is on disk.
+        ManifestError: A class list or all lists of segments are missing, a list is malformed, or no segment is on disk.
     """
-    check_target(out)
-    if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder; give the one that holds the lists of {CORPUS} and the folder P01")
-    classes = {head: read_classes(_list(root, name), head) for head, name in CLASS_LISTS.items()}
-    paths = {split: path for split, name in LISTS.items() if (path := find_list(root, LIST_FOLDERS, name)) is not None}
-    if not paths:
-        raise ManifestError(f"{root}: there is no list of segments; looked for {', '.join(LISTS.values())}")
-    segments = {split: read_segments(path, "none" if split == UNLABELLED else "given") for split, path in paths.items()}
-    _check_apart(paths, segments)
-    notes = [
-        f"split {split} is left out: {name} is not in {root}"
-        for split, name in LISTS.items()
-        if split not in paths and split != UNLABELLED
-    ]
-    if UNLABELLED in paths:
-        notes.append(f"split {UNLABELLED} has no labels: `kinema evaluate` answers it, `kinema submit` hands that in")
-    notes += [
-        f"{paths[split].name} lists {len(found)} segments, the official one {COUNTS[split]}: it is another, or a part"
-        for split, found in segments.items()
-        if len(found) != COUNTS[split]
-    ]
+    check_paths(options, f"the lists of {DATASET} and the folder P01")
+    root = options.root
+    fix = f"Copy the annotations into the folder of {DATASET}."
+    class_lists = {head: require_list(root, LIST_DIRS, name, fix=fix) for head, name in CLASS_LISTS.items()}
+    classes = {head: read_classes(path, head) for head, path in class_lists.items()}
+    paths, notes = find_lists(root, LIST_DIRS, LISTS, optional=(UNLABELED,))
+    segments = {split: read_segments(path, "none" if split == UNLABELED else "given") for split, path in paths.items()}
+    refuse_duplicates((paths[split], s.line, s.narration_id) for split, found in segments.items() for s in found)
+    counts = {split: len(found) for split, found in segments.items()}
+    if UNLABELED in paths:
+        notes.append(
+            f"split {UNLABELED} has no labels: predict it with `kinema evaluate` and write a submission with "
+            "`kinema submit`"
+        )
+    notes += compare_counts(paths, counts, COUNTS)
     listed = {segment.video_id for found in segments.values() for segment in found}
-    sources, said = _sources(root, listed)
+    sources, found_notes = _sources(root, listed)
     entries, missing, cut = _entries(segments, sources, classes)
-    names = ", ".join(path.name for path in paths.values())
+    lists = ", ".join(path.name for path in paths.values())
     if not entries:
         wanted = f"P01/videos/P01_01.MP4 and P01/rgb_frames/P01_01/frame_{1:010}.jpg"
-        raise ManifestError("; ".join([f"{root}: no segment of {names} is on disk; looked for {wanted}", *said]))
-    notes += said
+        problem = f"{root}: no segment of {lists} found on disk; looked for {wanted}"
+        raise ManifestError("; ".join([problem, *found_notes]), path=root)
+    notes += found_notes
     if missing:
         by_video = [f"{video} ({count})" for video, count in sorted(missing.items())]
         notes.append(
-            f"{missing.total()} segments of {names} are not on disk and were left out, and coverage counts them as "
-            f"missing; they are of {len(missing)} videos: {examples(by_video, 10)}"
+            f"{missing.total()} segments of {lists} are not on disk and are omitted; coverage counts them as missing. "
+            f"They are of {len(missing)} videos: {examples(by_video, 10)}"
         )
     if cut:
-        notes.append(
-            f"{cut} segments go up to {END_SLACK} frames beyond the last picture of their folder; they end there"
-        )
-    there = {video for folder in _folders(root) for video in _videos(folder)}
-    notes += differences(names, listed, there, ())
-    return finish(
+        notes.append(f"{cut} segments exceed the images of their folder by up to {END_SLACK} frames; they were cut")
+    videos = {video for folder in _people(root) for video in _videos(folder)}
+    notes += difference_notes(lists, (), videos - listed)
+    return write_prepared(
         entries,
-        out,
+        options.out,
         base=root,
-        corpus=CORPUS,
-        version=", ".join(f"{split} {len(found)}" for split, found in segments.items()),
+        dataset=DATASET,
+        version=describe_counts(counts),
         classes=classes,
-        declared={split: len(found) for split, found in segments.items()},
+        declared=counts,
         notes=notes,
     )
 
 
-def _segment(row: Mapping[str, str], line: int, columns: Sequence[str]) -> Segment:
+def read_classes(path: Path, head: str) -> tuple[str, ...]:
+    """Return the class names of an official list, by their numbers.
+
+    Raises:
+        ManifestError: The file is not the official list of this task head.
+    """
+    lines = rows(path, path.read_bytes())
+    require_columns(path, lines[0][1], ("id", "key"))
+    for number, (line, row) in enumerate(lines):
+        if row["id"] != str(number) or not row["key"]:
+            raise line_error(path, line, f"expected class {number} and its key, got {row['id']!r}", field="id")
+    refuse_duplicates((path, line, row["key"]) for line, row in lines)
+    if len(lines) != CLASSES[head]:
+        problem = f"expected {CLASSES[head]} {head} classes, got {len(lines)}. Use {CLASS_LISTS[head]} of {DATASET}."
+        raise ManifestError(f"{path}: {problem}", path=path)
+    return tuple(row["key"] for _, row in lines)
+
+
+def read_segments(path: Path, labels: Literal["given", "none"] = "given") -> list[Segment]:
+    """Return the segments of an official list.
+
+    Args:
+        path: List.
+        labels: Whether the list has labels.
+
+    Raises:
+        ManifestError: A column or a cell is missing or malformed, a class is unknown, or a segment ends before it
+            starts.
+    """
+    lines = rows(path, path.read_bytes())
+    columns = (*COLUMNS, *LABEL_COLUMNS) if labels == "given" else COLUMNS
+    require_columns(path, lines[0][1], columns)
+    return [_segment(path, row, line, columns) for line, row in lines]
+
+
+def _segment(path: Path, row: Mapping[str, str], line: int, columns: Sequence[str]) -> Segment:
     for column in columns:
         if not row[column]:
-            other = {"noun_class": " a verb stands without a noun", "verb_class": " a noun stands without a verb"}
-            raise ValueError(f"{column} is empty:{other.get(column, ' a segment needs all of ' + ', '.join(columns))}")
+            raise line_error(path, line, f"{column} is empty; expected all of {', '.join(columns)}", field=column)
     video = VIDEO.fullmatch(row["video_id"])
     if video is None or video[1] != row["participant_id"]:
-        raise ValueError(f"{row['video_id']!r} is no video of {row['participant_id']!r}, such as P01_01 or P01_101")
-    start_s, stop_s = (_seconds(column, row[column]) for column in ("start_timestamp", "stop_timestamp"))
-    start, stop = (_whole(column, row[column]) for column in ("start_frame", "stop_frame"))
+        raise line_error(
+            path,
+            line,
+            f"{row['video_id']!r} is not a video of {row['participant_id']!r}; expected a name such as P01_01",
+            field="video_id",
+        )
+
+    def number(column: str) -> int:
+        if not row[column].isdecimal():
+            raise line_error(path, line, f"{column} {row[column]!r}; expected an integer", field=column)
+        return int(row[column])
+
+    def seconds(column: str) -> float:
+        parts = TIMESTAMP.fullmatch(row[column])
+        if parts is None:
+            raise line_error(path, line, f"{column} {row[column]!r}; expected HH:MM:SS.SS", field=column)
+        return round(3600 * int(parts[1]) + 60 * int(parts[2]) + float(parts[3]), 3)
+
+    start_s, stop_s = seconds("start_timestamp"), seconds("stop_timestamp")
+    start, stop = number("start_frame"), number("stop_frame")
     if stop_s <= start_s:
-        raise ValueError(f"it stops at {row['stop_timestamp']}, which is not behind its start {row['start_timestamp']}")
+        raise line_error(
+            path,
+            line,
+            f"stop_timestamp {row['stop_timestamp']} is not after start_timestamp {row['start_timestamp']}",
+            field="stop_timestamp",
+        )
     if start < 1 or stop < start:
-        raise ValueError(f"stop_frame {stop} lies before start_frame {start}, or this before 1")
-    labels = {head: _whole(c, row[c]) for head, c in zip(CLASSES, LABEL_COLUMNS, strict=True) if c in columns}
+        problem = f"start_frame {start} and stop_frame {stop}; expected 1 <= start_frame <= stop_frame"
+        raise line_error(path, line, problem, field="stop_frame" if start >= 1 else "start_frame")
+    labels = {head: number(c) for head, c in zip(CLASSES, LABEL_COLUMNS, strict=True) if c in columns}
     for head, label in labels.items():
         if label >= CLASSES[head]:
-            raise ValueError(f"{head}_class {label} is none of the {CLASSES[head]} classes, 0 to {CLASSES[head] - 1}")
+            problem = f"{head}_class {label}; expected a class from 0 to {CLASSES[head] - 1}"
+            raise line_error(path, line, problem, field=f"{head}_class")
     return Segment(
         narration_id=row["narration_id"],
         participant_id=row["participant_id"],
@@ -238,69 +251,26 @@ def _segment(row: Mapping[str, str], line: int, columns: Sequence[str]) -> Segme
     )
 
 
-def _seconds(column: str, cell: str) -> float:
-    parts = TIMESTAMP.fullmatch(cell)
-    if parts is None:
-        raise ValueError(f"{column} {cell!r} is not of the form HH:MM:SS.SS")
-    return round(3600 * int(parts[1]) + 60 * int(parts[2]) + float(parts[3]), 3)
-
-
-def _whole(column: str, cell: str) -> int:
-    if not cell.isdecimal():
-        raise ValueError(f"{column} {cell!r} is no whole number")
-    return int(cell)
-
-
-def _check_columns(path: Path, row: Mapping[str, str], columns: Sequence[str]) -> None:
-    lacking = [column for column in columns if column not in row]
-    if lacking:
-        raise ManifestError(
-            f"{path}, line 1: column {lacking[0]!r} is missing: this is another list than its name says; wanted are "
-            f"{', '.join(columns)}"
-        )
-
-
-def _check_apart(paths: Mapping[str, Path], segments: Mapping[str, Sequence[Segment]]) -> None:
-    """Refuse lists that share a segment: one of them is not what its name says."""
-    first: dict[str, str] = {}
-    for split, found in segments.items():
-        for segment in found:
-            other = first.setdefault(segment.narration_id, split)
-            if other != split:
-                raise ManifestError(
-                    f"{paths[split]}, line {segment.line}: {segment.narration_id} stands in {paths[other].name} too; "
-                    "one of them is not the official list"
-                )
-
-
-def _list(root: Path, name: str) -> Path:
-    path = find_list(root, LIST_FOLDERS, name)
-    if path is None:
-        places = ", ".join(folder for folder in LIST_FOLDERS if folder)
-        raise ManifestError(f"{root}: {name} is neither in it nor in {places}; give the folder of {CORPUS}")
-    return path
-
-
-def _folders(root: Path) -> list[Path]:
-    """The folders of all people."""
-    return sorted(path for home in HOMES for path in (root / home).glob("P[0-9][0-9]") if path.is_dir())
+def _people(root: Path) -> list[Path]:
+    """Return the folders of all people."""
+    return sorted(path for home in VIDEO_DIRS for path in (root / home).glob("P[0-9][0-9]") if path.is_dir())
 
 
 def _videos(person: Path) -> list[str]:
-    """Names of a person's videos, those that are files and those that are folders of frames."""
-    there = [path.stem for path in (person / "videos").glob("*") if path.suffix in SUFFIXES]
-    there += [path.name for path in (person / "rgb_frames").glob("*") if path.is_dir()]
-    return sorted(name for name in set(there) if VIDEO.fullmatch(name))
+    """Return the names of a person's videos: files and folders of frames."""
+    names = [path.stem for path in (person / "videos").glob("*") if path.suffix in SUFFIXES]
+    names += [path.name for path in (person / "rgb_frames").glob("*") if path.is_dir()]
+    return sorted(name for name in set(names) if VIDEO.fullmatch(name))
 
 
-def _sources(root: Path, videos: Sequence[str] | set[str]) -> tuple[dict[str, _Source], list[str]]:
-    """Where each video lies that is there, and what is to be said of them."""
+def _sources(root: Path, videos: Collection[str]) -> tuple[dict[str, _Source], list[str]]:
+    """Return the source of each video on disk, and notes."""
     sources: dict[str, _Source] = {}
     both, packed, renumbered = [], [], []
     for video in sorted(videos):
-        homes = [root / home / video[:3] for home in HOMES]
-        files = [p for home in homes for suffix in SUFFIXES if (p := home / "videos" / f"{video}{suffix}").is_file()]
-        folders = [p for home in homes if (p := home / "rgb_frames" / video).is_dir()]
+        people = [root / folder / video[:3] for folder in VIDEO_DIRS]
+        files = [p for home in people for suffix in SUFFIXES if (p := home / "videos" / f"{video}{suffix}").is_file()]
+        folders = [p for home in people if (p := home / "rgb_frames" / video).is_dir()]
         if folders:
             pictures = _pictures(folders[0])
             if pictures and not re.fullmatch(r"\D*0*1", pictures[0].stem):
@@ -312,34 +282,34 @@ def _sources(root: Path, videos: Sequence[str] | set[str]) -> tuple[dict[str, _S
             sources[video] = _Source(path=files[0].relative_to(root), form="video")
         elif files:
             both.append(video)
-        if not files and not folders and any((home / "rgb_frames" / f"{video}.tar").is_file() for home in homes):
+        if not files and not folders and any((home / "rgb_frames" / f"{video}.tar").is_file() for home in people):
             packed.append(video)
     notes = []
     if both:
-        notes.append(f"{len(both)} videos are there as files too; their frames were taken: {examples(both)}")
+        notes.append(f"{len(both)} videos are on disk as files and as frames; the frames were used: {examples(both)}")
     if packed:
         notes.append(
-            f"frames of {len(packed)} videos are still packed; unpack each .tar into a folder of its name: "
+            f"frames of {len(packed)} videos are still packed: unpack each .tar into a folder of the same name: "
             f"{examples(packed)}"
         )
     if renumbered:
         notes.append(
-            f"{len(renumbered)} folders of frames were left out: the lists count frames from 1, and these begin with "
-            f"another: {examples(renumbered)}"
+            f"{len(renumbered)} folders of frames are omitted because their frame numbers do not start at 1 as in the "
+            f"lists: {examples(renumbered)}"
         )
-    taken = [video for video in WRONG_AT_FIRST if video in sources and sources[video].form == "frames"]
+    taken = [video for video in CORRECTED_VIDEOS if video in sources and sources[video].form == "frames"]
     if taken:
         notes.append(
-            f"the official frames of {' and '.join(taken)} were wrong at first; if yours are of before the correction, "
-            "take them anew as the annotations' README says"
+            f"the official frames of {' and '.join(taken)} were first published with errors; extract them again as the "
+            "README of the annotations describes if yours are older than the correction"
         )
     return sources, notes
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """A folder's frames; none where one is missing or there is none at all, which counting says afterwards."""
+    """Return the frames of a folder; empty if the folder cannot be read, which counting frames reports later."""
     try:
-        return frame_files(str(folder))
+        return list_images(str(folder))
     except UnreadableVideo:
         return []
 
@@ -349,7 +319,7 @@ def _entries(
     sources: Mapping[str, _Source],
     classes: Mapping[str, tuple[str, ...]],
 ) -> tuple[list[Entry], Counter[str], int]:
-    """The samples that are there, how many of each video are not, and how many were cut at the end of their folder."""
+    """Return the entries on disk, the number of missing ones by video, and the number that were cut."""
     entries: list[Entry] = []
     missing: Counter[str] = Counter()
     cut = 0

@@ -1,4 +1,4 @@
-"""A folder of class folders becomes a manifest: videos, npz and mat arrays, or folders of pictures."""
+"""A manifest of one's own folder: of class folders with videos, npz and mat arrays, or folders of images."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,24 +9,17 @@ import numpy as np
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.options import Holdout, OwnDataOptions
-from kinema.datasets.prepared import (
-    HOLDOUT,
-    SPLIT_WORDS,
-    Prepared,
-    check_target,
-    finish,
-    hold_out,
-    not_held_out,
-)
-from kinema.datasets.templates import prepare_templates
+from kinema.datasets.options import OwnDataOptions
+from kinema.datasets.prepared import SPLIT_FOLDERS, Prepared, assign_splits, write_prepared
+from kinema.datasets.skeleton import check_paths
+from kinema.datasets.templates import match_templates
 from kinema.errors import ManifestError, UnreadableVideo
-from kinema.modality import DepthFacts, Modality
-from kinema.video.image_files import ARRAY_SUFFIXES
+from kinema.modality import Modality
+from kinema.video.array_file import ARRAY_SUFFIXES
 from kinema.video.scan import VIDEO_SUFFIXES, scan
-from kinema.video.sources import read_grey, read_rgb
+from kinema.video.source import read_gray, read_rgb
 
-Kind = Literal["videos", "arrays", "folders of pictures"]
+Kind = Literal["videos", "arrays", "folders of images"]
 
 
 @config
@@ -45,49 +38,46 @@ class FolderOptions(OwnDataOptions):
 
 
 def prepare(options: FolderOptions) -> Prepared:
-    """Write the manifest of a folder; see `prepare_folder` and `prepare_templates`."""
-    if options.rgb or options.depth:
-        return prepare_templates(
-            options.root,
-            options.out,
-            rgb=options.rgb,
-            depth=options.depth,
-            holdout=options,
-            depth_facts=options.depth_facts,
-        )
-    return prepare_folder(options.root, options.out, holdout=options, depth=options.depth_facts)
+    """Write the manifest of a folder, by templates if any are given, else by its class folders.
 
-
-def prepare_folder(root: Path, out: Path, *, holdout: Holdout = HOLDOUT, depth: DepthFacts | None = None) -> Prepared:
-    """Make a manifest of `root/CLASS/video`, or `root/train/CLASS/video` with `val` or `test` beside it.
-
-    In place of videos there may be npz or mat arrays, or folders of pictures. Videos are taken as RGB. Arrays of a
-    single channel and pictures of 16 bits are depth; all others are RGB. Where RGB and depth, or several kinds, lie
-    side by side, templates must say which belong together.
-
-    Args:
-        root: the folder; any depth of folders may lie inside a class.
-        out: the CSV to write; the JSON comes beside it.
-        holdout: the split, where the folders name none.
-        depth: what the numbers of 16-bit depth mean.
+    Files in `root/CLASS` or, with a folder for each split, in `root/train/CLASS` are the samples. Videos are RGB.
+    Arrays with one channel and 16-bit images are depth; all others are RGB. Templates must pair the files if RGB and
+    depth, or several kinds of files, are side by side.
 
     Raises:
-        ManifestError: there is no such folder, no video in it, fewer than two classes, or more than one kind of files.
+        ManifestError: No sample is found, there are fewer than two classes or several kinds of files, or a template is
+            malformed, matches nothing or matches two files of one sample.
     """
-    check_target(out)
-    if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder; give the one that holds a folder for each class")
+    check_paths(options, "a folder for each class")
+    root = options.root
+    if options.rgb or options.depth:
+        entries, given, notes = match_templates(root, options.out, rgb=options.rgb, depth=options.depth)
+    else:
+        entries, given, notes = _read_class_folders(root)
+    entries, split_notes = assign_splits(entries, options, given=given)
+    return write_prepared(
+        entries,
+        options.out,
+        base=root,
+        dataset=root.resolve().name,
+        depth=options.depth_facts,
+        notes=[*notes, *split_notes],
+    )
+
+
+def _read_class_folders(root: Path) -> tuple[list[Entry], Literal["given", "missing"], list[str]]:
+    """Return the samples in class folders, whether folders give their split, and notes."""
     branches = _branches(root)
-    found: dict[Kind, list[tuple[Path, str, str]]] = {"videos": [], "arrays": [], "folders of pictures": []}
+    found: dict[Kind, list[tuple[Path, str, str]]] = {"videos": [], "arrays": [], "folders of images": []}
     others = 0
     for split, branch in branches:
         for folder in _folders(branch):
-            there = scan(folder)
-            others += len(there.others)
+            contents = scan(folder)
+            others += len(contents.others)
             sources: tuple[tuple[Kind, tuple[Path, ...]], ...] = (
-                ("videos", there.videos),
-                ("arrays", there.arrays),
-                ("folders of pictures", there.picture_folders),
+                ("videos", contents.videos),
+                ("arrays", contents.arrays),
+                ("folders of images", contents.image_folders),
             )
             for kind, paths in sources:
                 found[kind] += [(path, split, folder.name.strip()) for path in paths]
@@ -97,31 +87,27 @@ def prepare_folder(root: Path, out: Path, *, holdout: Holdout = HOLDOUT, depth: 
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES | ARRAY_SUFFIXES))
         raise ManifestError(
             f"{root}: no video in any class folder; looked for CLASS/NAME with {suffixes}, and for CLASS/NAME/ with "
-            "two or more pictures in it"
+            "two or more images",
+            path=root,
         )
     if len(kinds) > 1:
         one, other = (found[kind][0][0].relative_to(root).as_posix() for kind in kinds[:2])
         raise ManifestError(
-            f"{root}: holds {kinds[0]} ({one}) and {kinds[1]} ({other}), and which are meant cannot be known; "
-            "say it with --rgb TEMPLATE and --depth TEMPLATE, or move the others away"
+            f"{root}: contains {kinds[0]} ({one}) and {kinds[1]} ({other}). Choose with --rgb TEMPLATE and --depth "
+            "TEMPLATE, or move the others away.",
+            path=root,
         )
     kind = kinds[0]
     modality = _modality(root, [path for path, _, _ in found[kind]], kind)
     entries = []
     for path, split, label in found[kind]:
         source = path.relative_to(root).as_posix()
-        rgb, deep = (source, "") if modality == "rgb" else ("", source)
-        entries.append(Entry(rgb=rgb, depth=deep, split=split, labels={LABEL: label}))
-
-    notes = [f"{others} files are no videos by their name and were left out"] if others else []
+        rgb, depth = (source, "") if modality == "rgb" else ("", source)
+        entries.append(Entry(rgb=rgb, depth=depth, split=split, labels={LABEL: label}))
+    notes = [f"{others} files are omitted: unknown file type"] if others else []
     if kind != "videos":
-        notes.append(f"all {len(entries)} {kind} are taken as {'depth' if modality == 'depth' else 'RGB'}")
-    if branches[0][0]:
-        notes += not_held_out(holdout)
-    else:
-        entries, said = hold_out(entries, holdout)
-        notes += said
-    return finish(entries, out, base=root, corpus=root.resolve().name, depth=depth, notes=notes)
+        notes.append(f"all {len(entries)} {kind} are used as {'depth' if modality == 'depth' else 'RGB'}")
+    return entries, "given" if branches[0][0] else "missing", notes
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -129,40 +115,42 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _branches(root: Path) -> list[tuple[str, Path]]:
-    """Split and folder of classes: one a split where the folders name splits, else the root alone, without a split."""
+    """Return split and parent of the class folders: a parent for each split, or else the root."""
     top = [folder for folder in _folders(root) if scan(folder).sources]
-    splits = [folder for folder in top if folder.name.lower() in SPLIT_WORDS]
+    splits = [folder for folder in top if folder.name.lower() in SPLIT_FOLDERS]
     if splits and len(splits) == len(top):
-        return [(SPLIT_WORDS[folder.name.lower()], folder) for folder in top]
+        return [(SPLIT_FOLDERS[folder.name.lower()], folder) for folder in top]
     if len(splits) > 1:
         other = next(folder.name for folder in top if folder not in splits)
         raise ManifestError(
-            f"{root}: {splits[0].name!r} and {splits[1].name!r} name splits, but {other!r} beside them holds videos "
-            "too; put its classes into a split, or move it away"
+            f"{root}: {splits[0].name!r} and {splits[1].name!r} are splits, but {other!r} beside them contains videos "
+            "too. Move its classes into a split, or move it away.",
+            path=root / other,
+            field="split",
         )
     return [("", root)]
 
 
 def _modality(root: Path, paths: list[Path], kind: Kind) -> Modality:
-    """What arrays or pictures hold; those that cannot be read, which counting lists, hold what the others do."""
+    """Return the modality of arrays or images; unreadable ones, which counting frames reports, count as the others."""
     if kind == "videos":
         return "rgb"
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        held = list(pool.map(_held, paths))
+        held = list(pool.map(_modality_of, paths))
     by_modality = {m: path for m, path in zip(reversed(held), reversed(paths), strict=True) if m is not None}
     if len(by_modality) > 1:
         rgb, depth = (by_modality[m].relative_to(root).as_posix() for m in ("rgb", "depth"))
         raise ManifestError(
-            f"{root}: {rgb} holds RGB and {depth} depth; say which belong together with --rgb TEMPLATE and "
-            "--depth TEMPLATE"
+            f"{root}: {rgb} is RGB and {depth} is depth. Pair them with --rgb TEMPLATE and --depth TEMPLATE.",
+            path=root,
         )
     return next(iter(by_modality), "rgb")
 
 
-def _held(path: Path) -> Modality | None:
-    """RGB or depth, by the first frame; None where it cannot be read."""
+def _modality_of(path: Path) -> Modality | None:
+    """Return the modality of a file by its first frame; None if it cannot be read."""
     try:
-        frame = read_grey(str(path), [0])
+        frame = read_gray(str(path), [0])
         return "depth" if path.is_file() or frame.dtype == np.uint16 else "rgb"
     except UnreadableVideo:  # an array of RGB has no single channel
         try:

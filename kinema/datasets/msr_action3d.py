@@ -1,64 +1,52 @@
-"""MSR-Action3D: depth of 20 actions, 10 people, up to three takes, from a sensor like Kinect; 15 frames a second.
+"""MSR-Action3D: depth of 20 actions, 10 people, up to three takes, from a sensor like Kinect; 15 frames per second.
 
-W. Li, Z. Zhang, Z. Liu: Action recognition based on a bag of 3D points, CVPR Workshops 2010. No licence of the data is
-stated. The folder holds, at any depth, files that are named by action, subject and take: `a01_s01_e01_sdepth.mat` (the
+W. Li, Z. Zhang, Z. Liu: Action recognition based on a bag of 3D points, CVPR Workshops 2010. The data has no stated
+license. The root folder contains, at any depth, files named by action, subject and take: `a01_s01_e01_sdepth.mat` (the
 original form in MATLAB: `depth`, height x width x frames) or `a01_s01_e01.npz` (`depth`, frames x height x width). The
-original `.bin` files are not read.
+original `.bin` files are not supported.
 
-The split keeps people apart, as the field does: subjects 1, 3, 5, 7 and 9 train, the others are split `test`. Where a
-table `annotations.csv` (path, label, subject, split) lies in the folder, it says which files count, and its split
-stands.
+The split is the usual one by subjects: 1, 3, 5, 7 and 9 are `train`, the others `test`. If the root has a table
+`annotations.csv` (path, label, subject, split), its samples and its split are used.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listed import ANNOTATIONS, Chosen, differences, read_annotations
+from kinema.datasets.listing import ANNOTATIONS, Listing, line_error, read_annotations
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, check_target, examples, finish
+from kinema.datasets.prepared import Prepared, examples, write_prepared
+from kinema.datasets.skeleton import Files, check_paths, join
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 from kinema.video.scan import scan
 
+DATASET = "MSR-Action3D"
+# fmt: off
 CLASSES = (
-    "high_arm_wave",
-    "horizontal_arm_wave",
-    "hammer",
-    "hand_catch",
-    "forward_punch",
-    "high_throw",
-    "draw_x",
-    "draw_tick",
-    "draw_circle",
-    "hand_clap",
-    "two_hand_wave",
-    "side_boxing",
-    "bend",
-    "forward_kick",
-    "side_kick",
-    "jogging",
-    "tennis_swing",
-    "tennis_serve",
-    "golf_swing",
-    "pickup_and_throw",
+    "high_arm_wave", "horizontal_arm_wave", "hammer", "hand_catch", "forward_punch", "high_throw", "draw_x",
+    "draw_tick", "draw_circle", "hand_clap", "two_hand_wave", "side_boxing", "bend", "forward_kick", "side_kick",
+    "jogging", "tennis_swing", "tennis_serve", "golf_swing", "pickup_and_throw",
 )
+# fmt: on
 """Names of actions 1 to 20."""
-SEQUENCES = 567
-"""Of the whole data set, as its page counts them."""
+NUM_SEQUENCES = 567
+"""Sequences of the whole dataset, according to its page."""
 TRAINING_SUBJECTS = frozenset({"s01", "s03", "s05", "s07", "s09"})
 DEPTH = DepthFacts(unit_mm=None, near=325, far=580, coverage="masked")
-"""The sensor's own unit. Chosen so that the person spans the range: of all values that are not 0, in 437 sequences of
-eight subjects, 0.01 % lie below the near end and 0.01 % above the far one; the extremes are 290 and 649."""
+"""In the sensor's own unit, chosen so that the person spans the range: of all nonzero values in 437 sequences of eight
+subjects, 0.01 % are below the near end and 0.01 % above the far end; the extremes are 290 and 649."""
 NAME = re.compile(r"(a(\d\d)_(s\d\d)_e\d\d)(?:_sdepth)?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sequence:
-    name: str
+class SequenceName(NamedTuple):
+    """Parts of a file name: `a01_s01_e01`, class name, subject."""
+
+    sequence: str
     label: str
     subject: str
 
@@ -69,103 +57,82 @@ class MsrAction3dOptions(DatasetOptions):
 
 
 def prepare(options: MsrAction3dOptions) -> Prepared:
-    """Write the manifest of the data set; see `prepare_msr_action3d`."""
-    return prepare_msr_action3d(options.root, options.out)
-
-
-def prepare_msr_action3d(root: Path, out: Path) -> Prepared:
-    """Make a manifest of MSR-Action3D.
-
-    Args:
-        root: the folder; its files may lie in folders inside.
-        out: the CSV to write; the JSON comes beside it.
+    """Write the manifest of MSR-Action3D.
 
     Raises:
-        ManifestError: there is no such folder, no sequence in it, one is there twice, or the table contradicts a name.
+        ManifestError: No sequence is found, one is found twice, or the table contradicts a file name.
     """
-    check_target(out)
-    chosen = _chosen(root)
-    return finish(
-        chosen.entries,
-        out,
+    check_paths(options, "the files aAA_sSS_eEE")
+    root = options.root
+    contents = scan(root)
+    names = {path.relative_to(root).as_posix(): name for path in contents.arrays if (name := parse_name(path))}
+    raw = [path.name for path in contents.others if path.suffix == ".bin"]
+    if not names:
+        fix = f"Convert its {len(raw)} .bin files to .mat or .npz." if raw else "Pass the folder of the dataset."
+        raise ManifestError(f"{root}: no file named like a01_s01_e01.npz or a01_s01_e01_sdepth.mat. {fix}", path=root)
+    notes = [f"{len(raw)} .bin files are not supported and are omitted: {examples(raw)}"] if raw else []
+    if (root / ANNOTATIONS).is_file():
+        return _from_table(options, names, notes)
+    seen: dict[str, str] = {}
+    entries = []
+    for path, name in names.items():
+        first = seen.setdefault(name.sequence, path)
+        if first != path:
+            raise ManifestError(
+                f"{root}: {first} and {path} are the same sequence. Pass the folder of one of them.", path=root / path
+            )
+        split = "train" if name.subject in TRAINING_SUBJECTS else "test"
+        entries.append(Entry(depth=path, split=split, subject=name.subject, labels={LABEL: name.label}))
+    if len(entries) != NUM_SEQUENCES:
+        notes.append(f"{len(entries)} sequences found; the whole dataset has {NUM_SEQUENCES}")
+    return write_prepared(
+        entries,
+        options.out,
         base=root,
-        corpus="MSR-Action3D",
-        version=chosen.version,
+        dataset=DATASET,
+        version="cross-subject: 1, 3, 5, 7, 9 train",
         classes={LABEL: CLASSES},
         depth=DEPTH,
-        declared=chosen.declared,
-        notes=chosen.notes,
+        notes=notes,
     )
 
 
-def _chosen(root: Path) -> Chosen:
-    if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder; give the one that holds the files aAA_sSS_eEE")
-    found = scan(root)
-    there = {
-        path.relative_to(root).as_posix(): sequence
-        for path in found.arrays
-        if (sequence := _sequence(path)) is not None
-    }
-    raw = [path.name for path in found.others if path.suffix == ".bin"]
-    if not there:
-        hint = f"its {len(raw)} .bin files are not read, MATLAB's are" if raw else "wanted are npz and mat files"
-        raise ManifestError(f"{root}: no file is named like a01_s01_e01.npz or a01_s01_e01_sdepth.mat; {hint}")
-    notes = [f"{len(raw)} .bin files are not read, and were left out: {examples(raw)}"] if raw else []
-    if (root / ANNOTATIONS).is_file():
-        return _by_table(root, there, notes)
-
-    seen: dict[str, str] = {}
-    entries = []
-    for path, sequence in there.items():
-        if sequence.name in seen:
-            raise ManifestError(
-                f"{root}: {seen[sequence.name]} and {path} are the same sequence; give the folder of one of them"
+def _from_table(options: DatasetOptions, names: Mapping[str, SequenceName], notes: list[str]) -> Prepared:
+    samples = read_annotations(options.root, "depth", {"subject": "subject"}, CLASSES)
+    for sample in samples:
+        label, subject = sample.entry.labels[LABEL], sample.entry.subject
+        name = names.get(sample.name)
+        if name is not None and (name.label, name.subject) != (label, subject):
+            raise line_error(
+                sample.path,
+                sample.line,
+                f"{label} of {subject} contradicts the file name {sample.name}, which is {name.label} of "
+                f"{name.subject}",
+                field=LABEL if name.label != label else "subject",
             )
-        seen[sequence.name] = path
-        split = "train" if sequence.subject in TRAINING_SUBJECTS else "test"
-        entries.append(Entry(depth=path, split=split, subject=sequence.subject, labels={LABEL: sequence.label}))
-    if len(entries) != SEQUENCES:
-        notes.append(f"{len(entries)} sequences are here; the whole data set has {SEQUENCES}")
-    return Chosen(entries, "cross-subject: 1, 3, 5, 7, 9 train", notes)
+    listing = Listing(
+        dataset=DATASET,
+        lists=ANNOTATIONS,
+        version=f"split of {ANNOTATIONS}",
+        samples=samples,
+        classes=CLASSES,
+        declared=Counter(sample.entry.split for sample in samples),
+        depth=DEPTH,
+        notes=notes,
+    )
+    return join(options, listing, Files(paths={path: path for path in names}, searched="a01_s01_e01.npz"))
 
 
-def _by_table(root: Path, there: Mapping[str, _Sequence], notes: list[str]) -> Chosen:
-    table = root / ANNOTATIONS
-    lines = read_annotations(root, ("path", "label", "subject", "split"))
-    entries, missing = [], []
-    declared: dict[str, int] = {}
-    for line, row in lines:
-        declared[row["split"]] = declared.get(row["split"], 0) + 1
-        sequence = there.get(row["path"])
-        if sequence is None:
-            missing.append(row["path"])
-            continue
-        if (row["label"], row["subject"]) != (sequence.label, sequence.subject):
-            raise ManifestError(
-                f"{table}, line {line}: says {row['label']} of {row['subject']}, but by its name {row['path']} is "
-                f"{sequence.label} of {sequence.subject}"
-            )
-        frames = int(row["frames"]) if row.get("frames", "").isdecimal() else None
-        entries.append(
-            Entry(
-                depth=row["path"],
-                split=row["split"],
-                subject=sequence.subject,
-                frames=frames or None,
-                labels={LABEL: sequence.label},
-            )
-        )
-    said = differences(table.name, [row["path"] for _, row in lines], there, missing)
-    return Chosen(entries, f"split of {ANNOTATIONS}", [*notes, *said], declared)
+def parse_name(path: Path) -> SequenceName | None:
+    """Return the parts of a file name, or None if it is not a sequence.
 
-
-def _sequence(path: Path) -> _Sequence | None:
-    """What a file's name says; None where it is another file's."""
+    Raises:
+        ManifestError: The number of the action is above 20.
+    """
     parts = NAME.fullmatch(path.stem)
     if parts is None:
         return None
     name, action, subject = parts.groups()
     if not 1 <= int(action) <= len(CLASSES):
-        raise ManifestError(f"{path}: there is no action {action}; the data set has 1 to {len(CLASSES)}")
-    return _Sequence(name=name, label=CLASSES[int(action) - 1], subject=subject)
+        raise ManifestError(f"{path}: expected an action from 1 to {len(CLASSES)}, got {action}", path=path)
+    return SequenceName(sequence=name, label=CLASSES[int(action) - 1], subject=subject)

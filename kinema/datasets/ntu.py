@@ -1,25 +1,25 @@
 """NTU RGB+D 60 and 120: 56,880 and 114,480 samples of 60 and 120 actions, seen by three Kinect v2 at once.
 
 A. Shahroudy et al., CVPR 2016; J. Liu et al., TPAMI 42, 2020. From rose1.ntu.edu.sg/dataset/actionRecognition after
-signing its terms: academic research only, not to be passed on. The folder holds, anywhere below it,
-`nturgb+d_rgb/S001C001P001R001A001_rgb.avi` (1920 x 1080), and depth of 16 bits in millimetres (512 x 424) as folders of
-pictures: `nturgb+d_depth_masked/S001C001P001R001A001/MDepth-00000001.png`, where all but the people is 0, or
-`nturgb+d_depth/S001C001P001R001A001/Depth-00000001.png`. The names say everything: label, subject, camera, split.
+signing its terms: academic research only, not to be redistributed. The root folder contains, at any depth,
+`nturgb+d_rgb/S001C001P001R001A001_rgb.avi` (1920 x 1080) and 16-bit depth in millimeters (512 x 424) as folders of
+images: `nturgb+d_depth_masked/S001C001P001R001A001/MDepth-00000001.png`, where all pixels but the people's are 0, or
+`nturgb+d_depth/S001C001P001R001A001/Depth-00000001.png`. Label, subject, camera and split follow from the names.
 
-A sample's group is its performance: what three cameras saw at once. Under cross-view every performance is in both
-splits, by design. Samples without a skeleton stay, unless a list says which are to be left out: the thesis uses none.
+The group of a sample is its performance, which three cameras saw at once. In cross-view every performance is in both
+splits by design. Samples without a skeleton stay unless `--without` lists them: the thesis uses no skeletons.
 """
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listed import check_once
+from kinema.datasets.listing import line_error, read_lines, refuse_duplicates
 from kinema.datasets.ntu_crop import check_crop_size, crop_notes, find_boxes
 from kinema.datasets.ntu_names import (
     ALIKE,
@@ -35,11 +35,12 @@ from kinema.datasets.ntu_names import (
     split_of,
 )
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, check_target, examples, finish
+from kinema.datasets.prepared import Prepared, examples, single_modality_notes, write_prepared
+from kinema.datasets.skeleton import ARCHIVE_SUFFIXES, check_paths
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
-from kinema.video.image_files import PICTURE_SUFFIXES
-from kinema.video.scan import Found, scan
+from kinema.video.image_folder import IMAGE_SUFFIXES
+from kinema.video.scan import FolderContents, scan
 
 Coverage = Literal["masked", "full"]
 RgbCrop = Literal["auto", "subject", "none"]
@@ -48,56 +49,17 @@ FACTS: dict[Coverage, DepthFacts] = {
     "masked": DepthFacts(unit_mm=1.0, near=1000.0, far=5500.0, coverage="masked"),
     "full": DepthFacts(unit_mm=1.0, near=500.0, far=8000.0, coverage="full"),
 }
-"""Full: all that Kinect v2 measures, 0.5 to 8 m. Masked: where people are, 2 to 4.5 m from the cameras by the paper's
-setups, with a step and an arm to both sides: a level is 18 mm then, not 30. What lies outside keeps the end's level."""
-PICTURES: dict[str, Coverage] = {"MDepth-": "masked", "Depth-": "full"}
-"""How the names of a depth folder's pictures begin."""
+"""Full is the range of Kinect v2, 0.5 to 8 m. Masked is where people are: 2 to 4.5 m from the cameras in the setups of
+the paper, plus a step and an arm on both sides. One level is then 18 mm instead of 30. Values outside are clipped."""
+IMAGE_PREFIXES: dict[str, Coverage] = {"MDepth-": "masked", "Depth-": "full"}
+"""Prefixes of the image names in a depth folder."""
 RGB_SIZE = (640, 480)
-"""Of the box about the person (thesis 2.4.2, as `ntu60_mfst_large` reads it)."""
+"""Width and height of the box around the person (thesis 2.4.2, as in `ntu60_mfst_large`)."""
 PLACES = {
     "rgb": "nturgb+d_rgb/S001C001P001R001A001_rgb.avi",
     "masked": "nturgb+d_depth_masked/S001C001P001R001A001/MDepth-00000001.png",
     "full": "nturgb+d_depth/S001C001P001R001A001/Depth-00000001.png",
 }
-ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What is to be made of a collection.
-
-    Args:
-        protocol: which official split.
-        coverage: which depth; `auto` is what is there, masked before full.
-        without: a list of samples that are left out, such as those that have no skeleton.
-        rgb_crop: `subject` cuts RGB to a box about the person of masked depth, `none` keeps the whole picture; `auto`
-            cuts where there are both.
-        rgb_crop_size: width and height of the box, in pixels of 1920 x 1080.
-    """
-
-    protocol: Protocol = "cross_subject"
-    coverage: Literal["auto", "masked", "full"] = "auto"
-    without: Path | None = None
-    rgb_crop: RgbCrop = "auto"
-    rgb_crop_size: tuple[int, int] = RGB_SIZE
-
-
-CHOICES = Choices()
-"""The defaults."""
-
-
-@dataclass(kw_only=True)
-class _Disk:
-    """Where the samples lie, by their names, and what else there is."""
-
-    rgb: dict[str, Path]
-    depth: dict[Coverage, dict[str, Path]]
-    malformed: list[str]
-    notes: list[str]
-
-    @property
-    def names(self) -> set[str]:
-        return {name for places in (self.rgb, *self.depth.values()) for name in places}
 
 
 @config
@@ -144,131 +106,111 @@ class Ntu120Options(NtuOptions):
     split: Literal["cross_subject", "cross_setup"] = "cross_subject"
 
 
+@dataclass(kw_only=True)
+class _Disk:
+    """Paths of the samples on disk by their names, and notes on other files."""
+
+    rgb: dict[str, Path]
+    depth: dict[Coverage, dict[str, Path]]
+    malformed: list[str]
+    notes: list[str]
+
+    @property
+    def names(self) -> set[str]:
+        return {name for places in (self.rgb, *self.depth.values()) for name in places}
+
+
 def prepare(options: Ntu60Options | Ntu120Options) -> Prepared:
-    """Write the manifest of NTU RGB+D; see `prepare_ntu`."""
-    choices = Choices(
-        protocol=options.split,
-        coverage=options.depth_coverage,
-        without=options.without,
-        rgb_crop=options.rgb_crop,
-        rgb_crop_size=options.rgb_crop_size,
-    )
-    return prepare_ntu(options.root, options.out, collection=options.collection, choices=choices)
-
-
-def prepare_ntu(root: Path, out: Path, *, collection: Collection, choices: Choices = CHOICES) -> Prepared:
-    """Make a manifest of the samples that are on disk.
-
-    Args:
-        root: the folder that holds the unpacked archives.
-        out: the CSV to write; the JSON comes beside it.
-        collection: `NTU60` or `NTU120`.
-        choices: split, depth, samples that are left out, the cut of RGB.
+    """Write the manifest of the samples that are on disk.
 
     Raises:
-        ManifestError: there is no such folder, no sample of the collection in it, a sample is there twice, the
-            collection has no such split, depth or masked depth is asked for and not there, or a list of samples is
-            none.
+        ManifestError: No sample of the collection is found, a sample is found twice, the requested depth is not found,
+            or the list of samples to omit is malformed.
     """
-    check_target(out)
-    check_crop_size(choices.rgb_crop_size)
-    if choices.protocol not in collection.protocols:
-        raise ManifestError(
-            f"{collection.name} has no split {choices.protocol}; its splits are {' and '.join(collection.protocols)}"
-        )
-    if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder; give the one that holds the folders of {collection.name}")
+    collection, protocol, root = options.collection, options.split, options.root
+    check_paths(options, f"the folders of {collection.name}")
+    check_crop_size(options.rgb_crop_size)
     official = official_samples(collection)
-    notes: list[str] = []
-    left_out: frozenset[str] = frozenset()
-    if choices.without is not None:
-        left_out, notes = _left_out(choices.without, collection, official)
-    disk = _disk(root)
-    there = _of_collection(root, disk, collection, official)
-    wanted = [name for name in official if name not in left_out]
-    coverage, said = _coverage(root, disk, choices.coverage, there)
-    notes += [*said, *disk.notes, *_strangers(disk, collection, official)]
+    omitted, notes = _read_omitted(options.without, collection, official)
+    disk = _find_samples(root)
+    found = _of_collection(root, disk, collection, official)
+    wanted = {name: sample for name, sample in official.items() if name not in omitted}
+    coverage, coverage_notes = _choose_depth(root, disk, options.depth_coverage, found)
+    notes += [*coverage_notes, *disk.notes, *_stranger_notes(disk, collection, official)]
     entries = []
-    for name in (name for name in wanted if name in there):
+    for name in (name for name in wanted if name in found):
         rgb = disk.rgb.get(name)
         depth = None if coverage is None else disk.depth[coverage].get(name)
-        if rgb is not None or depth is not None:  # else it is there in the other depth alone
-            entries.append(_entry(root, official[name], rgb, depth, choices.protocol))
-    notes += _missing({name: official[name] for name in wanted}, entries, there, collection)
-    notes += _alone(entries)
-    entries, said = _boxed(root, entries, disk, choices)
-    declared = Counter(official_counts(collection, choices.protocol))
-    declared.subtract(split_of(official[name], choices.protocol) for name in left_out)
-    version = choices.protocol if choices.without is None else f"{choices.protocol}, without {choices.without.name}"
-    return finish(
+        if rgb is not None or depth is not None:  # otherwise only the other kind of depth is on disk
+            entries.append(_entry(root, official[name], rgb, depth, protocol))
+    notes += _missing_notes(wanted, entries, found, collection)
+    notes += single_modality_notes(entries)
+    entries, crop_messages = _crop_rgb(entries, disk, options)
+    declared = Counter(official_counts(collection, protocol))
+    declared.subtract(split_of(official[name], protocol) for name in omitted)
+    return write_prepared(
         entries,
-        out,
+        options.out,
         base=root,
-        corpus=collection.name,
-        version=version,
+        dataset=collection.name,
+        version=protocol if options.without is None else f"{protocol}, without {options.without.name}",
         classes={LABEL: collection.classes},
         depth=FACTS[coverage] if coverage is not None and any(entry.depth for entry in entries) else None,
         declared=declared,
-        notes=[*notes, *said],
+        notes=[*notes, *crop_messages],
     )
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The samples of a list: one name a line, below what the list says of itself.
+    """Return the samples of a list: one name per line, after an optional introduction.
 
     Raises:
-        ManifestError: there is no such file, no name in it, a line among the names is none, one is no sample of NTU
-            RGB+D, or stands there twice.
+        ManifestError: The file cannot be read, has no name, has another line among the names, or has a name twice or
+            one that is not a sample of NTU RGB+D.
     """
-    if not path.is_file():
-        raise ManifestError(
-            f"{path}: no such file; give a list of samples, one name such as S001C001P001R001A001 a line"
-        )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
     official = official_samples(NTU120)
-    samples: list[Sample] = []
-    named: list[tuple[int, str]] = []
-    for number, line in enumerate(lines, start=1):
-        name = line.strip()
-        if not name or (not samples and not ALIKE.match(name)):
+    named: list[tuple[Path, int, str]] = []
+    for line, name in read_lines(path):
+        if not named and not ALIKE.match(name):
             continue
         if name not in official:
-            raise ManifestError(
-                f"{path}, line {number}: {name!r} is no sample of NTU RGB+D, such as S001C001P001R001A001"
+            raise line_error(
+                path, line, f"expected a sample such as S001C001P001R001A001, got {name!r}", field="without"
             )
-        samples.append(official[name])
-        named.append((number, name))
-    if not samples:
-        raise ManifestError(f"{path}: names no sample of NTU RGB+D; a line is a name such as S001C001P001R001A001")
-    check_once(path, named)
-    return samples
+        named.append((path, line, name))
+    if not named:
+        problem = f"{path}: no sample found; expected one name such as S001C001P001R001A001 per line"
+        raise ManifestError(problem, path=path, field="without")
+    refuse_duplicates(named)
+    return [official[name] for *_, name in named]
 
 
-def _left_out(path: Path, collection: Collection, official: Mapping[str, Sample]) -> tuple[frozenset[str], list[str]]:
+def _read_omitted(
+    path: Path | None, collection: Collection, official: Mapping[str, Sample]
+) -> tuple[frozenset[str], list[str]]:
+    """Return the names of the samples to omit, and a note on them."""
+    if path is None:
+        return frozenset(), []
     samples = read_samples(path)
     own = [sample.name for sample in samples if sample.name in official]
     if not own:
-        raise ManifestError(
-            f"{path}: none of its {len(samples)} samples is of {collection.name}, e.g. {samples[0].name}"
-        )
-    extent = "" if len(own) == len(samples) else f" ({len(own)} of its {len(samples)} are of {collection.name})"
-    return frozenset(own), [f"{len(own)} samples of {path.name} are left out, and not declared{extent}"]
+        problem = f"{path}: none of its {len(samples)} samples is of {collection.name}, e.g. {samples[0].name}"
+        raise ManifestError(problem, path=path, field="without")
+    part = "" if len(own) == len(samples) else f" ({len(own)} of its {len(samples)} are of {collection.name})"
+    return frozenset(own), [f"{len(own)} samples of {path.name} are omitted and not declared{part}"]
 
 
-def _disk(root: Path) -> _Disk:
-    """All that lies below the folder, by what it is.
+def _find_samples(root: Path) -> _Disk:
+    """Return all samples below a folder.
 
     Raises:
-        ManifestError: a sample is there twice in the same form.
+        ManifestError: A sample is found twice in the same form.
     """
-    there = scan(root)
+    contents = scan(root)
     disk = _Disk(rgb={}, depth={"masked": {}, "full": {}}, malformed=[], notes=[])
     infrared: list[str] = []
     strange: list[str] = []
-    for path in there.videos:
+    for path in contents.videos:
         source = path.relative_to(root).as_posix()
         name = path.stem.removesuffix("_rgb")
         if parse_name(name) is not None:
@@ -277,109 +219,111 @@ def _disk(root: Path) -> _Disk:
             infrared.append(source)
         else:
             (disk.malformed if ALIKE.match(path.stem) else strange).append(source)
-    for folder in there.picture_folders:
+    for folder in contents.image_folders:
         source = folder.relative_to(root).as_posix()
-        kind = _pictures(folder)
+        kind = _depth_kind(folder)
         if parse_name(folder.name) is not None and kind is not None:
             _put(root, disk.depth[kind], folder.name, folder)
         elif parse_name(folder.name) is None and ALIKE.match(folder.name):
             disk.malformed.append(source)
         else:
             strange.append(source)
-    disk.notes += _rest(root, there, infrared, strange)
+    disk.notes += _other_notes(root, contents, infrared, strange)
     return disk
 
 
 def _put(root: Path, places: dict[str, Path], name: str, path: Path) -> None:
     if name in places:
         first, second = (place.relative_to(root).as_posix() for place in (places[name], path))
-        raise ManifestError(f"{root}: sample {name} is there twice, {first} and {second}; move one away")
+        problem = f"{root}: sample {name} is found twice, {first} and {second}. Move one of them away."
+        raise ManifestError(problem, path=path)
     places[name] = path
 
 
-def _pictures(folder: Path) -> Coverage | None:
-    """Which depth a folder holds, by the name of one of its pictures; None where it is no depth."""
+def _depth_kind(folder: Path) -> Coverage | None:
+    """Return the kind of depth in a folder by the name of an image, or None if it is not depth."""
     with os.scandir(folder) as entries:
-        names = (e.name for e in entries if Path(e.name).suffix.lower() in PICTURE_SUFFIXES and e.name[0] != ".")
+        names = (e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and e.name[0] != ".")
         first = next(names, "")
-    return next((kind for start, kind in PICTURES.items() if first.startswith(start)), None)
+    return next((kind for start, kind in IMAGE_PREFIXES.items() if first.startswith(start)), None)
 
 
-def _rest(root: Path, there: Found, infrared: Sequence[str], strange: Sequence[str]) -> list[str]:
-    """What is left out, each kind by a sentence of its own."""
+def _other_notes(root: Path, contents: FolderContents, infrared: Sequence[str], strange: Sequence[str]) -> list[str]:
+    """Return a note on each kind of files that are omitted."""
     notes = []
     if infrared:
-        notes.append(f"{len(infrared)} infrared videos were left out: {examples(infrared)}")
+        notes.append(f"{len(infrared)} infrared videos are omitted: {examples(infrared)}")
     if strange:
         notes.append(
-            f"{len(strange)} videos and folders of pictures are no RGB or depth of NTU RGB+D and were left out: "
+            f"{len(strange)} videos and folders of images are not RGB or depth of NTU RGB+D and are omitted: "
             f"{examples(strange)}"
         )
-    pictures, packed = [], []
+    images, packed = [], []
     others: Counter[str] = Counter()
-    for path in there.others:
-        if path.suffix.lower() in PICTURE_SUFFIXES and parse_name(path.parent.name) is not None:
-            pictures.append(path.relative_to(root).as_posix())
-        elif path.suffix.lower() in ARCHIVES:
+    for path in contents.others:
+        if path.suffix.lower() in IMAGE_SUFFIXES and parse_name(path.parent.name) is not None:
+            images.append(path.relative_to(root).as_posix())
+        elif path.suffix.lower() in ARCHIVE_SUFFIXES:
             packed.append(path.relative_to(root).as_posix())
         else:
             others[path.suffix.lower() or "(no suffix)"] += 1
-    others.update(path.suffix.lower() for path in there.arrays)
-    if pictures:
-        notes.append(f"{len(pictures)} folders of depth hold a single picture and were left out: {examples(pictures)}")
+    others.update(path.suffix.lower() for path in contents.arrays)
+    if images:
+        notes.append(f"{len(images)} folders of depth have a single image and are omitted: {examples(images)}")
     if packed:
-        notes.append(f"{len(packed)} archives are still packed, and nothing of them is used: {examples(packed)}")
+        notes.append(f"{len(packed)} archives are still packed and are omitted: {examples(packed)}")
     if others:
         kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
-        notes.append(f"{others.total()} files of other kinds were left out: {kinds}")
+        notes.append(f"{others.total()} files of other kinds are omitted: {kinds}")
     return notes
 
 
 def _of_collection(root: Path, disk: _Disk, collection: Collection, official: Mapping[str, Sample]) -> set[str]:
-    """Names of the collection's samples that are there.
+    """Return the names of the collection's samples that are on disk.
 
     Raises:
-        ManifestError: there is none; what there is in place of them is said.
+        ManifestError: No sample is found; the message lists what is found instead.
     """
-    there = disk.names & official.keys()
-    if there:
-        return there
-    sentence = f"{root}: holds no sample of {collection.name}"
+    found = disk.names & official.keys()
+    if found:
+        return found
+    sentence = f"{root}: no sample of {collection.name} found"
     if disk.names:
         other = NTU120 if collection is NTU60 else NTU60
         raise ManifestError(
-            f"{sentence}, but {len(disk.names)} that may be of {other.name}: {examples(sorted(disk.names))}; "
-            f"`kinema prepare {other.layout}` takes these"
+            f"{sentence}, but {len(disk.names)} that may be of {other.name}: {examples(sorted(disk.names))}. "
+            f"Use `kinema prepare {other.layout}` for these.",
+            path=root,
         )
     looked = f"looked below it for {', '.join(PLACES.values())}"
-    found = "; ".join([*_malformed(disk), *disk.notes]) or "it holds no files"
-    raise ManifestError(f"{sentence}; {looked}; {found}")
+    instead = "; ".join([*_malformed_notes(disk), *disk.notes]) or "it has no files"
+    raise ManifestError(f"{sentence}; {looked}; {instead}", path=root)
 
 
-def _malformed(disk: _Disk) -> list[str]:
+def _malformed_notes(disk: _Disk) -> list[str]:
     if not disk.malformed:
         return []
     return [
-        f"{len(disk.malformed)} names look like those of NTU RGB+D, but are not of the form S001C001P001R001A001_rgb, "
-        f"and were left out: {examples(disk.malformed)}"
+        f"{len(disk.malformed)} names resemble NTU RGB+D but are not of the form S001C001P001R001A001_rgb, and are "
+        f"omitted: {examples(disk.malformed)}"
     ]
 
 
-def _strangers(disk: _Disk, collection: Collection, official: Mapping[str, Sample]) -> list[str]:
-    """Notes on names that are none, and on names of samples that the collection has not."""
-    notes = _malformed(disk)
+def _stranger_notes(disk: _Disk, collection: Collection, official: Mapping[str, Sample]) -> list[str]:
+    """Return notes on malformed names and on samples that are not in the collection."""
+    notes = _malformed_notes(disk)
     others = sorted(disk.names - official.keys())
     later = [name for name in others if collection is NTU60 and _is_later(name)]
     if later:
         notes.append(
-            f"{len(later)} samples are of {NTU120.name} alone (setups from S018, actions from A061) and were left out: "
+            f"{len(later)} samples are of {NTU120.name} only (setups from S018, actions from A061) and are omitted: "
             f"{examples(later)}"
         )
     unknown = sorted(set(others) - set(later))
     if unknown:
         notes.append(
-            f"{len(unknown)} names are of no sample of {collection.name}, by who was recorded in which setup, and were "
-            f"left out: {examples(unknown)}"
+            f"{len(unknown)} names are not samples of {collection.name} (wrong subject or setup) and are omitted: "
+            f"{examples(unknown)}"
         )
     return notes
 
@@ -389,16 +333,16 @@ def _is_later(name: str) -> bool:
     return sample is not None and (sample.setup > FIRST_SETUPS or sample.action > len(NTU60.classes))
 
 
-def _coverage(
-    root: Path, disk: _Disk, asked: Literal["auto", "masked", "full"], there: Iterable[str]
+def _choose_depth(
+    root: Path, disk: _Disk, requested: Literal["auto", "masked", "full"], found: set[str]
 ) -> tuple[Coverage | None, list[str]]:
-    """Which depth is taken; None where there is none."""
-    names = set(there)
-    counts = {kind: len(names & places.keys()) for kind, places in disk.depth.items()}
-    if asked != "auto":
-        if not counts[asked]:
-            raise ManifestError(f"{root}: holds no {asked} depth; looked below it for {PLACES[asked]}")
-        chosen: Coverage = asked
+    """Return the kind of depth to use, or None if there is none, and a note on the other."""
+    counts = {kind: len(found & places.keys()) for kind, places in disk.depth.items()}
+    if requested != "auto":
+        if not counts[requested]:
+            problem = f"{root}: no {requested} depth found; looked below it for {PLACES[requested]}"
+            raise ManifestError(problem, path=root, field="depth_coverage")
+        chosen: Coverage = requested
     elif not any(counts.values()):
         return None, []
     else:
@@ -406,7 +350,7 @@ def _coverage(
     other: Coverage = "full" if chosen == "masked" else "masked"
     if not counts[other]:
         return chosen, []
-    return chosen, [f"{chosen} depth was taken ({counts[chosen]} samples), {other} depth ({counts[other]}) was not"]
+    return chosen, [f"{chosen} depth was used ({counts[chosen]} samples), {other} depth ({counts[other]}) was not"]
 
 
 def _entry(root: Path, sample: Sample, rgb: Path | None, depth: Path | None, protocol: Protocol) -> Entry:
@@ -422,19 +366,19 @@ def _entry(root: Path, sample: Sample, rgb: Path | None, depth: Path | None, pro
     )
 
 
-def _missing(
-    wanted: Mapping[str, Sample], entries: Sequence[Entry], there: set[str], collection: Collection
+def _missing_notes(
+    wanted: Mapping[str, Sample], entries: Sequence[Entry], found: set[str], collection: Collection
 ) -> list[str]:
-    """By setups and by cameras, so that an archive that lacks is seen; and what is there in the other depth alone."""
-    taken = {entry.sample for entry in entries}
+    """Return notes on missing samples by setup and camera, which show missing archives."""
+    used = {entry.sample for entry in entries}
     notes = []
-    otherwise = [name for name in wanted if name in there and name not in taken]
+    otherwise = [name for name in wanted if name in found and name not in used]
     if otherwise:
         notes.append(
-            f"{len(otherwise)} samples have neither RGB nor the depth that was taken and were left out, and coverage "
+            f"{len(otherwise)} samples have neither RGB nor the kind of depth that was used and are omitted; coverage "
             f"counts them as missing: {examples(otherwise)}"
         )
-    missing = {name: sample for name, sample in wanted.items() if name not in there}
+    missing = {name: sample for name, sample in wanted.items() if name not in found}
     if missing:
         full = Counter(sample.setup for sample in wanted.values())
         setups = sorted(Counter(sample.setup for sample in missing.values()).items())
@@ -442,49 +386,27 @@ def _missing(
         by_setups = ", ".join(f"S{setup:03} {count} of {full[setup]}" for setup, count in setups)
         by_cameras = ", ".join(f"C{camera:03} {count}" for camera, count in cameras)
         notes.append(
-            f"{len(missing)} of the {len(wanted)} samples of {collection.name} are not on disk, and coverage counts "
-            f"them as missing; by setups: {by_setups}; by cameras: {by_cameras}; e.g. "
-            f"{examples(list(missing))}"
+            f"{len(missing)} of the {len(wanted)} samples of {collection.name} are not on disk; coverage counts them "
+            f"as missing. By setup: {by_setups}; by camera: {by_cameras}; e.g. {examples(list(missing))}"
         )
     return notes
 
 
-def _alone(entries: Sequence[Entry]) -> list[str]:
-    """Where there are both modalities: the samples that have one of them."""
-    notes = []
-    if any(entry.rgb for entry in entries) and any(entry.depth for entry in entries):
-        for modality, partner in (("rgb", "depth"), ("depth", "rgb")):
-            alone = [entry.sample for entry in entries if not getattr(entry, partner)]
-            if alone:
-                notes.append(
-                    f"{len(alone)} samples have {modality} but no {partner}; their lines stay, with {partner} empty: "
-                    f"{examples(alone)}"
-                )
-    return notes
-
-
-def _boxed(root: Path, entries: list[Entry], disk: _Disk, choices: Choices) -> tuple[list[Entry], list[str]]:
-    """The entries with the boxes of their RGB, and what is to be said of them."""
-    pairs = {
-        entry.sample: (root / entry.rgb, disk.depth["masked"][entry.sample])
-        for entry in entries
-        if entry.rgb and entry.sample in disk.depth["masked"]
-    }
-    if choices.rgb_crop == "none" or not any(entry.rgb for entry in entries):
+def _crop_rgb(entries: list[Entry], disk: _Disk, options: NtuOptions) -> tuple[list[Entry], list[str]]:
+    """Return the entries with the crop boxes of their RGB, and notes on them."""
+    masked = disk.depth["masked"]
+    pairs = {e.sample: (options.root / e.rgb, masked[e.sample]) for e in entries if e.rgb and e.sample in masked}
+    if options.rgb_crop == "none" or not any(entry.rgb for entry in entries):
         return entries, []
-    without = [entry.sample for entry in entries if entry.rgb and entry.sample not in pairs]
     if not pairs:
-        if choices.rgb_crop == "subject":
-            raise ManifestError(
-                f"{root}: RGB cannot be cut to the person, who is found in masked depth, and no sample has both; "
-                "--rgb-crop none keeps the whole picture"
-            )
-        return entries, ["RGB is not cut to the person, who is found in masked depth: no sample has both"]
-    found = find_boxes(pairs, choices.rgb_crop_size)
-    notes = crop_notes(found, choices.rgb_crop_size)
+        problem = "RGB is not cropped to the person, because no sample has RGB and masked depth"
+        if options.rgb_crop == "subject":
+            problem = f"{options.root}: {problem}. Use --rgb-crop none to keep full frames."
+            raise ManifestError(problem, path=options.root, field="rgb_crop")
+        return entries, [problem]
+    found = find_boxes(pairs, options.rgb_crop_size)
+    notes = crop_notes(found, options.rgb_crop_size)
+    without = [entry.sample for entry in entries if entry.rgb and entry.sample not in pairs]
     if without:
-        notes.append(
-            f"{len(without)} samples keep the whole picture of RGB, since they have no masked depth: "
-            f"{examples(without)}"
-        )
+        notes.append(f"{len(without)} samples keep full RGB frames: no masked depth: {examples(without)}")
     return [replace(e, rgb_box=found[e.sample].box) if e.sample in found else e for e in entries], notes

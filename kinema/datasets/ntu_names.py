@@ -1,7 +1,7 @@
-"""Names of NTU RGB+D's samples and classes, which of them there are, and the official splits.
+"""Names of samples and classes of NTU RGB+D, the set of its samples, and the official splits.
 
-A sample is called SsssCcccPpppRrrrAaaa: setup (place, height and distance of the cameras), camera, performer,
-replication (facing the one or the other camera), action. github.com/shahroudy/NTURGB-D; A. Shahroudy et al., CVPR 2016
+A sample is named SsssCcccPpppRrrrAaaa: setup (place, height and distance of the cameras), camera, performer,
+replication (facing one or the other camera), action. github.com/shahroudy/NTURGB-D; A. Shahroudy et al., CVPR 2016
 (60 classes); J. Liu et al., TPAMI 42, 2020, arXiv:1905.04757 (120 classes).
 """
 
@@ -18,7 +18,7 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
 ALIKE = re.compile(r"S\d+_?C\d+_?P\d+_?R\d+_?A\d+", re.ASCII | re.IGNORECASE)
-"""What a name that was written wrongly still begins with."""
+"""Prefix of a malformed name."""
 
 CLASSES = (
     "drink water",
@@ -142,7 +142,7 @@ CLASSES = (
     "support somebody with hand",
     "finger-guessing game (playing rock-paper-scissors)",
 )
-"""By the number of the action, as the official page writes them; the first 60 are those of NTU RGB+D 60."""
+"""Class names in the order of their numbers, as on the official page; the first 60 are those of NTU RGB+D 60."""
 
 # fmt: off
 TRAIN_SUBJECTS = frozenset({
@@ -151,9 +151,9 @@ TRAIN_SUBJECTS = frozenset({
     97, 98, 100, 103,
 })
 # fmt: on
-"""Of cross-subject: 20 of the 40 of NTU RGB+D 60, and 53 of the 106 of NTU RGB+D 120, among which these are."""
+"""Training subjects of cross-subject: 20 of the 40 of NTU RGB+D 60, included in 53 of the 106 of NTU RGB+D 120."""
 TEST_CAMERA = 1
-"""Of cross-view: it sees a performer from 45 degrees left or right, cameras 2 and 3 from the front and the sides."""
+"""Test camera of cross-view: it views a subject at 45 degrees, cameras 2 and 3 from the front and the sides."""
 
 PERFORMERS: dict[int, tuple[int, ...]] = {
     1: (1, 2, 3, 4, 5, 6, 7, 8),
@@ -189,16 +189,16 @@ PERFORMERS: dict[int, tuple[int, ...]] = {
     31: (6, 8, 41, 42, 43, 44, 51, 67, 82, 85, 96, 97, 98, 99, 100, 101),
     32: (8, 41, 43, 44, 67, 102, 103, 104, 105, 106),
 }
-"""Who was recorded in which setup. Each did 60 actions twice, before three cameras: in setups 1 to 17 the actions 1 to
-60, in setups 18 to 32 the actions 61 to 120. No official list says so. It follows, without a gap or a remainder, from
-the 56,880 names in the lists of zhoubenjia/MotionRGBD-PAMI, and from the 113,945 of Uason-Chen/CTR-GCN together with
+"""Subjects of each setup. Each performed 60 actions twice before three cameras: actions 1 to 60 in setups 1 to 17,
+actions 61 to 120 in setups 18 to 32. There is no official list of this. It follows, without gap or remainder, from the
+56,880 names in the lists of zhoubenjia/MotionRGBD-PAMI, and from the 113,945 of Uason-Chen/CTR-GCN together with
 the official list of the 535 samples that have no skeleton."""
 FIRST_SETUPS, ALL_SETUPS = 17, 32
 CAMERAS, REPLICATIONS, ACTIONS = (1, 2, 3), (1, 2), 60
 
 
 class Sample(NamedTuple):
-    """What the name of a sample says."""
+    """Parts of the name of a sample."""
 
     setup: int
     camera: int
@@ -212,25 +212,25 @@ class Sample(NamedTuple):
 
     @property
     def performance(self) -> str:
-        """What three cameras saw at once: the name without the camera."""
+        """Name without the camera: the performance that three cameras saw at once."""
         return self.name[:4] + self.name[8:]
 
 
 def parse_name(text: str) -> Sample | None:
-    """A sample by its name; None for what is no such name."""
+    """Return the sample of a name, or None if the text is not such a name."""
     parts = NAME.fullmatch(text)
     return None if parts is None else Sample(*map(int, parts.groups()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """One of the two data sets.
+    """One of the two datasets.
 
     Args:
-        name: as its authors call it.
-        layout: as `kinema prepare` does.
-        setups: the last one.
-        protocols: its official splits.
+        name: Name by its authors.
+        layout: Name in `kinema prepare`.
+        setups: Number of setups.
+        protocols: Official splits.
     """
 
     name: str
@@ -243,7 +243,7 @@ class Collection:
         return CLASSES[: 60 if self.setups == FIRST_SETUPS else 120]
 
     def samples(self) -> Iterator[Sample]:
-        """All that belong to it, in the order of their names."""
+        """Yield all samples in the order of their names."""
         for setup in range(1, self.setups + 1):
             first = 1 if setup <= FIRST_SETUPS else ACTIONS + 1
             for camera in CAMERAS:
@@ -261,12 +261,12 @@ NTU120 = Collection(
 
 @cache
 def official_samples(collection: Collection) -> Mapping[str, Sample]:
-    """All samples of a collection by their names, in the order of these."""
+    """Return all samples of a collection by name, in the order of the names."""
     return MappingProxyType({sample.name: sample for sample in collection.samples()})
 
 
 def split_of(sample: Sample, protocol: Protocol) -> str:
-    """`train` or `test`: by performers; by cameras, 2 and 3 to train; or by setups, the even ones to train."""
+    """Return `train` or `test`: by subject; by camera, 2 and 3 in train; or by setup, even ones in train."""
     match protocol:
         case "cross_subject":
             train = sample.performer in TRAIN_SUBJECTS
@@ -279,5 +279,5 @@ def split_of(sample: Sample, protocol: Protocol) -> str:
 
 @cache
 def official_counts(collection: Collection, protocol: Protocol) -> Mapping[str, int]:
-    """How many samples each split has."""
+    """Return the number of samples in each split."""
     return MappingProxyType(Counter(split_of(sample, protocol) for sample in official_samples(collection).values()))

@@ -1,4 +1,4 @@
-"""What every layout has in common: a split where none is given, frames counted, the manifest written, a word on it."""
+"""The last steps of every dataset: make a split if there is none, count frames, write the manifest."""
 
 import os
 from collections import Counter
@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from kinema.data.manifest import Entry, Manifest, check_manifest_name, class_lists, locate, write_manifest
-from kinema.data.splits import split_by_group, torn
+from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
+from kinema.data.splits import divided_names, split_by_group
 from kinema.datasets.options import Holdout
 from kinema.errors import ManifestError, UnreadableVideo
-from kinema.modality import DepthFacts
+from kinema.modality import MODALITIES, DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
-from kinema.video.sources import count_frames, read_grey
+from kinema.video.source import count_frames, read_gray
 
-SPLIT_WORDS = {
+SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -26,22 +27,19 @@ SPLIT_WORDS = {
     "test": "test",
     "testing": "test",
 }
-"""What folders call the splits, in small letters, and what a manifest calls them."""
+"""Names of folders that mean a split, in lower case, and the name of that split in a manifest."""
 SPLIT_SEED = 0
-"""Of the split that is made where none is given; fixed, so that the same videos give the same manifest."""
-
-
-HOLDOUT = Holdout()
-"""The defaults."""
+"""Seed of the split that is made; fixed, so that the same videos give the same manifest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A manifest that was written, and what a user should know about it.
+    """A manifest that was written, with messages for the user.
 
     Args:
-        unreadable: files that cannot be decoded, each with the reason; their lines stay, with `frames` empty.
-        notes: what was decided, left out or found, a sentence each.
+        manifest: The manifest.
+        unreadable: Files that cannot be decoded, each with the reason; their lines stay, with `frames` empty.
+        notes: Decisions, omissions and findings, one sentence each.
     """
 
     manifest: Manifest
@@ -50,7 +48,7 @@ class Prepared:
 
     @property
     def summary(self) -> str:
-        """Samples by split, classes, and how many files cannot be read, in one line."""
+        """Number of samples by split, of classes and of unreadable files, in one line."""
         there = Counter(entry.split for entry in self.manifest.entries)
         splits = [
             f"{there[split]} {split or '(no split)'}"
@@ -64,13 +62,32 @@ class Prepared:
 
 
 def examples(names: Sequence[str], most: int = 3) -> str:
-    """The first few of many names, and how many more there are."""
+    """Return the first few of many names, and the number of others."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def assign_splits(
+    entries: Sequence[Entry], holdout: Holdout, *, given: Literal["given", "missing"]
+) -> tuple[list[Entry], list[str]]:
+    """Return the entries with a split, and notes about it.
+
+    Args:
+        entries: Samples.
+        holdout: Shares of the split that is made if the data has none.
+        given: Whether the samples have a split of their own, which is used then.
+    """
+    if given == "missing":
+        return hold_out(entries, holdout)
+    default = Holdout()
+    names = ("val_share", "test_share", "keep_together")
+    if all(getattr(holdout, name) == getattr(default, name) for name in names):
+        return list(entries), []
+    return list(entries), ["the data has its own split: val_share, test_share and keep_together were not used"]
+
+
 def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], list[str]]:
-    """The entries with a split that is made, and what to say about it."""
+    """Return the entries with a split that is made, and notes about it."""
     together = holdout.keep_together
     split = list(entries)
     rest, share = split, holdout.val_share
@@ -82,108 +99,112 @@ def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], l
     decided = iter(split_by_group(rest, share=share, seed=SPLIT_SEED, keep_together=together))
     split = [entry if entry.split == "test" else next(decided) for entry in split]
 
-    there = Counter(entry.split for entry in split)
-    held = f"{there['val']} val and {there['test']} test" if holdout.test_share else f"{there['val']} val"
+    counts = Counter(entry.split for entry in split)
+    held = ("val", "test") if holdout.test_share else ("val",)
     kept = {"none": "", "auto": ", groups kept together"}.get(together, f", {together}s kept together")
-    comma = "," if holdout.test_share else " and"
-    notes = [f"no split was given: {there['train']} samples are train{comma} {held}{kept}"]
+    described = ", ".join(f"{counts[name]} {name}" for name in ("train", *held))
+    notes = [f"the data has no split, so one was made: {described}{kept}"]
     classes = class_lists(split)
-    for name in ("val", "test") if holdout.test_share else ("val",):
+    for name in held:
         found = class_lists(entry for entry in split if entry.split == name)
         for head in classes:
-            lacking = sorted(set(classes[head]) - set(found.get(head, ())))
-            if lacking:
-                notes.append(f"split {name} has no sample of {len(lacking)} classes: {examples(lacking)}")
+            missing = sorted(set(classes[head]) - set(found.get(head, ())))
+            if missing:
+                notes.append(f"split {name} has no sample of {len(missing)} classes: {examples(missing)}")
     return split, notes
 
 
-def not_held_out(holdout: Holdout) -> list[str]:
-    """What to say of a split that is given, where another was asked for."""
-    if (holdout.val_share, holdout.test_share, holdout.keep_together) == (0.2, 0.0, "auto"):
-        return []
-    return ["a split is given and stands: val_share, test_share and keep_together were not used"]
+def single_modality_notes(entries: Sequence[Entry]) -> list[str]:
+    """Return notes on samples that have only one modality, if others have both."""
+    notes = []
+    if any(entry.rgb for entry in entries) and any(entry.depth for entry in entries):
+        for modality, other in (MODALITIES, MODALITIES[::-1]):
+            alone = [entry.sample or entry.source(modality) for entry in entries if not entry.source(other)]
+            if alone:
+                notes.append(
+                    f"{len(alone)} samples have {modality} but no {other}; their lines stay, with {other} empty: "
+                    f"{examples(alone)}"
+                )
+    return notes
 
 
-def check_target(out: Path, table: Path | None = None) -> None:
-    """Refuse a manifest's name that is none, and one that would be written over the table it is made from."""
-    check_manifest_name(out)
-    if table is not None and table.resolve() in (out.resolve(), out.with_suffix(".json").resolve()):
-        written = out if table.resolve() == out.resolve() else out.with_suffix(".json")
-        raise ManifestError(
-            f"{written}: is the table itself, and would be written over; give the manifest another name"
-        )
-
-
-def finish(
+def write_prepared(
     entries: Sequence[Entry],
     out: Path,
     *,
     base: Path,
-    corpus: str,
+    dataset: str,
     version: str = "own",
     classes: Mapping[str, tuple[str, ...]] | None = None,
     depth: DepthFacts | None = None,
     declared: Mapping[str, int] | None = None,
     notes: Sequence[str] = (),
 ) -> Prepared:
-    """Count the frames of every file, write the manifest, and say what a user should know.
+    """Count the frames of every file and write the manifest.
 
     Args:
-        entries: with paths relative to `base`, absolute, or URLs.
-        classes: of each task head, where the corpus has a list; else those that the entries use.
-        depth: what the numbers of 16-bit depth mean.
-        declared: samples by split where the corpus says so, if not all of them are here.
-        notes: what was said so far.
+        entries: Samples; their paths are relative to `base`, absolute, or URLs.
+        out: CSV to write.
+        base: Folder of relative paths.
+        dataset: Name of the dataset.
+        version: Split or version of the dataset.
+        classes: Class names of each task head; by default those that the entries use.
+        depth: Meaning of 16-bit depth values.
+        declared: Samples of each split in the whole dataset, if some are missing here.
+        notes: Messages so far.
 
     Raises:
-        ManifestError: there is no sample, or fewer than two classes, a segment ends behind its file, or there are facts
-            of depth without depth.
+        ManifestError: No sample is left, a task head has fewer than two classes, a segment ends after its file, or
+            `depth` is given without any depth file.
     """
     if not entries:
-        raise ManifestError("; ".join([f"{out}: no sample is left to write", *notes]))
+        raise ManifestError("; ".join([f"{out}: no sample is left to write", *notes]), path=out)
     lists = class_lists(entries) if classes is None else classes
     for head, names in lists.items():
         if len(names) < 2:
-            raise ManifestError(f"{out}: {head!r} has one class, {names[0]!r}; recognising needs at least two")
+            raise ManifestError(
+                f"{out}: {head!r} has one class, {names[0]!r}; expected at least two", path=out, field=head
+            )
     if depth is not None and not any(entry.depth for entry in entries):
-        raise ManifestError(f"{out}: a range of depth is given, but no sample has depth")
+        raise ManifestError(f"{out}: a depth range is given, but no sample has depth", path=out, field="depth_range")
 
     out.parent.mkdir(parents=True, exist_ok=True)
     entries = [
-        replace(entry, rgb=_moved(entry.rgb, base, out), depth=_moved(entry.depth, base, out)) for entry in entries
+        replace(entry, rgb=_relocate(entry.rgb, base, out), depth=_relocate(entry.depth, base, out))
+        for entry in entries
     ]
     counts = _count(list(dict.fromkeys(locate(out, s) for e in entries for s in (e.rgb, e.depth) if s)))
     counted = [_with_frames(entry, out, counts) for entry in entries]
     manifest = write_manifest(
-        out, entries=counted, classes=lists, corpus=corpus, version=version, depth=depth, declared=declared
+        out, entries=counted, classes=lists, corpus=dataset, version=version, depth=depth, declared=declared
     )
-    announced = sum(
+    wrong = sum(
         before.frames is not None and after.frames is not None and before.frames != after.frames
         for before, after in zip(entries, counted, strict=True)
     )
     said = list(notes)
-    if announced:
-        said.append(f"{announced} lines announced another number of frames than decodes; the latter stands")
+    if wrong:
+        said.append(f"{wrong} lines had a wrong number of frames; the number of decoded frames was written")
     said += _unequal_lengths(counted, out, counts)
     if depth is None:
-        said += _lacking_range(counted, out, counts)
+        said += _missing_depth_range(counted, out, counts)
     for column in ("group", "subject"):
-        names = tuple(torn(counted, column))
+        names = tuple(divided_names(counted, column))
         if names:
             said.append(f"{len(names)} {column}s are in more than one split, e.g. {examples(names)}")
     for head, names in lists.items():
         pair = mirrored_pair(names)
         if pair is not None:
             said.append(
-                f"{pair[0]!r} and {pair[1]!r} ({head}) become each other in a mirror: leave mirroring off when you "
-                "train, --data.augmentation.flip 0"
+                f"{pair[0]!r} and {pair[1]!r} ({head}) are mirror images of each other: turn mirroring off for "
+                "training, --data.augmentation.flip 0"
             )
     reasons = tuple(count for count in counts.values() if isinstance(count, str))
     return Prepared(manifest=manifest, unreadable=reasons, notes=tuple(said))
 
 
 def _count(paths: Sequence[str]) -> dict[str, int | str]:
-    """Frames of each file, or the reason why it cannot be read."""
+    """Return the number of frames of each file, or the reason why it cannot be read."""
 
     def count(path: str) -> int | str:
         try:
@@ -200,8 +221,8 @@ def _with_frames(entry: Entry, out: Path, counts: Mapping[str, int | str]) -> En
     count = counts[path]
     try:
         return replace(entry, frames=count if isinstance(count, int) else None)
-    except ValueError as error:  # the segment ends behind the last frame
-        raise ManifestError(f"{path}: {error}") from error
+    except ValueError as error:  # the segment ends after the last frame
+        raise ManifestError(f"{path}: {error}", path=path, line=entry.line or None, field="stop_frame") from error
 
 
 def _unequal_lengths(entries: Sequence[Entry], out: Path, counts: Mapping[str, int | str]) -> list[str]:
@@ -219,32 +240,32 @@ def _unequal_lengths(entries: Sequence[Entry], out: Path, counts: Mapping[str, i
         return []
     return [
         f"{len(unequal)} pairs of RGB and depth differ in their number of frames; `frames` is that of RGB, and reading "
-        f"behind the end of the shorter one is an error: {examples(unequal, 10)}"
+        f"after the end of the shorter file is an error: {examples(unequal, 10)}"
     ]
 
 
-def _lacking_range(entries: Sequence[Entry], out: Path, counts: Mapping[str, int | str]) -> list[str]:
-    """Depth of 16 bits cannot be read without its range; the first file's values help to choose it."""
+def _missing_depth_range(entries: Sequence[Entry], out: Path, counts: Mapping[str, int | str]) -> list[str]:
+    """Return a note if 16-bit depth has no range, with the values of the first file."""
     for entry in entries:
         path = locate(out, entry.depth) if entry.depth else ""
         if path and isinstance(counts[path], int):
             try:
-                frame = read_grey(path, [0])
+                frame = read_gray(path, [0])
             except UnreadableVideo as error:
-                return [f"depth is not what it should be: {error}"]
+                return [f"depth cannot be read: {error}"]
             if frame.dtype == np.uint8:
                 return []
             there = frame[frame > 0]
-            values = f"{there.min()} to {there.max()}" if there.size else "nothing but 0"
+            values = f"{there.min()} to {there.max()}" if there.size else "only 0"
             return [
-                "depth is of 16 bits and cannot be read until --depth-range says its near and far end; the first "
-                f"frame of {entry.depth} holds {values}"
+                "16-bit depth needs --depth-range with the near and far end of the useful depths; the first frame of "
+                f"{entry.depth} has values from {values}"
             ]
     return []
 
 
-def _moved(source: str, base: Path, out: Path) -> str:
-    """A path relative to `base` as the manifest says it; URLs and nothing stay."""
+def _relocate(source: str, base: Path, out: Path) -> str:
+    """Return a path relative to `base` as one relative to the manifest; URLs and empty paths stay."""
     if not source or "://" in source:
         return source
     return Path(os.path.relpath((base / source).resolve(), out.parent.resolve())).as_posix()

@@ -1,4 +1,4 @@
-"""RGB and depth by the names of their files: `{label}/{name}_rgb.mp4` with `{label}/{name}_depth.mkv`."""
+"""RGB and depth paired by the names of their files: `{label}/{name}_rgb.mp4` with `{label}/{name}_depth.mkv`."""
 
 import difflib
 import re
@@ -6,22 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
+from typing import Literal
 
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.options import Holdout
-from kinema.datasets.prepared import (
-    HOLDOUT,
-    SPLIT_WORDS,
-    Prepared,
-    check_target,
-    examples,
-    finish,
-    hold_out,
-    not_held_out,
-)
+from kinema.datasets.prepared import SPLIT_FOLDERS, examples, single_modality_notes
 from kinema.errors import ManifestError
-from kinema.modality import MODALITIES, DepthFacts, Modality
-from kinema.video.image_files import PICTURE_SUFFIXES
+from kinema.modality import MODALITIES, Modality
+from kinema.video.image_folder import IMAGE_SUFFIXES
 from kinema.video.scan import scan
 
 COLUMNS = ("group", "subject", "camera", "split")
@@ -30,14 +21,14 @@ COLUMNS = ("group", "subject", "camera", "split")
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """Names of files as a pattern.
+    """Pattern of file names.
 
     Args:
-        text: as the user wrote it.
-        fields: names of its fields, each once, in their order; those without a name are left out.
-        fixed: how many of its characters are no field.
-        shortest, longest: where a name fits in several ways, its fields as short, and as long, as they can be from the
-            first on; where the two agree, there is one way.
+        text: Template as the user wrote it.
+        fields: Names of its fields, each once, in their order; fields without a name are not included.
+        fixed: Number of characters outside of fields.
+        shortest, longest: Patterns that match the fields as short and as long as possible from the first on. A path
+            matches in a single way if the two agree.
     """
 
     text: str
@@ -51,10 +42,10 @@ class Template:
         return frozenset(field for field in self.fields if _is_label(field))
 
     def match(self, path: str) -> dict[str, str] | None:
-        """What the fields stand for in a path, or None.
+        """Return the values of the fields in a path, or None if it does not match.
 
         Raises:
-            ManifestError: the path fits in more than one way.
+            ManifestError: The path matches in more than one way.
         """
         short, long = (pattern.fullmatch(path) for pattern in (self.shortest, self.longest))
         if short is None or long is None:
@@ -62,22 +53,28 @@ class Template:
         for number, field in enumerate(self.fields):
             if short[f"f{number}"] != long[f"f{number}"]:
                 raise ManifestError(
-                    f"{path}: fits {self.text!r} in several ways, {field} may be {short[f'f{number}']!r} or "
-                    f"{long[f'f{number}']!r}; put fixed characters between the fields, or write {{FIELD:d}} for digits"
+                    f"{path}: matches {self.text!r} in several ways, {field} is {short[f'f{number}']!r} or "
+                    f"{long[f'f{number}']!r}. Separate the fields by fixed characters, or use {{FIELD:d}} for digits.",
+                    path=path,
+                    field=field,
                 )
         return {field: short[f"f{number}"].strip() for number, field in enumerate(self.fields)}
 
 
 def parse_template(text: str) -> Template:
-    """A template from its text: `{field}` is one or more characters but no slash, `{field:d}` one or more digits.
+    """Return a template from its text: `{field}` is one or more characters except slashes, `{field:d}` digits.
 
     Raises:
-        ManifestError: the text is no template, has no label, or names a single picture.
+        ManifestError: The text is malformed, has no label, or names a single image.
     """
+
+    def error(problem: str, field: str | None = None) -> ManifestError:
+        return ManifestError(f"template {text!r}: {problem}", field=field)
+
     try:
         parts = list(Formatter().parse(text.removeprefix("./").rstrip("/")))
-    except ValueError as error:
-        raise ManifestError(f"template {text!r}: {error}; a field is written {{name}}") from error
+    except ValueError as failure:
+        raise error(f"{failure}; expected fields such as {{name}}") from failure
     fields: list[str] = []
     short = long = ""
     for literal, field, form, conversion in parts:
@@ -85,9 +82,7 @@ def parse_template(text: str) -> Template:
         if field is None:
             continue
         if conversion or form not in ("", "d") or not re.fullmatch(r"(\w+(\.\w+)?)?", field):
-            raise ManifestError(
-                f"template {text!r}: {{{field}}} is no field; there are {{name}}, and {{name:d}} for digits"
-            )
+            raise error(f"{{{field}}} is not a field; expected {{name}}, or {{name:d}} for digits", field)
         characters = "[0-9]+" if form == "d" else "[^/]+"
         if field in fields:
             short, long = (pattern + f"(?P=f{fields.index(field)})" for pattern in (short, long))
@@ -98,12 +93,12 @@ def parse_template(text: str) -> Template:
         else:
             short, long = short + characters, long + characters
     if not any(map(_is_label, fields)):
-        raise ManifestError(f"template {text!r}: has no {{label}}; say which part of the path is the class")
+        raise error("field {label} is missing. Mark the part of the path that is the class.", LABEL)
     last = "".join(literal for literal, *_ in parts).rsplit("/", 1)[-1]
-    if Path(f"x{last}").suffix.lower() in PICTURE_SUFFIXES:
-        raise ManifestError(f"template {text!r}: names a picture; end it with the folder that holds a clip's pictures")
+    if Path(f"x{last}").suffix.lower() in IMAGE_SUFFIXES:
+        raise error("names a single image; expected the folder that contains the images of a clip")
     if text.startswith("/"):
-        raise ManifestError(f"template {text!r}: begins with a slash, but templates are relative to --root")
+        raise error("starts with a slash; expected a path relative to --root")
     return Template(
         text=text,
         fields=tuple(fields),
@@ -113,49 +108,37 @@ def parse_template(text: str) -> Template:
     )
 
 
-def prepare_templates(
-    root: Path,
-    out: Path,
-    *,
-    rgb: str = "",
-    depth: str = "",
-    holdout: Holdout = HOLDOUT,
-    depth_facts: DepthFacts | None = None,
-) -> Prepared:
-    """Make a manifest of the files, and folders of pictures, whose paths below the root fit a template.
+def match_templates(
+    root: Path, out: Path, *, rgb: str = "", depth: str = ""
+) -> tuple[list[Entry], Literal["given", "missing"], list[str]]:
+    """Return the samples whose paths match a template, whether the templates give their split, and notes.
 
     The fields `label` (or `label.verb`, `label.noun`, ...), `group`, `subject`, `camera` and `split` fill columns; all
-    others only match. RGB and depth belong together where all fields that both templates name agree. A sample that has
-    only one of the two keeps its line. A path that fits both templates belongs to the one with more fixed characters.
+    others only match. RGB and depth are paired if all fields that both templates have agree. A sample with only one of
+    the two keeps its line. A path that matches both templates belongs to the one with more fixed characters.
 
     Args:
-        root: the folder.
-        out: the CSV to write; the JSON comes beside it.
-        rgb, depth: templates; one may be left out.
-        holdout: the split, where no template has the field `split`.
-        depth_facts: what the numbers of 16-bit depth mean.
+        root: Folder of the files and folders of images.
+        out: Manifest, which is not a sample if it is below the root.
+        rgb, depth: Templates; one may be empty.
 
     Raises:
-        ManifestError: a template is none, fits nothing, or fits two files of one modality for the same sample.
+        ManifestError: A template is malformed, matches nothing, or matches two files of one modality for one sample.
     """
-    check_target(out)
-    if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder; give the one that the templates begin in")
     templates: dict[Modality, Template] = {
         modality: parse_template(text) for modality, text in zip(MODALITIES, (rgb, depth), strict=True) if text
     }
     shared = _shared_fields(templates)
-    there = scan(root)
-    made = (out.resolve(), out.with_suffix(".json").resolve())
-    others = [path for path in there.others if path.suffix not in (".csv", ".json") or path.resolve() not in made]
-    sources = frozenset(path.relative_to(root).as_posix() for path in there.sources)
-    paths = [path.relative_to(root).as_posix() for path in sorted((*there.sources, *others))]
+    contents = scan(root)
+    written = (out.resolve(), out.with_suffix(".json").resolve())
+    others = [path for path in contents.others if path.suffix not in (".csv", ".json") or path.resolve() not in written]
+    sources = frozenset(path.relative_to(root).as_posix() for path in contents.sources)
+    paths = [path.relative_to(root).as_posix() for path in sorted((*contents.sources, *others))]
     matched, both = _match(templates, paths, sources)
     notes = _field_notes(templates)
     if both:
         notes.append(
-            f"{len(both)} paths fit both templates and were taken by the one with more fixed characters: "
-            f"{examples(both)}"
+            f"{len(both)} paths match both templates; the one with more fixed characters was used: {examples(both)}"
         )
     samples: dict[tuple[str, ...], dict[Modality, str]] = {}
     for path, (modality, fields) in matched.items():
@@ -163,32 +146,24 @@ def prepare_templates(
         sample = samples.setdefault(key, {})
         if modality in sample:
             raise ManifestError(
-                f"{root}: {sample[modality]} and {path} are both the {modality} of one sample by "
-                f"{', '.join(shared)}; give the templates a field that tells them apart"
+                f"{root}: {sample[modality]} and {path} are both the {modality} of one sample with the same "
+                f"{', '.join(shared)}. Add a field that distinguishes them to the templates.",
+                path=root / path,
+                field=modality,
             )
         sample[modality] = path
     entries = []
     for sample in samples.values():
         fields = {name: value for path in reversed(sample.values()) for name, value in matched[path][1].items()}
         entries.append(_entry(sample.get("rgb", ""), sample.get("depth", ""), fields))
-
-    if len(templates) == 2:
-        for modality, partner in (("rgb", "depth"), ("depth", "rgb")):
-            alone = [entry.rgb or entry.depth for entry in entries if not getattr(entry, partner)]
-            if alone:
-                notes.append(
-                    f"{len(alone)} samples have {modality} but no {partner}; their lines stay, with {partner} empty: "
-                    f"{examples(alone)}"
-                )
-    left = [path for path in paths if path not in matched]
-    if left:
-        notes.append(f"{len(left)} files or folders of pictures fit no template and were left out: {examples(left)}")
-    if any("split" in template.fields for template in templates.values()):
-        notes += not_held_out(holdout)
-    else:
-        entries, said = hold_out(entries, holdout)
-        notes += said
-    return finish(entries, out, base=root, corpus=root.resolve().name, depth=depth_facts, notes=notes)
+    notes += single_modality_notes(entries)
+    unmatched = [path for path in paths if path not in matched]
+    if unmatched:
+        notes.append(
+            f"{len(unmatched)} files or folders of images match no template and are omitted: {examples(unmatched)}"
+        )
+    has_split = any("split" in template.fields for template in templates.values())
+    return entries, "given" if has_split else "missing", notes
 
 
 def _is_label(field: str) -> bool:
@@ -196,15 +171,16 @@ def _is_label(field: str) -> bool:
 
 
 def _shared_fields(templates: Mapping[Modality, Template]) -> tuple[str, ...]:
-    """Fields that all templates name; two templates need them, and the same labels."""
+    """Return the fields that all templates have; two templates need the same labels."""
     if not templates:
-        raise ManifestError("there is no template; give one for rgb, for depth, or for both")
+        raise ManifestError("no template given. Pass one for rgb, for depth, or for both.", field="rgb")
     first, *_ = templates.values()
     *_, last = templates.values()
     if first.heads != last.heads:
         raise ManifestError(
-            f"templates {first.text!r} and {last.text!r}: name different labels ({', '.join(sorted(first.heads))}; "
-            f"{', '.join(sorted(last.heads))}); both need the same"
+            f"templates {first.text!r} and {last.text!r}: different labels ({', '.join(sorted(first.heads))} and "
+            f"{', '.join(sorted(last.heads))}). Use the same in both.",
+            field=LABEL,
         )
     return tuple(field for field in first.fields if field in last.fields)
 
@@ -212,9 +188,9 @@ def _shared_fields(templates: Mapping[Modality, Template]) -> tuple[str, ...]:
 def _match(
     templates: Mapping[Modality, Template], paths: list[str], sources: frozenset[str]
 ) -> tuple[dict[str, tuple[Modality, dict[str, str]]], list[str]]:
-    """Modality and fields of each path that fits a template, and the paths that fit both.
+    """Return modality and fields of each path that matches a template, and the paths that match both.
 
-    Files that are no sources by their suffix count only where a template spells that suffix out.
+    Files of an unknown type count only if a template ends in their suffix.
     """
     matched: dict[str, tuple[Modality, dict[str, str]]] = {}
     both = []
@@ -230,19 +206,19 @@ def _match(
             both.append(path)
             fixed = {modality: template.fixed for modality, template in templates.items()}
             if fixed["rgb"] == fixed["depth"]:
-                raise ManifestError(f"{path}: fits both templates, so whether it is RGB or depth cannot be known")
+                raise ManifestError(f"{path}: matches both templates, with as many fixed characters", path=path)
             fits.sort(key=lambda fit: -fixed[fit[0]])
         if fits:
             matched[path] = fits[0]
     for modality, template in templates.items():
         if modality not in {taken for taken, _ in matched.values()}:
-            there = f"there is {paths[0]}" if paths else "the folder is empty"
-            raise ManifestError(f"template {template.text!r}: fits nothing; {there}")
+            found = f"a path is {paths[0]}" if paths else "the folder is empty"
+            raise ManifestError(f"template {template.text!r}: matches nothing; {found}", field=modality)
     return matched, both
 
 
 def _field_notes(templates: Mapping[Modality, Template]) -> list[str]:
-    """A misspelt field only matches, which a user must hear."""
+    """Return notes on fields that fill no column but are spelled like one that does."""
     known = (LABEL, *COLUMNS)
     fields = dict.fromkeys(field for template in templates.values() for field in template.fields)
     notes = []
@@ -257,13 +233,13 @@ def _entry(rgb: str, depth: str, fields: Mapping[str, str]) -> Entry:
     labels = {name.removeprefix(f"{LABEL}."): value for name, value in fields.items() if _is_label(name)}
     for head, label in labels.items():
         if not label:
-            raise ManifestError(f"{rgb or depth}: {head} is empty")
+            raise ManifestError(f"{rgb or depth}: {head} is empty", path=rgb or depth, field=head)
     split = fields.get("split", "")
     return Entry(
         rgb=rgb,
         depth=depth,
         labels=labels,
-        split=SPLIT_WORDS.get(split.lower(), split),
+        split=SPLIT_FOLDERS.get(split.lower(), split),
         group=fields.get("group", ""),
         subject=fields.get("subject", ""),
         camera=fields.get("camera", ""),

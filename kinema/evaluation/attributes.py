@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
-from kinema.datasets.diving48 import ATTRIBUTES, BETWEEN, CORPUS
+from kinema.datasets.diving48 import ATTRIBUTES, DATASET, SEPARATOR
 from kinema.errors import PredictionsError
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval, mean_interval
 from kinema.evaluation.compare import bootstrap_groups
@@ -49,12 +49,14 @@ def summarize_attributes(predictions: Predictions, *, bootstrap: Bootstrap = BOO
     """
     head, *others = predictions.classes
     if others:
-        raise PredictionsError(f"attributes: expected {CORPUS}'s one task head, got {1 + len(others)}", field="classes")
-    split = [tuple(name.split(BETWEEN)) for name in predictions.classes[head]]
+        raise PredictionsError(
+            f"attributes: expected {DATASET}'s one task head, got {1 + len(others)}", field="classes"
+        )
+    split = [tuple(name.split(SEPARATOR)) for name in predictions.classes[head]]
     for name, parts in zip(predictions.classes[head], split, strict=True):
         if len(parts) != len(ATTRIBUTES):
             raise PredictionsError(
-                f"attributes: expected {CORPUS}'s class names like 'Back, 15som, 05Twis, FREE', got {name!r}",
+                f"attributes: expected {DATASET}'s class names like 'Back, 15som, 05Twis, FREE', got {name!r}",
                 field="classes",
             )
     predictions.require_labels()

@@ -19,7 +19,7 @@ from numpy import ndarray
 from scipy.special import log_softmax
 
 from kinema.data.manifest import Manifest
-from kinema.datasets.epic_kitchens import CLASSES, CORPUS
+from kinema.datasets.epic_kitchens import CLASSES, DATASET
 from kinema.errors import PredictionsError
 from kinema.evaluation.predictions import Predictions
 from kinema.files import atomic_write
@@ -106,9 +106,9 @@ def _narrations(predictions: Predictions, manifest: Manifest) -> list[str]:
     path = manifest.path
     if predictions.manifest_digest != manifest.digest:
         raise PredictionsError(f"{path}: not the manifest of the predictions", path=path, field="manifest_digest")
-    if manifest.corpus != CORPUS:
+    if manifest.corpus != DATASET:
         raise PredictionsError(
-            f"{path}: a manifest of {manifest.corpus!r}; expected {CORPUS}. Run `kinema prepare epic_kitchens`.",
+            f"{path}: a manifest of {manifest.corpus!r}; expected {DATASET}. Run `kinema prepare epic_kitchens`.",
             path=path,
             field="corpus",
         )

@@ -79,7 +79,7 @@ class Engine:
 
     def _network_logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
         on_device = {modality: clip.to(self.device, non_blocking=True) for modality, clip in inputs.items()}
-        bound = self.binding(self.preprocessing.normalise_all(on_device))
+        bound = self.binding(self.preprocessing.normalize_all(on_device))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             answer = self.model(**bound)
         return {head: logits.float().cpu() for head, logits in by_head(answer, self.heads).items()}

@@ -109,7 +109,7 @@ class Recognizer:
             locate=str,
             sampling=self.trained.sampling,
             preprocessing=preprocessing,
-            reading=self.reading,
+            read_options=self.reading,
         )
 
     def _taken(self) -> str:

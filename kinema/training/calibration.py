@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kinema.data.dataset import complete, to_device
+from kinema.data.loaders import complete, to_device
 from kinema.errors import RecipeError
 from kinema.layers.conv_projection import SeparableConvolution
 from kinema.training.distributed import all_gather
@@ -57,7 +57,7 @@ def calibration_inputs(setup: TrainingSetup, num_batches: int) -> Iterator[Input
             continue
         batch = to_device(readable, setup.fabric.device)
         for micro_batch, _ in split_batch(batch, min(recipe.optim.grad_accum_steps, len(batch["index"]))):
-            yield setup.binding(setup.preprocessing.normalise_all(micro_batch["inputs"]))
+            yield setup.binding(setup.preprocessing.normalize_all(micro_batch["inputs"]))
 
 
 @torch.no_grad()

@@ -6,15 +6,9 @@ from itertools import pairwise
 
 from torch.utils.data import DataLoader
 
-from kinema.data.dataset import (
-    Batch,
-    Loaded,
-    TrainingBatches,
-    VideoDataset,
-    complete,
-    evaluation_batches,
-    make_loader,
-)
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import Batch, LoadedBatch, complete, make_loader
+from kinema.data.samplers import TrainingBatches, evaluation_batches
 from kinema.errors import UnreadableSample
 from kinema.training.distributed import RankBatches
 from kinema.training.setup import TrainingSetup
@@ -40,7 +34,9 @@ def training_batches(setup: TrainingSetup, *, start: int, last: int) -> Training
     )
 
 
-def make_loaders(setup: TrainingSetup, *, start: int, last: int) -> tuple[DataLoader[Loaded], DataLoader[Loaded]]:
+def make_loaders(
+    setup: TrainingSetup, *, start: int, last: int
+) -> tuple[DataLoader[LoadedBatch], DataLoader[LoadedBatch]]:
     """Return loaders of this process's training batches and of its evaluation samples."""
     recipe, fabric = setup.recipe, setup.fabric
     dataset = VideoDataset(
@@ -48,7 +44,7 @@ def make_loaders(setup: TrainingSetup, *, start: int, last: int) -> tuple[DataLo
         sampling=recipe.clip.frame_sampling(),
         preprocessing=setup.preprocessing,
         augmentation=recipe.data.augmentation,
-        reading=recipe.data.read_options,
+        read_options=recipe.data.read_options,
     )
     workers, pin_memory = recipe.data.workers, fabric.device.type == "cuda"
     batches = RankBatches(
@@ -73,7 +69,7 @@ def split_batch(batch: Batch, count: int) -> Iterator[tuple[Batch, bool]]:
         yield micro_batch, end == bounds[-1]
 
 
-def readable_batch(setup: TrainingSetup, loaded: Loaded, step: int) -> Batch | None:
+def readable_batch(setup: TrainingSetup, loaded: LoadedBatch, step: int) -> Batch | None:
     """Return the readable samples of a batch, or None if there are none. Others are logged if the recipe skips them.
 
     Raises:

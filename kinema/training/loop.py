@@ -10,7 +10,7 @@ from typing import Literal
 from torch import nn
 from torch.utils.data import DataLoader
 
-from kinema.data.dataset import Loaded
+from kinema.data.loaders import LoadedBatch
 from kinema.evaluation.evaluate import predict_split
 from kinema.evaluation.predictions import Predictions, Protocol, measure
 from kinema.inference.trained_model import TrainedModel
@@ -125,7 +125,7 @@ def _plan(setup: TrainingSetup) -> Plan:
         )
 
 
-def _evaluate(setup: TrainingSetup, trained: TrainedModel, loader: DataLoader[Loaded]) -> Predictions:
+def _evaluate(setup: TrainingSetup, trained: TrainedModel, loader: DataLoader[LoadedBatch]) -> Predictions:
     """Return the predictions of all processes for the evaluation split."""
     own = None
     if setup.own_eval_positions:  # with fewer samples than processes, a process may have none

@@ -22,9 +22,9 @@ from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
+from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.mirroring import mirrored_pair
-from kinema.transforms.preprocessing import Augmentation as Augmentation
-from kinema.transforms.preprocessing import DepthColours, Preprocessing
+from kinema.transforms.preprocessing import DepthColors, Preprocessing
 from kinema.transforms.sampling import Sampling, SamplingRule
 from kinema.transforms.subject_crop import SubjectCrop
 from kinema.video.read_options import ReadOptions
@@ -61,7 +61,7 @@ class Clip:
     short_side: int
     modalities: tuple[Modality, ...] = ("rgb",)
     depth_channels: Literal[1, 3] = 1
-    depth_colors: DepthColours = "grey"
+    depth_colors: DepthColors = "grey"
     sampling: SamplingRule = "segments"
     interval: int | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)

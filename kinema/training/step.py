@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from kinema.data.dataset import Batch, to_device
+from kinema.data.loaders import Batch, to_device
 from kinema.errors import NonFiniteLoss
 from kinema.inference.engine import by_head
 from kinema.training.distributed import all_gather
@@ -37,7 +37,7 @@ def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step:
         num_micro_batches = min(recipe.optim.grad_accum_steps, *share_sizes)
         for micro_batch, is_last in split_batch(batch, num_micro_batches):
             with fabric.no_backward_sync(learner.network, enabled=not is_last):
-                inputs = setup.binding(setup.preprocessing.normalise_all(micro_batch["inputs"]))
+                inputs = setup.binding(setup.preprocessing.normalize_all(micro_batch["inputs"]))
                 logits = by_head(learner.network(**inputs), heads)
                 micro_loss = multi_head_loss(
                     logits,

@@ -9,15 +9,29 @@ import pytest
 
 from kinema.cli import main
 from kinema.data.manifest import load_manifest
-from kinema.datasets.diving48 import ATTRIBUTES, COUNTS, class_name, prepare_diving48, read_dives, read_vocabulary
+from kinema.datasets.diving48 import (
+    ATTRIBUTES,
+    COUNTS,
+    Diving48Options,
+    class_name,
+    prepare,
+    read_dives,
+    read_vocabulary,
+)
+from kinema.datasets.listing import read_listing
 from kinema.errors import ManifestError
+
+
+def prepare_diving48(root, out):
+    return prepare(Diving48Options(root=root, out=out))
+
 
 VOCABULARY = [[f"Back{n // 12}", f"{n}som", "NoTwis", "PIKE"] for n in range(48)]
 TRAIN = ("-mmq0PT-u8k_00155", "-mmq0PT-u8k_00156", "_8Vy3dlHg2w_00000")
 TEST = ("2x00lRzlTVQ_00001",)
 V2_LENGTHS = (
-    "Diving48_V2_train.json lists 3 samples, the official one 15027: it is another, or a part",
-    "Diving48_V2_test.json lists 1 samples, the official one 1970: it is another, or a part",
+    "Diving48_V2_train.json lists 3 samples, the official list 15027: it is incomplete or another version",
+    "Diving48_V2_test.json lists 1 samples, the official list 1970: it is incomplete or another version",
 )
 
 
@@ -37,8 +51,7 @@ def write_lists(folder, *, version="_V2", train=TRAIN, test=TEST):
     write(folder / f"Diving48{version}_test.json", [record(v, label=47) for v in test])
 
 
-@pytest.mark.parametrize("home", ["rgb/", "videos/", ""])
-@pytest.mark.parametrize("folder", ["", "annotations"])
+@pytest.mark.parametrize(("home", "folder"), [("rgb/", ""), ("videos/", "annotations"), ("", "annotations")])
 def test_the_dives_that_are_listed_and_there_become_a_manifest(tmp_path, fill, home, folder):
     root = fill(tmp_path / "d", *(f"{home}{video}.mp4" for video in (*TRAIN, *TEST)))
     write_lists(root / folder)
@@ -54,7 +67,9 @@ def test_the_dives_that_are_listed_and_there_become_a_manifest(tmp_path, fill, h
     assert [manifest.targets(n)["label"] for n in range(4)] == [0, 1, 2, 47]
     assert (manifest.corpus, manifest.version) == ("Diving48", "V2, train 3, test 1")
     assert manifest.declared == {"train": 15_027, "test": 1_970} == COUNTS["V2"]
-    assert prepared.notes == V2_LENGTHS
+    assert prepared.notes[:2] == V2_LENGTHS
+    assert prepared.notes[2].startswith("44 of 48 classes have no sample on disk: Back0, 3som")
+    assert len(prepared.notes) == 3
 
 
 def test_what_is_missing_or_not_listed_is_counted(tmp_path, fill):
@@ -63,13 +78,14 @@ def test_what_is_missing_or_not_listed_is_counted(tmp_path, fill):
     write_lists(root)
     prepared = prepare_diving48(root, tmp_path / "m.csv")
     names = "Diving48_V2_train.json and Diving48_V2_test.json"
-    assert prepared.notes == (
+    assert prepared.notes[3].startswith("47 of 48 classes have no sample on disk")
+    assert (*prepared.notes[:3], *prepared.notes[4:]) == (
         *V2_LENGTHS,
-        f"1 videos in {root} were left out; those in {root / 'rgb'} were taken",
-        f"3 samples of {names} are not on disk and were left out, and coverage counts them as missing: {TRAIN[0]}, "
+        f"1 files in {root} were ignored; those in {root / 'rgb'} were used",
+        f"3 samples of {names} are not on disk and are omitted; coverage counts them as missing: {TRAIN[0]}, "
         f"{TRAIN[2]}, {TEST[0]}",
-        f"1 files on disk are not in {names} and were left out: elsewhere_00001",
-        "archives are there and may be still packed: unpack Diving48_rgb.tar.gz",
+        f"1 files on disk are not in {names} and are omitted: rgb/elsewhere_00001.mp4",
+        "archives may still be packed: unpack Diving48_rgb.tar.gz",
     )
     assert ": 0 of 1970 declared test, 1 of 15027 declared train; 48 classes" in prepared.summary
 
@@ -84,7 +100,7 @@ def test_other_lengths_than_the_list_says_are_counted_and_the_whole_video_is_tak
     assert [e.frames for e in prepared.manifest.entries] == [9, 9, 9, None]
     assert all(e.stop_frame is None for e in prepared.manifest.entries)
     assert prepared.notes[-1] == (
-        "2 videos have other frames than start_frame and end_frame say; the whole video is taken: "
+        "2 videos have another number of frames than start_frame and end_frame; the whole video is used: "
         f"{TRAIN[0]} (0 to 10, has 9), {TRAIN[1]} (1 to 9, has 9)"
     )
     assert len(prepared.unreadable) == 1
@@ -97,131 +113,133 @@ def test_the_two_versions_are_told_apart(tmp_path, fill):
     assert prepared.manifest.version == "V1, train 3, test 1"
     assert prepared.manifest.declared == {"train": 16_067, "test": 2_337}
     assert (
-        prepared.notes[0]
-        == "these are the lists of V1; V2 corrects the labels, and results of the two cannot be compared"
+        prepared.notes[0] == "the lists are of V1; V2 corrects the labels, and results of V1 and V2 cannot be compared"
     )
     write_lists(root)
     prepared = prepare_diving48(root, tmp_path / "m.csv")
     assert prepared.manifest.version == "V2, train 3, test 1"
-    assert prepared.notes[0] == "lists of V1 are there too, and were left out: Diving48_train.json, Diving48_test.json"
+    assert prepared.notes[0] == "the lists of V1 were ignored: Diving48_train.json, Diving48_test.json"
 
 
 @pytest.mark.parametrize("gone", ["train", "test"])
-def test_a_list_of_each_version_is_refused(tmp_path, fill, gone):
+def test_a_list_of_each_version_is_refused(raises, tmp_path, fill, gone):
     root = fill(tmp_path / "d", *(f"rgb/{video}.mp4" for video in (*TRAIN, *TEST)))
     write_lists(root)
     kept = {"train": "test", "test": "train"}[gone]
     (root / f"Diving48_V2_{gone}.json").rename(root / f"Diving48_{gone}.json")
-    with pytest.raises(
-        ManifestError, match=rf"Diving48_V2_{kept}.json and Diving48_{gone}.json are of two versions, which"
-    ):
+    with raises(ManifestError, f"Diving48_{gone}.json", path="d"):
         prepare_diving48(root, tmp_path / "m.csv")
     (root / f"Diving48_{gone}.json").unlink()
     prepared = prepare_diving48(root, tmp_path / "m.csv")
     assert {entry.split for entry in prepared.manifest.entries} == {kept}
-    assert prepared.notes[0] == f"split {gone} is left out: Diving48_V2_{gone}.json is not in {root}"
+    assert prepared.notes[0] == f"split {gone} is omitted: Diving48_V2_{gone}.json not found in {root}"
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "message"),
+    ("name", "count", "word", "facts"),
     [
         (
             "Diving48_V2_test",
             2_337,
-            r"Diving48_V2_test.json: lists 2337 videos, as V1's list does, and its name says V2",
+            "2337",
+            {"path": "Diving48_V2_test.json"},
         ),
-        ("Diving48_V2_train", 16_067, r"its name says V2 \(15027\): name it Diving48_train.json if it is V1's"),
+        ("Diving48_V2_train", 16_067, "Diving48_train.json", {}),
     ],
 )
-def test_a_list_of_v1_under_the_name_of_v2_is_refused(tmp_path, fill, name, count, message):
+def test_a_list_of_v1_under_the_name_of_v2_is_refused(raises, tmp_path, fill, name, count, word, facts):
     root = fill(tmp_path / "d", f"rgb/{TRAIN[0]}.mp4")
     write_lists(root)
     write(root / f"{name}.json", [record(f"x_{number:05}") for number in range(count)])
-    with pytest.raises(ManifestError, match=message):
+    with raises(ManifestError, word, **facts):
         prepare_diving48(root, tmp_path / "m.csv")
 
 
-def test_a_list_of_v2_under_the_name_of_v1_is_refused(tmp_path, fill):
+def test_a_list_of_v2_under_the_name_of_v1_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "d", f"rgb/{TRAIN[0]}.mp4")
     write_lists(root, version="")
     write(root / "Diving48_test.json", [record(f"x_{number:05}") for number in range(1_970)])
-    with pytest.raises(
-        ManifestError, match=r"1970 videos, as V2's list does.*name it Diving48_V2_test.json if it is V2's"
-    ):
+    with raises(ManifestError, "Diving48_V2_test.json", path="Diving48_test.json"):
         prepare_diving48(root, tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize(
-    ("found", "message"),
+    ("found", "word", "facts"),
     [
-        ([record("a_1"), record("b_1", label=48)], r"record 2: label 48 is none of the 48 classes, 0 to 47"),
-        ([record("a_1", label="3")], r"record 1: label '3' is no whole number from 0 on"),
-        ([record("a_1", label=True)], r"record 1: label True is no whole number"),
-        ([{"vid_name": "a_1", "label": 1, "start_frame": 0}], r"record 1: field 'end_frame' is missing"),
-        ([record("a_1", start=10)], r"record 1: end_frame 9 lies before start_frame 10"),
-        ([record("../a_1")], r"record 1: vid_name '../a_1' is no name of a video"),
-        ([record("a_1"), record("b_1"), record("a_1", label=1)], r"record 3: a_1 stands in record 1 already"),
-        ([["a_1", 3]], r"record 1: \['a_1', 3\] is no record with vid_name, label"),
-        ({"a_1": 3}, r"is not a list of records like those of Diving48_V2_train.json"),
-        ([], r"is not a list of records"),
+        (
+            [record("a_1"), record("b_1", label=48)],
+            "48",
+            {"line": 2, "field": "label"},
+        ),
+        ([record("a_1", label="3")], "3", {"line": 1, "field": "label"}),
+        ([record("a_1", label=True)], "True", {"line": 1, "field": "label"}),
+        (
+            [{"vid_name": "a_1", "label": 1, "start_frame": 0}],
+            "",
+            {"line": 1, "field": "end_frame"},
+        ),
+        ([record("a_1", start=10)], "start_frame", {"line": 1, "field": "end_frame"}),
+        ([record("../a_1")], "../a_1", {"line": 1, "field": "vid_name"}),
+        ([record("a_1"), record("b_1"), record("a_1", label=1)], "a_1", {"line": 3}),
+        ([["a_1", 3]], "vid_name", {"line": 1}),
+        ({"a_1": 3}, "records", {}),
+        ([], "records", {}),
     ],
 )
-def test_a_list_that_says_something_impossible_is_refused(tmp_path, found, message):
-    with pytest.raises(ManifestError, match=message):
-        read_dives(write(tmp_path / "Diving48_V2_train.json", found))
+def test_a_list_that_says_something_impossible_is_refused(raises, tmp_path, found, word, facts):
+    with raises(ManifestError, word, **{"path": "Diving48_V2_train.json", **facts}):
+        read_listing(
+            {"train": write(tmp_path / "Diving48_V2_train.json", found)},
+            lambda path, split: read_dives(path, split, [str(n) for n in range(48)], {}),
+        )
 
 
-def test_a_list_that_breaks_off_and_a_video_in_both_lists_are_refused(tmp_path, fill):
+def test_a_list_that_breaks_off_and_a_video_in_both_lists_are_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "d", f"rgb/{TRAIN[0]}.mp4")
     write_lists(root, test=TRAIN[:1])
-    with pytest.raises(
-        ManifestError, match=r"1 videos stand in Diving48_V2_train.json too, e.g. -mmq0PT-u8k_00155; the"
-    ):
+    with raises(ManifestError, "Diving48_V2_train.json", path="Diving48_V2_test.json", line=1):
         prepare_diving48(root, tmp_path / "m.csv")
     path = root / "Diving48_V2_train.json"
     path.write_text(path.read_text()[:-9])
-    with pytest.raises(ManifestError, match=r"Diving48_V2_train.json: is no JSON, or not all of it is there"):
+    with raises(ManifestError, "JSON", path="Diving48_V2_train.json"):
         prepare_diving48(root, tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize(
-    ("found", "message"),
+    ("found", "word", "facts"),
     [
-        (VOCABULARY[:47], r"is not the vocabulary of Diving48, a list of 48 classes"),
-        ([*VOCABULARY[:47], VOCABULARY[0]], r"class 47: .* is class 0 already"),
+        (VOCABULARY[:47], "Diving48", {"path": "Diving48_vocab.json"}),
+        ([*VOCABULARY[:47], VOCABULARY[0]], "0", {"path": "Diving48_vocab.json", "field": "47"}),
         (
             [*VOCABULARY[:47], ["Back", "15som", "PIKE"]],
-            r"class 47: .* should be four words: take-off, somersault, twist",
+            "",
+            {"path": "Diving48_vocab.json", "field": "47"},
         ),
-        ([*VOCABULARY[:47], ["Back", "1, 5", "NoTwis", "PIKE"]], r"class 47: .* should be four words"),
-        ([*VOCABULARY[:47], None], r"class 47: None should be four words"),
+        ([*VOCABULARY[:47], ["Back", "1, 5", "NoTwis", "PIKE"]], "", {"path": "Diving48_vocab.json", "field": "47"}),
+        ([*VOCABULARY[:47], None], "", {"path": "Diving48_vocab.json", "field": "47"}),
     ],
 )
-def test_a_vocabulary_that_is_none_is_refused(tmp_path, found, message):
-    with pytest.raises(ManifestError, match=message):
+def test_a_vocabulary_that_is_none_is_refused(raises, tmp_path, found, word, facts):
+    with raises(ManifestError, word, **facts):
         read_vocabulary(write(tmp_path / "Diving48_vocab.json", found))
 
 
-def test_a_wrong_folder_is_refused(tmp_path, fill):
+def test_a_wrong_folder_is_refused(raises, tmp_path, fill):
     out = tmp_path / "m.csv"
-    with pytest.raises(ManifestError, match=r"gone: no such folder; give the one that holds Diving48_V2_train.json"):
+    with raises(ManifestError, "Diving48_V2_train.json", path="gone", field="root"):
         prepare_diving48(tmp_path / "gone", out)
     root = fill(tmp_path / "d", "rgb/other.mp4")
-    with pytest.raises(ManifestError, match=r"Diving48_vocab.json is neither in it nor in annotations"):
+    with raises(ManifestError, "Diving48_vocab.json", path="d"):
         prepare_diving48(root, out)
     write(root / "Diving48_vocab.json", VOCABULARY)
-    with pytest.raises(
-        ManifestError, match=r"there is no list of Diving48 in it, nor in annotations; looked for Diving48_V2"
-    ):
+    with raises(ManifestError, "Diving48_V2", path="d"):
         prepare_diving48(root, out)
     write_lists(root)
     (root / "Diving48_rgb.tar.gz").touch()
-    with pytest.raises(
-        ManifestError, match=r"is on disk; looked for rgb/-mmq0PT-u8k_00155.mp4, .*unpack Diving48_rgb.tar.gz"
-    ):
+    with raises(ManifestError, "rgb/-mmq0PT-u8k_00155.mp4", path="d"):
         prepare_diving48(root, out)
     fill(root, "rgb/other.avi")
-    with pytest.raises(ManifestError, match=r"other.mp4: the same video is there as .*other.avi too; move one away"):
+    with raises(ManifestError, "other.avi", path="other.mp4"):
         prepare_diving48(root, out)
     assert not out.exists()
 
@@ -249,11 +267,13 @@ def test_the_real_vocabulary_names_48_classes_of_four_attributes(real):
 
 
 def test_the_real_records_are_read(real):
-    dives = read_dives(real / "Diving48_V2_train_first2.json")
-    assert [(d.video, d.label, d.start_frame, d.end_frame) for d in dives] == [
-        ("-mmq0PT-u8k_00155", 0, 0, 48),
-        ("-mmq0PT-u8k_00156", 0, 0, 70),
+    segments = {}
+    dives = read_dives(real / "Diving48_V2_train_first2.json", "train", [str(n) for n in range(48)], segments)
+    assert [(d.name, d.entry.labels["label"]) for d in dives] == [
+        ("-mmq0PT-u8k_00155", "0"),
+        ("-mmq0PT-u8k_00156", "0"),
     ]
+    assert segments == {"-mmq0PT-u8k_00155": (0, 48), "-mmq0PT-u8k_00156": (0, 70)}
 
 
 def test_from_the_folder_of_the_download_to_the_first_training_step(
@@ -273,7 +293,7 @@ def test_from_the_folder_of_the_download_to_the_first_training_step(
     monkeypatch.chdir(tmp_path)
     main(["prepare", "diving48", "--root", "diving", "--out", "diving48_v2.csv"])
     said = capsys.readouterr().out
-    assert "other frames" not in said
+    assert "another number of frames" not in said
     assert "2 of 1970 declared test, 5 of 15027 declared train; 48 classes; 0 files cannot be read" in said
     manifest = load_manifest("diving48_v2.csv")
     assert manifest.entries[0].labels == {"label": "Back, 15som, 05Twis, FREE"}

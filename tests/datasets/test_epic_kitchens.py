@@ -13,13 +13,21 @@ from kinema.datasets.epic_kitchens import (
     CLASSES,
     COUNTS,
     LABEL_COLUMNS,
-    prepare_epic_kitchens,
+    EpicKitchensOptions,
+    prepare,
     read_classes,
     read_segments,
 )
 from kinema.datasets.epic_kitchens import COLUMNS as SEGMENT_COLUMNS
 from kinema.errors import ManifestError
-from kinema.video.sources import read_rgb
+from kinema.video.image_folder import ImageFolder
+from kinema.video.source import read_rgb
+from kinema.video.video_file import VideoFile
+
+
+def prepare_epic_kitchens(root, out):
+    return prepare(EpicKitchensOptions(root=root, out=out))
+
 
 COLUMNS = (*SEGMENT_COLUMNS, *LABEL_COLUMNS)
 CLASS_COLUMNS = "id,key,instances,category"
@@ -102,8 +110,8 @@ def test_the_segments_that_are_listed_and_there_become_a_manifest(tmp_path, fill
     assert manifest.declared == {"train": 2, "val": 1}
     assert (manifest.corpus, manifest.version) == ("EPIC-KITCHENS-100", "train 2, val 1")
     assert prepared.notes == (
-        "EPIC_100_train.csv lists 2 segments, the official one 67217: it is another, or a part",
-        "EPIC_100_validation.csv lists 1 segments, the official one 9668: it is another, or a part",
+        "EPIC_100_train.csv lists 2 samples, the official list 67217: it is incomplete or another version",
+        "EPIC_100_validation.csv lists 1 samples, the official list 9668: it is incomplete or another version",
     )
     assert prepared.summary.endswith("2 train, 1 val; 97 of verb, 300 of noun; 0 files cannot be read")
 
@@ -119,7 +127,7 @@ def test_a_segment_of_a_video_is_cut_by_time_and_not_by_the_lists_frame_numbers(
     entry = manifest.entries[0]
     assert (entry.sample, entry.frames) == ("P01_01_0", 120)
     path = manifest.locate(entry.rgb)
-    shown = range(*frames_of(entry, path))
+    shown = range(*frames_of(entry, VideoFile(path)))
     assert shown == range(30, 48)
     assert read_stamps(read_rgb(path, shown)) == list(shown)
 
@@ -132,7 +140,7 @@ def test_a_segment_of_a_folder_is_its_pictures_from_the_first_to_the_last_number
     found = {}
     for entry in manifest.entries:
         path = manifest.locate(entry.rgb)
-        found[entry.sample] = read_stamps(read_rgb(path, range(*frames_of(entry, path))))
+        found[entry.sample] = read_stamps(read_rgb(path, range(*frames_of(entry, ImageFolder(path)))))
     assert found == {"P01_01_0": list(range(60, 97)), "P01_01_1": list(range(1, 31))}
     assert {entry.frames for entry in manifest.entries} == {120}
 
@@ -150,16 +158,16 @@ def test_what_is_missing_is_counted_and_its_videos_are_listed(tmp_path, root, fi
     ]
     assert prepared.manifest.declared == {"train": 2, "val": 2, "test": 1}
     assert prepared.notes[0] == (
-        "split test has no labels: `kinema evaluate` answers it, `kinema submit` hands that in"
+        "split test has no labels: predict it with `kinema evaluate` and write a submission with `kinema submit`"
     )
     assert prepared.notes[4:] == (
-        "1 videos are there as files too; their frames were taken: P01_01",
-        "frames of 1 videos are still packed; unpack each .tar into a folder of its name: P02_101",
+        "1 videos are on disk as files and as frames; the frames were used: P01_01",
+        "frames of 1 videos are still packed: unpack each .tar into a folder of the same name: P02_101",
         "3 segments of EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_test_timestamps.csv are not on disk and "
-        "were left out, and coverage counts them as missing; they are of 2 videos: P02_101 (2), P04_01 (1)",
-        "1 segments go up to 6 frames beyond the last picture of their folder; they end there",
-        "1 files on disk are not in EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_test_timestamps.csv and were "
-        "left out: P03_07",
+        "are omitted; coverage counts them as missing. They are of 2 videos: P02_101 (2), P04_01 (1)",
+        "1 segments exceed the images of their folder by up to 6 frames; they were cut",
+        "1 files on disk are not in EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_test_timestamps.csv and are "
+        "omitted: P03_07",
     )
     assert ": 0 of 1 declared test, 2 train, 0 of 2 declared val; 97 of verb" in prepared.summary
 
@@ -168,7 +176,7 @@ def test_a_folder_that_breaks_off_loses_the_segments_behind_its_end(tmp_path, ro
     fill_frames(root, "P01/rgb_frames/P01_01", range(1, 90))
     prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
     assert [entry.sample for entry in prepared.manifest.entries] == ["P01_01_1"]
-    assert "they are of 2 videos: P01_01 (1), P02_101 (2)" in prepared.notes[-1]
+    assert "They are of 2 videos: P01_01 (1), P02_101 (2)" in prepared.notes[-1]
 
 
 def test_a_folder_that_lacks_a_picture_or_counts_from_0_shifts_no_segment(tmp_path, root, fill_frames):
@@ -182,7 +190,7 @@ def test_a_folder_that_lacks_a_picture_or_counts_from_0_shifts_no_segment(tmp_pa
     assert len(prepared.unreadable) == 1
     assert "frame_0000000049.jpg and frame_0000000051.jpg a picture is missing" in prepared.unreadable[0]
     assert any(
-        note.startswith("1 folders of frames were left out: the lists count frames from 1")
+        note.startswith("1 folders of frames are omitted because their frame numbers do not start at 1")
         and note.endswith("P02_101 (frame_0000000000.jpg)")
         for note in prepared.notes
     )
@@ -192,95 +200,90 @@ def test_frames_that_were_wrong_at_first_are_named(tmp_path, root, fill_frames):
     write_list(root / "EPIC_100_train.csv", row(0, video="P27_103", rate=50, start=0, stop=0.5))
     fill_frames(root, "P27/rgb_frames/P27_103", range(1, 40))
     notes = prepare_epic_kitchens(root, tmp_path / "m.csv").notes
-    assert any(note.startswith("the official frames of P27_103 were wrong at first") for note in notes)
+    assert any(note.startswith("the official frames of P27_103 were first published with errors") for note in notes)
 
 
 def test_a_list_that_is_not_there_leaves_its_split_out(tmp_path, root, fill):
     fill(root, "P02/videos/P02_101.MP4")
     (root / "EPIC_100_train.csv").unlink()
     prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
-    assert prepared.notes[0] == f"split train is left out: EPIC_100_train.csv is not in {root}"
+    assert prepared.notes[0] == f"split train is omitted: EPIC_100_train.csv not found in {root}"
     assert prepared.manifest.declared == {"val": 2}
 
 
 @pytest.mark.parametrize(
-    ("cells", "message"),
+    ("cells", "word", "facts"),
     [
-        ({"noun_class": ""}, "noun_class is empty: a verb stands without a noun"),
-        ({"verb_class": ""}, "verb_class is empty: a noun stands without a verb"),
-        ({"stop_frame": ""}, "stop_frame is empty: a segment needs all of narration_id, "),
-        ({"verb_class": 97}, "verb_class 97 is none of the 97 classes, 0 to 96"),
-        ({"noun_class": 300}, "noun_class 300 is none of the 300 classes, 0 to 299"),
-        ({"noun_class": -1}, "noun_class '-1' is no whole number"),
-        ({"noun_class": "door"}, "noun_class 'door' is no whole number"),
-        ({"stop_timestamp": "00:00:01.00"}, "it stops at 00:00:01.00, which is not behind its start 00:00:01.00"),
-        ({"stop_frame": 59}, "stop_frame 59 lies before start_frame 60, or this before 1"),
-        ({"start_frame": 0}, "stop_frame 96 lies before start_frame 0, or this before 1"),
-        ({"start_timestamp": "1.0"}, "start_timestamp '1.0' is not of the form HH:MM:SS.SS"),
-        ({"start_timestamp": "00:00:61.00"}, "start_timestamp '00:00:61.00' is not of the form"),
-        ({"video_id": "../P01_01"}, r"'\.\./P01_01' is no video of 'P01', such as P01_01 or P01_101"),
-        ({"participant_id": "P02"}, "'P01_01' is no video of 'P02'"),
+        ({"noun_class": ""}, "", {"line": 3, "field": "noun_class"}),
+        ({"verb_class": ""}, "", {"line": 3, "field": "verb_class"}),
+        ({"stop_frame": ""}, "narration_id", {"line": 3, "field": "stop_frame"}),
+        ({"verb_class": 97}, "97", {"line": 3, "field": "verb_class"}),
+        ({"noun_class": 300}, "300", {"line": 3, "field": "noun_class"}),
+        ({"noun_class": -1}, "-1", {"line": 3, "field": "noun_class"}),
+        ({"noun_class": "door"}, "", {"line": 3, "field": "noun_class"}),
+        ({"stop_timestamp": "00:00:01.00"}, "01.00", {"line": 3, "field": "stop_timestamp"}),
+        ({"stop_frame": 59}, "start_frame", {"line": 3, "field": "stop_frame"}),
+        ({"start_frame": 0}, "stop_frame", {"line": 3, "field": "start_frame"}),
+        ({"start_timestamp": "1.0"}, "SS.SS", {"line": 3, "field": "start_timestamp"}),
+        ({"start_timestamp": "00:00:61.00"}, "00:00:61.00", {"line": 3, "field": "start_timestamp"}),
+        ({"video_id": "../P01_01"}, "../P01_01", {"line": 3, "field": "video_id"}),
+        ({"participant_id": "P02"}, "P01_01", {"line": 3, "field": "video_id"}),
     ],
 )
-def test_a_line_that_says_something_impossible_is_named(tmp_path, cells, message):
+def test_a_line_that_says_something_impossible_is_named(raises, tmp_path, cells, word, facts):
     path = tmp_path / "EPIC_100_train.csv"
     write_list(path, row(0), row(1, **cells))
-    with pytest.raises(ManifestError, match=f"EPIC_100_train.csv, line 3: {message}"):
+    with raises(ManifestError, word, path=path, **facts):
         read_segments(path)
 
 
-def test_a_list_of_something_else_is_refused(tmp_path, root, fill):
+def test_a_list_of_something_else_is_refused(raises, tmp_path, root, fill):
     fill(root, "P01/videos/P01_01.MP4")
     out = tmp_path / "m.csv"
     train, validation = root / "EPIC_100_train.csv", root / "EPIC_100_validation.csv"
     original = train.read_text()
     for columns in (COLUMNS[:-2], ("path", "label")):  # that of the test segments; one of another data set
         write_list(train, ",".join(columns), columns=columns)
-        lacking = next(column for column in COLUMNS if column not in columns)
-        with pytest.raises(
-            ManifestError, match=f"train.csv, line 1: column '{lacking}' is missing: this is another list"
-        ):
+        missing = next(column for column in (*SEGMENT_COLUMNS, "verb_class") if column not in columns)
+        with raises(ManifestError, path="EPIC_100_train.csv", line=1, field=missing):
             prepare_epic_kitchens(root, out)
     shutil.copy(validation, train)
-    with pytest.raises(ManifestError, match=r"validation.csv, line 2: P02_101_0 stands in EPIC_100_train.csv too"):
+    with raises(ManifestError, "EPIC_100_train.csv", path="EPIC_100_validation.csv", line=2):
         prepare_epic_kitchens(root, out)
     train.write_text(original + original.splitlines()[1] + "\n")
-    with pytest.raises(ManifestError, match=r"train.csv, line 4: P01_01_0 stands in line 2 already"):
+    with raises(ManifestError, "P01_01_0", path="EPIC_100_train.csv", line=4):
         prepare_epic_kitchens(root, out)
 
 
-def test_a_class_list_that_does_not_match_the_head_is_refused(tmp_path):
+def test_a_class_list_that_does_not_match_the_head_is_refused(raises, tmp_path):
     write_classes(tmp_path)
     verbs, nouns = (tmp_path / f"EPIC_100_{head}_classes.csv" for head in CLASSES)
     assert read_classes(verbs, "verb")[96] == "verb:96"
-    with pytest.raises(ManifestError, match=r"noun_classes.csv: lists 300 classes; EPIC-KITCHENS-100 has 97 verbs"):
+    with raises(ManifestError, "EPIC-KITCHENS-100", path="EPIC_100_noun_classes.csv"):
         read_classes(nouns, "verb")
     lines = verbs.read_text().splitlines()
-    for changed, message in (
-        ([*lines[:3], *lines[4:]], "line 4: class 2 and its key should stand here, not '3'"),
-        ([*lines[:3], "2,,[],things", *lines[4:]], "line 4: class 2 and its key"),
-        ([*lines[:3], "2,verb:1,[],things", *lines[4:]], "line 4: verb:1 stands in line 3 already"),
-        (["verb", *(line.split(",")[1] for line in lines[1:])], "line 1: column 'id' is missing: this is another list"),
+    for changed, word, facts in (
+        ([*lines[:3], *lines[4:]], "'3'", {"line": 4, "field": "id"}),
+        ([*lines[:3], "2,,[],things", *lines[4:]], "'2'", {"line": 4, "field": "id"}),
+        ([*lines[:3], "2,verb:1,[],things", *lines[4:]], "verb:1", {"line": 4}),
+        (["verb", *(line.split(",")[1] for line in lines[1:])], "", {"line": 1, "field": "id"}),
     ):
         verbs.write_text("\n".join(changed))
-        with pytest.raises(ManifestError, match=message):
+        with raises(ManifestError, word, path=verbs, **facts):
             read_classes(verbs, "verb")
 
 
-def test_a_wrong_root_is_named(tmp_path, root):
+def test_a_wrong_root_is_named(raises, tmp_path, root):
     out = tmp_path / "m.csv"
-    with pytest.raises(ManifestError, match="gone: no such folder; give the one that holds the lists"):
+    with raises(ManifestError, path="gone", field="root"):
         prepare_epic_kitchens(tmp_path / "gone", out)
-    with pytest.raises(ManifestError, match=r"EPIC_100_verb_classes.csv is neither in it nor in annotations, epic-kit"):
+    with raises(ManifestError, "EPIC_100_verb_classes.csv"):
         prepare_epic_kitchens(tmp_path, out)
-    with pytest.raises(
-        ManifestError,
-        match=r"no segment of EPIC_100_train.csv, .* is on disk; looked for P01/videos/P01_01.MP4 and P01/",
-    ):
+    with raises(ManifestError, "P01/videos/P01_01.MP4", path="e"):
         prepare_epic_kitchens(root, out)
     for name in ("train", "validation"):
         (root / f"EPIC_100_{name}.csv").unlink()
-    with pytest.raises(ManifestError, match=r"no list of segments; looked for EPIC_100_train.csv, EPIC_100_v"):
+    with raises(ManifestError, "EPIC_100_train.csv", path="e"):
         prepare_epic_kitchens(root, out)
     assert not out.exists()
 
@@ -303,13 +306,13 @@ def real_segments(real):
     return read_segments(real / "EPIC_100_validation.csv")
 
 
-def test_the_real_class_lists_have_97_verbs_and_300_nouns(real):
+def test_the_real_class_lists_have_97_verbs_and_300_nouns(raises, real):
     verbs, nouns = (read_classes(real / f"EPIC_100_{head}_classes.csv", head) for head in ("verb", "noun"))
     assert (len(verbs), len(nouns)) == (97, 300)
     assert verbs[:3] == ("take", "put", "wash")
     assert nouns[:3] == ("tap", "spoon", "plate")
     assert (verbs[-1], nouns[-1]) == ("unfreeze", "extract:vanilla")
-    with pytest.raises(ManifestError, match=r"v2.csv: lists 305 classes; EPIC-KITCHENS-100 has 300 nouns"):
+    with raises(ManifestError, "EPIC-KITCHENS-100", path="EPIC_100_noun_classes_v2.csv"):
         read_classes(real / "EPIC_100_noun_classes_v2.csv", "noun")
 
 
@@ -352,7 +355,8 @@ def test_the_real_lists_are_counted_against_the_disk(tmp_path, real, fill):
     validation = (real / "EPIC_100_validation.csv").read_text().splitlines()
     assert len(manifest.positions("val")) == sum(line.startswith("P01_11_") for line in validation)
     assert (
-        prepared.notes[0] == "EPIC_100_train.csv lists 1000 segments, the official one 67217: it is another, or a part"
+        prepared.notes[0]
+        == "EPIC_100_train.csv lists 1000 samples, the official list 67217: it is incomplete or another version"
     )
     left_out = 1000 + 9_668 - len(manifest.entries)
     assert prepared.notes[1].startswith(f"{left_out} segments of EPIC_100_train.csv, EPIC_100_validation.csv are not")

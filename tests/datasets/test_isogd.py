@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from kinema.datasets.isogd import CLASSES, prepare_isogd, read_pairs
+from kinema.datasets.isogd import CLASSES, IsogdOptions, prepare, read_pairs
+from kinema.datasets.listing import read_listing
 from kinema.errors import ManifestError
+
+
+def prepare_isogd(root, out):
+    return prepare(IsogdOptions(root=root, out=out))
 
 
 def line(split, number, label=""):
@@ -37,10 +42,11 @@ def test_the_pairs_that_are_listed_and_there_become_a_manifest(tmp_path, root):
     assert manifest.declared == {"train": 5, "val": 2, "test": 1}
     assert manifest.depth is None
     assert prepared.notes == (
-        "split test has no labels: the 1 pairs of test_list.txt can be answered, and not measured",
-        "3 samples of train_list.txt, valid_list_with_labels.txt, test_list.txt are not on disk and were left out, and "
+        "split test has no labels: the 1 pairs of test_list.txt can be predicted but not evaluated",
+        "245 of 249 classes have no sample on disk: 001, 002, 003 and 242 more",
+        "3 samples of train_list.txt, valid_list_with_labels.txt, test_list.txt are not on disk and are omitted; "
         "coverage counts them as missing: train/001/M_00004.avi, train/001/M_00005.avi, test/001/M_00001.avi",
-        "2 files on disk are not in train_list.txt, valid_list_with_labels.txt, test_list.txt and were left out: "
+        "2 files on disk are not in train_list.txt, valid_list_with_labels.txt, test_list.txt and are omitted: "
         "train/001/K_00009.avi, train/001/M_00009.avi",
     )
 
@@ -51,10 +57,10 @@ def test_a_list_without_labels_is_named_and_one_that_is_not_there_too(tmp_path, 
     assert prepared.manifest.declared == {"train": 5, "val": 2}
     assert prepared.manifest.unlabelled == ("val",)
     assert [entry.labels for entry in prepared.manifest.entries if entry.split == "val"] == [{}, {}]
-    assert prepared.notes[0] == (
-        "split val has no labels: the 2 pairs of valid_list.txt can be answered, and not measured"
+    assert prepared.notes[:2] == (
+        f"split test is omitted: test_list_with_labels.txt or test_list.txt not found in {root}",
+        "split val has no labels: the 2 pairs of valid_list.txt can be predicted but not evaluated",
     )
-    assert prepared.notes[1] == (f"split test is left out: test_list_with_labels.txt or test_list.txt is not in {root}")
     assert prepared.summary.startswith(f"{tmp_path / 'm.csv'}: 3 of 5 declared train, 2 val; 249 classes; 0 files")
 
 
@@ -65,36 +71,41 @@ def test_unequal_lengths_of_a_pair_are_said(tmp_path, root, shorter):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "word", "facts"),
     [
-        ("a.avi b.avi 1\n\nc.avi", r"line 3: 'c\.avi' is not of the form RGB DEPTH NUMBER"),
-        ("a.avi b.avi 1 2", "line 1: .* is not of the form"),
-        ("a.avi b.avi 250", "line 1: '250' is no gesture; they are 1 to 249"),
-        ("a.avi b.avi 0", "line 1: '0' is no gesture"),
-        ("a.avi b.avi x", "line 1: 'x' is no gesture"),
-        ("a.avi b.avi 1\nc.avi d.avi", "line 2: some lines of the list have a label, and some have none"),
-        ("a.avi b.avi 1\na.avi d.avi 1", r"line 2: a\.avi stands in line 1 already"),
-        ("a.avi b.avi 1\nc.avi b.avi 1", r"line 2: b\.avi stands in line 1 already"),
-        ("\n", r"is empty; a line is RGB DEPTH NUMBER"),
+        ("a.avi b.avi 1\n\nc.avi", "NUMBER", {"path": "train_list.txt", "line": 3}),
+        ("a.avi b.avi 1 2", "", {"path": "train_list.txt", "line": 1}),
+        ("a.avi b.avi 250", "250", {"path": "train_list.txt", "line": 1, "field": "label"}),
+        ("a.avi b.avi 0", "0", {"path": "train_list.txt", "line": 1, "field": "label"}),
+        ("a.avi b.avi x", "", {"path": "train_list.txt", "line": 1, "field": "label"}),
+        ("a.avi b.avi 1\nc.avi d.avi", "", {"path": "train_list.txt", "line": 2, "field": "label"}),
+        ("a.avi b.avi 1\na.avi d.avi 1", "a.avi", {"path": "train_list.txt", "line": 2}),
+        ("\n", "empty", {"path": "train_list.txt"}),
     ],
 )
-def test_a_list_that_is_none_is_refused(tmp_path, text, message):
+def test_a_list_that_is_none_is_refused(raises, tmp_path, text, word, facts):
     (tmp_path / "train_list.txt").write_text(text)
-    with pytest.raises(ManifestError, match=message):
-        read_pairs(tmp_path / "train_list.txt")
+    with raises(ManifestError, word, **facts):
+        read_listing({"train": tmp_path / "train_list.txt"}, read_pairs)
 
 
-def test_what_is_no_folder_of_pairs_is_refused(tmp_path, root, fill):
-    with pytest.raises(ManifestError, match="gone: no such folder"):
+def test_a_file_that_is_listed_twice_is_refused(tmp_path, raises, root):
+    """In one list as depth, or in the lists of two splits, which would leak."""
+    (root / "train_list.txt").write_text("a.avi b.avi 1\nc.avi b.avi 1")
+    with raises(ManifestError, "b.avi", path="train_list.txt", line=2):
+        prepare_isogd(root, tmp_path / "m.csv")
+    (root / "train_list.txt").write_text(line("valid", 2, 1))
+    with raises(ManifestError, "valid/001/M_00002.avi", path="valid_list.txt", line=2):
+        prepare_isogd(root, tmp_path / "m.csv")
+
+
+def test_what_is_no_folder_of_pairs_is_refused(raises, tmp_path, root, fill):
+    with raises(ManifestError, path="gone", field="root"):
         prepare_isogd(tmp_path / "gone", tmp_path / "m.csv")
-    with pytest.raises(
-        ManifestError, match=r"there is no list with labels; looked for train_list\.txt, train_list_sub"
-    ):
+    with raises(ManifestError, "train_list.txt", path="empty"):
         prepare_isogd(fill(tmp_path / "empty", "train/001/M_00001.avi"), tmp_path / "m.csv")
     (root / "train_list.txt").write_text(line("train", 7, 1))
-    with pytest.raises(
-        ManifestError, match=r"no pair with a label is on disk; 2 listed pairs are missing, e\.g\. train/001/M_0"
-    ):
+    with raises(ManifestError, "train/001/M_0", path="i"):
         prepare_isogd(root, tmp_path / "m.csv")
 
 
@@ -108,9 +119,9 @@ def test_what_is_no_folder_of_pairs_is_refused(tmp_path, root, fill):
     ],
 )
 def test_the_real_lists_have_as_many_pairs_as_they_are_said_to(real_data, name, pairs, labels):
-    found = read_pairs(real_data / "annotations" / "isogd" / name)
+    found = read_pairs(real_data / "annotations" / "isogd" / name, "train")
     assert len(found) == pairs
-    assert len({pair.label for pair in found} - {""}) == labels
+    assert len({pair.entry.labels["label"] for pair in found if pair.entry.labels}) == labels
 
 
 @pytest.fixture
@@ -131,12 +142,12 @@ def test_the_real_pairs_are_counted_against_the_real_lists(tmp_path, real, monke
     assert len(prepared.manifest.entries) == 121
     assert prepared.manifest.entries[0].labels == {"label": "019"}
     assert prepared.notes[0] == (
-        "split test has no labels: the 6271 pairs of test_list.txt can be answered, and not measured"
+        "split test has no labels: the 6271 pairs of test_list.txt can be predicted but not evaluated"
     )
-    assert prepared.notes[1].startswith(
+    assert prepared.notes[2].startswith(
         "47812 samples of train_list.txt, valid_list_with_labels.txt, test_list.txt are"
     )
-    assert len(prepared.notes) == 2
+    assert len(prepared.notes) == 3
 
 
 @pytest.mark.long

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from kinema.datasets.jhmdb import film, prepare_jhmdb, read_list
+from kinema.datasets.hmdb51 import film, read_sides
+from kinema.datasets.jhmdb import SIDES, JhmdbOptions, prepare
+from kinema.datasets.listing import read_listing
 from kinema.errors import ManifestError
+
+
+def prepare_jhmdb(root, out):
+    return prepare(JhmdbOptions(root=root, out=out))
+
 
 CLIPS = [
     f"{action}/{name}_{action}_u_cm_np1_fr_med_{n}.avi"
@@ -48,7 +55,7 @@ def test_two_forms_side_by_side_are_not_mixed(tmp_path, fill, fill_pictures):
     fill_pictures(root, *(f"Rename_Images/{clip[:-4]}" for clip in CLIPS))
     prepared = prepare_jhmdb(root, tmp_path / "m.csv")
     assert len(prepared.manifest.entries) == 12
-    assert prepared.notes[0] == "12 clips in Rename_Images were left out; those in ReCompress_Videos were taken"
+    assert prepared.notes[0].startswith(f"12 files in {root / 'Rename_Images'} were ignored; those in")
 
 
 @pytest.mark.parametrize("folder", [".", "splits"])
@@ -62,39 +69,43 @@ def test_the_official_lists_are_the_split(tmp_path, fill, folder):
     found = {Path(entry.rgb).name: entry.split for entry in prepared.manifest.entries}
     assert found == {Path(clip).name: ("train", "test")[side - 1] for clip, side in sides.items() if "gone" not in clip}
     assert prepared.manifest.declared == {"train": 4, "test": 5}
-    assert prepared.notes[0].startswith("1 samples of the 2 lists are not on disk and were left out, and coverage")
-    assert prepared.notes[1].startswith("4 files on disk are not in the 2 lists and were left out: other@film!_catch")
+    assert prepared.notes[1].startswith("1 samples of the 2 lists are not on disk and are omitted; coverage")
+    assert prepared.notes[2].startswith(
+        "4 files on disk are not in the 2 lists and are omitted: catch/other@film!_catch"
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "word", "facts"),
     [
-        ("x_catch.avi 3", r"line 1: 'x_catch\.avi 3' is not of the form NAME\.avi 1 or NAME\.avi 2"),
-        ("x_catch.avi", r"line 1: .* is not of the form"),
-        ("x_catch.avi 1\n\nx_catch.avi 2", r"line 3: x_catch\.avi stands there twice"),
+        ("x_catch.avi 3", "x_catch.avi 3", {"path": "catch_test_split1.txt", "line": 1, "field": "split"}),
+        ("x_catch.avi", "", {"path": "catch_test_split1.txt", "line": 1, "field": "split"}),
+        ("x_catch.avi 1\n\nx_catch.avi 2", "x_catch", {"path": "catch_test_split1.txt", "line": 3}),
     ],
 )
-def test_a_list_that_is_none_is_refused(tmp_path, text, message):
+def test_a_list_that_is_none_is_refused(raises, tmp_path, text, word, facts):
     (tmp_path / "catch_test_split1.txt").write_text(text)
-    with pytest.raises(ManifestError, match=message):
-        read_list(tmp_path / "catch_test_split1.txt")
+    with raises(ManifestError, word, **facts):
+        read_listing(
+            {"catch": tmp_path / "catch_test_split1.txt"}, lambda path, action: read_sides(path, action, SIDES)
+        )
 
 
-def test_a_list_of_no_action_or_of_anothers_clips_is_refused(tmp_path, fill):
+def test_a_list_of_no_action_or_of_anothers_clips_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "j", *CLIPS)
     lists(root, {"catch/third_pick_u_cm_np1_fr_med_0.avi": 1})
-    with pytest.raises(ManifestError, match=r"lists third_pick_.*, which lies in the folder of 'pick'"):
+    with raises(ManifestError, "third_pick_", path="catch_test_split1.txt", line=1, field="label"):
         prepare_jhmdb(root, tmp_path / "m.csv")
     (root / "catch_test_split1.txt").rename(root / "fly_test_split1.txt")
-    with pytest.raises(ManifestError, match="'fly' is none of the 21 actions"):
+    with raises(ManifestError, "21", path="fly_test_split1.txt", field="label"):
         prepare_jhmdb(root, tmp_path / "m.csv")
 
 
-def test_a_folder_without_clips_is_refused(tmp_path, fill):
+def test_a_folder_without_clips_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "j", "fly/1.mp4")
-    with pytest.raises(ManifestError, match=r"holds no clip; looked in brush_hair, videos/brush_hair, ReCompress"):
+    with raises(ManifestError, "videos/brush_hair", path="j"):
         prepare_jhmdb(root, tmp_path / "m.csv")
-    with pytest.raises(ManifestError, match="gone: no such folder"):
+    with raises(ManifestError, path="gone", field="root"):
         prepare_jhmdb(tmp_path / "gone", tmp_path / "m.csv")
 
 
@@ -134,7 +145,7 @@ def test_a_real_official_list_gives_its_sides(tmp_path, real_data, action):
     text = (real_data / "annotations" / "hmdb51_splits" / f"{action}_test_split1.txt").read_text()
     used = [line for line in text.splitlines() if not line.strip().endswith(" 0")]
     (tmp_path / f"{action}_test_split1.txt").write_text("\n".join(used))
-    sides = list(read_list(tmp_path / f"{action}_test_split1.txt").values())
+    sides = [clip.entry.split for clip in read_sides(tmp_path / f"{action}_test_split1.txt", action, SIDES)]
     assert (sides.count("train"), sides.count("test")) == (70, 30)
 
 

@@ -194,7 +194,7 @@ def test_one_view_is_the_networks_own_answer_to_the_bit(make_artefact, tiny_ctn)
     engine = artefact.engine(torch.device("cpu"))
     assert engine.views == 1
     with torch.inference_mode():
-        plain = engine.model(artefact.preprocessing.normalise("rgb", clips(3)))
+        plain = engine.model(artefact.preprocessing.normalize("rgb", clips(3)))
     assert torch.equal(engine.logits({"rgb": clips(3)})["label"], plain)
 
 

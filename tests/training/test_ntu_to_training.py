@@ -61,7 +61,7 @@ def test_from_the_download_to_the_first_step(
     main(["prepare", "ntu60", "--root", str(root), "--out", "ntu60.csv"])
     said = capsys.readouterr().out
     assert "8 of 16560 declared test, 8 of 40320 declared train; 60 classes; 0 files cannot be read" in said
-    assert "RGB of 16 samples is cut to 640 x 480 pixels about the person of masked depth" in said
+    assert "RGB of 16 samples is cropped to 640 x 480 px around the person in masked depth" in said
     manifest = load_manifest("ntu60.csv")
     assert {entry.split for entry in manifest.entries if entry.subject in ("P001", "P008")} == {"train"}
     assert all(entry.rgb_box is not None and entry.frames == 9 for entry in manifest.entries)

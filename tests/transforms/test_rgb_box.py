@@ -8,13 +8,15 @@ import torch
 
 from kinema.cli import main
 from kinema.curation.check import check
-from kinema.data.dataset import Draw, Failure, VideoDataset, read_clips, read_views
+from kinema.data.dataset import Failure, VideoDataset, read_clips, read_views
 from kinema.data.manifest import Entry, load_manifest, write_manifest
-from kinema.datasets.table import prepare_table
+from kinema.data.samplers import Draw
+from kinema.datasets.table import CsvOptions, prepare
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
+from kinema.transforms.augment import Augmentation
 from kinema.transforms.pixel_box import PixelBox, parse_pixel_box
-from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 from kinema.transforms.subject_crop import SubjectCrop
 from kinema.video.read_options import ReadOptions
@@ -100,15 +102,15 @@ def test_a_table_may_say_it(pair, tmp_path):
     (tmp_path / "t.csv").write_text(
         f"path,part,label,split\n{pair}/rgb.mkv,32 16 64 48,a,train\n{pair}/rgb.mkv,,b,test\n"
     )
-    columns = {"rgb": "path", "rgb_box": "part"}
-    manifest = prepare_table(tmp_path / "t.csv", tmp_path / "m.csv", form="csv", columns=columns).manifest
+    options = CsvOptions(root=tmp_path / "t.csv", out=tmp_path / "m.csv", columns="rgb=path,rgb_box=part")
+    manifest = prepare(options).manifest
     assert [e.rgb_box for e in manifest.entries] == [BOX, None]
 
 
 @pytest.mark.parametrize("isolation", ["none", "process"])
 def test_views_and_training_draws_see_the_box_alone(pair, isolation):
     reading = ReadOptions(isolation=isolation)
-    given = {"locate": lambda source: str(pair / source), "sampling": EIGHT, "reading": reading}
+    given = {"locate": lambda source: str(pair / source), "sampling": EIGHT, "read_options": reading}
     seen = preprocessing("rgb")
     for one, low, high in ((entry(), 228, 232), (entry(rgb_box=None), 0, 150)):
         views = read_views(one, preprocessing=seen, **given)["rgb"]
