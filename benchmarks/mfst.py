@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kinema.layers.folding import evaluation_copy
 from kinema.models.registry import create_model
-from kinema.training.memory import recompute_activations
+from kinema.training.activation_checkpointing import checkpoint_activations
 
 CLASSES = 60
 
@@ -162,7 +162,7 @@ def peak_memory(arguments: Arguments) -> dict[str, float]:
     torch.manual_seed(0)
     model = network(arguments)
     if arguments.measure == "recompute":
-        recompute_activations(model)
+        checkpoint_activations(model)
     clip = torch.randn(1, 3, arguments.frames, arguments.size, arguments.size)
     before = high_water()
     run = step(model, clip)

@@ -152,7 +152,8 @@ def steps(arguments: Arguments) -> dict[str, float]:
         recipe = replace(
             recipe,
             data=replace(recipe.data, manifest=str(manifest.path), batch_size=arguments.clips, workers=0),
-            run=replace(recipe.run, out=Path(folder) / "run", activations=arguments.activations),
+            compute=replace(recipe.compute, activation_checkpointing=arguments.activations == "recompute"),
+            run=replace(recipe.run, out=Path(folder) / "run"),
         )
         run = train(recipe, Run.create(recipe, name=arguments.measure, existing="refuse"), max_steps=2)
         taken = run.steps()

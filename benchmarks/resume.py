@@ -32,7 +32,7 @@ from kinema.training.runs import Run, commit
 MANIFEST, EVALUATE_EVERY = "moves_cross_subject", 5
 RECIPE = f"""
 from kinema.models.ctn import CTNConfig
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=8, size=32, short_side=32),
@@ -44,10 +44,10 @@ RECIPE = Recipe(
         augmentation=Augmentation(short_side=(32, 40), flip=0.5, colour_jitter=0.2, mixup_alpha=0.4),
     ),
     model=CTNConfig(stem_kernel=3, stem_channels=4, width=384, depth=2, attention_heads=3, dropout=0.1),
-    optim=Optim(optimizer="adamw", lr=1e-3, epochs=3, warmup_epochs=1, clip_norm=1.0, ema_decay=0.9),
-    run=RunSettings(
-        device="cpu", evaluate_every_epochs=0.15, checkpoint_every_steps=1, keep="last", cpu_threads=1
-    ),
+    optim=Optim(optimizer="adamw", lr=1e-3, epochs=3, warmup_epochs=1, max_grad_norm=1.0, ema_decay=0.9),
+    checkpoint=Checkpoint(every=1, keep="last"),
+    compute=Compute(device="cpu", cpu_threads=1),
+    run=RunSettings(evaluate_every_epochs=0.15),
 )
 """
 

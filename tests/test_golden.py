@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kinema.models.registry import create_model
-from kinema.training.optim import loss_of_heads
+from kinema.training.optimizer import multi_head_loss
 
 # Losses of steps 1, 10 and 20, torch 2.13 on a CPU.
 GOLDEN = {
@@ -82,7 +82,7 @@ def losses(name: str) -> list[float]:
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE[name], momentum=0.9)
     seen = []
     for _ in range(20):
-        loss = loss_of_heads({"label": model(clips)}, {"label": torch.arange(4)}, label_smoothing=0.0)
+        loss = multi_head_loss({"label": model(clips)}, {"label": torch.arange(4)}, label_smoothing=0.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

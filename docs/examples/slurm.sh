@@ -18,7 +18,7 @@ OUT=runs/$SLURM_JOB_NAME-$SLURM_JOB_ID
 # srun starts one process for each GPU. Three minutes before the time is over they get SIGUSR1, and at preemption
 # SIGTERM: they save and leave with 128 + the signal's number.
 set +e
-srun kinema train "$@" --run.out "$OUT" --existing resume --run.checkpoint-every-steps 500
+srun kinema train "$@" --run.out "$OUT" --existing resume --checkpoint.every 500
 code=$?
 set -e
 

@@ -20,4 +20,4 @@ export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 
 # A process that is lost ends the others; torchrun starts all of them again, and they go on from the last checkpoint.
 exec torchrun "${meeting[@]}" --nproc-per-node "$PROCESSES" --max-restarts 3 \
-  -m kinema.cli train "$@" --existing resume --run.checkpoint-every-steps 500
+  -m kinema.cli train "$@" --existing resume --checkpoint.every 500

@@ -43,7 +43,7 @@ class Demo(Command):
         manifest = recipe.open_manifest()
         num_train, held_out = (len(manifest.positions(recipe.data.train)), manifest.positions(recipe.data.evaluate))
         print(f"Training {RECIPE} on {num_train} clips; testing on {len(held_out)} clips of unseen subjects.")
-        run = train(recipe, Run.create(recipe, name=RECIPE))
+        run = train(recipe, Run.create(recipe, name=RECIPE), progress="bar")
         evaluation = evaluate(
             run.path,
             manifest,

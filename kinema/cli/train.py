@@ -27,7 +27,7 @@ class Train(Command):
         resume: Run folder to resume; the recipe stored in it is used.
         existing: What to do if --run.out holds a run of the same recipe: refuse, or resume it, as processes do that
             torchrun restarts.
-        init: Run, model folder, file of weights, or hf:owner/name to start from; short for --run.init.
+        init: Run, model folder, file of weights, or hf:owner/name to start from; short for --init.weights.
         max_steps: Stop after this number of steps.
     """
 
@@ -49,16 +49,16 @@ class Train(Command):
 
     def run(self) -> int:
         """Train in a new run folder, or resume one."""
+        from kinema.training.distributed import rank
         from kinema.training.loop import train
-        from kinema.training.processes import process_number
 
         if self.resume is None:
             recipe, run = self._new_run()
         else:
             run = self._resumed_run(self.resume)
             recipe = run.recipe
-        train(recipe, run, max_steps=self.max_steps)
-        if process_number() == 0:
+        train(recipe, run, max_steps=self.max_steps, progress="bar")
+        if rank() == 0:
             print(f"artefact: {run.artefact}")
         return 0
 
@@ -80,7 +80,7 @@ class Train(Command):
             raise UsageError(f"No recipe given. Available: {recipes_in_short()}, or a .py file.", field="recipe")
         recipe = override(load_recipe(self.recipe), self.overrides, f"kinema train {self.recipe}")
         if self.init:
-            recipe = replace(recipe, run=replace(recipe.run, init=self.init))
+            recipe = replace(recipe, init=replace(recipe.init, weights=self.init))
         name = Path(self.recipe).stem if self.recipe.endswith(".py") else self.recipe.replace("/", "-")
         return recipe, Run.create(recipe, name=name, existing=self.existing)
 

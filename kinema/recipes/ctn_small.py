@@ -22,7 +22,7 @@ RECIPE = Recipe(
         weight_decay=0.5,
         epochs=50,
         warmup_epochs=2,
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.1,
     ),
 )

@@ -14,7 +14,7 @@ token time. Rows of Table 4.3 that end in `dense` keep four.
 """
 
 from kinema.models.ctn import CTN_BASE
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=8, size=224, short_side=256),
@@ -24,6 +24,8 @@ RECIPE = Recipe(
         augmentation=Augmentation(short_side=(256, 320), flip=0.5, colour_jitter=0.4),
     ),
     model=CTN_BASE,
-    optim=Optim(optimizer="sgd", lr=0.005, epochs=100, warmup_epochs=2.5, clip_norm=1.0),
-    run=RunSettings(precision="bfloat16", evaluate_every_epochs=5, keep="last"),
+    optim=Optim(optimizer="sgd", lr=0.005, epochs=100, warmup_epochs=2.5, max_grad_norm=1.0),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(precision="bfloat16"),
+    run=RunSettings(evaluate_every_epochs=5),
 )

@@ -14,7 +14,7 @@ ridge regression on motion energy 13.9 %, chance 4.8 %.
 from dataclasses import replace
 
 from kinema.models.ctn import CTN_SMALL
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=16, size=64, short_side=72),
@@ -30,8 +30,10 @@ RECIPE = Recipe(
         weight_decay=0.05,
         epochs=30,
         warmup_epochs=5,
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.1,
     ),
-    run=RunSettings(precision="bfloat16", evaluate_every_epochs=15, keep="last", cpu_threads=1),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(precision="bfloat16", cpu_threads=1),
+    run=RunSettings(evaluate_every_epochs=15),
 )

@@ -8,7 +8,7 @@ Ours, seed 0 (results/jhmdb_ctn_tiny_seed0.json): 20.8 % top-1 on the source-dis
 """
 
 from kinema.models.ctn import CTN_TINY
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=16, size=112, short_side=120),
@@ -25,8 +25,10 @@ RECIPE = Recipe(
         decay="all",
         epochs=45,
         warmup_epochs=2,
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.1,
     ),
-    run=RunSettings(evaluate_every_epochs=9, keep="last", cpu_threads=1),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(cpu_threads=1),
+    run=RunSettings(evaluate_every_epochs=9),
 )

@@ -15,7 +15,7 @@ frame by frame (`jhmdb_vit_tiny_spatial`) 12.1, 15.0, 8.1 %; ridge regression on
 from dataclasses import replace
 
 from kinema.models.rpe_stdt import RPE_STDT_TINY
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=16, size=112, short_side=120),
@@ -31,8 +31,10 @@ RECIPE = Recipe(
         weight_decay=0.05,
         epochs=30,
         warmup_epochs=5,
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.1,
     ),
-    run=RunSettings(precision="bfloat16", evaluate_every_epochs=15, keep="last", cpu_threads=1),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(precision="bfloat16", cpu_threads=1),
+    run=RunSettings(evaluate_every_epochs=15),
 )

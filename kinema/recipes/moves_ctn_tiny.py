@@ -9,7 +9,7 @@ Ours, seeds 0, 1, 2 (results/moves_ctn_tiny_seed*.json; synthetic): 88.9, 88.9, 
 """
 
 from kinema.models.ctn import CTN_TINY
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=16, size=80, short_side=80),
@@ -29,8 +29,10 @@ RECIPE = Recipe(
         decay="all",
         epochs=50,
         warmup_epochs=2,
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.1,
     ),
-    run=RunSettings(evaluate_every_epochs=10, keep="last", cpu_threads=1),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(cpu_threads=1),
+    run=RunSettings(evaluate_every_epochs=10),
 )

@@ -9,7 +9,7 @@ learns from two cameras and is asked about the third. `moves_mfst_tiny_depth` se
 """
 
 from kinema.models.mfst import MFST_TINY
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=16, size=80, short_side=80),
@@ -28,8 +28,10 @@ RECIPE = Recipe(
         weight_decay=0.05,
         epochs=30,
         warmup_epochs=3,
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.1,
     ),
-    run=RunSettings(precision="bfloat16", evaluate_every_epochs=10, keep="last", cpu_threads=1),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(precision="bfloat16", cpu_threads=1),
+    run=RunSettings(evaluate_every_epochs=10),
 )

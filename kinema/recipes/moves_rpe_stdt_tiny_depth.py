@@ -10,7 +10,7 @@ Ours, seeds 0, 1 (results/moves_resolution.json; synthetic): 91.1, 84.4 % top-1;
 """
 
 from kinema.models.rpe_stdt import RPE_STDT_TINY
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=16, size=112, short_side=112, modalities=("depth",)),
@@ -29,8 +29,10 @@ RECIPE = Recipe(
         weight_decay=0.05,
         epochs=40,
         warmup_epochs=4,
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.1,
     ),
-    run=RunSettings(precision="bfloat16", evaluate_every_epochs=10, keep="last", cpu_threads=1),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(precision="bfloat16", cpu_threads=1),
+    run=RunSettings(evaluate_every_epochs=10),
 )

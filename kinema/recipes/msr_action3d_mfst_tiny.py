@@ -14,7 +14,7 @@ passes: 90.9, 92.9, 92.9 % (results/msr_action3d_mfst_tiny_80_passes_seed*.json)
 """
 
 from kinema.models.mfst import MFST_TINY_DEPTH
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=16, size=96, short_side=96, modalities=("depth",), subject_margin=0.1),
@@ -27,8 +27,10 @@ RECIPE = Recipe(
         weight_decay=0.05,
         epochs=160,
         warmup_epochs=5,
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.1,
     ),
-    run=RunSettings(precision="bfloat16", evaluate_every_epochs=40, keep="last", cpu_threads=1),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(precision="bfloat16", cpu_threads=1),
+    run=RunSettings(evaluate_every_epochs=40),
 )

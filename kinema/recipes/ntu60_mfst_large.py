@@ -18,7 +18,7 @@ in the middle at test time. The network learns from scratch. bfloat16 is ours.
 """
 
 from kinema.models.mfst import MFST_LARGE
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=32, size=224, short_side=240, std=(128 / 255, 128 / 255, 128 / 255)),
@@ -38,8 +38,10 @@ RECIPE = Recipe(
         decay="all",
         epochs=100,
         warmup_epochs=3,
-        clip_norm=5.0,
+        max_grad_norm=5.0,
         label_smoothing=0.1,
     ),
-    run=RunSettings(precision="bfloat16", evaluate_every_epochs=5, keep="last"),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(precision="bfloat16"),
+    run=RunSettings(evaluate_every_epochs=5),
 )

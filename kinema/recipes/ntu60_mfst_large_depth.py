@@ -17,6 +17,6 @@ from kinema.recipes.ntu60_mfst_large import RECIPE as RGB
 
 RECIPE = replace(
     RGB,
-    clip=replace(RGB.clip, modalities=("depth",), depth_channels=3, depth_colours="jet", subject_margin=0.1),
+    clip=replace(RGB.clip, modalities=("depth",), depth_channels=3, depth_colors="jet", subject_margin=0.1),
     model=MFST_LARGE_DEPTH,
 )

@@ -16,12 +16,14 @@ Of its two sizes, this is the one that its tables have (`kinema/models/rpe_stdt.
 """
 
 from kinema.models.rpe_stdt import RPE_STDT_BASE12
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=16, size=224, short_side=256, sampling="uniform", interval=32),
     data=Data(evaluate="test", workers=8, augmentation=Augmentation(short_side=(256, 320), flip=0.5)),
     model=RPE_STDT_BASE12,
-    optim=Optim(optimizer="sgd", lr=0.005, epochs=100, warmup_epochs=2.5, clip_norm=1.0),
-    run=RunSettings(precision="bfloat16", evaluate_every_epochs=5, keep="last"),
+    optim=Optim(optimizer="sgd", lr=0.005, epochs=100, warmup_epochs=2.5, max_grad_norm=1.0),
+    checkpoint=Checkpoint(keep="last"),
+    compute=Compute(precision="bfloat16"),
+    run=RunSettings(evaluate_every_epochs=5),
 )

@@ -14,7 +14,7 @@ from numpy import ndarray
 from kinema.errors import PredictionsError
 from kinema.evaluation.predictions import Predictions, Protocol, load_predictions, measure
 from kinema.evaluation.summary import summarize
-from kinema.training.recipe import recipe_to_json
+from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
 
 LARGEST_SCORES = 60_000

@@ -201,7 +201,7 @@ def _stopped_early(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
     if recipe.run.patience is None or not metrics:
         return False
     try:
-        scores = [score(line, recipe.run.metric) for line in metrics]
+        scores = [score(line, recipe.checkpoint.metric) for line in metrics]
     except RecipeError:  # a log that another program wrote
         return False
     return len(scores) - 1 - scores.index(max(scores)) >= recipe.run.patience

@@ -1,4 +1,4 @@
-"""Before the first step: BatchNorm that leaves loaded weights the function that they have.
+"""Calibration of BatchNorm before the first step, so that training starts with the function of loaded weights.
 
 CTN's depth-wise kernels start as the identity, so that a block with ViT's weights is ViT's in evaluation, where
 BatchNorm does what its stored statistics say. In training it takes the statistics of the batch, and what has been
@@ -11,6 +11,7 @@ before and after it, and all layers are calibrated in one pass, in which they th
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -19,59 +20,59 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kinema.data.loaders import complete, to_device
-from kinema.data.manifest import Manifest
 from kinema.errors import RecipeError
 from kinema.layers.conv_projection import SeparableConvolution
-from kinema.models.binding import InputBinding
-from kinema.training.loaders import own_loaders, parts_of, training_batches
-from kinema.training.processes import exchanged
-from kinema.training.recipe import Recipe
-from kinema.transforms.preprocessing import Preprocessing
+from kinema.training.distributed import all_gather
+from kinema.training.loaders import make_loaders, split_batch
+from kinema.training.setup import TrainingSetup
 
 Inputs = Mapping[str, Tensor | None]
 """Arguments of a network's `forward`."""
 
 
-def first_inputs(
-    recipe: Recipe,
-    manifest: Manifest,
-    positions: list[int],
-    fabric: Fabric,
-    *,
-    preprocessing: Preprocessing,
-    binding: InputBinding,
-    batches: int,
-) -> Iterator[Inputs]:
-    """This process's share of the first training batches, augmented, as the steps will see them again.
+@dataclass(frozen=True, kw_only=True)
+class CalibrationReport:
+    """Result of a calibration.
+
+    Args:
+        num_norms: Number of calibrated BatchNorm layers.
+        num_batches: Number of batches that the statistics are from.
+    """
+
+    num_norms: int
+    num_batches: int
+
+
+def calibration_inputs(setup: TrainingSetup, num_batches: int) -> Iterator[Inputs]:
+    """Yield this process's share of the first training batches, augmented, as the steps will see them again.
 
     Raises:
-        UnreadableSample: a sample cannot be read, and the recipe does not say to skip it.
+        UnreadableSample: a sample cannot be read, and the recipe does not skip it.
     """
-    draws = training_batches(recipe, manifest, positions, start=0, last=batches)
-    loader, _, _ = own_loaders(recipe, manifest, draws, [], fabric)
+    recipe = setup.recipe
+    loader, _ = make_loaders(setup, start=0, last=num_batches)
     for loaded in loader:
-        read = complete(loaded) if recipe.data.unreadable == "stop" else loaded.batch
-        if read is None:
+        readable = complete(loaded) if recipe.data.unreadable == "stop" else loaded.batch
+        if readable is None:
             continue
-        batch = to_device(read, fabric.device)
-        for part, _ in parts_of(batch, min(recipe.optim.accumulate, len(batch["index"]))):
-            yield binding(preprocessing.normalize_all(part["inputs"]))
+        batch = to_device(readable, setup.fabric.device)
+        for micro_batch, _ in split_batch(batch, min(recipe.optim.grad_accum_steps, len(batch["index"]))):
+            yield setup.binding(setup.preprocessing.normalize_all(micro_batch["inputs"]))
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> str:
-    """Set BatchNorm of the network's depth-wise mappings by what it sees; what stays as it is in training is left.
+def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> int:
+    """Calibrate BatchNorm of the network's depth-wise mappings, in place, and return the number of calibrated layers.
+
+    Layers in evaluation mode are left as they are.
 
     Args:
-        model: on the device of the inputs, with the weights that it starts from.
-        inputs: this process's; the statistics are those of all processes together, the same in each.
-        fabric: the processes.
-
-    Returns:
-        What was done, for the log.
+        model: Network with its initial weights, on the device of the inputs.
+        inputs: Inputs of this process. The statistics are those of all processes together, the same in each.
+        fabric: Processes.
 
     Raises:
-        RecipeError: there is no such BatchNorm, or no clip.
+        RecipeError: the network has no such BatchNorm, or there is no clip.
     """
     norms = {
         name: part.norm
@@ -80,20 +81,20 @@ def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> str
     }
     if not norms:
         raise RecipeError(
-            "run: init_calibration_batches is for BatchNorm of CTN's depth-wise mapping, and the network has none that "
-            "learns"
+            "init.calibration_batches is for BatchNorm of CTN's depth-wise mapping; the network has none to train",
+            field="init.calibration_batches",
         )
     sums = {name: torch.zeros(3, norm.num_features, dtype=torch.float64) for name, norm in norms.items()}
     modes = {module: module.training for module in model.modules()}
     others = [m for m in modes if isinstance(m, _BatchNorm) and m.training and m not in norms.values()]
     statistics = [(buffer, buffer.clone()) for norm in others for buffer in norm.buffers()]
-    hooks = [norm.register_forward_pre_hook(_adding_to(sums[name])) for name, norm in norms.items()]
+    hooks = [norm.register_forward_pre_hook(_sum_hook(sums[name])) for name, norm in norms.items()]
     try:
         model.eval()
         for other in others:
             other.train()  # a stem's, which no loaded weights expect to be otherwise
-        for given in inputs:
-            model(**given)
+        for arguments in inputs:
+            model(**arguments)
     finally:
         for hook in hooks:
             hook.remove()
@@ -103,19 +104,21 @@ def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> str
             buffer.copy_(before)
     calibrated = 0
     for name, norm in norms.items():
-        rows = [torch.tensor(row, dtype=torch.float64) for row in exchanged(fabric, sums[name].flatten().tolist())]
+        rows = [torch.tensor(row, dtype=torch.float64) for row in all_gather(fabric, sums[name].flatten().tolist())]
         count, total, squares = torch.stack(rows).sum(0).view(3, -1)
         if count.all():  # the last block asks for the class token alone, so that nothing passes its queries' norm
             mean = total / count
-            _keep_the_function(norm, mean, (squares / count - mean**2).clamp(min=0))
+            _set_statistics(norm, mean, (squares / count - mean**2).clamp(min=0))
             calibrated += 1
     if not calibrated:
-        raise RecipeError("run: init_calibration_batches: no clip of these batches can be read")
-    return f"calibrated: {calibrated} norms of queries, keys and values"
+        raise RecipeError(
+            "init.calibration_batches: no clip of these batches can be read", field="init.calibration_batches"
+        )
+    return calibrated
 
 
-def _adding_to(sums: Float[Tensor, "3 channels"]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """A hook that adds number, sum and sum of squares of each channel of the maps that a norm gets."""
+def _sum_hook(sums: Float[Tensor, "3 channels"]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """Return a hook that adds up count, sum and sum of squares of each channel of a norm's input."""
 
     def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         maps = inputs[0]
@@ -126,8 +129,8 @@ def _adding_to(sums: Float[Tensor, "3 channels"]) -> Callable[[nn.Module, tuple[
     return add
 
 
-def _keep_the_function(norm: nn.BatchNorm2d, mean: Float[Tensor, " c"], variance: Float[Tensor, " c"]) -> None:
-    """New statistics, and the gain and bias with which they leave the answer in evaluation as it was."""
+def _set_statistics(norm: nn.BatchNorm2d, mean: Float[Tensor, " c"], variance: Float[Tensor, " c"]) -> None:
+    """Set the running statistics, and the gain and bias that keep the output in evaluation as it was."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     gain = norm.weight.cpu().double() / (norm.running_var.cpu().double() + norm.eps).sqrt()

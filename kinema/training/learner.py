@@ -1,4 +1,4 @@
-"""The network of a training, in one piece or several: as it steps, with its optimiser, its averages and its state."""
+"""Network and optimizer of a training, whole or sharded, with averaged weights and the state to resume from."""
 
 import copy
 import math
@@ -18,68 +18,71 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 
 from kinema.errors import RecipeError
-from kinema.training.memory import recompute_activations
-from kinema.training.optim import averaged, make_optimizer
+from kinema.training.activation_checkpointing import checkpoint_activations
+from kinema.training.optimizer import make_ema, make_optimizer
 from kinema.training.recipe import Recipe
 
 
 class Learner:
-    """What a step moves, and what is evaluated and shipped of it.
+    """Network and optimizer of a training, and the network that is evaluated and shipped.
 
     Args:
-        fabric: the processes and their devices.
-        model: the network, with the weights that it starts from and the parts that it is to keep frozen.
-        recipe: says how it is computed and how its weights move.
+        fabric: Processes and their devices.
+        model: Network with its initial weights and frozen parts.
+        recipe: Settings of the run.
 
     Attributes:
-        network: what a step calls.
-        optimizer: over all weights that learn.
-        shipped: what is evaluated and shipped: the averaged weights where the recipe averages, else the network's own.
-            It is whole, on every process, and as of the last `gather`.
+        network: Network that a step calls.
+        optimizer: Optimizer of all trainable weights.
+        eval_model: Network that is evaluated and shipped: the averaged weights if the recipe averages, else the
+            network's own. It is whole on every process, as of the last `sync_eval_model`.
 
     Raises:
-        RecipeError: the recipe asks for what the network cannot do.
+        RecipeError: the network does not support a setting of the recipe.
     """
 
     def __init__(self, fabric: Fabric, model: nn.Module, recipe: Recipe) -> None:
         self.fabric = fabric
         self.model = model
-        self._max_norm = recipe.optim.clip_norm
-        if recipe.run.activations == "recompute" and not recompute_activations(model):
-            raise RecipeError("run: activations=recompute needs a network with a list of blocks; this one has none")
-        several = fabric.world_size > 1
-        if several:  # a network of the user's own may have begun with other numbers in each process
+        self._max_norm = recipe.optim.max_grad_norm
+        if recipe.compute.activation_checkpointing and not checkpoint_activations(model):
+            raise RecipeError(
+                "compute.activation_checkpointing needs a network with a ModuleList of blocks; this network has none",
+                field="compute.activation_checkpointing",
+            )
+        is_distributed = fabric.world_size > 1
+        if is_distributed:  # a network of the user's own may have other random weights in each process
             model.load_state_dict(fabric.broadcast(model.state_dict()))
-        self._sharded = several and recipe.run.strategy == "fsdp"
-        # By the names of the weights, so that a run goes on with another number of processes, one among them.
-        self._named = recipe.run.strategy == "fsdp"
-        # Each process's own statistics of its part of a batch are not those of the batch; torch has no other on a CPU.
-        synchronised = several and fabric.device.type == "cuda"
-        apart = self._sharded or synchronised
+        self._sharded = is_distributed and recipe.compute.strategy == "fsdp"
+        # FSDP states are stored by the names of the weights, so a run can resume with any number of processes.
+        self._is_fsdp = recipe.compute.strategy == "fsdp"
+        # BatchNorm over the whole batch. torch has none on a CPU.
+        use_sync_batchnorm = is_distributed and fabric.device.type == "cuda"
+        is_copied = self._sharded or use_sync_batchnorm
         self.averages = None
         if recipe.optim.ema_decay is not None:
-            self.averages = averaged(model, recipe.optim.ema_decay).to(fabric.device)
-        whole = copy.deepcopy(model).to(fabric.device) if apart and self.averages is None else model
-        self.shipped: nn.Module = whole if self.averages is None else self.averages.module
-        if synchronised:
+            self.averages = make_ema(model, recipe.optim.ema_decay).to(fabric.device)
+        whole = copy.deepcopy(model).to(fabric.device) if is_copied and self.averages is None else model
+        self.eval_model: nn.Module = whole if self.averages is None else self.averages.module
+        if use_sync_batchnorm:
             model = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
         called = model
-        if recipe.run.compiled != "no":
-            called = torch.compile(model, mode=recipe.run.compiled)  # type: ignore[assignment]  # of a module it is one
+        if recipe.compute.compile != "no":
+            called = torch.compile(model, mode=recipe.compute.compile)  # type: ignore[assignment]  # of a module it is one
         self.network = fabric.setup_module(called)
         optimizer = fabric.setup_optimizers(make_optimizer(model, recipe.optim))
-        assert isinstance(optimizer, _FabricOptimizer)  # one optimiser gives one
+        assert isinstance(optimizer, _FabricOptimizer)  # one optimizer gives one
         self.optimizer = optimizer
 
-    def set_rate(self, rate: float) -> None:
-        """The step's learning rate; each group of weights takes its share of it."""
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of the step, scaled for each parameter group."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)  # checkpoints of kinema's first trainings have none
+            group["lr"] = lr * group.get("lr_scale", 1.0)  # checkpoints of kinema's first trainings have none
 
-    def clip(self) -> float:
-        """Limit the norm of the whole gradient as the recipe says; returns what it was.
+    def clip_gradients(self) -> float:
+        """Clip the norm of the whole gradient and return the norm before clipping.
 
-        Without a limit it is measured all the same: a gradient that is no number is to move nothing.
+        It is measured even if the recipe does not clip, because a gradient that is not finite must not change weights.
         """
         limit = math.inf if self._max_norm is None else self._max_norm
         norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=limit, error_if_nonfinite=False)
@@ -87,28 +90,28 @@ class Learner:
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def step(self) -> None:
-        """Move the weights, and let the averages follow."""
+        """Update the weights, then their averages."""
         self.optimizer.step()
         if self.averages is not None:
             self.averages.update_parameters(self.model)
 
-    def gather(self) -> None:
-        """Bring `shipped` up to date, the same on every process; all of them call this."""
+    def sync_eval_model(self) -> None:
+        """Bring `eval_model` up to date, the same on every process. All processes call this."""
         if self.fabric.world_size == 1:
             return
-        for module in {id(m): m for m in (self.model, self.shipped)}.values():
-            for buffer in module.buffers():  # statistics that each process has of its own: the first one's count
+        for module in {id(m): m for m in (self.model, self.eval_model)}.values():
+            for buffer in module.buffers():  # processes have their own statistics; those of the first one are used
                 torch.distributed.broadcast(buffer, 0)
         if self._sharded:
-            self.shipped.load_state_dict(
+            self.eval_model.load_state_dict(
                 get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True))
             )
-        elif self.averages is None and self.shipped is not self.model:
-            self.shipped.load_state_dict(self.model.state_dict())
+        elif self.averages is None and self.eval_model is not self.model:
+            self.eval_model.load_state_dict(self.model.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it; all processes call this, and the first one's answer counts."""
-        if self._named:
+        """Return the state for a checkpoint. All processes call this, and the first one uses it."""
+        if self._is_fsdp:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             model, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=options)
             return {"model": model, "optimizer": optimizer, "averaged": None}
@@ -118,9 +121,9 @@ class Learner:
             "averaged": None if self.averages is None else self.averages.state_dict(),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        if self._named:
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Load what `state` returned."""
+        if self._is_fsdp:
             set_state_dict(
                 self.model,
                 self.optimizer.optimizer,

@@ -1,48 +1,34 @@
-"""train(recipe, run): one straight function on Lightning Fabric.
+"""The training loop, on Lightning Fabric.
 
-Each turn of the loop reads: maybe evaluate, maybe save, maybe stop, then one step. All randomness is a function of the
-recipe's seed and the step, so that a resumed run repeats what an uninterrupted one would have done.
+One turn: evaluate, save and stop where the schedule says so, then take one step. All randomness is a function of the
+seed and the step, so a resumed run repeats what an uninterrupted one would have done.
 """
 
-import math
-import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from typing import Literal
 
-import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.data import DataLoader
 
-from kinema import __version__
-from kinema.data.loaders import Batch, LoadedBatch, complete, to_device
-from kinema.data.manifest import Manifest
-from kinema.data.samplers import TrainingBatches
-from kinema.errors import NonFiniteLoss, RecipeError, RunError, StreamError, TrainingStopped, UnreadableSample
+from kinema.data.loaders import LoadedBatch
 from kinema.evaluation.evaluate import predict_split
-from kinema.evaluation.predictions import Predictions, Protocol, measure, save_predictions
-from kinema.inference.engine import by_head
-from kinema.inference.trained_model import TrainedModel, save_model
-from kinema.models.binding import InputBinding, input_binding
-from kinema.training.calibration import calibrate, first_inputs
+from kinema.evaluation.predictions import Predictions, Protocol, measure
+from kinema.inference.trained_model import TrainedModel
+from kinema.training.checkpoints import begin_or_resume, save_checkpoint, ship
+from kinema.training.distributed import all_gather, gather_predictions
+from kinema.training.initialize import initialize_model
 from kinema.training.learner import Learner
-from kinema.training.loaders import checked_samples, own_loaders, parts_of, training_batches, weights_of_classes
-from kinema.training.optim import learning_rate, loss_of_heads
+from kinema.training.loaders import make_loaders, readable_batch
+from kinema.training.loggers import TrainingLogger
+from kinema.training.messages import evaluation_message, init_messages, plan_message, run_message
+from kinema.training.optimizer import learning_rate
 from kinema.training.plan import Plan, make_plan
-from kinema.training.processes import exchanged, join, together
 from kinema.training.recipe import Recipe
-from kinema.training.runs import Run, commit
-from kinema.training.schedule import Schedule, check_metric, score
-from kinema.training.start import freeze, start_from, still_parts
+from kinema.training.runs import Run
+from kinema.training.schedule import score
+from kinema.training.setup import TrainingSetup
+from kinema.training.step import training_step
 from kinema.training.stopping import StopRequests
-from kinema.training.watching import Watch, check_loggers
-from kinema.transforms.preprocessing import Preprocessing
-
-MANY_SKIPPED = 32
-"""Draws that may be skipped before a training that skips more than it reads is stopped."""
 
 
 def train(
@@ -51,341 +37,105 @@ def train(
     *,
     model: nn.Module | None = None,
     max_steps: int | None = None,
+    progress: Literal["none", "bar"] = "none",
 ) -> Run:
-    """Train a network, and leave a run folder that holds it.
+    """Train a network and return its run, whose folder `Recognizer.load` reads. Messages go to the logger `kinema`.
 
     Args:
-        recipe: every number of the run.
-        run: the folder to write to, or to resume from where it holds a checkpoint; a new one where None.
-        model: a network of the user's own in place of the recipe's.
-        max_steps: stop after this many steps; the schedule is that of the whole run.
-
-    Returns:
-        The run; `run.artefact` loads with `Recognizer.load`.
+        recipe: Settings of the run.
+        run: Run folder to write to, or to resume if it holds a checkpoint. None makes a new one.
+        model: Network in place of the recipe's.
+        max_steps: Number of steps after which to stop. The schedule is that of the whole run.
+        progress: `bar` prints a progress bar and the messages to stderr.
 
     Raises:
         RecipeError: the recipe does not fit the manifest, the network or the processes.
-        StartError: the weights to start from, or the parts to freeze, do not fit the network.
-        RunError: the run that is to go on was made from another manifest, or cannot be written.
-        UnreadableSample: a sample cannot be read, and the recipe does not say to skip it.
-        NonFiniteLoss: before the weights are touched by it.
-        TrainingStopped: a signal asked for it; the checkpoint is of the step after which it came.
+        StartError: the initial weights, or the parts to freeze, do not fit the network.
+        RunError: the run to resume was made from another manifest, or the folder cannot be written.
+        UnreadableSample: a sample cannot be read, and the recipe does not skip it.
+        NonFiniteLoss: the loss is not finite. The weights are left as they were.
+        TrainingStopped: a signal asked to stop. The checkpoint is of the last step taken.
     """
-    if max_steps is not None and max_steps < 1:
-        raise RecipeError(f"max_steps={max_steps} must be at least 1")
-
-    # -- what there is -------------------------------------------------------------------------------------------
-    check_loggers(recipe.run.loggers)
-    manifest = recipe.open_manifest()
-    check_metric(recipe, manifest)
-    positions, held_out = checked_samples(recipe, manifest)
-    run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
-    fabric = join(recipe)
-    first = fabric.is_global_zero
-    torch.manual_seed(recipe.run.seed)
-    preprocessing = recipe.clip.preprocessing(manifest.depth)
-    own = model is not None
-    model = model or _built(recipe, manifest, preprocessing)
-    binding = input_binding(model)
-    _check_streams(binding, preprocessing)
-    said, init_digest = _begin_from(model, recipe, manifest, run)
-    if recipe.run.init_calibration_batches is not None and not run.resumes:
-        said.append(_calibrated(model, recipe, manifest, positions, fabric, preprocessing, binding))
-    learner = Learner(fabric, model, recipe)
-    artefact = TrainedModel(
-        model=learner.shipped,
-        config=None if own else recipe.model,
-        classes=manifest.classes,
-        sampling=recipe.clip.frame_sampling(),
-        preprocessing=preprocessing,
-        precision=recipe.run.precision,
-    )
-    weights = weights_of_classes(recipe, manifest, positions)
-
-    # -- where to start and when to stop -------------------------------------------------------------------------
-    schedule = Schedule.of(recipe, samples=len(positions), max_steps=max_steps)
-    if first:
-        run.begin()
-    run.path = fabric.broadcast(run.path)
-    start, best, stale, init_digest = _go_on(run, learner, manifest, first, init_digest)
-    fabric.barrier()  # the logs are cut back before any process adds to them
-
-    training = training_batches(recipe, manifest, positions, start=start, last=schedule.last)
-    loader, evaluating, share = own_loaders(recipe, manifest, training, held_out, fabric)
-    batches = iter(loader)
-    watch = Watch(run, recipe, steps=schedule.last, start=start, first=first)
-    code = commit()  # asked once: the source may move on while a training runs
+    setup = TrainingSetup.build(recipe, run, model=model, max_steps=max_steps)
+    run, schedule, fabric = setup.run, setup.schedule, setup.fabric
+    init_report = initialize_model(setup)
+    learner = Learner(fabric, setup.model, recipe)
+    trained = setup.trained_model(learner.eval_model)
+    state = begin_or_resume(setup, learner, init_report.digest)
+    start = state.step
+    train_loader, eval_loader = make_loaders(setup, start=start, last=schedule.last)
+    batches = iter(train_loader)
+    logger = TrainingLogger(run, recipe, steps=schedule.last, start=start, first=setup.is_first, progress=progress)
     stop, clock = 0, time.perf_counter()
-    with watch, StopRequests() as requests:
-        watch.say(f"run: {run.path}, from step {start} to {schedule.last} of {schedule.steps}", *said)
-        watch.say(f"plan: {_plan(model, recipe, schedule, fabric)}")
+    with logger, StopRequests() as requests:
+        logger.log(run_message(setup, start), *init_messages(init_report), plan_message(_plan(setup)))
         for step in range(start, schedule.last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
-            evaluates, names = step > start and schedule.evaluates(step), []
+            state.step, names = step, list[str]()
+            evaluates = step > start and schedule.should_evaluate(step)
             if evaluates:
-                learner.gather()
-                predictions = _answers(fabric, artefact, evaluating, manifest, share, recipe, run)
+                learner.sync_eval_model()
+                predictions = _evaluate(setup, trained, eval_loader)
                 measures = dict(measure(predictions))
-                reached = score(measures, recipe.run.metric)
-                names = ["best"] if reached > best else []
-                best, stale = max(reached, best), 0 if names else stale + schedule.counts(step)
-                watch.evaluated(step, measures)
-                if first and (names or recipe.run.keep == "last"):
-                    origin = _provenance(recipe, run, manifest, step, code, init_digest)
-                    digest = save_model(run.artefact, replace(artefact, provenance=origin))
-                    save_predictions(run.predictions, predictions.with_weights_digest(digest))
-                    run.point_latest()
-            if schedule.keeps(step):
+                is_best = state.update(score(measures, recipe.checkpoint.metric), counts=schedule.counts(step))
+                names += ["best"] if is_best else []
+                logger.log_evaluation(step, measures)
+                logger.log(evaluation_message(step, measures, run.skipped()))
+                if setup.is_first and (is_best or recipe.checkpoint.keep == "last"):
+                    ship(setup, trained, predictions, state)
+            if schedule.should_keep(step):
                 names.append(f"step-{step:06d}")
-            if step > start and (evaluates or names or stop or schedule.saves(step)):
-                learner.gather()
-                standing = {"step": step, "best": best, "stale": stale, "manifest_digest": manifest.digest}
-                standing |= {"init_digest": init_digest} | learner.state()
-                if first:
-                    run.save_checkpoint(standing, also=names)
-                    watch.saved()
-                fabric.barrier()
+            if step > start and (evaluates or names or stop or schedule.should_save(step)):
+                save_checkpoint(setup, learner, state, also=names)
+                logger.flush()
                 clock = time.perf_counter()
-            if schedule.ends(step, stale=stale):
+            if schedule.is_over(step, stale=state.stale):
                 break
             if stop:
-                raise _stopped(step, run, stop)
+                raise setup.stopped(step, stop)
 
             # -- one step ----------------------------------------------------------------------------------------
-            read = _readable(next(batches), recipe, run, manifest, step, fabric.world_size)
+            batch = readable_batch(setup, next(batches), step)
             waited = time.perf_counter() - clock
-            everyone = exchanged(fabric, [0 if read is None else len(read["index"]), requests.signal])
-            samples, stop = sum(int(row[0]) for row in everyone), max(int(row[1]) for row in everyone)
-            if read is None or not all(row[0] for row in everyone):
-                continue  # skipped, and counted; where one process has nothing to read, none takes the step
-            batch = to_device(read, fabric.device)
-            torch.manual_seed(_step_seed(recipe.run.seed, step, fabric.global_rank))  # dropout, too, follows the step
+            shares = all_gather(fabric, [0 if batch is None else len(batch["index"]), requests.signal])
+            share_sizes, stop = [int(size) for size, _ in shares], int(max(signal for _, signal in shares))
+            if batch is None or not all(share_sizes):
+                continue  # if one process has nothing to read, none takes the step
             lr = learning_rate(step, optim=recipe.optim, steps=schedule.steps, warmup_steps=schedule.warmup_steps)
-            learner.set_rate(lr)
-            learner.optimizer.zero_grad()
-            loss = 0.0
-            with _threads(recipe.run.cpu_threads):
-                # As many in every process, since each of them is met by the others where the weights are shared out.
-                parts = min(recipe.optim.accumulate, *(int(row[0]) for row in everyone))
-                for part, last in parts_of(batch, parts):
-                    with fabric.no_backward_sync(learner.network, enabled=not last):
-                        inputs = binding(preprocessing.normalize_all(part["inputs"]))
-                        logits = by_head(learner.network(**inputs), manifest.heads)
-                        part_loss = loss_of_heads(
-                            logits, part["targets"], label_smoothing=recipe.optim.label_smoothing, weights=weights
-                        )
-                        part_loss = part_loss * (len(part["index"]) / samples)
-                        # Gradients of processes are averaged; each sample of the whole batch is to weigh the same.
-                        fabric.backward(part_loss * fabric.world_size)
-                        loss += part_loss.item()
-                loss = sum(row[0] for row in exchanged(fabric, [loss]))
-                _refuse_non_finite("loss", loss, step, training, manifest)
-                _refuse_non_finite("norm of the gradient", learner.clip(), step, training, manifest)
-                learner.step()
+            learner.set_lr(lr)
+            loss = training_step(setup, learner, batch, step=step, share_sizes=share_sizes)
 
             # -- log ---------------------------------------------------------------------------------------------
-            took = time.perf_counter() - clock
+            took, samples = time.perf_counter() - clock, sum(share_sizes)
             clock = time.perf_counter()
             line = {"loss": loss, "lr": lr, "clips_per_s": samples / took, "data_wait": waited / took}
-            watch.stepped(step + 1, line, skipped=recipe.data.batch_size - samples)
+            logger.log_step(step + 1, line, skipped=recipe.data.batch_size - samples)
     return run
 
 
-def _built(recipe: Recipe, manifest: Manifest, preprocessing: Preprocessing) -> nn.Module:
-    try:
-        return recipe.model.build(
-            heads=manifest.heads,
-            channels=preprocessing.channels,
-            frames=recipe.clip.frames,
-            size=recipe.clip.size,
-        )
-    except StreamError as error:
-        raise RecipeError(f"clip.{error}") from error
-
-
-def _check_streams(binding: InputBinding, preprocessing: Preprocessing) -> None:
-    if len(preprocessing.modalities) > len(binding.arguments):
-        raise RecipeError(
-            f"clip.modalities={preprocessing.modalities}, but {binding.network} has one stream; choose one modality"
-        )
-
-
-def _begin_from(model: nn.Module, recipe: Recipe, manifest: Manifest, run: Run) -> tuple[list[str], str]:
-    """Weights to start from and parts that stay as they are: what there is to say of both, and the weights' digest.
-
-    A run that goes on has its weights; those that it started from may be gone by now.
-    """
-    said: list[str] = []
-    digest = ""
-    if not recipe.run.init and (recipe.run.init_blocks or recipe.run.init_ignore):
-        raise RecipeError("run: init_blocks and init_ignore are for ViT's weights, but init names none")
-    if not recipe.run.init and recipe.run.init_calibration_batches is not None:
-        raise RecipeError("run: init_calibration_batches is for weights that are loaded, but init names none")
-    if recipe.run.init and not run.resumes:
-        started = start_from(
-            model,
-            recipe.run.init,
-            classes=manifest.classes,
-            unmatched=recipe.run.init_unmatched,
-            blocks=recipe.run.init_blocks,
-            ignore=recipe.run.init_ignore,
-        )
-        said += started.lines()
-        digest = started.digest
-    if recipe.run.freeze:
-        frozen = freeze(model, recipe.run.freeze)
-        said.append(f"frozen: {len(frozen)} of {len(list(model.parameters()))} tensors of weights")
-        for module in still_parts(model):
-            module.eval()
-    return said, digest
-
-
-def _calibrated(
-    model: nn.Module,
-    recipe: Recipe,
-    manifest: Manifest,
-    positions: list[int],
-    fabric: Fabric,
-    preprocessing: Preprocessing,
-    binding: InputBinding,
-) -> str:
-    """BatchNorm set by the first training batches; a run that goes on has done so. What there is to say of it."""
-    count = recipe.run.init_calibration_batches
-    assert count is not None
-    inputs = first_inputs(
-        recipe, manifest, positions, fabric, preprocessing=preprocessing, binding=binding, batches=count
-    )
-    with _threads(recipe.run.cpu_threads):
-        done = calibrate(model.to(fabric.device), inputs, fabric)
-    return f"{done}, on {count} {'batch' if count == 1 else 'batches'}"
-
-
-def _go_on(
-    run: Run, learner: Learner, manifest: Manifest, first: bool, init_digest: str
-) -> tuple[int, float, int, str]:
-    """Of a checkpoint if there is: the step to begin at, the best score so far, and how many evaluations ago that was.
-
-    And the digest of the weights that the run started from.
-
-    Raises:
-        RunError: the checkpoint is of other samples, or cannot be read.
-    """
-    state = run.load_checkpoint(logs="cut back" if first else "leave")
-    if state is None:
-        return 0, -math.inf, 0, init_digest
-    if state["manifest_digest"] != manifest.digest:
-        raise RunError(f"{run.path}: was made from another state of {manifest.path}; its samples or classes differ")
-    learner.restore(state)
-    return state["step"], state["best"], state["stale"], state["init_digest"]
-
-
-def _plan(model: nn.Module, recipe: Recipe, schedule: Schedule, fabric: Fabric) -> Plan:
-    with _threads(recipe.run.cpu_threads):
+def _plan(setup: TrainingSetup) -> Plan:
+    fabric = setup.fabric
+    with setup.training_threads():
         return make_plan(
-            model,
-            channels=recipe.clip.preprocessing(None).channels,
-            frames=recipe.clip.frames,
-            size=recipe.clip.size,
-            steps=schedule.steps,
-            batch_size=recipe.data.batch_size,
-            processes=fabric.world_size,
-            parts=recipe.optim.accumulate,
-            states=2 if recipe.optim.optimizer == "adamw" else 1,
+            setup.model,
+            setup.recipe,
+            steps=setup.schedule.steps,
+            num_processes=fabric.world_size,
             device=fabric.device,
-            activations=recipe.run.activations,
-            precision=recipe.run.precision,
-            averaged=recipe.optim.ema_decay is not None,
         )
 
 
-def _answers(
-    fabric: Fabric,
-    artefact: TrainedModel,
-    evaluating: DataLoader[LoadedBatch],
-    manifest: Manifest,
-    share: list[int],
-    recipe: Recipe,
-    run: Run,
-) -> Predictions:
-    """What all processes together say of the evaluated split."""
+def _evaluate(setup: TrainingSetup, trained: TrainedModel, loader: DataLoader[LoadedBatch]) -> Predictions:
+    """Return the predictions of all processes for the evaluation split."""
     own = None
-    if share:  # of few samples a process may have none
+    if setup.own_eval_positions:  # with fewer samples than processes, a process may have none
         own = predict_split(
-            artefact.engine(fabric.device),
-            evaluating,
-            manifest,
-            split=recipe.data.evaluate,
+            trained.engine(setup.fabric.device),
+            loader,
+            setup.manifest,
+            split=setup.recipe.data.evaluate,
             missing="stop",
-            protocol=Protocol.of(artefact),
-            positions=share,
+            protocol=Protocol.of(trained),
+            positions=setup.own_eval_positions,
         )
-    return together(fabric, own, manifest, run.path)
-
-
-@contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
-    """So many threads for what is inside; evaluations outside count as everywhere else, and round as everywhere."""
-    usual = torch.get_num_threads()
-    torch.set_num_threads(wanted or usual)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
-
-
-def _provenance(
-    recipe: Recipe, run: Run, manifest: Manifest, step: int, code: str, init_digest: str
-) -> dict[str, str | int]:
-    return {
-        "kinema": __version__,
-        "commit": code,
-        "step": step,
-        "seed": recipe.run.seed,
-        "corpus": manifest.corpus,
-        "version": manifest.version,
-        "manifest_digest": manifest.digest,
-        "train": recipe.data.train,
-        "evaluate": recipe.data.evaluate,
-        "init_digest": init_digest,
-        "skipped_draws": len(run.skipped()),
-        "skipped_samples": len({line["index"] for line in run.skipped()}),
-    }
-
-
-def _readable(
-    loaded: LoadedBatch, recipe: Recipe, run: Run, manifest: Manifest, step: int, processes: int
-) -> Batch | None:
-    """The batch; where the recipe says so without the samples that cannot be read, which are logged; or none of it.
-
-    Raises:
-        UnreadableSample: a sample cannot be read and the recipe says `stop`, or more are skipped than are read.
-    """
-    if recipe.data.unreadable == "stop":
-        return complete(loaded)
-    for failure in loaded.failures:
-        run.log_skipped({"step": step + 1, "index": failure.index, "reason": failure.message})
-    skipped, drawn = len(run.skipped()) if loaded.failures else 0, (step + 1) * recipe.data.batch_size
-    if skipped > max(drawn / 2, MANY_SKIPPED * processes):
-        raise UnreadableSample(
-            f"{manifest.path}: {skipped} of {drawn} draws could not be read, the last one: "
-            f"{loaded.failures[-1].message}; `kinema check` lists what is broken"
-        )
-    return loaded.batch
-
-
-def _stopped(step: int, run: Run, signal: int) -> TrainingStopped:
-    again = f"kinema train --resume {shlex.quote(str(run.path))}"
-    return TrainingStopped(f"stopped at step {step}; go on with: {again}", signal)
-
-
-def _step_seed(seed: int, step: int, process: int) -> int:
-    """Of the random numbers that the network itself draws in a step, other ones in each process."""
-    return (seed + 1) * 1_000_003 + step + 1_000_000_007 * process
-
-
-def _refuse_non_finite(what: str, value: float, step: int, training: TrainingBatches, manifest: Manifest) -> None:
-    if not math.isfinite(value):
-        lines = ", ".join(str(manifest.entries[draw.index].line) for draw in training.batch(step))
-        raise NonFiniteLoss(
-            f"{what} is {value} at step {step + 1}; the weights are as before it; batch: {manifest.path}, lines {lines}"
-        )
+    return gather_predictions(setup.fabric, own, setup.manifest, setup.run.path)

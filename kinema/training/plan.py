@@ -1,10 +1,10 @@
-"""What a training will take, said before it starts."""
+"""Sizes and costs of a training, estimated before it starts."""
 
 import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,104 +13,80 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from kinema.inference.engine import Precision
 from kinema.models.complexity import Channels, example_clips, macs, parameter_count
+from kinema.training.recipe import Recipe
 
 PAIR = 2
-"""Clips of which a step is counted: BatchNorm over vectors does not learn from a single one."""
+"""Clips in a counted step. BatchNorm over vectors cannot train on one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Sizes and costs of a training; time and memory are estimates.
+    """Sizes and costs of a training. Time and memory are estimates.
 
     Args:
-        parameters, learning: numbers of the network, and how many of them learn.
-        macs: multiply-adds of one clip forward; None for a network that cannot be counted.
-        steps, batch_size: of the whole training.
-        processes: among which a batch is divided; memory and time are those of one.
-        memory: bytes of weights, gradients, optimiser, and what a batch leaves for the backward pass; None as above. On
-            a CPU, what comes with each clip was measured at 1.1 (CTN-small) to 1.7 (CTN-tiny) times as much.
-        seconds: that the steps alone take at the rate of a matrix product on this device; None as above.
+        parameters: Number of parameters of the network.
+        trainable: Number of trainable parameters.
+        macs: Multiply-adds of one clip forward. None for a network that cannot be counted.
+        steps: Number of steps of the whole training.
+        batch_size: Clips per step.
+        num_processes: Number of processes that share a batch. Memory and time are those of one.
+        memory: Bytes of weights, gradients, optimizer states, and what a batch leaves for the backward pass. None as
+            above. On a CPU, the share of a clip was measured at 1.1 (CTN-small) to 1.7 (CTN-tiny) times as much.
+        seconds: Time of the steps alone at the rate of a matrix product on this device. None as above.
     """
 
     parameters: int
-    learning: int
+    trainable: int
     macs: int | None
     steps: int
     batch_size: int
-    processes: int
+    num_processes: int
     memory: int | None
     seconds: float | None
 
-    def __str__(self) -> str:
-        learn = f" ({self.learning:,} learn)" if self.learning < self.parameters else ""
-        said = [f"{self.parameters:,} parameters{learn}"]
-        if self.macs is not None:
-            said.append(f"{self.macs / 1e9:.2f} GMAC a clip")
-        among = f" ({self.batch_size // self.processes} in each of {self.processes} processes)"
-        said.append(f"{self.steps} steps of {self.batch_size} clips{among if self.processes > 1 else ''}")
-        if self.memory is not None:
-            large = self.memory >= 2**30
-            said.append(f"about {self.memory / 2**30:.2f} GiB" if large else f"about {self.memory / 2**20:.0f} MiB")
-        if self.seconds is not None:
-            said.append(f"at least {_duration(self.seconds)} on this device")
-        return ", ".join(said)
 
-
-def make_plan(
-    model: nn.Module,
-    *,
-    channels: Channels,
-    frames: int,
-    size: int,
-    steps: int,
-    batch_size: int,
-    processes: int,
-    parts: int,
-    states: int,
-    device: torch.device,
-    activations: Literal["keep", "recompute"],
-    precision: Precision,
-    averaged: bool,
-) -> Plan:
-    """Count and estimate.
+def make_plan(model: nn.Module, recipe: Recipe, *, steps: int, num_processes: int, device: torch.device) -> Plan:
+    """Count and estimate the costs of a training.
 
     Args:
-        model: the network; it is looked at on the meta device and left as it is.
-        channels, frames, size: of the clips that it gets.
-        processes: among which a batch is divided.
-        parts: that a process takes its share in.
-        states: numbers that the optimiser keeps for each that learns: 1 for SGD with momentum, 2 for AdamW.
-        device: whose rate is measured, for a fraction of a second.
-        activations: those that are computed again take memory that is not estimated.
-        precision: of the arithmetic; memory is estimated in float32.
-        averaged: whether a second set of weights follows the first.
+        model: Network. It is counted on the meta device and left as it is.
+        recipe: Settings of the run. Recomputed activations take memory that is not estimated.
+        steps: Number of steps of the whole training.
+        num_processes: Number of processes that share a batch.
+        device: Device whose rate is measured, for a fraction of a second.
     """
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    count = parameter_count(model)
+    clip, optim, batch_size = recipe.clip, recipe.optim, recipe.data.batch_size
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = parameter_count(model)
 
-    def counted(by: Callable[..., int]) -> int | None:
+    def count(counter: Callable[..., int]) -> int | None:
+        channels = clip.preprocessing(None).channels
         try:
-            return by(model, channels=channels, frames=frames, size=size)
+            return counter(model, channels=channels, frames=clip.frames, size=clip.size)
         except Exception:  # a network of the user's own may not run without data
             return None
 
-    cost, work = counted(macs), counted(step_macs)
-    kept = None if activations == "recompute" else counted(saved_bytes)
-    fixed = 4 * count * (1 + averaged) + 4 * (1 + states) * learning
+    cost, step_cost = count(macs), count(step_macs)
+    clip_bytes = None if recipe.compute.activation_checkpointing else count(saved_bytes)
+    num_states = 2 if optim.optimizer == "adamw" else 1
+    fixed = 4 * parameters * (1 if optim.ema_decay is None else 2) + 4 * (1 + num_states) * trainable
+    clips = batch_size // (num_processes * optim.grad_accum_steps)
     return Plan(
-        parameters=count,
-        learning=learning,
+        parameters=parameters,
+        trainable=trainable,
         macs=cost,
         steps=steps,
         batch_size=batch_size,
-        processes=processes,
-        memory=None if kept is None else fixed + kept * -(-batch_size // (processes * parts)),
-        seconds=None if work is None else work * (batch_size // processes) * steps / rate(device, precision),
+        num_processes=num_processes,
+        memory=None if clip_bytes is None else fixed + clip_bytes * clips,
+        seconds=None
+        if step_cost is None
+        else step_cost * (batch_size // num_processes) * steps / rate(device, recipe.compute.precision),
     )
 
 
 def step_macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
-    """Multiply-adds of one clip in a training step, forward and backward: less where parts are frozen."""
+    """Return the multiply-adds of one clip in a training step, forward and backward. Frozen parts cost less."""
     bare = copy.deepcopy(model).to("meta").train()
     rules = {torch.ops.aten.convolution_backward: _backward_of_convolution}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=rules) as counter:
@@ -120,19 +96,19 @@ def step_macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -
     return int(counter.get_total_flops()) // (2 * PAIR)
 
 
-def _backward_of_convolution(output: Any, clip: Any, weight: Any, *said: Any, **_: Any) -> int:
-    """The gradients of input and weight cost as much as the pass forward; torch's rule counts groups as if dense."""
-    _, _, _, _, transposed, _, _, wanted = said
+def _backward_of_convolution(output: Any, clip: Any, weight: Any, *args: Any, **_: Any) -> int:
+    """Return the cost of a convolution's backward pass. torch's own rule counts groups as if dense."""
+    _, _, _, _, transposed, _, _, output_mask = args
     one: int = conv_flop_count(clip, weight, output, transposed=transposed)
-    return one * (bool(wanted[0]) + bool(wanted[1]))
+    return one * (bool(output_mask[0]) + bool(output_mask[1]))
 
 
 def saved_bytes(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
-    """Bytes that the forward pass of one clip keeps for the backward pass, weights apart; counted without data."""
+    """Return the bytes that the forward pass of one clip keeps for the backward pass, without the weights."""
     bare = copy.deepcopy(model).to("meta").train()
     weights = {id(p) for p in bare.parameters()}
     seen: dict[int, int] = {}
-    kept: list[Tensor] = []  # alive until the end, so that no address is seen twice
+    kept: list[Tensor] = []  # alive until the end, so that no id occurs twice
 
     def pack(tensor: Tensor) -> Tensor:
         base = tensor if tensor._base is None else tensor._base
@@ -147,30 +123,24 @@ def saved_bytes(model: nn.Module, *, channels: Channels, frames: int, size: int)
 
 
 def rate(device: torch.device, precision: Precision) -> float:
-    """Multiply-adds in a second, of the best of a few matrix products: what no network exceeds by much."""
-    side = 8192 if device.type == "cuda" else 1024  # large enough that starting it takes no part of the time
+    """Return the multiply-adds per second of the best of a few matrix products, which no network exceeds by much."""
+    side = 8192 if device.type == "cuda" else 1024  # large enough to hide the launch
     one = torch.ones(side, side, device=device, dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
     best = float("inf")
-    usual = torch.backends.cuda.matmul.allow_tf32
+    default = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # as convolutions do
     try:
         for _ in range(4):
-            _wait(device)
-            began = time.perf_counter()
+            _synchronize(device)
+            start = time.perf_counter()
             one @ one
-            _wait(device)
-            best = min(best, time.perf_counter() - began)
+            _synchronize(device)
+            best = min(best, time.perf_counter() - start)
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = usual
+        torch.backends.cuda.matmul.allow_tf32 = default
     return side**3 / best
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

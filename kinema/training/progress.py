@@ -1,25 +1,26 @@
-"""What a training shows while it runs."""
+"""Progress of a training on the terminal, for the command line."""
 
+import logging
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class TrainingProgress:
-    """A line with loss, rate, clips per second, share of time spent waiting for data, and the time left.
+class TrainingProgress(logging.Handler):
+    """Progress bar on stderr, with the messages of the logger `kinema` above it.
 
-    Where the output is no terminal, a line is printed at each evaluation instead.
+    If stderr is not a terminal, only the messages are printed.
 
     Args:
-        steps: of the whole training.
-        done: steps that a resumed run has behind it.
-        shown: whether anything is: of several processes one speaks.
+        steps: Number of steps of the whole training.
+        done: Number of steps that a resumed run has taken.
+        shown: Whether anything is printed. One of several processes prints.
     """
 
     def __init__(self, *, steps: int, done: int, shown: bool = True) -> None:
-        self.console = Console(stderr=True, quiet=not shown, markup=False)  # a path may hold what looks like it
+        super().__init__()
+        self.console = Console(stderr=True, quiet=not shown, markup=False)  # a path may contain brackets
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
@@ -32,8 +33,14 @@ class TrainingProgress:
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("", total=steps, completed=done)
+        self._logger = logging.getLogger("kinema")
+        self._before = (self._logger.level, self._logger.propagate)
 
     def __enter__(self) -> "TrainingProgress":
+        self._before = (self._logger.level, self._logger.propagate)
+        self._logger.setLevel(logging.INFO)
+        self._logger.propagate = False  # messages are printed once, whatever the root logger does
+        self._logger.addHandler(self)
         self.bar.start()
         return self
 
@@ -41,21 +48,18 @@ class TrainingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+        self._logger.removeHandler(self)
+        self._logger.setLevel(self._before[0])
+        self._logger.propagate = self._before[1]
 
-    def say(self, *lines: str) -> None:
-        """Print lines above the progress."""
-        for line in lines:
-            self.console.print(line, highlight=False, soft_wrap=True)
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message above the bar."""
+        self.console.print(record.getMessage(), highlight=False, soft_wrap=True)
 
     def step(self, *, loss: float, lr: float, clips_per_s: float, data_wait: float) -> None:
+        """Advance the bar by one step."""
         self.bar.update(
             self.task,
             advance=1,
             description=f"loss {loss:.3f}  lr {lr:.2g}  {clips_per_s:.1f} clips/s  waiting for data {data_wait:.0%}",
         )
-
-    def evaluated(self, *, step: int, measures: dict[str, float], skipped: list[dict[str, Any]]) -> None:
-        """Print an evaluation, and what training has skipped up to it."""
-        numbers = "  ".join(f"{name} {value:.1f}" for name, value in measures.items())
-        count = f"  (skipped {len(skipped)} draws of {len({line['index'] for line in skipped})} samples)"
-        self.say(f"step {step}: {numbers}{count if skipped else ''}")

@@ -7,27 +7,21 @@ has `RECIPES` by their names. A recipe is Python and therefore code: load only t
 import difflib
 import importlib.util
 import itertools
-import json
-import math
 import pkgutil
 import traceback
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-import cattrs
-from cattrs.v import format_exception
+from pydantic import Field, PositiveInt
 
 import kinema.recipes
-from kinema.config import to_json
+from kinema.config import config
 from kinema.data.manifest import Manifest, load_manifest
-from kinema.errors import RecipeError
+from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthFacts, Modality
-from kinema.models.fields import check_fields
-from kinema.models.registry import ModelConfig, config_from_json
+from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.mirroring import mirrored_pair
 from kinema.transforms.preprocessing import DepthColors, Preprocessing
@@ -36,35 +30,30 @@ from kinema.transforms.subject_crop import SubjectCrop
 from kinema.video.read_options import ReadOptions
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def _check_types(section: Any) -> None:
-    """What a recipe in Python says is of the declared types: a misspelt choice would pass for another one."""
-    try:
-        check_fields(section)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-
-
-@dataclass(frozen=True, kw_only=True)
+@config
 class Clip:
-    """What the model sees: here and nowhere else stand the frames and the size.
+    """Frames, size and modalities of the clips that the model gets.
 
     Args:
-        frames: in a clip.
-        size: pixels of the square picture.
-        short_side: pixels that a video's shorter side is resized to before the square is cut out.
-        modalities: rgb, depth, or both.
-        depth_channels: of depth, 1 or 3.
-        depth_colours: what three channels of depth are: `grey`, the one repeated, or `jet`, its level's colour in the
-            JET map.
-        sampling: the rule that takes a clip's frames from a video.
-        interval: of the rules that have one: frames from one to the next.
-        mean, std: of RGB values between 0 and 1.
-        clips: test views over time; training always draws one.
-        crops: test views in space: 1, the middle, or 3, also both ends of the longer side; training always draws one.
-        subject_margin: cut all modalities to the person that masked depth shows, with so much of the box's height and
-            width left on each side; None for the whole picture.
+        frames: Number of frames per clip.
+        size: Side of the square clip [px].
+        short_side: Shorter side of a frame after resizing, before the square is cropped [px].
+        modalities: `rgb`, `depth`, or both.
+        depth_channels: Channels of depth, 1 or 3.
+        depth_colors: Content of three depth channels: `grey` repeats the one channel, `jet` maps it by the JET map.
+        sampling: Rule that picks the frames of a clip from a video.
+        interval: Frames from one sampled frame to the next, for the rules that have an interval.
+        mean: Mean of RGB values between 0 and 1.
+        std: Standard deviation of RGB values between 0 and 1.
+        clips: Number of test views over time. Training draws one.
+        crops: Number of test views in space: 1, the center, or 3, also both ends of the longer side. Training
+            draws one.
+        subject_margin: Crop all modalities to the person in masked depth, with this share of the box's height and width
+            added on each side. None keeps the full frame.
     """
 
     frames: int
@@ -72,7 +61,7 @@ class Clip:
     short_side: int
     modalities: tuple[Modality, ...] = ("rgb",)
     depth_channels: Literal[1, 3] = 1
-    depth_colours: DepthColors = "grey"
+    depth_colors: DepthColors = "grey"
     sampling: SamplingRule = "segments"
     interval: int | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -81,20 +70,18 @@ class Clip:
     crops: Literal[1, 3] = 1
     subject_margin: float | None = None
 
-    def __post_init__(self) -> None:
-        _check_types(self)
-
     def preprocessing(self, depth: DepthFacts | None) -> Preprocessing:
-        """What is done to every clip of data whose depth means that.
+        """Return the preprocessing of all clips, for data whose depth is described by `depth`.
 
         Raises:
-            RecipeError: the person is to be found in depth that is not masked.
+            RecipeError: the subject crop needs masked depth, and this depth is not masked.
         """
         subject = None if self.subject_margin is None else SubjectCrop(margin=self.subject_margin)
         if subject is not None and depth is not None and depth.coverage != "masked":
             raise RecipeError(
-                f"clip: subject_margin={self.subject_margin} finds the person in masked depth, but the manifest's is "
-                f"{depth.coverage}; leave subject_margin out"
+                f"clip.subject_margin={self.subject_margin} needs masked depth, but the depth of the manifest is "
+                f"{depth.coverage}; remove clip.subject_margin",
+                field="clip.subject_margin",
             )
         return Preprocessing(
             modalities=self.modalities,
@@ -104,233 +91,235 @@ class Clip:
             std=self.std,
             depth=depth if subject is not None or "depth" in self.modalities else None,
             depth_channels=self.depth_channels,
-            depth_colours=self.depth_colours,
+            depth_colours=self.depth_colors,
             crops=self.crops,
             subject=subject,
         )
 
     def frame_sampling(self) -> Sampling:
+        """Return the rule that samples the frames."""
         return Sampling(rule=self.sampling, frames=self.frames, interval=self.interval, clips=self.clips)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Data:
-    """Which samples, and how they come.
+    """Samples, batches and augmentation.
 
     Args:
-        manifest: a manifest's CSV, or the name of a built-in one; empty where the recipe is for the user's own data.
-        train, evaluate: names of the splits to learn from and to evaluate on.
-        batch_size: clips in a batch, of training and evaluation.
-        workers: processes that read; changes nothing but the speed.
-        augmentation: what training varies.
-        unreadable: what a training does with a sample that cannot be read: `stop`, or `skip` it, say so and count it.
-            An evaluation always stops.
-        balance: for classes of unequal size: `sampler` draws those of the first task head equally often, `loss` weighs
-            the rare ones more, in every head.
-        reading: by what and within which limits files are read.
+        manifest: A manifest's CSV, or the name of a built-in one. Empty if the recipe is for the user's own data.
+        train: Split to train on.
+        evaluate: Split to evaluate on.
+        batch_size: Clips per batch, in training and evaluation.
+        workers: Number of reader processes. It changes the speed alone.
+        augmentation: Augmentation of training clips.
+        unreadable: Action when a training sample cannot be read: `stop`, or `skip` and log it. Evaluations always stop.
+        balance: Correction for classes of unequal size: `sampler` draws the classes of the first task head equally
+            often, `loss` weights rare classes more, in every task head.
+        read_options: Backend and limits for reading files.
     """
 
     manifest: str = ""
     train: str = "train"
     evaluate: str = "val"
-    batch_size: int = 16
-    workers: int = 1
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    batch_size: PositiveInt = 16
+    workers: Annotated[int, Field(ge=0)] = 1
+    augmentation: Augmentation = Augmentation()
     unreadable: Literal["stop", "skip"] = "stop"
     balance: Literal["none", "sampler", "loss"] = "none"
-    reading: ReadOptions = field(default_factory=ReadOptions)
+    read_options: ReadOptions = ReadOptions()
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        if self.batch_size < 1:
-            raise RecipeError(f"data: batch_size={self.batch_size} must be at least 1")
-        if self.workers < 0:
-            raise RecipeError(f"data: workers={self.workers} must not be negative")
         if self.train == self.evaluate:
-            raise RecipeError(f"data: train and evaluate are the same split, {self.train!r}")
+            raise ConfigError(f"train and evaluate are the same split, {self.train!r}", field="evaluate")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Optim:
-    """How the weights move.
+    """Optimizer and learning-rate schedule settings.
 
     Args:
-        optimizer: `sgd` (Nesterov-free momentum) or `adamw`.
-        lr: at the batch size of the recipe; never rescaled.
-        lr_start, lr_end: where warm-up begins and where the cosine ends, as shares of `lr`.
-        momentum: of SGD.
-        weight_decay: added to the gradient by SGD, applied apart from it by AdamW.
-        decay: what is decayed: the `matrices` alone, or norms, biases and tables too (`all`).
-        layer_decay: factor on the rate for each layer between a parameter and the task heads; 1 for none.
-        accumulate: parts that a batch is taken in, one after the other, where it does not fit into memory at once. The
-            batch stays `data.batch_size`; BatchNorm sees the parts.
-        ema_decay: share of themselves that averaged weights keep at each step; None for no averaging. Where there are
-            averaged weights, they are evaluated and shipped.
-        epochs: passes over the training samples.
-        warmup_epochs: passes with a linearly growing rate.
-        clip_norm: largest norm of the whole gradient; None for no limit.
-        label_smoothing: share of each target that is spread over all classes.
+        optimizer: `sgd` (momentum without Nesterov) or `adamw`.
+        lr: Peak learning rate, at the batch size of the recipe. It is never rescaled.
+        lr_start: Learning rate at the start of the warm-up, as a share of `lr`.
+        lr_end: Learning rate at the end of the cosine, as a share of `lr`.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay: added to the gradient by SGD, decoupled in AdamW.
+        decay: Parameters to decay: `matrices` alone, or norms, biases and tables too (`all`).
+        layer_decay: Factor on the learning rate per layer between a parameter and the task heads. 1 for none.
+        grad_accum_steps: Number of micro-batches per step, run one after the other to save memory. The batch stays
+            `data.batch_size`. BatchNorm sees micro-batches.
+        ema_decay: Decay of the exponential moving average of the weights. None for no averaging. Averaged weights,
+            if any, are evaluated and shipped.
+        epochs: Passes over the training samples.
+        warmup_epochs: Passes with a linearly growing learning rate.
+        max_grad_norm: Maximum norm of the whole gradient. None for no clipping.
+        label_smoothing: Share of each target that is spread over all classes.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float
-    lr_start: float = 0.01
-    lr_end: float = 0.0
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    lr: PositiveFinite
+    lr_start: Finite = 0.01
+    lr_end: Finite = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Finite = 0.0
     decay: Literal["matrices", "all"] = "matrices"
-    layer_decay: float = 1.0
-    accumulate: int = 1
-    ema_decay: float | None = None
-    epochs: float
-    warmup_epochs: float = 0.0
-    clip_norm: float | None = None
-    label_smoothing: float = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    grad_accum_steps: PositiveInt = 1
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    epochs: PositiveFinite
+    warmup_epochs: Finite = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        for name in ("lr", "epochs", "warmup_epochs", "momentum", "weight_decay", "lr_start", "lr_end"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise RecipeError(f"optim: {name}={getattr(self, name)} must be finite and not negative")
-        if self.lr == 0:
-            raise RecipeError("optim: lr=0 would learn nothing")
-        if self.momentum >= 1:
-            raise RecipeError(f"optim: momentum={self.momentum} must be below 1")
-        if not 0 <= self.warmup_epochs <= self.epochs or self.epochs <= 0:
-            raise RecipeError(f"optim: warmup_epochs={self.warmup_epochs} must lie between 0 and epochs={self.epochs}")
-        if not 0 <= self.label_smoothing < 1:
-            raise RecipeError(f"optim: label_smoothing={self.label_smoothing} must be at least 0 and below 1")
-        if not 0 < self.layer_decay <= 1:
-            raise RecipeError(f"optim: layer_decay={self.layer_decay} must be above 0 and at most 1")
-        if self.accumulate < 1:
-            raise RecipeError(f"optim: accumulate={self.accumulate} must be at least 1")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise RecipeError(f"optim: ema_decay={self.ema_decay} must lie between 0 and 1; None means no averaging")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise RecipeError(f"optim: clip_norm={self.clip_norm} must be positive; None means no limit")
+        if self.warmup_epochs > self.epochs:
+            raise ConfigError(
+                f"warmup_epochs={self.warmup_epochs}; expected at most epochs={self.epochs}", field="warmup_epochs"
+            )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """Where and how often.
+@config
+class Init:
+    """Initial weights and frozen parts.
 
     Args:
-        out: the run folder; `runs/<recipe>-<time>` where None.
-        seed: of the weights and of all draws.
-        device: where to compute.
-        precision: of the network's arithmetic.
-        cpu_threads: of a training step on a CPU; None leaves torch's choice, all cores. A small network is as fast on
-            one, and leaves the others to the workers that read. Evaluations always use torch's choice.
-        evaluate_every_epochs: passes between evaluations; the last step always evaluates.
-        keep: which weights become the artefact: the `best` by `metric` on the evaluated split, or the `last`. Choosing
-            the best on a test split would flatter it.
-        metric: by which evaluations are ranked, as `kinema evaluate` names it; of several task heads `top1` is that of
+        weights: A run, a model folder, a file of weights, a folder written by transformers, or `hf:owner/name` on the
+            Hugging Face hub. Task heads with other classes are initialized anew. Empty for random weights.
+        unmatched: Action when the file lacks weights of the network or has others: `refuse` or `allow`.
+        blocks: For ViT weights: numbers of the blocks to load, from 0, first for the network's blocks that see patches,
+            then for those that see frames. Empty takes the first ones.
+        ignore: For ViT weights: prefixes of names in the file that are not ViT's, such as `dist_token`.
+        calibration_batches: Number of training batches that set BatchNorm of CTN's mapping before the first step, so
+            that training starts with the function of the loaded weights. None for no calibration.
+        freeze: Parts to freeze: `backbone` for everything but the task heads, or names such as `blocks.0`.
+    """
+
+    weights: str = ""
+    unmatched: Literal["refuse", "allow"] = "refuse"
+    blocks: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    ignore: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    calibration_batches: PositiveInt | None = None
+    freeze: tuple[str, ...] = ()
+
+
+@config
+class Checkpoint:
+    """Checkpoints: what is saved, how often, and which weights are shipped.
+
+    Args:
+        every: Steps between checkpoints, in addition to those at evaluations. None for those alone.
+        keep_every_epochs: Passes between checkpoints that are kept for good. None keeps the last and the best alone.
+        keep: Weights to ship: the `best` by `metric` on the evaluation split, or the `last`. Choosing the best on a
+            test split would flatter it.
+        metric: Metric that ranks evaluations, as named by `kinema evaluate`. With several task heads, `top1` is that of
             all of them together.
-        patience: evaluations without a better one after which a training stops early; None for never.
-        checkpoint_every_steps: beside those of the evaluations; None for those alone.
-        keep_every_epochs: passes between checkpoints that are kept for good; None for the last and the best alone.
-        init: a run, an artefact or a file of weights to start from, a folder that transformers wrote, or
-            `hf:owner/name` of Hugging Face's hub; task heads of other classes start anew.
-        init_unmatched: whether that file may lack weights, or have others: `refuse` or `allow`.
-        init_blocks: of ViT's weights: numbers of the blocks, from 0, for the network's blocks that see patches, in
-            order, and further ones for those that see frames; the first ones where none is named.
-        init_ignore: of ViT's weights: how names begin that are not ViT's and may be in the file: `dist_token`.
-        init_calibration_batches: training batches on which BatchNorm of CTN's mapping is set before the first step, so
-            that training begins with the function of the loaded weights; None for not at all.
-        freeze: parts that stay as they are: `backbone` for all but the task heads, or names such as `blocks.0`.
-        activations: `keep` them for the backward pass, or `recompute` those of each block, for less memory.
-        compiled: how torch.compile treats the network; `no` leaves it as it is.
-        strategy: of several processes, which torchrun or SLURM starts: `ddp`, each has the whole network; `fsdp`, each
-            has a part of its weights, for networks that are too large for one device.
-        loggers: further records than the run's own: `csv`, `tensorboard`, `wandb`.
+    """
+
+    every: PositiveInt | None = None
+    keep_every_epochs: PositiveFinite | None = None
+    keep: Literal["best", "last"] = "best"
+    metric: str = "top1"
+
+
+@config
+class Compute:
+    """Device, precision and parallelism.
+
+    Args:
+        device: Device to train on.
+        precision: Precision of the network's arithmetic.
+        cpu_threads: Threads of a training step on a CPU. None uses all cores. A small network is as fast on one, and
+            leaves the others to the workers. Evaluations always use all cores.
+        activation_checkpointing: Recompute the activations of each block in the backward pass, to save memory.
+        compile: Mode of torch.compile. `no` leaves the network as it is.
+        strategy: Strategy over several processes, started by torchrun or SLURM: `ddp` gives each the whole network,
+            `fsdp` a shard of the weights, for networks that are too large for one device.
+    """
+
+    device: Device = "auto"
+    precision: Precision = "float32"
+    cpu_threads: PositiveInt | None = None
+    activation_checkpointing: bool = False
+    compile: Literal["no", "default", "max-autotune"] = "no"
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+
+
+@config
+class RunSettings:
+    """Output folder, seed, evaluations and loggers.
+
+    Args:
+        out: Run folder. None for `runs/<recipe>-<time>`.
+        seed: Seed of the weights and of all random draws.
+        evaluate_every_epochs: Passes between evaluations. The last step is always followed by one.
+        patience: Number of evaluations without a better one after which training stops early. None for never.
+        loggers: Loggers in addition to the run's own files: `csv`, `tensorboard`, `wandb`.
     """
 
     out: Path | None = None
-    seed: int = 0
-    device: Device = "auto"
-    precision: Precision = "float32"
-    cpu_threads: int | None = None
-    evaluate_every_epochs: float = 1.0
-    keep: Literal["best", "last"] = "best"
-    metric: str = "top1"
-    patience: int | None = None
-    checkpoint_every_steps: int | None = None
-    keep_every_epochs: float | None = None
-    init: str = ""
-    init_unmatched: Literal["refuse", "allow"] = "refuse"
-    init_blocks: tuple[int, ...] = ()
-    init_ignore: tuple[str, ...] = ()
-    init_calibration_batches: int | None = None
-    freeze: tuple[str, ...] = ()
-    activations: Literal["keep", "recompute"] = "keep"
-    compiled: Literal["no", "default", "max-autotune"] = "no"
-    strategy: Literal["ddp", "fsdp"] = "ddp"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    evaluate_every_epochs: PositiveFinite = 1.0
+    patience: PositiveInt | None = None
     loggers: tuple[LoggerName, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        if not 0 < self.evaluate_every_epochs < math.inf:
-            raise RecipeError(f"run: evaluate_every_epochs={self.evaluate_every_epochs} must be positive and finite")
         if len(set(self.loggers)) < len(self.loggers):
-            raise RecipeError(f"run: loggers={self.loggers} names one twice")
-        for name in ("patience", "checkpoint_every_steps", "init_calibration_batches"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise RecipeError(f"run: {name}={getattr(self, name)} must be at least 1")
-        if any(number < 0 for number in self.init_blocks):
-            raise RecipeError(f"run: init_blocks={self.init_blocks} must not be negative")
-        if not all(self.init_ignore):
-            raise RecipeError(f"run: init_ignore={self.init_ignore} has an empty word, with which every name begins")
-        if self.keep_every_epochs is not None and not 0 < self.keep_every_epochs < math.inf:
-            raise RecipeError(f"run: keep_every_epochs={self.keep_every_epochs} must be positive and finite")
-        if not 0 <= self.seed < 2**32:
-            raise RecipeError(f"run: seed={self.seed} must lie between 0 and 2**32 - 1")
-        if self.cpu_threads is not None and self.cpu_threads < 1:
-            raise RecipeError(f"run: cpu_threads={self.cpu_threads} must be at least 1; None leaves torch's choice")
+            raise ConfigError(f"loggers={self.loggers} names a logger twice", field="loggers")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Recipe:
-    """Every number of a run; what cannot be is refused here.
+    """Every setting of a run. Settings that contradict each other are refused when it is built.
 
     Args:
-        clip: what the model sees.
-        data: which samples.
-        model: the network's config; classes come from the manifest, frames and size from `clip`.
-        optim: how the weights move.
-        run: where and how often.
+        clip: Clips that the model gets.
+        data: Samples, batches and augmentation.
+        model: Config of the network. Its classes come from the manifest, frames and size from `clip`.
+        optim: Optimizer and learning-rate schedule.
+        init: Initial weights and frozen parts.
+        checkpoint: Checkpoints and shipped weights.
+        compute: Device, precision and parallelism.
+        run: Output folder, seed, evaluations and loggers.
     """
 
     clip: Clip
     data: Data
     model: ModelConfig
     optim: Optim
-    run: RunSettings = field(default_factory=RunSettings)
+    init: Init = Init()
+    checkpoint: Checkpoint = Checkpoint()
+    compute: Compute = Compute()
+    run: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:
-        if self.data.batch_size % self.optim.accumulate:
-            raise RecipeError(
-                f"data: batch_size={self.data.batch_size} does not divide into "
-                f"optim.accumulate={self.optim.accumulate} equal parts"
+        if self.data.batch_size % self.optim.grad_accum_steps:
+            raise ConfigError(
+                f"data.batch_size={self.data.batch_size} is not divisible by "
+                f"optim.grad_accum_steps={self.optim.grad_accum_steps}",
+                field="data.batch_size",
             )
-        if self.run.strategy == "fsdp" and (self.optim.ema_decay is not None or self.run.compiled != "no"):
-            raise RecipeError("run: strategy=fsdp goes without optim.ema_decay and run.compiled; neither was tried")
-        try:
-            preprocessing = self.clip.preprocessing(None)
-            self.clip.frame_sampling()
-            for channels in preprocessing.channels.values():
-                self.model.check_clip(channels=channels, frames=self.clip.frames, size=self.clip.size)
-        except ValueError as error:
-            raise RecipeError(f"clip: {error}") from error
+        if self.compute.strategy == "fsdp" and (self.optim.ema_decay is not None or self.compute.compile != "no"):
+            raise ConfigError(
+                "compute.strategy='fsdp' cannot be combined with optim.ema_decay or compute.compile",
+                field="compute.strategy",
+            )
+        preprocessing = self.clip.preprocessing(None)
+        self.clip.frame_sampling()
+        for channels in preprocessing.channels.values():
+            self.model.check_clip(channels=channels, frames=self.clip.frames, size=self.clip.size)
 
     def open_manifest(self) -> Manifest:
-        """The manifest that the recipe names.
+        """Load the manifest.
 
         Raises:
-            RecipeError: it names none, or a modality is wanted that no sample has.
+            RecipeError: the recipe has none, or needs a modality that no sample has.
             ManifestError: it cannot be read.
         """
         if not self.data.manifest:
-            raise RecipeError("data.manifest is not set; `kinema prepare` makes one: --data.manifest mine.csv")
+            raise RecipeError(
+                "data.manifest is not set; make one with `kinema prepare` and pass --data.manifest mine.csv",
+                field="data.manifest",
+            )
         manifest = load_manifest(self.data.manifest)
         self._check_modalities(manifest)
         self._check_flip(manifest)
@@ -343,16 +332,22 @@ class Recipe:
             pair = mirrored_pair(names)
             if pair is not None:
                 raise RecipeError(
-                    f"data: augmentation.flip={self.data.augmentation.flip} would turn {pair[0]!r} into {pair[1]!r} of "
-                    f"{manifest.path}; set --data.augmentation.flip 0"
+                    f"data.augmentation.flip={self.data.augmentation.flip} turns class {pair[0]!r} into {pair[1]!r} of "
+                    f"{manifest.path}; set --data.augmentation.flip 0",
+                    path=manifest.path,
+                    field="data.augmentation.flip",
                 )
 
     def _check_modalities(self, manifest: Manifest) -> None:
         for modality in self.clip.preprocessing(manifest.depth).files:
             if not any(entry.source(modality) for entry in manifest.entries):
-                there = [m for m in MODALITIES if any(entry.source(m) for entry in manifest.entries)]
-                wants = "modalities" if modality in self.clip.modalities else "subject_margin"
-                raise RecipeError(f"clip.{wants} wants {modality}, but {manifest.path} has only {', '.join(there)}")
+                found = [m for m in MODALITIES if any(entry.source(m) for entry in manifest.entries)]
+                field = "clip.modalities" if modality in self.clip.modalities else "clip.subject_margin"
+                raise RecipeError(
+                    f"{field} needs {modality}, but {manifest.path} has only {', '.join(found)}",
+                    path=manifest.path,
+                    field=field,
+                )
 
 
 def recipe_names() -> list[str]:
@@ -399,7 +394,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {recipes_in_short()}, or a .py file"
         raise RecipeError(f"unknown recipe {name!r}; {hint}")
     if not isinstance(recipe, Recipe):
-        raise RecipeError(f"{name}: holds no constant RECIPE of type kinema.Recipe")
+        raise RecipeError(f"{name}: no constant RECIPE of type kinema.Recipe", path=name)
     return recipe
 
 
@@ -407,48 +402,17 @@ def _shipped() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(kinema.recipes.__path__)]
 
 
-def recipe_to_json(recipe: Recipe) -> str:
-    said = asdict(recipe)
-    said["model"] = to_json(recipe.model)
-    return json.dumps(said, indent=2, default=str) + "\n"
-
-
-def recipe_from_json(text: str) -> Recipe:
-    """What `recipe_to_json` wrote.
-
-    Raises:
-        RecipeError: it is something else.
-    """
-    converter = cattrs.Converter(forbid_extra_keys=True)
-
-    def model(said: Mapping[str, Any], _: object) -> ModelConfig:
-        return config_from_json(said)
-
-    converter.register_structure_hook_func(lambda kind: kind == ModelConfig, model)
-    try:
-        said = json.loads(text)
-        said["optim"].setdefault("decay", "all")  # as it was before there was a choice
-        return converter.structure(said, Recipe)
-    except cattrs.BaseValidationError as error:
-        reasons = "; ".join(cattrs.transform_error(error, path="recipe", format_exception=_reason))
-        raise RecipeError(f"is no recipe of this kinema ({reasons})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"is no recipe of this kinema ({error})") from error
-
-
-def _reason(error: BaseException, kind: Any) -> str:
-    return str(error) if isinstance(error, RecipeError) else format_exception(error, kind)
-
-
 def _module_from_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise RecipeError(f"{path}: no such recipe file")
+        raise RecipeError(f"{path}: no such recipe file", path=path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever is wrong in the user's file is to be said of that file
         trace = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else trace[-1] if trace else "?"
-        raise RecipeError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
+        line = error.lineno if isinstance(error, SyntaxError) else trace[-1] if trace else None
+        raise RecipeError(
+            f"{path}, line {line or '?'}: {type(error).__name__}: {error}", path=path, line=line
+        ) from error
     return module

@@ -22,8 +22,9 @@ import torch
 from kinema import __version__
 from kinema.errors import RecipeError, RunError
 from kinema.files import atomic_write, sync
-from kinema.training.processes import process_number
-from kinema.training.recipe import Recipe, recipe_from_json, recipe_to_json
+from kinema.training.distributed import rank
+from kinema.training.recipe import Recipe
+from kinema.training.recipe_json import recipe_from_json, recipe_to_json
 
 LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
 """Files with a line for what happened at a step; a resumed run cuts them back to its checkpoint."""
@@ -82,8 +83,8 @@ class Run:
             RunError: the folder holds a run already, or one of another recipe.
         """
         path = recipe.run.out or RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if recipe.run.out is None or process_number() > 0 or not (path / "recipe.json").exists():
-            return cls(path, planned=recipe)  # of several processes, the first one asks
+        if recipe.run.out is None or rank() > 0 or not (path / "recipe.json").exists():
+            return cls(path, planned=recipe)  # of several processes, the first one checks
         if existing == "refuse":
             raise RunError(
                 f"{path}: holds a run already; go on with --resume {shlex.quote(str(path))}, or name another --run.out"
@@ -254,11 +255,11 @@ def _claimed(path: Path) -> Path:
 
 def _anchored(recipe: Recipe) -> Recipe:
     """The recipe with a manifest and weights that are found from any folder; built-in names and URLs stay."""
-    manifest, init = Path(recipe.data.manifest), Path(recipe.run.init)
+    manifest, init = Path(recipe.data.manifest), Path(recipe.init.weights)
     if manifest.is_file():
         recipe = replace(recipe, data=replace(recipe.data, manifest=str(manifest.resolve())))
-    if recipe.run.init and init.exists():
-        recipe = replace(recipe, run=replace(recipe.run, init=str(init.resolve())))
+    if recipe.init.weights and init.exists():
+        recipe = replace(recipe, init=replace(recipe.init, weights=str(init.resolve())))
     return recipe
 
 

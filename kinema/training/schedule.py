@@ -1,4 +1,4 @@
-"""When what happens in a training, in steps; and by which number its evaluations are ranked."""
+"""Steps of evaluations, checkpoints and the end of a training; the metric that ranks evaluations."""
 
 import math
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from kinema.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Steps of a training; a pass may end within a batch, so that nothing here depends on what divides what.
+    """Steps of a training. A pass over the samples may end within a batch, so nothing here depends on divisibility.
 
     Args:
-        steps: of the whole training.
-        last: where this call ends, at most `steps`.
-        warmup_steps: with a growing rate.
-        evaluate_every: steps between evaluations; the last step always evaluates.
-        checkpoint_every: steps between further checkpoints; None for those of the evaluations alone.
-        keep_every: steps between checkpoints that are kept for good; None for none.
-        patience: evaluations without a better one that end it; None for no end.
+        steps: Number of steps of the whole training.
+        last: Step at which this call ends, at most `steps`.
+        warmup_steps: Number of steps with a growing learning rate.
+        evaluate_every: Steps between evaluations. The last step is always followed by one.
+        checkpoint_every: Steps between further checkpoints. None for those at evaluations alone.
+        keep_every: Steps between checkpoints that are kept for good. None for none.
+        patience: Number of evaluations without a better one that end the training. None for no early stopping.
     """
 
     steps: int
@@ -36,47 +36,50 @@ class Schedule:
 
     @classmethod
     def of(cls, recipe: Recipe, *, samples: int, max_steps: int | None) -> "Schedule":
-        """What a recipe says of so many samples."""
+        """Return the schedule of a recipe for a number of samples."""
 
-        def of_epochs(epochs: float) -> float:
+        def to_steps(epochs: float) -> float:
             # In this order: 27 passes of 7 samples are 63 batches of 3, not 63.000000001 and so 64.
             return epochs * samples / recipe.data.batch_size
 
-        steps = max(1, math.ceil(of_epochs(recipe.optim.epochs)))
-        keep = recipe.run.keep_every_epochs
+        steps = max(1, math.ceil(to_steps(recipe.optim.epochs)))
+        keep = recipe.checkpoint.keep_every_epochs
         return cls(
             steps=steps,
             last=steps if max_steps is None else min(steps, max_steps),
-            warmup_steps=round(of_epochs(recipe.optim.warmup_epochs)),
-            evaluate_every=max(1, round(of_epochs(recipe.run.evaluate_every_epochs))),
-            checkpoint_every=recipe.run.checkpoint_every_steps,
-            keep_every=None if keep is None else max(1, round(of_epochs(keep))),
+            warmup_steps=round(to_steps(recipe.optim.warmup_epochs)),
+            evaluate_every=max(1, round(to_steps(recipe.run.evaluate_every_epochs))),
+            checkpoint_every=recipe.checkpoint.every,
+            keep_every=None if keep is None else max(1, round(to_steps(keep))),
             patience=recipe.run.patience,
         )
 
-    def evaluates(self, step: int) -> bool:
+    def should_evaluate(self, step: int) -> bool:
+        """Return whether to evaluate after a number of steps."""
         return step > 0 and (self.counts(step) or step == self.last)
 
     def counts(self, step: int) -> bool:
-        """Whether an evaluation is one of the whole training, not of a call that ends early; patience counts those."""
+        """Return whether an evaluation counts for patience: not if it is due to a call that ends early."""
         return step % self.evaluate_every == 0 or step == self.steps
 
-    def saves(self, step: int) -> bool:
+    def should_save(self, step: int) -> bool:
+        """Return whether to save a checkpoint that the next one replaces."""
         return step > 0 and self.checkpoint_every is not None and step % self.checkpoint_every == 0
 
-    def keeps(self, step: int) -> bool:
+    def should_keep(self, step: int) -> bool:
+        """Return whether to save a checkpoint that is kept for good."""
         return step > 0 and self.keep_every is not None and step % self.keep_every == 0
 
-    def ends(self, step: int, *, stale: int) -> bool:
-        """Whether the training is over: at its last step, or where it has not become better for long enough."""
+    def is_over(self, step: int, *, stale: int) -> bool:
+        """Return whether the training is over: at its last step, or `patience` evaluations after the best one."""
         return step >= self.last or (self.patience is not None and stale >= self.patience)
 
 
 def check_metric(recipe: Recipe, manifest: Manifest) -> None:
-    """Look for the recipe's metric in what an evaluation of the manifest's task heads measures, before there is one.
+    """Check that an evaluation of the manifest's task heads has the recipe's metric.
 
     Raises:
-        RecipeError: there is no such metric.
+        RecipeError: the metric does not exist.
     """
     one_sample = Predictions(
         logits={head: np.zeros((1, classes), np.float32) for head, classes in manifest.heads.items()},
@@ -89,16 +92,16 @@ def check_metric(recipe: Recipe, manifest: Manifest) -> None:
         manifest_digest="",
         weights_digest="",
     )
-    score(dict(measure(one_sample)), recipe.run.metric)
+    score(dict(measure(one_sample)), recipe.checkpoint.metric)
 
 
 def score(measures: Mapping[str, float], metric: str) -> float:
-    """How good an evaluation is by the recipe's metric; of several heads, by all of them together where that is there.
+    """Return the metric of an evaluation. With several task heads, that of all of them together is preferred.
 
     Raises:
-        RecipeError: there is no such metric.
+        RecipeError: the metric does not exist.
     """
     for name in (metric, f"joint.{metric}"):
         if name in measures:
             return measures[name]
-    raise RecipeError(f"run.metric={metric!r} is none of what an evaluation measures: {', '.join(measures)}")
+    raise RecipeError(f"checkpoint.metric={metric!r}; expected one of {', '.join(measures)}", field="checkpoint.metric")

@@ -1,17 +1,17 @@
-"""A training that is asked to stop, by a scheduler or by Ctrl-C."""
+"""Requests to stop a training, from a scheduler or by Ctrl-C."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()))
-"""What asks a training to stop: a scheduler's SIGTERM or SIGUSR1, and Ctrl-C."""
+"""Signals that ask a training to stop: a scheduler's SIGTERM or SIGUSR1, and Ctrl-C."""
 
 
 class StopRequests:
-    """While it is entered, signals do not end the program: they are noted, for the loop to stop after a step.
+    """Context in which signals are recorded instead of ending the program, so that the loop can stop after a step.
 
-    A second Ctrl-C interrupts at once. Signals reach the main thread alone; elsewhere nothing is changed.
+    A second Ctrl-C interrupts at once. In threads other than the main one nothing is changed.
     """
 
     def __init__(self) -> None:

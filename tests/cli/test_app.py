@@ -160,7 +160,7 @@ def test_own_videos_in_a_folder_become_a_manifest_a_model_and_an_answer(
         "    model=CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3),\n"
         "    optim=Optim(lr=0.01, epochs=2.0))\n"
     )
-    main(["train", "small.py", "--data.manifest", "mine.csv", "--optim.lr", "0.02", "--run.device", "cpu"])
+    main(["train", "small.py", "--data.manifest", "mine.csv", "--optim.lr", "0.02", "--compute.device", "cpu"])
     assert json.loads(Path("runs/latest/recipe.json").read_text())["optim"]["lr"] == 0.02
     assert Path("runs/latest/steps.jsonl").read_text().count("\n") == 4
 

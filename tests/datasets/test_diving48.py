@@ -301,8 +301,21 @@ def test_from_the_folder_of_the_download_to_the_first_training_step(
     facts = json.loads(Path("diving48_v2.json").read_text())
     Path("diving48_v2.json").write_text(json.dumps({**facts, "declared": {"train": 5, "test": 2}}))
     small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
-    own = "--data.evaluate test --data.batch-size 4 --data.augmentation.short-side 32 40 --run.device cpu --run.out run"
-    main(["train", "ctn_tiny", "--data.manifest", "diving48_v2.csv", *small.split(), *own.split(), "--max-steps", "1"])
+    own = "--data.evaluate test --data.batch-size 4 --data.augmentation.short-side 32 40 --compute.device cpu"
+    main(
+        [
+            "train",
+            "ctn_tiny",
+            "--data.manifest",
+            "diving48_v2.csv",
+            *small.split(),
+            *own.split(),
+            "--run.out",
+            "run",
+            "--max-steps",
+            "1",
+        ]
+    )
     assert Path("run/steps.jsonl").read_text().count("\n") == 1
     capsys.readouterr()
     evaluate = "--manifest diving48_v2.csv --workers 0 --device cpu --per-attribute --json said.json"

@@ -273,6 +273,19 @@ def test_from_the_folder_of_the_download_to_the_first_training_step(
     facts = json.loads(Path("hmdb51_1.json").read_text())
     Path("hmdb51_1.json").write_text(json.dumps({**facts, "declared": there}))
     small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
-    own = "--data.evaluate test --data.batch-size 4 --data.augmentation.short-side 32 40 --run.device cpu --run.out run"
-    main(["train", "ctn_tiny", "--data.manifest", "hmdb51_1.csv", *small.split(), *own.split(), "--max-steps", "1"])
+    own = "--data.evaluate test --data.batch-size 4 --data.augmentation.short-side 32 40 --compute.device cpu"
+    main(
+        [
+            "train",
+            "ctn_tiny",
+            "--data.manifest",
+            "hmdb51_1.csv",
+            *small.split(),
+            *own.split(),
+            "--run.out",
+            "run",
+            "--max-steps",
+            "1",
+        ]
+    )
     assert Path("run/steps.jsonl").read_text().count("\n") == 1

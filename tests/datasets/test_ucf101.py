@@ -254,7 +254,7 @@ def test_from_the_folder_of_the_download_to_the_first_training_step(tmp_path, re
     assert "98 of 101 classes have no sample on disk" in said
     assert "6 of 3783 declared test, 12 of 9537 declared train; 101 classes; 0 files cannot be read" in said
     small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
-    flip = "--data.evaluate test --data.augmentation.short-side 32 40 --run.device cpu --run.out run --max-steps 1"
+    flip = "--data.evaluate test --data.augmentation.short-side 32 40 --compute.device cpu --run.out run --max-steps 1"
     words = ["train", "ctn_tiny", "--data.manifest", "ucf101_1.csv", *small.split(), *flip.split()]
     with pytest.raises(SystemExit):
         main(words)

@@ -13,7 +13,8 @@ from kinema.errors import RunError
 from kinema.models.ctn import CTNConfig
 from kinema.reports.run_list import run_line, runs_in
 from kinema.training.loop import train
-from kinema.training.recipe import Clip, Recipe, load_recipe, recipe_to_json
+from kinema.training.recipe import Clip, Recipe, load_recipe
+from kinema.training.recipe_json import recipe_to_json
 
 RECIPE = load_recipe("moves_ctn_tiny")
 

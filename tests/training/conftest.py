@@ -1,5 +1,6 @@
 """A training small enough for a test: a few clips of moves, real files, and a network of some thousand parameters."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from kinema.evaluation.evaluate import evaluate
 from kinema.inference.trained_model import load_model
 from kinema.models.ctn import CTNConfig
 from kinema.training.loop import train
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Clip, Compute, Data, Optim, Recipe, RunSettings
 from kinema.training.runs import Run
 
 TINY = CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3, dropout=0.1)
@@ -71,9 +72,23 @@ def tiny_recipe(few_moves: Manifest, tmp_path: Path) -> Recipe:
             augmentation=Augmentation(short_side=(32, 40), flip=0.5, colour_jitter=0.2),
         ),
         model=TINY,
-        optim=Optim(lr=0.05, epochs=4, warmup_epochs=1, clip_norm=1.0, label_smoothing=0.1),
-        run=RunSettings(out=tmp_path / "run", device="cpu", evaluate_every_epochs=2),
+        optim=Optim(lr=0.05, epochs=4, warmup_epochs=1, max_grad_norm=1.0, label_smoothing=0.1),
+        compute=Compute(device="cpu"),
+        run=RunSettings(out=tmp_path / "run", evaluate_every_epochs=2),
     )
+
+
+@pytest.fixture
+def messages(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return the messages that were logged under the name `kinema` since the last call."""
+    caplog.set_level(logging.INFO, "kinema")
+
+    def taken() -> list[str]:
+        found = list(caplog.messages)
+        caplog.clear()
+        return found
+
+    return taken
 
 
 @pytest.fixture
@@ -84,7 +99,8 @@ def runs_small(few_moves: Manifest, tmp_path: Path) -> Callable[[Recipe], Run]:
         recipe = replace(
             recipe,
             data=replace(recipe.data, manifest=str(manifest.path), evaluate="test", batch_size=5, workers=0),
-            run=replace(recipe.run, out=tmp_path / "run", device="cpu"),
+            compute=replace(recipe.compute, device="cpu"),
+            run=replace(recipe.run, out=tmp_path / "run"),
         )
         run = train(recipe)
         artefact = load_model(run.path)

@@ -14,10 +14,11 @@ from kinema.data.dataset import VideoDataset
 from kinema.data.loaders import collate, complete
 from kinema.data.manifest import Manifest, class_lists, write_manifest
 from kinema.data.samplers import Draw, TrainingBatches
-from kinema.training.loaders import training_batches, weights_of_classes
+from kinema.training.loaders import training_batches
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe
 from kinema.training.runs import Run
+from kinema.training.setup import TrainingSetup, balance_loss
 
 CLASSES = (0,) * 13 + (1,) * 4 + (2,) * 2
 """Of the positions 100 to 118."""
@@ -137,19 +138,19 @@ def test_the_sampler_balances_the_first_task_head(uneven: tuple[Recipe, Manifest
     positions = manifest.positions("train")
     counts = {}
     for balance in ("none", "sampler"):
-        batches = training_batches(with_balance(recipe, balance), manifest, positions, start=0, last=15)
+        batches = training_batches(TrainingSetup.build(with_balance(recipe, balance)), start=0, last=15)
         verbs = [manifest.entries[draw.index].labels["verb"] for draws in batches for draw in draws]  # six passes
         counts[balance] = Counter(verbs)
     assert counts["none"] == {"kick": 24, "run": 24, "walk": 12}
     assert sum(counts["sampler"].values()) == 60
     assert all(6 * 3 <= count <= 6 * 4 for count in counts["sampler"].values())
-    assert weights_of_classes(with_balance(recipe, "sampler"), manifest, positions) is None
+    assert balance_loss(with_balance(recipe, "sampler"), manifest, positions) is None
 
 
 def test_every_head_has_weights_of_its_own(uneven: tuple[Recipe, Manifest]) -> None:
     recipe, manifest = uneven
     positions = manifest.positions("train")
-    weights = weights_of_classes(with_balance(recipe, "loss"), manifest, positions)
+    weights = balance_loss(with_balance(recipe, "loss"), manifest, positions)
     assert weights is not None
     expected = {
         "verb": {"kick": 10 / (3 * 4), "run": 10 / (3 * 4), "walk": 10 / (3 * 2)},
@@ -157,7 +158,7 @@ def test_every_head_has_weights_of_its_own(uneven: tuple[Recipe, Manifest]) -> N
     }
     for head, names in manifest.classes.items():
         assert weights[head].tolist() == pytest.approx([expected[head][name] for name in names])
-    assert weights_of_classes(with_balance(recipe, "none"), manifest, positions) is None
+    assert balance_loss(with_balance(recipe, "none"), manifest, positions) is None
 
 
 class Heads(nn.Module):

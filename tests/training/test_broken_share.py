@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_a_training_with_a_broken_share_finishes_and_counts_alike_everywhere(
     tmp_path: Path,
     workers: int,
     mixed: bool,
-    capsys: pytest.CaptureFixture[str],
+    messages: Callable[[], list[str]],
 ) -> None:
     augmentation = replace(tiny_recipe.data.augmentation, mixup_alpha=0.4 if mixed else 0.0)
     recipe = replace(
@@ -96,7 +97,8 @@ def test_a_training_with_a_broken_share_finishes_and_counts_alike_everywhere(
             augmentation=augmentation,
         ),
         optim=replace(tiny_recipe.optim, epochs=1.5, warmup_epochs=0.5),
-        run=replace(tiny_recipe.run, evaluate_every_epochs=0.7, checkpoint_every_steps=20),
+        checkpoint=replace(tiny_recipe.checkpoint, every=20),
+        run=replace(tiny_recipe.run, evaluate_every_epochs=0.7),
     )
     steps = 75
     by_sample, by_step = asked_and_broken(recipe, steps=steps)
@@ -127,7 +129,7 @@ def test_a_training_with_a_broken_share_finishes_and_counts_alike_everywhere(
     said = {
         int(step): (int(draws), int(samples))
         for step, draws, samples in re.findall(
-            r"^step (\d+): .*\(skipped (\d+) draws of (\d+) samples\)$", capsys.readouterr().err, re.MULTILINE
+            r"^step (\d+): .*\(skipped (\d+) draws of (\d+) samples\)$", "\n".join(messages()), re.MULTILINE
         )
     }
     assert said == {

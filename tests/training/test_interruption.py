@@ -33,7 +33,7 @@ from kinema.training.runs import LOGS, Run
 STEPS, EVALUATE_EVERY = 20, 5
 RECIPE = """
 from kinema.models.ctn import CTNConfig
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=8, size=32, short_side=32),
@@ -45,10 +45,10 @@ RECIPE = Recipe(
         augmentation=Augmentation(short_side=(32, 40), flip=0.5, mixup_alpha=0.4),
     ),
     model=CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3, dropout=0.1),
-    optim=Optim(optimizer="adamw", lr=3e-3, epochs=8, warmup_epochs=1, clip_norm=1.0, ema_decay=0.8),
-    run=RunSettings(
-        device="cpu", evaluate_every_epochs=1.5, checkpoint_every_steps=3, metric="coverage", patience=3
-    ),
+    optim=Optim(optimizer="adamw", lr=3e-3, epochs=8, warmup_epochs=1, max_grad_norm=1.0, ema_decay=0.8),
+    checkpoint=Checkpoint(every=3, metric="coverage"),
+    compute=Compute(device="cpu"),
+    run=RunSettings(evaluate_every_epochs=1.5, patience=3),
 )
 """
 """A pass takes 3.25 steps, so that no checkpoint that is due is of the end of one.
@@ -211,7 +211,7 @@ def assert_stopped(training: Ended, number: int) -> int:
     """It has said where to go on, and its checkpoint is of the last step that it logged; that step."""
     assert training.code == 128 + number, training.said
     step = checkpoint(training.run)["step"]
-    assert training.last_line == f"kinema: stopped at step {step}; go on with: kinema train --resume {training.run}"
+    assert training.last_line == f"kinema: stopped at step {step}; resume with: kinema train --resume {training.run}"
     assert EVALUATE_EVERY < step < STEPS
     assert Run.open(training.run).steps()[-1]["step"] == step
     return int(step)
@@ -247,7 +247,7 @@ def test_a_scheduler_stops_trainer_and_workers_in_an_evaluation(
     They must also go when it is, whether the signal came to them or to the trainer alone.
     """
     run = tmp_path / "run"
-    process = started(recipe, "--run.out", run, "--data.workers", "1", "--data.reading.isolation", isolation)
+    process = started(recipe, "--run.out", run, "--data.workers", "1", "--data.read-options.isolation", isolation)
     wait_until(lambda: evaluating(run, process) if isolation == "none" else lines(run / "steps.jsonl") > 6, process)
     send(process.pid, number)
     training = ended(process, run)
@@ -309,7 +309,7 @@ def test_the_last_weights_of_a_killed_training_are_those_of_one_left_alone(
 ) -> None:
     """Killed three times, and its artefact is of the end; that of the other tests is of the first evaluation."""
     run = tmp_path / "run"
-    last = ("--run.keep", "last", "--data.workers", "1")
+    last = ("--checkpoint.keep", "last", "--data.workers", "1")
     for step in (4, 9, 14):
         killed(recipe, run, *last, after=lambda step=step: lines(run / "steps.jsonl") > step)
     cli.main(["train", str(recipe), "--run.out", str(run), "--existing", "resume", *last])
@@ -364,7 +364,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_all_lines_before(par
 @pytest.mark.long
 def test_a_disk_that_is_full_in_the_middle_of_an_artefact_is_named(recipe: Path, whole: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = (recipe, "--run.out", run, "--run.checkpoint-every-steps", "None")
+    words = (recipe, "--run.out", run, "--checkpoint.every", "None")
     size = next(whole.artefact.glob("*.safetensors")).stat().st_size
     training = ended(started(*words, before=limited(size // 2)), run)
     assert training.code == 2

@@ -46,7 +46,8 @@ def test_from_the_folder_to_the_first_steps(isogd: Path, tmp_path: Path, capsys:
             clip=replace(recipe.clip, frames=8, size=32, short_side=40),
             data=replace(recipe.data, manifest=str(table), batch_size=2, workers=0),
             model=TINY,
-            run=replace(recipe.run, out=tmp_path / name, device="cpu"),
+            compute=replace(recipe.compute, device="cpu"),
+            run=replace(recipe.run, out=tmp_path / name),
         )
         runs[name] = train(recipe, max_steps=1)
         assert len(runs[name].steps()) == 1

@@ -56,7 +56,7 @@ def test_a_training_leaves_a_run_that_loads_and_learns(tiny_recipe: Recipe) -> N
 def test_training_evaluation_command_and_recogniser_give_the_same_logits(
     tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
 ) -> None:
-    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, keep="last")))
+    run = train(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, keep="last")))
     in_training = load_predictions(run.predictions)
     later = evaluate(run.path, few_moves, split="test", batch_size=4, workers=0, out=tmp_path / "p.safetensors")
     assert (in_training.logits["label"] == later.predictions.logits["label"]).all()
@@ -87,11 +87,11 @@ def test_a_stopped_run_resumes_to_the_bit_in_the_middle_of_a_pass(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_what_cannot_be_trained_leaves_no_run_behind(tiny_recipe: Recipe) -> None:
+def test_what_cannot_be_trained_leaves_no_run_behind(tiny_recipe: Recipe, raises) -> None:
     both = replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=("rgb", "depth")))
-    with pytest.raises(RecipeError, match=r"clip\.modalities=.* but CTN has one stream; choose one modality"):
+    with raises(RecipeError, "CTN", field="clip.modalities"):
         train(both)
-    with pytest.raises(RecipeError, match="max_steps=0 must be at least 1"):
+    with raises(RecipeError, "max_steps=0", field="max_steps"):
         train(tiny_recipe, max_steps=0)
     with pytest.raises(ManifestError, match="no sample has split 'elsewhere'"):
         train(replace(tiny_recipe, data=replace(tiny_recipe.data, evaluate="elsewhere")))
@@ -107,7 +107,7 @@ def test_a_run_does_not_go_on_with_another_manifest(tiny_recipe: Recipe, few_mov
     table.write_text("\n".join(table.read_text().splitlines()[:1] + table.read_text().splitlines()[2:]) + "\n")
     facts = table.with_suffix(".json").read_text().replace('"train": 10', '"train": 9')
     table.with_suffix(".json").write_text(facts)
-    with pytest.raises(RunError, match="was made from another state of"):
+    with pytest.raises(RunError, match="another version of"):
         train(run.recipe, Run.open(run.path))
 
 
@@ -144,7 +144,7 @@ def test_steps_take_the_recipes_threads_and_evaluations_the_usual_ones(
     usual = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, cpu_threads=1))
+        recipe = replace(tiny_recipe, compute=replace(tiny_recipe.compute, cpu_threads=1))
         train(recipe, model=Watched(recipe.model, heads={"label": 3}, frames=8, size=32), max_steps=1)
         assert torch.get_num_threads() == 2
     finally:
@@ -216,7 +216,7 @@ def test_mixup_trains_by_the_same_loop(tiny_recipe: Recipe) -> None:
 
 
 def test_bfloat16_trains_and_is_recorded(tiny_recipe: Recipe) -> None:
-    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, precision="bfloat16")), max_steps=2)
+    run = train(replace(tiny_recipe, compute=replace(tiny_recipe.compute, precision="bfloat16")), max_steps=2)
     assert load_model(run.path).precision == "bfloat16"
 
 
@@ -255,7 +255,7 @@ def test_two_streams_learn_together_and_either_answers(tiny_recipe: Recipe, few_
 
 def test_two_streams_want_both_modalities(tiny_recipe: Recipe) -> None:
     config = TwoStreamConfig(rgb=TINY_MFST, depth=TINY_MFST)
-    with pytest.raises(RecipeError, match=r"clip\.modalities=\('rgb',\), but TwoStream learns from rgb and depth"):
+    with pytest.raises(RecipeError, match=r"clip\..*TwoStream"):
         train(replace(tiny_recipe, model=config))
 
 

@@ -65,9 +65,18 @@ def test_from_the_download_to_the_first_step(
     manifest = load_manifest("ntu60.csv")
     assert {entry.split for entry in manifest.entries if entry.subject in ("P001", "P008")} == {"train"}
     assert all(entry.rgb_box is not None and entry.frames == 9 for entry in manifest.entries)
-    words = ["--data.manifest", "ntu60.csv", "--clip.modalities", modality, "--max-steps", "1", "--run.device", "cpu"]
+    words = [
+        "--data.manifest",
+        "ntu60.csv",
+        "--clip.modalities",
+        modality,
+        "--max-steps",
+        "1",
+        "--compute.device",
+        "cpu",
+    ]
     if modality == "depth":
-        words += ["--clip.subject-margin", "0.1", "--clip.depth-channels", "3", "--clip.depth-colours", "jet"]
+        words += ["--clip.subject-margin", "0.1", "--clip.depth-channels", "3", "--clip.depth-colors", "jet"]
     with pytest.raises(SystemExit):
         main(["train", "small.py", *words])
     assert "lists 8 samples of split 'test'; its JSON declares 16560" in capsys.readouterr().err

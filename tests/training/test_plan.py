@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,31 +10,38 @@ import torch
 from torch import Tensor, nn
 
 from kinema.models.complexity import macs, parameter_count
+from kinema.models.ctn import CTNConfig
 from kinema.models.registry import create_model
 from kinema.models.two_stream import TwoStream, TwoStreamConfig
 from kinema.training import plan as planning
+from kinema.training.activation_checkpointing import checkpoint_activations
 from kinema.training.loop import train
-from kinema.training.memory import recompute_activations
+from kinema.training.messages import plan_message
 from kinema.training.plan import Plan, make_plan, rate, saved_bytes, step_macs
-from kinema.training.recipe import Recipe
-from kinema.training.start import freeze
+from kinema.training.recipe import Clip, Compute, Data, Optim, Recipe
+from kinema.training.weights import freeze
 
 CLIP = {"channels": 3, "frames": 8, "size": 32}
 
 
-def planned(model: nn.Module, **changes) -> Plan:
-    usual = {
-        "steps": 10,
-        "batch_size": 4,
-        "processes": 1,
-        "parts": 1,
-        "states": 1,
-        "device": torch.device("cpu"),
-        "activations": "keep",
-        "precision": "float32",
-        "averaged": False,
-    }
-    return make_plan(model, **{**CLIP, **usual, **changes})
+def planned(
+    model: nn.Module,
+    *,
+    modalities: tuple[str, ...] = ("rgb",),
+    batch_size: int = 4,
+    steps: int = 10,
+    num_processes: int = 1,
+    checkpointing: bool = False,
+    **optim: object,
+) -> Plan:
+    recipe = Recipe(
+        clip=Clip(frames=8, size=32, short_side=32, modalities=modalities, depth_channels=3),
+        data=Data(batch_size=batch_size),
+        model=getattr(model, "config", CTNConfig(width=24, depth=1, attention_heads=3)),
+        optim=Optim(lr=0.1, epochs=1, **optim),
+        compute=Compute(device="cpu", activation_checkpointing=checkpointing),
+    )
+    return make_plan(model, recipe, steps=steps, num_processes=num_processes, device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -49,30 +57,30 @@ def small(**fields) -> nn.Module:
     )
 
 
-def said_by(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("plan: ")]
+def plan_of(messages: list[str]) -> str:
+    (line,) = [line for line in messages if line.startswith("plan: ")]
     return line.removeprefix("plan: ")
 
 
-def test_the_printed_plan_holds_the_counts(tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_plan_holds_the_counts(tiny_recipe: Recipe, messages: Callable[[], list[str]]) -> None:
     model = tiny_recipe.model.build(heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     train(tiny_recipe, max_steps=1)
-    parameters, cost, steps, memory, seconds = said_by(capsys).split(", ")
+    parameters, cost, steps, memory, seconds = plan_of(messages()).split(", ")
     assert parameters == f"{parameter_count(model):,} parameters"
-    assert cost == f"{macs(model, **CLIP) / 1e9:.2f} GMAC a clip"
+    assert cost == f"{macs(model, **CLIP) / 1e9:.2f} GMAC per clip"
     assert steps == "10 steps of 4 clips"  # of the whole run, not of this call
     assert memory.startswith("about ")
     assert seconds.startswith("at least ")
 
 
 def test_what_is_frozen_does_not_learn_and_costs_less(
-    tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str], no_stopwatch: float
+    tiny_recipe: Recipe, messages: Callable[[], list[str]], no_stopwatch: float
 ) -> None:
-    train(replace(tiny_recipe, run=replace(tiny_recipe.run, freeze=("embedding",))), max_steps=1)
+    train(replace(tiny_recipe, init=replace(tiny_recipe.init, freeze=("embedding",))), max_steps=1)
     model = tiny_recipe.model.build(heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     embedding = parameter_count(model.embedding)
-    assert said_by(capsys).startswith(
-        f"{parameter_count(model):,} parameters ({parameter_count(model) - embedding:,} learn), "
+    assert plan_of(messages()).startswith(
+        f"{parameter_count(model):,} parameters ({parameter_count(model) - embedding:,} trainable), "
     )
     whole = planned(small())
     frozen = small()
@@ -97,10 +105,9 @@ def test_time_and_memory_follow_steps_batch_parts_and_optimiser(no_stopwatch: fl
     plan = planned(model)
     assert plan.seconds == step_macs(model, **CLIP) * 4 * 10 / no_stopwatch
     assert plan.memory == 4 * count * 3 + 4 * kept  # weights, gradients, momentum
-    assert planned(model, states=2).memory == plan.memory + 4 * count
-    assert planned(model, parts=2).memory == plan.memory - 2 * kept
-    assert planned(model, parts=3).memory == plan.memory - 2 * kept  # the largest part holds two clips
-    assert planned(model, averaged=True).memory == plan.memory + 4 * count
+    assert planned(model, optimizer="adamw").memory == plan.memory + 4 * count
+    assert planned(model, grad_accum_steps=2).memory == plan.memory - 2 * kept
+    assert planned(model, ema_decay=0.9).memory == plan.memory + 4 * count
     assert planned(model, steps=20).seconds == 2 * plan.seconds
 
 
@@ -179,11 +186,11 @@ class NeedsData(nn.Module):
 
 
 def test_a_network_that_cannot_be_counted_trains_and_says_what_it_can(
-    tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str]
+    tiny_recipe: Recipe, messages: Callable[[], list[str]]
 ) -> None:
     run = train(tiny_recipe, model=NeedsData(), max_steps=2)
     assert len(run.steps()) == 2
-    assert said_by(capsys) == "6 parameters, 10 steps of 4 clips"
+    assert plan_of(messages()) == "6 parameters, 10 steps of 4 clips"
 
 
 def test_a_network_with_statistics_over_vectors_is_counted_as_it_learns() -> None:
@@ -198,7 +205,7 @@ def test_a_network_with_statistics_over_vectors_is_counted_as_it_learns() -> Non
 def test_two_streams_are_counted_together() -> None:
     rgb, depth = small(), small()
     config = TwoStreamConfig(rgb=rgb.config, depth=depth.config, fusion="logits")
-    both = planned(TwoStream(config, rgb=rgb, depth=depth, heads={"label": 5}), channels={"rgb": 3, "depth": 3})
+    both = planned(TwoStream(config, rgb=rgb, depth=depth, heads={"label": 5}), modalities=("rgb", "depth"))
     one = planned(small())
     assert both.macs == 2 * one.macs
     assert both.parameters == 2 * one.parameters
@@ -206,18 +213,18 @@ def test_two_streams_are_counted_together() -> None:
 
 
 def test_a_network_that_wants_more_than_it_is_given_is_not_counted() -> None:
-    plan = planned(small(), channels=2)
+    plan = planned(small(channels=2))
     assert (plan.macs, plan.memory, plan.seconds) == (None, None, None)
-    assert str(plan) == f"{plan.parameters:,} parameters, 10 steps of 4 clips"
+    assert plan_message(plan) == f"plan: {plan.parameters:,} parameters, 10 steps of 4 clips"
 
 
 def test_activations_that_are_computed_again_cost_time_and_a_memory_that_is_not_guessed(no_stopwatch: float) -> None:
     kept = planned(small())
     model = small()
-    recompute_activations(model)
-    again = planned(model, activations="recompute")
+    checkpoint_activations(model)
+    again = planned(model, checkpointing=True)
     assert again.memory is None
-    assert "about" not in str(again)
+    assert "about" not in plan_message(again)
     assert again.macs == kept.macs
     assert again.seconds is not None
     assert kept.seconds is not None
@@ -242,22 +249,23 @@ def test_the_network_is_left_as_it_was() -> None:
 def test_times_are_said_in_units_of_their_size(seconds: float, words: str) -> None:
     plan = Plan(
         parameters=1_000,
-        learning=10,
+        trainable=10,
         macs=2_340_000_000,
         steps=7,
         batch_size=2,
-        processes=1,
+        num_processes=1,
         memory=3 * 2**29,
         seconds=seconds,
     )
-    assert str(plan) == (
-        f"1,000 parameters (10 learn), 2.34 GMAC a clip, 7 steps of 2 clips, about 1.50 GiB, {words} on this device"
+    assert plan_message(plan) == (
+        "plan: 1,000 parameters (10 trainable), 2.34 GMAC per clip, 7 steps of 2 clips, about 1.50 GiB, "
+        f"{words} on this device"
     )
 
 
 @pytest.mark.usefixtures("no_stopwatch")
 def test_each_of_several_processes_takes_its_share() -> None:
-    one, two = planned(small()), planned(small(), processes=2)
+    one, two = planned(small()), planned(small(), num_processes=2)
     assert one.memory is not None
     assert two.memory is not None
     assert one.seconds is not None
@@ -265,8 +273,8 @@ def test_each_of_several_processes_takes_its_share() -> None:
     kept = planned(small(), batch_size=3).memory
     assert kept is not None
     assert one.memory - two.memory == 2 * (one.memory - kept)  # two clips fewer
-    assert "10 steps of 4 clips (2 in each of 2 processes), about " in str(two)
-    assert " MiB" in str(two)
+    assert "10 steps of 4 clips (2 in each of 2 processes), about " in plan_message(two)
+    assert " MiB" in plan_message(two)
 
 
 STEPS = """

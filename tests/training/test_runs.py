@@ -1,16 +1,21 @@
 """The run folder never holds half a thing."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from kinema.errors import RunError
+from kinema.training.loop import train
 from kinema.training.recipe import Recipe
 from kinema.training.runs import Run
+
+STORED = Path(__file__).parents[1] / "stored"
 
 
 def test_a_run_knows_its_recipe_and_its_environment(tiny_recipe: Recipe) -> None:
@@ -115,3 +120,14 @@ def test_a_file_that_is_no_checkpoint_is_refused(tiny_recipe: Recipe) -> None:
     run.save_checkpoint({"step": 1})
     with pytest.raises(RunError, match="is no checkpoint of a training"):
         run.load_checkpoint()
+
+
+def test_a_run_stored_in_format_1_resumes(tmp_path: Path) -> None:
+    """Its recipe, checkpoint and logs are those of kinema before format 2."""
+    shutil.copytree(STORED / "run_format1", tmp_path / "old")
+    expected = [(line["step"], line["loss"], line["lr"]) for line in Run.open(tmp_path / "old").steps()]
+    run = train(Run.open(tmp_path / "old").recipe, Run.open(tmp_path / "old"))
+    found = [(line["step"], line["loss"], line["lr"]) for line in run.steps()]
+    assert len(found) == 9
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert [line["step"] for line in run.metrics()] == [3, 9]

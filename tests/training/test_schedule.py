@@ -15,18 +15,20 @@ from kinema.errors import RecipeError
 from kinema.inference.trained_model import load_model
 from kinema.training import loop
 from kinema.training.loop import train
-from kinema.training.recipe import Recipe
+from kinema.training.recipe import Checkpoint, Recipe
 from kinema.training.runs import Run
 from kinema.training.schedule import Schedule, check_metric
 
 
-def schedule(recipe: Recipe, *, samples: int, max_steps: int | None = None, batch: int = 4, epochs: float = 4.0, **run):
+def schedule(
+    recipe: Recipe, *, samples: int, max_steps: int | None = None, batch: int = 4, epochs: float = 4.0, **fields
+):
     return Schedule.of(
         replace(
             recipe,
             data=replace(recipe.data, batch_size=batch),
             optim=replace(recipe.optim, epochs=epochs, warmup_epochs=min(recipe.optim.warmup_epochs, epochs)),
-            run=replace(recipe.run, **run),
+            **{section: replace(getattr(recipe, section), **values) for section, values in fields.items()},
         ),
         samples=samples,
         max_steps=max_steps,
@@ -69,28 +71,28 @@ def test_whole_passes_are_never_a_batch_longer_than_their_samples(tiny_recipe: R
 def test_evaluations_come_as_often_as_said_and_after_the_last_step(
     tiny_recipe: Recipe, every: float, expected: list[int]
 ) -> None:
-    found = schedule(tiny_recipe, samples=10, evaluate_every_epochs=every)
-    assert when(found.evaluates, found.last) == expected
+    found = schedule(tiny_recipe, samples=10, run={"evaluate_every_epochs": every})
+    assert when(found.should_evaluate, found.last) == expected
 
 
 def test_a_call_that_ends_early_evaluates_where_it_ends_and_keeps_the_whole_runs_schedule(tiny_recipe: Recipe) -> None:
-    found = schedule(tiny_recipe, samples=10, max_steps=7, evaluate_every_epochs=2.0)
+    found = schedule(tiny_recipe, samples=10, max_steps=7, run={"evaluate_every_epochs": 2.0})
     assert (found.steps, found.last) == (10, 7)
-    assert when(found.evaluates, found.last) == [5, 7]
-    assert when(lambda step: found.ends(step, stale=0), 10) == [7, 8, 9, 10]
+    assert when(found.should_evaluate, found.last) == [5, 7]
+    assert when(lambda step: found.is_over(step, stale=0), 10) == [7, 8, 9, 10]
     assert schedule(tiny_recipe, samples=10, max_steps=70).last == 10
 
 
 @pytest.mark.parametrize(("every", "expected"), [(None, []), (3, [3, 6, 9]), (1, list(range(1, 11)))])
 def test_further_checkpoints_come_by_steps(tiny_recipe: Recipe, every: int | None, expected: list[int]) -> None:
-    found = schedule(tiny_recipe, samples=10, checkpoint_every_steps=every)
-    assert when(found.saves, found.last) == expected
+    found = schedule(tiny_recipe, samples=10, checkpoint={"every": every})
+    assert when(found.should_save, found.last) == expected
 
 
 @pytest.mark.parametrize(("every", "expected"), [(None, []), (1.2, [3, 6, 9]), (0.01, list(range(1, 11))), (4.0, [10])])
 def test_checkpoints_are_kept_by_passes(tiny_recipe: Recipe, every: float | None, expected: list[int]) -> None:
-    found = schedule(tiny_recipe, samples=10, keep_every_epochs=every)
-    assert when(found.keeps, found.last) == expected
+    found = schedule(tiny_recipe, samples=10, checkpoint={"keep_every_epochs": every})
+    assert when(found.should_keep, found.last) == expected
 
 
 def test_the_rate_warms_up_for_the_passes_that_are_said(tiny_recipe: Recipe) -> None:
@@ -100,9 +102,9 @@ def test_the_rate_warms_up_for_the_passes_that_are_said(tiny_recipe: Recipe) -> 
 
 
 def test_patience_ends_a_training_and_without_it_nothing_does(tiny_recipe: Recipe) -> None:
-    patient = schedule(tiny_recipe, samples=10, patience=2)
-    assert [patient.ends(4, stale=stale) for stale in (0, 1, 2, 3)] == [False, False, True, True]
-    assert not schedule(tiny_recipe, samples=10).ends(4, stale=99)
+    patient = schedule(tiny_recipe, samples=10, run={"patience": 2})
+    assert [patient.is_over(4, stale=stale) for stale in (0, 1, 2, 3)] == [False, False, True, True]
+    assert not schedule(tiny_recipe, samples=10).is_over(4, stale=99)
 
 
 # -- in trainings --------------------------------------------------------------------------------------------------
@@ -137,7 +139,11 @@ def test_a_constant_metric_ends_a_training_at_its_second_evaluation_and_the_firs
 ) -> None:
     """Coverage is 100 % each time."""
     run = train(
-        replace(tiny_recipe, run=replace(tiny_recipe.run, patience=1, metric="coverage", evaluate_every_epochs=1.2))
+        replace(
+            tiny_recipe,
+            checkpoint=replace(tiny_recipe.checkpoint, metric="coverage"),
+            run=replace(tiny_recipe.run, patience=1, evaluate_every_epochs=1.2),
+        )
     )
     assert [line["step"] for line in run.metrics()] == [3, 6]
     assert [line["coverage"] for line in run.metrics()] == [100.0, 100.0]
@@ -177,7 +183,7 @@ def test_a_resumed_run_keeps_its_best_and_its_patience(tiny_recipe: Recipe, monk
 
 def test_the_last_is_kept_where_the_recipe_says_so(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     scored(monkeypatch, [50, 40])
-    run = train(every_step(tiny_recipe, patience=1, keep="last"))
+    run = train(every_step(replace(tiny_recipe, checkpoint=Checkpoint(keep="last")), patience=1))
     assert provenance(run)["step"] == 2
     assert checkpoint(run, "best")["step"] == 1
     assert same(load_model(run.path).model.state_dict(), checkpoint(run, "last")["model"])
@@ -190,19 +196,19 @@ def test_evaluations_are_ranked_by_the_metric_that_is_named(
     other = "top5" if metric == "mean_class" else "mean_class"
     said = iter([{"top1": 9.0, metric: 1.0, other: 9.0}, {"top1": 5.0, metric: 7.0, other: 5.0}])
     monkeypatch.setattr(loop, "measure", lambda _: list(next(said).items()))
-    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, metric=metric)))
+    run = train(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric=metric)))
     assert provenance(run)["step"] == 10
 
 
 @pytest.mark.parametrize("metric", ["top1", "top5", "mean_class", "coverage"])
 def test_every_metric_of_an_evaluation_can_rank(tiny_recipe: Recipe, metric: str) -> None:
-    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, metric=metric)), max_steps=1)
+    run = train(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric=metric)), max_steps=1)
     assert checkpoint(run, "last")["best"] == run.metrics()[0][metric]
 
 
-def test_an_unknown_metric_is_answered_with_those_there_are(tiny_recipe: Recipe) -> None:
-    recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, metric="accuracy"))
-    with pytest.raises(RecipeError, match=r"run\.metric='accuracy' is none of .*: top1, top5, mean_class, coverage"):
+def test_an_unknown_metric_is_answered_with_those_there_are(tiny_recipe: Recipe, raises) -> None:
+    recipe = replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric="accuracy"))
+    with raises(RecipeError, "top1, top5, mean_class, coverage", field="checkpoint.metric"):
         train(recipe)
     assert recipe.run.out is not None
     assert not recipe.run.out.exists()  # not after hours, at the first evaluation
@@ -220,7 +226,7 @@ def test_patience_does_not_count_the_evaluation_of_a_call_that_ended_early(
 
 
 def test_a_metric_is_looked_for_before_there_is_an_evaluation(
-    tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
+    tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path, raises
 ) -> None:
     """By the names that evaluations really have: of one head, and of two."""
     entries = [
@@ -235,17 +241,17 @@ def test_a_metric_is_looked_for_before_there_is_an_evaluation(
         (two, ("top1", "top5", "joint.top1", "verb.top1", "noun.mean_class", "coverage")),
     ):
         for metric in known:
-            check_metric(replace(tiny_recipe, run=replace(tiny_recipe.run, metric=metric)), manifest)
+            check_metric(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric=metric)), manifest)
     for manifest, metric, there in (
         (few_moves, "verb.top1", "top1, top5, mean_class, coverage"),
         (two, "mean_class", "verb.top1, verb.top5, verb.mean_class, noun.top1"),
     ):
-        with pytest.raises(RecipeError, match=rf"run\.metric='{metric}' is none of .*: {there}"):
-            check_metric(replace(tiny_recipe, run=replace(tiny_recipe.run, metric=metric)), manifest)
+        with raises(RecipeError, metric, there, field="checkpoint.metric"):
+            check_metric(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric=metric)), manifest)
 
 
 def test_kept_checkpoints_are_of_their_steps_and_a_run_can_go_on_from_one(tiny_recipe: Recipe) -> None:
-    run = train(replace(tiny_recipe, run=replace(tiny_recipe.run, keep_every_epochs=1.2)))
+    run = train(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, keep_every_epochs=1.2)))
     names = sorted(path.name for path in (run.path / "checkpoints").iterdir())
     assert names == ["best.pt", "last.pt", "step-000003.pt", "step-000006.pt", "step-000009.pt"]
     assert [checkpoint(run, f"step-00000{step}")["step"] for step in (3, 6, 9)] == [3, 6, 9]
@@ -259,7 +265,11 @@ def test_kept_checkpoints_are_of_their_steps_and_a_run_can_go_on_from_one(tiny_r
 
 
 def test_further_checkpoints_are_written_between_evaluations(tiny_recipe: Recipe) -> None:
-    recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, checkpoint_every_steps=3, evaluate_every_epochs=100.0))
+    recipe = replace(
+        tiny_recipe,
+        checkpoint=replace(tiny_recipe.checkpoint, every=3),
+        run=replace(tiny_recipe.run, evaluate_every_epochs=100.0),
+    )
     steps: list[object] = []
     run = Run.create(recipe, name="tiny")
     save = run.save_checkpoint

@@ -18,7 +18,7 @@ What fits is settled here:
   of ViT's one picture.
 - CTN maps queries, keys and values apart, by point-wise layers that are ViT's; its depth-wise kernels and their
   BatchNorm have no counterpart and stay the identity that they start as, so that a block is ViT's in evaluation. In
-  training BatchNorm takes the batch's own statistics, and a block is not ViT's: `run.init_calibration_batches` is for
+  training BatchNorm takes the batch's own statistics, and a block is not ViT's: `init.calibration_batches` is for
   that. Its video-to-tokens module has no counterpart either, and starts as it is.
 - A file of ViViT does not say how its positions are arranged. A frame's grid is taken to be the network's, and where
   the times then differ they are interpolated linearly.
@@ -251,13 +251,13 @@ def _chosen(vit: ViT, places: Places, blocks: Sequence[int]) -> dict[str, int]:
     numbers = list(blocks) or list(range(least))
     if not least <= len(numbers) <= most:
         takes = f"{least}, or up to {most} with those that see frames" if most > least else str(least)
-        raise ViTError(f"run.init_blocks={tuple(blocks)} names {len(numbers)} blocks; the network takes {takes}")
+        raise ViTError(f"init.blocks={tuple(blocks)} names {len(numbers)} blocks; the network takes {takes}")
     for number in numbers:
         if not 0 <= number < len(vit.blocks):
             last = len(vit.blocks) - 1
             raise ViTError(
                 f"there is no block {number}: the file has {len(vit.blocks)}, 0 to {last}, and the network takes "
-                f"{len(numbers)}; run.init_blocks may name one several times"
+                f"{len(numbers)}; init.blocks may name one several times"
             )
     return dict(zip((*places.blocks, *places.further), numbers, strict=False))
 

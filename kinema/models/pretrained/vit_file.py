@@ -241,21 +241,21 @@ def _left_over(names: Sequence[str], naming: Naming, ignore: Sequence[str]) -> d
     """The names, each with the reason why it is not needed."""
     for beginning in ignore:
         if not any(_begins(name, [beginning]) for name in names):
-            raise ViTError(f"run.init_ignore: none of the names that are not ViT's begins with {beginning}")
+            raise ViTError(f"init.ignore: none of the names that are not ViT's begins with {beginning}")
     reasons: dict[str, str] = {}
     for name in names:
         known = next((reason for beginning, reason in WITHOUT_PLACE.items() if _begins(name, [beginning])), None)
         if known is not None:
             reasons[name] = known
         elif _begins(name, ignore):
-            reasons[name] = "run.init_ignore lets go of it"
+            reasons[name] = "init.ignore lets go of it"
     unknown = [name for name in names if name not in reasons]
     if unknown:
         first = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         what = "1 name is" if len(unknown) == 1 else f"{len(unknown)} names are"
         raise ViTError(
             f"{what} not ViT's in {naming.called} naming: {first}; where the network can do without, "
-            "--run.init-ignore takes beginnings of names"
+            "--init.ignore takes beginnings of names"
         )
     return reasons
 

@@ -13,7 +13,8 @@ from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 from kinema.models.vit_spatial import ViTSpatial, ViTSpatialConfig
 from kinema.models.vivit import ViViT, ViViTConfig
-from kinema.training.start import start_from
+from kinema.training.messages import load_messages
+from kinema.training.weights import load_weights
 
 WIDTH, HEADS, HIDDEN, SIZE, LAYERS = 24, 3, 48, 32, 3
 SIZES = {
@@ -259,9 +260,9 @@ def test_what_is_changed_and_what_is_left_of_vivit_is_said(vivit):
 def test_a_start_says_what_became_of_every_tensor(vivit, tmp_path):
     torch.save(vivit.state_dict(), tmp_path / "vivit.pt")
     model = ctn(embedding="video-to-tokens", position="none", frames=8)
-    started = start_from(model, tmp_path / "vivit.pt", classes={"label": tuple("abcde")})
+    started = load_weights(model, tmp_path / "vivit.pt", classes={"label": tuple("abcde")})
     own = model.state_dict()
-    assert sorted((*started.loaded, *started.rebuilt, *started.beyond)) == sorted(own)
+    assert sorted((*started.loaded_keys, *started.reset_keys, *started.extra_keys)) == sorted(own)
     assert torch.equal(
         own["blocks.1.attention.mapping.key.pointwise.weight"],
         vivit.state_dict()["vivit.layers.1.attention.k_proj.weight"],
@@ -269,15 +270,15 @@ def test_a_start_says_what_became_of_every_tensor(vivit, tmp_path):
     mapping = [f"blocks.*.attention.mapping.{part}" for part in ("query", "key", "value")]
     beyond = ", ".join(["embedding", *(f"{part}.{of}" for part in mapping for of in ("depthwise", "norm"))])
     heads = [f"heads.classifiers.head_label.{kind}" for kind in ("weight", "bias")]
-    assert started.lines() == [
+    assert load_messages(started) == [
         f"weights from {tmp_path / 'vivit.pt'}: {LAYERS * 16 + 3} tensors loaded",
         "  blocks.0 to 2: blocks 0, 1, 2 of the file",
-        *(f"  starts anew: {name} (ViViT's weights have none of these classes)" for name in heads),
-        f"  not in ViViT, start as they are: {len(own) - LAYERS * 16 - 3 - 2} tensors ({beyond})",
-        "  left over in the file: classifier.bias: the task heads start anew",
-        "  left over in the file: classifier.weight: the task heads start anew",
-        "  left over in the file: embeddings.patch_embeddings.projection: the network has video-to-tokens instead",
-        "  left over in the file: embeddings.position_embeddings: the network has no position",
+        *(f"  initialized anew: {name} (ViViT weights have none of these classes)" for name in heads),
+        f"  not part of ViViT: {len(own) - LAYERS * 16 - 3 - 2} tensors ({beyond})",
+        "  unexpected in the file: classifier.bias: the task heads start anew",
+        "  unexpected in the file: classifier.weight: the task heads start anew",
+        "  unexpected in the file: embeddings.patch_embeddings.projection: the network has video-to-tokens instead",
+        "  unexpected in the file: embeddings.position_embeddings: the network has no position",
     ]
 
 
@@ -375,6 +376,6 @@ def test_an_unknown_name_in_a_file_of_vivit_is_refused_unless_it_may_be_there(vi
     torch.save(vivit.state_dict() | {"vivit.embeddings.mask_token": torch.zeros(2)}, tmp_path / "vivit.pt")
     model = our_vivit(frames=6)
     with pytest.raises(StartError, match=r"vivit\.pt: 1 name is not ViT's .*: vivit\.embeddings\.mask_token"):
-        start_from(model, tmp_path / "vivit.pt", classes={})
-    started = start_from(model, tmp_path / "vivit.pt", classes={}, ignore=["embeddings.mask"])
-    assert "vivit.embeddings.mask_token: run.init_ignore lets go of it" in started.left_over
+        load_weights(model, tmp_path / "vivit.pt", classes={})
+    started = load_weights(model, tmp_path / "vivit.pt", classes={}, ignore=["embeddings.mask"])
+    assert "vivit.embeddings.mask_token: init.ignore lets go of it" in started.unexpected_keys

@@ -132,7 +132,7 @@ def test_what_is_left_of_a_vit_is_no_vit(timm, gone):
 @pytest.mark.parametrize(
     ("added", "message"),
     [
-        (["dist_token"], r"^1 name is not ViT's in timm's naming: dist_token; .*--run\.init-ignore takes beginnings"),
+        (["dist_token"], r"^1 name is not ViT's in timm's naming: dist_token; .*--init\.ignore takes beginnings"),
         (
             ["blocks.0.ls1.gamma", "blocks.1.ls1.gamma", "blocks.2.ls1.gamma", "norm_pre.bias"],
             r"^4 names are not ViT's .*: blocks\.0\.ls1\.gamma, blocks\.1\.ls1\.gamma, blocks\.2\.ls1\.gamma, \.\.\.;",
@@ -148,7 +148,7 @@ def test_names_that_are_not_vits_are_refused_with_the_first_of_them(timm, added,
 
 def test_they_can_be_let_go_by_their_beginnings(timm, hugging_face):
     vit = read_vit(timm | {"dist_token": torch.zeros(1, 1, WIDTH)}, ignore=["dist"])
-    assert vit.left_over["dist_token"] == "run.init_ignore lets go of it"
+    assert vit.left_over["dist_token"] == "init.ignore lets go of it"
     masked = hugging_face | {"vit.embeddings.mask_token": torch.zeros(1, 1, WIDTH)}
     for beginning in ("embeddings.mask", "vit.embeddings.mask"):
         assert "vit.embeddings.mask_token" in read_vit(masked, ignore=[beginning]).left_over
@@ -159,7 +159,7 @@ def test_they_can_be_let_go_by_their_beginnings(timm, hugging_face):
 @pytest.mark.parametrize("beginning", ["dist_token", "blocks.2", "ed.weight"])
 def test_a_permission_that_nothing_needs_is_refused(timm, beginning):
     """ViT's own names are taken and cannot be let go."""
-    with pytest.raises(ViTError, match=rf"run\.init_ignore: none .* begins with {beginning}$"):
+    with pytest.raises(ViTError, match=rf"init\.ignore: none .* begins with {beginning}$"):
         read_vit(timm, ignore=[beginning])
 
 

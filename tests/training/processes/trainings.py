@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from kinema.errors import TrainingStopped
 from kinema.training import loop
+from kinema.training.distributed import rank
 from kinema.training.learner import Learner
-from kinema.training.processes import process_number
-from kinema.training.recipe import Recipe, recipe_from_json, recipe_to_json
+from kinema.training.recipe import Recipe
+from kinema.training.recipe_json import recipe_from_json, recipe_to_json
 from kinema.training.runs import Run
 
 
@@ -58,7 +59,7 @@ class Watched(Learner):
     def step(self) -> None:
         super().step()
         self.seeds.append(torch.initial_seed())
-        if len(self.seeds) == self.stop_after and process_number() == 1:
+        if len(self.seeds) == self.stop_after and rank() == 1:
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -98,7 +99,7 @@ def do(told: Mapping[str, Any]) -> Run:
     model = None
     if told["small"]:
         # Other numbers in each process: the first one's are to count.
-        torch.manual_seed(7 + process_number())
+        torch.manual_seed(7 + rank())
         model = Small()
     Watched.stop_after = told["stop_after"]
     planned = None if told["resumed"] else recipe
@@ -108,10 +109,10 @@ def do(told: Mapping[str, Any]) -> Run:
             loop.train(recipe, run, model=model, max_steps=told["steps"])
         except TrainingStopped:
             assert told["stop_after"] is not None
-    held = {name: tensor.cpu() for name, tensor in Watched.last.shipped.state_dict().items()}
-    torch.save(held, run.path / f"held-{process_number()}.pt")
-    torch.save(Watched.last.begun, run.path / f"begun-{process_number()}.pt")
-    (run.path / f"seeds-{process_number()}.json").write_text(json.dumps(Watched.last.seeds))
+    held = {name: tensor.cpu() for name, tensor in Watched.last.eval_model.state_dict().items()}
+    torch.save(held, run.path / f"held-{rank()}.pt")
+    torch.save(Watched.last.begun, run.path / f"begun-{rank()}.pt")
+    (run.path / f"seeds-{rank()}.json").write_text(json.dumps(Watched.last.seeds))
     return run
 
 

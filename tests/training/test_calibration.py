@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from kinema.layers.conv_projection import SeparableConvolution
 from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.pretrained.vit import from_vit
 from kinema.models.pretrained.vit_file import read_vit
-from kinema.training import loop
+from kinema.training import initialize
 from kinema.training.calibration import calibrate
 from kinema.training.loop import train
-from kinema.training.recipe import Recipe, RunSettings, recipe_from_json, recipe_to_json
+from kinema.training.recipe import Init, Recipe
+from kinema.training.recipe_json import recipe_from_json, recipe_to_json
 from kinema.training.runs import Run
 
 WIDTH, LAYERS = 24, 3
@@ -141,8 +143,7 @@ def test_statistics_are_those_of_all_maps_of_all_batches(vit):
         model(clip)
     for hook in hooks:
         hook.remove()
-    said = calibrate(model.train(), [{"clip": clip} for clip in given], ONE)
-    assert said == f"calibrated: {3 * LAYERS - 1} norms of queries, keys and values"
+    assert calibrate(model.train(), [{"clip": clip} for clip in given], ONE) == 3 * LAYERS - 1
     for name, part in mappings(model).items():
         values = torch.cat(seen[name]).double().transpose(0, 1).flatten(1)
         assert values.shape == (WIDTH, 5 * 16)
@@ -182,10 +183,9 @@ def test_each_module_is_in_training_or_evaluation_as_before(vit):
 
 def test_frozen_blocks_stay_as_they_are(vit):
     model = ctn(vit)
-    model.blocks[0].eval()  # as `run.freeze` leaves it
+    model.blocks[0].eval()  # as `init.freeze` leaves it
     before = {name: tensor.clone() for name, tensor in model.blocks[0].state_dict().items()}
-    said = calibrate(model, [{"clip": clip} for clip in clips(1)], ONE)
-    assert said.startswith(f"calibrated: {3 * (LAYERS - 1) - 1} norms")
+    assert calibrate(model, [{"clip": clip} for clip in clips(1)], ONE) == 3 * (LAYERS - 1) - 1
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.blocks[0].state_dict().items())
 
 
@@ -199,13 +199,13 @@ def test_a_channel_that_never_changes_keeps_its_value(vit):
 
 
 @pytest.mark.parametrize("changes", [{"mapping": "linear"}, {"mapping_norm": "none"}], ids=str)
-def test_networks_that_have_no_such_norm_are_refused(vit, changes):
-    with pytest.raises(RecipeError, match=r"run: init_calibration_batches is for .* the network has none that learns$"):
+def test_networks_that_have_no_such_norm_are_refused(vit, changes, raises):
+    with raises(RecipeError, "has none", field="init.calibration_batches"):
         calibrate(ctn(vit, **changes), [], ONE)
 
 
-def test_no_clip_at_all_is_refused(vit):
-    with pytest.raises(RecipeError, match="run: init_calibration_batches: no clip of these batches can be read"):
+def test_no_clip_at_all_is_refused(vit, raises):
+    with raises(RecipeError, "no clip", field="init.calibration_batches"):
         calibrate(ctn(vit), [], ONE)
 
 
@@ -220,7 +220,8 @@ def of_vit(tiny_recipe: Recipe, vit: ViTModel, tmp_path: Path) -> Recipe:
         tiny_recipe,
         model=TINY,
         optim=replace(tiny_recipe.optim, lr=1e-12),
-        run=replace(tiny_recipe.run, init=str(tmp_path / "vit.safetensors"), init_calibration_batches=2, keep="last"),
+        init=replace(tiny_recipe.init, weights=str(tmp_path / "vit.safetensors"), calibration_batches=2),
+        checkpoint=replace(tiny_recipe.checkpoint, keep="last"),
     )
 
 
@@ -233,26 +234,26 @@ def norms(run: Run) -> dict[str, torch.Tensor]:
 
 
 def test_it_is_off_unless_it_is_asked_for(of_vit: Recipe) -> None:
-    assert RunSettings().init_calibration_batches is None
-    off = replace(of_vit, run=replace(of_vit.run, init_calibration_batches=None))
+    assert Init().calibration_batches is None
+    off = replace(of_vit, init=replace(of_vit.init, calibration_batches=None))
     for name, tensor in norms(train(off, max_steps=1)).items():
         expected = torch.full_like(tensor, (1 + 1e-5) ** 0.5 if name.endswith("weight") else 0.0)
         torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-6)
 
 
 def test_a_training_calibrates_once_says_so_and_does_not_when_it_goes_on(
-    of_vit: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    of_vit: Recipe, monkeypatch: pytest.MonkeyPatch, messages: Callable[[], list[str]]
 ) -> None:
     said = f"calibrated: {3 * LAYERS - 1} norms of queries, keys and values, on 2 batches"
     run = train(of_vit, max_steps=1)
-    assert said in capsys.readouterr().err.splitlines()
+    assert said in messages()
     first = norms(run)
     biases = [tensor for name, tensor in first.items() if name.endswith("bias")]
     assert len(biases) == 3 * LAYERS - 1
     assert min(bias.abs().max() for bias in biases) > 0.05
-    monkeypatch.delattr(loop, "calibrate")
+    monkeypatch.delattr(initialize, "calibrate")
     train(run.recipe, Run.open(run.path), max_steps=2)
-    assert said not in capsys.readouterr().err
+    assert said not in messages()
     for name, tensor in norms(run).items():
         torch.testing.assert_close(tensor, first[name], rtol=0, atol=1e-6)
 
@@ -266,7 +267,7 @@ def test_the_same_seed_calibrates_the_same_whoever_reads_and_in_however_many_par
         recipe = replace(
             of_vit,
             data=replace(of_vit.data, workers=workers),
-            optim=replace(of_vit.optim, accumulate=accumulate),
+            optim=replace(of_vit.optim, grad_accum_steps=accumulate),
             run=replace(of_vit.run, out=tmp_path / str(number)),
         )
         found.append(norms(train(recipe, max_steps=1)))
@@ -301,16 +302,14 @@ def test_two_processes_have_the_statistics_of_all_their_clips(of_vit: Recipe, tm
 def test_the_choice_comes_back_from_json_and_older_recipes_have_none(of_vit: Recipe) -> None:
     assert recipe_from_json(recipe_to_json(of_vit)) == of_vit
     old = json.loads(recipe_to_json(of_vit))
-    del old["run"]["init_calibration_batches"]
-    assert recipe_from_json(json.dumps(old)).run.init_calibration_batches is None
+    del old["init"]["calibration_batches"]
+    assert recipe_from_json(json.dumps(old)).init.calibration_batches is None
 
 
-def test_no_batch_and_no_weights_are_refused(of_vit: Recipe) -> None:
-    with pytest.raises(RecipeError, match="run: init_calibration_batches=0 must be at least 1"):
-        RunSettings(init_calibration_batches=0)
-    bare = replace(of_vit, run=replace(of_vit.run, init=""))
-    with pytest.raises(RecipeError, match="run: init_calibration_batches is for weights that are loaded, but"):
+def test_no_weights_are_refused(of_vit: Recipe, raises) -> None:
+    bare = replace(of_vit, init=replace(of_vit.init, weights=""))
+    with raises(RecipeError, "init.weights", field="init.calibration_batches"):
         train(bare, max_steps=1)
-    frozen = replace(of_vit, run=replace(of_vit.run, freeze=("backbone",)))
-    with pytest.raises(RecipeError, match="the network has none that learns"):
+    frozen = replace(of_vit, init=replace(of_vit.init, freeze=("backbone",)))
+    with raises(RecipeError, "has none", field="init.calibration_batches"):
         train(frozen, max_steps=1)

@@ -1,4 +1,4 @@
-"""Less memory for a training step: activations that are computed again instead of kept."""
+"""Activation checkpointing: recompute activations in the backward pass to save memory."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -11,19 +11,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute_activations(model: nn.Module) -> int:
-    """Let every block of a network's lists keep its input alone, and compute the rest again in the backward pass.
+def checkpoint_activations(model: nn.Module) -> int:
+    """Make every block of a network's ModuleLists keep its input alone, and return the number of such blocks.
 
-    Where blocks have lists of their own, as the stages of MFST have, those are taken. The gradients are the same, the
-    memory is that of one block and the inputs of the others, and a step costs about a third more. Running statistics
+    If blocks have lists of their own, as the stages of MFST have, those are taken. The gradients are the same, the
+    memory is that of one block and the inputs of the others, and a step takes about a third longer. Running statistics
     of BatchNorm are updated once, not twice.
-
-    Returns:
-        How many blocks do.
     """
     blocks = list(_innermost_blocks(model))
     for block in blocks:
-        # An attribute of the module: a copy of the network takes a copy of it along, bound to its own block.
+        # An attribute of the module: a deep copy of the network copies it too, bound to the copied block.
         block.forward = functools.partial(_recomputed, block, block.forward)
     return len(blocks)
 
@@ -34,19 +31,19 @@ def _innermost_blocks(module: nn.Module) -> Iterator[nn.Module]:
         yield from inner or (child if isinstance(child, nn.ModuleList) else ())
 
 
-def _recomputed(block: nn.Module, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+def _recomputed(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not (block.training and torch.is_grad_enabled()):
-        return forward(*given, **named)
+        return forward(*args, **kwargs)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _without_statistics(block)
 
-    return checkpoint(forward, *given, use_reentrant=False, context_fn=contexts, **named)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 @contextmanager
 def _without_statistics(block: nn.Module) -> Iterator[None]:
-    """BatchNorm normalises by the batch as before, and leaves its running statistics as they are."""
+    """Keep the running statistics of BatchNorm, which normalizes by the batch as before."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     before = [(norm.momentum, None if (n := norm.num_batches_tracked) is None else n.clone()) for norm in norms]
     for norm in norms:

@@ -10,7 +10,7 @@ from kinema.layers.folding import evaluation_copy
 from kinema.models.mfst import MFST_TINY
 from kinema.models.registry import create_model
 from kinema.models.two_stream import MFST_TINY_RGBD
-from kinema.training.memory import recompute_activations
+from kinema.training.activation_checkpointing import checkpoint_activations
 from kinema.training.plan import saved_bytes
 
 
@@ -22,7 +22,7 @@ def pair():
         "ctn_tiny", num_classes=3, frames=8, size=32, depth=3, width=24, attention_heads=3, dropout=0.2
     )
     other = copy.deepcopy(model)
-    assert recompute_activations(other) == 3
+    assert checkpoint_activations(other) == 3
     return model, other
 
 
@@ -34,7 +34,7 @@ def test_the_stages_of_both_streams_are_computed_again():
     )
     model = config.build(heads={"label": 3}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
     other = copy.deepcopy(model)
-    assert recompute_activations(other) == 24  # of each of six stages two inception modules and two transformer layers
+    assert checkpoint_activations(other) == 24  # of each of six stages two inception modules and two transformer layers
     assert_equal_steps(model, other, (3, 1))
 
 
@@ -43,7 +43,7 @@ def test_the_stages_of_mfst_are_computed_again_in_either_order(factorisation):
     torch.manual_seed(0)
     model = create_model("mfst_tiny", num_classes=3, frames=4, size=32, layers=1, factorisation=factorisation)
     other = copy.deepcopy(model)
-    assert recompute_activations(other) == 12
+    assert checkpoint_activations(other) == 12
     assert saved_bytes(other, channels=3, frames=4, size=32) < 0.6 * saved_bytes(model, channels=3, frames=4, size=32)
     assert_equal_steps(model, other, (3,))
 

@@ -1,4 +1,4 @@
-"""Optimisers and their parameter groups, averaged weights, the rate as a pure function of the step, the loss."""
+"""Optimizer, parameter groups, averaged weights, learning rate and loss."""
 
 import math
 from collections import Counter
@@ -13,11 +13,11 @@ from kinema.errors import RecipeError
 from kinema.training.recipe import Optim
 
 TABLES = ("token", "position", "table")
-"""What the names of tables of learned vectors hold; like norms and biases they are not decayed."""
+"""Words in the names of tables of learned vectors. Like norms and biases, tables are not decayed."""
 
 
 def learning_rate(step: int, *, optim: Optim, steps: int, warmup_steps: int) -> float:
-    """Rate for a step, counted from 0: linear from `lr_start` to 1, then half a cosine to `lr_end`, times `lr`."""
+    """Return the learning rate of a step: linear from `lr_start` to 1, half a cosine to `lr_end`, all times `lr`."""
     if step < warmup_steps:
         share = optim.lr_start + (1 - optim.lr_start) * step / warmup_steps
     else:
@@ -27,7 +27,7 @@ def learning_rate(step: int, *, optim: Optim, steps: int, warmup_steps: int) -> 
 
 
 def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """The optimiser over all parameters that learn, in groups; the loop sets their rates before every step."""
+    """Return the optimizer of all trainable parameters, in groups whose learning rates are set before every step."""
     groups = parameter_groups(model, optim)
     match optim.optimizer:
         case "sgd":
@@ -37,20 +37,21 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 
 
 def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
-    """Parameters by what they share: weight decay, and the factor on the rate (`lr_scale`).
+    """Return the parameters grouped by weight decay and by the factor on the learning rate (`lr_scale`).
 
-    Norms, biases and tables are not decayed where `optim.decay` says `matrices`. With `optim.layer_decay` below 1, a
-    parameter's rate shrinks by it for each layer between it and the task heads (BEiT, arXiv:2106.08254).
+    Norms, biases and tables are not decayed if `optim.decay` is `matrices`. With `optim.layer_decay` below 1, a
+    parameter's learning rate shrinks by it for each layer between it and the task heads (BEiT, arXiv:2106.08254).
 
     Raises:
-        ValueError: nothing is left to learn.
-        RecipeError: rates are to shrink from layer to layer, and the network has no list of layers.
+        ValueError: no parameter is trainable.
+        RecipeError: `optim.layer_decay` is below 1, and the network has no list of layers.
     """
     depths = layer_depths(model)
     deepest = max(depths.values(), default=0)
     if optim.layer_decay < 1 and not deepest:
         raise RecipeError(
-            f"optim: layer_decay={optim.layer_decay} needs a network with a list of blocks; this one has none"
+            f"optim.layer_decay={optim.layer_decay} needs a network with a ModuleList of blocks; this network has none",
+            field="optim.layer_decay",
         )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -60,7 +61,7 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
         scale = optim.layer_decay ** (deepest - depths[name])
         groups.setdefault((decay, scale), []).append(parameter)
     if not groups:
-        raise ValueError("no parameter is left to learn; freeze fewer")
+        raise ValueError("no parameter is trainable; freeze fewer")
     return [
         {"params": parameters, "weight_decay": decay, "lr_scale": scale}
         for (decay, scale), parameters in groups.items()
@@ -68,12 +69,12 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter is the weight of a linear map: no norm, no bias, no table."""
+    """Return whether a parameter is the weight of a linear map: no norm, bias or table."""
     return parameter.ndim > 1 and not any(word in name.rsplit(".", 1)[-1] for word in TABLES)
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
-    """How deep each parameter lies, from 0 at the input, in the order in which the network's parts are defined.
+    """Return the depth of each parameter, from 0 at the input, in the order in which the network's parts are defined.
 
     Every module of a list is one layer; what stands before the first list is layer 0, what follows lists is the last.
     Parts that have lists of their own are streams side by side, and begin at the same depth.
@@ -99,8 +100,8 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     return depths
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy that follows the weights: after each step it keeps the share `decay` of itself (Polyak averaging).
+def make_ema(model: nn.Module, decay: float) -> AveragedModel:
+    """Return a moving average of the weights: after each step it keeps the share `decay` of itself.
 
     Running statistics of BatchNorm are averaged like weights.
     """
@@ -109,27 +110,30 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def class_weights(labels: Sequence[int], classes: int) -> Tensor:
-    """Weight of each class in the loss: the inverse of how often it is there, 1 on the average of the samples.
+    """Return the weight of each class in the loss: its inverse frequency, with mean 1 over the samples.
 
-    A class without samples weighs nothing.
+    A class without samples has weight 0.
     """
     counts = Counter(labels)
     present = len(counts)
     return torch.tensor([len(labels) / (present * counts[c]) if counts[c] else 0.0 for c in range(classes)])
 
 
-def loss_of_heads(
+def multi_head_loss(
     logits: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
     *,
     label_smoothing: float,
     weights: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """Sum of the heads' cross-entropies, in float32; targets are class numbers or shares of classes.
+    """Return the sum of the task heads' cross-entropies, in float32.
 
     Args:
-        weights: of each head's classes. The loss is the weighted sum over the samples divided by their number, so that
-            a batch in parts gives the gradient of the whole.
+        logits: Logits by task head.
+        targets: Class numbers, or shares of classes, by task head.
+        label_smoothing: Share of each target that is spread over all classes.
+        weights: Class weights by task head. The loss is the weighted sum over the samples divided by their number, so
+            that micro-batches give the gradient of the whole batch.
     """
     losses = []
     for head, answer in logits.items():

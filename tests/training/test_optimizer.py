@@ -9,14 +9,14 @@ import torch
 from kinema.models.mfst import MFST_TINY
 from kinema.models.registry import create_model
 from kinema.models.two_stream import TwoStreamConfig
-from kinema.training.optim import (
-    averaged,
+from kinema.training.optimizer import (
     class_weights,
     is_matrix,
     layer_depths,
     learning_rate,
-    loss_of_heads,
+    make_ema,
     make_optimizer,
+    multi_head_loss,
     parameter_groups,
 )
 from kinema.training.recipe import Optim
@@ -48,7 +48,7 @@ def test_the_loss_is_the_sum_of_the_heads_cross_entropies() -> None:
         smooth = torch.full_like(log_shares, 0.1 / log_shares.shape[1])
         smooth[torch.arange(3), wanted] += 0.9
         expected = expected - (smooth * log_shares).sum(-1).mean()
-    assert loss_of_heads(logits, targets, label_smoothing=0.1).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert multi_head_loss(logits, targets, label_smoothing=0.1).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_class_numbers_and_shares_of_classes_mean_the_same() -> None:
@@ -56,8 +56,8 @@ def test_class_numbers_and_shares_of_classes_mean_the_same() -> None:
     numbers = torch.tensor([2, 0, 1, 1])
     shares = torch.nn.functional.one_hot(numbers, 3).float()
     torch.testing.assert_close(
-        loss_of_heads(logits, {"label": numbers}, label_smoothing=0.2),
-        loss_of_heads(logits, {"label": shares}, label_smoothing=0.2),
+        multi_head_loss(logits, {"label": numbers}, label_smoothing=0.2),
+        multi_head_loss(logits, {"label": shares}, label_smoothing=0.2),
     )
 
 
@@ -130,7 +130,7 @@ def test_streams_side_by_side_begin_at_the_same_depth() -> None:
 def test_averaged_weights_follow_by_their_share() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(model.weight, 1.0)
-    average = averaged(model, 0.9)
+    average = make_ema(model, 0.9)
     value = None
     for weight in (1.0, 3.0, -2.0):
         torch.nn.init.constant_(model.weight, weight)
@@ -149,9 +149,11 @@ def test_a_weighted_loss_of_parts_is_that_of_the_whole() -> None:
     generator = torch.Generator().manual_seed(3)
     logits, targets = torch.randn(6, 3, generator=generator), torch.tensor([0, 1, 2, 0, 0, 1])
     weights = {"label": torch.tensor([0.5, 2.0, 1.0])}
-    whole = loss_of_heads({"label": logits}, {"label": targets}, label_smoothing=0.0, weights=weights)
+    whole = multi_head_loss({"label": logits}, {"label": targets}, label_smoothing=0.0, weights=weights)
     parts = [
-        loss_of_heads({"label": logits[i : i + 2]}, {"label": targets[i : i + 2]}, label_smoothing=0.0, weights=weights)
+        multi_head_loss(
+            {"label": logits[i : i + 2]}, {"label": targets[i : i + 2]}, label_smoothing=0.0, weights=weights
+        )
         for i in (0, 2, 4)
     ]
     assert whole.item() == pytest.approx(sum(part.item() for part in parts) / 3, rel=1e-6)

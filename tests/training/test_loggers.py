@@ -7,19 +7,22 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kinema.errors import RecipeError
+from kinema.training.loggers import TrainingLogger, check_loggers
 from kinema.training.loop import train
+from kinema.training.messages import evaluation_message
 from kinema.training.progress import TrainingProgress
-from kinema.training.recipe import Recipe, recipe_from_json, recipe_to_json
+from kinema.training.recipe import Recipe
+from kinema.training.recipe_json import recipe_from_json, recipe_to_json
 from kinema.training.runs import Run
-from kinema.training.watching import Watch, check_loggers
 
 
 def logging(recipe: Recipe, *loggers: str) -> Recipe:
@@ -61,11 +64,12 @@ def test_csv_is_on_the_disk_with_each_checkpoint_and_tells_skips(tiny_recipe: Re
     """A training that is killed leaves what it knew at its checkpoint."""
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
-    watch = Watch(run, logging(tiny_recipe, "csv"), steps=10, start=0, first=True)
+    recipe = logging(tiny_recipe, "csv")
+    logger = TrainingLogger(run, recipe, steps=10, start=0, first=True, progress="none")
     line = {"loss": 1.0, "lr": 0.1, "clips_per_s": 2.0, "data_wait": 0.5}
-    watch.stepped(1, line, skipped=0)
-    watch.stepped(2, line, skipped=3)
-    watch.saved()
+    logger.log_step(1, line, skipped=0)
+    logger.log_step(2, line, skipped=3)
+    logger.flush()
     assert [row["step"] for row in rows_of(run)] == ["1", "2"]
     assert [step.get("skipped") for step in run.steps()] == [None, 3]
 
@@ -91,7 +95,7 @@ def test_tensorboard_holds_every_step_and_evaluation_once_in_a_resumed_run(tiny_
 WANDB = """
 import sys
 from kinema.training.loop import train
-from kinema.training.recipe import recipe_from_json
+from kinema.training.recipe_json import recipe_from_json
 from kinema.training.runs import Run
 
 recipe = recipe_from_json(sys.stdin.read())
@@ -176,23 +180,39 @@ def test_a_logger_whose_package_is_missing_is_refused_with_the_line_that_install
 def test_only_the_first_process_writes(tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
-    with Watch(run, logging(tiny_recipe, "csv", "tensorboard"), steps=10, start=0, first=False) as watch:
-        watch.say("a line")
-        watch.stepped(1, {"loss": 1.0, "lr": 0.1, "clips_per_s": 2.0, "data_wait": 0.5}, skipped=1)
-        watch.evaluated(1, {"top1": 50.0})
-        watch.saved()
+    recipe = logging(tiny_recipe, "csv", "tensorboard")
+    with TrainingLogger(run, recipe, steps=10, start=0, first=False, progress="bar") as logger:
+        logger.log("a line")
+        logger.log_step(1, {"loss": 1.0, "lr": 0.1, "clips_per_s": 2.0, "data_wait": 0.5}, skipped=1)
+        logger.log_evaluation(1, {"top1": 50.0})
+        logger.flush()
     assert {path.name for path in run.path.iterdir()} == {"recipe.json", "environment.json", "checkpoints"}
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_said_is_printed_as_it_is_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder may be called [bold], and a record of the output is read line by line."""
-    progress = TrainingProgress(steps=2, done=0)
+def test_messages_are_printed_as_they_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder may be called [bold], and the output is read line by line."""
+    kinema_logger = getLogger("kinema")
+    before = (kinema_logger.level, kinema_logger.propagate, list(kinema_logger.handlers))
     measures = {f"a long name of a task head {number}.top1": 50.0 for number in range(9)}
-    with progress:
-        progress.say("run: runs/[bold]x[/bold], from step 0")
-        progress.evaluated(step=1, measures=measures, skipped=[{"index": 4}, {"index": 4}, {"index": 7}])
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "run: runs/[bold]x[/bold], from step 0"
+    with TrainingProgress(steps=2, done=0):
+        getLogger("kinema.training").info("run: runs/[bold]x[/bold], from step 0")
+        getLogger("kinema").info("%s", evaluation_message(1, measures, [{"index": 4}, {"index": 4}, {"index": 7}]))
+    getLogger("kinema").info("after the training")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "run: runs/[bold]x[/bold], from step 0"
     numbers = "  ".join(f"{name} 50.0" for name in measures)
-    assert said[1:] == [f"step 1: {numbers}  (skipped 3 draws of 2 samples)"]
+    assert lines[1:] == [f"step 1: {numbers}  (skipped 3 draws of 2 samples)"]
+    assert (kinema_logger.level, kinema_logger.propagate, list(kinema_logger.handlers)) == before
+
+
+def test_a_library_call_prints_nothing_and_logs_what_it_does(
+    tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str], messages: Callable[[], list[str]]
+) -> None:
+    train(tiny_recipe, max_steps=1)
+    logged = messages()
+    assert [line.split(":")[0] for line in logged] == ["run", "plan", "step 1"]
+    assert capsys.readouterr() == ("", "")
+    getLogger("kinema").setLevel("ERROR")
+    train(replace(tiny_recipe, run=replace(tiny_recipe.run, out=None)), Run.open(tiny_recipe.run.out), max_steps=2)
+    assert messages() == []

@@ -29,7 +29,7 @@ from kinema.errors import RecipeError
 from kinema.evaluation.evaluate import evaluate
 from kinema.evaluation.predictions import load_predictions
 from kinema.inference.trained_model import load_model
-from kinema.training.processes import Share, join, machine_count, meet_anew, process_count, process_number
+from kinema.training.distributed import RankBatches, make_fabric, num_nodes, rank, renew_store, world_size
 from kinema.training.recipe import Augmentation, Recipe
 from kinema.training.runs import Run
 
@@ -201,8 +201,9 @@ def recipe(tiny_recipe: Recipe, clips: Manifest, tmp_path: Path) -> Recipe:
             batch_size=8,
             augmentation=replace(tiny_recipe.data.augmentation, mixup_alpha=0.4),
         ),
-        optim=replace(tiny_recipe.optim, lr=0.1, epochs=16, accumulate=2, clip_norm=0.5),
-        run=replace(tiny_recipe.run, out=tmp_path / "any", evaluate_every_epochs=8, keep="last"),
+        optim=replace(tiny_recipe.optim, lr=0.1, epochs=16, grad_accum_steps=2, max_grad_norm=0.5),
+        checkpoint=replace(tiny_recipe.checkpoint, keep="last"),
+        run=replace(tiny_recipe.run, out=tmp_path / "any", evaluate_every_epochs=8),
     )
 
 
@@ -235,10 +236,12 @@ def test_two_processes_train_and_evaluate_as_one_does(
         ),
         # Without a limit: it would hide that a gradient is too large.
         "skips": replace(
-            plain, data=replace(skips, evaluate="one"), optim=replace(recipe.optim, lr=0.05, clip_norm=None, epochs=8)
+            plain,
+            data=replace(skips, evaluate="one"),
+            optim=replace(recipe.optim, lr=0.05, max_grad_norm=None, epochs=8),
         ),
     }
-    pairs = replace(plain, data=replace(skips, batch_size=2), optim=replace(plain.optim, epochs=2, accumulate=1))
+    pairs = replace(plain, data=replace(skips, batch_size=2), optim=replace(plain.optim, epochs=2, grad_accum_steps=1))
     by_two(
         start,
         [
@@ -284,19 +287,19 @@ def test_what_several_processes_hold_is_the_first_ones_and_a_resumed_run_is_the_
         tiny_recipe, data=replace(tiny_recipe.data, manifest=recipe.data.manifest, evaluate="odd"), run=recipe.run
     )
     adamw = replace(plain.optim, optimizer="adamw", lr=3e-3, weight_decay=0.05)
-    sharded = replace(plain, optim=adamw, run=replace(plain.run, strategy="fsdp"))
+    sharded = replace(plain, optim=adamw, compute=replace(plain.compute, strategy="fsdp"))
     resumed = {
         "plain": plain,
         "averaged": replace(plain, optim=replace(adamw, ema_decay=0.8)),
         "sharded": sharded,
     }
     others = {
-        "frozen": replace(plain, run=replace(plain.run, freeze=("embedding",))),
-        "recomputed plain": replace(plain, run=replace(plain.run, activations="recompute")),
-        "recomputed sharded": replace(sharded, run=replace(sharded.run, activations="recompute")),
+        "frozen": replace(plain, init=replace(plain.init, freeze=("embedding",))),
+        "recomputed plain": replace(plain, compute=replace(plain.compute, activation_checkpointing=True)),
+        "recomputed sharded": replace(sharded, compute=replace(sharded.compute, activation_checkpointing=True)),
     }
     skips = replace(recipe.data, manifest=str(broken[0].path), unreadable="skip", augmentation=plain.data.augmentation)
-    small = replace(recipe, run=replace(recipe.run, strategy="fsdp"))
+    small = replace(recipe, compute=replace(recipe.compute, strategy="fsdp"))
     # Where one is skipped, a process has a single sample, of which no two parts can be made.
     without = replace(small, data=replace(skips, batch_size=4), optim=replace(recipe.optim, epochs=4))
     do(job(out(small, "begun by one"), small=True, steps=8))
@@ -336,7 +339,7 @@ import os
 from pathlib import Path
 
 from kinema.models.ctn import CTNConfig
-from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe, RunSettings
+from kinema.training.recipe import Augmentation, Checkpoint, Clip, Compute, Data, Optim, Recipe, RunSettings
 
 RECIPE = Recipe(
     clip=Clip(frames=8, size=32, short_side=32),
@@ -348,8 +351,8 @@ RECIPE = Recipe(
         augmentation=Augmentation(short_side=(32, 40), flip=0.5, mixup_alpha=0.4),
     ),
     model=CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3, dropout=0.1),
-    optim=Optim(optimizer="adamw", lr=1e-3, epochs=24, warmup_epochs=1, clip_norm=1.0),
-    run=RunSettings(device="cpu", evaluate_every_epochs=8, checkpoint_every_steps=7),
+    optim=Optim(optimizer="adamw", lr=1e-3, epochs=24, warmup_epochs=1, max_grad_norm=1.0),
+    checkpoint=Checkpoint(every=7), compute=Compute(device="cpu"), run=RunSettings(evaluate_every_epochs=8),
 )
 (Path(__file__).parent / f"process-{{os.environ['RANK']}}").write_text(str(os.getpid()))  # to be found by
 """
@@ -390,7 +393,7 @@ def test_what_is_killed_or_stopped_ends_as_if_it_had_not_been(clips: Manifest, s
     reached = begun(paths[2], 10)
     process.send_signal(signal.SIGTERM)
     said = ended(process, well=False)
-    (step, other) = re.findall(r"stopped at step (\d+); go on with", said)
+    (step, other) = re.findall(r"stopped at step (\d+); resume with", said)
     assert step == other
     assert reached <= int(step) < 60
     assert checkpoint(Run.open(paths[2]))["step"] == int(step) == losses(Run.open(paths[2]))[-1][0]
@@ -457,7 +460,7 @@ def test_a_process_knows_its_number(
         monkeypatch.delenv(name)
     for name, value in said.items():
         monkeypatch.setenv(name, value)
-    assert (process_number(), process_count(), machine_count()) == (number, count, machines)
+    assert (rank(), world_size(), num_nodes()) == (number, count, machines)
 
 
 def test_processes_that_torchrun_starts_again_meet_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,25 +475,25 @@ def test_processes_that_torchrun_starts_again_meet_under_another_name(monkeypatc
     )
     for starts in ("0", "1", "2"):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", starts)
-        meet_anew(torch.device("cpu"))
+        renew_store(torch.device("cpu"))
     assert [(how["by"], how["rank"], how["world_size"]) for how in met] == [("gloo", 1, 2)] * 2
     for how in met:
         assert not how["store"].check(["address"])
         how["store"].set("address", "of this start")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # two machines, which count their starts apart
-    meet_anew(torch.device("cpu"))
+    renew_store(torch.device("cpu"))
     assert len(met) == 2
 
 
 def test_a_batch_that_does_not_divide_is_refused(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(RecipeError, match=r"batch_size=8 does not divide into 6 equal parts \(3 processes, .*=2\)"):
-        join(recipe)
+    with pytest.raises(RecipeError, match=r"batch_size=8 .* 6 \(3 processes, .*=2\)"):
+        make_fabric(recipe)
 
 
 def test_the_shares_of_a_batch_are_the_batch() -> None:
     batches = TrainingBatches(range(10), batch_size=6, steps=3, seed=0)
-    shares = [list(Share(batches, process=number, count=3)) for number in range(3)]
+    shares = [list(RankBatches(batches, rank=number, world_size=3)) for number in range(3)]
     for whole, *parts in zip(batches, *shares, strict=True):
         assert [len(part) for part in parts] == [2, 2, 2]
         assert sorted((draw for part in parts for draw in part), key=str) == sorted(whole, key=str)

@@ -1,0 +1,107 @@
+"""State of a training: saved, resumed, and shipped as a model."""
+
+import math
+from dataclasses import dataclass, replace
+
+from kinema import __version__
+from kinema.errors import RunError
+from kinema.evaluation.predictions import Predictions, save_predictions
+from kinema.inference.trained_model import TrainedModel, save_model
+from kinema.training.learner import Learner
+from kinema.training.setup import TrainingSetup
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """Progress of a run.
+
+    Args:
+        step: Number of steps taken.
+        best: Best score of an evaluation.
+        stale: Number of evaluations since the best one.
+        init_digest: SHA-256 of the weights that the run started from, empty for random ones.
+    """
+
+    step: int = 0
+    best: float = -math.inf
+    stale: int = 0
+    init_digest: str = ""
+
+    def update(self, score: float, *, counts: bool) -> bool:
+        """Record the score of an evaluation and return whether it is the best so far.
+
+        Args:
+            score: Score by the recipe's metric.
+            counts: Whether the evaluation counts for early stopping.
+        """
+        is_best = score > self.best
+        self.best = max(score, self.best)
+        self.stale = 0 if is_best else self.stale + counts
+        return is_best
+
+
+def begin_or_resume(setup: TrainingSetup, learner: Learner, init_digest: str) -> TrainingState:
+    """Make the run's folder, or load its checkpoint into the learner. All processes call this.
+
+    Raises:
+        RunError: the checkpoint is damaged or of other samples, or the folder cannot be written.
+    """
+    run, manifest, fabric = setup.run, setup.manifest, setup.fabric
+    if setup.is_first:
+        run.begin()
+    run.path = fabric.broadcast(run.path)
+    content = run.load_checkpoint(logs="cut back" if setup.is_first else "leave")
+    state = TrainingState(init_digest=init_digest)
+    if content is not None:
+        if content["manifest_digest"] != manifest.digest:
+            raise RunError(
+                f"{run.path}: the run used another version of {manifest.path}; its samples or classes differ",
+                path=run.path,
+            )
+        learner.load_state(content)
+        state = TrainingState(**{name: content[name] for name in ("step", "best", "stale", "init_digest")})
+    fabric.barrier()  # the first process cuts the logs back before any process adds to them
+    return state
+
+
+def save_checkpoint(setup: TrainingSetup, learner: Learner, state: TrainingState, *, also: list[str]) -> None:
+    """Save the state of a training. All processes call this, and the first one writes.
+
+    Args:
+        also: Further names of the checkpoint, such as `best`.
+    """
+    learner.sync_eval_model()
+    content = {
+        "step": state.step,
+        "best": state.best,
+        "stale": state.stale,
+        "manifest_digest": setup.manifest.digest,
+        "init_digest": state.init_digest,
+    }
+    content |= learner.state()
+    if setup.is_first:
+        setup.run.save_checkpoint(content, also=also)
+    setup.fabric.barrier()
+
+
+def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, state: TrainingState) -> None:
+    """Write the model and its predictions to the run's folder."""
+    recipe, run, manifest = setup.recipe, setup.run, setup.manifest
+    skipped = run.skipped()
+    provenance: dict[str, str | int] = {
+        "kinema": __version__,
+        "commit": setup.commit,
+        "step": state.step,
+        "seed": recipe.run.seed,
+        "corpus": manifest.corpus,
+        "version": manifest.version,
+        "manifest_digest": manifest.digest,
+        "train": recipe.data.train,
+        "evaluate": recipe.data.evaluate,
+        "init_digest": state.init_digest,
+        "skipped_draws": len(skipped),
+        "skipped_samples": len({line["index"] for line in skipped}),
+    }
+    digest = save_model(run.artefact, replace(trained, provenance=provenance))
+    save_predictions(run.predictions, predictions.with_weights_digest(digest))
+    run.point_latest()

@@ -1,0 +1,158 @@
+"""Training on several processes.
+
+torchrun or SLURM starts the processes, and Fabric joins them. Each reads its share of every batch and of every
+evaluation. The first one writes. They exchange numbers, and predictions through the run's folder.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from torch import nn
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # documented, not in its __all__
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import Sampler
+
+from kinema.data.manifest import Manifest
+from kinema.data.samplers import Draw
+from kinema.errors import RecipeError
+from kinema.evaluation.predictions import Predictions, load_predictions, merge_predictions, save_predictions
+from kinema.inference.engine import Precision, choose_device
+from kinema.training.recipe import Recipe
+
+PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+"""Our names of precisions and Fabric's."""
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Join the processes that were started together, with the recipe's device and precision.
+
+    Raises:
+        RecipeError: the batch size is not divisible by the number of processes and micro-batches.
+        DeviceError: the recipe's device is not available.
+    """
+    device, count, nodes = choose_device(recipe.compute.device), world_size(), num_nodes()
+    parts = count * recipe.optim.grad_accum_steps
+    if recipe.data.batch_size % parts:
+        raise RecipeError(
+            f"data.batch_size={recipe.data.batch_size} is not divisible by {parts} ({count} processes, "
+            f"optim.grad_accum_steps={recipe.optim.grad_accum_steps})",
+            field="data.batch_size",
+        )
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=count // nodes,
+        num_nodes=nodes,
+        strategy="auto" if count == 1 else "ddp" if recipe.compute.strategy == "ddp" else _sharding(count),
+        precision=PRECISION[recipe.compute.precision],
+    )
+    if count > 1:
+        renew_store(device)
+    fabric.launch()
+    return fabric
+
+
+def rank() -> int:
+    """Return the number of this process among those that were started together, from 0."""
+    return int(os.environ.get("RANK") or (os.environ["SLURM_PROCID"] if SLURMEnvironment.detect() else 0))
+
+
+def world_size() -> int:
+    """Return the number of processes that torchrun or SLURM started together."""
+    return int(os.environ.get("WORLD_SIZE") or (os.environ["SLURM_NTASKS"] if SLURMEnvironment.detect() else 1))
+
+
+def num_nodes() -> int:
+    """Return the number of machines that the processes are on."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return world_size() // int(os.environ["LOCAL_WORLD_SIZE"])
+    return int(os.environ.get("SLURM_NNODES", "1")) if SLURMEnvironment.detect() else 1
+
+
+def renew_store(device: torch.device) -> None:
+    """Give processes that torchrun restarted a new prefix in its store.
+
+    torchrun keeps its store, and in it the addresses of processes that are gone, to which the new ones would connect
+    (pytorch/pytorch#135712). On several machines each counts restarts by itself, so there is no common prefix: set
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun there.
+    """
+    starts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if starts == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or num_nodes() > 1:
+        return
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    torch.distributed.init_process_group(
+        torch.distributed.get_default_backend_for_device(device),
+        store=PrefixStore(f"start {starts}", store),
+        rank=rank(),
+        world_size=world_size(),
+    )
+
+
+def _sharding(count: int) -> ModelParallelStrategy:
+    """Return FSDP2: each process holds a shard of all weights, gradients and optimizer states, block by block."""
+
+    def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+        for child in model.children():
+            for block in child if isinstance(child, nn.ModuleList) else ():
+                fully_shard(block, mesh=mesh["data_parallel"])
+        fully_shard(model, mesh=mesh["data_parallel"])
+        return model
+
+    return ModelParallelStrategy(shard, data_parallel_size=count, tensor_parallel_size=1)
+
+
+class RankBatches(Sampler[list[Draw]]):
+    """One process's share of each batch: every `world_size`-th draw, from its own rank on."""
+
+    def __init__(self, batches: Sampler[list[Draw]], *, rank: int, world_size: int) -> None:
+        self.batches = batches
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]  # ours have a length
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for batch in self.batches:
+            yield batch[self.rank :: self.world_size]
+
+
+def all_gather(fabric: Fabric, numbers: Sequence[float]) -> list[list[float]]:
+    """Return the numbers of all processes, in the order of their ranks."""
+    if fabric.world_size == 1:
+        return [list(numbers)]
+    mine = torch.tensor(numbers, dtype=torch.float64, device=fabric.device)
+    rows = [torch.zeros_like(mine) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(rows, mine)  # Fabric's own calls a function that torch deprecates
+    return [row.tolist() for row in rows]
+
+
+def gather_predictions(fabric: Fabric, own: Predictions | None, manifest: Manifest, folder: Path) -> Predictions:
+    """Return the predictions of all processes, every sample exactly once, to all of them.
+
+    Args:
+        fabric: Processes.
+        own: Predictions of this process. None if there were fewer samples than processes and none for this one.
+        manifest: Manifest, which gives the order.
+        folder: Folder of the run, which all processes see.
+
+    Raises:
+        AssertionError: a sample came twice, or not at all.
+    """
+    if fabric.world_size == 1:
+        assert own is not None
+        return own
+    files = [folder / f"predictions-{number}.part" for number in range(fabric.world_size)]
+    if own is not None:
+        save_predictions(files[fabric.global_rank], own)
+    written = all_gather(fabric, [own is not None])  # after this, all files are written
+    parts = [load_predictions(file) for file, (is_written,) in zip(files, written, strict=True) if is_written]
+    fabric.barrier()
+    files[fabric.global_rank].unlink(missing_ok=True)
+    return merge_predictions(parts, manifest)

@@ -1,0 +1,182 @@
+"""Records of a training: the run's own files, the logger `kinema`, and loggers such as TensorBoard."""
+
+import importlib.util
+import json
+import logging
+import shutil
+import textwrap
+import uuid
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, assert_never
+
+from lightning_fabric.loggers.csv_logs import CSVLogger
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from kinema.errors import RecipeError
+from kinema.training.progress import TrainingProgress
+from kinema.training.recipe import LoggerName, Recipe
+from kinema.training.recipe_json import recipe_to_json
+from kinema.training.runs import Run
+
+NEEDS: Mapping[LoggerName, str] = {"csv": "", "tensorboard": "tensorboard", "wandb": "wandb"}
+"""Package that a logger needs, empty for none."""
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingLogger:
+    """Records of the first process. The others keep none.
+
+    Args:
+        run: Run, whose folder gets `csv/metrics.csv` and `tensorboard/` if the recipe names these loggers.
+        recipe: Settings of the run.
+        steps: Number of steps of the whole training.
+        start: Step at which this part of the run begins. Loggers get the steps before it again, so that they are whole.
+        first: Whether this is the first process.
+        progress: `bar` shows a progress bar and prints messages.
+
+    Raises:
+        RecipeError: the package of a logger is not installed.
+    """
+
+    def __init__(
+        self, run: Run, recipe: Recipe, *, steps: int, start: int, first: bool, progress: Literal["none", "bar"]
+    ) -> None:
+        self.run = run
+        self.first = first
+        self.progress = TrainingProgress(steps=steps, done=start, shown=first) if progress == "bar" else None
+        check_loggers(recipe.run.loggers)
+        self.loggers = [make_logger(name, run.path) for name in recipe.run.loggers] if first else []
+        for further in self.loggers:
+            _log_recipe(further, recipe)
+            if start and not isinstance(further, WandbLogger):  # W&B stores a run elsewhere, and continues it
+                for line in run.steps():
+                    further.log_metrics(_prefixed("train", line), int(line["step"]))
+                for line in run.metrics():
+                    further.log_metrics(_prefixed("evaluation", line), int(line["step"]))
+
+    def __enter__(self) -> "TrainingLogger":
+        if self.progress is not None:
+            self.progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.progress is not None:
+            self.progress.__exit__(kind, error, trace)
+        for further in self.loggers:
+            further.finalize("success" if error is None else "failed")
+
+    def log(self, *messages: str) -> None:
+        """Log messages under the name `kinema`."""
+        for message in messages if self.first else ():
+            logger.info("%s", message)
+
+    def log_step(self, step: int, line: Mapping[str, float], *, skipped: int) -> None:
+        """Record a step, and the number of its samples that could not be read."""
+        if self.first:
+            self.run.log_step({"step": step, **line, **({"skipped": skipped} if skipped else {})})
+        for further in self.loggers:
+            further.log_metrics(_prefixed("train", line), step)
+        if self.progress is not None:
+            self.progress.step(**line)
+
+    def log_evaluation(self, step: int, measures: Mapping[str, float]) -> None:
+        """Record an evaluation."""
+        if self.first:
+            self.run.log_metrics({"step": step, **measures})
+        for further in self.loggers:
+            further.log_metrics(_prefixed("evaluation", measures), step)
+
+    def flush(self) -> None:
+        """Write what loggers hold back to the disk, as a checkpoint was."""
+        for further in self.loggers:
+            further.save()
+
+
+class WandbLogger(Logger):
+    """Weights & Biases behind Fabric's interface. A resumed run continues the same W&B run."""
+
+    def __init__(self, folder: Path) -> None:
+        import wandb
+
+        self.folder = folder
+        self._run = wandb.init(project="kinema", name=folder.name, id=_identity(folder), dir=folder, resume="allow")
+
+    @property
+    def name(self) -> str:
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        return self.folder.name
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        self._run.config.update(params, allow_val_change=True)  # type: ignore[no-untyped-call]  # without annotations
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._run.finish(0 if status == "success" else 1)
+
+
+def check_loggers(names: Sequence[LoggerName]) -> None:
+    """Check that the packages of loggers are installed, without importing them.
+
+    Raises:
+        RecipeError: a package is not installed.
+    """
+    for name in names:
+        found = importlib.util.find_spec(NEEDS[name]) if NEEDS[name] else None
+        # Without an origin it is a mere folder of that name, such as wandb makes in the working directory.
+        if NEEDS[name] and (found is None or found.origin is None):
+            raise RecipeError(
+                f"run.loggers: {name} is not installed; pip install 'kinema[{name}]'", field="run.loggers"
+            )
+
+
+def make_logger(name: LoggerName, folder: Path) -> Logger:
+    """Return a logger that writes to a run's folder. Files of an earlier part of the run are removed."""
+    match name:
+        case "csv":
+            shutil.rmtree(folder / name, ignore_errors=True)
+            return CSVLogger(folder, name="", version=name, flush_logs_every_n_steps=20)
+        case "tensorboard":
+            shutil.rmtree(folder / name, ignore_errors=True)
+            return TensorBoardLogger(folder, name="", version=name, default_hp_metric=False)
+        case "wandb":
+            return WandbLogger(folder)
+        case _:
+            assert_never(name)
+
+
+def _log_recipe(further: Logger, recipe: Recipe) -> None:
+    """Give a logger the recipe. CSV holds numbers alone."""
+    text = recipe_to_json(recipe)
+    if isinstance(further, TensorBoardLogger):
+        further.experiment.add_text("recipe", textwrap.indent(text, "    "))  # an indented block in Markdown
+    elif isinstance(further, WandbLogger):
+        further.log_hyperparams(json.loads(text))
+
+
+def _identity(folder: Path) -> str:
+    """Return the W&B id of a run, stored in its folder, since another run's folder may have the same name."""
+    path = folder / "wandb" / "id"
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(uuid.uuid4().hex, encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+def _prefixed(kind: str, line: Mapping[str, float]) -> dict[str, float]:
+    return {f"{kind}/{name}": value for name, value in line.items() if name != "step"}

@@ -1,0 +1,75 @@
+"""Recipes as JSON: recipe.json of a run, of this format and the one before."""
+
+import json
+from typing import Any
+
+from kinema.config import from_json, to_json
+from kinema.errors import RecipeError
+from kinema.models.registry import flattened
+from kinema.training.recipe import Recipe
+
+FORMAT = 2
+"""Version of recipe.json. Version 1 has no number and all of `init`, `checkpoint` and `compute` under `run`."""
+
+
+def recipe_to_json(recipe: Recipe) -> str:
+    """Return a recipe as the text of recipe.json."""
+    return json.dumps({"format": FORMAT} | to_json(recipe), indent=2) + "\n"
+
+
+def recipe_from_json(text: str) -> Recipe:
+    """Build a recipe from the text of recipe.json, of this format or an older one.
+
+    Raises:
+        RecipeError: the text is not a recipe.
+    """
+    try:
+        data = json.loads(text)
+        version = data.pop("format", 1)
+        if version not in (1, FORMAT):
+            raise ValueError(f"format {version} is newer than this kinema reads, {FORMAT}")
+        data = _from_format1(data) if version == 1 else data
+        return from_json(Recipe, data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"not a recipe ({error})", field=getattr(error, "field", None)) from error
+
+
+MOVED = {
+    "clip.depth_colours": "clip.depth_colors",
+    "data.reading": "data.read_options",
+    "optim.accumulate": "optim.grad_accum_steps",
+    "optim.clip_norm": "optim.max_grad_norm",
+    "run.init": "init.weights",
+    "run.init_unmatched": "init.unmatched",
+    "run.init_blocks": "init.blocks",
+    "run.init_ignore": "init.ignore",
+    "run.init_calibration_batches": "init.calibration_batches",
+    "run.freeze": "init.freeze",
+    "run.checkpoint_every_steps": "checkpoint.every",
+    "run.keep_every_epochs": "checkpoint.keep_every_epochs",
+    "run.keep": "checkpoint.keep",
+    "run.metric": "checkpoint.metric",
+    "run.device": "compute.device",
+    "run.precision": "compute.precision",
+    "run.cpu_threads": "compute.cpu_threads",
+    "run.activations": "compute.activation_checkpointing",
+    "run.compiled": "compute.compile",
+    "run.strategy": "compute.strategy",
+}
+"""Fields of format 1 and their names in format 2."""
+
+
+def _from_format1(data: dict[str, Any]) -> dict[str, Any]:
+    data["model"] = flattened(data["model"])
+    data["optim"].setdefault("decay", "all")  # before the field existed, everything was decayed
+    if "activations" in data["run"]:
+        data["run"]["activations"] = {"keep": False, "recompute": True}[data["run"]["activations"]]
+    for old, new in MOVED.items():
+        *parents, name = old.split(".")
+        holder = data
+        for parent in parents:
+            holder = holder.get(parent, {})
+        if name in holder:
+            section, field = new.rsplit(".", 1)
+            data.setdefault(section, {})[field] = holder.pop(name)
+    return data

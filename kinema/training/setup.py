@@ -1,0 +1,187 @@
+"""What a training run is made of: recipe, data, processes, network and schedule, built before the first step."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from kinema.data.dataset import check_uncounted
+from kinema.data.manifest import Manifest
+from kinema.errors import ManifestError, RecipeError, StreamError, TrainingStopped
+from kinema.evaluation.evaluate import check_declared
+from kinema.inference.trained_model import TrainedModel
+from kinema.models.binding import InputBinding, input_binding
+from kinema.training.distributed import make_fabric
+from kinema.training.loggers import check_loggers
+from kinema.training.optimizer import class_weights
+from kinema.training.recipe import Recipe
+from kinema.training.runs import Run, commit
+from kinema.training.schedule import Schedule, check_metric
+from kinema.transforms.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetup:
+    """Everything that is fixed during a run. `build` makes it.
+
+    Args:
+        recipe: Settings of the run.
+        manifest: Samples.
+        train_positions: Positions of the training samples in the manifest.
+        eval_positions: Positions of the evaluation samples.
+        run: Run folder.
+        fabric: Processes, device and precision.
+        schedule: Steps of evaluations, checkpoints and the end.
+        preprocessing: Preprocessing of all clips.
+        model: Network, on the CPU, as built. Loading weights and freezing change it in place.
+        is_own: Whether the network is the caller's own, not the recipe's.
+        binding: Binding of modalities to the arguments of the network's `forward`.
+        class_weights: Weight of each class in the loss by task head. None if the loss is not balanced.
+        commit: Commit of the source tree, read once because it may move on during the run.
+    """
+
+    recipe: Recipe
+    manifest: Manifest
+    train_positions: list[int]
+    eval_positions: list[int]
+    run: Run
+    fabric: Fabric
+    schedule: Schedule
+    preprocessing: Preprocessing
+    model: nn.Module
+    is_own: bool
+    binding: InputBinding
+    class_weights: dict[str, Tensor] | None
+    commit: str
+
+    @classmethod
+    def build(
+        cls, recipe: Recipe, run: Run | None = None, *, model: nn.Module | None = None, max_steps: int | None = None
+    ) -> "TrainingSetup":
+        """Check the recipe against its manifest, join the processes and build the network.
+
+        Args:
+            recipe: Settings of the run.
+            run: Run folder. None plans a new one.
+            model: Network in place of the recipe's.
+            max_steps: Number of steps after which to stop.
+
+        Raises:
+            RecipeError: the recipe does not fit the manifest, the network or the processes.
+            ManifestError: the manifest cannot be read, or lacks a split or its labels.
+            UnreadableSample: a sample whose frames `prepare` could not count cannot be read.
+        """
+        if max_steps is not None and max_steps < 1:
+            raise RecipeError(f"max_steps={max_steps}; expected at least 1", field="max_steps")
+        check_loggers(recipe.run.loggers)
+        manifest = recipe.open_manifest()
+        check_metric(recipe, manifest)
+        train_positions, eval_positions = select_samples(recipe, manifest)
+        run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
+        fabric = make_fabric(recipe)
+        torch.manual_seed(recipe.run.seed)
+        preprocessing = recipe.clip.preprocessing(manifest.depth)
+        network = model or _build_network(recipe, manifest, preprocessing)
+        binding = input_binding(network)
+        if len(preprocessing.modalities) > len(binding.arguments):
+            raise RecipeError(
+                f"clip.modalities={preprocessing.modalities}, but {binding.network} has one stream; pass one modality",
+                field="clip.modalities",
+            )
+        return cls(
+            recipe=recipe,
+            manifest=manifest,
+            train_positions=train_positions,
+            eval_positions=eval_positions,
+            run=run,
+            fabric=fabric,
+            schedule=Schedule.of(recipe, samples=len(train_positions), max_steps=max_steps),
+            preprocessing=preprocessing,
+            model=network,
+            is_own=model is not None,
+            binding=binding,
+            class_weights=balance_loss(recipe, manifest, train_positions),
+            commit=commit(),
+        )
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first process, which writes and logs for all."""
+        return self.fabric.is_global_zero
+
+    @property
+    def own_eval_positions(self) -> list[int]:
+        """Evaluation samples of this process."""
+        return self.eval_positions[self.fabric.global_rank :: self.fabric.world_size]
+
+    def trained_model(self, network: nn.Module) -> TrainedModel:
+        """Return a network with what it needs to be evaluated and shipped."""
+        return TrainedModel(
+            model=network,
+            config=None if self.is_own else self.recipe.model,
+            classes=self.manifest.classes,
+            sampling=self.recipe.clip.frame_sampling(),
+            preprocessing=self.preprocessing,
+            precision=self.recipe.compute.precision,
+        )
+
+    @contextmanager
+    def training_threads(self) -> Iterator[None]:
+        """Use the recipe's number of CPU threads. Evaluations stay outside, so that they round as everywhere else."""
+        default = torch.get_num_threads()
+        torch.set_num_threads(self.recipe.compute.cpu_threads or default)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(default)
+
+    def stopped(self, step: int, signal: int) -> TrainingStopped:
+        """Return the error for a training that a signal stopped after it saved its state."""
+        command = f"kinema train --resume {shlex.quote(str(self.run.path))}"
+        return TrainingStopped(f"stopped at step {step}; resume with: {command}", signal)
+
+
+def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[int]]:
+    """Return the positions of the training and the evaluation samples.
+
+    Raises:
+        ManifestError: a split is missing, has no labels, or lists other samples than declared.
+        UnreadableSample: a sample whose frames `prepare` could not count cannot be read. Training samples may be
+            unreadable if the recipe skips them.
+    """
+    train, evaluate = recipe.data.train, recipe.data.evaluate
+    train_positions, eval_positions = manifest.positions(train), manifest.positions(evaluate)
+    for split in (train, evaluate):
+        if split in manifest.unlabelled:
+            raise ManifestError(
+                f"{manifest.path}: split {split!r} has no labels; training and evaluation need them", path=manifest.path
+            )
+    check_declared(manifest, evaluate)
+    must_be_readable = eval_positions if recipe.data.unreadable == "skip" else [*eval_positions, *train_positions]
+    check_uncounted(manifest, must_be_readable, recipe.clip.modalities[0], recipe.data.read_options)
+    return train_positions, eval_positions
+
+
+def balance_loss(recipe: Recipe, manifest: Manifest, positions: list[int]) -> dict[str, Tensor] | None:
+    """Return the weight of each class in the loss by task head, or None if the recipe does not balance the loss."""
+    if recipe.data.balance != "loss":
+        return None
+    targets = [manifest.targets(position) for position in positions]
+    return {head: class_weights([target[head] for target in targets], n) for head, n in manifest.heads.items()}
+
+
+def _build_network(recipe: Recipe, manifest: Manifest, preprocessing: Preprocessing) -> nn.Module:
+    try:
+        return recipe.model.build(
+            heads=manifest.heads,
+            channels=preprocessing.channels,
+            frames=recipe.clip.frames,
+            size=recipe.clip.size,
+        )
+    except StreamError as error:
+        raise RecipeError(f"clip.{error}", field="clip.modalities") from error

@@ -1,0 +1,72 @@
+"""One optimizer step."""
+
+import math
+
+import torch
+
+from kinema.data.loaders import Batch, to_device
+from kinema.errors import NonFiniteLoss
+from kinema.inference.engine import by_head
+from kinema.training.distributed import all_gather
+from kinema.training.learner import Learner
+from kinema.training.loaders import split_batch, training_batches
+from kinema.training.optimizer import multi_head_loss
+from kinema.training.setup import TrainingSetup
+
+
+def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step: int, share_sizes: list[int]) -> float:
+    """Take one optimizer step and return the loss of the whole batch.
+
+    Args:
+        setup: What the run is made of.
+        learner: Network and optimizer, with the learning rate of this step.
+        batch: This process's share of the batch.
+        step: Number of the step, from 0. Dropout is a function of it and of the seed.
+        share_sizes: Number of samples in the share of each process.
+
+    Raises:
+        NonFiniteLoss: the loss or the gradient is not finite. The weights are left as they were.
+    """
+    recipe, fabric, heads = setup.recipe, setup.fabric, setup.manifest.heads
+    batch = to_device(batch, fabric.device)
+    torch.manual_seed(step_seed(recipe.run.seed, step, fabric.global_rank))
+    learner.optimizer.zero_grad()
+    loss = 0.0
+    with setup.training_threads():
+        # The same number in every process: with FSDP, processes meet in each of them.
+        num_micro_batches = min(recipe.optim.grad_accum_steps, *share_sizes)
+        for micro_batch, is_last in split_batch(batch, num_micro_batches):
+            with fabric.no_backward_sync(learner.network, enabled=not is_last):
+                inputs = setup.binding(setup.preprocessing.normalize_all(micro_batch["inputs"]))
+                logits = by_head(learner.network(**inputs), heads)
+                micro_loss = multi_head_loss(
+                    logits,
+                    micro_batch["targets"],
+                    label_smoothing=recipe.optim.label_smoothing,
+                    weights=setup.class_weights,
+                )
+                micro_loss = micro_loss * (len(micro_batch["index"]) / sum(share_sizes))
+                # Gradients are averaged over processes, but every sample of the whole batch weighs the same.
+                fabric.backward(micro_loss * fabric.world_size)
+                loss += micro_loss.item()
+        loss = sum(row[0] for row in all_gather(fabric, [loss]))
+        _check_finite("loss", loss, setup, step)
+        _check_finite("norm of the gradient", learner.clip_gradients(), setup, step)
+        learner.step()
+    return loss
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of the network's own random draws in a step. It differs between processes."""
+    return (seed + 1) * 1_000_003 + step + 1_000_000_007 * rank
+
+
+def _check_finite(name: str, value: float, setup: TrainingSetup, step: int) -> None:
+    if not math.isfinite(value):
+        draws = training_batches(setup, start=step, last=step + 1).batch(step)
+        lines = ", ".join(str(setup.manifest.entries[draw.index].line) for draw in draws)
+        raise NonFiniteLoss(
+            f"{name} is {value} at step {step + 1}; the weights were not changed; "
+            f"batch: {setup.manifest.path}, lines {lines}",
+            path=setup.manifest.path,
+        )
