@@ -35,7 +35,7 @@ format: .venv/ready
 
 # The tables of README.md and docs/, from results/.
 tables: .venv/ready
-	$(BIN)/python -m kinema.reports.tables
+	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python docs/make_tree.py
 
 .venv/ready: pyproject.toml

@@ -36,10 +36,8 @@ ALLOWED = {
     "evaluation": EVALUATION,
     "training": TRAINING,
     "reports": REPORTS,
-    "demo": CLI,
-    "cli": CLI | {"options", "cli_data", "demo"},
-    "cli_data": CLI | {"options"},
-    "options": GROUND,
+    "cli": CLI,
+    "__main__": frozenset({"cli"}),
     "recipes": frozenset({"models", "training"}),
     "assets": frozenset(),
 }
@@ -105,10 +103,20 @@ def test_nothing_is_called_a_drawer() -> None:
     assert not [p for p in FILES if p.stem in {"utils", "util", "common", "helpers", "helper", "misc"}]
 
 
-def test_importing_the_package_or_its_command_line_loads_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("words", "unwanted"),
+    [
+        (["--help"], {"torch", "av", "numpy", "matplotlib", "lightning_fabric", "tyro", "pydantic", "kinema.cli.data"}),
+        (["prepare", "--help"], {"torch", "av", "numpy", "matplotlib", "kinema.cli.data", "kinema.datasets.folder"}),
+        (["predict", "--help"], {"torch", "av", "numpy", "matplotlib", "kinema.cli.data", "kinema.inference"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_help_loads_nothing_heavy_and_no_other_command(words: list[str], unwanted: set[str]) -> None:
     code = (
-        "import sys, kinema, kinema.cli; kinema.cli.main(['--help']); "
-        "print(sorted({'torch', 'av', 'numpy', 'matplotlib', 'lightning_fabric', 'tyro'} & set(sys.modules)))"
+        "import sys, kinema, kinema.cli, contextlib\n"
+        f"with contextlib.suppress(SystemExit): kinema.cli.main({words})\n"
+        f"print(sorted({unwanted} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.splitlines()[-1] == "[]"

@@ -1,8 +1,8 @@
-"""Many files looked at: in parallel, each in a process that a bad file may crash, and remembered from run to run.
+"""Parallel inspection of many files, with a journal of what was found.
 
-What was found is kept in a file of JSON lines, one for each file looked at, written as they come: a run that was
-stopped goes on where it was, and a later one looks only at files that have changed. A line holds for a path, its size
-and its time of change; the last line of a path wins; lines that cannot be read are ignored.
+Each worker may read in its own process, which a bad file may crash. An interrupted inspection resumes from the journal,
+and a later one decodes only files that have changed. A record is valid for one path, size and modification time; the
+last record of a path counts.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ from kinema.video.remote_cache import default_cache, local_path
 from kinema.video.sandbox import IsolatedReader
 
 
-class Source(NamedTuple):
-    """A file, folder or URL, and what it is read as."""
+class MediaFile(NamedTuple):
+    """File, folder or URL, and the modality it is read as."""
 
     path: str
     kind: Modality
@@ -35,41 +35,41 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """What was found.
+    """Inspections of many files.
 
     Args:
-        found: for every source that was asked for.
-        remembered: how many of them were not looked at again.
+        found: inspection of each file, in the order requested.
+        remembered: number of inspections taken from the journal.
     """
 
-    found: Mapping[Source, Inspection]
+    found: Mapping[MediaFile, Inspection]
     remembered: int
 
 
 def inspect_all(
-    sources: Iterable[Source],
+    sources: Iterable[MediaFile],
     *,
     reading: ReadOptions,
     workers: int,
     memory: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Inspected:
-    """Look at every file once.
+    """Inspect every file once.
 
     Args:
-        sources: what to look at; what stands twice is looked at once.
-        reading: the limits, and whether each worker has a process of its own to read in.
-        workers: files that are looked at at the same time.
-        memory: the file of JSON lines; made where there is none.
-        progress: told after each file how many are done, and how many of these were remembered.
+        sources: files to inspect; duplicates are inspected once.
+        reading: limits, and whether each worker reads in its own process.
+        workers: number of files inspected at the same time.
+        memory: journal; created if it does not exist.
+        progress: called after each file with the number done and how many of those were remembered.
 
     Raises:
-        ValueError: there is no worker.
+        ValueError: `workers` is below 1.
     """
     if workers < 1:
         raise ValueError(f"workers={workers} must be at least 1")
     wanted = list(dict.fromkeys(sources))
-    found: dict[Source, Inspection] = {}
+    found: dict[MediaFile, Inspection] = {}
     remembered = 0
     with _Memory(memory, reading) as known, _Workers(reading, known) as team, ThreadPoolExecutor(workers) as pool:
         jobs = {pool.submit(team.look_at, source): source for source in wanted}
@@ -87,23 +87,26 @@ def inspect_all(
 
 
 def memory_of(manifest: Path, folder: Path | None) -> Path:
-    """Where is remembered what is known of a manifest's files; the manifests of one folder share it."""
+    """Return the journal for a manifest's files; the manifests of one folder share it."""
     place = hashlib.sha256(str(manifest.parent.resolve()).encode()).hexdigest()[:16]
     return (folder or default_cache() / "check") / f"{place}.jsonl"
 
 
 class _Memory:
-    """The file of JSON lines."""
+    """Inspections by file and state, read from and appended to a journal."""
 
     def __init__(self, path: Path, reading: ReadOptions) -> None:
         limits = hashlib.sha256(json.dumps(asdict(reading.limits)).encode()).hexdigest()[:8]
         self._version = f"{VERSION}-{limits}"  # another limit may let pass what this one refuses
         self._journal = Journal(path)
-        self._known: dict[Source, tuple[list[int], Inspection]] = {}
+        self._known: dict[MediaFile, tuple[list[int], Inspection]] = {}
         for record in self._journal.read():
             try:
                 if record["version"] == self._version:
-                    source, state = Source(record["path"], record["kind"]), [int(number) for number in record["state"]]
+                    source, state = (
+                        MediaFile(record["path"], record["kind"]),
+                        [int(number) for number in record["state"]],
+                    )
                     self._known[source] = state, cattrs.structure(record["inspection"], Inspection)
             except (ValueError, KeyError, TypeError, cattrs.BaseValidationError):
                 pass  # written by another version: inspected again
@@ -114,17 +117,17 @@ class _Memory:
     def __exit__(self, *_: object) -> None:
         self._journal.close()
 
-    def recall(self, source: Source, state: list[int]) -> Inspection | None:
+    def recall(self, source: MediaFile, state: list[int]) -> Inspection | None:
         there = self._known.get(source)
         return None if there is None or there[0] != state else there[1]
 
-    def keep(self, source: Source, state: list[int], inspection: Inspection) -> None:
+    def keep(self, source: MediaFile, state: list[int], inspection: Inspection) -> None:
         record = {"version": self._version, "path": source.path, "kind": source.kind, "state": state}
         self._journal.append({**record, "inspection": asdict(inspection)})
 
 
 class _Workers:
-    """What the threads share, and the processes in which they read."""
+    """State shared by the threads, and their reader processes."""
 
     def __init__(self, reading: ReadOptions, known: _Memory) -> None:
         self._reading = reading
@@ -139,12 +142,12 @@ class _Workers:
         self.stop()
 
     def stop(self) -> None:
-        """End the processes, whatever they are reading."""
+        """Kill the reader processes."""
         for reader in self._readers:
             reader.close()
 
-    def look_at(self, source: Source) -> tuple[Inspection, bool]:
-        """What is known of a file, and whether it was known before."""
+    def look_at(self, source: MediaFile) -> tuple[Inspection, bool]:
+        """Return the inspection of a file, and whether it was taken from the journal."""
         try:
             file = local_path(source.path, self._reading)
         except UnreadableVideo:
@@ -179,7 +182,7 @@ def _said_of(answer: dict[str, Any], file: str, path: str) -> dict[str, Any]:
 
 
 def state_of(file: str) -> list[int] | None:
-    """Numbers that differ when a file or the pictures of a folder do; None where there is nothing."""
+    """Return numbers that change with a file or the images of a folder, or None if it does not exist."""
     try:
         about = os.stat(file)
         if not os.path.isdir(file):

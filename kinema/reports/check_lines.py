@@ -7,7 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kinema.curation.check import Checked, Finding
+from kinema.curation.check import Checked
+from kinema.curation.findings import Finding
 
 EXAMPLES = 3
 """Notes of one kind that are printed."""

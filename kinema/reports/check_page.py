@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from kinema.curation.check import SEVERITY, Checked, Finding
+from kinema.curation.check import Checked
 from kinema.curation.duplicates import signature_pictures
-from kinema.curation.inspections import Source
+from kinema.curation.findings import SEVERITY, Finding
+from kinema.curation.inspections import MediaFile
 from kinema.errors import UnreadableVideo
 from kinema.reports.figures import balance_figure, histograms_figure, strips
 from kinema.reports.page import CaptionedPicture, Section, Table, write_page
@@ -109,7 +110,7 @@ def _copies(checked: Checked, reading: ReadOptions) -> Iterator[Section]:
         text += f" The {len(shown)} most alike are shown; check.json has all."
     pictures = []
     for copies in sorted(shown, key=lambda copies: -copies.pair.motion):
-        rows = [_frames(checked, Source(file, copies.modality), reading) for file in (copies.first, copies.second)]
+        rows = [_frames(checked, MediaFile(file, copies.modality), reading) for file in (copies.first, copies.second)]
         how = ", mirrored" if copies.pair.mirrored else ""
         caption = (
             f"{copies.first} ({copies.splits[0] or 'no split'}, line {copies.lines[0]}) and {copies.second} "
@@ -120,7 +121,7 @@ def _copies(checked: Checked, reading: ReadOptions) -> Iterator[Section]:
     yield Section(heading="Near-duplicates across splits", text=text, pictures=pictures)
 
 
-def _frames(checked: Checked, source: Source, reading: ReadOptions) -> UInt8[ndarray, "frames height width 3"]:
+def _frames(checked: Checked, source: MediaFile, reading: ReadOptions) -> UInt8[ndarray, "frames height width 3"]:
     """Some frames of a file; of one that has gone meanwhile, the small pictures of its signature."""
     seen = checked.inspections[source]
     indices = np.linspace(0, seen.frames - 1, min(STRIP_FRAMES, seen.frames)).round().astype(int).tolist()

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from kinema.curation import inspections
-from kinema.curation.check import SEVERITY, check
-from kinema.curation.inspections import Source, inspect_all, memory_of
+from kinema.curation.check import check
+from kinema.curation.findings import SEVERITY
+from kinema.curation.inspections import MediaFile, inspect_all, memory_of
 from kinema.data.manifest import Entry, write_manifest
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
@@ -317,7 +318,7 @@ def test_what_has_not_changed_is_not_decoded_again(checked, folder, looked_at, w
 
 def test_a_folder_whose_pictures_change_is_looked_at_again(folder, fill_pictures, looked_at):
     fill_pictures(folder, "pictures", count=3)
-    sources = [Source(str(folder / "pictures"), "rgb")]
+    sources = [MediaFile(str(folder / "pictures"), "rgb")]
     given = {"reading": HERE, "workers": 1, "memory": folder / "memory.jsonl"}
     assert inspect_all(sources, **given).found[sources[0]].frames == 3
     assert inspect_all(sources, **given).remembered == 1
@@ -337,7 +338,7 @@ def test_what_is_found_comes_in_the_order_that_was_asked_for(folder, monkeypatch
         return plain(path, kind, reading)
 
     monkeypatch.setattr(inspections, "inspect", first_last)
-    sources = [Source(str(folder / f"{number}.mp4"), "rgb") for number in (3, 0, 2, 0, 1)]
+    sources = [MediaFile(str(folder / f"{number}.mp4"), "rgb") for number in (3, 0, 2, 0, 1)]
     found = inspect_all(sources, reading=HERE, workers=3, memory=folder / "memory.jsonl").found
     assert list(found) == [sources[0], sources[1], sources[2], sources[4]]
 
@@ -383,7 +384,7 @@ def test_a_run_that_was_stopped_goes_on(checked, looked_at):
 def test_what_was_found_is_on_disk_before_the_next_file_is_told_of(tmp_path):
     for number in range(5):
         (tmp_path / f"{number}.mp4").write_text("no video")
-    sources, memory, lines = [Source(str(tmp_path / f"{n}.mp4"), "rgb") for n in range(5)], tmp_path / "m.jsonl", []
+    sources, memory, lines = [MediaFile(str(tmp_path / f"{n}.mp4"), "rgb") for n in range(5)], tmp_path / "m.jsonl", []
     inspect_all(
         sources,
         reading=HERE,
@@ -437,7 +438,7 @@ def test_threads_and_processes_find_what_one_thread_finds(checked, folder):
 
 
 def test_a_reader_process_that_takes_too_long_costs_one_file_and_is_not_remembered(folder):
-    source = Source(str(folder / "0.mp4"), "rgb")
+    source = MediaFile(str(folder / "0.mp4"), "rgb")
     hasty = ReadOptions(isolation="process", timeout_s=1e-4)
     memory = folder / "memory.jsonl"
     seen = inspect_all([source], reading=hasty, workers=1, memory=memory).found[source]

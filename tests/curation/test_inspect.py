@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from kinema.curation.check import _of_file
+from kinema.curation.check_files import inspection_findings
 from kinema.curation.inspect import inspect
 from kinema.video.read_options import Limits, ReadOptions
 
@@ -36,7 +36,7 @@ def cut(path, target, share):
 
 def kinds(seen, kind="rgb"):
     """What a check says of the file alone."""
-    return [found for found, _ in _of_file(seen, kind, clip_frames=16)]
+    return [found for found, _ in inspection_findings(seen, kind, clip_frames=16)]
 
 
 def test_of_a_whole_video_everything_is_known(numbered):

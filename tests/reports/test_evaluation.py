@@ -189,14 +189,17 @@ def test_runs_are_compared_by_their_stored_predictions(stored: Path, capsys) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evaluate"], "wants a run or an artefact and --manifest, or --predictions FILE and neither"),
-        (["evaluate", "runs/a"], "wants a run or an artefact and --manifest"),
-        (["evaluate", "--manifest", "m.csv"], "wants a run or an artefact and --manifest"),
-        (["evaluate", "--predictions", "p", "--manifest", "m.csv"], "wants a run or an artefact and --manifest"),
-        (["evaluate", "runs/a", "--predictions", "p"], "wants a run or an artefact and --manifest"),
+        (["evaluate"], "either MODEL and --manifest, or --predictions"),
+        (["evaluate", "runs/a"], "either MODEL and --manifest"),
+        (["evaluate", "--manifest", "m.csv"], "either MODEL and --manifest"),
+        (["evaluate", "--predictions", "p", "--manifest", "m.csv"], "either MODEL and --manifest"),
+        (["evaluate", "runs/a", "--predictions", "p"], "either MODEL and --manifest"),
         (["evaluate", "--predictions", "p"], "p: not a predictions file"),
-        (["evaluate", "--predictions", "p", "--fuse", "q", "p"], "--fuse names a model twice"),
-        (["evaluate", "--predictions", "p", "--fuse", "q", "--temperature-from", "r"], "goes with one model"),
+        (["evaluate", "--predictions", "p", "--fuse", "q", "p"], "--fuse: a model is named twice"),
+        (
+            ["evaluate", "--predictions", "p", "--fuse", "q", "--temperature-from", "r"],
+            "--temperature-from cannot",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(words: list[str], message: str, capsys) -> None:

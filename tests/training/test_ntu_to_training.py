@@ -70,7 +70,7 @@ def test_from_the_download_to_the_first_step(
         words += ["--clip.subject-margin", "0.1", "--clip.depth-channels", "3", "--clip.depth-colours", "jet"]
     with pytest.raises(SystemExit):
         main(["train", "small.py", *words])
-    assert "lists 8 samples of split 'test', but its JSON declares 16560" in capsys.readouterr().err
+    assert "lists 8 samples of split 'test'; its JSON declares 16560" in capsys.readouterr().err
     facts = json.loads(Path("ntu60.json").read_text())
     Path("ntu60.json").write_text(json.dumps({**facts, "declared": {"train": 8, "test": 8}}))  # a part, on purpose
     main(["train", "small.py", *words])

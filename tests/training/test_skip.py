@@ -161,7 +161,7 @@ def test_a_split_that_lost_a_line_stops_a_training_before_it_begins(
     (tmp_path / "m.csv").write_text("\n".join(lines[:-1]) + "\n")
     shutil.copy(few_moves.path.with_suffix(".json"), tmp_path / "m.json")
     recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "m.csv")))
-    with pytest.raises(ManifestError, match=r"m\.csv: lists 5 samples of split 'test', but its JSON declares 6"):
+    with pytest.raises(ManifestError, match=r"lists 5 samples of split 'test'"):
         train(recipe)
     assert not recipe.run.out.exists()
 

@@ -168,4 +168,4 @@ def test_a_box_beyond_the_frame_is_an_error_that_names_file_and_line(pair, tmp_p
 def test_sampling_says_the_box(pair, capsys):
     write(pair, entry(), entry())
     main(["sampling", str(pair / "m.csv"), "--index", "1"])
-    assert "rgb.mkv, frames 0 to 9, RGB cut to 32 16 64 48;" in capsys.readouterr().out
+    assert "rgb.mkv, frames 0 to 9, RGB cropped to 32 16 64 48;" in capsys.readouterr().out

@@ -184,7 +184,7 @@ def test_the_command_prints_the_frames_of_every_view(tmp_path, capsys):
     )
     main(["sampling", "moves_cross_subject", "--index", "2", "--recipe", str(tmp_path / "views.py"), "--draws", "1"])
     head, first, second, draw = capsys.readouterr().out.splitlines()
-    assert "crops of each clip: 3" in head
+    assert "crops per clip: 3" in head
     assert first == "evaluation 1: " + " ".join(str(2 * i) for i in range(16))
     assert second == "evaluation 2: " + " ".join(str(2 * i + 1) for i in range(16))
     assert draw.startswith("draw 0:")

@@ -11,8 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from kinema.cli import COMMANDS, main
+from kinema.cli.app import COMMANDS, load_command, main
 from kinema.data.manifest import load_manifest
+from kinema.datasets.registry import DATASETS
 from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.models.ctn import CTNConfig
 from kinema.training.recipe import Clip, Data, Optim, Recipe
@@ -62,25 +63,49 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
     return lines[0]
 
 
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Runs a command with --help, which must end with exit code 0; returns what it prints."""
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--help"])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     answer = capsys.readouterr().out
-    assert all(f"  {name} " in answer for name in COMMANDS)
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in answer
+        assert command.summary in answer
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0
-    assert f"kinema {command}" in capsys.readouterr().out
+def test_every_command_has_help_whose_first_line_is_its_summary(command: str, capsys) -> None:
+    """One line says what a command does, in the list and in its own help."""
+    assert (load_command(command).__doc__ or "").splitlines()[0] == COMMANDS[command].summary
+    answer = help_of(capsys, command)
+    assert f"kinema {command}" in answer
+    assert COMMANDS[command].summary in " ".join(answer.split())
+
+
+def test_every_data_set_has_help_with_its_own_options_alone(capsys) -> None:
+    listed = help_of(capsys, "prepare")
+    assert all(f"  {name} " in listed and dataset.summary in listed for name, dataset in DATASETS.items())
+    shown = {name: help_of(capsys, "prepare", name) for name in DATASETS}
+    for name, answer in shown.items():
+        assert f"kinema prepare {name}" in answer
+        assert "--root PATH" in answer
+        assert "--out PATH" in answer
+        assert ("--columns" in answer) == (name in ("csv", "json"))
+        assert ("--rgb-crop" in answer) == (name in ("ntu60", "ntu120"))
+        assert ("--depth-range" in answer) == ("--val-share" in answer) == (name in ("folder", "csv", "json"))
+        assert ("--split" in answer) == (name in ("ucf101", "hmdb51", "ntu60", "ntu120"))
+    assert "cross_view" in shown["ntu60"]
+    assert "cross_view" not in shown["ntu120"]
 
 
 def test_help_of_a_recipe_shows_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "moves_ctn_tiny", "--help"])
-    assert stop.value.code == 0
-    answer = capsys.readouterr().out
+    answer = help_of(capsys, "train", "moves_ctn_tiny")
     assert "--optim.lr" in answer
     assert "--data.augmentation.flip" in answer
 
@@ -165,9 +190,40 @@ def test_an_unknown_command(capsys) -> None:
     assert "unknown command 'trian'; did you mean 'train'?" in refused(capsys, "trian")
 
 
-def test_an_unknown_option(capsys, artefact: Path) -> None:
-    line = refused(capsys, "predict", artefact, "a.mp4", "--topk", "3")
-    assert "unknown option '--topk'; did you mean '--top-k'?" in line
+@pytest.mark.parametrize(
+    ("words", "option", "hint"),
+    [
+        ("predict m a.mp4 --topk 3", "'--topk'", "did you mean '--top-k'?"),
+        ("predict m a.mp4 --top_k=x", "--top-k", "'x'"),
+        ("predict m --format xml", "--format xml", "text, json, csv"),
+        ("predict m --device", "--device", "{auto,cpu,cuda,mps}"),
+        ("predict", "missing model", "`kinema predict --help`"),
+        ("pack m.csv --out p --short-sid 32", "'--short-sid'", "did you mean '--short-side'?"),
+        ("pack m.csv", "missing --short-side, --out", "`kinema pack --help`"),
+        ("evaluate m --reading.isolatio none", "'--reading.isolatio'", "did you mean '--reading.isolation'?"),
+        ("evaluate m --reading.timeout-s -1", "timeout_s=-1.0", "above 0"),
+        ("runs --compare a", "--compare", "['a']"),
+        ("models ctn_tiny more", "unknown argument 'more'", "`kinema models --help`"),
+        ("sampling moves_cross_subject --index x", "--index", "'x'"),
+        ("prepare", "no data set", "folder, csv"),
+        ("prepare ucf102 --root a", "'ucf102'", "did you mean 'ucf101'?"),
+        ("prepare ucf101 --root a", "missing --out", "`kinema prepare ucf101 --help`"),
+    ],
+)
+def test_a_wrong_option_is_named_with_the_nearest_one_or_the_values_it_takes(
+    words: str, option: str, hint: str, capsys
+) -> None:
+    line = refused(capsys, *words.split())
+    assert option in line
+    assert hint in line
+
+
+def test_a_fault_is_one_line_without_tyros_hook_too(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hook that names the option is not in tyro's public interface."""
+    monkeypatch.setitem(sys.modules, "tyro._errors", None)
+    monkeypatch.delattr("tyro._errors")
+    assert "predict: invalid options; see `kinema predict --help`" in refused(capsys, "predict")
+    assert "did you mean '--top-k'?" in refused(capsys, "predict", "m", "--topk", "3")
 
 
 def test_a_missing_video(capsys, artefact: Path) -> None:
@@ -239,24 +295,24 @@ def test_depth_of_ones_own_is_prepared_with_its_meaning(capsys, tmp_path: Path) 
     assert depth is not None
     assert (depth.unit_mm, depth.near, depth.far, depth.coverage) == (1.0, 1300.0, 8300.0, "full")
     assert "near=5.0" in refused(capsys, *words, "--depth-range", "5", "2")
-    assert "depth_unit" in refused(capsys, *words, "--depth-unit", "1")
-    assert "depth_coverage" in refused(capsys, *words, "--depth-coverage", "masked")
+    assert "depth_unit has no effect without depth_range" in refused(capsys, *words, "--depth-unit", "1")
+    assert "depth_coverage has no effect without" in refused(capsys, *words, "--depth-coverage", "masked")
 
 
 def test_options_that_a_layout_does_not_know_are_refused(capsys, tmp_path: Path) -> None:
     out = ("--root", tmp_path, "--out", tmp_path / "f.csv")
     for words, option in (
-        (("folder", "--columns", "rgb=path"), "'--columns'"),
-        (("csv", "--rgb", "{label}/{name}.mp4"), "'--rgb'"),
-        (("json", "--depth", "{label}/{name}.mp4"), "'--depth'"),
-        (("jhmdb", "--val-share", "0.3"), "'--val-share'"),
-        (("isogd", "--depth-range", "1", "2"), "'--depth-range'"),
+        (("folder", "--columns", "rgb=path"), "prepare folder: unknown option '--columns'"),
+        (("csv", "--rgb", "{label}/{name}.mp4"), "prepare csv: unknown option '--rgb'"),
+        (("json", "--depth", "{label}/{name}.mp4"), "prepare json: unknown option '--depth'"),
+        (("jhmdb", "--val-share", "0.3"), "prepare jhmdb: unknown option '--val-share'"),
+        (("isogd", "--depth-range", "1", "2"), "prepare isogd: unknown option '--depth-range'"),
         (("folder", "--ir", "{label}/{name}.mp4"), "unknown option '--ir'"),
         (("folder", "--test-share", "0.9"), "test_share=0.9"),
         (("folder", "--rgb", "{name}.mp4"), "template '{name}.mp4': field {label}"),
-        (("isogd", "--split", "1"), "'--split'"),
-        (("diving48", "--split", "1"), "'--split'"),
-        (("hmdb51", "--split", "cross_view"), "cross_view"),
+        (("isogd", "--split", "1"), "prepare isogd: unknown option '--split'"),
+        (("diving48", "--split", "1"), "prepare diving48: unknown option '--split'"),
+        (("hmdb51", "--split", "cross_view"), "--split cross_view; expected one of 1, 2, 3"),
         (("kinetics",), "kinetics"),
     ):
         assert option in refused(capsys, "prepare", *words[:1], *out, *words[1:])
@@ -314,8 +370,8 @@ def test_a_public_data_set_is_prepared_by_its_name(capsys, tmp_path: Path) -> No
 
 def test_a_submission_of_what_is_none(capsys, tmp_path: Path) -> None:
     words = ["submit", "epic_kitchens", tmp_path / "gone", "--manifest", "m.csv", "--out", tmp_path / "s.json"]
-    assert "--sls-pt {0,1,2,3,4,5} pretraining: 0 none" in refused(capsys, *words)
-    assert "gone: is no predictions file" in refused(capsys, *words, "--sls-pt", "1")
+    assert "missing --sls-pt" in refused(capsys, *words)
+    assert "gone: not a predictions file" in refused(capsys, *words, "--sls-pt", "1")
     assert "--sls-pt" in refused(capsys, *words, "--sls-pt", "6")
     assert not (tmp_path / "s.json").exists()
 
@@ -365,7 +421,7 @@ def test_an_unknown_recipe_and_recipe_field(capsys) -> None:
         capsys, "train", "moves_ctn_tinny"
     )
     line = refused(capsys, "train", "moves_ctn_tiny", "--optim.learning_rate", "0.1")
-    assert "unknown recipe field '--optim.learning_rate'" in line
+    assert "unknown option '--optim.learning_rate'" in line
     assert "did you mean '--optim." in line
     assert "did you mean '--data.batch-size'?" in refused(capsys, "train", "moves_ctn_tiny", "--batchsize", "4")
 
@@ -404,15 +460,13 @@ def test_columns_that_are_not_there(capsys, tmp_path: Path) -> None:
     )
 
 
-def test_debug_shows_where_an_error_arose() -> None:
+@pytest.mark.parametrize("module", ["kinema", "kinema.cli"])
+def test_debug_shows_where_an_error_arose(module: str) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for flag, wanted in (([], False), (["--debug"], True)):
         answer = subprocess.run(
-            [sys.executable, "-m", "kinema.cli", "train", "nowhere", *flag],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
+            [sys.executable, "-m", module, "trian", *flag], capture_output=True, text=True, env=environment, check=False
         )
         assert ("Traceback" in answer.stderr) is wanted
-        assert "unknown recipe 'nowhere'" in answer.stderr
+        assert "unknown command 'trian'" in answer.stderr
+        assert answer.returncode == (1 if wanted else 2)

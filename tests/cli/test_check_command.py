@@ -89,7 +89,8 @@ def test_bad_input_ends_with_2_and_one_line(words, capsys):
     for changed, message in (
         (["check", "nowhere.csv"], "nowhere.csv: no such manifest"),
         ([*words, "--split", "val"], "no sample has split 'val'; its splits are test, train"),
-        ([*words, "--workers", "0"], "--frames 16 and --workers 0 must be at least 1"),
+        ([*words, "--workers", "0"], "--workers 0"),
+        ([*words, "--frames", "0"], "--frames 0"),
     ):
         ended(2, changed)
         (line,) = capsys.readouterr().err.strip().splitlines()

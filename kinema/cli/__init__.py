@@ -1,0 +1,5 @@
+"""The command line: typed options in, one library call, one report out."""
+
+from kinema.cli.app import main
+
+__all__ = ["main"]

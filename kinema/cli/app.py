@@ -1,0 +1,111 @@
+"""The table of commands and `main`, which loads and runs one of them.
+
+Only the command that runs is imported: `kinema --help` needs neither torch nor tyro.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from kinema import __version__
+from kinema.errors import KinemaError, TrainingStopped, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from kinema.cli.command import Command
+
+
+class CommandLine(NamedTuple):
+    """One line of `kinema --help`.
+
+    Args:
+        options: `module:Class` of the command in this package.
+        summary: first line of the class's docstring.
+    """
+
+    options: str
+    summary: str
+
+
+COMMANDS = {
+    "demo": CommandLine("demo:Demo", "Train, evaluate, predict and report on the built-in set, in minutes."),
+    "models": CommandLine("models:Models", "List the models, or show the parameters and multiply-adds of one."),
+    "prepare": CommandLine("prepare:Prepare", "Make a manifest of your own videos or of a public data set."),
+    "check": CommandLine("data:Check", "Decode every file of a manifest once and report what is wrong."),
+    "pack": CommandLine("data:Pack", "Re-encode a data set once for fast reading."),
+    "sampling": CommandLine("data:Sampling", "Print the frames that a recipe samples from a video."),
+    "train": CommandLine("train:Train", "Train a model from a recipe."),
+    "runs": CommandLine("train:Runs", "List the runs of a folder, or compare two by their predictions."),
+    "evaluate": CommandLine("evaluate:Evaluate", "Evaluate a model on a manifest, or summarize stored predictions."),
+    "submit": CommandLine("evaluate:Submit", "Write stored predictions as a challenge submission."),
+    "fuse": CommandLine("models:Fuse", "Fuse a model of color and one of depth into one two-stream model."),
+    "predict": CommandLine("predict:Predict", "Predict the action in videos: ranked labels as text, JSON or CSV."),
+    "render": CommandLine("data:Render", "Render RGB-D clips of people in motion; needs the extra [render]."),
+}
+"""A command is added by its class and a line here."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Exit codes: 0 on success, 1 if a check found faults, 2 for bad input, 130 for an interrupt, 141 for a closed pipe,
+    128 + N if signal N stopped a training.
+
+    Args:
+        args: command and options; those of the process if None.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return
+    if args[0] == "--version":
+        print(f"kinema {__version__}")
+        return
+    try:
+        code = load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of `kinema predict ... | head` is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except TrainingStopped as stopped:
+        print(f"kinema: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
+    except Exception as error:
+        if debug or not isinstance(error, (KinemaError, OSError)):
+            raise
+        print(f"kinema: {error}", file=sys.stderr)
+        sys.exit(2)
+    if code:
+        sys.exit(code)
+
+
+def load_command(name: str) -> "type[Command]":
+    """Import the class of a command.
+
+    Raises:
+        UsageError: no command has this name.
+    """
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command {name!r}; {did_you_mean(name, COMMANDS)}", field=name)
+    module_name, _, class_name = COMMANDS[name].options.partition(":")
+    found: type[Command] = getattr(importlib.import_module(f"kinema.cli.{module_name}"), class_name)
+    return found
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "Recognize human actions in video: color, depth, or both.",
+            "",
+            "Usage: kinema COMMAND [OPTIONS]",
+            "",
+            *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
+            "",
+            "`kinema COMMAND --help` shows a command's options; --debug shows the traceback of an error.",
+        ]
+    )

@@ -1,0 +1,180 @@
+"""Findings across samples: leaks between splits, missing or rare classes, mixed resolutions."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from kinema.curation.duplicates import LIKENESS, Pair, near_duplicates, signature_pictures
+from kinema.curation.findings import Finding
+from kinema.curation.inspect import Inspection
+from kinema.curation.inspections import MediaFile
+from kinema.data.manifest import Entry, Manifest
+from kinema.data.splits import divided_names
+from kinema.modality import MODALITIES, Modality
+
+IMBALANCE = 10.0
+"""Ratio of the largest to the smallest class from which a note is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyPair:
+    """Two files in different splits that are copies of one recording."""
+
+    first: str
+    second: str
+    modality: Modality
+    splits: tuple[str, str]
+    lines: tuple[int, int]
+    pair: Pair
+
+
+def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection]) -> tuple[list[CopyPair], int]:
+    """CopyPair across splits, told from the RGB where there is any, and how many files could not be compared."""
+    kind: Modality = "rgb" if any(entry.rgb for entry in entries) else "depth"
+    lines: dict[str, dict[str, int]] = defaultdict(dict)  # split -> file -> line
+    for entry in entries:
+        if entry.source(kind):
+            lines[entry.split].setdefault(entry.source(kind), entry.line)
+    pictures = {
+        file: signature_pictures(inspections[MediaFile(file, kind)].signature)
+        for files in lines.values()
+        for file in files
+        if inspections[MediaFile(file, kind)].signature
+    }
+    found = []
+    # Train comes last: a copy is reported, and left out, where that changes no test.
+    for first, second in combinations(sorted(lines, key=lambda split: (split == "train", split)), 2):
+        shared = lines[first].keys() & lines[second].keys()  # told of as such
+        left, right = ([f for f in lines[split] if f in pictures and f not in shared] for split in (first, second))
+        if not left or not right:
+            continue
+        rows = (np.stack([pictures[file] for file in left]), np.stack([pictures[file] for file in right]))
+        for pair in near_duplicates(rows[0], rows[1], LIKENESS[kind]):
+            files = (left[pair.first], right[pair.second])
+            found.append(
+                CopyPair(
+                    first=files[0],
+                    second=files[1],
+                    modality=kind,
+                    splits=(first, second),
+                    lines=(lines[first][files[0]], lines[second][files[1]]),
+                    pair=pair,
+                )
+            )
+    every = {file for files in lines.values() for file in files}
+    return found, len(every) - len(pictures)
+
+
+def copy_findings(copies: Sequence[CopyPair]) -> Iterator[Finding]:
+    for copy in copies:
+        how = "mirrors" if copy.pair.mirrored else "copies"
+        first, second = map(_split_name, copy.splits)
+        yield Finding(
+            kind="near-duplicate",
+            line=copy.lines[1],
+            modality=copy.modality,
+            file=copy.second,
+            sentence=(
+                f"in {second} {how} {copy.first} in {first} (line {copy.lines[0]}), "
+                f"or almost: motion {copy.pair.motion:.2f}, appearance {copy.pair.appearance:.2f}"
+            ),
+        )
+
+
+def split_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
+    """Yield videos, groups and subjects that are in more than one split."""
+    by_file: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_file[entry.rgb or entry.depth].append(entry)
+    for file, users in by_file.items():
+        if len({entry.split for entry in users}) < 2:
+            continue
+        overlap = next(((a, b) for a, b in combinations(users, 2) if a.split != b.split and _overlap(a, b)), None)
+        first, second = overlap or next((a, b) for a, b in combinations(users, 2) if a.split != b.split)
+        where = f"{_split_name(second.split)} here and in {_split_name(first.split)} in line {first.line}"
+        yield Finding(
+            kind="same sample" if overlap else "same video",
+            line=second.line,
+            modality="rgb" if second.rgb else "depth",
+            file=file,
+            sentence=f"is in {where}" if overlap else f"has segments in more than one split: in {where}",
+        )
+    for column in ("group", "subject"):
+        names = divided_names(entries, column)
+        if names:
+            yield Finding(
+                kind=f"shared {column}",
+                sentence=(
+                    f"{_counted_names(names, column)} in more than one split; a test then says little of new {column}s"
+                ),
+            )
+
+
+def _overlap(first: Entry, second: Entry) -> bool:
+    """Return whether two samples of one file share frames; seconds and frame numbers are assumed to overlap."""
+    spans = [(entry.start_s, entry.stop_s, entry.start_frame, entry.stop_frame) for entry in (first, second)]
+    (a_s, b_s, a_frame, b_frame), (c_s, d_s, c_frame, d_frame) = spans
+    if a_s is not None and b_s is not None and c_s is not None and d_s is not None:
+        return a_s < d_s and c_s < b_s
+    if a_frame is not None and b_frame is not None and c_frame is not None and d_frame is not None:
+        return a_frame < d_frame and c_frame < b_frame
+    return True
+
+
+def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Finding]:
+    """Yield classes that are missing from a split or far from balanced."""
+    splits = {entry.split for entry in entries}
+    for head, names in manifest.classes.items():
+        what, one = ("classes", "class") if head == "label" else (f"classes of {head}", f"class of {head}")
+        trained = Counter(entry.labels[head] for entry in entries if entry.split == "train" and entry.labels)
+        lacking = [name for name in names if not trained[name]]
+        if lacking and "train" in splits:
+            sentence = f"train has no sample of {len(lacking)} of {len(names)} {what}: {_joined(lacking)}"
+            yield Finding(kind="untrained class", sentence=sentence)
+        if trained and max(trained.values()) >= IMBALANCE * min(trained.values()):
+            (most, count), (least, fewest) = trained.most_common()[0], trained.most_common()[-1]
+            sentence = f"{one} {most!r} has {count} samples in train, {least!r} has {fewest}"
+            yield Finding(kind="imbalance", sentence=sentence)
+        for split in sorted(splits - {"train", *manifest.unlabelled}):
+            there = {entry.labels[head] for entry in entries if entry.split == split}
+            lacking = [name for name in names if name not in there]
+            if lacking:
+                sentence = (
+                    f"{_split_name(split)} has no sample of {len(lacking)} of {len(names)} {what}: {_joined(lacking)}"
+                )
+                yield Finding(kind="untested class", sentence=sentence)
+
+
+def dataset_findings(
+    manifest: Manifest, entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection]
+) -> Iterator[Finding]:
+    there = Counter(entry.split for entry in entries)
+    for split in there:
+        declared = manifest.declared.get(split, 0)
+        if declared != there[split]:
+            sentence = f"{_split_name(split)} is declared to hold {declared} samples, but {there[split]} are listed"
+            yield Finding(kind="declared", sentence=sentence)
+    for kind in MODALITIES:
+        sizes = Counter(
+            (seen.width, seen.height) for source, seen in inspections.items() if source.kind == kind and seen.width
+        )
+        if len(sizes) > 1:
+            listed = _joined([f"{width} x {height} ({count})" for (width, height), count in sizes.most_common()])
+            yield Finding(kind="resolutions", modality=kind, sentence=f"{kind} has {len(sizes)} resolutions: {listed}")
+
+
+def _split_name(split: str) -> str:
+    return split or "(no split)"
+
+
+def _counted_names(names: Sequence[str], column: str) -> str:
+    many = len(names) > 1
+    return f"{len(names)} {column}{'s' if many else ''} ({_joined(names)}) {'are' if many else 'is'}"
+
+
+def _joined(names: Iterable[str], most: int = 6) -> str:
+    every = list(names)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

@@ -1,0 +1,124 @@
+"""Summary and page of `kinema demo`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from kinema.data.manifest import Manifest
+from kinema.evaluation.evaluate import Evaluation
+from kinema.evaluation.metrics import confusion
+from kinema.evaluation.predictions import Predictions
+from kinema.inference.recognizer import Recognizer
+from kinema.reports.figures import confusion_figure, film_strip, learning_curve
+from kinema.reports.page import ClipPicture, Section, write_page
+from kinema.training.runs import Run
+
+
+def print_example(manifest: Manifest, position: int, recognizer: Recognizer) -> None:
+    """Print the top predictions for one clip."""
+    entry = manifest.entries[position]
+    print(f"\n{entry.rgb} ({entry.labels['label']}) is predicted as:")
+    for label, score in recognizer.predict(manifest.locate(entry.rgb), top_k=3)["label"]:
+        print(f"  {score:6.1%}  {label}")
+
+
+def write_demo(
+    out: Path,
+    run: Run,
+    manifest: Manifest,
+    evaluation: Evaluation,
+    recognizer: Recognizer,
+    *,
+    num_train: int,
+    seconds: float,
+) -> dict[str, float]:
+    """Write summary.json and report.html.
+
+    Args:
+        num_train: number of training clips.
+        seconds: time since the start of the demo.
+
+    Returns:
+        Content of summary.json: `top1` and `chance` in percent, counts, seconds.
+    """
+    num_classes = len(manifest.classes["label"])
+    summary = {
+        "top1": round(evaluation.measures["top1"], 2),
+        "chance": round(100 / num_classes, 2),
+        "classes": num_classes,
+        "train_clips": num_train,
+        "test_clips": evaluation.predictions.num_samples,
+        "seconds": round(seconds, 1),
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _write_report(out / "report.html", run, manifest, evaluation.predictions, recognizer, summary)
+    return summary
+
+
+def print_summary(summary: dict[str, float]) -> None:
+    """Print the accuracy and the time."""
+    print(f"\nTop-1 on held-out bodies: {summary['top1']:.1f} % (chance {summary['chance']:.1f} %)")
+    print(f"Time: {summary['seconds']:.0f} s")
+
+
+def _write_report(
+    path: Path,
+    run: Run,
+    manifest: Manifest,
+    predictions: Predictions,
+    recognizer: Recognizer,
+    summary: dict[str, float],
+) -> None:
+    names = manifest.classes["label"]
+    counts = confusion(predictions.logits["label"], predictions.targets["label"])
+    write_page(
+        path,
+        title="kinema demo",
+        lead="CTN-tiny, trained from scratch on the built-in moves: rendered people, driven by real motion capture. "
+        "It is tested on bodies that it has not seen, in the same performances. This is no measure of unseen "
+        "performances or real footage.",
+        numbers=[
+            ("top-1, held-out bodies", f"{summary['top1']:.1f} %"),
+            ("chance", f"{summary['chance']:.1f} %"),
+            ("training clips", str(summary["train_clips"])),
+            ("test clips", str(summary["test_clips"])),
+            ("seconds", f"{summary['seconds']:.0f}"),
+        ],
+        sections=[
+            Section(
+                heading="Training",
+                text="Loss of each training step (blue) and accuracy on the held-out bodies (orange).",
+                figure=learning_curve(run.steps(), run.metrics()),
+            ),
+            Section(
+                heading="Confusion matrix",
+                text="Number of clips: a row per true action, a column per prediction.",
+                figure=confusion_figure(counts, names),
+            ),
+            Section(
+                heading="Held-out clips and their predictions",
+                text="One clip of each action, and every mistake up to thirty.",
+                clips=[_clip(position, manifest, recognizer) for position in _positions_shown(predictions)],
+            ),
+        ],
+    )
+
+
+def _positions_shown(predictions: Predictions) -> list[int]:
+    """Return the positions of the first clip of each class, then of the mistakes."""
+    targets = predictions.targets["label"]
+    _, first = np.unique(targets, return_index=True)
+    wrong = np.flatnonzero(predictions.logits["label"].argmax(axis=1) != targets)[:30]
+    rows = list(dict.fromkeys([*first.tolist(), *wrong.tolist()]))
+    return [int(predictions.index[row]) for row in rows]
+
+
+def _clip(position: int, manifest: Manifest, recognizer: Recognizer) -> ClipPicture:
+    entry = manifest.entries[position]
+    video = manifest.locate(entry.rgb)
+    return ClipPicture(
+        picture=film_strip(recognizer.prepare(video)["rgb"][0]),
+        truth=entry.labels["label"],
+        answers=[(p.label, p.score) for p in recognizer.predict(video, top_k=3)["label"]],
+    )

@@ -1,0 +1,42 @@
+"""The frames that a recipe samples from a video, as lines of text."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kinema.data.dataset import frames_of
+from kinema.data.manifest import Manifest
+from kinema.errors import UsageError
+from kinema.training.recipe import Clip
+
+
+def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) -> Iterator[str]:
+    """Yield the frames of a sample: one line per view of an evaluation, then one per training draw.
+
+    Args:
+        manifest: manifest of the sample.
+        index: position of the sample, from 0.
+        clip: clip section of a recipe.
+        draws: number of training draws.
+
+    Raises:
+        UsageError: no sample has this position.
+    """
+    if not 0 <= index < len(manifest.entries):
+        raise UsageError(
+            f"--index {index}: {manifest.path} has samples 0 to {len(manifest.entries) - 1}",
+            path=manifest.path,
+            field="--index",
+        )
+    entry = manifest.entries[index]
+    source = entry.source(clip.modalities[0]) or entry.rgb or entry.depth
+    start, stop = frames_of(entry, manifest.locate(source))
+    rule = clip.frame_sampling()
+    box = "" if entry.rgb_box is None else f", RGB cropped to {entry.rgb_box}"
+    where = f"{manifest.path}, line {entry.line}: {source}, frames {start} to {stop - 1}{box}"
+    yield f"{where}; {rule}; crops per clip: {clip.crops}"
+    for number, view in enumerate((start + rule.views(stop - start)).tolist(), 1):
+        yield " ".join(["evaluation:" if rule.clips == 1 else f"evaluation {number}:", *map(str, view)])
+    for seed in range(draws):
+        frames = start + rule.indices(stop - start, np.random.default_rng(seed))
+        yield " ".join([f"draw {seed}:    ", *map(str, frames.tolist())])
