@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kinema.data.manifest import Entry
-from kinema.data.splits import split_by_group, divided_names
+from kinema.data.splits import divided_names, split_by_group
 from kinema.errors import ManifestError
 
 

@@ -141,3 +141,11 @@ def test_a_split_without_a_list_is_noted_unless_it_is_optional(tmp_path, raises)
     assert notes == [f"split val is omitted: v.txt not found in {tmp_path}"]
     with raises(ManifestError, "a.txt, b.txt, v.txt, t.txt", path=tmp_path):
         find_lists(tmp_path, ("",), names)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("ucf101", 1), ("hmdb51", 1), ("ntu60", "cross_subject"), ("ntu120", "cross_subject")]
+)
+def test_the_first_official_split_is_the_default(name, split):
+    options, _ = load_dataset(name)
+    assert options(root=Path("r"), out=Path("m.csv")).split == split
