@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cattrs
-
+from kinema.config import from_json
 from kinema.curation.inspect import VERSION, Inspection, inspect
 from kinema.errors import UnreadableVideo
 from kinema.files import Journal
@@ -103,12 +102,10 @@ class _Memory:
         for record in self._journal.read():
             try:
                 if record["version"] == self._version:
-                    source, state = (
-                        MediaFile(record["path"], record["kind"]),
-                        [int(number) for number in record["state"]],
-                    )
-                    self._known[source] = state, cattrs.structure(record["inspection"], Inspection)
-            except (ValueError, KeyError, TypeError, cattrs.BaseValidationError):
+                    source = MediaFile(record["path"], record["kind"])
+                    state = [int(number) for number in record["state"]]
+                    self._known[source] = state, from_json(Inspection, record["inspection"])
+            except (ValueError, KeyError, TypeError):
                 pass  # written by another version: inspected again
 
     def __enter__(self) -> "_Memory":
@@ -164,7 +161,7 @@ class _Workers:
             except UnreadableVideo as error:  # the process crashed or hung; another time it may not
                 reason = str(error).removeprefix(f"{file}: ")
                 return Inspection(form="video", problem="unreadable", reason=reason), False
-            inspection = cattrs.structure(_said_of(answer, file, source.path), Inspection)
+            inspection = from_json(Inspection, _said_of(answer, file, source.path))
         if state is not None:
             self._known.keep(source, state, inspection)
         return inspection, False
