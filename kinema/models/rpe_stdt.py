@@ -445,7 +445,6 @@ class RPESTDT(nn.Module):
         if self.config.pool not in ("top-k", "random", "uniform"):
             return {}
         _, kept = self.in_time(self.in_space(clip))
-        last = self.config.temporal_layers - 1
         if self.config.pool_place == "inside":
-            kept.pop(last, None)
+            kept.pop(self.config.temporal_layers - 1, None)
         return kept
