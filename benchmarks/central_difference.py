@@ -7,7 +7,6 @@ within a repeat. A training step is forward and backward, to the weights and, bu
 network, to the clip; evaluation is convolution, BatchNorm and ReLU, without gradients.
 """
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,17 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from measuring import machine, median_interval
+from measuring import interleave, interval_text, machine, median_interval, ratio_interval, store
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from kinema.layers.central_difference import CentralDifferenceConv3d, Operator
-from kinema.training.runs import commit
 
 Step = Callable[[], object]
 BASELINES = {"training": "vanilla", "evaluation": "vanilla, folded"}
@@ -82,26 +79,20 @@ class TwoConvolutions(CentralDifferenceConv3d):
 
 
 def main(arguments: Arguments) -> None:
-    report: dict[str, Any] = {
-        "commit": commit(),
-        "machine": machine(("torch",)) | {"device": device_name(arguments)},
-        "arguments": {name: value for name, value in asdict(arguments).items() if name != "out"},
-        "measured": {},
-    }
+    measured: dict[str, Any] = {}
     for name, size in SIZES.items():
         for layout, memory_format in FORMATS.items():
             clip = example(size, arguments).contiguous(memory_format=memory_format)
-            report["measured"][f"{name}, {layout}"] = {
+            measured[f"{name}, {layout}"] = {
                 "clip": list(clip.shape),
                 "largest_difference_to_two_convolutions": difference(size, clip),
                 **{
-                    task: summary(interleave(steps(size, clip, arguments), arguments), BASELINES[task])
+                    task: summary(milliseconds(steps(size, clip, arguments), arguments), BASELINES[task])
                     for task, steps in (("training", training_steps), ("evaluation", evaluation_steps))
                 },
             }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print_report(report)
+    parts = {"machine": machine(("torch",)) | {"device": device_name(arguments)}, "measured": measured}
+    print_report(store(arguments.out, arguments=asdict(arguments), packages=("torch",), parts=parts, show=False))
 
 
 def device_name(arguments: Arguments) -> str:
@@ -195,18 +186,10 @@ def cast(arguments: Arguments) -> Any:
     return torch.autocast(arguments.device, torch.bfloat16) if arguments.precision == "bfloat16" else nullcontext()
 
 
-def interleave(steps: dict[str, Step], arguments: Arguments) -> dict[str, list[float]]:
-    """Milliseconds of every form in every repeat, after one that does not count."""
-    rng = np.random.default_rng(arguments.seed)
-    timings: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(arguments.repeats + 1):
-        for name in rng.permutation(list(steps)).tolist():
-            start = clock(arguments)
-            steps[name]()
-            spent = clock(arguments) - start
-            if repeat:
-                timings[name].append(1000 * spent)
-    return timings
+def milliseconds(steps: dict[str, Step], arguments: Arguments) -> dict[str, list[float]]:
+    """Return the milliseconds of every form in every repeat."""
+    seconds = interleave(steps, repeats=arguments.repeats, seed=arguments.seed, clock=lambda: clock(arguments))
+    return {name: [1000 * second for second in taken] for name, taken in seconds.items()}
 
 
 def clock(arguments: Arguments) -> float:
@@ -222,9 +205,7 @@ def summary(timings: dict[str, list[float]], baseline: str) -> dict[str, Any]:
         "medians": {name: median_interval(values) for name, values in timings.items()},
         "baseline": baseline,
         "ratios": {
-            name: median_interval((np.array(values) / np.array(timings[baseline])).tolist())
-            for name, values in timings.items()
-            if name != baseline
+            name: ratio_interval(values, timings[baseline]) for name, values in timings.items() if name != baseline
         },
     }
 
@@ -237,12 +218,9 @@ def print_report(report: dict[str, Any]) -> None:
         for task in BASELINES:
             for form, value in measured[task]["medians"].items():
                 ratio = measured[task]["ratios"].get(form)
-                table.add_row(name, task, form, written(value, 1), "baseline" if ratio is None else written(ratio, 3))
+                beside = "baseline" if ratio is None else interval_text(ratio, 3)
+                table.add_row(name, task, form, interval_text(value, 1), beside)
     Console().print(table)
-
-
-def written(value: dict[str, float], digits: int) -> str:
-    return f"{value['median']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
 if __name__ == "__main__":

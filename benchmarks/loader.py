@@ -8,13 +8,13 @@ Each file stands in a manifest many times; it is in the system's cache, as in tr
 memory is large enough. Interleaved: one repeat measures everything once, in a random order.
 """
 
-import json
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,16 +22,19 @@ import numpy as np
 import torch
 import tyro
 from footage import Footage, facts, three_files
-from measuring import machine, median_interval
+from measuring import median_interval, store, turns
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
 from kinema.data import dataset as data
-from kinema.data.dataset import Loaded, TrainingBatches, VideoDataset, complete, make_loader
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import LoadedBatch, complete, make_loader
 from kinema.data.manifest import Entry, write_manifest
+from kinema.data.samplers import TrainingBatches
 from kinema.transforms import preprocessing as transforms
-from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.augment import Augmentation
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
 STEPS = {
@@ -73,7 +76,6 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
-    rng = np.random.default_rng(arguments.seed)
     measured: dict[tuple[str, int], dict[Task, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory() as folder:
         footage = three_files(Path(folder))
@@ -83,21 +85,16 @@ def main(arguments: Arguments) -> None:
             for file in footage
             for size in SHORT_SIDES
         }
-        plan = [(key, task) for key in sets for task in TASKS]
-        for _ in range(arguments.repeats):
-            for place in rng.permutation(len(plan)):
-                key, task = plan[place]
-                measured[key][task].append(measure(sets[key], task, arguments.samples // BATCH))
-    report = {
-        "machine": machine(("kinema", "av", "torch", "numpy")),
-        "arguments": {"repeats": arguments.repeats, "samples": arguments.samples, "seed": arguments.seed},
+        plan = product(sets, TASKS)
+        for _, (key, task) in turns(plan, repeats=arguments.repeats, seed=arguments.seed):
+            measured[key][task].append(measure(sets[key], task, arguments.samples // BATCH))
+    parts = {
         "clip": {"frames": FRAMES, "batch": BATCH, "short_sides": SHORT_SIDES},
         "files": known,
         "measured": {f"{name} to {size}": summary(runs) for (name, size), runs in measured.items()},
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print_report(report)
+    packages = ("kinema", "av", "torch", "numpy")
+    print_report(store(arguments.out, arguments=asdict(arguments), packages=packages, parts=parts, show=False))
 
 
 def training_set(file: Footage, frames: int, size: int, samples: int, folder: Path) -> VideoDataset:
@@ -137,7 +134,7 @@ def measure(dataset: VideoDataset, task: Task, batches: int) -> dict[str, float]
 
 
 def run(
-    loader: DataLoader[Loaded],
+    loader: DataLoader[LoadedBatch],
     batches: int,
     preprocessing: Preprocessing | None = None,
     seconds: dict[str, float] | None = None,
@@ -148,7 +145,7 @@ def run(
         batch = complete(loaded)
         if preprocessing is not None and seconds is not None:
             before = time.perf_counter()
-            preprocessing.normalise_all(batch["inputs"])
+            preprocessing.normalize_all(batch["inputs"])
             seconds["normalise"] += time.perf_counter() - before
         if number == WARM - 1:
             start = time.perf_counter()
@@ -159,20 +156,20 @@ def run(
     return 1000 * (time.perf_counter() - start) / (batches * BATCH)
 
 
-class Ready(torch.utils.data.Dataset[Loaded]):
+class Ready(torch.utils.data.Dataset[LoadedBatch]):
     """Finished batches: copies of one, since a tensor that was handed over once is handed over again for nothing."""
 
-    def __init__(self, loaded: Loaded, length: int) -> None:
+    def __init__(self, loaded: LoadedBatch, length: int) -> None:
         batch = complete(loaded)
         self.batches = [
-            Loaded({**batch, "inputs": {m: clip.clone() for m, clip in batch["inputs"].items()}}, ())
+            LoadedBatch({**batch, "inputs": {m: clip.clone() for m, clip in batch["inputs"].items()}}, ())
             for _ in range(length)
         ]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> Loaded:
+    def __getitem__(self, number: int) -> LoadedBatch:
         return self.batches[number]
 
 

@@ -1,12 +1,13 @@
-"""What every benchmark says about itself: the machine, the versions, and medians with their uncertainty."""
+"""Harness of the benchmarks: interleaved timing, medians and ratios with intervals, and reports as JSON."""
 
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +15,47 @@ import torch
 from kinema.training.runs import commit
 
 RESAMPLES = 10_000
+Name = TypeVar("Name")
+
+
+def interleave(
+    runs: Mapping[Any, Callable[[], object]],
+    *,
+    repeats: int,
+    seed: int,
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Any, list[float]]:
+    """Return the seconds of every run in every repeat.
+
+    A repeat does every run once, in a random order, so that a machine that slows down slows all of them.
+
+    Args:
+        runs: what to time, by name.
+        repeats: number of repeats that count.
+        seed: seed of the order.
+        warm_up: whether a first repeat is not counted.
+        clock: returns seconds.
+    """
+    seconds: dict[Any, list[float]] = {name: [] for name in runs}
+    for repeat, name in turns(runs, repeats=repeats + warm_up, seed=seed):
+        start = clock()
+        runs[name]()
+        if repeat or not warm_up:
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def turns(names: Iterable[Name], *, repeats: int, seed: int) -> Iterator[tuple[int, Name]]:
+    """Yield the number of the repeat and each name, in a random order within each repeat."""
+    rng, every = np.random.default_rng(seed), list(names)
+    for repeat in range(repeats):
+        for place in rng.permutation(len(every)):
+            yield repeat, every[place]
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
-    """Processor, cores, threads, and the versions of these packages."""
+    """Return processor, cores, threads, and the versions of these packages."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -29,15 +67,40 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
 
 
 def median_interval(values: Sequence[float]) -> dict[str, float]:
-    """Median and its 95 % bootstrap interval (percentiles; resampled with a fixed seed)."""
+    """Return the median and its 95 % bootstrap interval (percentiles; resampled with a fixed seed)."""
     sample = np.asarray(values)
     drawn = np.random.default_rng(0).choice(sample, size=(RESAMPLES, len(sample)))
     low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
     return {"median": float(np.median(sample)), "low": float(low), "high": float(high)}
 
 
-def store(out: Path, *, arguments: Mapping[str, Any], packages: Sequence[str], parts: Mapping[str, Any]) -> None:
-    """Write a report, and print it without its single repeats."""
+def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+    """Return the median ratio to a baseline, taken within each repeat, and its interval."""
+    return median_interval((np.asarray(values) / np.asarray(baseline)).tolist())
+
+
+def interval_text(interval: Mapping[str, float], digits: int = 2) -> str:
+    """Return a median and its interval as text."""
+    return f"{interval['median']:.{digits}f} [{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
+
+
+def recordings() -> Path:
+    """Return the folder of the real recordings."""
+    return Path(os.environ.get("KINEMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def store(
+    out: Path, *, arguments: Mapping[str, Any], packages: Sequence[str], parts: Mapping[str, Any], show: bool = True
+) -> dict[str, Any]:
+    """Write a report and return it.
+
+    Args:
+        out: JSON file.
+        arguments: of the command line; `out` is left out.
+        packages: whose versions are stored.
+        parts: what was measured.
+        show: whether the report is printed too, without its single repeats.
+    """
     report = {
         "machine": machine(packages),
         "commit": commit(),
@@ -46,17 +109,19 @@ def store(out: Path, *, arguments: Mapping[str, Any], packages: Sequence[str], p
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({name: without_repeats(value) for name, value in report.items()}, indent=1))
+    if show:
+        print(json.dumps({name: without_repeats(value) for name, value in report.items()}, indent=1))
+    return report
 
 
 def high_water() -> int:
-    """Peak resident KiB of this process; `getrusage` would answer with the parent's, which a fork hands down."""
+    """Return the peak resident KiB of this process; `getrusage` would return the parent's, inherited by fork."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def without_repeats(value: Any) -> Any:
-    """What is printed of a report's part: all but the single repeats."""
+    """Return a part of a report without its single repeats."""
     return {name: part for name, part in value.items() if name != "repeats"} if isinstance(value, dict) else value
 
 

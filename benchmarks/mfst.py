@@ -13,7 +13,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from measuring import high_water, machine, median_interval
+from measuring import high_water, interleave, median_interval, ratio_interval, store
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,7 +30,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from kinema.layers.folding import evaluation_copy
 from kinema.models.registry import create_model
 from kinema.training.memory import recompute_activations
-from kinema.training.runs import commit
 
 CLASSES = 60
 
@@ -74,23 +72,13 @@ def main(arguments: Arguments) -> None:
     convolved, multiplied = counted(model, arguments)
     ways = {"forward": forward(folded, clip), "step": step(model, clip)}
     rates: dict[str, tuple[Callable[[], object], int]] = {"convolution": convolution(), "product": product()}
-    timed: dict[str, list[float]] = {name: [] for name in (*ways, *rates)}
-    rng = np.random.default_rng(arguments.seed)
-    for repeat in range(arguments.repeats + 1):
-        for name in rng.permutation(list(timed)).tolist():
-            run = ways[name] if name in ways else rates[name][0]
-            start = time.perf_counter()
-            run()
-            if repeat:  # the first is for warming up
-                timed[name].append(time.perf_counter() - start)
+    runs = {**ways, **{name: run for name, (run, _) in rates.items()}}
+    timed = interleave(runs, repeats=arguments.repeats, seed=arguments.seed)
     seconds = {name: np.array(values) for name, values in timed.items()}
     bound = convolved / (rates["convolution"][1] / seconds["convolution"]) + multiplied / (
         rates["product"][1] / seconds["product"]
     )
-    report = {
-        "machine": machine(("kinema", "torch")),
-        "commit": commit(),
-        "arguments": {name: value for name, value in asdict(arguments).items() if name not in ("out", "measure")},
+    parts = {
         "gmac": {"convolutions": convolved / 1e9, "matrix products": multiplied / 1e9},
         "gmac_per_second": {
             name: median_interval((macs / 1e9 / seconds[name]).tolist()) for name, (_, macs) in rates.items()
@@ -103,9 +91,8 @@ def main(arguments: Arguments) -> None:
         "peak_memory_mib": memory(arguments),
         "repeats": {name: values.tolist() for name, values in seconds.items()},
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({name: value for name, value in report.items() if name != "repeats"}, indent=1))
+    given = {name: value for name, value in asdict(arguments).items() if name != "measure"}
+    store(arguments.out, arguments=given, packages=("kinema", "torch"), parts=parts)
 
 
 def network(arguments: Arguments) -> nn.Module:
@@ -167,7 +154,7 @@ def memory(arguments: Arguments) -> dict[str, Any]:
             words += ["--threads", str(arguments.threads)]
             said = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
             found.append(json.loads(said.stdout)["mib"])
-    ratio = median_interval((np.array(peaks["recompute"]) / np.array(peaks["keep"])).tolist())
+    ratio = ratio_interval(peaks["recompute"], peaks["keep"])
     return {way: median_interval(values) for way, values in peaks.items()} | {"recompute_over_keep": ratio}
 
 

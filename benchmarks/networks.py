@@ -3,13 +3,13 @@
 Multiply-adds are those that are executed, counted alike for all networks.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measuring import interleave
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -42,15 +42,9 @@ class Work:
 
 
 def timed(works: Mapping[str, Work], *, repeats: int, seed: int) -> dict[str, np.ndarray]:
-    found: dict[str, list[float]] = {name: [] for name in works}
-    rng = np.random.default_rng(seed)
-    for repeat in range(repeats + 1):
-        for name in rng.permutation(list(works)).tolist():
-            start = time.perf_counter()
-            works[name].run()
-            if repeat:  # the first is for warming up
-                found[name].append(time.perf_counter() - start)
-    return {name: np.array(values) for name, values in found.items()}
+    """Return the seconds of every repeat."""
+    seconds = interleave({name: work.run for name, work in works.items()}, repeats=repeats, seed=seed)
+    return {name: np.array(values) for name, values in seconds.items()}
 
 
 def timesformer(frames: int) -> nn.Module:

@@ -9,7 +9,6 @@ also as FFV1 and as an npz of one array, which `kinema pack` does not write. Int
 every set is read once, in a random order, and ratios are taken within a repeat. All files are in the system's cache.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -21,17 +20,19 @@ import av
 import numpy as np
 import torch
 import tyro
-from measuring import median_interval, store
+from measuring import median_interval, ratio_interval, recordings, store, turns
 from PIL import Image
 
 from kinema.curation.pack import pack
-from kinema.data.dataset import Draw, Failure, VideoDataset
+from kinema.data.dataset import Failure, VideoDataset
 from kinema.data.manifest import Entry, Manifest, write_manifest
+from kinema.data.samplers import Draw
 from kinema.modality import DepthFacts
-from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.augment import Augmentation
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 from kinema.video.encode import Encoding
-from kinema.video.sources import count_frames, read_grey, read_rgb
+from kinema.video.source import count_frames, read_gray, read_rgb
 
 SHORT_SIDE, SIZE = 256, 224
 FACTS = DepthFacts(unit_mm=None, near=1.0, far=1000.0, coverage="masked")
@@ -65,7 +66,6 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
-    rng = np.random.default_rng(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         sets = {
             name: forms_of(name, entries[: arguments.files], Path(folder), arguments)
@@ -73,10 +73,9 @@ def main(arguments: Arguments) -> None:
         }
         plan = [(name, form, frames) for name, forms in sets.items() for form in forms for frames in arguments.frames]
         milliseconds: dict[tuple[str, str, int], list[float]] = {key: [] for key in plan}
-        for repeat in range(arguments.repeats):
-            for place in rng.permutation(len(plan)):
-                name, form, frames = plan[place]
-                milliseconds[plan[place]].append(read_all(sets[name][form], frames, (arguments.seed, repeat)))
+        for repeat, key in turns(plan, repeats=arguments.repeats, seed=arguments.seed):
+            name, form, frames = key
+            milliseconds[key].append(read_all(sets[name][form], frames, (arguments.seed, repeat)))
         parts = {
             name: {
                 "files": {form: facts_of(manifest) for form, manifest in forms.items()},
@@ -97,10 +96,6 @@ def main(arguments: Arguments) -> None:
         packages=("kinema", "av", "torch", "numpy", "pillow"),
         parts=parts,
     )
-
-
-def recordings() -> Path:
-    return Path(os.environ.get("KINEMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def samples(data: Path, folder: Path, rounds: int) -> dict[str, list[Entry]]:
@@ -170,7 +165,7 @@ def as_pictures(source: Path, folder: Path) -> Path:
     """The same depth as a folder of 16-bit PNG."""
     target = folder / "png" / source.stem
     target.mkdir(parents=True)
-    for number, picture in enumerate(read_grey(str(source), range(count_frames(str(source))))):
+    for number, picture in enumerate(read_gray(str(source), range(count_frames(str(source))))):
         Image.fromarray(picture).save(target / f"{number:05}.png")
     return target
 
@@ -203,7 +198,7 @@ def manifest_of(path: Path, entries: Sequence[Entry]) -> Manifest:
 
 
 def write_ffv1(stem: Path, entry: Entry) -> Path:
-    pictures = read_grey(entry.depth, range(entry.frames or 0))
+    pictures = read_gray(entry.depth, range(entry.frames or 0))
     form = "gray16le" if pictures.dtype == np.uint16 else "gray"
     target = stem.with_suffix(".mkv")
     with av.open(str(target), "w") as container:
@@ -216,7 +211,7 @@ def write_ffv1(stem: Path, entry: Entry) -> Path:
 
 
 def write_array(stem: Path, entry: Entry) -> Path:
-    np.savez_compressed(stem.with_suffix(".npz"), depth=read_grey(entry.depth, range(entry.frames or 0)))
+    np.savez_compressed(stem.with_suffix(".npz"), depth=read_gray(entry.depth, range(entry.frames or 0)))
     return stem.with_suffix(".npz")
 
 
@@ -259,7 +254,7 @@ def compared(
         times = np.array(milliseconds[name, form, frames])
         found[form] = {
             "clips_per_second": median_interval((1000 / times).tolist()),
-            "times_the_original": median_interval((original / times).tolist()),
+            "times_the_original": ratio_interval(original, times),
         }
     return found
 

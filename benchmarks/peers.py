@@ -19,7 +19,7 @@ import torch
 from numpy import ndarray
 from torchcodec.decoders import VideoDecoder
 
-from kinema.video.sources import read_rgb
+from kinema.video.source import read_rgb
 
 Reader = Callable[[str, Sequence[int]], ndarray]
 

@@ -7,7 +7,6 @@ order within each repeat, and ratios are taken within a repeat. The first steps 
 evaluating.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -16,13 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
-from measuring import machine, median_interval
+from measuring import median_interval, store, turns
 from rich.console import Console
 from rich.table import Table
 
-from kinema.training.runs import Run, commit
+from kinema.training.runs import Run
 
 Arrangement = Literal["1 process of 1 thread", "1 process of 2 threads", "2 processes of 1 thread"]
 ARRANGEMENTS: dict[Arrangement, tuple[int, int]] = {
@@ -64,21 +62,15 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     if arguments.steps <= WARM:
         sys.exit(f"steps={arguments.steps} must be more than the {WARM} that do not count")
-    code, rng = commit(), np.random.default_rng(arguments.seed)
     speeds: dict[Arrangement, list[float]] = {name: [] for name in ARRANGEMENTS}
     waits: dict[Arrangement, list[float]] = {name: [] for name in ARRANGEMENTS}
     names = list(ARRANGEMENTS)
     with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(arguments.repeats):
-            for place in rng.permutation(len(names)):
-                name = names[place]
-                speed, wait = measure(name, arguments, Path(folder) / f"{repeat} {name}")
-                speeds[name].append(speed)
-                waits[name].append(wait)
-    report = {
-        "commit": code,
-        "machine": machine(("kinema", "torch", "lightning-fabric", "av", "numpy")),
-        "arguments": {name: value for name, value in asdict(arguments).items() if name != "out"},
+        for repeat, name in turns(names, repeats=arguments.repeats, seed=arguments.seed):
+            speed, wait = measure(name, arguments, Path(folder) / f"{repeat} {name}")
+            speeds[name].append(speed)
+            waits[name].append(wait)
+    parts = {
         "trained": "ctn_tiny on moves_cross_subject (synthetic), float32 on the CPU, processes joined by gloo",
         "measured": {
             name: {
@@ -91,9 +83,8 @@ def main(arguments: Arguments) -> None:
         },
         "two_processes_against_two_threads": against(speeds, PROCESSES, THREADS),
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print_report(report)
+    packages = ("kinema", "torch", "lightning-fabric", "av", "numpy")
+    print_report(store(arguments.out, arguments=asdict(arguments), packages=packages, parts=parts, show=False))
 
 
 def measure(name: Arrangement, arguments: Arguments, out: Path) -> tuple[float, float]:

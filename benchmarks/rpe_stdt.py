@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from measuring import median_interval, store
+from measuring import median_interval, ratio_interval, store
 from networks import CLASSES, SIZE, Work, forward, layer, square, step, timed, timesformer, vivit
 from torch import nn
 
@@ -83,13 +83,12 @@ def speed(arguments: Arguments) -> dict[str, Any]:
         "seconds": {name: median_interval(values.tolist()) for name, values in seconds.items()},
         "ms_per_gmac": {name: median_interval(values.tolist()) for name, values in per_gmac.items()},
         "share_of_the_machines_rate": {
-            name: median_interval((rates[name] / rate).tolist()) for name in ("forward, shared", "step, shared")
+            name: ratio_interval(rates[name], rate) for name in ("forward, shared", "step, shared")
         },
         "relative_position_over_none": {
-            way: median_interval((seconds[f"{way}, shared"] / seconds[f"{way}, none"]).tolist())
-            for way in ("forward", "step")
+            way: ratio_interval(seconds[f"{way}, shared"], seconds[f"{way}, none"]) for way in ("forward", "step")
         },
-        "ms_per_gmac_over": {name: median_interval((mine / per_gmac[name]).tolist()) for name in others},
+        "ms_per_gmac_over": {name: ratio_interval(mine, per_gmac[name]) for name in others},
         "repeats": {name: values.tolist() for name, values in seconds.items()},
     }
 
@@ -107,9 +106,7 @@ def lengths(arguments: Arguments) -> dict[str, Any]:
         "gmac": {name: work.macs / 1e9 for name, work in works.items()},
         "seconds": {name: median_interval(values.tolist()) for name, values in seconds.items()},
         "seconds_over_the_shortest": {
-            f"{network}, {frames}": median_interval(
-                (seconds[f"{network}, {frames}"] / seconds[f"{network}, {first}"]).tolist()
-            )
+            f"{network}, {frames}": ratio_interval(seconds[f"{network}, {frames}"], seconds[f"{network}, {first}"])
             for network in ("RPE-STDT", "ViViT-B")
             for frames in arguments.lengths[1:]
         },

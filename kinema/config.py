@@ -137,6 +137,9 @@ def _walk(owner: Any, places: Sequence[str | int]) -> tuple[list[str], list[str]
             return [*names, place], list(owners[0].__pydantic_fields__)
         elif tagged := [o for o in owners if _is_label(place, [o])]:
             owner = tagged[0]
+        elif get_origin(owner) is dict:
+            names.append(str(place))
+            owner = get_args(owner)[1]
         elif isinstance(place, int):
             names.append(str(place))
             owner = next((m for m in get_args(owner) if m is not Ellipsis), None)

@@ -55,9 +55,9 @@ class Fuse(Command):
         """Write the fused model."""
         if self.out.exists():
             raise UsageError(f"--out {self.out}: already exists. Name a new folder.", field="--out")
-        from kinema.inference.fusing import fuse_artefacts
+        from kinema.inference.fusing import fuse_models
         from kinema.inference.trained_model import save_model
 
-        save_model(self.out, fuse_artefacts(self.first, self.second, score=self.score))
+        save_model(self.out, fuse_models(self.first, self.second, score=self.score))
         print(f"{self.out}: predicts by the mean of {self.score}; `kinema predict {self.out} RGB --depth DEPTH`")
         return 0

@@ -35,9 +35,9 @@ class Predict(Command):
 
     def run(self) -> int:
         """Predict all videos; exit code 2 if one cannot be read."""
-        from kinema.inference.bulk import name_all
+        from kinema.inference.bulk import predict_files
 
-        failed = name_all(
+        failed = predict_files(
             self.model,
             self.videos,
             depth=self.depth,

@@ -1,7 +1,8 @@
-"""One file looked at: decoded once from first frame to last, and what it is, announces and fails at noted down."""
+"""Inspection of a file: decode it once from first to last frame; record its properties and problems."""
 
 from array import array
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +16,13 @@ from PIL import Image
 from kinema.curation.duplicates import SIDE, SignatureBuilder
 from kinema.errors import UnreadableVideo
 from kinema.modality import Modality
-from kinema.video import image_files as pictures
-from kinema.video.container import open_video, packets_of, read_timeline
-from kinema.video.decode import decoded, orientation
-from kinema.video.image_files import ARRAY_SUFFIXES, frame_files
+from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
+from kinema.video.container import UPRIGHT, open_video, orientation_of, packets_of
+from kinema.video.image_folder import ImageFolder
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.remote_cache import local_path
+from kinema.video.source import local_source
+from kinema.video.video_file import VideoFile, decode_frames
 
 VERSION = 1
 """Of what is noted down; what is remembered from another version is looked at again."""
@@ -96,27 +98,28 @@ class _Notes:
     bits: int = 8
 
 
-def inspect(path: str, kind: Modality, reading: ReadOptions = READ_OPTIONS) -> Inspection:
+def inspect(path: str, kind: Modality, options: ReadOptions = READ_OPTIONS) -> Inspection:
     """Look at all of a file. What is wrong with it is in the answer; nothing is raised for it.
 
     Args:
         path: a video file, a folder of pictures, an npz or mat file, or a URL of one.
         kind: what it is to be read as.
-        reading: the limits that hold, and where copies of URLs lie.
+        options: the limits that hold, and where copies of URLs lie.
     """
     notes, stamps, builder = _Notes(), _Stamps(), SignatureBuilder()
-    file, form = path, _form(path)
+    file = path
+    form: Literal["video", "folder", "array"] = "array" if Path(path).suffix.lower() in ARRAY_SUFFIXES else "video"
     problem: Problem = ""
     reason = ""
     try:
-        file = local_path(path, reading)
-        form = _form(file)
-        if form == "folder":
-            _look_at_pictures(file, kind, reading, notes, builder)
-        elif form == "array":
-            _look_at_array(file, kind, reading, notes, builder)
-        else:
-            _look_at_video(file, kind, reading, notes, stamps, builder)
+        file = local_path(path, options)
+        with closing(local_source(file, replace(options, isolation="none", backend="pyav"))) as source:
+            if isinstance(source, ImageFolder | ArrayFile):
+                form = source.form
+                _inspect_images(source, kind, notes, builder)
+            elif isinstance(source, VideoFile):
+                form = source.form
+                _inspect_video(source, kind, options, notes, stamps, builder)
         if notes.frames == 0:
             raise UnreadableVideo(f"{file}: not one frame can be decoded")
     except UnreadableVideo as error:
@@ -172,12 +175,14 @@ class _Stamps:
         return seconds, self.second / middle, float(np.mean(np.abs(steps - middle) > slack))
 
 
-def _look_at_video(
-    file: str, kind: Modality, reading: ReadOptions, notes: _Notes, stamps: _Stamps, builder: SignatureBuilder
+def _inspect_video(
+    source: VideoFile, kind: Modality, options: ReadOptions, notes: _Notes, stamps: _Stamps, builder: SignatureBuilder
 ) -> None:
-    _look_at_packets(file, reading, notes)
+    file = source.path
+    _inspect_packets(file, options, notes)
     converter = VideoReformatter()
-    with open_video(file, reading.limits) as (container, stream):
+    orientation = UPRIGHT
+    with open_video(file, options.limits) as (container, stream):
         stored = stream.codec_context.format
         notes.codec = stream.codec_context.name
         notes.pixel_format = "" if stored is None else stored.name
@@ -186,34 +191,28 @@ def _look_at_video(
         stamps.usable = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         stamps.second = 1 / float(stream.time_base) if stream.time_base else 1.0
         form = "gray16le" if kind == "depth" and notes.bits == 16 else "gray"
-        exchanged = columns_reversed = rows_reversed = False
-        for frame in decoded(file, container, stream, reading.limits):
+        for frame in decode_frames(file, container, stream, options.limits):
             if notes.frames == 0:
-                exchanged, columns_reversed, rows_reversed = orientation(frame)
-                notes.size = (frame.height, frame.width) if exchanged else (frame.width, frame.height)
-                mirrored = (exchanged + columns_reversed + rows_reversed) % 2
-                notes.rotation = -1 if mirrored else round(frame.rotation) % 360
+                orientation = orientation_of(frame)
+                notes.size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
+                notes.rotation = -1 if sum(orientation) % 2 else round(frame.rotation) % 360
             stamps.add(frame.pts)
             notes.damaged += bool(frame.is_corrupt)
             if builder.wants(notes.frames):
                 small = converter.reformat(frame, width=SIDE, height=SIDE, format=form, interpolation="AREA")
-                picture = small.to_ndarray()
-                if exchanged:
-                    picture = picture.swapaxes(0, 1)
-                picture = picture[:: -1 if rows_reversed else 1, :: -1 if columns_reversed else 1]
-                _take(notes, builder, picture)
+                _take(notes, builder, orientation.apply(small.to_ndarray()))
             notes.frames += 1
-    read_timeline(file, reading)  # refuses what no reader would trust, such as an AVI that lost frames within
+    _ = source.timeline  # refuses what no reader would trust, such as an AVI file that lost frames
 
 
-def _look_at_packets(file: str, reading: ReadOptions, notes: _Notes) -> None:
+def _inspect_packets(file: str, options: ReadOptions, notes: _Notes) -> None:
     """What the header announces and where the streams end; the decoding that follows says what is wrong with them."""
     discarded, before_first_key, keyed = 0, 0, False
     begin, end = np.inf, -np.inf
-    with open_video(file, reading.limits) as (container, stream):
+    with open_video(file, options.limits) as (container, stream):
         try:
             for number, packet in enumerate(packets_of(container, None)):
-                if number > 10 * reading.limits.frames:
+                if number > 10 * options.limits.frames:
                     break
                 stamp = packet.dts if packet.pts is None else packet.pts
                 if packet.size == 0 or stamp is None or packet.time_base is None:
@@ -233,33 +232,14 @@ def _look_at_packets(file: str, reading: ReadOptions, notes: _Notes) -> None:
             notes.end_s = end - begin
 
 
-def _look_at_pictures(
-    file: str, kind: Modality, reading: ReadOptions, notes: _Notes, builder: SignatureBuilder
-) -> None:
-    for path in frame_files(file):
-        picture = pictures.read_picture(path, "RGB" if kind == "rgb" else "grey", reading.limits)
-        size = (picture.shape[1], picture.shape[0])
-        bits = 8 * picture.dtype.itemsize
+def _inspect_images(source: ImageFolder | ArrayFile, kind: Modality, notes: _Notes, builder: SignatureBuilder) -> None:
+    first = source.files[0] if isinstance(source, ImageFolder) else Path(source.path)
+    for image in source.iter_frames(range(source.num_frames), "rgb" if kind == "rgb" else "gray"):
         if notes.frames == 0:
-            notes.size, notes.bits, notes.codec = size, bits, path.suffix.lower().removeprefix(".")
-        if (size, bits) != (notes.size, notes.bits):
-            raise UnreadableVideo(
-                f"{path}: is {size[0]} x {size[1]} pixels of {bits} bits, but those before it are "
-                f"{notes.size[0]} x {notes.size[1]} of {notes.bits}"
-            )
+            notes.size, notes.bits = (image.shape[1], image.shape[0]), 8 * image.dtype.itemsize
+            notes.codec = first.suffix.lower().removeprefix(".")
         if builder.wants(notes.frames):
-            _take(notes, builder, _small(picture))
-        notes.frames += 1
-
-
-def _look_at_array(file: str, kind: Modality, reading: ReadOptions, notes: _Notes, builder: SignatureBuilder) -> None:
-    read = pictures.read_rgb_array if kind == "rgb" else pictures.read_grey_array
-    every = read(file, range(pictures.count_pictures(file, reading)), reading)
-    notes.size, notes.bits = (every.shape[2], every.shape[1]), 8 * every.dtype.itemsize
-    notes.codec = Path(file).suffix.lower().removeprefix(".")
-    for picture in every:
-        if builder.wants(notes.frames):
-            _take(notes, builder, _small(picture))
+            _take(notes, builder, _small(image))
         notes.frames += 1
 
 
@@ -271,15 +251,9 @@ def _take(notes: _Notes, builder: SignatureBuilder, picture: ndarray) -> None:
 
 
 def _small(picture: Picture) -> ndarray:
-    """The means over the fields of a chequerboard, as grey."""
-    grey = Image.fromarray(picture).convert("L") if picture.ndim == 3 else Image.fromarray(picture.astype(np.float32))
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
-
-
-def _form(file: str) -> Literal["video", "folder", "array"]:
-    if Path(file).is_dir():
-        return "folder"
-    return "array" if Path(file).suffix.lower() in ARRAY_SUFFIXES else "video"
+    """Return the means over a grid, as gray."""
+    gray = Image.fromarray(picture).convert("L") if picture.ndim == 3 else Image.fromarray(picture.astype(np.float32))
+    return np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
 
 
 def _problem(file: str, error: UnreadableVideo, frames: int) -> Problem:

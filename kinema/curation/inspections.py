@@ -23,7 +23,7 @@ from kinema.files import Journal
 from kinema.modality import Modality
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import default_cache, local_path
-from kinema.video.sandbox import IsolatedReader
+from kinema.video.sandbox import SandboxWorker
 
 
 class MediaFile(NamedTuple):
@@ -133,7 +133,7 @@ class _Workers:
         self._reading = reading
         self._known = known
         self._own = threading.local()
-        self._readers: list[IsolatedReader] = []
+        self._readers: list[SandboxWorker] = []
 
     def __enter__(self) -> "_Workers":
         return self
@@ -169,11 +169,11 @@ class _Workers:
             self._known.keep(source, state, inspection)
         return inspection, False
 
-    def _reader(self) -> IsolatedReader:
+    def _reader(self) -> SandboxWorker:
         if not hasattr(self._own, "reader"):
-            self._own.reader = IsolatedReader(self._reading)
+            self._own.reader = SandboxWorker(self._reading, "kinema.curation.inspect_worker")
             self._readers.append(self._own.reader)
-        reader: IsolatedReader = self._own.reader
+        reader: SandboxWorker = self._own.reader
         return reader
 
 

@@ -13,12 +13,12 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kinema.curation.pack_source import Part, Record, Source, Stopped, write_part
+from kinema.curation.pack_source import PackSource, Part, Record, Stopped, write_part
 from kinema.data.manifest import Entry, Manifest, load_manifest, write_manifest
 from kinema.errors import ManifestError, PackError, UnreadableVideo
 from kinema.files import Journal, atomic_write, sync
@@ -101,7 +101,8 @@ def pack(
             return _finish(manifest, out, encoding, samples, run)
     except OSError as error:
         raise PackError(
-            f"{out}: cannot be written ({reason_of(error)}); what is finished stays, and the same command goes on"
+            f"{out}: cannot be written ({reason_of(error)}); finished files are kept. Run the same command to resume.",
+            path=out,
         ) from error
 
 
@@ -128,16 +129,19 @@ def _check_apart(manifest: Manifest, out: Path, parts: Iterable[Part]) -> None:
     folder = out.resolve()
     for path in (str(manifest.path), *(part.path for part in parts)):
         if "://" not in path and Path(path).resolve().is_relative_to(folder):
-            raise PackError(f"{out}: holds {path}, which is to be packed; name another folder")
+            raise PackError(f"{path}: lies in the output folder {out}. Choose another folder.", path=path, field="out")
 
 
 def _check_declared(manifest: Manifest) -> None:
     """What writing the manifest would refuse, hours later."""
     for split, count in Counter(entry.split for entry in manifest.entries).items():
         if manifest.declared.get(split, 0) < count:
+            facts = manifest.path.with_suffix(".json")
             raise ManifestError(
-                f"{manifest.path.with_suffix('.json')}: split {split!r} is declared to hold "
-                f"{manifest.declared.get(split, 0)} samples, but there are {count}; correct it"
+                f"{facts}: split {split!r} has {count} samples, but {manifest.declared.get(split, 0)} are declared. "
+                "Correct the declared count.",
+                path=facts,
+                field="declared",
             )
 
 
@@ -148,7 +152,10 @@ def _alone(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise PackError(f"{out}: another `kinema pack` is writing there; wait for it, or name another") from error
+            raise PackError(
+                f"{out}: another `kinema pack` is writing to this folder. Wait for it, or choose another folder.",
+                path=out,
+            ) from error
         yield
 
 
@@ -162,21 +169,22 @@ def _claim(out: Path, manifest: Manifest, encoding: Encoding) -> None:
             there = json.loads(note.read_text(encoding="utf-8"))
             version, encoded, manifests = there["version"], there["encoding"], dict(there["manifests"])
         except (ValueError, KeyError, TypeError) as error:
-            raise PackError(f"{note}: cannot be read ({error}); name another folder, or delete this one") from error
-        if (version, encoded) != (VERSION, known["encoding"]):
-            asked = [
-                f"{name} {encoded.get(name)}" for name, value in asdict(encoding).items() if encoded.get(name) != value
-            ]
             raise PackError(
-                f"{out}: was packed otherwise ({', '.join(asked) or f'version {version}'}); ask for the same, name "
-                "another folder, or delete this one"
+                f"{note}: cannot be read ({error}). Choose another folder, or delete this one.", path=note
+            ) from error
+        if (version, encoded) != (VERSION, known["encoding"]):
+            other = {name: encoded.get(name) for name, value in known["encoding"].items() if encoded.get(name) != value}
+            listed = ", ".join(f"{name}={value}" for name, value in other.items()) or f"version {version}"
+            raise PackError(
+                f"{out}: packed with other options ({listed}). Use the same, or choose another folder.",
+                path=out,
+                field=next(iter(other), "version"),
             )
         known["manifests"] = manifests
     claimed = known["manifests"].get(target.name)
     if claimed not in (None, origin) or (claimed is None and (target.exists() or target.with_suffix(".json").exists())):
-        raise PackError(
-            f"{target}: is {f'packed from {claimed}' if claimed else 'no packed manifest'}; name another folder"
-        )
+        problem = f"packed from {claimed}" if claimed else "not a packed manifest"
+        raise PackError(f"{target}: {problem}. Choose another folder.", path=target)
     known["manifests"][target.name] = origin
     with atomic_write(note) as file:
         file.write((json.dumps(known, indent=2, ensure_ascii=False) + "\n").encode())
@@ -241,11 +249,15 @@ class _Run:
 
     def _pack_source(self, path: str, parts: Sequence[Part]) -> None:
         try:
-            source = Source(path, self._reading)
+            source = PackSource(path, self._reading)
         except UnreadableVideo as error:
             for part in parts:
                 self._settle(part, failure=str(error))
             return
+        with closing(source):
+            self._pack_parts(path, source, parts)
+
+    def _pack_parts(self, path: str, source: PackSource, parts: Sequence[Part]) -> None:
         self.sizes[path] = source.bytes
         for part in parts:
             if self._stopping.is_set():

@@ -6,7 +6,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, TypeVar
@@ -18,12 +18,12 @@ from kinema.curation.inspections import state_of
 from kinema.errors import UnreadableVideo
 from kinema.modality import Modality
 from kinema.transforms.pixel_box import PixelBox, parse_pixel_box
-from kinema.video.container import Timeline, open_video, range_shown, reason_of
-from kinema.video.decode import each_frame
-from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, shown_pictures, write_depth, write_rgb
+from kinema.video.container import Timeline, open_video, reason_of
+from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, write_depth, write_rgb
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import local_path
-from kinema.video.sources import count_frames, each_picture, timeline_of
+from kinema.video.source import FrameSource, count_frames, local_source
+from kinema.video.video_file import VideoFile
 
 Item = TypeVar("Item")
 
@@ -84,16 +84,31 @@ class Record:
     unequal_times: bool = False
 
 
-class Source:
+class PackSource:
     """A file while its parts are packed; its packets are looked through once."""
 
-    def __init__(self, path: str, reading: ReadOptions) -> None:
+    def __init__(self, path: str, options: ReadOptions) -> None:
         self.path = path
-        self.file = local_path(path, reading)
-        self._reading = reading
+        self.file = local_path(path, options)
+        # PyAV reads it here, in one thread.
+        self._options = replace(options, isolation="none", backend="pyav")
         self._own_state = tuple(state_of(self.file) or ())
-        self._timelines: dict[str, Timeline | None] = {}
-        self._count: int | None = None
+        self._sources: dict[str, FrameSource] = {}
+
+    def close(self) -> None:
+        """Close the file, and the one that times it."""
+        for source in self._sources.values():
+            source.close()
+
+    @property
+    def frames(self) -> FrameSource:
+        """The open file."""
+        return self._open(self.file)
+
+    def _open(self, file: str) -> FrameSource:
+        if file not in self._sources:
+            self._sources[file] = local_source(file, self._options)
+        return self._sources[file]
 
     @property
     def bytes(self) -> int:
@@ -104,7 +119,7 @@ class Source:
         """Numbers that differ when the source does, or the file that times it; none where it is gone."""
         if part.timed_by in ("", self.path):
             return self._own_state
-        other = state_of(local_path(part.timed_by, self._reading))
+        other = state_of(local_path(part.timed_by, self._options))
         return () if other is None or not self._own_state else (*self._own_state, *other)
 
     def said(self, error: UnreadableVideo) -> str:
@@ -112,17 +127,13 @@ class Source:
 
     @property
     def timeline(self) -> Timeline | None:
-        return self._timeline(self.file)
-
-    def _timeline(self, file: str) -> Timeline | None:
-        if file not in self._timelines:
-            self._timelines[file] = timeline_of(file, self._reading)
-        return self._timelines[file]
+        """Time stamps of the file; None for folders and arrays."""
+        return self.frames.timeline
 
     def pictures(self, kind: Modality, numbers: range) -> Iterator[ndarray]:
-        """Frames one after the other."""
+        """Yield frames one by one."""
         try:
-            yield from each_picture(self.file, kind, numbers, self.timeline, self._reading)
+            yield from self.frames.iter_frames(numbers, "rgb" if kind == "rgb" else "gray")
         except OSError as error:  # of the source, and not of what is written
             raise UnreadableVideo(f"{self.file}: cannot be read ({reason_of(error)})") from error
 
@@ -130,35 +141,26 @@ class Source:
         """Frames one after the other, as RGB is encoded."""
         if box:
             return fitted_pictures(self._boxed(numbers, parse_pixel_box(box)), encoding)
-        if self.timeline is None:
-            return fitted_pictures(self.pictures("rgb", numbers), encoding)
-        return fitted_frames(each_frame(self.file, numbers, self.timeline, self._reading), encoding)
+        if isinstance(self.frames, VideoFile):
+            return fitted_frames(self.frames.iter_stored(numbers), encoding)
+        return fitted_pictures(self.pictures("rgb", numbers), encoding)
 
     def _boxed(self, numbers: range, box: PixelBox) -> Iterator[ndarray]:
-        if self.timeline is None:
-            pictures = self.pictures("rgb", numbers)
-        else:
-            pictures = shown_pictures(each_frame(self.file, numbers, self.timeline, self._reading))
-        for picture in pictures:
+        for picture in self.pictures("rgb", numbers):
             height, width = picture.shape[:2]
             if not box.fits(width, height):
                 raise UnreadableVideo(
-                    f"{self.file}: has frames of {width} x {height}, but rgb_box={box} reaches beyond them"
+                    f"{self.file}: has frames of {width} x {height}, but rgb_box={box} reaches beyond them",
+                    path=self.file,
                 )
             yield picture[box.top : box.bottom, box.left : box.right]
-
-    def count(self) -> int:
-        """Frames of the whole file that decode."""
-        if self._count is None:
-            self._count = count_frames(self.file, self._reading)
-        return self._count
 
     def numbers(self, part: Part) -> range:
         """The frames of a part."""
         if part.start is None or part.stop is None:
-            return range(self.count())
+            return range(self.frames.num_frames)
         if part.timed_by:
-            return self._shown(part, local_path(part.timed_by, self._reading))
+            return self._shown(part, local_path(part.timed_by, self._options))
         return range(int(part.start), int(part.stop))
 
     def cut_otherwise(self, part: Part) -> bool:
@@ -171,18 +173,15 @@ class Source:
             return True
 
     def _shown(self, part: Part, file: str) -> range:
-        timeline = self._timeline(file)
         assert part.start is not None
         assert part.stop is not None
-        if timeline is None:
-            raise UnreadableVideo(f"{file}: has no time stamps; give start_frame and stop_frame instead of seconds")
-        return range(*range_shown(file, timeline, part.start, part.stop))
+        return range(*self._open(file).frame_range(part.start, part.stop))
 
     def times(self, numbers: range) -> tuple[Sequence[int], Fraction]:
         """When each frame is shown, from the first one on, in the units of the source, and how many are a second."""
         if self.timeline is None or not self.timeline.stamps:
             return range(len(numbers)), Fraction(RATE)
-        with open_video(self.file, self._reading.limits) as (_, stream):
+        with open_video(self.file, self._options.limits) as (_, stream):
             unit = stream.time_base or Fraction(1, RATE)
         stamps = self.timeline.stamps[numbers.start : numbers.stop]
         return [stamp - stamps[0] for stamp in stamps], 1 / unit
@@ -192,7 +191,7 @@ class Source:
         small, or RGB that is small and has close keyframes."""
         if self.timeline is None:
             return False
-        with open_video(self.file, self._reading.limits) as (_, stream):
+        with open_video(self.file, self._options.limits) as (_, stream):
             context = stream.codec_context
             deep = context.format is None or context.format.components[0].bits > 8
             short_side = min(context.width, context.height)
@@ -205,7 +204,7 @@ class Source:
 
 def write_part(
     part: Part,
-    source: Source,
+    source: PackSource,
     state: tuple[int, ...],
     out: Path,
     encoding: Encoding,
@@ -230,7 +229,7 @@ def write_part(
     try:
         with unfinished.open("wb") as file:
             if copied:
-                frames = source.count()
+                frames = source.frames.num_frames
                 with open(source.file, "rb") as original:
                     shutil.copyfileobj(original, file)
             else:
@@ -252,7 +251,7 @@ def write_part(
     )
 
 
-def _encoded(part: Part, source: Source, file: IO[bytes], encoding: Encoding, stopping: Callable[[], bool]) -> int:
+def _encoded(part: Part, source: PackSource, file: IO[bytes], encoding: Encoding, stopping: Callable[[], bool]) -> int:
     numbers = source.numbers(part)
     try:
         if part.kind == "depth":

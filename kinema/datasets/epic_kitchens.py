@@ -33,7 +33,7 @@ from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, examples, write_prepared
 from kinema.datasets.skeleton import check_paths, difference_notes
 from kinema.errors import ManifestError, UnreadableVideo
-from kinema.video.image_files import frame_files
+from kinema.video.image_folder import list_images
 
 DATASET = "EPIC-KITCHENS-100"
 CLASSES = {"verb": 97, "noun": 300}
@@ -309,7 +309,7 @@ def _sources(root: Path, videos: Collection[str]) -> tuple[dict[str, _Source], l
 def _pictures(folder: Path) -> list[Path]:
     """Return the frames of a folder; empty if the folder cannot be read, which counting frames reports later."""
     try:
-        return frame_files(str(folder))
+        return list_images(str(folder))
     except UnreadableVideo:
         return []
 

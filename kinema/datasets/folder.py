@@ -15,9 +15,9 @@ from kinema.datasets.skeleton import check_paths
 from kinema.datasets.templates import match_templates
 from kinema.errors import ManifestError, UnreadableVideo
 from kinema.modality import Modality
-from kinema.video.image_files import ARRAY_SUFFIXES
+from kinema.video.array_file import ARRAY_SUFFIXES
 from kinema.video.scan import VIDEO_SUFFIXES, scan
-from kinema.video.sources import read_grey, read_rgb
+from kinema.video.source import read_gray, read_rgb
 
 Kind = Literal["videos", "arrays", "folders of images"]
 
@@ -150,7 +150,7 @@ def _modality(root: Path, paths: list[Path], kind: Kind) -> Modality:
 def _modality_of(path: Path) -> Modality | None:
     """Return the modality of a file by its first frame; None if it cannot be read."""
     try:
-        frame = read_grey(str(path), [0])
+        frame = read_gray(str(path), [0])
         return "depth" if path.is_file() or frame.dtype == np.uint16 else "rgb"
     except UnreadableVideo:  # an array of RGB has no single channel
         try:

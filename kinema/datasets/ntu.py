@@ -39,7 +39,7 @@ from kinema.datasets.prepared import Prepared, examples, single_modality_notes, 
 from kinema.datasets.skeleton import ARCHIVE_SUFFIXES, check_paths
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
-from kinema.video.image_files import PICTURE_SUFFIXES
+from kinema.video.image_folder import IMAGE_SUFFIXES
 from kinema.video.scan import FolderContents, scan
 
 Coverage = Literal["masked", "full"]
@@ -243,7 +243,7 @@ def _put(root: Path, places: dict[str, Path], name: str, path: Path) -> None:
 def _depth_kind(folder: Path) -> Coverage | None:
     """Return the kind of depth in a folder by the name of an image, or None if it is not depth."""
     with os.scandir(folder) as entries:
-        names = (e.name for e in entries if Path(e.name).suffix.lower() in PICTURE_SUFFIXES and e.name[0] != ".")
+        names = (e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and e.name[0] != ".")
         first = next(names, "")
     return next((kind for start, kind in IMAGE_PREFIXES.items() if first.startswith(start)), None)
 
@@ -261,7 +261,7 @@ def _other_notes(root: Path, contents: FolderContents, infrared: Sequence[str], 
     images, packed = [], []
     others: Counter[str] = Counter()
     for path in contents.others:
-        if path.suffix.lower() in PICTURE_SUFFIXES and parse_name(path.parent.name) is not None:
+        if path.suffix.lower() in IMAGE_SUFFIXES and parse_name(path.parent.name) is not None:
             images.append(path.relative_to(root).as_posix())
         elif path.suffix.lower() in ARCHIVE_SUFFIXES:
             packed.append(path.relative_to(root).as_posix())

@@ -18,7 +18,7 @@ from kinema.transforms.pixel_box import PixelBox
 from kinema.transforms.subject_crop import Extent, inside, subject_extent
 from kinema.video.container import open_video
 from kinema.video.read_options import READ_OPTIONS
-from kinema.video.sources import count_frames, read_grey
+from kinema.video.source import count_frames, read_gray
 
 RGB_SIZE, DEPTH_SIZE = (1920, 1080), (512, 424)
 """Width and height of a frame [px]."""
@@ -105,7 +105,7 @@ def _find_box(rgb: Path, depth: Path, size: tuple[int, int]) -> SubjectBox:
     try:
         with open_video(str(rgb), READ_OPTIONS.limits) as (_, stream):
             rgb_size = stream.codec_context.width, stream.codec_context.height
-        frames = read_grey(str(depth), _spread(count_frames(str(depth))))
+        frames = read_gray(str(depth), _spread(count_frames(str(depth))))
     except UnreadableVideo:  # counting frames reports which and why
         return SubjectBox(reason="RGB or depth cannot be read")
     depth_size = frames.shape[2], frames.shape[1]

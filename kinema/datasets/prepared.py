@@ -16,7 +16,7 @@ from kinema.datasets.options import Holdout
 from kinema.errors import ManifestError, UnreadableVideo
 from kinema.modality import MODALITIES, DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
-from kinema.video.sources import count_frames, read_grey
+from kinema.video.source import count_frames, read_gray
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -250,7 +250,7 @@ def _missing_depth_range(entries: Sequence[Entry], out: Path, counts: Mapping[st
         path = locate(out, entry.depth) if entry.depth else ""
         if path and isinstance(counts[path], int):
             try:
-                frame = read_grey(path, [0])
+                frame = read_gray(path, [0])
             except UnreadableVideo as error:
                 return [f"depth cannot be read: {error}"]
             if frame.dtype == np.uint8:

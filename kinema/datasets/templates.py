@@ -12,7 +12,7 @@ from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.prepared import SPLIT_FOLDERS, examples, single_modality_notes
 from kinema.errors import ManifestError
 from kinema.modality import MODALITIES, Modality
-from kinema.video.image_files import PICTURE_SUFFIXES
+from kinema.video.image_folder import IMAGE_SUFFIXES
 from kinema.video.scan import scan
 
 COLUMNS = ("group", "subject", "camera", "split")
@@ -95,7 +95,7 @@ def parse_template(text: str) -> Template:
     if not any(map(_is_label, fields)):
         raise error("field {label} is missing. Mark the part of the path that is the class.", LABEL)
     last = "".join(literal for literal, *_ in parts).rsplit("/", 1)[-1]
-    if Path(f"x{last}").suffix.lower() in PICTURE_SUFFIXES:
+    if Path(f"x{last}").suffix.lower() in IMAGE_SUFFIXES:
         raise error("names a single image; expected the folder that contains the images of a clip")
     if text.startswith("/"):
         raise error("starts with a slash; expected a path relative to --root")

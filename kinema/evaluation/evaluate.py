@@ -13,8 +13,10 @@ import numpy as np
 from numpy import ndarray
 from torch import nn
 
-from kinema.data.dataset import Loaded, VideoDataset, complete, evaluation_batches, make_loader
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import LoadedBatch, complete, make_loader
 from kinema.data.manifest import Manifest, load_manifest
+from kinema.data.samplers import evaluation_batches
 from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample
 from kinema.evaluation.predictions import Predictions, Protocol, group_numbers, measure, save_predictions
 from kinema.inference.engine import Device, Engine, choose_device
@@ -80,7 +82,7 @@ def evaluate(
         trained = trained.seeing(modalities)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_classes(table, trained)
-    dataset = VideoDataset(table, sampling=trained.sampling, preprocessing=trained.preprocessing, reading=reading)
+    dataset = VideoDataset(table, sampling=trained.sampling, preprocessing=trained.preprocessing, read_options=reading)
     compute_on = choose_device(device)
     loader = make_loader(
         dataset,
@@ -104,7 +106,7 @@ def evaluate(
 
 def predict_split(
     engine: Engine,
-    loader: Iterable[Loaded],
+    loader: Iterable[LoadedBatch],
     manifest: Manifest,
     *,
     split: str,

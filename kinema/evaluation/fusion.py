@@ -3,19 +3,17 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
+import torch
 
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap
 from kinema.evaluation.compare import Comparison, align, compare
 from kinema.evaluation.evaluate import Missing
 from kinema.evaluation.predictions import Predictions
 from kinema.evaluation.summary import Summary, summarize, summary_to_json
-
-Fusion = Literal["logits", "softmax"]
-"""Which scores of the single models are averaged."""
+from kinema.layers.score_fusion import ScoreFusion, mean_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +32,12 @@ class FusionSummary:
     differences: Mapping[str, Mapping[str, Comparison]]
 
     @property
-    def fused(self) -> dict[Fusion, Summary]:
+    def fused(self) -> dict[ScoreFusion, Summary]:
         """Summaries of the fusions by the scores that are averaged."""
-        return {score: self.models[f"mean of {score}"] for score in get_args(Fusion)}
+        return {score: self.models[f"mean of {score}"] for score in get_args(ScoreFusion)}
 
 
-def fuse(predictions: Sequence[Predictions], *, score: Fusion, missing: Missing = "stop") -> Predictions:
+def fuse(predictions: Sequence[Predictions], *, score: ScoreFusion, missing: Missing = "stop") -> Predictions:
     """Fuse the predictions of several models by the mean of their logits or of their softmaxes.
 
     Args:
@@ -51,13 +49,10 @@ def fuse(predictions: Sequence[Predictions], *, score: Fusion, missing: Missing 
         ComparisonError: the samples, their labels or the class lists differ.
     """
     aligned = align(predictions, missing=missing)
-    fused = {}
-    for head in aligned[0].classes:
-        scores = np.stack([p.logits[head].astype(np.float64) for p in aligned])
-        if score == "logits":
-            fused[head] = scores.mean(axis=0)
-        else:
-            fused[head] = logsumexp(log_softmax(scores, axis=2), axis=0) - np.log(len(aligned))
+    fused = {
+        head: mean_logits([torch.from_numpy(p.logits[head].astype(np.float64)) for p in aligned], score).numpy()
+        for head in aligned[0].classes
+    }
     digest = hashlib.sha256("\n".join([score, *(p.weights_digest for p in aligned)]).encode()).hexdigest()
     protocols = {p.protocol for p in aligned}
     return replace(
@@ -79,7 +74,7 @@ def summarize_fusion(
         ComparisonError: the samples, their labels or the class lists differ.
     """
     singles = dict(zip(predictions, align(list(predictions.values()), missing=missing), strict=True))
-    fused = {f"mean of {score}": fuse(list(singles.values()), score=score) for score in get_args(Fusion)}
+    fused = {f"mean of {score}": fuse(list(singles.values()), score=score) for score in get_args(ScoreFusion)}
     return FusionSummary(
         bootstrap=bootstrap,
         models={name: summarize(found, bootstrap=bootstrap) for name, found in {**singles, **fused}.items()},

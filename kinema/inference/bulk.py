@@ -1,4 +1,4 @@
-"""Many files: every one is answered for, or named with the reason why not."""
+"""Predictions for many files; a file that cannot be read is reported and skipped."""
 
 import csv
 import json
@@ -17,20 +17,20 @@ from kinema.video.scan import VIDEO_SUFFIXES
 
 
 def videos_in(sources: Sequence[str]) -> Iterator[str]:
-    """Files and URLs as they are; a folder stands for all videos below it, by their suffix."""
+    """Yield files and URLs as they are, and for a folder all videos below it, by their suffix."""
     for source in sources:
         if "://" not in source and Path(source).is_dir():
             files = (p for p in Path(source).rglob("*") if p.is_file() and not p.name.startswith("."))
             found = sorted(str(p) for p in files if p.suffix.lower() in VIDEO_SUFFIXES)
             if not found:
-                raise VideoError(f"{source}: no video in this folder")
+                raise VideoError(f"{source}: no videos in this folder", path=source)
             yield from found
         else:
             yield source
 
 
-def name_all(
-    artefact: Path,
+def predict_files(
+    model: Path,
     sources: Sequence[str],
     *,
     depth: Sequence[str] = (),
@@ -42,23 +42,23 @@ def name_all(
     """Print the likeliest classes of every video on standard output, and failures on standard error.
 
     Args:
-        artefact: a run or an artefact folder.
+        model: run or model folder.
         sources: files, URLs, folders.
-        depth: depth files in the order of `sources`, for a model that sees both; or alone, where it does with them.
-        top_k: how many classes.
-        form: `text` for reading, `json` one object a line, `csv` one line a class.
-        device: where to compute.
-        reading: by what, where and within which limits files are read.
+        depth: depth files in the order of `sources`, for a model of both; or alone, for a model that takes them alone.
+        top_k: number of classes.
+        form: `text`, `json` (one object per line) or `csv` (one line per class).
+        device: device that computes.
+        reading: decoding options and limits.
 
     Returns:
-        How many videos could not be read.
+        Number of videos that could not be read.
     """
     if not sources and not depth:
-        raise VideoError("no video is given")
-    recognizer = Recognizer.load(artefact, device=device, reading=reading)
+        raise VideoError("no videos given")
+    recognizer = Recognizer.load(model, device=device, reading=reading)
     paths = list(videos_in(sources))
     if paths and depth and len(depth) != len(paths):
-        raise VideoError(f"{len(paths)} videos, but {len(depth)} depth files: they go in pairs")
+        raise VideoError(f"{len(depth)} depth files for {len(paths)} videos; expected one each", field="depth")
     videos = _by_modality(recognizer, paths, depth)
     table = csv.writer(sys.stdout)
     if form == "csv":
@@ -67,7 +67,7 @@ def name_all(
     for path, video in zip(paths or depth, videos, strict=True):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", MissingStream)  # said once, above
+                warnings.simplefilter("ignore", MissingStream)  # printed once, by _by_modality
                 answer = recognizer.predict(video, top_k=top_k)
         except UnreadableVideo as error:
             failed += 1
@@ -90,13 +90,13 @@ def name_all(
 
 
 def _by_modality(recognizer: Recognizer, paths: Sequence[str], depth: Sequence[str]) -> list[Video]:
-    """Each video as the recogniser takes it; of two streams one may be missing, which is said."""
+    """Return each video as the recognizer takes it; print a note if one of two streams is missing."""
     if paths and depth:
-        return [{"rgb": colour, "depth": range_} for colour, range_ in zip(paths, depth, strict=True)]
+        return [{"rgb": rgb, "depth": range_} for rgb, range_ in zip(paths, depth, strict=True)]
     if not recognizer.engine.binding.answers_alone:
         return list(paths) if paths else [{"depth": path} for path in depth]
     alone: Modality = "rgb" if paths else "depth"
     other = "depth" if paths else "rgb"
-    if other in recognizer.artefact.preprocessing.modalities:
-        print(f"kinema: no {other} is given: {alone} answers alone", file=sys.stderr)
+    if other in recognizer.trained.preprocessing.modalities:
+        print(f"kinema: no {other} given; predicting from {alone} alone", file=sys.stderr)
     return [{alone: path} for path in paths or depth]

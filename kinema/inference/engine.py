@@ -79,7 +79,7 @@ class Engine:
 
     def _network_logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
         on_device = {modality: clip.to(self.device, non_blocking=True) for modality, clip in inputs.items()}
-        bound = self.binding(self.preprocessing.normalise_all(on_device))
+        bound = self.binding(self.preprocessing.normalize_all(on_device))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             answer = self.model(**bound)
         return {head: logits.float().cpu() for head, logits in by_head(answer, self.heads).items()}
@@ -112,5 +112,6 @@ def choose_device(device: Device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if there["cuda"] else "cpu")
     if not there[device]:
-        raise DeviceError(f"device={device!r} is not there; use one of {', '.join(d for d in there if there[d])}")
+        available = ", ".join(name for name, is_there in there.items() if is_there)
+        raise DeviceError(f"device {device!r} is not available; expected one of {available}", field="device")
     return torch.device(device)

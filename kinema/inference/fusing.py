@@ -1,4 +1,4 @@
-"""Two trained models, one of colour and one of depth, as one that sees both: how the thesis has its RGB-D rows."""
+"""One model of two trained ones, one for RGB and one for depth, as in the thesis's RGB-D rows."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,33 +10,32 @@ from kinema.modality import MODALITIES
 from kinema.models.two_stream import TwoStream, TwoStreamConfig
 from kinema.transforms.preprocessing import Preprocessing
 
-OF_ONE_STREAM = ("modalities", "mean", "std", "depth", "depth_channels", "depth_colours")
-"""Fields of the preprocessing that concern one modality alone; the others say what both are shown."""
+PER_MODALITY = ("modalities", "mean", "std", "depth", "depth_channels", "depth_colours")
+"""Fields of the preprocessing that concern one modality alone; the others must be equal."""
 
 
-def fuse_artefacts(
+def fuse_models(
     first: str | Path | TrainedModel, second: str | Path | TrainedModel, *, score: ScoreFusion
 ) -> TrainedModel:
-    """One model of two: it answers with the mean of their answers, or with one of them where a modality is missing.
+    """Return one model that averages the answers of two; if a modality is missing, the other one answers alone.
+
+    Its precision is float32 where the two differ in that.
 
     Args:
-        first, second: runs, artefact folders, or loaded artefacts; one of RGB and one of depth, in either order.
-        score: what is averaged, logits or softmaxes.
-
-    Returns:
-        The model; its arithmetic is of float32 where the two differ in that.
+        first, second: run folders, model folders, or loaded models; one for RGB and one for depth, in either order.
+        score: average logits or softmax scores.
 
     Raises:
-        ModelError: they are not of two modalities, know other classes, or are shown other frames or places.
+        ModelError: the models are not for two modalities, or differ in classes, frames, or crops.
     """
     both = [source if isinstance(source, TrainedModel) else load_model(source) for source in (first, second)]
-    by_modality = {artefact.preprocessing.modalities: artefact for artefact in both}
+    by_modality = {trained.preprocessing.modalities: trained for trained in both}
     if set(by_modality) != {(modality,) for modality in MODALITIES}:
-        seen = " and ".join("+".join(artefact.preprocessing.modalities) for artefact in both)
-        raise ModelError(f"one model of rgb and one of depth can be fused; these see {seen}")
+        seen = " and ".join("+".join(trained.preprocessing.modalities) for trained in both)
+        raise ModelError(f"expected one model of rgb and one of depth; got {seen}")
     rgb, depth = (by_modality[(modality,)] for modality in MODALITIES)
     if rgb.config is None or depth.config is None:
-        raise ModelError("a network of your own cannot be fused into one artefact; `kinema evaluate --fuse` can do it")
+        raise ModelError("networks of your own cannot be fused into one model; use `kinema evaluate --fuse`")
     _check_same(rgb, depth)
     config = TwoStreamConfig(
         rgb=rgb.config,  # type: ignore[arg-type]  # a model of one modality is no two-stream one
@@ -53,9 +52,9 @@ def fuse_artefacts(
         provenance={
             "fused": score,
             **{
-                f"{modality}_{what}": said
-                for modality, artefact in (("rgb", rgb), ("depth", depth))
-                for what, said in {**artefact.provenance, "digest": artefact.digest}.items()
+                f"{modality}_{what}": value
+                for modality, trained in (("rgb", rgb), ("depth", depth))
+                for what, value in {**trained.provenance, "digest": trained.digest}.items()
             },
         },
     )
@@ -65,21 +64,22 @@ def _check_same(rgb: TrainedModel, depth: TrainedModel) -> None:
     if {head: list(names) for head, names in rgb.classes.items()} != {
         head: list(names) for head, names in depth.classes.items()
     }:
-        raise ModelError("the two models know other classes, or have them in another order; their answers do not mix")
+        raise ModelError("the two models differ in their classes, or in their order", field="classes")
     pairs = [
         (f"{part}.{field.name}", getattr(getattr(rgb, part), field.name), getattr(getattr(depth, part), field.name))
         for part in ("sampling", "preprocessing")
         for field in fields(getattr(rgb, part))
-        if part == "sampling" or field.name not in OF_ONE_STREAM
+        if part == "sampling" or field.name not in PER_MODALITY
     ]
     for name, ours, theirs in pairs:
         if ours != theirs:
             raise ModelError(
-                f"the two models are shown other clips: {name} is {ours} for rgb and {theirs} for depth; "
-                "train both alike, or average their predictions with `kinema evaluate --fuse`"
+                f"the two models take different clips: {name} is {ours} for rgb and {theirs} for depth; "
+                "train both alike, or average their predictions with `kinema evaluate --fuse`",
+                field=name,
             )
 
 
 def _shown_both(rgb: Preprocessing, depth: Preprocessing) -> Preprocessing:
-    """Each modality as its own model had it."""
+    """Return the preprocessing of both, each modality as in its own model."""
     return replace(depth, modalities=MODALITIES, mean=rgb.mean, std=rgb.std)

@@ -20,7 +20,7 @@ Video = str | Path | Mapping[Modality, str | Path]
 
 
 class MissingStream(UserWarning):
-    """A model of colour and depth was shown one of them, and answered by that alone."""
+    """Issued when a model of RGB and depth gets only one of them."""
 
 
 class Prediction(NamedTuple):
@@ -31,7 +31,7 @@ class Prediction(NamedTuple):
 
 
 class Recognizer:
-    """Names the action in a video.
+    """A trained model that recognizes the action in a video.
 
     >>> from kinema import Recognizer
     >>> recognizer = Recognizer.load("runs/latest")  # doctest: +SKIP
@@ -39,15 +39,15 @@ class Recognizer:
     [Prediction(label='cartwheel', score=0.98...), ...]
 
     Args:
-        artefact: what a training made.
-        device: where it computes.
-        reading: by what, where and within which limits files are read.
+        trained: a trained model.
+        device: device that computes.
+        reading: decoding options and limits.
     """
 
-    def __init__(self, artefact: TrainedModel, *, device: Device = "auto", reading: ReadOptions = READ_OPTIONS) -> None:
-        self.artefact = artefact
+    def __init__(self, trained: TrainedModel, *, device: Device = "auto", reading: ReadOptions = READ_OPTIONS) -> None:
+        self.trained = trained
         self.reading = reading
-        self.engine = artefact.engine(choose_device(device))
+        self.engine = trained.engine(choose_device(device))
 
     @classmethod
     def load(
@@ -58,13 +58,13 @@ class Recognizer:
         device: Device = "auto",
         reading: ReadOptions = READ_OPTIONS,
     ) -> "Recognizer":
-        """Load a run or an artefact.
+        """Load a run or a model folder.
 
         Args:
             path: the folder.
-            model: the network, where the artefact holds the weights of the user's own.
-            device: where it computes.
-            reading: by what, where and within which limits files are read.
+            model: the network, if the folder holds the weights of the user's own.
+            device: device that computes.
+            reading: decoding options and limits.
 
         Raises:
             ModelError: something is missing, broken, or does not fit.
@@ -74,10 +74,10 @@ class Recognizer:
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
         """Class names of each task head."""
-        return self.artefact.classes
+        return self.trained.classes
 
     def prepare(self, video: Video) -> dict[Modality, Tensor]:
-        """The clips that the model sees of a video: bytes, (views, channels, time, height, width) for each modality.
+        """Return the clips of a video: bytes, (views, channels, time, height, width) for each modality.
 
         Raises:
             UnreadableVideo: the file is missing or cannot be decoded.
@@ -86,43 +86,43 @@ class Recognizer:
         Warns:
             MissingStream: a model of two streams is given one, and does with it.
         """
-        preprocessing = self.artefact.preprocessing
+        preprocessing = self.trained.preprocessing
         if not isinstance(video, str | Path):
             given = tuple(m for m in preprocessing.modalities if m in video)
             if given and given != preprocessing.modalities and self.engine.binding.answers_alone:
-                preprocessing = self.artefact.seeing(given).preprocessing
-                absent = next(m for m in self.artefact.preprocessing.modalities if m not in given)
-                warnings.warn(f"no {absent} is given: {given[0]} answers alone", MissingStream, stacklevel=2)
+                preprocessing = self.trained.seeing(given).preprocessing
+                absent = next(m for m in self.trained.preprocessing.modalities if m not in given)
+                warnings.warn(f"no {absent} given; predicting from {given[0]} alone", MissingStream, stacklevel=2)
         wanted = preprocessing.files
         if isinstance(video, str | Path):
             if len(wanted) > 1:
-                raise VideoError(f"the model sees {self._seen()}: give a file for each, by its name")
+                raise VideoError(f"the model takes {self._taken()}; pass a file for each: {{'rgb': ..., 'depth': ...}}")
             video = {wanted[0]: video}
         missing = [m for m in wanted if m not in video]
         if missing:
-            raise VideoError(f"the model sees {self._seen()}; no {missing[0]} file is given")
+            raise VideoError(f"the model takes {self._taken()}; no {missing[0]} file given", field=missing[0])
         unseen = [m for m in video if m not in wanted]
         if unseen:
-            raise VideoError(f"the model sees {self._seen()}, and nothing of the {unseen[0]} file given")
+            raise VideoError(f"the model takes {self._taken()}; got a {unseen[0]} file too", field=unseen[0])
         return read_views(
             Entry(rgb=str(video.get("rgb", "")), depth=str(video.get("depth", ""))),
             locate=str,
-            sampling=self.artefact.sampling,
+            sampling=self.trained.sampling,
             preprocessing=preprocessing,
-            reading=self.reading,
+            read_options=self.reading,
         )
 
-    def _seen(self) -> str:
-        preprocessing = self.artefact.preprocessing
+    def _taken(self) -> str:
+        preprocessing = self.trained.preprocessing
         crop = "" if preprocessing.files == preprocessing.modalities else ", cut to the person that depth shows"
         return " and ".join(preprocessing.modalities) + crop
 
     def predict(self, video: Video, *, top_k: int = 5) -> dict[str, list[Prediction]]:
-        """The likeliest classes of each task head, best first; fewer than `top_k` where there are fewer.
+        """Return the likeliest classes of each task head, best first.
 
         Args:
             video: a file or URL, or one for each modality: `{"rgb": ..., "depth": ...}`.
-            top_k: how many, at least 1.
+            top_k: number of classes, at least 1; all where a task head has fewer.
 
         Raises:
             UnreadableVideo: the file is missing or cannot be decoded.
@@ -131,12 +131,12 @@ class Recognizer:
             MissingStream: as `prepare`.
         """
         if top_k < 1:
-            raise VideoError(f"top_k={top_k} must be at least 1")
+            raise VideoError(f"top_k must be at least 1; got {top_k}", field="top_k")
         logits = self.engine.logits(self.prepare(video))
         return {head: self._ranked(head, logits[head][0], top_k) for head in self.classes}
 
     def __call__(self, video: Video, *, top_k: int = 5) -> list[Prediction] | dict[str, list[Prediction]]:
-        """As `predict`; a model with one task head answers with its list alone."""
+        """Return what `predict` does; for one task head, its list alone."""
         ranked = self.predict(video, top_k=top_k)
         return next(iter(ranked.values())) if len(ranked) == 1 else ranked
 

@@ -1,38 +1,37 @@
-"""What is shipped: a folder with a network's config, weights, preprocessing, sampling and classes.
+"""Trained models as folders: config, weights, preprocessing, sampling and classes of a network.
 
-`artefact.json` says all but the weights and names the safetensors file that holds them. The JSON is replaced last and
-at once, so that whoever reads the folder finds either the old artefact or the new one. Loading runs no code.
+`artefact.json` holds all but the weights and names the safetensors file that holds them. The JSON is replaced last and
+atomically, so that a reader of the folder finds either the old model or the new one. Loading runs no code.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import cattrs
 import torch
-from cattrs.v import format_exception
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from kinema import __version__
-from kinema.config import to_json
-from kinema.errors import ConfigError, ModelError
+from kinema.config import config, from_json, to_json
+from kinema.errors import ConfigError, KinemaError, ModelError
 from kinema.files import atomic_write
 from kinema.inference.engine import Engine, Precision
 from kinema.modality import Modality
 from kinema.models.base import NetworkConfig
 from kinema.models.binding import input_binding
 from kinema.models.complexity import macs
-from kinema.models.registry import config_from_json, flattened
+from kinema.models.registry import ModelConfig, config_from_json, flattened
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
-FORMAT = 1
+FORMATS = (1, 2)
+"""Formats that are read; the last one is written. Format 1 has the config as `{"kind": ..., "config": {...}}`."""
 DESCRIPTION = "artefact.json"
 Changed = TypeVar("Changed", Sampling, Preprocessing)
 OWN = "own"
@@ -67,7 +66,7 @@ class TrainedModel:
         return {head: len(names) for head, names in self.classes.items()}
 
     def seeing(self, modalities: Sequence[Modality]) -> "TrainedModel":
-        """The same, shown only these of its modalities.
+        """Return the same model, given only these of its modalities.
 
         Raises:
             ModelError: it sees none of them, or its network cannot do without the others.
@@ -77,20 +76,22 @@ class TrainedModel:
             return self
         binding = input_binding(self.model)
         if not modalities or not set(modalities) < set(seen):
-            raise ModelError(f"the model sees {' and '.join(seen)}; it cannot be shown {' and '.join(modalities)}")
+            raise ModelError(
+                f"the model takes {' and '.join(seen)}; got {' and '.join(modalities) or 'none'}", field="modalities"
+            )
         if not binding.answers_alone:
-            raise ModelError(f"the model sees {' and '.join(seen)}, and {binding.network} does not do with one alone")
+            raise ModelError(f"{binding.network} needs both {' and '.join(seen)}", field="modalities")
         return replace(self, preprocessing=replace(self.preprocessing, modalities=tuple(modalities)))
 
     def at(self, *, frames: int | None = None, size: int | None = None) -> "TrainedModel":
-        """The same, shown clips of other extents than it was trained with; the picture is resized in proportion.
+        """Return the same model for clips of other extents; the short side is resized in proportion.
 
         Args:
-            frames: in a clip; None leaves them.
-            size: rows and columns of a clip; None leaves them.
+            frames: number of frames of a clip; None keeps it.
+            size: rows and columns of a clip; None keeps them.
 
         Raises:
-            ModelError: its network does not see such clips.
+            ModelError: the network does not take such clips.
         """
         given = self.preprocessing
         sampling = self.sampling if frames is None else _checked(lambda: replace(self.sampling, frames=frames))
@@ -128,35 +129,33 @@ def _checked(changed: Callable[[], Changed]) -> Changed:
         raise ModelError(str(error), field=error.field) from error
 
 
-def save_model(folder: Path, artefact: TrainedModel) -> str:
-    """Write an artefact, or replace the one that is there; returns the SHA-256 of its weights.
+def save_model(folder: Path, trained: TrainedModel) -> str:
+    """Write a model to a folder, or replace the model in it, and return the SHA-256 of the weights.
 
     Raises:
-        ModelError: it cannot be written; the one before is intact.
+        ModelError: the model cannot be written; the previous one is intact.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Copies, because the file holds no two names of one tensor, and a network may use a weight twice.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in artefact.model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in trained.model.state_dict().items()}
     weights = save_tensors(tensors)
     digest = hashlib.sha256(weights).hexdigest()
-    name = f"model-{digest[:12]}.safetensors"
-    description = {
-        "format": FORMAT,
-        "kinema": __version__,
-        "weights": name,
-        "digest": digest,
-        "model": {"kind": OWN} if artefact.config is None else to_json(artefact.config),
-        "classes": {head: list(names) for head, names in artefact.classes.items()},
-        "sampling": asdict(artefact.sampling),
-        "preprocessing": asdict(artefact.preprocessing),
-        "precision": artefact.precision,
-        "fingerprint": _fingerprint(artefact),
-        "provenance": dict(artefact.provenance),
-    }
-    _replace(folder / name, weights)
-    _replace(folder / DESCRIPTION, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode())
+    description = Description(
+        kinema=__version__,
+        weights=f"model-{digest[:12]}.safetensors",
+        digest=digest,
+        model={"kind": OWN} if trained.config is None else to_json(trained.config),
+        classes=dict(trained.classes),
+        sampling=trained.sampling,
+        preprocessing=trained.preprocessing,
+        precision=trained.precision,
+        fingerprint=_fingerprint(trained),
+        provenance=dict(trained.provenance),
+    )
+    _replace(folder / description.weights, weights)
+    _replace(folder / DESCRIPTION, (json.dumps(to_json(description), indent=2, ensure_ascii=False) + "\n").encode())
     for old in folder.glob("model-*.safetensors"):
-        if old.name != name:
+        if old.name != description.weights:
             old.unlink()
     return digest
 
@@ -167,13 +166,13 @@ def load_model(
     model: nn.Module | None = None,
     check: Literal["fingerprint", "digest"] = "fingerprint",
 ) -> TrainedModel:
-    """Read an artefact, or the one inside a run.
+    """Load a model folder, or the model of a run.
 
     Args:
-        path: a folder that holds `artefact.json`, or a run folder.
-        model: the network that the weights belong to, where it is the user's own.
-        check: `fingerprint` also asks the loaded network for the logits that it gave when it was saved; `digest`
-            stops at the weights' checksum.
+        path: model folder or run folder.
+        model: network that the weights belong to, if it is the user's own.
+        check: `fingerprint` also compares the network's logits with those it gave when it was saved; `digest` compares
+            the weights' checksum only.
 
     Raises:
         ModelError: something is missing, broken, or does not fit.
@@ -181,52 +180,39 @@ def load_model(
     folder = Path(path)
     if not (folder / DESCRIPTION).is_file() and (folder / "artefact" / DESCRIPTION).is_file():
         folder = folder / "artefact"
-    said = _read_description(folder, path)
-    file = folder / Path(said.weights).name
+    description, config = _read_description(folder / DESCRIPTION, path)
+    file = folder / Path(description.weights).name
     if not file.is_file():
-        raise ModelError(f"{file}: the weights are missing")
+        raise ModelError(f"{file}: weights are missing", path=file)
     weights = file.read_bytes()
     digest = hashlib.sha256(weights).hexdigest()
-    if digest != said.digest:
-        raise ModelError(f"{file}: is not the file that was saved (its checksum differs)")
-    own = flattened(said.model) == {"kind": OWN}
-    try:
-        config = None if own else config_from_json(said.model)
-    except ConfigError as error:
-        raise ModelError(f"{folder / DESCRIPTION}: {error}", path=folder / DESCRIPTION, field=error.field) from error
+    if digest != description.digest:
+        raise ModelError(f"{file}: not the file that was saved (its checksum differs)", path=file, field="digest")
     if model is None:
         if config is None:
-            raise ModelError(f"{folder}: holds the weights of a network of your own; pass it: load(path, model=...)")
-        try:
-            model = config.build(
-                heads={head: len(names) for head, names in said.classes.items()},
-                channels=said.preprocessing.channels,
-                frames=said.sampling.frames,
-                size=said.preprocessing.size,
-            )
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"{folder / DESCRIPTION}: says no network that can be built ({error})") from error
+            raise ModelError(f"{folder}: holds the weights of a network of your own; pass model=...", path=folder)
+        model = _build(config, description, folder / DESCRIPTION)
     _load_weights(model, weights, file)
-    artefact = TrainedModel(
+    trained = TrainedModel(
         model=model,
         config=config,
-        classes=said.classes,
-        sampling=said.sampling,
-        preprocessing=said.preprocessing,
-        precision=said.precision,
-        provenance=said.provenance,
+        classes=description.classes,
+        sampling=description.sampling,
+        preprocessing=description.preprocessing,
+        precision=description.precision,
+        provenance=description.provenance,
         digest=digest,
     )
     if check == "fingerprint":
-        _check_fingerprint(folder, artefact, said.fingerprint)
-    return artefact
+        _check_fingerprint(folder, trained, description.fingerprint)
+    return trained
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Description:
+@config
+class Description:
     """`artefact.json`, field by field."""
 
-    format: int
+    format: Literal[2] = 2
     kinema: str
     weights: str
     digest: str
@@ -241,31 +227,38 @@ class _Description:
     def __post_init__(self) -> None:
         for head, names in self.classes.items():
             if len(set(names)) != len(names) or not names:
-                raise ValueError(f"classes of {head!r} are empty, or one stands twice")
+                raise ConfigError(f"classes of {head!r} are empty or repeated", field="classes")
 
 
-def _read_description(folder: Path, asked: str | Path) -> _Description:
-    path = folder / DESCRIPTION
+def _read_description(path: Path, asked: str | Path) -> tuple[Description, ModelConfig | None]:
+    """Return the description of a model folder, and the network's config; None for a network of the user's own."""
     if not path.is_file():
-        raise ModelError(f"{asked}: no artefact here ({DESCRIPTION} is missing); give a run or an artefact folder")
+        raise ModelError(f"{asked}: not a model or a run ({DESCRIPTION} is missing)", path=asked)
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: is no JSON ({error})") from error
-    if not isinstance(said, dict) or said.get("format") != FORMAT:
-        found = said.get("format") if isinstance(said, dict) else None
-        raise ModelError(f"{path}: is of format {found}, this kinema reads {FORMAT}")
+        raise ModelError(f"{path}: not valid JSON ({error})", path=path) from error
+    found = stored.get("format") if isinstance(stored, dict) else None
+    if found not in FORMATS:
+        raise ModelError(f"{path}: format {found}; expected one of {FORMATS}", path=path, field="format")
     try:
-        return cattrs.Converter(forbid_extra_keys=True).structure(said, _Description)
-    except Exception as error:  # cattrs lets through what a wrong type runs into; all of it is the file's fault
-        faults = cattrs.transform_error(error, format_exception=_fault)
-        raise ModelError(f"{path}: {'; '.join(faults)}") from error
+        description = from_json(Description, {**stored, "format": FORMATS[-1]})
+        own = flattened(description.model) == {"kind": OWN}
+        return description, None if own else config_from_json(description.model)
+    except ConfigError as error:
+        raise ModelError(f"{path}: {error}", path=path, field=error.field) from error
 
 
-def _fault(error: BaseException, wanted: Any) -> str:
-    """What is wrong with a value: a config's own sentence where it has one."""
-    own = isinstance(error, ValueError) and not isinstance(error, cattrs.BaseValidationError)
-    return str(error) if own else format_exception(error, wanted)
+def _build(config: ModelConfig, description: Description, path: Path) -> nn.Module:
+    try:
+        return config.build(
+            heads={head: len(names) for head, names in description.classes.items()},
+            channels=description.preprocessing.channels,
+            frames=description.sampling.frames,
+            size=description.preprocessing.size,
+        )
+    except KinemaError as error:
+        raise ModelError(f"{path}: model cannot be built ({error})", path=path, field=error.field) from error
 
 
 def _load_weights(model: nn.Module, weights: bytes, path: Path) -> None:
@@ -273,12 +266,12 @@ def _load_weights(model: nn.Module, weights: bytes, path: Path) -> None:
         model.load_state_dict(load_tensors(weights))
     except (SafetensorError, RuntimeError) as error:
         summary = " ".join(str(error).split())[:300]
-        raise ModelError(f"{path}: does not fit the network ({summary})") from error
+        raise ModelError(f"{path}: weights do not fit the network ({summary})", path=path) from error
 
 
-def _fingerprint(artefact: TrainedModel) -> dict[str, list[float]]:
+def _fingerprint(trained: TrainedModel) -> dict[str, list[float]]:
     """Logits for a clip of fixed noise, in float32 on the CPU."""
-    preprocessing, frames = artefact.preprocessing, artefact.sampling.frames
+    preprocessing, frames = trained.preprocessing, trained.sampling.frames
     generator = torch.Generator().manual_seed(0)
     size = preprocessing.size
     inputs: dict[Modality, Tensor] = {
@@ -292,23 +285,25 @@ def _fingerprint(artefact: TrainedModel) -> dict[str, list[float]]:
         for modality in preprocessing.modalities
     }
     engine = Engine(
-        artefact.model,
+        trained.model,
         preprocessing=preprocessing,
-        heads=artefact.heads,
+        heads=trained.heads,
         device=torch.device("cpu"),
         precision="float32",
     )
     return {head: logits[0].tolist() for head, logits in engine.logits(inputs).items()}
 
 
-def _check_fingerprint(folder: Path, artefact: TrainedModel, saved: Mapping[str, list[float]]) -> None:
-    for head, logits in _fingerprint(artefact).items():
+def _check_fingerprint(folder: Path, trained: TrainedModel, saved: Mapping[str, list[float]]) -> None:
+    for head, logits in _fingerprint(trained).items():
         now, then = torch.tensor(logits), torch.tensor(saved.get(head, []))
         # Other processors and versions round otherwise; other weights or code move logits far more than this.
         if now.shape != then.shape or not torch.allclose(now, then, rtol=1e-3, atol=1e-3):
             raise ModelError(
-                f"{folder}: the network does not answer as it did when it was saved (head {head!r}); "
-                "its code or its dependencies have changed"
+                f"{folder}: the network's logits for head {head!r} differ from those it gave when it was saved; "
+                "its code or its dependencies have changed",
+                path=folder,
+                field="fingerprint",
             )
 
 
@@ -317,4 +312,4 @@ def _replace(path: Path, content: bytes) -> None:
         with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error}); what was saved before is intact") from error
+        raise ModelError(f"{path}: cannot be written ({error}); the previous model is intact", path=path) from error

@@ -24,12 +24,10 @@ DEVIATION: the equations have no bias. One that is asked for is added once; the 
 """
 
 import copy
-from itertools import product
 from typing import Literal, assert_never
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -121,39 +119,6 @@ class CentralDifferenceConv3d(nn.Conv3d):
                 assert_never(self.operator)
         at_centre = F.pad(self.theta * taps, (columns, columns, rows, rows, times, times))
         return (weight - at_centre).to(self.weight.dtype)
-
-    def written_out(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
-        """`forward` as one reads it: at each place a sum over the taps of the kernel. For the tests."""
-        t, h, w = self.padding
-        seen = rearrange(F.pad(clip, (w, w, h, h, t, t)), "b (groups c) t h w -> t h w groups b c", groups=self.groups)
-        weight = rearrange(self.weight, "(groups d) c t h w -> t h w groups c d", groups=self.groups)
-        reach = [gap * (extent - 1) + 1 for gap, extent in zip(self.dilation, self.kernel_size, strict=True)]
-        starts = [range(0, n - r + 1, step) for n, r, step in zip(seen.shape[:3], reach, self.stride, strict=True)]
-        centre = tuple(extent // 2 for extent in self.kernel_size)
-        maps = []
-        for start in product(*starts):
-            sides = zip(start, reach, self.dilation, strict=True)
-            cube = seen[tuple(slice(first, first + r, gap) for first, r, gap in sides)]  # the thesis's Z
-            x_0 = cube[centre]
-            total = torch.zeros_like(x_0 @ weight[centre])
-            for tap in product(*map(range, self.kernel_size)):
-                x_n, w_n = cube[tap], weight[tap]
-                match self.operator:
-                    case "vanilla":
-                        total = total + x_n @ w_n  # eq. 2.3
-                    case "cdc-st":
-                        difference = (x_n - x_0) @ w_n  # eq. 2.4
-                        total = total + self.theta * difference + (1 - self.theta) * (x_n @ w_n)  # eq. 2.5
-                    case "cdc-t":
-                        total = total + x_n @ w_n
-                        if tap[0] != centre[0]:
-                            total = total - self.theta * (x_0 @ w_n)  # eq. 2.6
-                    case _:
-                        assert_never(self.operator)
-            total = rearrange(total, "groups b d -> b (groups d)")
-            maps.append(total if self.bias is None else total + self.bias)
-        times, rows, columns = map(len, starts)
-        return rearrange(torch.stack(maps), "(t h w) b d -> b d t h w", t=times, h=rows, w=columns)
 
     def folded(self, norm: nn.BatchNorm3d | None = None) -> nn.Conv3d:
         """The plain convolution that this one is once it no longer learns.

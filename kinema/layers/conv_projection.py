@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kinema.layers.transformer import Grid, Rows, asking
+from kinema.layers.transformer import Grid, Rows, Start, init_weights, select_rows
 
 QueryKeyValue = tuple[Float[Tensor, "batch m dim"], Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"]]
 
@@ -69,6 +69,13 @@ class SeparableConvolution(nn.Module):
             self.norm.reset_parameters()
             nn.init.constant_(self.norm.weight, (1 + self.norm.eps) ** 0.5)
 
+    def init_weights(self, start: Start) -> None:
+        """Set the depth-wise part to the identity, or from scratch to random kernels; then the point-wise part."""
+        self.reset_depthwise()
+        if start == "scratch":
+            self.depthwise.reset_parameters()
+        init_weights(self.pointwise, start)
+
     def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> Float[Tensor, "batch n dim"]:
         maps = self.norm(self.depthwise(to_maps(tokens[:, 1:], grid)))
         mapped: Tensor = self.pointwise(torch.cat((tokens[:, :1], to_tokens(maps, grid)), dim=1))
@@ -86,33 +93,6 @@ class SeparableConvolution(nn.Module):
                 mapped = mapped + 0 * parameter.sum()
         return mapped
 
-    def written_out(self, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> Float[Tensor, "batch n dim"]:
-        """`forward` in evaluation as one reads it: a sum over the taps at each place of each frame. For the tests."""
-        side = self.depthwise.kernel_size[0]
-        _, rows, columns = grid
-        mapped = [tokens[:, 0]]
-        for place in range(tokens.shape[1] - 1):
-            time, row, column = place // (rows * columns), place // columns % rows, place % columns
-            total = torch.zeros_like(tokens[:, 0])
-            for tap_row in range(side):
-                for tap_column in range(side):
-                    y, x = row + tap_row - side // 2, column + tap_column - side // 2
-                    if self.depthwise.padding_mode == "circular":
-                        y, x = y % rows, x % columns
-                    if 0 <= y < rows and 0 <= x < columns:
-                        neighbour = tokens[:, 1 + (time * rows + y) * columns + x]
-                        total = total + self.depthwise.weight[:, 0, tap_row, tap_column] * neighbour
-            if self.depthwise.bias is not None:
-                total = total + self.depthwise.bias
-            if isinstance(self.norm, nn.BatchNorm2d):
-                assert self.norm.running_mean is not None
-                assert self.norm.running_var is not None
-                centred = total - self.norm.running_mean
-                total = centred / (self.norm.running_var + self.norm.eps).sqrt() * self.norm.weight + self.norm.bias
-            mapped.append(total)
-        weight, bias = self.pointwise.weight, self.pointwise.bias
-        return torch.stack([token @ weight.T + bias for token in mapped], dim=1)
-
 
 class ConvolutionalMapping(nn.Module):
     """Queries, keys and values by a depth-wise separable convolution each (eq. 4.6)."""
@@ -128,14 +108,6 @@ class ConvolutionalMapping(nn.Module):
     def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid, rows: Rows = "all") -> QueryKeyValue:
         query = self.query.class_row(tokens) if rows == "class" else self.query(tokens, grid)
         return query, self.key(tokens, grid), self.value(tokens, grid)
-
-    def written_out(self, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> QueryKeyValue:
-        """`forward` in evaluation, tap by tap; the tests hold `forward` against it."""
-        return (
-            self.query.written_out(tokens, grid),
-            self.key.written_out(tokens, grid),
-            self.value.written_out(tokens, grid),
-        )
 
     def folded(self) -> "FoldedConvolutionalMapping":
         return FoldedConvolutionalMapping(self.query, self.key, self.value)
@@ -174,7 +146,7 @@ class FoldedConvolutionalMapping(nn.Module):
         query, key, value = (
             torch.cat((tokens[:, :1], patches), dim=1) for patches in to_tokens(maps, grid).chunk(3, dim=-1)
         )
-        return self.query(asking(query, rows)), self.key(key), self.value(value)
+        return self.query(select_rows(query, rows)), self.key(key), self.value(value)
 
 
 def _without_norm(part: SeparableConvolution) -> nn.Conv2d:

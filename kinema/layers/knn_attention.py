@@ -26,8 +26,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kinema.layers.transformer import MLP
+from kinema.layers.transformer import EncoderBlock
 
+LAYER_NORM_EPS = 1e-5  # torch's default
 CHUNK = 2_500_000
 """Logits that are worked on together on the CPU: few enough for its caches, enough for its threads."""
 
@@ -78,20 +79,6 @@ def dense_attention(
     if n <= SHORT and query.device.type == "cpu":
         return _product(query, key, value, kept=n, dropout=dropout)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-
-
-def written_out(
-    query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n c"], *, share: float
-) -> Float[Tensor, "b h n c"]:
-    """`knn_attention` as one reads it, row by row: sort the logits, softmax over the k first. For the tests."""
-    logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-    attended = torch.zeros_like(value)
-    for sequence, head, row in np.ndindex(*logits.shape[:-1]):
-        order = logits[sequence, head, row].argsort(descending=True)
-        nearest = order[: kept_keys(len(order), share)]
-        weights = logits[sequence, head, row, nearest].softmax(-1)
-        attended[sequence, head, row] = weights @ value[sequence, head, nearest]
-    return attended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,28 +148,11 @@ class KNNSelfAttention(nn.Module):
                 assert_never(self.attention)
 
 
-class KNNTransformerLayer(nn.Module):
-    """k-NN attention, then MLP, each with LayerNorm before it and a residual around it (eq. 2.8).
-
-    Args:
-        dim: channels of a token.
-        layer: what it is made of.
-    """
-
-    def __init__(self, dim: int, layer: KNNLayer) -> None:
-        super().__init__()
-        self.norm_attention = nn.LayerNorm(dim)
-        self.attention = KNNSelfAttention(dim, layer)
-        self.norm_mlp = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, hidden=layer.hidden, dropout=layer.dropout)
-
-    def forward(
-        self, tokens: Float[Tensor, "b n dim"], lengths: Sequence[int] | None = None
-    ) -> Float[Tensor, "b n dim"]:
-        """One sequence, or several, of these lengths, one behind the other."""
-        tokens = tokens + self.attention(self.norm_attention(tokens), lengths)
-        mixed: Tensor = tokens + self.mlp(self.norm_mlp(tokens))
-        return mixed
+def knn_block(dim: int, layer: KNNLayer) -> EncoderBlock:
+    """Return a pre-norm encoder block with k-NN attention (eq. 2.8)."""
+    return EncoderBlock(
+        KNNSelfAttention(dim, layer), dim=dim, hidden=layer.hidden, dropout=layer.dropout, norm_eps=LAYER_NORM_EPS
+    )
 
 
 def _product(query: Tensor, key: Tensor, value: Tensor, *, kept: int, dropout: float) -> Tensor:

@@ -9,7 +9,6 @@ averaged, and each time of a coarse scale answers for those that it was averaged
 Axes: b batch (of places), t times, d channels.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal, assert_never
 
@@ -18,7 +17,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kinema.layers.knn_attention import KNNLayer, KNNTransformerLayer, eager_on_cpu
+from kinema.layers.knn_attention import KNNLayer, eager_on_cpu, knn_block
 
 PACKED = 4_000
 """Tokens, of all scales, up to which the CPU is faster with all at once (benchmarks/knn_attention.py)."""
@@ -84,7 +83,7 @@ class MultiScaleTemporalTransformer(nn.Module):
         self.scales = scales
         self.branches = branches
         self.position = position
-        self.layers = nn.ModuleList(KNNTransformerLayer(dim, layer) for _ in range(sets * depth))
+        self.layers = nn.ModuleList(knn_block(dim, layer) for _ in range(sets * depth))
 
     def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         scaled = [self._placed(pooled(tokens, scale)) for scale in self.scales]
@@ -109,25 +108,6 @@ class MultiScaleTemporalTransformer(nn.Module):
                 tokens = layer(tokens)
             answers.append(tokens)
         return answers
-
-    def written_out(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """`forward` as one reads it: scale by scale, time by time. For the tests."""
-        length, dim = tokens.shape[1:]
-        total = torch.zeros_like(tokens)
-        for number, scale in enumerate(self.scales):
-            times = []
-            for position, start in enumerate(range(0, length, scale)):
-                token = tokens[:, start : start + scale].mean(1)
-                if self.position == "sinusoidal":
-                    angles = [position / 10000 ** (channel // 2 * 2 / dim) for channel in range(dim)]
-                    waves = [math.cos(a) if channel % 2 else math.sin(a) for channel, a in enumerate(angles)]
-                    token = token + tokens.new_tensor(waves)  # eq. 2.10, eq. 2.9
-                times.append(token)
-            answer = torch.stack(times, dim=1)
-            for layer in self._branch(number):
-                answer = layer(answer)
-            total = total + torch.stack([answer[:, time // scale] for time in range(length)], dim=1)
-        return total / len(self.scales)
 
     def _branch(self, number: int) -> list[nn.Module]:
         """The layers that a scale passes through."""

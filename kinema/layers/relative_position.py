@@ -27,7 +27,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from kinema.errors import ConfigError
-from kinema.layers.transformer import Rows
+from kinema.layers.transformer import EncoderBlock, Rows, drop_path_rates
 
 MappingFunction = Literal["sectioned", "clip"]
 Distance = Literal["axes", "euclid"]
@@ -216,19 +216,32 @@ class RelativeSelfAttention(nn.Module):
     Args:
         dim: channels of a token.
         heads: attention heads.
-        head_dim: channels of one.
-        position: the vectors of clusters; None for attention as ViT has it.
+        head_dim: channels of one attention head.
+        clusters: number of relative positions; None for attention without position, as ViT has it.
+        sharing, terms: as `RelativePosition`.
         dropout: probability for the attention map and for the output, in training only.
     """
 
     def __init__(
-        self, dim: int, *, heads: int, head_dim: int, position: RelativePosition | None, dropout: float
+        self,
+        dim: int,
+        *,
+        heads: int,
+        head_dim: int,
+        clusters: int | None = None,
+        sharing: Sharing = "shared",
+        terms: Terms = "query",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.inner = heads * head_dim
         self.mapping = nn.Linear(dim, 3 * self.inner)
-        self.position = position
+        self.position = (
+            None
+            if clusters is None
+            else RelativePosition(clusters, heads=heads, head_dim=head_dim, sharing=sharing, terms=terms)
+        )
         self.out = nn.Linear(self.inner, dim)
         self.dropout = dropout
 
@@ -279,32 +292,17 @@ class RelativeSelfAttention(nn.Module):
         return rearrange(mapped, "b n (qkv h c) -> qkv b h n c", qkv=parts, h=self.heads).unbind(0)
 
 
-def written_out(
-    position: RelativePosition,
-    query: Float[Tensor, "b h m d"],
-    key: Float[Tensor, "b h n d"],
-    value: Float[Tensor, "b h n d"],
-    ids: Int64[Tensor, "b h m n"],
-) -> Float[Tensor, "b h m d"]:
-    """Eq. 3.5 and 3.6 as one reads them, pair by pair. For the tests."""
-    attended = torch.zeros_like(query)
-    for sample in range(query.shape[0]):
-        for head in range(query.shape[1]):
-
-            def vector(table: Tensor | None, row: int, column: int, sample: int = sample, head: int = head) -> Tensor:
-                if table is None:
-                    return query.new_zeros(query.shape[-1])
-                return table[head if len(table) > 1 else 0, ids[sample, head, row, column]]
-
-            for i in range(query.shape[2]):
-                logits = [
-                    (query[sample, head, i] + vector(position.table_on_key, i, j))
-                    @ (key[sample, head, j] + vector(position.table_on_query, i, j))
-                    / math.sqrt(query.shape[-1])
-                    for j in range(key.shape[2])
-                ]
-                weights = torch.stack(logits).softmax(0)
-                for j in range(key.shape[2]):
-                    shifted = value[sample, head, j] + vector(position.table_on_value, i, j)
-                    attended[sample, head, i] += weights[j] * shifted
-    return attended
+def vit_blocks(
+    width: int, *, depth: int, heads: int, mlp_ratio: int, dropout: float, drop_path: float
+) -> nn.ModuleList:
+    """Return the encoder blocks of ViT: no position inside attention, drop-path that rises from the first block."""
+    return nn.ModuleList(
+        EncoderBlock(
+            RelativeSelfAttention(width, heads=heads, head_dim=width // heads, dropout=dropout),
+            dim=width,
+            hidden=mlp_ratio * width,
+            dropout=dropout,
+            drop_path=rate,
+        )
+        for rate in drop_path_rates(drop_path, depth)
+    )

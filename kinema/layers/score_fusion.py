@@ -27,6 +27,7 @@ def mean_logits(
         case "logits":
             return torch.stack(list(answers)).mean(0)
         case "softmax":
-            return torch.stack([a.float().log_softmax(-1) for a in answers]).logsumexp(0) - math.log(len(answers))
+            dtype = torch.promote_types(answers[0].dtype, torch.float32)
+            return torch.stack([a.log_softmax(-1, dtype=dtype) for a in answers]).logsumexp(0) - math.log(len(answers))
         case _:
             assert_never(score)

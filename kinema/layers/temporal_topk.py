@@ -55,6 +55,15 @@ def random_places(batch: int, frames: int, *, training: bool) -> Int64[Tensor, "
     return torch.tensor(_drawn_once(frames)).expand(batch, -1)
 
 
+def control_places(
+    pool: Pooling, batch: int, frames: int, *, training: bool, device: torch.device
+) -> Int64[Tensor, "b 1 k"]:
+    """Return the places of the frames that a control keeps: random or uniform."""
+    if pool == "random":
+        return random_places(batch, frames, training=training)[:, None].to(device)
+    return uniform_places(frames).to(device).expand(batch, 1, -1)
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types for it
 def _drawn_once(frames: int) -> list[int]:
     """The same places wherever it is asked, in a compiled or exported network too."""

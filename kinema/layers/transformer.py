@@ -1,4 +1,4 @@
-"""What our transformers share: self-attention, MLP, drop-path, patches, class token, position, task heads.
+"""What all transformers share: self-attention, encoder block, patches, class token, learned position, task heads.
 
 The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691); equations cited here are those of its
 section 4.3.1. An operator that the thesis itself proposes has a file of its own beside this one.
@@ -7,7 +7,7 @@ Axes: n tokens, c channels, h attention heads, d channels of one attention head.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, Protocol, assert_never, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +23,16 @@ Grid = tuple[int, int, int]
 Rows = Literal["all", "class"]
 """Rows of the attention map that are computed."""
 
+NormOrder = Literal["pre", "post"]
+Start = Literal["vit", "scratch"]
 
-def asking(tokens: Float[Tensor, "batch n dim"], rows: Rows) -> Float[Tensor, "batch m dim"]:
-    """The tokens whose rows are computed: all of them, or the class token, which is first."""
+
+VIT_NORM_EPS = 1e-6
+"""Epsilon of ViT's LayerNorms."""
+
+
+def select_rows(tokens: Float[Tensor, "batch n dim"], rows: Rows) -> Float[Tensor, "batch m dim"]:
+    """Return the tokens whose rows are computed: all of them, or the class token, which is first."""
     return tokens[:, :1] if rows == "class" else tokens
 
 
@@ -88,7 +95,7 @@ class LinearMapping(nn.Module):
         self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None, rows: Rows = "all"
     ) -> tuple[Float[Tensor, "batch m dim"], Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"]]:
         del grid  # a token is mapped alone, wherever it stands
-        return self.query(asking(tokens, rows)), self.key(tokens), self.value(tokens)
+        return self.query(select_rows(tokens, rows)), self.key(tokens), self.value(tokens)
 
 
 class SelfAttention(nn.Module):
@@ -122,6 +129,75 @@ class SelfAttention(nn.Module):
         rate = self.dropout if self.training else 0.0  # the fused kernel does not look at .training
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
         return F.dropout(self.out(rearrange(attended, "b h n d -> b n (h d)")), rate)
+
+
+class EncoderBlock(nn.Module):
+    """Transformer encoder block: attention, then MLP, each with LayerNorm and a residual.
+
+    Args:
+        attention: (tokens, context) -> tokens; and with `rows="class"` as third argument, the class token's row alone.
+        dim: channels of a token.
+        hidden: channels between the layers of the MLP.
+        dropout: of the MLP, in training.
+        drop_path: probability that training drops a branch of this block.
+        norm_order: LayerNorm before the branch (ViT's), or after the sum (eq. 4.1, 4.2).
+        norm_eps: epsilon of LayerNorm.
+    """
+
+    def __init__(
+        self,
+        attention: nn.Module,
+        *,
+        dim: int,
+        hidden: int,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        norm_order: NormOrder = "pre",
+        norm_eps: float = VIT_NORM_EPS,
+    ) -> None:
+        super().__init__()
+        self.norm_order = norm_order
+        self.norm_attention = nn.LayerNorm(dim, eps=norm_eps)
+        self.attention = attention
+        self.norm_mlp = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = MLP(dim, hidden=hidden, dropout=dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, tokens: Float[Tensor, "batch n dim"], context: Any = None, rows: Rows = "all"
+    ) -> Float[Tensor, "batch m dim"]:
+        """
+        Args:
+            tokens: the class token first, where there is one.
+            context: what the attention needs besides tokens: a grid, clusters of positions, lengths of sequences.
+            rows: rows that are computed.
+        """
+        further = (context,) if rows == "all" else (context, rows)
+        asked = select_rows(tokens, rows)
+        match self.norm_order:
+            case "pre":
+                tokens = asked + self.drop_path(self.attention(self.norm_attention(tokens), *further))
+                tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
+            case "post":
+                tokens = self.norm_attention(asked + self.drop_path(self.attention(tokens, *further)))  # eq. 4.1
+                tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
+            case _:
+                assert_never(self.norm_order)
+        return tokens
+
+
+def run_blocks(
+    blocks: nn.ModuleList, tokens: Float[Tensor, "batch n dim"], context: Any, last_block: Rows
+) -> Float[Tensor, "batch m dim"]:
+    """Return the tokens after all blocks; the last block may compute the class token's row alone."""
+    for number, block in enumerate(blocks, start=1):
+        tokens = block(tokens, context, last_block if number == len(blocks) else "all")
+    return tokens
+
+
+def drop_path_rates(highest: float, depth: int) -> list[float]:
+    """Return each block's drop-path rate: it rises linearly from 0 at the first block."""
+    return [highest * block / max(depth - 1, 1) for block in range(depth)]
 
 
 def check_at_least(name: str, value: int, least: int = 1) -> None:
@@ -203,7 +279,7 @@ class Tubelets(nn.Module):
         return tokens
 
 
-class AbsolutePosition(nn.Module):
+class LearnedPosition(nn.Module):
     """A learned vector for the class token and for each place of a grid, of a row, or of a grid at several times.
 
     Other extents than those of the table get it interpolated: bicubic on a grid, linear in time.
@@ -279,3 +355,43 @@ class TaskHeads(nn.Module):
     ) -> Float[Tensor, "batch classes"] | dict[str, Float[Tensor, "batch _"]]:
         logits = {name: self.classifiers[f"head_{name}"](features) for name in self.names}
         return logits[self.names[0]] if len(logits) == 1 else logits
+
+
+@runtime_checkable
+class InitializesItself(Protocol):
+    """A module that sets its own weights at the start of a training, and those of its children."""
+
+    def init_weights(self, start: Start) -> None: ...
+
+
+def init_weights(module: nn.Module, start: Start) -> None:
+    """Set all weights of a network as at the start of a training.
+
+    Tables of relative position and norms keep what their constructors gave them.
+
+    Args:
+        module: a network or a part of one.
+        start: `vit` for weights that are loaded afterwards; `scratch` for learning from little data without such.
+    """
+    match module:
+        case InitializesItself():
+            module.init_weights(start)
+            return
+        case nn.Linear():
+            if start == "vit":
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            else:
+                nn.init.xavier_uniform_(module.weight)  # 0.02 suits 768 channels; fewer need more
+            nn.init.zeros_(module.bias)
+        case nn.Conv3d() | nn.Conv2d() | nn.Conv1d():
+            nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        case ClassToken():
+            nn.init.trunc_normal_(module.token, std=0.02)
+        case LearnedPosition():
+            nn.init.trunc_normal_(module.table, std=0.02)
+        case _:
+            pass
+    for child in module.children():
+        init_weights(child, start)

@@ -36,7 +36,7 @@ class NetworkConfig(ABC):
         """Return the named architectures of this kind."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NamedModel:
     """A named architecture and the clips it is meant for.
 

@@ -28,24 +28,26 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.config import Rate, config
 from kinema.errors import ClipError, ConfigError
-from kinema.layers.conv_projection import ConvolutionalMapping, SeparableConvolution
+from kinema.layers.conv_projection import ConvolutionalMapping
 from kinema.layers.transformer import (
-    MLP,
+    VIT_NORM_EPS,
     ClassToken,
-    DropPath,
+    EncoderBlock,
     Grid,
+    LearnedPosition,
     LinearMapping,
+    NormOrder,
     Rows,
     SelfAttention,
     TaskHeads,
     Tubelets,
-    asking,
     check_at_least,
+    drop_path_rates,
     grid_of_tubelets,
+    init_weights,
+    run_blocks,
 )
 from kinema.models.base import NamedModel, NetworkConfig, single_stream
-
-LAYER_NORM_EPS = 1e-6  # ViT's
 
 
 @config
@@ -93,7 +95,7 @@ class CTNConfig(NetworkConfig):
     mapping_norm: Literal["batch", "none"] = "batch"
     mapping_padding: Literal["zeros", "circular"] = "zeros"
     start: Literal["identity", "scratch"] = "identity"
-    norm_order: Literal["pre", "post"] = "pre"
+    norm_order: NormOrder = "pre"
     width: PositiveInt = 768
     depth: PositiveInt = 12
     attention_heads: PositiveInt = 12
@@ -113,19 +115,15 @@ class CTNConfig(NetworkConfig):
     @classmethod
     def named_models(cls) -> dict[str, NamedModel]:
         return {
-            "ctn_base": NamedModel(
-                config=CTN_BASE, frames=8, size=224, summary="CTN as printed (Table 4.1): one token time from 8 frames"
-            ),
+            "ctn_base": NamedModel(CTN_BASE, 8, 224, "CTN as printed (Table 4.1): one token time from 8 frames"),
             "ctn_base_dense": NamedModel(
-                config=CTN_BASE_DENSE,
-                frames=8,
-                size=224,
-                summary="CTN whose stem keeps all times: 4 token times from 8 frames, near the printed FLOPs",
+                CTN_BASE_DENSE,
+                8,
+                224,
+                "CTN with 4 token times from 8 frames, near the printed FLOPs",
             ),
-            "ctn_small": NamedModel(config=CTN_SMALL, frames=8, size=224, summary="CTN as narrow as ViT-S"),
-            "ctn_tiny": NamedModel(
-                config=CTN_TINY, frames=16, size=112, summary="a small CTN that a laptop trains from scratch in minutes"
-            ),
+            "ctn_small": NamedModel(CTN_SMALL, 8, 224, "CTN as narrow as ViT-S"),
+            "ctn_tiny": NamedModel(CTN_TINY, 16, 112, "a small CTN that a laptop trains from scratch in minutes"),
         }
 
     @property
@@ -187,8 +185,8 @@ class VideoToTokens(nn.Module):
         return tokens
 
     @torch.no_grad()
-    def look_for_change(self) -> None:
-        """Takes the mean over time out of the stem's kernels: what stands still is nothing to them, at the start.
+    def zero_temporal_mean_(self) -> None:
+        """Subtract the mean over time from the stem's kernels, so that at the start they respond to change alone.
 
         Random kernels see little but the background; a transformer that starts from those needs several times as
         many steps before it learns at all.
@@ -205,59 +203,33 @@ class VideoToTokens(nn.Module):
         return folded
 
 
-class LearnedPosition(nn.Module):
-    """A learned vector for the class token and for each place of one grid (Table 4.3, "Default")."""
+def convolutional_attention(config: CTNConfig) -> SelfAttention:
+    """Return the self-attention of a block (eq. 4.6), or of ViT with `mapping="linear"`."""
+    match config.mapping:
+        case "convolution":
+            mapping: nn.Module = ConvolutionalMapping(
+                config.width,
+                kernel=config.mapping_kernel,
+                norm=config.mapping_norm,
+                padding=config.mapping_padding,
+            )
+        case "linear":
+            mapping = LinearMapping(config.width)
+        case _:
+            assert_never(config.mapping)
+    return SelfAttention(mapping, dim=config.width, heads=config.attention_heads, dropout=config.dropout)
 
-    def __init__(self, grid: Grid, dim: int) -> None:
-        super().__init__()
-        times, rows, columns = grid
-        self.table = nn.Parameter(torch.zeros(1 + times * rows * columns, dim))
 
-    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return tokens + self.table
-
-
-class EncoderBlock(nn.Module):
-    """Convolutional attention, then MLP, each with LayerNorm and a residual (figure 4.2b, eq. 4.1 to 4.4, 4.6).
-
-    Args:
-        config: of the network.
-        drop_path: probability that training drops a branch of this block.
-    """
-
-    def __init__(self, config: CTNConfig, *, drop_path: float) -> None:
-        super().__init__()
-        match config.mapping:
-            case "convolution":
-                mapping: nn.Module = ConvolutionalMapping(
-                    config.width,
-                    kernel=config.mapping_kernel,
-                    norm=config.mapping_norm,
-                    padding=config.mapping_padding,
-                )
-            case "linear":
-                mapping = LinearMapping(config.width)
-            case _:
-                assert_never(config.mapping)
-        self.norm_order = config.norm_order
-        self.norm_attention = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.attention = SelfAttention(mapping, dim=config.width, heads=config.attention_heads, dropout=config.dropout)
-        self.norm_mlp = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(config.width, hidden=config.mlp_ratio * config.width, dropout=config.dropout)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, tokens: Float[Tensor, "b n d"], grid: Grid, rows: Rows = "all") -> Float[Tensor, "b m d"]:
-        asked = asking(tokens, rows)
-        match self.norm_order:
-            case "pre":
-                tokens = asked + self.drop_path(self.attention(self.norm_attention(tokens), grid, rows))
-                tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
-            case "post":
-                tokens = self.norm_attention(asked + self.drop_path(self.attention(tokens, grid, rows)))  # eq. 4.1
-                tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
-            case _:
-                assert_never(self.norm_order)
-        return tokens
+def encoder_block(config: CTNConfig, *, drop_path: float) -> EncoderBlock:
+    """Return a block of figure 4.2b (eq. 4.1 to 4.4)."""
+    return EncoderBlock(
+        convolutional_attention(config),
+        dim=config.width,
+        hidden=config.mlp_ratio * config.width,
+        dropout=config.dropout,
+        drop_path=drop_path,
+        norm_order=config.norm_order,
+    )
 
 
 class CTN(nn.Module):
@@ -286,55 +258,21 @@ class CTN(nn.Module):
             case _:
                 assert_never(config.embedding)
         self.class_token = ClassToken(config.width)
-        match config.position:
-            case "none":
-                self.position: nn.Module = nn.Identity()
-            case "learned":
-                self.position = LearnedPosition(self.built_grid, config.width)
-            case _:
-                assert_never(config.position)
-        rates = [config.drop_path * block / max(config.depth - 1, 1) for block in range(config.depth)]
-        self.blocks = nn.ModuleList(EncoderBlock(config, drop_path=rate) for rate in rates)
+        self.position = LearnedPosition(self.built_grid, config.width) if config.position == "learned" else None
+        rates = drop_path_rates(config.drop_path, config.depth)
+        self.blocks = nn.ModuleList(encoder_block(config, drop_path=rate) for rate in rates)
         match config.norm_order:
             case "pre":
-                self.norm: nn.Module = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+                self.norm: nn.Module = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
             case "post":
                 self.norm = nn.Identity()  # the last block ends with one
             case _:
                 assert_never(config.norm_order)
         self.feature_channels = config.width
         self.heads: nn.Module = TaskHeads(config.width, heads)
-        self.initialise()
-
-    def initialise(self) -> None:
-        """All weights as at the start of a training; `start` names the two ways."""
-        for module in self.modules():
-            match module:
-                case nn.Linear():
-                    if self.config.start == "identity":
-                        nn.init.trunc_normal_(module.weight, std=0.02)
-                    else:
-                        nn.init.xavier_uniform_(module.weight)  # 0.02 suits 768 channels; fewer need more
-                    nn.init.zeros_(module.bias)
-                case nn.Conv3d():
-                    fan_in = module.weight[0].numel()
-                    nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
-                case ClassToken():
-                    nn.init.trunc_normal_(module.token, std=0.02)
-                case LearnedPosition():
-                    nn.init.trunc_normal_(module.table, std=0.02)
-                case SeparableConvolution():
-                    module.reset_depthwise()
-                    if self.config.start == "scratch":
-                        module.depthwise.reset_parameters()
-                case nn.LayerNorm() | nn.BatchNorm3d():
-                    module.reset_parameters()
-                case _:
-                    pass  # containers, and BatchNorm2d, which the depth-wise part has set
-        if self.config.start == "scratch" and isinstance(self.embedding, VideoToTokens):
-            self.embedding.look_for_change()
+        init_weights(self, "vit" if config.start == "identity" else "scratch")
+        if config.start == "scratch" and isinstance(self.embedding, VideoToTokens):
+            self.embedding.zero_temporal_mean_()
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
@@ -349,9 +287,10 @@ class CTN(nn.Module):
         """
         grid = self.grid(clip)
         tokens = rearrange(self.embedding(clip), "b d t h w -> b (t h w) d")
-        tokens = self.position(self.class_token(tokens))
-        for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, grid, last_block if number == len(self.blocks) else "all")
+        tokens = self.class_token(tokens)
+        if self.position is not None:
+            tokens = self.position(tokens, grid)
+        tokens = run_blocks(self.blocks, tokens, grid, last_block)
         features: Tensor = self.norm(tokens[:, 0])
         return features
 

@@ -13,7 +13,6 @@ code of the same authors does.
 DEVIATION: eq. 2.8 has no residuals; without them eight layers a stage do not train. The layers have both.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal, assert_never
@@ -24,18 +23,17 @@ from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.config import Rate, config
 from kinema.errors import ClipError, ConfigError
 from kinema.layers.central_difference import CentralDifferenceConv3d
 from kinema.layers.central_difference import Operator as Operator
-from kinema.layers.knn_attention import KNNLayer, KNNTransformerLayer
+from kinema.layers.inception import ConvolutionNorm, Inception, InceptionPool, channels_last
+from kinema.layers.knn_attention import KNNLayer, knn_block
 from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer
 from kinema.layers.transformer import TaskHeads, check_at_least
 from kinema.models.base import NamedModel, NetworkConfig, single_stream
 
-BATCH_NORM_EPS = 1e-3  # I3D's, whose modules these are
 STEM = (64, 64, 192)
 """Channels of the stem's three convolutions."""
 INCEPTIONS = (
@@ -51,7 +49,6 @@ SMALLEST = 32
 """Pixels of a clip's side, with which one place is left for the last stages."""
 
 Attention = Literal["knn", "dense"]
-InceptionPool = Literal["spatial", "spatiotemporal"]
 Part = Literal["both", "space", "time"]
 
 
@@ -118,23 +115,16 @@ class MFSTConfig(NetworkConfig):
     @classmethod
     def named_models(cls) -> dict[str, NamedModel]:
         return {
-            "mfst_base": NamedModel(config=MFST_BASE, frames=32, size=224, summary="MFST of three stages (Table 2.3)"),
-            "mfst_large": NamedModel(config=MFST_LARGE, frames=32, size=224, summary="MFST of four stages (Table 2.3)"),
+            "mfst_base": NamedModel(MFST_BASE, 32, 224, "MFST of three stages (Table 2.3)"),
+            "mfst_large": NamedModel(MFST_LARGE, 32, 224, "MFST of four stages (Table 2.3)"),
             "mfst_bm": NamedModel(
-                config=MFST_BM,
-                frames=32,
-                size=224,
-                summary="figure 2.6's base model: MFST-Large without central differences, shortcuts and scales of time",
+                MFST_BM,
+                32,
+                224,
+                "MFST-Large without CDC, shortcuts and time scales (base of figure 2.6)",
             ),
-            "mfst_small": NamedModel(
-                config=MFST_SMALL, frames=16, size=112, summary="MFST of three stages, half as wide and half as deep"
-            ),
-            "mfst_tiny": NamedModel(
-                config=MFST_TINY,
-                frames=16,
-                size=64,
-                summary="a small MFST that a laptop trains from scratch in minutes",
-            ),
+            "mfst_small": NamedModel(MFST_SMALL, 16, 112, "MFST of three stages, half as wide and half as deep"),
+            "mfst_tiny": NamedModel(MFST_TINY, 16, 64, "a small MFST that a laptop trains from scratch in minutes"),
         }
 
     def transformer_layer(self, attention: Attention) -> KNNLayer:
@@ -202,81 +192,6 @@ class Stem(nn.Module):
         return pooled
 
 
-def channels_last(clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-    """The same clip with a pixel's channels side by side in memory: on a CPU pooling takes a tenth of the time so.
-
-    A clip of one channel lies so already; but torch goes by the strides, which have to say it.
-    """
-    if clip.shape[1] == 1:
-        return clip.squeeze(1).unsqueeze(-1).movedim(-1, 1)
-    return clip.contiguous(memory_format=torch.channels_last_3d)
-
-
-class ConvolutionNorm(nn.Module):
-    """ReLU(BN(convolution)), of maps with or without an axis of time; of a shortcut without ReLU."""
-
-    def __init__(self, convolution: nn.Conv2d | nn.Conv3d, *, activation: Literal["relu", "none"] = "relu") -> None:
-        super().__init__()
-        norm = nn.BatchNorm3d if isinstance(convolution, nn.Conv3d) else nn.BatchNorm2d
-        self.convolution = convolution
-        self.norm: nn.Module = norm(convolution.out_channels, eps=BATCH_NORM_EPS)
-        self.activation = activation
-
-    def forward(self, maps: Float[Tensor, "b c *places"]) -> Float[Tensor, "b d *_"]:
-        maps = self.norm(self.convolution(maps))
-        return F.relu(maps, inplace=True) if self.activation == "relu" else maps
-
-    def folded(self) -> "ConvolutionNorm":
-        """The same with BatchNorm's statistics, and central differences, in one biased convolution."""
-        folded = copy.deepcopy(self).eval()
-        assert isinstance(folded.norm, nn.BatchNorm2d | nn.BatchNorm3d)
-        if isinstance(folded.convolution, CentralDifferenceConv3d):
-            assert isinstance(folded.norm, nn.BatchNorm3d)
-            folded.convolution = folded.convolution.folded(folded.norm)
-        else:
-            folded.convolution = fuse_conv_bn_eval(folded.convolution, folded.norm)
-        folded.norm = nn.Identity()
-        return folded
-
-
-class Inception(nn.Module):
-    """An inception module of I3D whose kernels are 1 x k x k: it looks at each frame alone (section 2.3.3).
-
-    The three convolutions of a single tap that see the module's input are one, whose channels are then parted.
-
-    Args:
-        channels: of the input.
-        widths: of the branches, see `INCEPTIONS`.
-        pool: what the pooling branch pools over.
-    """
-
-    def __init__(self, channels: int, widths: tuple[int, ...], *, pool: InceptionPool) -> None:
-        super().__init__()
-        alone, middle_in, middle, small_in, small, pooled = widths
-        self.parts = [alone, middle_in, small_in]
-        self.channels = alone + middle + small + pooled
-        self.single = ConvolutionNorm(nn.Conv2d(channels, sum(self.parts), 1, bias=False))
-        self.middle = ConvolutionNorm(nn.Conv2d(middle_in, middle, 3, padding=1, bias=False))
-        self.small = ConvolutionNorm(nn.Conv2d(small_in, small, 3, padding=1, bias=False))
-        self.pool = pool
-        self.pooled = ConvolutionNorm(nn.Conv2d(channels, pooled, 1, bias=False))
-
-    def forward(self, maps: Float[Tensor, "bt c h w"], frames: int) -> Float[Tensor, "bt d h w"]:
-        alone, middle, small = torch.split(self.single(maps), self.parts, dim=1)
-        branches = (alone, self.middle(middle), self.small(small), self.pooled(self._pool(maps, frames)))
-        return torch.cat(branches, dim=1)
-
-    def _pool(self, maps: Tensor, frames: int) -> Tensor:
-        match self.pool:
-            case "spatial":
-                return F.max_pool2d(maps, 3, stride=1, padding=1)
-            case "spatiotemporal":
-                clips = rearrange(maps, "(b t) c h w -> b c t h w", t=frames)
-                return rearrange(F.max_pool3d(clips, 3, stride=1, padding=1), "b c t h w -> (b t) c h w")
-            case _:
-                assert_never(self.pool)
-
-
 class MSCTransformer(nn.Module):
     """Multi-scale convolutions, then k-NN attention over the places of each frame (MSC-Trans, eq. 2.7, 2.8).
 
@@ -300,7 +215,7 @@ class MSCTransformer(nn.Module):
         self.map_norm = nn.LayerNorm(width if self.pairs == "largest" else channels)
         self.map = nn.Linear(width if self.pairs == "largest" else channels, width)
         self.layers = nn.ModuleList(
-            KNNTransformerLayer(width, config.transformer_layer(config.spatial_attention)) for _ in range(config.layers)
+            knn_block(width, config.transformer_layer(config.spatial_attention)) for _ in range(config.layers)
         )
 
     def forward(self, maps: Float[Tensor, "bt c h w"], frames: int) -> Float[Tensor, "bt d rows columns"]:
@@ -432,22 +347,7 @@ class MFST(nn.Module):
         self.feature_channels = config.widths[config.stages - 1]
         self.norm = nn.LayerNorm(self.feature_channels)
         self.heads: nn.Module = TaskHeads(self.feature_channels, heads)
-        self.initialise()
-
-    def initialise(self) -> None:
-        """All weights as at the start of a training from scratch."""
-        for module in self.modules():
-            match module:
-                case nn.Conv2d() | nn.Conv3d():
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                case nn.Linear():
-                    nn.init.xavier_uniform_(module.weight)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
-                case nn.LayerNorm() | nn.BatchNorm2d() | nn.BatchNorm3d():
-                    module.reset_parameters()
-                case _:
-                    pass  # containers
+        self.apply(init_from_scratch)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
@@ -481,3 +381,13 @@ class MFST(nn.Module):
         for stage, space in zip(self.stages, seen, strict=True):
             maps = stage(space, frames, "time", maps)  # the first has no shortcut, and takes no notice of `maps`
         return maps
+
+
+def init_from_scratch(module: nn.Module) -> None:
+    """Set a layer's weights as at the start of a training from scratch."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -25,7 +25,7 @@ kept ones, which the thesis leaves open.
 """
 
 from collections.abc import Mapping
-from typing import Literal, assert_never
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -35,33 +35,43 @@ from torch import Tensor, nn
 
 from kinema.config import Rate, config
 from kinema.errors import ClipError, ConfigError
-from kinema.layers.relative_position import Clusters, Distance, RelativePosition, RelativeSelfAttention, Terms
+from kinema.layers.relative_position import (
+    Clusters,
+    Distance,
+    RelativeSelfAttention,
+    Sharing,
+    Terms,
+)
 from kinema.layers.relative_position import MappingFunction as MappingFunction
 from kinema.layers.temporal_topk import (
     FramePooling,
+    control_places,
     deviation,
     frames_at,
     gather_frames,
     most_deviating,
-    random_places,
     rows_at,
-    uniform_places,
 )
 from kinema.layers.temporal_topk import Pooling as Pooling
 from kinema.layers.transformer import (
     MLP,
-    AbsolutePosition,
+    VIT_NORM_EPS,
     ClassToken,
     DropPath,
+    EncoderBlock,
     FrameTokens,
+    LearnedPosition,
     Rows,
+    Start,
     TaskHeads,
     check_at_least,
+    drop_path_rates,
     grid_of,
+    init_weights,
+    run_blocks,
 )
 from kinema.models.base import NamedModel, NetworkConfig, single_stream
 
-LAYER_NORM_EPS = 1e-6  # ViT's
 FRAME_NORM_EPS = 1e-5  # torch's for norms of other kinds
 
 Position = Literal["none", "absolute", "shared", "per-head"]
@@ -117,7 +127,7 @@ class RPESTDTConfig(NetworkConfig):
     pool_heads: Literal["shared", "per-head"] = "shared"
     pool_scores: Literal["probabilities", "logits"] = "probabilities"
     frame_norm: Literal["none", "clip"] = "none"
-    start: Literal["vit", "scratch"] = "vit"
+    start: Start = "vit"
     dropout: Rate = 0.0
     drop_path: Rate = 0.0
 
@@ -126,10 +136,7 @@ class RPESTDTConfig(NetworkConfig):
             raise ConfigError(
                 f"width={self.width} is not divisible by spatial_heads={self.spatial_heads}", field="width"
             )
-        self._check_pool()
         self.spatial_clusters  # noqa: B018  # refuses a count that cannot be reached
-
-    def _check_pool(self) -> None:
         layers = self.pool_layers
         if list(layers) != sorted(set(layers)) or (layers and not 0 <= layers[0] <= layers[-1] < self.temporal_layers):
             raise ConfigError(
@@ -157,28 +164,20 @@ class RPESTDTConfig(NetworkConfig):
     def named_models(cls) -> dict[str, NamedModel]:
         return {
             "rpe_stdt_base": NamedModel(
-                config=RPE_STDT_BASE,
-                frames=16,
-                size=224,
-                summary="RPE-STDT as section 3.4.2 has it: 8 layers in space, 4 in time",
+                RPE_STDT_BASE, 16, 224, "RPE-STDT: 8 layers in space, 4 in time (section 3.4.2)"
             ),
-            "rpe_stdt_base12": NamedModel(
-                config=RPE_STDT_BASE12,
-                frames=16,
-                size=224,
-                summary="RPE-STDT as the sizes of Tables 3.1 and 3.3 have it: 12 layers in space, 4 light ones in time",
-            ),
-            "rpe_stdt_small": NamedModel(
-                config=RPE_STDT_SMALL, frames=16, size=224, summary="RPE-STDT as narrow as ViT-S"
-            ),
-            "rpe_stdt_tiny": NamedModel(
-                config=RPE_STDT_TINY, frames=16, size=112, summary="a small RPE-STDT for a laptop"
-            ),
+            "rpe_stdt_base12": NamedModel(RPE_STDT_BASE12, 16, 224, "RPE-STDT: 12 layers in space, 4 light in time"),
+            "rpe_stdt_small": NamedModel(RPE_STDT_SMALL, 16, 224, "RPE-STDT as narrow as ViT-S"),
+            "rpe_stdt_tiny": NamedModel(RPE_STDT_TINY, 16, 112, "a small RPE-STDT for a laptop"),
         }
 
     @property
     def relative(self) -> bool:
         return self.position in ("shared", "per-head")
+
+    @property
+    def sharing(self) -> Sharing:
+        return "per-head" if self.position == "per-head" else "shared"
 
     @property
     def spatial_clusters(self) -> Clusters:
@@ -229,52 +228,12 @@ def check_frames(config: RPESTDTConfig, frames: int) -> None:
         )
 
 
-class SpatialBlock(nn.Module):
-    """Attention among the tokens of one frame, then MLP, each with LayerNorm before it and a residual around it.
-
-    Args:
-        width: channels of a token.
-        heads: attention heads, which share `width`.
-        hidden: channels between the layers of the MLP.
-        position: of attention.
-        dropout: in attention and MLP, in training.
-        drop_path: probability that training drops a branch of this block.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        *,
-        heads: int,
-        hidden: int,
-        position: RelativePosition | None,
-        dropout: float,
-        drop_path: float,
-    ) -> None:
-        super().__init__()
-        self.norm_attention = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.attention = RelativeSelfAttention(
-            width, heads=heads, head_dim=width // heads, position=position, dropout=dropout
-        )
-        self.norm_mlp = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(width, hidden=hidden, dropout=dropout)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(
-        self, tokens: Float[Tensor, "bt n d"], ids: Int64[Tensor, "1 1 n n"] | None, rows: Rows = "all"
-    ) -> Float[Tensor, "bt m d"]:
-        attended = self.attention(self.norm_attention(tokens), ids, rows)
-        tokens = (tokens[:, :1] if rows == "class" else tokens) + self.drop_path(attended)
-        mixed: Tensor = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
-        return mixed
-
-
 class TemporalBlock(nn.Module):
-    """Attention among the frames of one clip, then MLP; where the config says so, with half of the frames from here on.
+    """Attention among the frames of one clip, then MLP; a pooling layer drops half of the frames.
 
     Args:
-        config: of the network.
-        layer: its number, from 0.
+        config: config of the network.
+        layer: number of the layer, from 0.
         drop_path: probability that training drops a branch of this block.
     """
 
@@ -282,21 +241,15 @@ class TemporalBlock(nn.Module):
         super().__init__()
         self.config = config
         self.clusters = config.spatial_clusters
-        self.inside = config.pools_at(layer) and config.pool_place == "inside"
-        self.before = config.pools_at(layer) and config.pool_place == "between"
-        self.tells = config.pool == "top-k" and config.pool_place == "between" and config.pools_at(layer + 1)
-        self.norm_attention = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.attention = RelativeSelfAttention(
-            config.width,
-            heads=config.temporal_heads,
-            head_dim=config.temporal_head_channels,
-            position=temporal_position(config),
-            dropout=config.dropout,
-        )
+        self.pools_inside = config.pools_at(layer) and config.pool_place == "inside"
+        self.pools_before = config.pools_at(layer) and config.pool_place == "between"
+        self.returns_scores = config.pool == "top-k" and config.pool_place == "between" and config.pools_at(layer + 1)
+        self.norm_attention = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
+        self.attention = temporal_attention(config)
         self.pooling: nn.Module | None = None
         if config.pools_at(layer) and config.pool in ("max", "average", "convolution"):
             self.pooling = FramePooling(config.pool, config.width)
-        self.norm_mlp = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.norm_mlp = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.mlp = MLP(config.width, hidden=config.temporal_mlp_channels, dropout=config.dropout)
         self.drop_path = DropPath(drop_path)
 
@@ -304,21 +257,21 @@ class TemporalBlock(nn.Module):
         self,
         tokens: Float[Tensor, "b n d"],
         times: Int64[Tensor, "b _ t"],
-        told: Float[Tensor, "b _ t"] | None,
+        scores: Float[Tensor, "b _ t"] | None,
     ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b _ k"], Float[Tensor, "b _ k"] | None]:
-        """Tokens, the frames' numbers in the clip, and, for a layer that selects before its attention, deviations.
+        """Return tokens, the frames' numbers in the clip, and deviations for a next layer that pools before attention.
 
         With `pool_heads="per-head"` each attention head has its own frames, and a token is put together of several.
         """
-        if self.before:
-            tokens, times = self.fewer(tokens, times, told)
+        if self.pools_before:
+            tokens, times = self.drop_frames(tokens, times, scores)
         ids = self.clusters.in_time(times) if self.attention.position is not None else None
         normed, sigma = self.norm_attention(tokens), None
-        if self.config.pool == "top-k" and (self.inside or self.tells):
+        if self.config.pool == "top-k" and (self.pools_inside or self.returns_scores):
             logits, value = self.attention.map(normed, ids)
             weights = logits.softmax(-1)
             sigma = self.deviations(logits, weights)
-            if self.inside:
+            if self.pools_inside:
                 places = most_deviating(sigma)  # eq. 3.12
                 weights = rows_at(weights, places)
                 ids = None if ids is None else rows_at(ids, places)
@@ -326,62 +279,57 @@ class TemporalBlock(nn.Module):
             tokens = tokens + self.drop_path(self.attention.by_map(weights, value, ids))
         else:
             tokens = tokens + self.drop_path(self.attention(normed, ids))
-            if self.inside:
-                tokens, times = self.fewer(tokens, times, None)
-        return tokens + self.drop_path(self.mlp(self.norm_mlp(tokens))), times, sigma if self.tells else None
+            if self.pools_inside:
+                tokens, times = self.drop_frames(tokens, times, None)
+        return tokens + self.drop_path(self.mlp(self.norm_mlp(tokens))), times, sigma if self.returns_scores else None
 
     def deviations(self, logits: Float[Tensor, "b h n n"], weights: Float[Tensor, "b h n n"]) -> Float[Tensor, "b _ t"]:
         """sigma of each attention head, or their mean (eq. 3.13)."""
         sigma = deviation(weights if self.config.pool_scores == "probabilities" else logits)
         return sigma.mean(1, keepdim=True) if self.config.pool_heads == "shared" else sigma
 
-    def fewer(
-        self, tokens: Float[Tensor, "b n d"], times: Int64[Tensor, "b _ t"], sigma: Float[Tensor, "b _ t"] | None
+    def drop_frames(
+        self, tokens: Float[Tensor, "b n d"], times: Int64[Tensor, "b _ t"], scores: Float[Tensor, "b _ t"] | None
     ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b _ k"]]:
-        """Half of the frames."""
-        batch, frames = tokens.shape[0], times.shape[-1]  # len() would fix the batch of an exported network
-        match self.config.pool:
-            case "top-k":
-                assert sigma is not None
-                places = most_deviating(sigma)
-            case "random":
-                places = random_places(batch, frames, training=self.training)[:, None].to(tokens.device)
-            case "uniform":
-                places = uniform_places(frames).to(tokens.device).expand(batch, 1, -1)
-            case "max" | "average" | "convolution":
-                assert self.pooling is not None
-                pooled = self.pooling(tokens)
-                return pooled, times[..., ::2][..., : pooled.shape[1] - 1]  # a pair stands where its first frame stood
-            case "none":
-                return tokens, times
-            case _:
-                assert_never(self.config.pool)
+        """Return half of the frames and their numbers."""
+        if self.pooling is not None:
+            pooled = self.pooling(tokens)
+            return pooled, times[..., ::2][..., : pooled.shape[1] - 1]  # a pair stands where its first frame stood
+        if self.config.pool == "top-k":
+            assert scores is not None
+            places = most_deviating(scores)
+        else:
+            # len() would fix the batch of an exported network
+            places = control_places(
+                self.config.pool, tokens.shape[0], times.shape[-1], training=self.training, device=tokens.device
+            )
         return gather_frames(tokens, places), frames_at(times, places)
 
 
-def temporal_position(config: RPESTDTConfig) -> RelativePosition | None:
-    """A fresh table of the offsets of frames; None where there is no relative position in time."""
-    if not config.relative or config.temporal_position == "none":
-        return None
-    return RelativePosition(
-        config.spatial_clusters.count_in_time,
-        heads=config.temporal_heads,
-        head_dim=config.temporal_head_channels,
-        sharing="shared" if config.position == "shared" else "per-head",
+def spatial_attention(config: RPESTDTConfig) -> RelativeSelfAttention:
+    """Return the attention among the tokens of one frame."""
+    return RelativeSelfAttention(
+        config.width,
+        heads=config.spatial_heads,
+        head_dim=config.width // config.spatial_heads,
+        clusters=config.clusters if config.relative else None,
+        sharing=config.sharing,
         terms=config.position_terms,
+        dropout=config.dropout,
     )
 
 
-def spatial_position(config: RPESTDTConfig) -> RelativePosition | None:
-    """A fresh table of the offsets of patches; None where position is not relative."""
-    if not config.relative:
-        return None
-    return RelativePosition(
-        config.clusters,
-        heads=config.spatial_heads,
-        head_dim=config.width // config.spatial_heads,
-        sharing="shared" if config.position == "shared" else "per-head",
+def temporal_attention(config: RPESTDTConfig) -> RelativeSelfAttention:
+    """Return the attention among the frames of one clip."""
+    relative = config.relative and config.temporal_position == "as-space"
+    return RelativeSelfAttention(
+        config.width,
+        heads=config.temporal_heads,
+        head_dim=config.temporal_head_channels,
+        clusters=config.spatial_clusters.count_in_time if relative else None,
+        sharing=config.sharing,
         terms=config.position_terms,
+        dropout=config.dropout,
     )
 
 
@@ -405,38 +353,36 @@ class RPESTDT(nn.Module):
         super().__init__()
         config.check_clip(channels=channels, frames=frames, size=size)
         self.config = config
-        layers = config.spatial_layers + config.temporal_layers
-        rates = [config.drop_path * layer / max(layers - 1, 1) for layer in range(layers)]
+        rates = drop_path_rates(config.drop_path, config.spatial_layers + config.temporal_layers)
         absolute = config.position == "absolute"
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.spatial_class_token = ClassToken(config.width)
         grid = grid_of(config.patch, height=size, width=size)
-        self.spatial_position = AbsolutePosition(grid, config.width) if absolute else None
+        self.spatial_position = LearnedPosition(grid, config.width) if absolute else None
         self.grid = grid
         ids = config.spatial_clusters.on_grid(*grid) if config.relative else None
         self.register_buffer("spatial_ids", ids, persistent=False)  # of the grid that most clips have
         self.spatial_blocks = nn.ModuleList(
-            SpatialBlock(
-                config.width,
-                heads=config.spatial_heads,
+            EncoderBlock(
+                spatial_attention(config),
+                dim=config.width,
                 hidden=config.spatial_mlp_channels,
-                position=spatial_position(config),
                 dropout=config.dropout,
                 drop_path=rate,
             )
             for rate in rates[: config.spatial_layers]
         )
-        self.spatial_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.spatial_norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.temporal_class_token = ClassToken(config.width)
-        self.temporal_position = AbsolutePosition((frames,), config.width) if absolute else None
+        self.temporal_position = LearnedPosition((frames,), config.width) if absolute else None
         self.temporal_blocks = nn.ModuleList(
             TemporalBlock(config, layer=layer, drop_path=rate)
             for layer, rate in enumerate(rates[config.spatial_layers :])
         )
-        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.feature_channels = config.width
         self.heads: nn.Module = TaskHeads(config.width, heads)
-        initialise(self, config.start)
+        init_weights(self, config.start)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
@@ -459,7 +405,7 @@ class RPESTDT(nn.Module):
         tokens = self.spatial_class_token(self.embedding(clip))
         if self.spatial_position is not None:
             tokens = self.spatial_position(tokens, (rows, columns))
-        tokens = through(self.spatial_blocks, tokens, self.ids_on(rows, columns), last_block)
+        tokens = run_blocks(self.spatial_blocks, tokens, self.ids_on(rows, columns), last_block)
         frames: Tensor = rearrange(self.spatial_norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0])
         if self.config.frame_norm == "none":
             return frames
@@ -503,34 +449,3 @@ class RPESTDT(nn.Module):
         if self.config.pool_place == "inside":
             kept.pop(last, None)
         return kept
-
-
-def through(
-    blocks: nn.ModuleList, tokens: Float[Tensor, "bt n d"], ids: Int64[Tensor, "1 1 n n"] | None, last_block: Rows
-) -> Float[Tensor, "bt m d"]:
-    """The tokens of each frame through the spatial blocks; of the last one only the class token's row is needed."""
-    for number, block in enumerate(blocks, start=1):
-        tokens = block(tokens, ids, last_block if number == len(blocks) else "all")
-    return tokens
-
-
-def initialise(network: nn.Module, start: Literal["vit", "scratch"]) -> None:
-    """All weights as at the start of a training. Tables of relative position are zero."""
-    for module in network.modules():
-        match module:
-            case nn.Linear():
-                if start == "vit":
-                    nn.init.trunc_normal_(module.weight, std=0.02)
-                else:
-                    nn.init.xavier_uniform_(module.weight)  # 0.02 suits 768 channels; fewer need more
-                nn.init.zeros_(module.bias)
-            case nn.Conv3d() | nn.Conv2d() | nn.Conv1d():
-                nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            case ClassToken():
-                nn.init.trunc_normal_(module.token, std=0.02)
-            case AbsolutePosition():
-                nn.init.trunc_normal_(module.table, std=0.02)
-            case _:
-                pass

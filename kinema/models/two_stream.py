@@ -68,18 +68,14 @@ class TwoStreamConfig(NetworkConfig):
     def named_models(cls) -> dict[str, NamedModel]:
         return {
             "mfst_large_rgbd": NamedModel(
-                config=MFST_LARGE_RGBD,
-                frames=32,
-                size=224,
+                MFST_LARGE_RGBD,
+                32,
+                224,
+                "two MFST-Large, of 3D-CDC-ST for RGB and 3D-CDC-T for depth, that learn together",
                 channels=RGBD,
-                summary="two MFST-Large, of 3D-CDC-ST for RGB and 3D-CDC-T for depth, that learn together",
             ),
             "mfst_tiny_rgbd": NamedModel(
-                config=MFST_TINY_RGBD,
-                frames=16,
-                size=64,
-                channels=RGBD,
-                summary="two MFST-tiny, for RGB and depth, that learn together",
+                MFST_TINY_RGBD, 16, 64, "two MFST-tiny, for RGB and depth, that learn together", channels=RGBD
             ),
         }
 

@@ -18,17 +18,21 @@ from torch import Tensor, nn
 
 from kinema.config import Rate, config
 from kinema.errors import ConfigError
+from kinema.layers.relative_position import vit_blocks
 from kinema.layers.transformer import (
-    AbsolutePosition,
+    VIT_NORM_EPS,
     ClassToken,
     FrameTokens,
+    LearnedPosition,
     Rows,
+    Start,
     TaskHeads,
     check_at_least,
     grid_of,
+    init_weights,
+    run_blocks,
 )
 from kinema.models.base import NamedModel, NetworkConfig, single_stream
-from kinema.models.rpe_stdt import LAYER_NORM_EPS, SpatialBlock, initialise, through
 
 
 @config
@@ -52,7 +56,7 @@ class ViTSpatialConfig(NetworkConfig):
     depth: PositiveInt = 12
     attention_heads: PositiveInt = 12
     mlp_ratio: PositiveInt = 4
-    start: Literal["vit", "scratch"] = "vit"
+    start: Start = "vit"
     dropout: Rate = 0.0
     drop_path: Rate = 0.0
 
@@ -69,14 +73,9 @@ class ViTSpatialConfig(NetworkConfig):
     def named_models(cls) -> dict[str, NamedModel]:
         return {
             "vit_base_spatial": NamedModel(
-                config=VIT_BASE_SPATIAL,
-                frames=16,
-                size=224,
-                summary="ViT-B on single frames, their mean: spatial attention alone (Table 3.3)",
+                VIT_BASE_SPATIAL, 16, 224, "ViT-B on single frames, their mean: spatial attention alone (Table 3.3)"
             ),
-            "vit_tiny_spatial": NamedModel(
-                config=VIT_TINY_SPATIAL, frames=16, size=112, summary="the same, as narrow as rpe_stdt_tiny"
-            ),
+            "vit_tiny_spatial": NamedModel(VIT_TINY_SPATIAL, 16, 112, "the same, as narrow as rpe_stdt_tiny"),
         }
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
@@ -109,12 +108,19 @@ class ViTSpatial(nn.Module):
         self.config = config
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.class_token = ClassToken(config.width)
-        self.position = AbsolutePosition(grid_of(config.patch, height=size, width=size), config.width)
-        self.blocks = encoder_blocks(config)
-        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.position = LearnedPosition(grid_of(config.patch, height=size, width=size), config.width)
+        self.blocks = vit_blocks(
+            config.width,
+            depth=config.depth,
+            heads=config.attention_heads,
+            mlp_ratio=config.mlp_ratio,
+            dropout=config.dropout,
+            drop_path=config.drop_path,
+        )
+        self.norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.feature_channels = config.width
         self.heads: nn.Module = TaskHeads(config.width, heads)
-        initialise(self, config.start)
+        init_weights(self, config.start)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
@@ -129,21 +135,6 @@ class ViTSpatial(nn.Module):
         """
         grid = grid_of(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens = self.position(self.class_token(self.embedding(clip)), grid)
-        tokens = through(self.blocks, tokens, None, last_block)
+        tokens = run_blocks(self.blocks, tokens, None, last_block)
         features: Tensor = rearrange(self.norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0]).mean(1)
         return features
-
-
-def encoder_blocks(config: ViTSpatialConfig) -> nn.ModuleList:
-    """ViT's blocks, without position inside attention; drop-path rises from the first to the last."""
-    return nn.ModuleList(
-        SpatialBlock(
-            config.width,
-            heads=config.attention_heads,
-            hidden=config.mlp_ratio * config.width,
-            position=None,
-            dropout=config.dropout,
-            drop_path=config.drop_path * block / max(config.depth - 1, 1),
-        )
-        for block in range(config.depth)
-    )

@@ -16,18 +16,22 @@ from torch import Tensor, nn
 
 from kinema.config import Rate, config
 from kinema.errors import ConfigError
+from kinema.layers.relative_position import vit_blocks
 from kinema.layers.transformer import (
-    AbsolutePosition,
+    VIT_NORM_EPS,
     ClassToken,
     Grid,
+    LearnedPosition,
     Rows,
+    Start,
     TaskHeads,
     Tubelets,
     check_at_least,
     grid_of_tubelets,
+    init_weights,
+    run_blocks,
 )
 from kinema.models.base import NamedModel, NetworkConfig, single_stream
-from kinema.models.rpe_stdt import LAYER_NORM_EPS, SpatialBlock, initialise, through
 
 
 @config
@@ -54,7 +58,7 @@ class ViViTConfig(NetworkConfig):
     depth: PositiveInt = 12
     attention_heads: PositiveInt = 12
     mlp_ratio: PositiveInt = 4
-    start: Literal["vit", "scratch"] = "vit"
+    start: Start = "vit"
     dropout: Rate = 0.0
     drop_path: Rate = 0.0
 
@@ -71,16 +75,13 @@ class ViViTConfig(NetworkConfig):
     def named_models(cls) -> dict[str, NamedModel]:
         return {
             "vivit_base": NamedModel(
-                config=VIVIT_BASE,
-                frames=8,
-                size=224,
-                summary="ViViT-B, joint attention in space and time: what CTN is compared with (Tables 4.3 and 4.7)",
+                VIVIT_BASE,
+                8,
+                224,
+                "ViViT-B, joint attention in space and time: what CTN is compared with (Tables 4.3 and 4.7)",
             ),
             "vivit_tiny": NamedModel(
-                config=VIVIT_TINY,
-                frames=16,
-                size=112,
-                summary="the same, as narrow as ctn_tiny and about as many multiply-adds",
+                VIVIT_TINY, 16, 112, "the same, as narrow as ctn_tiny and about as many multiply-adds"
             ),
         }
 
@@ -118,12 +119,19 @@ class ViViT(nn.Module):
         self.embedding = Tubelets(channels=channels, tubelet=config.tubelet, width=config.width)
         self.class_token = ClassToken(config.width)
         grid = config.grid(frames=frames, height=size, width=size)
-        self.position = AbsolutePosition(grid, config.width) if config.position == "learned" else None
-        self.blocks = encoder_blocks(config)
-        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.position = LearnedPosition(grid, config.width) if config.position == "learned" else None
+        self.blocks = vit_blocks(
+            config.width,
+            depth=config.depth,
+            heads=config.attention_heads,
+            mlp_ratio=config.mlp_ratio,
+            dropout=config.dropout,
+            drop_path=config.drop_path,
+        )
+        self.norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.feature_channels = config.width
         self.heads: nn.Module = TaskHeads(config.width, heads)
-        initialise(self, config.start)
+        init_weights(self, config.start)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
@@ -141,21 +149,6 @@ class ViViT(nn.Module):
         tokens = self.class_token(rearrange(self.embedding(clip), "b d t h w -> b (t h w) d"))
         if self.position is not None:
             tokens = self.position(tokens, grid)
-        tokens = through(self.blocks, tokens, None, last_block)
+        tokens = run_blocks(self.blocks, tokens, None, last_block)
         features: Tensor = self.norm(tokens[:, 0])
         return features
-
-
-def encoder_blocks(config: ViViTConfig) -> nn.ModuleList:
-    """ViT's blocks, without position inside attention; drop-path rises from the first to the last."""
-    return nn.ModuleList(
-        SpatialBlock(
-            config.width,
-            heads=config.attention_heads,
-            hidden=config.mlp_ratio * config.width,
-            position=None,
-            dropout=config.dropout,
-            drop_path=config.drop_path * block / max(config.depth - 1, 1),
-        )
-        for block in range(config.depth)
-    )

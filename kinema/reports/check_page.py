@@ -18,7 +18,7 @@ from kinema.errors import UnreadableVideo
 from kinema.reports.figures import balance_figure, histograms_figure, strips
 from kinema.reports.page import CaptionedPicture, Section, Table, write_page
 from kinema.video.read_options import ReadOptions
-from kinema.video.sources import read_grey, read_rgb
+from kinema.video.source import read_gray, read_rgb
 
 MOST_ROWS = 300
 """Findings of a table; all of them are in the JSON."""
@@ -129,7 +129,7 @@ def _frames(checked: Checked, source: MediaFile, reading: ReadOptions) -> UInt8[
     try:
         if source.kind == "rgb":
             return read_rgb(path, indices, reading)
-        grey = read_grey(path, indices, reading).astype(np.float32)
+        grey = read_gray(path, indices, reading).astype(np.float32)
         grey = grey * (255 / max(float(grey.max()), 1.0))
     except UnreadableVideo:
         grey = signature_pictures(seen.signature)[:: len(signature_pictures(seen.signature)) // STRIP_FRAMES]

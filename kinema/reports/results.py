@@ -118,7 +118,7 @@ def load_result(path: Path) -> Predictions:
             version=said.get("version", ""),
         )
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PredictionsError(f"{path}: is no result with scores ({error})") from error
+        raise PredictionsError(f"{path}: not a result with scores ({error})", path=path) from error
 
 
 def _best(logits: Float[ndarray, "samples classes"], k: int) -> list[list[int]]:

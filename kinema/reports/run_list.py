@@ -60,12 +60,12 @@ def runs_in(folder: Path) -> list[RunLine]:
         RunError: there is no such folder, or no run in it.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder; name the one that holds the runs")
+        raise RunError(f"{folder}: no such folder. Name the folder that contains the runs.", path=folder)
     candidates = [folder] if _is_run(folder) else sorted(path for path in folder.iterdir() if not path.is_symlink())
     count = cache(samples_of)  # many runs share a manifest
     found = [run_line(path, count) for path in candidates if _is_run(path)]
     if not found:
-        raise RunError(f"{folder}: holds no run; `kinema train` makes one")
+        raise RunError(f"{folder}: contains no runs. `kinema train` creates one.", path=folder)
     return sorted(found, key=lambda line: line.changed)
 
 

@@ -8,6 +8,7 @@ from kinema.data.dataset import frames_of
 from kinema.data.manifest import Manifest
 from kinema.errors import UsageError
 from kinema.training.recipe import Clip
+from kinema.video.source import open_source
 
 
 def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) -> Iterator[str]:
@@ -30,7 +31,8 @@ def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) ->
         )
     entry = manifest.entries[index]
     source = entry.source(clip.modalities[0]) or entry.rgb or entry.depth
-    start, stop = frames_of(entry, manifest.locate(source))
+    with open_source(manifest.locate(source)) as opened:
+        start, stop = frames_of(entry, opened)
     rule = clip.frame_sampling()
     box = "" if entry.rgb_box is None else f", RGB cropped to {entry.rgb_box}"
     where = f"{manifest.path}, line {entry.line}: {source}, frames {start} to {stop - 1}{box}"

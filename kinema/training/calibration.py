@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kinema.data.dataset import complete, to_device
+from kinema.data.loaders import complete, to_device
 from kinema.data.manifest import Manifest
 from kinema.errors import RecipeError
 from kinema.layers.conv_projection import SeparableConvolution
@@ -55,7 +55,7 @@ def first_inputs(
             continue
         batch = to_device(read, fabric.device)
         for part, _ in parts_of(batch, min(recipe.optim.accumulate, len(batch["index"]))):
-            yield binding(preprocessing.normalise_all(part["inputs"]))
+            yield binding(preprocessing.normalize_all(part["inputs"]))
 
 
 @torch.no_grad()

@@ -7,16 +7,10 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kinema.data.dataset import (
-    Batch,
-    Loaded,
-    TrainingBatches,
-    VideoDataset,
-    check_uncounted,
-    evaluation_batches,
-    make_loader,
-)
+from kinema.data.dataset import VideoDataset, check_uncounted
+from kinema.data.loaders import Batch, LoadedBatch, make_loader
 from kinema.data.manifest import Manifest
+from kinema.data.samplers import TrainingBatches, evaluation_batches
 from kinema.errors import ManifestError
 from kinema.evaluation.evaluate import check_declared
 from kinema.training.optim import class_weights
@@ -59,14 +53,14 @@ def training_batches(
 
 def own_loaders(
     recipe: Recipe, manifest: Manifest, training: TrainingBatches, held_out: list[int], fabric: Fabric
-) -> tuple[DataLoader[Loaded], DataLoader[Loaded], list[int]]:
+) -> tuple[DataLoader[LoadedBatch], DataLoader[LoadedBatch], list[int]]:
     """This process's batches; a loader for its share of the evaluations, and that share."""
     dataset = VideoDataset(
         manifest,
         sampling=recipe.clip.frame_sampling(),
         preprocessing=recipe.clip.preprocessing(manifest.depth),
         augmentation=recipe.data.augmentation,
-        reading=recipe.data.reading,
+        read_options=recipe.data.reading,
     )
     pin_memory = fabric.device.type == "cuda"
     workers, count, own = recipe.data.workers, fabric.world_size, fabric.global_rank

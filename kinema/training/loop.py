@@ -18,8 +18,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kinema import __version__
-from kinema.data.dataset import Batch, Loaded, TrainingBatches, complete, to_device
+from kinema.data.loaders import Batch, LoadedBatch, complete, to_device
 from kinema.data.manifest import Manifest
+from kinema.data.samplers import TrainingBatches
 from kinema.errors import NonFiniteLoss, RecipeError, RunError, StreamError, TrainingStopped, UnreadableSample
 from kinema.evaluation.evaluate import predict_split
 from kinema.evaluation.predictions import Predictions, Protocol, measure, save_predictions
@@ -168,7 +169,7 @@ def train(
                 parts = min(recipe.optim.accumulate, *(int(row[0]) for row in everyone))
                 for part, last in parts_of(batch, parts):
                     with fabric.no_backward_sync(learner.network, enabled=not last):
-                        inputs = binding(preprocessing.normalise_all(part["inputs"]))
+                        inputs = binding(preprocessing.normalize_all(part["inputs"]))
                         logits = by_head(learner.network(**inputs), manifest.heads)
                         part_loss = loss_of_heads(
                             logits, part["targets"], label_smoothing=recipe.optim.label_smoothing, weights=weights
@@ -300,7 +301,7 @@ def _plan(model: nn.Module, recipe: Recipe, schedule: Schedule, fabric: Fabric) 
 def _answers(
     fabric: Fabric,
     artefact: TrainedModel,
-    evaluating: DataLoader[Loaded],
+    evaluating: DataLoader[LoadedBatch],
     manifest: Manifest,
     share: list[int],
     recipe: Recipe,
@@ -351,7 +352,9 @@ def _provenance(
     }
 
 
-def _readable(loaded: Loaded, recipe: Recipe, run: Run, manifest: Manifest, step: int, processes: int) -> Batch | None:
+def _readable(
+    loaded: LoadedBatch, recipe: Recipe, run: Run, manifest: Manifest, step: int, processes: int
+) -> Batch | None:
     """The batch; where the recipe says so without the samples that cannot be read, which are logged; or none of it.
 
     Raises:

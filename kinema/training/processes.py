@@ -19,8 +19,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import Sampler
 
-from kinema.data.dataset import Draw
 from kinema.data.manifest import Manifest
+from kinema.data.samplers import Draw
 from kinema.errors import RecipeError
 from kinema.evaluation.predictions import Predictions, load_predictions, merge_predictions, save_predictions
 from kinema.inference.engine import Precision, choose_device

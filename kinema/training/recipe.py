@@ -28,9 +28,9 @@ from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.models.fields import check_fields
 from kinema.models.registry import ModelConfig, config_from_json
+from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.mirroring import mirrored_pair
-from kinema.transforms.preprocessing import Augmentation as Augmentation
-from kinema.transforms.preprocessing import DepthColours, Preprocessing
+from kinema.transforms.preprocessing import DepthColors, Preprocessing
 from kinema.transforms.sampling import Sampling, SamplingRule
 from kinema.transforms.subject_crop import SubjectCrop
 from kinema.video.read_options import ReadOptions
@@ -72,7 +72,7 @@ class Clip:
     short_side: int
     modalities: tuple[Modality, ...] = ("rgb",)
     depth_channels: Literal[1, 3] = 1
-    depth_colours: DepthColours = "grey"
+    depth_colours: DepthColors = "grey"
     sampling: SamplingRule = "segments"
     interval: int | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)

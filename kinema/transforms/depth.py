@@ -1,6 +1,5 @@
-"""Depth in its stored forms, brought to the 8-bit clip that the rest of the data path carries, and its colours."""
+"""Depth in its stored forms, brought to the 8-bit clip that the rest of the data path carries, and its colors."""
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -11,29 +10,27 @@ from torch import Tensor
 
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts
-from kinema.video.read_options import READ_OPTIONS, ReadOptions
-from kinema.video.sources import read_grey
+from kinema.video.video_file import Gray
 
 
-def read_depth(
-    path: str, indices: Sequence[int], facts: DepthFacts | None, reading: ReadOptions = READ_OPTIONS
-) -> UInt8[ndarray, "frames height width"]:
-    """Depth frames as 8 bits: 0 no reading, 1 the near end of the range, 255 the far end.
+def depth_levels(stored: Gray, facts: DepthFacts | None, path: str) -> UInt8[ndarray, "frames height width"]:
+    """Return depth frames as 8 bits: 0 for no reading, 1 for the near end of the range, 255 for the far end.
 
     Args:
-        path: a video (FFV1 gray16, or 8-bit grey), a folder of 16-bit or 8-bit PNG, an npz or a mat file.
-        indices: as for `read_frames`.
-        facts: the range of 16-bit values; an 8-bit video is taken as it is where None.
+        stored: frames as `read_gray` returns them.
+        facts: the range of the stored values; None for 8-bit depth, which is returned as it is.
+        path: file of the frames, for the message.
 
     Raises:
-        UnreadableVideo: as `read_frames`, and for a 16-bit video without facts.
+        UnreadableVideo: depth of 16 bits has no facts.
     """
-    stored = read_grey(path, indices, reading)
-    if facts is None:
-        if stored.dtype != np.uint8:
-            raise UnreadableVideo(f"{path}: holds 16-bit depth, but the manifest's JSON says no depth_range")
-        return stored
-    return depth_to_uint8(stored, facts)
+    if facts is not None:
+        return depth_to_uint8(stored, facts)
+    if stored.dtype != np.uint8:
+        raise UnreadableVideo(
+            f"{path}: holds 16-bit depth, but the manifest's JSON has no depth_range", path=path, field="depth_range"
+        )
+    return stored
 
 
 def depth_to_uint8(
@@ -46,7 +43,7 @@ def depth_to_uint8(
 
 
 @cache
-def jet_colours() -> UInt8[ndarray, "256 3"]:
+def jet_colors() -> UInt8[ndarray, "256 3"]:
     """Red, green and blue of each level in the JET map of MATLAB and OpenCV; read-only.
 
     With x = level / 255 the three are clip(1.5 - |4 x - k|, 0, 1) for k = 3, 2 and 1: from dark blue (0, 0, 128) over
@@ -55,17 +52,17 @@ def jet_colours() -> UInt8[ndarray, "256 3"]:
     """
     levels = 4 * np.arange(256)[:, None]
     exact = np.clip(382.5 - np.abs(levels - 255 * np.array([3, 2, 1])), 0, 255)
-    colours: UInt8[ndarray, "256 3"] = np.rint(exact).astype(np.uint8)
-    colours.flags.writeable = False
-    return colours
+    colors: UInt8[ndarray, "256 3"] = np.rint(exact).astype(np.uint8)
+    colors.flags.writeable = False
+    return colors
 
 
 def jet(levels: UInt8[Tensor, "*views 1 time height width"]) -> UInt8[Tensor, "*views 3 time height width"]:
-    """Depth's levels as RGB colours of the JET map: the near end is dark blue, the far end dark red.
+    """Depth's levels as RGB colors of the JET map: the near end is dark blue, the far end dark red.
 
-    No reading, level 0, is coloured like the lowest level, dark blue (0, 0, 128), as in the legacy form: next to the
-    near end, (0, 0, 132), it can hardly be told. A colour between two colours belongs to another depth or to none, so
+    No reading, level 0, is colored like the lowest level, dark blue (0, 0, 128), as in the legacy form: next to the
+    near end, (0, 0, 132), it can hardly be told. A color between two colors belongs to another depth or to none, so
     this comes last, after all that moves, resizes or erases pixels.
     """
     places = levels.squeeze(-4).numpy()
-    return torch.from_numpy(np.stack([np.take(channel, places) for channel in jet_colours().T], axis=-4))
+    return torch.from_numpy(np.stack([np.take(channel, places) for channel in jet_colors().T], axis=-4))

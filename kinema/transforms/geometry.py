@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-GREY = 128
+GRAY = 128
 """What an RGB picture shows where a warp reaches beyond the frame: the middle of the bytes."""
 
 
@@ -34,7 +34,7 @@ class Box(NamedTuple):
         return (self.right - self.left) * of
 
 
-WHOLE = Box()
+FULL_FRAME = Box()
 """The whole picture."""
 
 
@@ -63,17 +63,17 @@ class Warp(NamedTuple):
         return Warp(*(own @ last)[:2].ravel().tolist())
 
 
-STRAIGHT = Warp()
+IDENTITY = Warp()
 """The map that changes nothing."""
 
 
-def turned(degrees: float) -> Warp:
+def rotation(degrees: float) -> Warp:
     """What is seen turns against the clock."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return Warp(xx=cosine, xy=-sine, yx=sine, yy=cosine)
 
 
-def warped(
+def warp(
     frames: UInt8[Tensor, "time channels height width"], warp: Warp, *, top: int, left: int, size: int
 ) -> UInt8[Tensor, "time channels size size"]:
     """Take a square out of frames and warp it about its middle, in one resampling.
@@ -103,7 +103,7 @@ def warped(
             Image.Transform.AFFINE,
             affine,
             resample=Image.Resampling.NEAREST if depth else Image.Resampling.BILINEAR,
-            fillcolor=0 if depth else (GREY, GREY, GREY),
+            fillcolor=0 if depth else (GRAY, GRAY, GRAY),
         )
-    turned_frames = torch.from_numpy(result)
-    return turned_frames.unsqueeze(1) if depth else turned_frames.permute(0, 3, 1, 2)
+    result_frames = torch.from_numpy(result)
+    return result_frames.unsqueeze(1) if depth else result_frames.permute(0, 3, 1, 2)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from kinema.modality import Modality
+from kinema.transforms.augment import Augmentation
 from kinema.transforms.geometry import Box
-from kinema.transforms.preprocessing import Augmentation
 
 Clips = Mapping[Modality, Tensor]
 
 
-def mixed(
+def mix(
     own: Clips, partner: Clips, augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[dict[Modality, Tensor], float]:
     """The mixture's clips, bytes as before, and the share that the sample's own label keeps."""

@@ -1,12 +1,12 @@
 """RandAugment (arXiv:1909.13719): some of 14 operations, drawn anew for each clip and done alike to all of its frames.
 
-Operations on colours take their statistics from the whole clip, so that nothing flickers, and leave depth alone. Those
+Operations on colors take their statistics from the whole clip, so that nothing flickers, and leave depth alone. Those
 on places are maps for the one warp that all modalities share.
 
 Magnitudes are those of the paper, 0 to 10 on the linear scale of AutoAugment (arXiv:1805.09501, table 6): 10 shears by
-0.3, moves by 150 of 331 parts of the side, turns by 30 degrees, solarises all levels, keeps 4 of 8 bits, and scales
-colour, contrast, brightness or sharpness by 0.1 or 1.9. Here 0 changes nothing and directions are drawn, as in later
-implementations; magnitude means nothing to identity, autocontrast and equalise.
+0.3, moves by 150 of 331 parts of the side, turns by 30 degrees, solarizes all levels, keeps 4 of 8 bits, and scales
+color, contrast, brightness or sharpness by 0.1 or 1.9. Here 0 changes nothing and directions are drawn, as in later
+implementations; magnitude means nothing to identity, autocontrast and equalize.
 """
 
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -19,21 +19,21 @@ from pydantic import Field
 from torch import Tensor
 
 from kinema.config import config
-from kinema.transforms.geometry import STRAIGHT, Warp, turned
+from kinema.transforms.geometry import IDENTITY, Warp, rotation
 
-ColourName = Literal[
+ColorName = Literal[
     "identity",
     "autocontrast",
-    "equalise",
-    "posterise",
-    "solarise",
-    "colour",
+    "equalize",
+    "posterize",
+    "solarize",
+    "color",
     "contrast",
     "brightness",
     "sharpness",
 ]
 PlaceName = Literal["rotate", "shear_x", "shear_y", "translate_x", "translate_y"]
-OPERATIONS: tuple[ColourName | PlaceName, ...] = (*get_args(ColourName), *get_args(PlaceName))
+OPERATIONS: tuple[ColorName | PlaceName, ...] = (*get_args(ColorName), *get_args(PlaceName))
 
 STRONGEST = 10.0
 SHEAR, TRANSLATION, DEGREES, ENHANCEMENT, BITS = 0.3, 150 / 331, 30.0, 0.9, 4
@@ -60,7 +60,7 @@ class Operation(NamedTuple):
         strength: from -1 to 1; the sign is the direction, and means nothing to operations that have none.
     """
 
-    name: ColourName | PlaceName
+    name: ColorName | PlaceName
     strength: float
 
 
@@ -76,11 +76,11 @@ def draw_operations(randaugment: RandAugment, rng: np.random.Generator) -> tuple
 
 def warp_of(operations: tuple[Operation, ...]) -> Warp:
     """The operations on places as one map."""
-    warp = STRAIGHT
+    warp = IDENTITY
     for name, strength in operations:
         match name:
             case "rotate":
-                warp = warp.then(turned(DEGREES * strength))
+                warp = warp.then(rotation(DEGREES * strength))
             case "shear_x":
                 warp = warp.then(Warp(xy=SHEAR * strength))
             case "shear_y":
@@ -90,15 +90,15 @@ def warp_of(operations: tuple[Operation, ...]) -> Warp:
             case "translate_y":
                 warp = warp.then(Warp(y0=TRANSLATION * strength))
             case _:
-                pass  # it works on colours
+                pass  # it works on colors
     return warp
 
 
-def change_colours(
+def change_colors(
     clip: UInt8[Tensor, "3 time height width"], operations: tuple[Operation, ...]
 ) -> UInt8[Tensor, "3 time height width"]:
-    """Do the operations on colours, in their order."""
-    wanted = [operation for operation in operations if operation.name in get_args(ColourName)]
+    """Do the operations on colors, in their order."""
+    wanted = [operation for operation in operations if operation.name in get_args(ColorName)]
     if not wanted:
         return clip
     time, height, width = clip.shape[1:]
@@ -115,13 +115,13 @@ def _changed(tall: Image.Image, operation: Operation, height: int) -> Image.Imag
     match operation.name:
         case "autocontrast":
             return ImageOps.autocontrast(tall)
-        case "equalise":
+        case "equalize":
             return ImageOps.equalize(tall)
-        case "posterise":
+        case "posterize":
             return ImageOps.posterize(tall, 8 - round(BITS * strength))
-        case "solarise":
+        case "solarize":
             return ImageOps.solarize(tall, 256 - round(256 * strength))
-        case "colour":
+        case "color":
             return ImageEnhance.Color(tall).enhance(factor)
         case "contrast":
             return ImageEnhance.Contrast(tall).enhance(factor)

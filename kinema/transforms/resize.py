@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from kinema.transforms.geometry import WHOLE, Box
+from kinema.transforms.geometry import FULL_FRAME, Box
 
 CACHED_PIXELS = 100_000
 """Pixels of depth that are resized at once; their floats stay in a processor's cache."""
@@ -26,8 +26,8 @@ class Window(NamedTuple):
     width: int
 
 
-def resized(
-    frames: UInt8[Tensor, "time height width channels"], size: tuple[int, int], window: Window, box: Box = WHOLE
+def resize(
+    frames: UInt8[Tensor, "time height width channels"], size: tuple[int, int], window: Window, box: Box = FULL_FRAME
 ) -> UInt8[Tensor, "time channels rows columns"]:
     """A box of the frames, resized, and of that a window.
 
@@ -45,7 +45,7 @@ def resized(
     top, left, rows, columns = window
     if channels == 1 and not frames.numpy().all():
         return _readings(frames.squeeze(-1).numpy(), size, window, box).unsqueeze(1)
-    if box != WHOLE:
+    if box != FULL_FRAME:
         return _part(frames.numpy(), size, window, box)
     clip = frames.permute(0, 3, 1, 2)
     if size != (height, width):

@@ -8,7 +8,7 @@ from numpy import ndarray
 from pydantic import Field
 
 from kinema.config import config
-from kinema.transforms.geometry import WHOLE, Box
+from kinema.transforms.geometry import FULL_FRAME, Box
 
 SPECK = 0.01
 """A row or column with readings in a smaller share of its pixels, or in one pixel, is taken for noise."""
@@ -62,7 +62,7 @@ def subject_box(
     """
     extent = subject_extent(depth)
     if extent is None:
-        return WHOLE
+        return FULL_FRAME
     height, width = depth.shape[1:]
     top, bottom = _enlarged(extent.top, extent.bottom, crop.margin)
     left, right = _enlarged(extent.left, extent.right, crop.margin)

@@ -1,20 +1,24 @@
-"""Video files from outside: opened within limits, their packets, and the time stamps of their frames; nothing decodes.
+"""Containers of untrusted videos: opening within limits, packets, time stamps, orientation; nothing decodes.
 
-What a header announces is not trusted, and what it asks for is checked before memory is taken for it.
+Headers are not trusted; what they announce is checked before memory is allocated.
 """
 
 import functools
+import struct
 from bisect import bisect_left
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import av
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideData
+from numpy import ndarray
 
 from kinema.errors import UnreadableVideo
-from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.read_options import READ_OPTIONS, Limits
 
 SEEKABLE = frozenset({"mov", "matroska", "avi"})
 """Containers, by FFmpeg's names, that find a keyframe exactly; a stream such as MPEG-TS may land behind it."""
@@ -54,47 +58,75 @@ class Timeline:
     second: float
 
 
-def frame_range(path: str, start_s: float, stop_s: float, reading: ReadOptions = READ_OPTIONS) -> tuple[int, int]:
-    """The frames shown in [start_s, stop_s), counted from the first frame's time, as a half-open range of numbers.
+class Orientation(NamedTuple):
+    """Turn of a stored frame before it is displayed: transposed first, then columns and rows reversed."""
 
-    Raises:
-        UnreadableVideo: as `read_frames`; the file has no time stamps, or the segment ends behind its end.
+    transposed: bool = False
+    columns_reversed: bool = False
+    rows_reversed: bool = False
+
+    def apply(self, picture: ndarray) -> ndarray:
+        """Return a stored frame, or one plane of it, as displayed."""
+        if self.transposed:
+            picture = picture.swapaxes(0, 1)
+        if self.rows_reversed:
+            picture = picture[::-1]
+        return picture[:, ::-1] if self.columns_reversed else picture
+
+
+UPRIGHT = Orientation()
+"""The orientation of frames that are stored as they are displayed."""
+
+
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """Return the quarter turn or mirroring nearest to the display matrix of the file.
+
+    Ask once per file: PyAV never frees its view of a frame's side data (some 250 bytes).
     """
-    return range_shown(path, read_timeline(path, reading), start_s, stop_s)
+    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stub knows only names
+    if matrix is None:
+        return UPRIGHT
+    a, b, _, c, d, *_ = struct.unpack_from("=5i", bytes(matrix))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return Orientation(False, a < 0, d < 0)
+    return Orientation(True, c < 0, b < 0)
 
 
 def range_shown(path: str, timeline: Timeline, start_s: float, stop_s: float) -> tuple[int, int]:
-    """As `frame_range`, of a file whose time stamps are known."""
+    """Return the frames displayed in [start_s, stop_s), seconds from the first frame, as a half-open range.
+
+    Raises:
+        UnreadableVideo: the file has no time stamps, or ends before the segment does.
+    """
     if not timeline.stamps:
-        raise UnreadableVideo(f"{path}: has no time stamps, so seconds say nothing; give start_frame and stop_frame")
+        raise UnreadableVideo(
+            f"{path}: has no time stamps, so seconds say nothing; give start_frame and stop_frame", path=path
+        )
     seconds = [(stamp - timeline.stamps[0]) / timeline.second for stamp in timeline.stamps]
     slack = 1e-6  # a stamp that is a whole number of time units must not fall out by rounding
     start, stop = bisect_left(seconds, start_s - slack), bisect_left(seconds, stop_s - slack)
     if start == stop:
         raise UnreadableVideo(
-            f"{path}: no frame is shown between {start_s} s and {stop_s} s; the last one is at {seconds[-1]:.3f} s"
+            f"{path}: no frame is shown between {start_s} s and {stop_s} s; the last one is at {seconds[-1]:.3f} s",
+            path=path,
         )
     # The last frame is shown for about as long as the others.
     end = seconds[-1] + (seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0)
     if stop_s > end + END_SLACK_S:
-        raise UnreadableVideo(f"{path}: ends at {end:.3f} s, but the segment ends at {stop_s} s; correct stop_s")
+        raise UnreadableVideo(
+            f"{path}: ends at {end:.3f} s, but the segment ends at {stop_s} s; correct stop_s", path=path
+        )
     return start, stop
 
 
-def read_timeline(path: str, reading: ReadOptions = READ_OPTIONS) -> Timeline:
-    """Time stamps from the packets, without decoding."""
-    with open_video(path, reading.limits) as (container, stream):
-        return timeline_of(path, container, stream, reading.limits)
-
-
-def timeline_of(
+def scan_timeline(
     path: str,
-    container: av.container.InputContainer,
+    container: InputContainer,
     stream: av.VideoStream,
     limits: Limits,
     last: int | None = None,
 ) -> Timeline:
-    """Time stamps of an open video's packets: of all, or of as many as tell the stamps up to frame `last`."""
+    """Return the time stamps of an open video's packets: all, or as many as determine those up to frame `last`."""
     stamps: list[int] = []
     keyframes: list[int] = []
     packets = 0
@@ -117,10 +149,10 @@ def timeline_of(
                 shift = packet.pos - entry.pos if shift is None else shift
                 # AVI numbers its frames by counting chunks: where one is lost, all behind it would be another's.
                 if (packet.pos, packet.size) != (entry.pos + shift, entry.size):
-                    raise UnreadableVideo(f"{path}: is damaged: frame {packets} is not where its index says")
+                    raise UnreadableVideo(f"{path}: is damaged: frame {packets} is not where its index says", path=path)
             packets += 1
             if packets > limits.frames:
-                raise UnreadableVideo(f"{path}: has more frames than the limit of {limits.frames:,}")
+                raise UnreadableVideo(f"{path}: has more frames than the limit of {limits.frames:,}", path=path)
             if packet.pts is None:
                 usable = False
                 continue
@@ -137,10 +169,11 @@ def timeline_of(
             if is_avi and indexed != packets and stream.frames > packets:
                 raise UnreadableVideo(
                     f"{path}: is damaged or breaks off: it announces {stream.frames} frames and holds {packets}, and "
-                    "avi numbers frames by counting them"
+                    "avi numbers frames by counting them",
+                    path=path,
                 )
     except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideo(f"{path}: breaks off after {packets} packets ({reason_of(error)})") from error
+        raise UnreadableVideo(f"{path}: breaks off after {packets} packets ({reason_of(error)})", path=path) from error
     if not usable or not keyframes or len(set(stamps)) != len(stamps):
         return Timeline(stamps=(), keyframes=(), second=second)
     first = min(keyframes)  # what stands before it was cut off from its own keyframe, and does not decode
@@ -152,9 +185,7 @@ def timeline_of(
 
 
 @contextmanager
-def open_video(
-    path: str, limits: Limits = READ_OPTIONS.limits
-) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(path: str, limits: Limits = READ_OPTIONS.limits) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """An open container and its first video stream that is not a cover picture, checked against the limits.
 
     Raises:
@@ -165,9 +196,9 @@ def open_video(
     except (OSError, ValueError):  # a name that no file can have
         size = None
     if size is None:
-        raise UnreadableVideo(f"{path}: no such file")
+        raise UnreadableVideo(f"{path}: no such file", path=path)
     if size > limits.file_bytes:
-        raise UnreadableVideo(f"{path}: has {size:,} bytes, more than the limit of {limits.file_bytes:,}")
+        raise UnreadableVideo(f"{path}: has {size:,} bytes, more than the limit of {limits.file_bytes:,}", path=path)
     try:
         container = av.open(
             f"file:{path}",  # whatever stands before a colon in its name is no protocol
@@ -176,18 +207,22 @@ def open_video(
             options={"max_pixels": str(limits.pixels)},
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableVideo(f"{path}: is not a video that can be read ({reason_of(error)})") from error
+        raise UnreadableVideo(f"{path}: is not a video that can be read ({reason_of(error)})", path=path) from error
     with container:
         if container.format.name.endswith("_pipe"):
-            raise UnreadableVideo(f"{path}: is a picture ({container.format.name.removesuffix('_pipe')}), no video")
+            raise UnreadableVideo(
+                f"{path}: is a picture ({container.format.name.removesuffix('_pipe')}), no video", path=path
+            )
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
-            raise UnreadableVideo(f"{path}: has no video stream")
+            raise UnreadableVideo(f"{path}: has no video stream", path=path)
         if streams[0].codec_context is None:
-            raise UnreadableVideo(f"{path}: is encoded in a way that this FFmpeg does not know")
+            raise UnreadableVideo(f"{path}: is encoded in a way that this FFmpeg does not know", path=path)
         width, height = streams[0].codec_context.width, streams[0].codec_context.height
         if width * height > limits.pixels:
-            raise UnreadableVideo(f"{path}: has frames of {width} x {height} pixels, more than {limits.pixels:,}")
+            raise UnreadableVideo(
+                f"{path}: has frames of {width} x {height} pixels, more than {limits.pixels:,}", path=path
+            )
         announced_s = 0.0 if container.duration is None else container.duration / av.time_base
         if streams[0].frames > limits.frames or announced_s > limits.seconds:
             _check_contents(path, container, streams[0], limits)  # a header may lie
@@ -196,16 +231,14 @@ def open_video(
         yield container, streams[0]
 
 
-def packets_of(
-    container: av.container.InputContainer, stream: av.VideoStream | None
-) -> Iterator["av.Packet[av.VideoStream]"]:
+def packets_of(container: InputContainer, stream: av.VideoStream | None) -> Iterator["av.Packet[av.VideoStream]"]:
     """The packets of a stream, or of all. PyAV's own iterator, dropped on the way, never frees the last one."""
     some = container.demux() if stream is None else container.demux(stream)
     with closing(cast("Generator[av.Packet[av.VideoStream], None, None]", some)) as packets:
         yield from packets
 
 
-def _check_contents(path: str, container: av.container.InputContainer, stream: av.VideoStream, limits: Limits) -> None:
+def _check_contents(path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> None:
     """Whether what is there is more than the limits allow; the container stands at its start again, then."""
     begin = None
     number = 0
@@ -215,18 +248,18 @@ def _check_contents(path: str, container: av.container.InputContainer, stream: a
                 continue
             number += 1
             if number > limits.frames:
-                raise UnreadableVideo(f"{path}: has more frames than the limit of {limits.frames:,}")
+                raise UnreadableVideo(f"{path}: has more frames than the limit of {limits.frames:,}", path=path)
             stamp = packet.dts if packet.pts is None else packet.pts
             if stamp is not None and stream.time_base is not None:
                 begin = stamp if begin is None else min(begin, stamp)
                 if float((stamp - begin) * stream.time_base) > limits.seconds:
-                    raise UnreadableVideo(f"{path}: lasts more than the limit of {limits.seconds:,.0f} s")
+                    raise UnreadableVideo(f"{path}: lasts more than the limit of {limits.seconds:,.0f} s", path=path)
         container.seek(0, backward=True)
     except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideo(f"{path}: breaks off after {number} packets ({reason_of(error)})") from error
+        raise UnreadableVideo(f"{path}: breaks off after {number} packets ({reason_of(error)})", path=path) from error
 
 
-def seekable(container: av.container.InputContainer) -> bool:
+def seekable(container: InputContainer) -> bool:
     """Whether the container finds a keyframe exactly."""
     return not SEEKABLE.isdisjoint(container.format.name.split(","))
 

@@ -18,8 +18,8 @@ from numpy import ndarray
 from PIL import Image
 
 from kinema.errors import UnreadableVideo
-from kinema.video.decode import orientation, turned
-from kinema.video.image_files import FRAME_NAME
+from kinema.video.array_file import FRAME_NAME
+from kinema.video.container import Orientation, orientation_of
 
 LEAST_SIDE = 16
 """Pixels; of less, H.264 makes nothing that can be recognised."""
@@ -97,11 +97,11 @@ def fitted_frames(frames: Iterable[av.VideoFrame], encoding: Encoding) -> Iterat
     by way of RGB.
     """
     converter = VideoReformatter()
-    turn: tuple[bool, bool, bool] | None = None
+    orientation: Orientation | None = None
     for frame in frames:
-        turn = orientation(frame) if turn is None else turn
+        orientation = orientation_of(frame) if orientation is None else orientation
         if frame.format.name not in ROUNDED_DOWN:
-            picture = turned(converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), turn)
+            picture = orientation.apply(converter.reformat(frame, format="rgb24", threads=1).to_ndarray())
             yield from fitted_pictures([picture], encoding)
             continue
         height, width = fitted_size(frame.height, frame.width, encoding)
@@ -118,18 +118,9 @@ def fitted_frames(frames: Iterable[av.VideoFrame], encoding: Encoding) -> Iterat
             dst_color_range=colours,
             threads=1,
         )
-        fitted = _of_planes([turned(plane, turn) for plane in _planes(stored, height, width)])
+        fitted = _of_planes([orientation.apply(plane) for plane in _planes(stored, height, width)])
         fitted.colorspace, fitted.color_range = frame.colorspace, colours.value
         yield fitted
-
-
-def shown_pictures(frames: Iterable[av.VideoFrame]) -> Iterator[UInt8[ndarray, "height width 3"]]:
-    """Frames of a video as pictures in RGB, upright, as reading gives them."""
-    converter = VideoReformatter()
-    turn: tuple[bool, bool, bool] | None = None
-    for frame in frames:
-        turn = orientation(frame) if turn is None else turn
-        yield turned(converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), turn)
 
 
 def fitted_pictures(

@@ -40,7 +40,7 @@ def local_path(path: str, reading: ReadOptions) -> str:
     try:
         system, inside = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError, OSError) as error:
-        raise UnreadableVideo(f"{path}: no URL that can be opened ({error})") from error
+        raise UnreadableVideo(f"{path}: cannot open this URL ({error})", path=path) from error
     if type(system) is LocalFileSystem:
         return str(inside)
     folder = (reading.cache or default_cache()) / "files"
@@ -67,9 +67,9 @@ def local_path(path: str, reading: ReadOptions) -> str:
         if known is not None and known["copy"] != copy:
             remove(folder / known["copy"])
     except UnreadableVideo as error:
-        raise UnreadableVideo(f"{path}: {error}") from error
+        raise UnreadableVideo(f"{path}: {error}", path=path) from error
     except Exception as error:  # every file system has errors of its own
-        raise UnreadableVideo(f"{path}: cannot be fetched ({_described(error)})") from error
+        raise UnreadableVideo(f"{path}: cannot be fetched ({_described(error)})", path=path) from error
     return str(folder / copy)
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kinema.video.image_files import ARRAY_SUFFIXES, PICTURE_SUFFIXES
+from kinema.video.array_file import ARRAY_SUFFIXES
+from kinema.video.image_folder import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 
@@ -40,7 +41,7 @@ def scan(root: Path) -> FolderContents:
     for folder, files in _walk(root, frozenset()):
         by_kind = {
             kind: [path for path in files if path.suffix.lower() in suffixes]
-            for kind, suffixes in (("video", VIDEO_SUFFIXES), ("array", ARRAY_SUFFIXES), ("image", PICTURE_SUFFIXES))
+            for kind, suffixes in (("video", VIDEO_SUFFIXES), ("array", ARRAY_SUFFIXES), ("image", IMAGE_SUFFIXES))
         }
         videos += by_kind["video"]
         arrays += by_kind["array"]

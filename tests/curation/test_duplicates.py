@@ -149,7 +149,7 @@ def test_real_clips_of_other_sources_are_no_copies_and_trimmed_ones_are(real_dat
     """J-HMDB: 465 x 173 clips whose sources differ, among them two of one golfer in one studio."""
     import csv
 
-    from kinema.video.decode import read_frames
+    from kinema.video.source import read_rgb
 
     with (real_data / "jhmdb" / "annotations.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -162,7 +162,7 @@ def test_real_clips_of_other_sources_are_no_copies_and_trimmed_ones_are(real_dat
     found = 0
     for row in rows[::32]:
         frames = seen[row["path"]].frames
-        pictures = read_frames(str(real_data / "jhmdb" / row["path"]), range(frames // 10, frames))
+        pictures = read_rgb(str(real_data / "jhmdb" / row["path"]), range(frames // 10, frames))
         path = write_video(tmp_path / "trimmed.mp4", list(pictures[:, ::2, ::2]), options={"crf": "24"})
         copy = signature_pictures(inspect(path, "rgb").signature)
         own = signature_pictures(seen[row["path"]].signature)

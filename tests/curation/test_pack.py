@@ -21,9 +21,9 @@ from kinema.modality import DepthFacts
 from kinema.transforms.pixel_box import PixelBox
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
-from kinema.video.container import frame_range, read_timeline
 from kinema.video.encode import Encoding, fitted_depth, fitted_size
-from kinema.video.sources import count_frames, read_grey, read_rgb
+from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
+from kinema.video.video_file import VideoFile
 
 SIDE = 48
 FAR_KEYFRAMES = {"g": "250", "bf": "3", "crf": "12", "preset": "veryfast", "sc_threshold": "0", "b_strategy": "0"}
@@ -97,11 +97,11 @@ def test_the_same_frame_is_shown_at_the_same_time(tmp_path, write_video, stamp, 
     result = packed(manifest_of(tmp_path, entries), tmp_path / "out")
     assert result.unreadable == ()
     for old, new, file in zip(entries, result.manifest.entries, files_of(result), strict=True):
-        start, stop = frames_of(old, path)
-        assert frames_of(new, file) == (0, stop - start)
+        start, stop = frames_of(old, VideoFile(path))
+        assert frames_of(new, VideoFile(file)) == (0, stop - start)
         assert count_frames(file) == new.frames == stop - start
         assert read_stamps(read_rgb(file, range(stop - start))) == list(range(start, stop))
-        timeline = read_timeline(file)
+        timeline = VideoFile(file).timeline
         seconds = (np.array(timeline.stamps) - timeline.stamps[0]) / timeline.second
         np.testing.assert_allclose(seconds, times[start:stop] - times[start], atol=1e-9)
     whole = files_of(result)[0]
@@ -136,7 +136,7 @@ def test_keyframes_stand_where_they_are_asked_for(tmp_path, write_video, stamp):
     path = write_video(tmp_path / "a.mp4", [stamp(n * 5 % 256) for n in range(50)], options=FAR_KEYFRAMES)
     for every in (8, 5):
         result = packed(manifest_of(tmp_path, [Entry(rgb=path)] * 2), tmp_path / f"out {every}", keyframe_every=every)
-        timeline = read_timeline(files_of(result)[0])
+        timeline = VideoFile(files_of(result)[0]).timeline
         assert [timeline.stamps.index(key) for key in timeline.keyframes] == list(range(0, 50, every))
 
 
@@ -274,11 +274,11 @@ def test_a_video_without_time_stamps_keeps_its_frames(tmp_path, write_video, sta
     """An avi with reordered frames, of which nothing says where its keyframes are: it is encoded, however close."""
     options = {"g": "12", "bf": "2", "b_strategy": "0", "b": "4000000"}
     path = write_video(tmp_path / "a.avi", [stamp(n) for n in range(40)], codec="mpeg4", options=options)
-    assert read_timeline(path).stamps == ()
+    assert VideoFile(path).timeline.stamps == ()
     entries = [Entry(rgb=path), Entry(rgb=path, start_frame=7, stop_frame=31)]
     result = packed(manifest_of(tmp_path, entries), tmp_path / "out")
     whole, part = files_of(result)
-    assert read_timeline(whole).stamps != ()
+    assert VideoFile(whole).timeline.stamps != ()
     assert read_stamps(read_rgb(whole, range(40))) == list(range(40))
     assert read_stamps(read_rgb(part, range(24))) == list(range(7, 31))
 
@@ -305,11 +305,11 @@ def test_every_bit_of_every_form_of_depth_is_kept(tmp_path, write_video, depth):
     assert result.manifest.depth == FACTS
     for new, file in zip(result.manifest.entries, files_of(result, "depth"), strict=True):
         wanted = depth if new.frames == 14 else depth[2:9]
-        got = read_grey(file, range(new.frames))
+        got = read_gray(file, range(new.frames))
         assert got.dtype == np.uint16
         assert (got == wanted).all()
         assert count_frames(file) == len(wanted)
-        assert (read_grey(file, [1, 1, 6]) == wanted[[1, 1, 6]]).all()
+        assert (read_gray(file, [1, 1, 6]) == wanted[[1, 1, 6]]).all()
 
 
 def test_eight_bit_depth_in_a_video_is_copied_and_a_segment_of_it_loses_nothing(tmp_path, write_video):
@@ -321,14 +321,14 @@ def test_eight_bit_depth_in_a_video_is_copied_and_a_segment_of_it_loses_nothing(
     result = packed(manifest_of(tmp_path, entries), tmp_path / "out", short_side=16)
     whole, part = files_of(result, "depth")
     assert Path(whole).read_bytes() == Path(path).read_bytes()
-    assert read_grey(part, range(13)).dtype == np.uint8
-    assert (read_grey(part, range(13)) == read_grey(path, range(4, 17))).all()
+    assert read_gray(part, range(13)).dtype == np.uint8
+    assert (read_gray(part, range(13)) == read_gray(path, range(4, 17))).all()
 
 
 def test_smaller_depth_holds_no_depth_that_was_not_there(tmp_path, depth):
     np.savez(tmp_path / "d.npz", depth=depth)
     result = packed(manifest_of(tmp_path, [Entry(depth="d.npz")] * 2), tmp_path / "out", depth_short_side=25)
-    got = read_grey(files_of(result, "depth")[0], range(14))
+    got = read_gray(files_of(result, "depth")[0], range(14))
     assert got.shape == (14, 25, 30)
     assert (got == depth[:, 1::2, 1::2]).all()
     odd = fitted_depth(depth[0], Encoding(short_side=16, depth_short_side=33))
@@ -342,7 +342,7 @@ def test_depth_is_cut_by_the_frames_of_its_rgb(tmp_path, write_video, stamp, dep
     write_video(tmp_path / "d.mkv", depth, codec="ffv1", pixel_format="gray16le", options={}, rate=20)
     entries = [Entry(rgb=rgb, depth="d.mkv", start_s=0.3, stop_s=0.6, frames=14)] * 2
     result = packed(manifest_of(tmp_path, entries), tmp_path / "out")
-    assert (read_grey(files_of(result, "depth")[0], range(3)) == depth[3:6]).all()
+    assert (read_gray(files_of(result, "depth")[0], range(3)) == depth[3:6]).all()
     assert read_stamps(read_rgb(files_of(result)[0], range(3))) == [3, 4, 5]
     assert any(note.startswith("1 depth files have other time stamps than their RGB") for note in result.notes)
 
@@ -470,15 +470,15 @@ def test_an_npz_of_frames_that_is_not_whole_is_refused_by_name(tmp_path, depth):
     """What packing writes is read by the reader of all arrays, and is not believed either."""
     good = {f"depth_{number:06d}": picture for number, picture in enumerate(depth)}
     np.savez(tmp_path / "a.npz", **{**good, "depth_000003": depth[3][:4]})
-    assert (read_grey(str(tmp_path / "a.npz"), [2]) == depth[2]).all()
+    assert (read_gray(str(tmp_path / "a.npz"), [2]) == depth[2]).all()
     with pytest.raises(UnreadableVideo, match=r"a\.npz: .*depth_000003\.npy"):
-        read_grey(str(tmp_path / "a.npz"), [2, 3])
+        read_gray(str(tmp_path / "a.npz"), [2, 3])
     np.savez(tmp_path / "b.npz", **{**good, "depth_000003": np.array([[object()]])})
     with pytest.raises(UnreadableVideo, match=r"b\.npz: .*depth_000003\.npy"):
-        read_grey(str(tmp_path / "b.npz"), [3])
+        read_gray(str(tmp_path / "b.npz"), [3])
     del good["depth_000003"]
     np.savez(tmp_path / "c.npz", **good)
     with pytest.raises(UnreadableVideo, match=r"c\.npz: .*holds arrays"):
-        read_grey(str(tmp_path / "c.npz"), [0])
-    with pytest.raises(UnreadableVideo, match=r"a\.npz: frame 14 is wanted, but it has 14 frames"):
-        read_grey(str(tmp_path / "a.npz"), [14])
+        read_gray(str(tmp_path / "c.npz"), [0])
+    with pytest.raises(UnreadableVideo, match=r"a\.npz: frame 14 is requested, but it has 14 frames"):
+        read_gray(str(tmp_path / "a.npz"), [14])

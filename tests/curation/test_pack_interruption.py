@@ -17,7 +17,7 @@ from kinema.curation.pack import pack
 from kinema.data.manifest import Entry, load_manifest, write_manifest
 from kinema.errors import ManifestError, PackError
 from kinema.video.encode import Encoding
-from kinema.video.sources import count_frames
+from kinema.video.source import count_frames
 
 SIDE = 48
 FAR_KEYFRAMES = {"g": "250", "crf": "12", "preset": "veryfast", "sc_threshold": "0"}
@@ -82,8 +82,9 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(many, tmp_pat
             if (out / "pack.jsonl").exists() and (out / "pack.jsonl").read_bytes().count(b"\n") >= 3:
                 break
             time.sleep(0.01)
-        with pytest.raises(PackError, match="another `kinema pack` is writing there"):  # and spoils nothing
+        with pytest.raises(PackError, match="another") as busy:  # and spoils nothing
             packed(many, out)
+        assert busy.value.path == str(out)
         assert process.poll() is None, "it ended before it could be killed"
     finally:
         process.send_signal(signal.SIGKILL)
@@ -117,10 +118,8 @@ def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(many, tmp_path):
     process = command(manifest, out, before=limit)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert (
-        said.strip() == f"kinema: {out}: cannot be written (File too large); what is finished stays, and the same "
-        "command goes on"
-    )
+    assert said.count("\n") == 1
+    assert f"{out}: cannot be written (File too large)" in said
     assert len(written(out)) == 1
     assert not (out / "set.csv").exists()
     assert packed(manifest, out).remembered == 1
@@ -144,23 +143,26 @@ def test_a_source_that_has_changed_is_packed_again_and_one_that_is_gone_is_not(t
 def test_another_encoding_in_the_same_folder_is_refused(tmp_path, numbered):
     manifest = manifest_of(tmp_path, [Entry(rgb=numbered, start_frame=0, stop_frame=9)] * 2)
     packed(manifest, tmp_path / "out")
-    with pytest.raises(PackError, match=r"out: was packed otherwise \(short_side 48, crf 18\)"):
+    with pytest.raises(PackError, match="short_side=48, crf=18") as error:
         packed(manifest, tmp_path / "out", short_side=32, crf=20)
+    assert (error.value.path, error.value.field) == (str(tmp_path / "out"), "short_side")
 
 
 def test_no_manifest_of_other_origin_is_overwritten(tmp_path, numbered):
     manifest = manifest_of(tmp_path, [Entry(rgb=numbered, start_frame=0, stop_frame=9)] * 2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "set.csv").write_text("mine")
-    with pytest.raises(PackError, match=r"out/set\.csv: is no packed manifest; name another folder"):
+    with pytest.raises(PackError) as error:
         packed(manifest, tmp_path / "out")
+    assert error.value.path == str(tmp_path / "out" / "set.csv")
     assert (tmp_path / "out" / "set.csv").read_text() == "mine"
     (tmp_path / "out" / "set.csv").unlink()
     packed(manifest, tmp_path / "out")
     (tmp_path / "elsewhere").mkdir()
     other = manifest_of(tmp_path / "elsewhere", [Entry(rgb=numbered)] * 2)
-    with pytest.raises(PackError, match=r"out/set\.csv: is packed from .*set\.csv; name another folder"):
+    with pytest.raises(PackError, match=str(manifest.path)) as error:
         packed(other, tmp_path / "out")
+    assert error.value.path == str(tmp_path / "out" / "set.csv")
 
 
 def test_a_folder_around_a_source_is_refused(tmp_path, fill):
@@ -168,8 +170,9 @@ def test_a_folder_around_a_source_is_refused(tmp_path, fill):
     fill(tmp_path, "videos/a.mp4")
     manifest = manifest_of(tmp_path / "lists", [Entry(rgb="../videos/a.mp4")] * 2)
     for out, held in (("videos", "a.mp4"), (".", "set.csv"), ("lists", "set.csv")):
-        with pytest.raises(PackError, match=rf"holds .*{held}, which is to be packed; name another folder"):
+        with pytest.raises(PackError) as error:
             packed(manifest, tmp_path / out)
+        assert (Path(error.value.path).name, error.value.field) == (held, "out")
     assert packed(manifest, tmp_path / "videos" / "packed").unreadable == ()
 
 
@@ -200,6 +203,7 @@ def test_a_split_that_declares_too_little_is_refused_before_the_work(tmp_path, n
     manifest = manifest_of(tmp_path, [Entry(rgb=numbered, split="val")] * 2)
     facts = json.loads((tmp_path / "set.json").read_text())
     (tmp_path / "set.json").write_text(json.dumps({**facts, "declared": {"val": 1}}))
-    with pytest.raises(ManifestError, match=r"set\.json: split 'val' is declared to hold 1 samples, but there are 2"):
+    with pytest.raises(ManifestError, match="'val'") as error:
         packed(load_manifest(manifest.path), tmp_path / "out")
+    assert (error.value.path, error.value.field) == (str(tmp_path / "set.json"), "declared")
     assert not (tmp_path / "out").exists()

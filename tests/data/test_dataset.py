@@ -8,29 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.data.dataset import (
-    Draw,
-    Failure,
-    Loaded,
-    TrainingBatches,
-    VideoDataset,
-    collate,
-    complete,
-    evaluation_batches,
-    make_loader,
-    read_clips,
-    read_views,
-    to_device,
-)
+from kinema.data.dataset import Failure, VideoDataset, read_clips, read_views
+from kinema.data.loaders import LoadedBatch, collate, complete, make_loader, to_device
 from kinema.data.manifest import Entry, class_lists, write_manifest
+from kinema.data.samplers import Draw, TrainingBatches, evaluation_batches
 from kinema.errors import UnreadableSample, UnreadableVideo
-from kinema.transforms.depth import depth_to_uint8, jet_colours
-from kinema.transforms.geometry import STRAIGHT
-from kinema.transforms.preprocessing import Augmentation, Geometry, Preprocessing, cut, draw_variation
+from kinema.transforms.augment import Augmentation, draw_params
+from kinema.transforms.crops import Geometry, crop
+from kinema.transforms.depth import depth_to_uint8, jet_colors
+from kinema.transforms.geometry import IDENTITY
+from kinema.transforms.mix import mix
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.rand_augment import RandAugment
-from kinema.transforms.resize import resized
+from kinema.transforms.resize import resize
 from kinema.transforms.sampling import Sampling, segment_indices
-from kinema.video.decode import read_frames, read_grey_frames
+from kinema.video.source import read_gray, read_rgb
+from kinema.video.video_file import VideoFile
 
 SAMPLING = Sampling(frames=8)
 VARIED = Augmentation(short_side=(32, 44), flip=0.5, colour_jitter=0.3, mixup_alpha=0.4)
@@ -67,8 +60,8 @@ def test_an_evaluation_clip_is_the_middle_frames_cut_in_the_middle(data_set):
     for position, entry in enumerate(data_set.entries):
         sample = VideoDataset(data_set, sampling=SAMPLING, preprocessing=plain)[Draw(position)]
         indices = segment_indices(entry.frames, 8, None).tolist()
-        colour = read_frames(data_set.locate(entry.rgb), indices)[:, 8:40, 16:48]
-        depth = depth_to_uint8(read_grey_frames(data_set.locate(entry.depth), indices), data_set.depth)[:, 8:40, 16:48]
+        colour = read_rgb(data_set.locate(entry.rgb), indices)[:, 8:40, 16:48]
+        depth = depth_to_uint8(read_gray(data_set.locate(entry.depth), indices), data_set.depth)[:, 8:40, 16:48]
         np.testing.assert_array_equal(sample["inputs"]["rgb"][0].numpy(), colour.transpose(3, 0, 1, 2))
         np.testing.assert_array_equal(sample["inputs"]["depth"][0, 0].numpy(), depth)
         assert data_set.classes["label"][sample["targets"]["label"]] == entry.labels["label"]
@@ -151,7 +144,7 @@ def depth_clips(data_set, draw, augmentation=ALL_AT_ONCE, **fields):
 
 def coloured_by_hand(levels):
     """The table's row for each level, its three numbers as channels."""
-    return torch.from_numpy(jet_colours()[levels.squeeze(-4).numpy()]).movedim(-1, -4)
+    return torch.from_numpy(jet_colors()[levels.squeeze(-4).numpy()]).movedim(-1, -4)
 
 
 @pytest.mark.parametrize("modalities", [("depth",), ("rgb", "depth")], ids=str)
@@ -179,8 +172,8 @@ def test_colours_are_those_of_mixed_depth_not_mixed_themselves(data_set, seed, m
 def test_those_draws_turn_and_erase_and_do_neither(data_set):
     """Otherwise the test above would show less than it says."""
     rngs = [np.random.default_rng((0, 0, seed)) for seed in range(12)]
-    drawn = [draw_variation(ALL_AT_ONCE, preprocessing(data_set), rng) for rng in rngs]
-    seen = {(varied.geometry.warp != STRAIGHT, varied.erasing is not None) for varied in drawn}
+    drawn = [draw_params(ALL_AT_ONCE, preprocessing(data_set), rng) for rng in rngs]
+    seen = {(varied.geometry.warp != IDENTITY, varied.erasing is not None) for varied in drawn}
     assert seen >= {(True, True), (True, False), (False, False)}
 
 
@@ -209,9 +202,9 @@ def test_a_colour_is_never_between_two_colours(tmp_path, write_video, depth_fact
     path = write_video(tmp_path / "edge.mkv", depth, codec="ffv1", pixel_format="gray16le", options={})
     clip = depth_in_colours(path, depth_facts, augmentation=Augmentation(short_side=(37, 44)), rng=rng)
     shown = {tuple(colour) for colour in clip.flatten(1).T.tolist()}
-    near, far = (tuple(jet_colours()[level].tolist()) for level in depth_to_uint8(depth[0, 0, [0, -1]], depth_facts))
+    near, far = (tuple(jet_colors()[level].tolist()) for level in depth_to_uint8(depth[0, 0, [0, -1]], depth_facts))
     assert shown > {near, far}
-    assert shown <= {tuple(colour) for colour in jet_colours().tolist()}
+    assert shown <= {tuple(colour) for colour in jet_colors().tolist()}
 
 
 @pytest.mark.parametrize("rng", [None, np.random.default_rng(0)], ids=["middle", "drawn"])
@@ -253,7 +246,7 @@ def test_a_clip_comes_from_its_segment(numbered, read_stamps, segment, start, st
 
 def test_a_missing_modality_is_named(data_set):
     entry = dataclasses.replace(data_set.entries[0], depth="")
-    with pytest.raises(UnreadableVideo, match="no depth file is given, but the model wants depth"):
+    with pytest.raises(UnreadableVideo, match="no depth file is given, but the model"):
         read_clips(entry, locate=data_set.locate, sampling=SAMPLING, preprocessing=preprocessing(data_set))
 
 
@@ -363,7 +356,7 @@ def test_a_video_that_has_fewer_frames_than_its_line_says_is_a_failure(data_set)
     longer = dataclasses.replace(data_set, entries=tuple(entries))
     failure = VideoDataset(longer, sampling=SAMPLING, preprocessing=preprocessing(data_set))[Draw(0)]
     assert isinstance(failure, Failure)
-    assert re.search(r"colour 0\.mp4: frame 37 is wanted, but .*10 frames", failure.message)
+    assert re.search(r"colour 0\.mp4: frame 37 is requested, but .*10 frames", failure.message)
 
 
 def test_a_partner_that_cannot_be_read_is_the_one_that_is_named(broken_set):
@@ -388,7 +381,7 @@ def test_an_incomplete_batch_is_refused_by_the_sample_that_is_missing(broken_set
         complete(loaded)
     with pytest.raises(UnreadableSample, match=r"line 3: .*\(and 1 more in this batch\)"):
         complete(collate([broken_set[Draw(1)], broken_set[Draw(1)]]))
-    assert complete(Loaded(loaded.batch, ())) is loaded.batch
+    assert complete(LoadedBatch(loaded.batch, ())) is loaded.batch
 
 
 @pytest.mark.parametrize("place", range(6))
@@ -432,12 +425,9 @@ def test_mixup_is_one_weight_for_all_modalities_and_heads(tmp_path, data_set, pl
 
 
 def test_mixup_weights_follow_the_beta_distribution(dataset):
-    own = dataset[Draw(0, (0, 0, 0))]
-    black = {"inputs": {"rgb": torch.zeros(1, dtype=torch.uint8)}, "targets": {"label": torch.tensor(0)}, "index": 0}
-    white = {**own, "inputs": {"rgb": torch.full((1,), 255, dtype=torch.uint8)}, "targets": {"label": torch.tensor(1)}}
-    weights = [
-        float(dataset._mix(black, white, Draw(0, (0, epoch, 0)))["targets"]["label"][0]) for epoch in range(2000)
-    ]
+    black, white = {"rgb": torch.zeros(1, dtype=torch.uint8)}, {"rgb": torch.full((1,), 255, dtype=torch.uint8)}
+    rngs = [np.random.default_rng((0, epoch, 0, 1)) for epoch in range(2000)]
+    weights = [mix(black, white, dataset.augmentation, rng)[1] for rng in rngs]
     expected = np.random.default_rng(0).beta(0.4, 0.4, size=20000)
     for share in (0.1, 0.25, 0.5, 0.75, 0.9):
         assert abs(np.quantile(weights, share) - np.quantile(expected, share)) < 0.06
@@ -471,14 +461,14 @@ def test_an_evaluation_has_all_views_of_a_sample(viewed, data_set):
     """Each is what one would get from its frames and its crop alone."""
     sample = viewed[Draw(4)]
     entry = data_set.entries[4]
-    colour = read_frames(data_set.locate(entry.rgb), range(entry.frames))
-    depth = depth_to_uint8(read_grey_frames(data_set.locate(entry.depth), range(entry.frames)), data_set.depth)
+    colour = read_rgb(data_set.locate(entry.rgb), range(entry.frames))
+    depth = depth_to_uint8(read_gray(data_set.locate(entry.depth), range(entry.frames)), data_set.depth)
     views = viewed.sampling.views(entry.frames)
     for number in range(6):
-        clip, crop = divmod(number, 3)
-        geometry = Geometry(36, 0.5, (0.0, 0.5, 1.0)[crop], mirrored=False)
+        clip, place = divmod(number, 3)
+        geometry = Geometry(36, 0.5, (0.0, 0.5, 1.0)[place], mirrored=False)
         for modality, frames in (("rgb", colour), ("depth", depth[..., None])):
-            alone = cut(torch.from_numpy(frames[views[clip]]), geometry, 32)
+            alone = crop(torch.from_numpy(frames[views[clip]]), geometry, 32)
             assert torch.equal(sample["inputs"][modality][number], alone)
     assert sample["inputs"]["rgb"].shape == (6, 3, 8, 32, 32)
     assert sample["inputs"]["depth"].shape == (6, 1, 8, 32, 32)
@@ -505,16 +495,18 @@ def test_all_views_of_depth_have_its_channels(viewed, channels):
 def test_frames_that_several_views_share_are_read_and_resized_once(data_set, monkeypatch):
     read, sizes = [], []
 
-    def counted(path, indices, reading):
+    read_rgb = VideoFile.read_rgb
+
+    def counted(source, indices):
         read.append(list(indices))
-        return read_frames(path, indices, reading)
+        return read_rgb(source, indices)
 
     def measured(frames, *settings):
         sizes.append(len(frames))
-        return resized(frames, *settings)
+        return resize(frames, *settings)
 
-    monkeypatch.setattr("kinema.data.dataset.read_rgb", counted)
-    monkeypatch.setattr("kinema.transforms.preprocessing.resized", measured)
+    monkeypatch.setattr(VideoFile, "read_rgb", counted)
+    monkeypatch.setattr("kinema.transforms.crops.resize", measured)
     entry = data_set.entries[0]  # of 10 frames
     views = read_views(
         entry,

@@ -72,7 +72,7 @@ def test_a_class_that_has_two_samples_has_one_held_out(samples, held):
 
 @pytest.mark.parametrize("people", [2, 3, 4])
 def test_a_class_has_a_held_out_sample_also_where_its_groups_are_larger_than_the_share(people):
-    """Four people who perform everything: one of them is a quarter, more than the fifth that is wanted."""
+    """Four people who perform everything: one of them is a quarter, more than the fifth that is requested."""
     entries = [
         Entry(rgb=f"{person}{label}{take}.mp4", subject=f"s{person}", labels={"label": label})
         for person in range(people)

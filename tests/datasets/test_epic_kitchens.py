@@ -20,7 +20,9 @@ from kinema.datasets.epic_kitchens import (
 )
 from kinema.datasets.epic_kitchens import COLUMNS as SEGMENT_COLUMNS
 from kinema.errors import ManifestError
-from kinema.video.sources import read_rgb
+from kinema.video.image_folder import ImageFolder
+from kinema.video.source import read_rgb
+from kinema.video.video_file import VideoFile
 
 
 def prepare_epic_kitchens(root, out):
@@ -125,7 +127,7 @@ def test_a_segment_of_a_video_is_cut_by_time_and_not_by_the_lists_frame_numbers(
     entry = manifest.entries[0]
     assert (entry.sample, entry.frames) == ("P01_01_0", 120)
     path = manifest.locate(entry.rgb)
-    shown = range(*frames_of(entry, path))
+    shown = range(*frames_of(entry, VideoFile(path)))
     assert shown == range(30, 48)
     assert read_stamps(read_rgb(path, shown)) == list(shown)
 
@@ -138,7 +140,7 @@ def test_a_segment_of_a_folder_is_its_pictures_from_the_first_to_the_last_number
     found = {}
     for entry in manifest.entries:
         path = manifest.locate(entry.rgb)
-        found[entry.sample] = read_stamps(read_rgb(path, range(*frames_of(entry, path))))
+        found[entry.sample] = read_stamps(read_rgb(path, range(*frames_of(entry, ImageFolder(path)))))
     assert found == {"P01_01_0": list(range(60, 97)), "P01_01_1": list(range(1, 31))}
     assert {entry.frames for entry in manifest.entries} == {120}
 
@@ -186,7 +188,7 @@ def test_a_folder_that_lacks_a_picture_or_counts_from_0_shifts_no_segment(tmp_pa
         ("P01_01_1", None),
     ]
     assert len(prepared.unreadable) == 1
-    assert "frame_0000000049.jpg and frame_0000000051.jpg a picture is missing" in prepared.unreadable[0]
+    assert "frame_0000000049.jpg and frame_0000000051.jpg" in prepared.unreadable[0]
     assert any(
         note.startswith("1 folders of frames are omitted because their frame numbers do not start at 1")
         and note.endswith("P02_101 (frame_0000000000.jpg)")

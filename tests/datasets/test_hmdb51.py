@@ -13,7 +13,8 @@ from kinema.data.manifest import load_manifest
 from kinema.datasets import jhmdb
 from kinema.datasets.hmdb51 import CLASSES, COUNTS, Hmdb51Options, prepare, read_list
 from kinema.errors import ConfigError, ManifestError
-from kinema.video.sources import read_rgb
+from kinema.video.source import read_rgb
+from kinema.video.video_file import VideoFile
 
 
 def prepare_hmdb51(root, out, split=1):
@@ -81,7 +82,7 @@ def test_a_clip_with_a_name_full_of_signs_is_read(tmp_path, fill, read_stamps):
     manifest = load_manifest(tmp_path / "m.csv")
     for entry in manifest.entries:
         path = manifest.locate(entry.rgb)
-        assert read_stamps(read_rgb(path, range(*frames_of(entry, path)))) == list(range(9))
+        assert read_stamps(read_rgb(path, range(*frames_of(entry, VideoFile(path))))) == list(range(9))
 
 
 def test_every_label_is_that_of_the_folder(tmp_path, fill):

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from kinema.cli import main
-from kinema.data.dataset import Draw, VideoDataset
+from kinema.data.dataset import VideoDataset
 from kinema.data.manifest import load_manifest
+from kinema.data.samplers import Draw
 from kinema.datasets.ntu import FACTS, Ntu60Options, Ntu120Options, prepare, read_samples
 from kinema.datasets.ntu_crop import RGB_SIZE, rgb_box
 from kinema.datasets.ntu_names import (
@@ -30,7 +31,7 @@ from kinema.transforms.pixel_box import PixelBox
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 from kinema.transforms.subject_crop import Extent
-from kinema.video.sources import read_rgb
+from kinema.video.source import read_rgb
 
 RGB, MASKED, FULL = "nturgb+d_rgb", "nturgb+d_depth_masked", "nturgb+d_depth"
 TRAIN, TEST = "S001C002P001R001A001", "S001C001P003R002A060"

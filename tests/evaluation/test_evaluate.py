@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from kinema.data.dataset import VideoDataset, evaluation_batches, make_loader
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import make_loader
 from kinema.data.manifest import write_manifest
+from kinema.data.samplers import evaluation_batches
 from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample
 from kinema.evaluation.evaluate import evaluate, predict_split
 from kinema.evaluation.predictions import Protocol, load_predictions, measure, mistakes, save_predictions

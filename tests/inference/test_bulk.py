@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kinema.errors import VideoError
-from kinema.inference.bulk import name_all, videos_in
+from kinema.inference.bulk import predict_files, videos_in
 from kinema.inference.recognizer import Recognizer
 from kinema.inference.trained_model import save_model
 from kinema.models.registry import create_model
@@ -33,7 +33,7 @@ def videos(tmp_path, data_set):
 
 
 def run(artefact, sources, **options):
-    return name_all(artefact, sources, **{"top_k": 2, "form": "text", "device": "cpu", **options})
+    return predict_files(artefact, sources, **{"top_k": 2, "form": "text", "device": "cpu", **options})
 
 
 @pytest.mark.parametrize("form", ["text", "json", "csv"])
@@ -107,13 +107,13 @@ def test_a_folder_stands_for_its_videos(tmp_path, videos):
     assert list(videos_in(["s3://bucket/1.mp4", "gone.mp4"])) == ["s3://bucket/1.mp4", "gone.mp4"]
 
 
-def test_a_folder_without_videos_is_refused(tmp_path):
-    with pytest.raises(VideoError, match="no video in this folder"):
+def test_a_folder_without_videos_is_refused(raises, tmp_path):
+    with raises(VideoError, path=tmp_path):
         list(videos_in([str(tmp_path)]))
 
 
-def test_nothing_to_look_at_is_refused(artefact):
-    with pytest.raises(VideoError, match="no video is given"):
+def test_nothing_to_look_at_is_refused(raises, artefact):
+    with raises(VideoError):
         run(artefact, [])
 
 
@@ -126,19 +126,19 @@ def both(tmp_path, make_artefact, tiny_ctn, data_set):
     return tmp_path / "depth"
 
 
-def test_depth_files_go_with_their_videos_in_pairs(both, data_set, monkeypatch):
+def test_depth_files_go_with_their_videos_in_pairs(raises, both, data_set, monkeypatch):
     rgb, depth = ([data_set.locate(entry.source(m)) for entry in data_set.entries[:2]] for m in ("rgb", "depth"))
     asked = []
     monkeypatch.setattr(Recognizer, "predict", lambda _, video, **__: asked.append(video) or {})
     assert run(both, rgb, depth=depth, form="json") == 0
     assert asked == [{"rgb": one, "depth": other} for one, other in zip(rgb, depth, strict=True)]
-    with pytest.raises(VideoError, match="2 videos, but 1 depth files: they go in pairs"):
+    with raises(VideoError, 2, 1, field="depth"):
         run(both, rgb, depth=depth[:1])
 
 
-def test_a_file_that_the_model_would_not_look_at_is_refused(both, data_set):
+def test_a_file_that_the_model_would_not_look_at_is_refused(raises, both, data_set):
     entry = data_set.entries[0]
-    with pytest.raises(VideoError, match="the model sees depth, and nothing of the rgb file given"):
+    with raises(VideoError, field="rgb"):
         run(both, [data_set.locate(entry.rgb)], depth=[data_set.locate(entry.depth)])
 
 
@@ -152,5 +152,5 @@ def test_one_stream_answers_for_both_and_it_is_said_once(tmp_path, make_artefact
     assert run(tmp_path / "two", sources, depth=depth, form="json") == 0
     said = capsys.readouterr()
     missing = "depth" if given == "rgb" else "rgb"
-    assert said.err.count(f"no {missing} is given: {given} answers alone") == 1
+    assert said.err.count(f"no {missing} given") == said.err.count(f"{given} alone") == 1
     assert [json.loads(line)["video"] for line in said.out.splitlines()] == files

@@ -5,6 +5,8 @@ import hashlib
 import json
 import pickle
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from torch import nn
 from kinema.errors import ModelError
 from kinema.inference import trained_model as artefact_module
 from kinema.inference.trained_model import load_model, save_model
+
+STORED = Path(__file__).parents[1] / "stored"
 
 
 def clip(channels=3):
@@ -104,6 +108,18 @@ def test_saving_does_not_touch_the_network(tmp_path, make_artefact, tiny_ctn):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_a_model_that_kinema_0_1_stored_loads_and_answers_as_it_did(tmp_path):
+    shutil.copytree(STORED / "ctn_artefact", tmp_path / "artefact")
+    old = load_model(tmp_path)  # the fingerprint is checked
+    assert (old.config.kind, old.config.width, old.classes) == ("ctn", 12, {"label": ("dim", "grey", "bright")})
+    save_model(tmp_path / "again", old)
+    assert (
+        load_model(tmp_path / "again").digest
+        == old.digest
+        == json.loads((STORED / "ctn_artefact" / "artefact.json").read_text())["digest"]
+    )
+
+
 def test_an_artefact_inside_a_run_loads_the_same(saved):
     inside, direct = load_model(saved.parent), load_model(saved)
     assert inside.digest == direct.digest
@@ -139,101 +155,95 @@ def test_a_save_that_breaks_off_leaves_the_old_artefact(saved, make_artefact, ti
     assert load_model(saved).digest == before
 
 
-def test_weights_that_were_touched_are_refused(saved):
+def test_weights_that_were_touched_are_refused(raises, saved):
     (weights,) = saved.glob("*.safetensors")
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(ModelError, match=rf"{weights.name}: is not the file that was saved"):
+    with raises(ModelError, path=weights.name, field="digest"):
         load_model(saved)
 
 
-def test_other_weights_with_their_own_checksum_are_refused_by_the_fingerprint(saved):
+def test_other_weights_with_their_own_checksum_are_refused_by_the_fingerprint(raises, saved):
     (weights,) = saved.glob("*.safetensors")
     tensors = load_file(weights)
     save_file({name: t * 1.5 if t.is_floating_point() else t for name, t in tensors.items()}, weights)
     edit(saved, lambda said: said.update(digest=hashlib.sha256(weights.read_bytes()).hexdigest()))
-    with pytest.raises(ModelError, match="does not answer as it did when it was saved"):
+    with raises(ModelError, field="fingerprint"):
         load_model(saved)
     assert load_model(saved, check="digest").config.kind == "ctn"
 
 
-def test_a_network_whose_code_has_changed_is_refused(tmp_path, make_artefact, brightness):
+def test_a_network_whose_code_has_changed_is_refused(raises, tmp_path, make_artefact, brightness):
     save_model(tmp_path, make_artefact(brightness()))
 
     class Changed(brightness):
         def forward(self, video):
             return super().forward(video + 0.5)
 
-    with pytest.raises(ModelError, match="its code or its dependencies have changed"):
+    with raises(ModelError, field="fingerprint"):
         load_model(tmp_path, model=Changed())
 
 
 TOUCHED = {
-    "mean": (lambda s: s["preprocessing"].update(mean=[0.4, 0.4, 0.4]), "does not answer as it did"),
-    "std": (lambda s: s["preprocessing"].update(std=[0.5, 0.6, 0.5]), "does not answer as it did"),
-    "size above the short side": (
-        lambda s: s["preprocessing"].update(size=64),
-        "size=64",
-    ),
-    "modality": (
-        lambda s: s["preprocessing"].update(modalities=["sound"]),
-        r"sound not in literal .* @ \$\.preprocessing\.modalities",
-    ),
+    "mean": (lambda s: s["preprocessing"].update(mean=[0.4, 0.4, 0.4]), "fingerprint"),
+    "std": (lambda s: s["preprocessing"].update(std=[0.5, 0.6, 0.5]), "fingerprint"),
+    "size above the short side": (lambda s: s["preprocessing"].update(size=64), "preprocessing"),
+    "modality": (lambda s: s["preprocessing"].update(modalities=["sound"]), "preprocessing.modalities.0"),
     "colours without their channels": (
         lambda s: s["preprocessing"].update(depth_colours="jet"),
-        "set depth_channels=3, or depth_colours='grey'",
+        "preprocessing",
     ),
     "colours of another map": (
         lambda s: s["preprocessing"].update(depth_colours="turbo"),
-        r"turbo not in literal .* @ \$\.preprocessing\.depth_colours",
+        "preprocessing.depth_colours",
     ),
-    "unknown field": (lambda s: s["preprocessing"].update(crop=3), r"extra fields found \(crop\) @ \$\.preprocessing"),
-    "frames": (lambda s: s["sampling"].update(frames=0), "frames=0"),
-    "frames that do not fit": (lambda s: s["sampling"].update(frames=9), "frames must be a multiple of 8"),
-    "rule": (lambda s: s["sampling"].update(rule="random"), r"random not in literal .* @ \$\.sampling\.rule"),
-    "precision": (lambda s: s.update(precision="float8"), r"float8 not in literal .* @ \$\.precision"),
-    "a class more": (lambda s: s["classes"]["label"].append("more"), "does not fit the network"),
-    "another width": (lambda s: s["model"].update(width=48), "does not fit the network"),
-    "unknown config field": (lambda s: s["model"].update(widht=48), "did you mean 'width'"),
-    "unknown kind": (lambda s: s["model"].update(kind="ctnn"), "did you mean 'ctn'"),
-    "head": (lambda s: s["fingerprint"].update(label=[0.0, 0.0, 0.0]), "does not answer as it did"),
-    "no fingerprint": (lambda s: s.pop("fingerprint"), r"required field missing @ \$\.fingerprint"),
-    "no provenance": (lambda s: s.pop("provenance"), r"required field missing @ \$\.provenance"),
-    "no classes": (lambda s: s.pop("classes"), r"required field missing @ \$\.classes"),
-    "format": (lambda s: s.update(format=99), "is of format 99, this kinema reads 1"),
-    "weights gone": (lambda s: s.update(weights="model-0.safetensors"), "the weights are missing"),
-    "no digest": (lambda s: s.pop("digest"), r"required field missing @ \$\.digest"),
-    "a fingerprint of words": (lambda s: s["fingerprint"].update(label=["a"]), r"@ \$\.fingerprint"),
-    "a fingerprint that is a number": (lambda s: s.update(fingerprint=3), r"@ \$\.fingerprint"),
-    "provenance that is a number": (lambda s: s.update(provenance=1), r"@ \$\.provenance"),
-    "a class twice": (lambda s: s.update(classes={"label": ["a", "a", "b"]}), "or one stands twice"),
-    "weights elsewhere": (lambda s: s.update(weights="../../model.safetensors"), "the weights are missing"),
-    "digest": (lambda s: s.update(digest="0"), "is not the file that was saved"),
+    "unknown field": (lambda s: s["preprocessing"].update(crop=3), "preprocessing.crop"),
+    "frames": (lambda s: s["sampling"].update(frames=0), "sampling.frames"),
+    "frames that do not fit": (lambda s: s["sampling"].update(frames=9), "frames"),
+    "rule": (lambda s: s["sampling"].update(rule="random"), "sampling.rule"),
+    "precision": (lambda s: s.update(precision="float8"), "precision"),
+    "a class more": (lambda s: s["classes"]["label"].append("more"), None),
+    "another width": (lambda s: s["model"].update(width=48), None),
+    "unknown config field": (lambda s: s["model"].update(widht=48), "widht"),
+    "unknown kind": (lambda s: s["model"].update(kind="ctnn"), ""),
+    "head": (lambda s: s["fingerprint"].update(label=[0.0, 0.0, 0.0]), "fingerprint"),
+    "no fingerprint": (lambda s: s.pop("fingerprint"), "fingerprint"),
+    "no provenance": (lambda s: s.pop("provenance"), "provenance"),
+    "no classes": (lambda s: s.pop("classes"), "classes"),
+    "format": (lambda s: s.update(format=99), "format"),
+    "weights gone": (lambda s: s.update(weights="model-0.safetensors"), None),
+    "no digest": (lambda s: s.pop("digest"), "digest"),
+    "a fingerprint of words": (lambda s: s["fingerprint"].update(label=["a"]), "fingerprint.label.0"),
+    "a fingerprint that is a number": (lambda s: s.update(fingerprint=3), "fingerprint"),
+    "provenance that is a number": (lambda s: s.update(provenance=1), "provenance"),
+    "a class twice": (lambda s: s.update(classes={"label": ["a", "a", "b"]}), "classes"),
+    "weights elsewhere": (lambda s: s.update(weights="../../model.safetensors"), None),
+    "digest": (lambda s: s.update(digest="0"), "digest"),
 }
 
 
 @pytest.mark.parametrize("touched", TOUCHED)
-def test_a_description_that_was_touched_is_refused(saved, touched):
-    change, message = TOUCHED[touched]
+def test_a_description_that_was_touched_is_refused(raises, saved, touched):
+    change, field = TOUCHED[touched]
     edit(saved, change)
-    with pytest.raises(ModelError, match=message):
+    with raises(ModelError, field=field):
         load_model(saved)
 
 
-def test_what_is_no_artefact_is_refused(tmp_path, saved):
-    with pytest.raises(ModelError, match=r"gone: no artefact here \(artefact\.json is missing\)"):
+def test_what_is_no_artefact_is_refused(raises, tmp_path, saved):
+    with raises(ModelError, path="gone"):
         load_model(tmp_path / "gone")
     (saved / "artefact.json").write_text("{")
-    with pytest.raises(ModelError, match=r"artefact\.json: is no JSON"):
+    with raises(ModelError, "JSON", path="artefact.json"):
         load_model(saved)
 
 
-def test_the_network_of_a_user_must_be_passed(tmp_path, make_artefact, brightness):
+def test_the_network_of_a_user_must_be_passed(raises, tmp_path, make_artefact, brightness):
     network = brightness()
     network.levels.data += 0.125
     save_model(tmp_path, make_artefact(network))
-    with pytest.raises(ModelError, match=r"a network of your own; pass it: load\(path, model=\.\.\.\)"):
+    with raises(ModelError, "model=", path=tmp_path):
         load_model(tmp_path)
     loaded = load_model(tmp_path, model=brightness())
     assert loaded.config is None
@@ -241,7 +251,7 @@ def test_the_network_of_a_user_must_be_passed(tmp_path, make_artefact, brightnes
     assert torch.equal(
         answers(loaded, {"rgb": clip()})["label"], answers(make_artefact(network), {"rgb": clip()})["label"]
     )
-    with pytest.raises(ModelError, match="does not fit the network"):
+    with raises(ModelError, "fit"):
         load_model(tmp_path, model=nn.Linear(2, 2))
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from kinema.errors import ConfigError
 from kinema.layers.relative_position import RATIOS, Clusters, clipped, sectioned
 
 COUNTS = {1: 10, 2: 26, 3: 50, 4: 82, 5: 122, 6: 170}
@@ -188,13 +189,8 @@ def test_by_the_straight_line_clusters_rise_with_the_distance_and_are_the_same_t
         ({"function": "clip", "distance": "euclid"}, "4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28"),
     ],
 )
-def test_a_count_that_cannot_be_reached_is_refused_with_those_that_can(choices, there):
-    whole = {"count": 50, "function": "sectioned", "distance": "axes"} | choices
-    expected = (
-        rf"^clusters={whole['count']} cannot be reached by function={whole['function']}, "
-        rf"distance={whole['distance']}; there are {there}$"
-    )
-    with pytest.raises(ValueError, match=expected):
+def test_a_count_that_cannot_be_reached_is_refused_with_those_that_can(raises, choices, there):
+    with raises(ConfigError, f"clusters={choices.get('count', 50)}", f"one of {there}", field="clusters"):
         Clusters(**choices)
 
 
@@ -271,5 +267,5 @@ def test_the_map_from_one_patch_is_that_of_a_loop_over_the_others(row, column, r
 
 @pytest.mark.parametrize(("row", "column"), [(3, 0), (0, 8), (-1, 0), (0, -1), (8, 3)])
 def test_a_patch_outside_the_grid_has_no_map(row, column):
-    with pytest.raises(ValueError, match=rf"there is no patch \({row}, {column}\) on a grid of 3 x 8"):
+    with pytest.raises(ValueError, match=rf"\({row}, {column}\)"):
         Clusters().map_from(row, column, rows=3, columns=8)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import reference_mapping
 from torch import nn
 
 from kinema.layers.conv_projection import ConvolutionalMapping, FoldedConvolutionalMapping, to_maps, to_tokens
@@ -35,7 +36,7 @@ def tokens(dim=6, grid=GRID):
 @pytest.mark.parametrize(("kernel", "norm", "padding"), CHOICES)
 def test_the_fast_path_is_the_sum_over_taps(kernel, norm, padding):
     mapping = trained(kernel, norm, padding)
-    for fast, literal in zip(mapping(tokens(), GRID), mapping.written_out(tokens(), GRID), strict=True):
+    for fast, literal in zip(mapping(tokens(), GRID), reference_mapping(mapping, tokens(), GRID), strict=True):
         torch.testing.assert_close(fast, literal, rtol=0, atol=1e-12)
 
 

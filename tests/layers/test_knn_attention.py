@@ -6,6 +6,7 @@ import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import reference_knn_attention
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,11 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from kinema.layers import knn_attention as operator
 from kinema.layers.knn_attention import (
     KNNLayer,
-    KNNTransformerLayer,
     dense_attention,
     kept_keys,
     knn_attention,
-    written_out,
+    knn_block,
 )
 from kinema.models.complexity import parameter_count
 
@@ -57,7 +57,7 @@ def trained(dim=12, **choices):
     """A layer whose every number differs from where it started."""
     torch.manual_seed(0)
     made_of = KNNLayer(**{"heads": 3, "head_dim": 5, "hidden": 9, **choices})
-    layer = KNNTransformerLayer(dim, made_of).double().eval()
+    layer = knn_block(dim, made_of).double().eval()
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.5)
     return layer
@@ -78,7 +78,7 @@ def test_k_is_the_share_of_the_keys_rounded_down_and_at_least_one(n, share, kept
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan")])
 def test_a_share_that_keeps_none_or_more_than_there_are_is_refused(share):
     for asked in (lambda: knn_attention(*queries_keys_values(), share=share), lambda: KNNLayer(share=share)):
-        with pytest.raises(ValueError, match=r"share=.* is not in \(0, 1\]"):
+        with pytest.raises(ValueError, match="share"):
             asked()
 
 
@@ -87,7 +87,7 @@ def test_a_share_that_keeps_none_or_more_than_there_are_is_refused(share):
 @pytest.mark.usefixtures("way")
 def test_it_is_the_loop_that_sorts_each_row_and_takes_the_softmax_of_the_k_first(n, share):
     given = queries_keys_values(n=n)
-    expected = written_out(*given, share=share)
+    expected = reference_knn_attention(*given, share=share)
     torch.testing.assert_close(knn_attention(*given, share=share), expected, rtol=0, atol=1e-12)
 
 
@@ -95,7 +95,7 @@ def test_it_is_the_loop_that_sorts_each_row_and_takes_the_softmax_of_the_k_first
 def test_its_gradient_is_the_loops():
     given = [tensor.requires_grad_() for tensor in queries_keys_values()]
     towards = torch.randn(2, 3, 7, 5, dtype=torch.float64)
-    expected = torch.autograd.grad(written_out(*given, share=0.7), given, towards)
+    expected = torch.autograd.grad(reference_knn_attention(*given, share=0.7), given, towards)
     for fast, literal in zip(torch.autograd.grad(knn_attention(*given), given, towards), expected, strict=True):
         torch.testing.assert_close(fast, literal, rtol=0, atol=1e-12)
 
@@ -215,7 +215,7 @@ def test_the_layer_is_prenorm_attention_and_mlp_with_residuals(attention, dim):
 
     mapped = layer.norm_attention(x) @ layer.attention.mapping.weight.T
     query, key, value = (part.reshape(2, 10, 3, 5).transpose(1, 2) for part in mapped.split(15, -1))
-    attended = written_out(query, key, value, share=share).transpose(1, 2).reshape(2, 10, 15)
+    attended = reference_knn_attention(query, key, value, share=share).transpose(1, 2).reshape(2, 10, 15)
     middle = x + attended @ layer.attention.out.weight.T + layer.attention.out.bias
     hidden = F.gelu(layer.norm_mlp(middle) @ layer.mlp.expand.weight.T + layer.mlp.expand.bias)
     expected = middle + hidden @ layer.mlp.contract.weight.T + layer.mlp.contract.bias
@@ -240,7 +240,7 @@ def test_without_residuals_all_tokens_become_one():
 
     def spread(block):
         torch.manual_seed(0)
-        layers = [KNNTransformerLayer(64, KNNLayer(heads=2, head_dim=32, hidden=96)).double() for _ in range(8)]
+        layers = [knn_block(64, KNNLayer(heads=2, head_dim=32, hidden=96)).double() for _ in range(8)]
         x = tokens(dim=64)
         for layer in layers:
             x = block(layer, x)
@@ -286,7 +286,7 @@ def test_chance_is_for_training_only(rate, n, attention):
 def test_four_layers_have_the_parameters_of_mfsts_blocks(dim, parameters, attention):
     with torch.device("meta"):
         assert (
-            parameter_count(nn.ModuleList(KNNTransformerLayer(dim, KNNLayer(attention=attention)) for _ in range(4)))
+            parameter_count(nn.ModuleList(knn_block(dim, KNNLayer(attention=attention)) for _ in range(4)))
             == parameters
         )
 

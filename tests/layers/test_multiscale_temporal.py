@@ -7,10 +7,11 @@ import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import reference_multiscale
 from torch import nn
 
 from kinema.layers import multiscale_temporal as operator
-from kinema.layers.knn_attention import KNNLayer, KNNTransformerLayer
+from kinema.layers.knn_attention import KNNLayer, knn_block
 from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pooled, repeated, sinusoidal_position
 from kinema.models.complexity import parameter_count
 
@@ -90,7 +91,7 @@ def test_what_is_left_over_is_averaged_by_itself():
 @pytest.mark.usefixtures("way")
 def test_the_fast_path_is_the_one_scale_by_scale_and_time_by_time(t, branches):
     block = trained(branches=branches)
-    torch.testing.assert_close(block(tokens(t)), block.written_out(tokens(t)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(block(tokens(t)), reference_multiscale(block, tokens(t)), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("t", LENGTHS)
@@ -193,7 +194,7 @@ def test_the_number_of_parameters_is_that_of_one_scale(dim, parameters):
     with torch.device("meta"):
         for scales in ((1,), (1, 2), (1, 2, 4)):
             assert parameter_count(MultiScaleTemporalTransformer(dim, KNNLayer(), scales=scales)) == parameters
-        plain = nn.ModuleList(KNNTransformerLayer(dim, KNNLayer()) for _ in range(4))
+        plain = nn.ModuleList(knn_block(dim, KNNLayer()) for _ in range(4))
         assert parameter_count(plain) == parameters
         assert parameter_count(MultiScaleTemporalTransformer(dim, KNNLayer(), branches="unshared")) == 3 * parameters
 
@@ -228,7 +229,7 @@ def test_under_bfloat16_autocast_it_is_nearly_the_same():
 
 @pytest.mark.parametrize("scales", [(), (0, 1), (1, 2, 2)])
 def test_scales_that_are_none_are_refused(scales):
-    with pytest.raises(ValueError, match=r"scales=\(.*\) must be different whole numbers from 1 on"):
+    with pytest.raises(ValueError, match="scales"):
         MultiScaleTemporalTransformer(6, KNNLayer(), scales=scales)
 
 

@@ -8,11 +8,12 @@ import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import reference_relative_attention
 from torch import nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kinema.layers.relative_position import Clusters, RelativePosition, RelativeSelfAttention, written_out
+from kinema.layers.relative_position import Clusters, RelativePosition, RelativeSelfAttention
 
 TERMS = ("query", "query-key", "query-key-value")
 TABLES = {"query": 1, "query-key": 2, "query-key-value": 3}
@@ -55,7 +56,7 @@ def by_pairs(position, query, key, value, ids):
 def trained(position, *, dim=6, heads=2, d=4, dropout=0.0):
     """Attention whose every number differs from where it started."""
     torch.manual_seed(1)
-    attention = RelativeSelfAttention(dim, heads=heads, head_dim=d, position=None, dropout=dropout).double().eval()
+    attention = RelativeSelfAttention(dim, heads=heads, head_dim=d, dropout=dropout).double().eval()
     for parameter in attention.parameters():
         nn.init.normal_(parameter, std=0.5)
     attention.position = copy.deepcopy(position)
@@ -89,7 +90,9 @@ def test_there_is_a_table_for_each_term_and_it_starts_at_zero(terms, sharing, ta
 def test_the_loop_over_pairs_is_the_sum_over_a_vector_for_each_pair(terms, sharing, b, h, m, n):
     position = random_position(terms, sharing, heads=h)
     given = (*queries_keys_values(b=b, h=h, m=m, n=n), random_ids(b, h, m, n))
-    torch.testing.assert_close(written_out(position, *given), by_pairs(position, *given), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        reference_relative_attention(position, *given), by_pairs(position, *given), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("terms", TERMS)
@@ -99,7 +102,7 @@ def test_attention_is_the_loop_over_pairs(terms, sharing, ids_b, ids_h):
     """With clusters of all clips and attention heads, and with others for each."""
     position = random_position(terms, sharing, heads=3)
     given, ids = queries_keys_values(h=3), random_ids(ids_b, ids_h, 5, 5)
-    expected = written_out(position, *given, ids.expand(2, 3, -1, -1))
+    expected = reference_relative_attention(position, *given, ids.expand(2, 3, -1, -1))
     torch.testing.assert_close(position(*given, ids), expected, rtol=0, atol=1e-12)
 
 
@@ -293,7 +296,7 @@ def test_without_position_it_is_the_attention_of_vit():
 def test_with_position_it_is_the_loop_over_pairs_between_two_linear_layers(terms, sharing, ids_b, ids_h):
     attention, x, ids = trained(random_position(terms, sharing)), tokens(), random_ids(ids_b, ids_h, 5, 5)
     query, key, value = (part.reshape(2, 5, 2, 4).transpose(1, 2) for part in attention.mapping(x).split(8, dim=-1))
-    attended = written_out(attention.position, query, key, value, ids.expand(2, 2, -1, -1))
+    attended = reference_relative_attention(attention.position, query, key, value, ids.expand(2, 2, -1, -1))
     expected = attended.transpose(1, 2).reshape(2, 5, 8) @ attention.out.weight.T + attention.out.bias
     torch.testing.assert_close(attention(x, ids), expected, rtol=0, atol=1e-12)
 

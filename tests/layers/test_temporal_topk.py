@@ -356,7 +356,7 @@ def test_pooling_keeps_the_class_token_as_it_is_and_out_of_the_frames(kind):
 
 @pytest.mark.parametrize("kind", ["max", "average"])
 def test_a_single_frame_cannot_be_half_of_two(kind):
-    with pytest.raises(ValueError, match=rf"^{kind} pooling makes one frame of two, but there is a single one"):
+    with pytest.raises(ValueError, match=kind):
         pooling(kind)(tokens(1))
 
 

@@ -20,7 +20,7 @@ def test_attention_is_the_softmax_average_of_the_values_in_each_head():
 
 
 def test_attention_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(ValueError, match="dim=10 is not divisible by heads=3"):
+    with pytest.raises(ValueError, match="dim=10"):
         SelfAttention(LinearMapping(10), dim=10, heads=3)
 
 
@@ -44,7 +44,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     assert sorted(set(dropped.flatten(1).amax(1).tolist())) == [0.0, pytest.approx(4 / 3)]
     assert torch.equal(dropped.flatten(1).amax(1), dropped.flatten(1).amin(1))
     assert dropped.mean().item() == pytest.approx(1, abs=0.03)
-    with pytest.raises(ValueError, match=r"rate=1\.0 is not in"):
+    with pytest.raises(ValueError, match="rate"):
         DropPath(1.0)
 
 

@@ -81,8 +81,8 @@ def test_a_large_table_of_scores_is_left_out_and_a_result_without_one_is_refused
     stored = store_result(train(quick_recipe, max_steps=1), tmp_path / "x.json", title="synthetic")
     assert stored["predictions"]["scores"] == {"label": None}
     assert len(stored["predictions"]["top5"]["label"]) == 90
-    with pytest.raises(PredictionsError, match=r"x\.json: is no result with scores \(its table is too large"):
+    with pytest.raises(PredictionsError, match=r"x\.json: .*too large"):
         load_result(tmp_path / "x.json")
     old = Path(__file__).parents[2] / "results" / "moves_ctn_tiny_seed0.json"
-    with pytest.raises(PredictionsError, match="is no result with scores"):
+    with pytest.raises(PredictionsError, match="scores"):
         load_result(old)

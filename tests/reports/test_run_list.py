@@ -145,7 +145,7 @@ def test_the_oldest_run_stands_first_and_links_are_not_listed_twice(tmp_path: Pa
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="no runs"):
         runs_in(tmp_path)
     with pytest.raises(RunError, match="no such folder"):
         runs_in(tmp_path / "gone")

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kinema.data.dataset import Draw, TrainingBatches, VideoDataset, collate, complete
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import collate, complete
 from kinema.data.manifest import Manifest, class_lists, write_manifest
+from kinema.data.samplers import Draw, TrainingBatches
 from kinema.training.loaders import training_batches, weights_of_classes
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe
@@ -187,7 +189,7 @@ def test_the_logged_loss_is_that_of_weighted_heads(uneven: tuple[Recipe, Manifes
     (draws,) = TrainingBatches(positions, batch_size=4, steps=1, seed=recipe.run.seed)
     batch = complete(collate([data[draw] for draw in draws]))
     with torch.no_grad():
-        answers = Heads()(preprocessing.normalise_all(batch["inputs"])["rgb"])
+        answers = Heads()(preprocessing.normalize_all(batch["inputs"])["rgb"])
     expected = 0.0
     for head, answer in answers.items():
         labels = [manifest.targets(position)[head] for position in positions]

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from kinema.data.dataset import VideoDataset, collate, complete, evaluation_batches
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import collate, complete
 from kinema.data.manifest import Manifest, class_lists, load_manifest, write_manifest
+from kinema.data.samplers import evaluation_batches
 from kinema.errors import ManifestError, NonFiniteLoss, RecipeError, RunError, UnreadableSample
 from kinema.evaluation.evaluate import evaluate
 from kinema.evaluation.predictions import load_predictions

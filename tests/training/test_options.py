@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kinema.data.dataset import TrainingBatches, VideoDataset, collate, complete, evaluation_batches
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import collate, complete
 from kinema.data.manifest import Manifest, write_manifest
+from kinema.data.samplers import TrainingBatches, evaluation_batches
 from kinema.errors import NonFiniteLoss, RecipeError
 from kinema.evaluation.predictions import load_predictions
 from kinema.inference.engine import Engine
@@ -86,7 +88,7 @@ def batches(recipe: Recipe, manifest: Manifest, steps: int) -> Iterator[tuple[Te
     )
     for batch in draws:
         read = complete(collate([dataset[draw] for draw in batch]))
-        yield preprocessing.normalise_all(read["inputs"])["rgb"], read["targets"]["label"]
+        yield preprocessing.normalize_all(read["inputs"])["rgb"], read["targets"]["label"]
 
 
 @pytest.mark.parametrize("balance", ["none", "loss"])

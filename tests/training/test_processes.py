@@ -23,8 +23,8 @@ import torch
 from processes.trainings import Small, do, job
 from torch.distributed import TCPStore
 
-from kinema.data.dataset import TrainingBatches
 from kinema.data.manifest import Entry, Manifest, class_lists, load_manifest, write_manifest
+from kinema.data.samplers import TrainingBatches
 from kinema.errors import RecipeError
 from kinema.evaluation.evaluate import evaluate
 from kinema.evaluation.predictions import load_predictions

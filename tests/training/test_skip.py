@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kinema.data.dataset import TrainingBatches
 from kinema.data.manifest import Manifest, load_manifest, write_manifest
+from kinema.data.samplers import TrainingBatches
 from kinema.errors import ManifestError, RecipeError, UnreadableSample
 from kinema.reports.results import store_result
 from kinema.training.loop import train

@@ -53,7 +53,7 @@ def test_a_training_in_another_thread_leaves_signals_alone() -> None:
 def test_a_worker_passes_over_the_first_sigterm_and_leaves_at_the_second() -> None:
     """The first comes from a scheduler to all processes; the second from the loader, to a worker that hangs."""
     code = (
-        "import time\nfrom kinema.data.dataset import _outlive_signals\n_outlive_signals(0)\n"
+        "import time\nfrom kinema.data.loaders import _outlive_signals\n_outlive_signals(0)\n"
         "print('ready', flush=True)\nwhile True:\n    time.sleep(0.05)\n    print('alive', flush=True)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as worker:

@@ -9,8 +9,12 @@ from scipy.io import savemat
 
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts
-from kinema.transforms.depth import depth_to_uint8, jet, jet_colours, read_depth
-from kinema.video.decode import read_grey_frames
+from kinema.transforms.depth import depth_levels, depth_to_uint8, jet, jet_colors
+from kinema.video.source import read_gray
+
+
+def read_depth(path, indices, facts):
+    return depth_levels(read_gray(path, indices), facts, path)
 
 
 def level_by_hand(stored, near, far):
@@ -40,15 +44,13 @@ def test_sixteen_bits_are_read_as_they_were_written(tmp_path, write_video, depth
     path = write_video(tmp_path / "depth.mkv", stored, codec="ffv1", pixel_format="gray16le", options={})
     whole = dataclasses.replace(depth_facts, near=0.0, far=65535.0)
     np.testing.assert_array_equal(read_depth(path, [0, 3, 3, 4], whole), depth_to_uint8(stored[[0, 3, 3, 4]], whole))
-    np.testing.assert_array_equal(read_grey_frames(path, range(5)), stored)
+    np.testing.assert_array_equal(read_gray(path, range(5)), stored)
 
 
-def test_sixteen_bits_without_a_range_are_refused_by_name(tmp_path, write_video):
+def test_sixteen_bits_without_a_range_are_refused_by_name(tmp_path, write_video, raises):
     stored = np.full((3, 48, 64), 1000, np.uint16)
     path = write_video(tmp_path / "depth.mkv", stored, codec="ffv1", pixel_format="gray16le", options={})
-    with pytest.raises(
-        UnreadableVideo, match=r"depth\.mkv: holds 16-bit depth, but the manifest's JSON says no depth_range"
-    ):
+    with raises(UnreadableVideo, path="depth.mkv", field="depth_range"):
         read_depth(path, [0], None)
 
 
@@ -160,14 +162,14 @@ ANCHORS = {
 
 
 def test_levels_have_the_colours_that_opencv_gives_them():
-    table = jet_colours()
+    table = jet_colors()
     assert table.shape == (256, 3)
     assert table.dtype == np.uint8
     assert {level: tuple(table[level].tolist()) for level in ANCHORS} == ANCHORS
 
 
 def test_all_colours_follow_the_formula():
-    for level, colour in enumerate(jet_colours().tolist()):
+    for level, colour in enumerate(jet_colors().tolist()):
         wanted = [255 * min(max(1.5 - abs(4 * level / 255 - k), 0), 1) for k in (3, 2, 1)]
         assert colour == pytest.approx(wanted, abs=0.5 + 1e-9), level
 
@@ -175,19 +177,19 @@ def test_all_colours_follow_the_formula():
 def test_the_colours_are_those_of_matplotlib_within_its_other_knots():
     """Matplotlib's `jet` bends at other places: up to 33 of 255 away, 7 in the mean. With blue first it is 255."""
     theirs = matplotlib.colormaps["jet"](np.arange(256), bytes=True)[:, :3].astype(int)
-    apart = np.abs(jet_colours() - theirs)
+    apart = np.abs(jet_colors() - theirs)
     assert apart.max() <= 33
     assert apart.mean() < 7
-    assert np.abs(jet_colours()[:, ::-1] - theirs).max() == 255
+    assert np.abs(jet_colors()[:, ::-1] - theirs).max() == 255
 
 
 def test_every_level_has_a_colour_of_its_own():
-    assert len({tuple(colour) for colour in jet_colours().tolist()}) == 256
+    assert len({tuple(colour) for colour in jet_colors().tolist()}) == 256
 
 
 def test_nobody_can_change_the_colours():
     with pytest.raises(ValueError, match="read-only"):
-        jet_colours()[0, 0] = 1
+        jet_colors()[0, 0] = 1
 
 
 @pytest.mark.parametrize("views", [(), (3,)], ids=str)
@@ -197,7 +199,7 @@ def test_a_clip_of_levels_becomes_a_clip_of_their_colours(views):
     colours = jet(levels)
     assert colours.shape == (*views, 3, 4, 12, 16)
     assert colours.is_contiguous()
-    table = jet_colours()
+    table = jet_colors()
     for place in np.ndindex(*views, 4, 12, 16):
         *view, frame, row, column = place
         seen = colours[(*view, slice(None), frame, row, column)].tolist()

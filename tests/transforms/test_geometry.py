@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from kinema.transforms.geometry import STRAIGHT, WHOLE, Box, Warp, turned, warped
+from kinema.transforms.geometry import FULL_FRAME, IDENTITY, Box, Warp, rotation, warp
 
 
 @pytest.mark.parametrize(
     ("box", "rows", "columns"),
     [
-        (WHOLE, (0, 10), (0, 20)),
+        (FULL_FRAME, (0, 10), (0, 20)),
         (Box(0.1, 0.25, 0.5, 0.5), (1, 5), (5, 10)),
         (Box(0.26, 0.0, 0.34, 0.02), (3, 4), (0, 1)),  # at least one pixel
         (Box(1.0, 1.0, 1.0, 1.0), (9, 10), (19, 20)),
@@ -31,7 +31,7 @@ def noise(channels, height=40, width=50, time=2):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_straight_warp_is_the_square_itself(channels):
     frames = noise(channels)
-    got = warped(frames, STRAIGHT, top=3, left=7, size=32)
+    got = warp(frames, IDENTITY, top=3, left=7, size=32)
     assert torch.equal(got, frames[:, :, 3:35, 7:39])
 
 
@@ -39,21 +39,21 @@ def test_a_straight_warp_is_the_square_itself(channels):
 def test_a_quarter_turn_is_against_the_clock(channels):
     """What lies to the right of the middle is seen above it; corners come from the frame around the square."""
     frames = noise(channels)
-    got = warped(frames, turned(90), top=3, left=7, size=32)
+    got = warp(frames, rotation(90), top=3, left=7, size=32)
     wanted = torch.rot90(frames[:, :, 3:35, 7:39], 1, dims=(2, 3))
     assert (got.int() - wanted.int()).abs().max() <= (0 if channels == 1 else 1)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("warp", [turned(10), turned(-33), Warp(xy=0.2, y0=0.1), Warp(x0=-0.2, yx=0.1)], ids=str)
-def test_a_warp_takes_every_pixel_from_where_the_formula_says(channels, warp):
+@pytest.mark.parametrize("by", [rotation(10), rotation(-33), Warp(xy=0.2, y0=0.1), Warp(x0=-0.2, yx=0.1)], ids=str)
+def test_a_warp_takes_every_pixel_from_where_the_formula_says(channels, by):
     """Against the formula in double precision, inside the frame."""
     smooth = ndimage.gaussian_filter(noise(channels).numpy().astype(float), (0, 0, 3, 3))
     frames = torch.from_numpy(np.clip(3 * (smooth - 128) + 128, 1, 255).astype(np.uint8))
-    got = warped(frames, warp, top=6, left=9, size=28).numpy()
+    got = warp(frames, by, top=6, left=9, size=28).numpy()
     y, x = np.meshgrid(*[(np.arange(28) + 0.5) / 28 - 0.5] * 2, indexing="ij")
-    from_x = 9 + 14 + 28 * (warp.xx * x + warp.xy * y + warp.x0)
-    from_y = 6 + 14 + 28 * (warp.yx * x + warp.yy * y + warp.y0)
+    from_x = 9 + 14 + 28 * (by.xx * x + by.xy * y + by.x0)
+    from_y = 6 + 14 + 28 * (by.yx * x + by.yy * y + by.y0)
     inside = (from_x > 1) & (from_x < 49) & (from_y > 1) & (from_y < 39)
     if channels == 1:  # a place in the middle between two pixels may go to either
         inside &= (np.abs(from_x - np.rint(from_x)) > 1e-3) & (np.abs(from_y - np.rint(from_y)) > 1e-3)
@@ -71,18 +71,18 @@ def test_a_warp_takes_every_pixel_from_where_the_formula_says(channels, warp):
 
 def test_beyond_the_frame_rgb_is_grey_and_depth_has_no_reading():
     far = Warp(x0=3.0)
-    assert (warped(noise(3), far, top=3, left=7, size=32) == 128).all()
-    assert (warped(noise(1), far, top=3, left=7, size=32) == 0).all()
+    assert (warp(noise(3), far, top=3, left=7, size=32) == 128).all()
+    assert (warp(noise(1), far, top=3, left=7, size=32) == 0).all()
 
 
 def test_a_turned_depth_picture_holds_no_depth_that_was_not_there():
     frames = torch.where(noise(1) > 128, 200, 50).to(torch.uint8)
-    assert set(warped(frames, turned(20), top=3, left=7, size=32).unique().tolist()) <= {0, 50, 200}
+    assert set(warp(frames, rotation(20), top=3, left=7, size=32).unique().tolist()) <= {0, 50, 200}
 
 
 def test_one_warp_after_the_other_is_one_warp():
     """A point of the result goes through the last one first; and turning back is no turning."""
-    first, last = Warp(xy=0.3, x0=0.1), turned(30)
+    first, last = Warp(xy=0.3, x0=0.1), rotation(30)
     both = first.then(last)
     for x, y in ((0.0, 0.0), (0.4, -0.2), (-0.1, 0.5)):
         between = last.xx * x + last.xy * y + last.x0, last.yx * x + last.yy * y + last.y0
@@ -92,4 +92,4 @@ def test_one_warp_after_the_other_is_one_warp():
         )
         got = both.xx * x + both.xy * y + both.x0, both.yx * x + both.yy * y + both.y0
         np.testing.assert_allclose(got, wanted, atol=1e-12)
-    np.testing.assert_allclose(turned(25).then(turned(-25)), STRAIGHT, atol=1e-12)
+    np.testing.assert_allclose(rotation(25).then(rotation(-25)), IDENTITY, atol=1e-12)

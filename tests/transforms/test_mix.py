@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from kinema.transforms.augment import Augmentation
 from kinema.transforms.geometry import Box
-from kinema.transforms.mix import cutmix, draw_box, mixed, mixup
-from kinema.transforms.preprocessing import Augmentation
+from kinema.transforms.mix import cutmix, draw_box, mix, mixup
 
 OWN = {
     "rgb": torch.full((1, 3, 2, 20, 30), 40, dtype=torch.uint8),
@@ -84,7 +84,7 @@ def test_one_of_the_two_is_taken_by_a_fair_coin_where_both_are_wanted(mixup_alph
     rng = np.random.default_rng(0)
     kinds = []
     for _ in range(400):
-        clips, own_share = mixed(OWN, OTHER, augmentation, rng)
+        clips, own_share = mix(OWN, OTHER, augmentation, rng)
         kinds.append(kind(clips) == "cutmix")
         mean = clips["rgb"].double().mean().item()
         assert own_share == pytest.approx((140 - mean) / 100, abs=0.006)

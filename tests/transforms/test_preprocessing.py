@@ -3,24 +3,21 @@ import pytest
 import torch
 
 from kinema.errors import ConfigError
-from kinema.transforms.geometry import STRAIGHT, Box, Warp, turned
-from kinema.transforms.preprocessing import (
+from kinema.transforms.augment import (
     Augmentation,
-    Colour,
+    Color,
     Erasing,
-    Geometry,
-    Preprocessing,
-    centre_geometry,
-    cut,
-    draw_colour,
+    augment,
+    draw_color,
     draw_erasing,
     draw_geometry,
-    draw_variation,
-    erased,
-    recolour,
-    varied_clip,
-    view_clips,
+    draw_params,
+    erase,
+    recolor,
 )
+from kinema.transforms.crops import Geometry, center_geometry, crop, view_clips
+from kinema.transforms.geometry import IDENTITY, Box, Warp, rotation
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.rand_augment import RandAugment
 
 PREPROCESSING = Preprocessing(short_side=36, size=32)
@@ -47,7 +44,7 @@ def centre_of_light(clip):
 
 def test_a_centre_crop_without_resizing_is_exact():
     frames = noise(36, 48)
-    clip = cut(frames, Geometry(36, 0.5, 0.5, mirrored=False), 32)
+    clip = crop(frames, Geometry(36, 0.5, 0.5, mirrored=False), 32)
     assert torch.equal(clip, frames[:, 2:34, 8:40].permute(3, 0, 1, 2))
 
 
@@ -56,13 +53,13 @@ def test_a_centre_crop_without_resizing_is_exact():
 )
 def test_a_place_is_a_share_of_the_room(top, left, rows, columns):
     frames = noise(36, 48)
-    clip = cut(frames, Geometry(36, top, left, mirrored=False), 32)
+    clip = crop(frames, Geometry(36, top, left, mirrored=False), 32)
     assert torch.equal(clip, frames[:, rows : rows + 32, columns : columns + 32].permute(3, 0, 1, 2))
 
 
 def test_mirroring_is_exact():
     frames = noise(36, 48)
-    plain, mirrored = (cut(frames, Geometry(36, 0.3, 0.7, mirrored=m), 32) for m in (False, True))
+    plain, mirrored = (crop(frames, Geometry(36, 0.3, 0.7, mirrored=m), 32) for m in (False, True))
     assert torch.equal(mirrored, plain.flip(-1))
     assert not torch.equal(mirrored, plain)
 
@@ -71,7 +68,7 @@ def test_mirroring_is_exact():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_picture_becomes_a_square_of_bytes(height, width, channels):
     """Landscape, portrait, smaller than the square, and very wide."""
-    clip = cut(noise(height, width, channels), centre_geometry(PREPROCESSING), 32)
+    clip = crop(noise(height, width, channels), center_geometry(PREPROCESSING), 32)
     assert clip.shape == (channels, 2, 32, 32)
     assert clip.dtype == torch.uint8
     assert clip.is_contiguous()
@@ -80,7 +77,7 @@ def test_every_picture_becomes_a_square_of_bytes(height, width, channels):
 def test_the_shorter_side_is_the_one_that_is_resized():
     for height, width in [(72, 144), (144, 72)]:
         frames = with_square(height, width, height // 2 - 8, width // 2 - 8, side=16, channels=3)
-        light = (cut(frames, Geometry(36, 0.5, 0.5, mirrored=False), 36)[0, 0] > 128).sum()
+        light = (crop(frames, Geometry(36, 0.5, 0.5, mirrored=False), 36)[0, 0] > 128).sum()
         assert light == 8 * 8
 
 
@@ -98,8 +95,8 @@ def test_the_shorter_side_is_the_one_that_is_resized():
 def test_colour_and_depth_are_cut_at_the_same_place(height, width, geometry):
     side = min(height, width) // 4
     top, left = height // 2 - side // 2 - 1, width // 2 - side // 2 + 2
-    colour = cut(with_square(height, width, top, left, side=side, channels=3), geometry, 32)
-    depth = cut(with_square(height, width, top, left, side=side, channels=1), geometry, 32)
+    colour = crop(with_square(height, width, top, left, side=side, channels=3), geometry, 32)
+    depth = crop(with_square(height, width, top, left, side=side, channels=1), geometry, 32)
     assert np.abs(centre_of_light(colour) - centre_of_light(depth)).max() < 0.05
 
     scale = geometry.short_side / min(height, width)
@@ -113,20 +110,20 @@ def test_colour_and_depth_are_cut_at_the_same_place(height, width, geometry):
 
 def test_a_depth_picture_of_another_size_is_cut_at_the_same_place():
     geometry = Geometry(36, 0.3, 0.8, mirrored=True)
-    colour = cut(with_square(96, 128, 40, 56, side=16, channels=3), geometry, 32)
-    depth = cut(with_square(48, 64, 20, 28, side=8, channels=1), geometry, 32)
+    colour = crop(with_square(96, 128, 40, 56, side=16, channels=3), geometry, 32)
+    depth = crop(with_square(48, 64, 20, 28, side=8, channels=1), geometry, 32)
     assert np.abs(centre_of_light(colour) - centre_of_light(depth)).max() < 0.3
 
 
 def test_frames_of_another_shape_are_refused():
     with pytest.raises(TypeError):
-        cut(noise(36, 48)[0], centre_geometry(PREPROCESSING), 32)
+        crop(noise(36, 48)[0], center_geometry(PREPROCESSING), 32)
     with pytest.raises(TypeError):
-        recolour(cut(noise(36, 48, 1), centre_geometry(PREPROCESSING), 32), Colour(1.1, 1.0, 1.0))
+        recolor(crop(noise(36, 48, 1), center_geometry(PREPROCESSING), 32), Color(1.1, 1.0, 1.0))
 
 
 def test_an_evaluation_takes_the_middle_and_is_not_mirrored():
-    assert centre_geometry(PREPROCESSING) == Geometry(36, 0.5, 0.5, mirrored=False)
+    assert center_geometry(PREPROCESSING) == Geometry(36, 0.5, 0.5, mirrored=False)
 
 
 def test_draws_stay_in_their_ranges_and_reach_all_of_them():
@@ -138,7 +135,7 @@ def test_draws_stay_in_their_ranges_and_reach_all_of_them():
     for places in ([g.top for g in drawn], [g.left for g in drawn]):
         assert 0 <= min(places) < 0.01
         assert 0.99 < max(places) < 1
-    colours = np.array([draw_colour(augmentation, rng)[:3] for _ in range(2000)])
+    colours = np.array([draw_color(augmentation, rng)[:3] for _ in range(2000)])
     assert (colours.min(0) < 0.62).all()
     assert (colours.min(0) >= 0.6).all()
     assert (colours.max(0) > 1.38).all()
@@ -150,7 +147,7 @@ def test_an_augmentation_that_varies_nothing_moves_the_crop_alone():
     drawn = [draw_geometry(Augmentation(), PREPROCESSING, rng) for _ in range(50)]
     assert {(g.short_side, g.mirrored) for g in drawn} == {(36, False)}
     assert len({g.top for g in drawn}) == 50
-    assert draw_colour(Augmentation(), rng) == Colour(1, 1, 1)
+    assert draw_color(Augmentation(), rng) == Color(1, 1, 1)
 
 
 def recoloured_by_hand(clip, colour):
@@ -165,27 +162,27 @@ def recoloured_by_hand(clip, colour):
 
 def test_factors_of_one_change_no_colour():
     clip = noise(8, 8).permute(3, 0, 1, 2).contiguous()
-    assert torch.equal(recolour(clip, Colour(1.0, 1.0, 1.0)), clip)
-    nearly = recolour(clip, Colour(1.0 + 1e-7, 1.0, 1.0))  # by the long way
+    assert torch.equal(recolor(clip, Color(1.0, 1.0, 1.0)), clip)
+    nearly = recolor(clip, Color(1.0 + 1e-7, 1.0, 1.0))  # by the long way
     assert torch.equal(nearly, clip)
 
 
 def test_a_shuffle_puts_channels_in_other_places_and_changes_no_value():
     clip = noise(8, 8).permute(3, 0, 1, 2).contiguous()
-    assert torch.equal(recolour(clip, Colour(order=(2, 0, 1))), clip[[2, 0, 1]])
+    assert torch.equal(recolor(clip, Color(order=(2, 0, 1))), clip[[2, 0, 1]])
 
 
 @pytest.mark.parametrize(("share", "orders"), [(0.0, 1), (1.0, 6)])
 def test_shuffles_are_drawn_as_often_as_said(share, orders):
     rng = np.random.default_rng(0)
-    drawn = {draw_colour(Augmentation(colour_shuffle=share), rng).order for _ in range(100)}
+    drawn = {draw_color(Augmentation(colour_shuffle=share), rng).order for _ in range(100)}
     assert len(drawn) == orders
 
 
-@pytest.mark.parametrize("colour", [Colour(1.4, 1, 1), Colour(1, 0.6, 1), Colour(1, 1, 1.3), Colour(0.7, 1.2, 0.8)])
+@pytest.mark.parametrize("colour", [Color(1.4, 1, 1), Color(1, 0.6, 1), Color(1, 1, 1.3), Color(0.7, 1.2, 0.8)])
 def test_colours_change_by_the_formula(colour):
     clip = noise(8, 8).permute(3, 0, 1, 2).contiguous()
-    got = recolour(clip, colour)
+    got = recolor(clip, colour)
     assert got.dtype == torch.uint8
     assert np.abs(got.numpy() - recoloured_by_hand(clip.numpy(), colour)).max() <= 1
     assert (got.numpy() != recoloured_by_hand(clip.numpy(), colour)).mean() < 0.01
@@ -196,7 +193,7 @@ def test_normalising_is_value_over_255_less_mean_over_deviation(modality, channe
     preprocessing = Preprocessing(short_side=36, size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     clip = torch.arange(256, dtype=torch.uint8).repeat(channels).view(1, channels, 1, 16, 16)
     mean, std = (preprocessing.mean, preprocessing.std) if modality == "rgb" else ((0.5,) * channels, (0.5,) * channels)
-    got = preprocessing.normalise(modality, clip)
+    got = preprocessing.normalize(modality, clip)
     assert got.dtype == torch.float32
     for channel in range(channels):
         wanted = (clip[:, channel].double() / 255 - mean[channel]) / std[channel]
@@ -206,7 +203,7 @@ def test_normalising_is_value_over_255_less_mean_over_deviation(modality, channe
 def test_each_modality_is_normalised_by_its_own_numbers():
     preprocessing = Preprocessing(modalities=("rgb", "depth"), short_side=36, size=32, mean=(0.1, 0.2, 0.3))
     black = torch.zeros(1, 3, 1, 2, 2, dtype=torch.uint8)
-    both = preprocessing.normalise_all({"rgb": black, "depth": black[:, :1]})
+    both = preprocessing.normalize_all({"rgb": black, "depth": black[:, :1]})
     torch.testing.assert_close(both["rgb"].amax((0, 2, 3, 4)), torch.tensor([-0.2, -0.4, -0.6]))
     torch.testing.assert_close(both["depth"], torch.full((1, 1, 1, 2, 2), -1.0))
 
@@ -276,27 +273,27 @@ EVERYTHING = Augmentation(
 @pytest.mark.parametrize("seed", range(20))
 def test_what_is_new_leaves_the_draws_of_place_and_colour_as_they_were(seed):
     """So that a recipe's draws do not change with what it does not use."""
-    varied = draw_variation(EVERYTHING, PREPROCESSING, np.random.default_rng(seed))
+    varied = draw_params(EVERYTHING, PREPROCESSING, np.random.default_rng(seed))
     rng = np.random.default_rng(seed)
-    assert varied.geometry._replace(warp=STRAIGHT) == draw_geometry(EVERYTHING, PREPROCESSING, rng)
-    assert varied.colour == draw_colour(EVERYTHING, rng)
+    assert varied.geometry._replace(warp=IDENTITY) == draw_geometry(EVERYTHING, PREPROCESSING, rng)
+    assert varied.color == draw_color(EVERYTHING, rng)
 
 
 def test_by_default_nothing_new_is_drawn():
     rng = np.random.default_rng(0)
-    varied = draw_variation(Augmentation(), PREPROCESSING, rng)
-    assert (varied.geometry.warp, varied.operations, varied.erasing) == (STRAIGHT, (), None)
+    varied = draw_params(Augmentation(), PREPROCESSING, rng)
+    assert (varied.geometry.warp, varied.operations, varied.erasing) == (IDENTITY, (), None)
     again = np.random.default_rng(0)
     draw_geometry(Augmentation(), PREPROCESSING, again)
-    draw_colour(Augmentation(), again)
+    draw_color(Augmentation(), again)
     assert rng.random() == again.random()
 
 
 def test_rotations_are_drawn_as_often_and_as_far_as_said():
     augmentation = Augmentation(rotation=10, rotation_share=0.25)
     rng = np.random.default_rng(0)
-    warps = [draw_variation(augmentation, PREPROCESSING, rng).geometry.warp for _ in range(2000)]
-    angles = np.array([np.degrees(np.arctan2(warp.yx, warp.xx)) for warp in warps if warp != STRAIGHT])
+    warps = [draw_params(augmentation, PREPROCESSING, rng).geometry.warp for _ in range(2000)]
+    angles = np.array([np.degrees(np.arctan2(warp.yx, warp.xx)) for warp in warps if warp != IDENTITY])
     assert 0.22 < len(angles) / 2000 < 0.28
     assert -10 <= angles.min() < -9.5
     assert 9.5 < angles.max() <= 10
@@ -305,9 +302,9 @@ def test_rotations_are_drawn_as_often_and_as_far_as_said():
 def test_a_turned_clip_shows_at_its_corners_what_the_frame_has_there():
     """One resampling from the whole frame: no corner is empty unless the frame ends there."""
     frames = noise(60, 60)
-    middle = Geometry(60, 0.5, 0.5, mirrored=False, warp=turned(30))
-    assert (cut(frames, middle, 32) != 128).all(0).float().mean() > 0.97
-    corner = (cut(frames, middle._replace(top=0.0, left=0.0), 32) == 128).all(0)
+    middle = Geometry(60, 0.5, 0.5, mirrored=False, warp=rotation(30))
+    assert (crop(frames, middle, 32) != 128).all(0).float().mean() > 0.97
+    corner = (crop(frames, middle._replace(top=0.0, left=0.0), 32) == 128).all(0)
     assert corner[:, 0, 0].all()
     assert 0.05 < corner.float().mean() < 0.3
 
@@ -315,7 +312,7 @@ def test_a_turned_clip_shows_at_its_corners_what_the_frame_has_there():
 def test_a_warped_clip_is_mirrored_after_it():
     frames = noise(60, 60)
     geometry = Geometry(60, 0.5, 0.5, mirrored=False, warp=Warp(xy=0.2, x0=0.1))
-    assert torch.equal(cut(frames, geometry._replace(mirrored=True), 32), cut(frames, geometry, 32).flip(-1))
+    assert torch.equal(crop(frames, geometry._replace(mirrored=True), 32), crop(frames, geometry, 32).flip(-1))
 
 
 def test_erased_boxes_have_the_area_and_the_aspect_and_fit():
@@ -340,7 +337,7 @@ def test_an_area_of_the_whole_picture_can_be_erased():
 
 def test_erasing_is_drawn_as_often_as_said():
     rng = np.random.default_rng(0)
-    drawn = [draw_variation(Augmentation(erasing=0.25), PREPROCESSING, rng).erasing for _ in range(1000)]
+    drawn = [draw_params(Augmentation(erasing=0.25), PREPROCESSING, rng).erasing for _ in range(1000)]
     assert 0.2 < np.mean([erasing is not None for erasing in drawn]) < 0.3
     assert len({erasing.seed for erasing in drawn if erasing}) > 200
 
@@ -348,7 +345,7 @@ def test_erasing_is_drawn_as_often_as_said():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_box_is_erased_with_noise_that_stands_still_or_with_no_reading(channels):
     clip = torch.full((channels, 4, 20, 20), 77, dtype=torch.uint8)
-    got = erased(clip, Erasing(Box(0.2, 0.5, 0.6, 0.75), 5))
+    got = erase(clip, Erasing(Box(0.2, 0.5, 0.6, 0.75), 5))
     inside = torch.zeros(20, 20, dtype=torch.bool)
     inside[4:12, 10:15] = True
     assert (got[:, :, ~inside] == 77).all()
@@ -359,18 +356,18 @@ def test_a_box_is_erased_with_noise_that_stands_still_or_with_no_reading(channel
         noise_there = got[:, :, inside]
         assert torch.equal(noise_there, noise_there[:, :1].expand_as(noise_there))
         assert len(noise_there.unique()) > 80
-        assert not torch.equal(got, erased(clip, Erasing(Box(0.2, 0.5, 0.6, 0.75), 6)))
+        assert not torch.equal(got, erase(clip, Erasing(Box(0.2, 0.5, 0.6, 0.75), 6)))
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_colours_never_touch_depth(seed):
     """With all operations on colours and none on places, a depth clip is its cut and no more."""
     colours = Augmentation(colour_jitter=0.4, colour_shuffle=1.0, randaugment=RandAugment(operations=3))
-    varied = draw_variation(colours, PREPROCESSING, np.random.default_rng(seed))
+    varied = draw_params(colours, PREPROCESSING, np.random.default_rng(seed))
     frames = noise(36, 48, channels=1)
-    assert torch.equal(varied_clip(frames, varied, 32), cut(frames, varied.geometry, 32))
+    assert torch.equal(augment(frames, varied, 32), crop(frames, varied.geometry, 32))
     rgb = noise(36, 48)
-    assert not torch.equal(varied_clip(rgb, varied, 32), cut(rgb, varied.geometry, 32))
+    assert not torch.equal(augment(rgb, varied, 32), crop(rgb, varied.geometry, 32))
 
 
 # -- views of a test ---------------------------------------------------------------------------------------------------
@@ -389,26 +386,26 @@ def test_three_crops_are_both_ends_of_the_longer_side_and_the_middle(height, wid
     assert got.is_contiguous()
     ends = [(end, 0.5) if height > width else (0.5, end) for end in (0.0, 0.5, 1.0)]
     for number, view in enumerate(got):
-        clip, crop = divmod(number, 3)
-        geometry = Geometry(36, *ends[crop], mirrored=False)
-        assert torch.equal(view, cut(frames[places[clip]], geometry, 32))
+        clip, end = divmod(number, 3)
+        geometry = Geometry(36, *ends[end], mirrored=False)
+        assert torch.equal(view, crop(frames[places[clip]], geometry, 32))
 
 
 def test_one_crop_is_the_middle():
     frames = noise(36, 50, time=4)
     (view,) = view_clips(frames, np.array([[0, 1, 2, 3]]), PREPROCESSING)
-    assert torch.equal(view, cut(frames, centre_geometry(PREPROCESSING), 32))
+    assert torch.equal(view, crop(frames, center_geometry(PREPROCESSING), 32))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_recolouring_leaves_its_input_alone(order):
     clip = noise(8, 8).permute(3, 0, 1, 2).contiguous()
     before = clip.clone()
-    recolour(clip, Colour(1.3, 0.8, 1.1, order))
+    recolor(clip, Color(1.3, 0.8, 1.1, order))
     assert torch.equal(clip, before)
 
 
 def test_normalising_leaves_its_input_alone():
     clip = torch.full((1, 3, 1, 2, 2), 7, dtype=torch.uint8)
-    PREPROCESSING.normalise("rgb", clip)
+    PREPROCESSING.normalize("rgb", clip)
     assert (clip == 7).all()

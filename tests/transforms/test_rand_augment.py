@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from kinema.errors import ConfigError
-from kinema.transforms.geometry import STRAIGHT, Warp, turned
-from kinema.transforms.rand_augment import OPERATIONS, Operation, RandAugment, change_colours, draw_operations, warp_of
+from kinema.transforms.geometry import IDENTITY, Warp, rotation
+from kinema.transforms.rand_augment import OPERATIONS, Operation, RandAugment, change_colors, draw_operations, warp_of
 
 PLACES = {"rotate", "shear_x", "shear_y", "translate_x", "translate_y"}
 
@@ -19,7 +19,7 @@ def clip(time=3, low=30, high=200):
 
 
 def changed(given, name, strength=0.9):
-    return change_colours(given, (Operation(name, strength),))
+    return change_colors(given, (Operation(name, strength),))
 
 
 def test_there_are_the_14_operations_of_the_paper():
@@ -46,13 +46,13 @@ def test_nothing_is_drawn_where_no_operation_is_wanted():
 @pytest.mark.parametrize(
     ("operation", "warp"),
     [
-        (Operation("rotate", 1.0), turned(30)),
-        (Operation("rotate", -0.5), turned(-15)),
+        (Operation("rotate", 1.0), rotation(30)),
+        (Operation("rotate", -0.5), rotation(-15)),
         (Operation("shear_x", 1.0), Warp(xy=0.3)),
         (Operation("shear_y", -1.0), Warp(yx=-0.3)),
         (Operation("translate_x", 1.0), Warp(x0=150 / 331)),
         (Operation("translate_y", -0.5), Warp(y0=-75 / 331)),
-        (Operation("solarise", 1.0), STRAIGHT),
+        (Operation("solarize", 1.0), IDENTITY),
     ],
     ids=str,
 )
@@ -62,7 +62,7 @@ def test_places_are_moved_by_the_numbers_of_autoaugment(operation, warp):
 
 def test_operations_on_places_follow_one_another():
     both = warp_of((Operation("rotate", 1.0), Operation("identity", 1.0), Operation("shear_x", 1.0)))
-    np.testing.assert_allclose(both, turned(30).then(Warp(xy=0.3)))
+    np.testing.assert_allclose(both, rotation(30).then(Warp(xy=0.3)))
     other_way = warp_of((Operation("shear_x", 1.0), Operation("rotate", 1.0)))
     assert np.abs(np.subtract(both, other_way)).max() > 0.05
 
@@ -80,12 +80,12 @@ def by_hand(name, values, strength):
         case "autocontrast":
             low, high = (edge((1, 2, 3), keepdims=True) for edge in (values.min, values.max))
             return (values - low) * 255 / (high - low)
-        case "posterise":
+        case "posterize":
             kept = 2 ** round(4 * abs(strength))
             return values // kept * kept
-        case "solarise":
+        case "solarize":
             return np.where(values < 256 - round(256 * abs(strength)), values, 255 - values)
-        case "colour":
+        case "color":
             return luma(values) * (1 - factor) + values * factor
         case "contrast":
             return round(luma(values).mean()) * (1 - factor) + values * factor
@@ -95,7 +95,7 @@ def by_hand(name, values, strength):
 
 @pytest.mark.parametrize("strength", [0.9, -0.4])
 @pytest.mark.parametrize(
-    "name", ["identity", "autocontrast", "posterise", "solarise", "colour", "contrast", "brightness"]
+    "name", ["identity", "autocontrast", "posterize", "solarize", "color", "contrast", "brightness"]
 )
 def test_colours_change_by_the_formula_on_the_whole_clip(name, strength):
     given = clip()
@@ -103,11 +103,11 @@ def test_colours_change_by_the_formula_on_the_whole_clip(name, strength):
     got = changed(given, name, strength)
     assert got.dtype == torch.uint8
     assert got.is_contiguous()
-    assert np.abs(got.numpy() - wanted).max() <= (1.6 if name in ("colour", "contrast") else 1)
+    assert np.abs(got.numpy() - wanted).max() <= (1.6 if name in ("color", "contrast") else 1)
 
 
-def test_equalise_spreads_the_levels_of_the_whole_clip():
-    got = changed(clip(low=100, high=120), "equalise")
+def test_equalize_spreads_the_levels_of_the_whole_clip():
+    got = changed(clip(low=100, high=120), "equalize")
     assert got.min() < 15
     assert got.max() == 255
     means = got.float().mean((0, 2, 3))
@@ -123,22 +123,22 @@ def test_sharpness_does_not_reach_from_one_frame_into_the_next():
     assert blurred.float().diff(dim=-1).abs().mean() < 0.6 * given.float().diff(dim=-1).abs().mean()
 
 
-@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - PLACES - {"autocontrast", "equalise"}))
+@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - PLACES - {"autocontrast", "equalize"}))
 def test_strength_0_changes_no_colour(name):
     assert torch.equal(changed(clip(), name, 0.0), clip())
 
 
 @pytest.mark.parametrize("name", sorted(PLACES))
 def test_strength_0_moves_nothing_and_places_are_no_matter_of_colours(name):
-    assert warp_of((Operation(name, 0.0),)) == STRAIGHT
+    assert warp_of((Operation(name, 0.0),)) == IDENTITY
     assert torch.equal(changed(clip(), name, 1.0), clip())
 
 
 def test_operations_on_colours_are_done_in_their_order():
     given = clip()
-    first, last = Operation("solarise", 0.5), Operation("brightness", 0.5)
-    assert torch.equal(change_colours(given, (first, last)), changed(changed(given, *first), *last))
-    assert not torch.equal(change_colours(given, (first, last)), change_colours(given, (last, first)))
+    first, last = Operation("solarize", 0.5), Operation("brightness", 0.5)
+    assert torch.equal(change_colors(given, (first, last)), changed(changed(given, *first), *last))
+    assert not torch.equal(change_colors(given, (first, last)), change_colors(given, (last, first)))
 
 
 @pytest.mark.parametrize(("field", "value"), [("operations", -1), ("magnitude", 10.5), ("magnitude", -1)], ids=str)

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kinema.transforms.geometry import WHOLE, Box
-from kinema.transforms.resize import Window, resized
+from kinema.transforms.geometry import FULL_FRAME, Box
+from kinema.transforms.resize import Window, resize
 
 
 def triangle(extent, count):
@@ -34,8 +34,8 @@ def by_hand(picture, size):
     ]
 
 
-def whole(frames, size, box=WHOLE):
-    return resized(torch.as_tensor(frames), size, Window(0, 0, *size), box)
+def whole(frames, size, box=FULL_FRAME):
+    return resize(torch.as_tensor(frames), size, Window(0, 0, *size), box)
 
 
 def with_holes(height, width, time=2, seed=0):
@@ -88,7 +88,7 @@ def test_a_window_is_a_part_of_the_whole(channels, kind):
     if kind == "holes":
         frames[:, 4:9, 3:8] = 0
     size = (20, 27)
-    got = resized(torch.as_tensor(frames), size, Window(3, 5, 14, 16))
+    got = resize(torch.as_tensor(frames), size, Window(3, 5, 14, 16))
     assert torch.equal(got, whole(frames, size)[:, :, 3:17, 5:21])
 
 
@@ -100,10 +100,10 @@ def test_a_box_at_whole_pixels_is_those_pixels(channels, kind):
     if kind == "holes":
         frames[:, 14:19, 13:18] = 0
     box = Box(10 / 40, 10 / 60, 34 / 40, 50 / 60)
-    got = resized(torch.as_tensor(frames), (12, 20), Window(0, 0, 12, 20), box)
+    got = resize(torch.as_tensor(frames), (12, 20), Window(0, 0, 12, 20), box)
     cut = whole(frames[:, 10:34, 10:50], (12, 20))
     assert (got.int() - cut.int())[..., 1:-1, 1:-1].abs().max() <= 1
-    window = resized(torch.as_tensor(frames), (12, 20), Window(2, 3, 8, 9), box)
+    window = resize(torch.as_tensor(frames), (12, 20), Window(2, 3, 8, 9), box)
     assert (window.int() - got[:, :, 2:10, 3:12].int()).abs().max() <= 1
 
 
@@ -116,5 +116,5 @@ def test_a_box_between_pixels_shows_the_same_in_pictures_of_every_size(channels)
         ramp = 20 + 200 * (np.arange(width) + 0.5) / width
         frames = np.broadcast_to(ramp[None, None, :, None], (1, 30, width, channels)).round().astype(np.uint8).copy()
         frames[:, :3] = 0 if channels == 1 else frames[:, :3]  # a hole that the box does not see
-        got = resized(torch.as_tensor(frames), (12, 20), Window(0, 0, 12, 20), box)
+        got = resize(torch.as_tensor(frames), (12, 20), Window(0, 0, 12, 20), box)
         assert np.abs(got.numpy() - wanted).max() < 1.6

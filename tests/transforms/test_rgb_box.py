@@ -8,13 +8,15 @@ import torch
 
 from kinema.cli import main
 from kinema.curation.check import check
-from kinema.data.dataset import Draw, Failure, VideoDataset, read_clips, read_views
+from kinema.data.dataset import Failure, VideoDataset, read_clips, read_views
 from kinema.data.manifest import Entry, load_manifest, write_manifest
+from kinema.data.samplers import Draw
 from kinema.datasets.table import CsvOptions, prepare
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
+from kinema.transforms.augment import Augmentation
 from kinema.transforms.pixel_box import PixelBox, parse_pixel_box
-from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 from kinema.transforms.subject_crop import SubjectCrop
 from kinema.video.read_options import ReadOptions
@@ -108,7 +110,7 @@ def test_a_table_may_say_it(pair, tmp_path):
 @pytest.mark.parametrize("isolation", ["none", "process"])
 def test_views_and_training_draws_see_the_box_alone(pair, isolation):
     reading = ReadOptions(isolation=isolation)
-    given = {"locate": lambda source: str(pair / source), "sampling": EIGHT, "reading": reading}
+    given = {"locate": lambda source: str(pair / source), "sampling": EIGHT, "read_options": reading}
     seen = preprocessing("rgb")
     for one, low, high in ((entry(), 228, 232), (entry(rgb_box=None), 0, 150)):
         views = read_views(one, preprocessing=seen, **given)["rgb"]

@@ -5,15 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kinema.data.dataset import Draw, Failure, VideoDataset
+from kinema.data.dataset import Failure, VideoDataset
+from kinema.data.samplers import Draw
 from kinema.errors import ConfigError, ManifestError, RecipeError
 from kinema.modality import DepthFacts
 from kinema.training.recipe import Clip
-from kinema.transforms.geometry import WHOLE
+from kinema.transforms.geometry import FULL_FRAME
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling, segment_indices
 from kinema.transforms.subject_crop import SubjectCrop, subject_box
-from kinema.video.sources import read_grey
+from kinema.video.video_file import VideoFile
 
 MASKED = DepthFacts(unit_mm=1.0, near=500.0, far=4500.0, coverage="masked")
 PLAIN = SubjectCrop(margin=0.0)
@@ -70,14 +71,14 @@ def test_the_box_stays_in_the_frame_and_keeps_the_person(part, box):
 def test_frames_without_readings_change_nothing_and_a_clip_without_any_is_whole():
     part = (0, 30, 60, 80, 90)
     assert subject_box(mask(part, frames=5), PLAIN) == subject_box(mask(part, frames=1), PLAIN)
-    assert subject_box(mask(), PLAIN) == WHOLE
+    assert subject_box(mask(), PLAIN) == FULL_FRAME
 
 
 def test_specks_are_no_person():
     """A row or column counts where it has two readings, and one of every 100 pixels."""
     person = (0, 30, 60, 80, 90)
     assert subject_box(mask(person, (1, 2, 3, 5, 6)), PLAIN) == subject_box(mask(person), PLAIN)
-    assert subject_box(mask((0, 50, 51, 3, 4)), PLAIN) == WHOLE
+    assert subject_box(mask((0, 50, 51, 3, 4)), PLAIN) == FULL_FRAME
     assert subject_box(mask(person, (1, 10, 14, 80, 83), width=400), PLAIN).top == 0.3
     depth = mask(person, (1, 10, 12, 80, 82))
     assert subject_box(depth, PLAIN).top == 0.1
@@ -98,14 +99,15 @@ def test_a_sample_is_cut_to_its_subject(data_set, monkeypatch, modalities):
     """Depth is read for the box of an RGB model too, for the very frames of the clip."""
     asked = []
 
-    def half_a_person(path, indices, reading):
+    read_gray = VideoFile.read_gray
+
+    def half_a_person(source, indices):
         asked.append(list(indices))
-        depth = read_grey(path, indices, reading)
+        depth = read_gray(source, indices)
         depth[:, :, :32] = 0
         return depth
 
-    monkeypatch.setattr("kinema.data.dataset.read_grey", half_a_person)
-    monkeypatch.setattr("kinema.transforms.depth.read_grey", half_a_person)
+    monkeypatch.setattr(VideoFile, "read_gray", half_a_person)
     data = VideoDataset(masked(data_set), sampling=Sampling(frames=4), preprocessing=preprocessing(modalities, 0.0))
     sample = data[Draw(0)]
     assert set(sample["inputs"]) == set(modalities)
@@ -122,15 +124,14 @@ def test_a_sample_without_depth_has_no_subject_and_says_so(data_set):
     manifest = dataclasses.replace(masked(data_set), entries=entries)
     failure = VideoDataset(manifest, sampling=Sampling(frames=4), preprocessing=preprocessing(("rgb",)))[Draw(0)]
     assert isinstance(failure, Failure)
-    assert "line 2: no depth file is given, but the crop to the subject wants depth" in failure.message
+    assert (failure.path, failure.line) == (str(data_set.path), 2)
+    assert "no depth file" in failure.message
 
 
 @pytest.mark.parametrize("facts", [None, dataclasses.replace(MASKED, coverage="full")], ids=["no facts", "full"])
-def test_depth_that_is_not_masked_shows_no_subject(data_set, facts):
+def test_depth_that_is_not_masked_shows_no_subject(data_set, facts, raises):
     manifest = dataclasses.replace(data_set, depth=facts)
-    with pytest.raises(
-        ManifestError, match=r"manifest\.json: the crop to the subject wants masked depth, but this says"
-    ):
+    with raises(ManifestError, path="manifest.json", field="coverage"):
         VideoDataset(manifest, sampling=Sampling(frames=4), preprocessing=preprocessing(("rgb",)))
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from kinema.errors import UnreadableVideo
 from kinema.video.container import TAG_OPTIONS
 from kinema.video.read_options import Limits, ReadOptions
-from kinema.video.sources import count_frames, frame_range, read_grey, read_rgb
+from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
 
 FRAMES = 120
 MPEG4 = {"codec": "mpeg4", "options": {"g": "12", "bf": "0", "b": "4000000"}}
@@ -97,7 +97,7 @@ def assert_refused(path, reason="."):
     for read in (
         count_frames,
         lambda path: read_rgb(path, [0]),
-        lambda path: read_grey(path, [0, 100]),
+        lambda path: read_gray(path, [0, 100]),
         lambda path: frame_range(path, 0.0, 1.0),
     ):
         with pytest.raises(UnreadableVideo, match=reason) as refused:
@@ -438,14 +438,14 @@ def test_what_a_camera_says_of_its_hold_is_followed(tmp_path, write_video, turn)
         ">9i", content, content.index(b"tkhd") + 44, a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30
     )
     path.write_bytes(content)
-    for read in (read_rgb(str(path), [0, 2]), read_grey(str(path), [0, 2])[..., None]):
+    for read in (read_rgb(str(path), [0, 2]), read_gray(str(path), [0, 2])[..., None]):
         assert read[1].shape[:2] == expected(picture).shape[:2]
         assert np.abs(read[1].astype(int) - expected(picture)).mean() < 8
 
 
 def test_more_pixels_than_the_limit_are_refused_by_their_number(write, make):
     path, few = write("video.mp4", make("mp4")), ReadOptions(limits=Limits(pixels=64 * 48 - 1))
-    for read in (lambda: count_frames(path, few), lambda: read_rgb(path, [0], few), lambda: read_grey(path, [90], few)):
+    for read in (lambda: count_frames(path, few), lambda: read_rgb(path, [0], few), lambda: read_gray(path, [90], few)):
         with pytest.raises(UnreadableVideo, match=r"video\.mp4: has frames of 64 x 48 pixels, more than 3,071"):
             read()
 

@@ -27,7 +27,7 @@ from kinema.errors import UnreadableVideo
 from kinema.transforms.sampling import segment_indices
 from kinema.video.container import TAG_OPTIONS
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
-from kinema.video.sources import count_frames, read_grey, read_rgb
+from kinema.video.source import count_frames, read_gray, read_rgb
 
 KINDS = ("a bit flipped", "16 bytes overwritten", "1024 bytes zeroed", "cut off", "a part removed")
 Fingerprint = tuple[tuple[int, ...], str, int]
@@ -236,7 +236,7 @@ def test_damaged_arrays_are_read_or_refused(real_data, tmp_path):
     ]
     outcomes = Counter()
     for seed, source in enumerate(arrays):
-        intact, whole = source.read_bytes(), read_grey(str(source), [0, 3])
+        intact, whole = source.read_bytes(), read_gray(str(source), [0, 3])
         # The first and the last bytes, where the structure is, get as many faults as the long middle.
         rng = random.Random(seed)
         for i in range(60):
@@ -245,7 +245,7 @@ def test_damaged_arrays_are_read_or_refused(real_data, tmp_path):
             Path(path).write_bytes(damage(intact[:head], kind, rng) + intact[head:])
             try:
                 assert count_frames(path) > 3
-                assert np.array_equal(read_grey(path, [0, 3]), whole)
+                assert np.array_equal(read_gray(path, [0, 3]), whole)
                 outcomes["read"] += 1
             except UnreadableVideo:
                 outcomes["refused"] += 1

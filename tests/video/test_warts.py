@@ -21,7 +21,7 @@ from kinema.inference.trained_model import save_model
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 from kinema.video.read_options import Limits, ReadOptions
-from kinema.video.sources import count_frames, read_grey, read_rgb
+from kinema.video.source import count_frames, read_gray, read_rgb
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_picture_that_is_there_twice_is_not_two_frames(folder, stamp):
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n"], ids=["empty", "html", "torn"])
 def test_a_broken_picture_is_named(folder, content):
     (folder / "img_00007.png").write_bytes(content)
-    assert_refused(folder, r"img_00007\.png: is not a picture that can be read")
+    assert_refused(folder, r"img_00007\.png: is not an image that can be read")
 
 
 def test_a_torn_picture_is_not_shown_half_black(tmp_path):
@@ -80,14 +80,14 @@ def test_a_torn_picture_is_not_shown_half_black(tmp_path):
         Image.fromarray(generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(tmp_path / f"{number}.jpg")
     whole = (tmp_path / "1.jpg").read_bytes()
     (tmp_path / "1.jpg").write_bytes(whole[: len(whole) // 2])
-    assert_refused(tmp_path, r"1\.jpg: is not a picture that can be read")
+    assert_refused(tmp_path, r"1\.jpg: is not an image that can be read")
 
 
 def test_depth_of_eight_bits_beside_sixteen_is_refused(tmp_path):
     for number, kind in enumerate([np.uint16, np.uint16, np.uint8]):
         Image.fromarray(np.full((20, 30), 200, kind)).save(tmp_path / f"{number}.png")
     with pytest.raises(UnreadableVideo, match=r"2\.png: is 30 x 20 pixels of 8 bits, but 0\.png is .* of 16 bits"):
-        read_grey(str(tmp_path), [0, 1, 2])
+        read_gray(str(tmp_path), [0, 1, 2])
 
 
 def test_depth_of_sixteen_bits_is_no_colour(tmp_path):
@@ -198,9 +198,9 @@ def test_a_mat_file_of_matlab_73_is_refused_with_its_name(tmp_path):
 def test_several_arrays_are_told_apart_by_name_or_refused(tmp_path):
     one, other = np.full((4, 5, 6), 7, np.uint16), np.zeros((4, 5, 6), np.uint16)
     savemat(tmp_path / "named.mat", {"skeleton": np.zeros(3), "depth": one})
-    assert (read_grey(str(tmp_path / "named.mat"), [0]) == 7).all()
+    assert (read_gray(str(tmp_path / "named.mat"), [0]) == 7).all()
     savemat(tmp_path / "two.mat", {"a": one, "b": other})
-    assert_refused(tmp_path / "two.mat", r"holds arrays a, b; call the one that is meant depth or rgb")
+    assert_refused(tmp_path / "two.mat", r"holds arrays a, b; rename the right one to depth or rgb")
 
 
 @pytest.mark.parametrize("kind", ["npy", "nothing", "encrypted", "text"])

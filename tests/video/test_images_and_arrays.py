@@ -11,11 +11,11 @@ from kinema.data.dataset import read_clips
 from kinema.data.manifest import Entry
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts
-from kinema.transforms.depth import read_depth
+from kinema.transforms.depth import depth_to_uint8
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
-from kinema.video.image_files import frame_files
-from kinema.video.sources import count_frames, frame_range, read_grey, read_rgb
+from kinema.video.image_folder import list_images
+from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def folder(tmp_path, colour):
 
 
 def test_pictures_come_in_the_order_of_their_numbers(folder, colour):
-    assert [p.name for p in frame_files(folder)] == [f"frame_{n}.png" for n in range(1, 13)]
+    assert [p.name for p in list_images(folder)] == [f"frame_{n}.png" for n in range(1, 13)]
     indices = [0, 3, 3, 9, 11]
     assert (read_rgb(folder, indices) == colour[indices]).all()
     assert count_frames(folder) == 12
@@ -50,14 +50,14 @@ def test_pictures_come_in_the_order_of_their_numbers(folder, colour):
 def test_sixteen_bit_pictures_keep_their_bits(tmp_path, depth):
     for number, picture in enumerate(depth):
         Image.fromarray(picture).save(tmp_path / f"{number:03d}.png")
-    got = read_grey(str(tmp_path), [0, 5, 11])
+    got = read_gray(str(tmp_path), [0, 5, 11])
     assert got.dtype == np.uint16
     assert (got == depth[[0, 5, 11]]).all()
 
 
 def test_eight_bit_pictures_of_depth_stay_eight_bits(tmp_path, depth):
     Image.fromarray((depth[0] // 20).astype(np.uint8)).save(tmp_path / "0.png")
-    assert read_grey(str(tmp_path), [0]).dtype == np.uint8
+    assert read_gray(str(tmp_path), [0]).dtype == np.uint8
 
 
 def test_a_camera_that_was_held_sideways_is_turned_upright(tmp_path, colour):
@@ -71,7 +71,7 @@ def test_npz_and_mat_give_the_same_frames(tmp_path, depth):
     np.savez_compressed(tmp_path / "a.npz", depth=depth, other=np.zeros(3))
     savemat(tmp_path / "a.mat", {"depth": np.moveaxis(depth, 0, -1).astype(np.float64)})
     for name in ("a.npz", "a.mat"):
-        got = read_grey(str(tmp_path / name), [1, 1, 7])
+        got = read_gray(str(tmp_path / name), [1, 1, 7])
         assert got.dtype == np.uint16
         assert (got == depth[[1, 1, 7]]).all()
         assert count_frames(str(tmp_path / name)) == 12
@@ -81,10 +81,10 @@ def test_colour_in_an_array_is_read_and_depth_is_not_taken_for_it(tmp_path, colo
     np.savez(tmp_path / "c.npz", colour)
     np.savez(tmp_path / "d.npz", depth)
     assert (read_rgb(str(tmp_path / "c.npz"), [2, 4]) == colour[[2, 4]]).all()
-    with pytest.raises(UnreadableVideo, match=r"d\.npz: holds uint16 of shape \(12, 20, 30\), no RGB of 8 bits"):
+    with pytest.raises(UnreadableVideo, match=r"d\.npz: holds uint16 of shape \(12, 20, 30\), not RGB of 8 bits"):
         read_rgb(str(tmp_path / "d.npz"), [0])
-    with pytest.raises(UnreadableVideo, match=r"c\.npz: has shape \(12, 20, 30, 3\), no single channel"):
-        read_grey(str(tmp_path / "c.npz"), [0])
+    with pytest.raises(UnreadableVideo, match=r"c\.npz: has shape \(12, 20, 30, 3\), not a single channel"):
+        read_gray(str(tmp_path / "c.npz"), [0])
 
 
 def test_every_form_of_depth_gives_the_same_clip(tmp_path, depth, write_video):
@@ -118,25 +118,25 @@ def test_seconds_mean_nothing_to_frames_without_time_stamps(folder):
 
 
 def test_a_folder_that_ends_too_early_or_is_empty(folder, tmp_path):
-    with pytest.raises(UnreadableVideo, match="frame 12 is wanted, but it has 12 frames"):
+    with pytest.raises(UnreadableVideo, match="frame 12 is requested, but it has 12 frames"):
         read_rgb(folder, [0, 12])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UnreadableVideo, match=r"empty: holds no picture; looked for \.jpeg, \.jpg, \.png"):
+    with pytest.raises(UnreadableVideo, match=r"empty: holds no image; looked for \.jpeg, \.jpg, \.png"):
         count_frames(str(tmp_path / "empty"))
 
 
 def test_a_broken_picture_is_named(folder):
-    (frame_files(folder)[4]).write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    with pytest.raises(UnreadableVideo, match=r"frame_5\.png: is not a picture that can be read"):
+    (list_images(folder)[4]).write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    with pytest.raises(UnreadableVideo, match=r"frame_5\.png: is not an image that can be read"):
         read_rgb(folder, [0, 4])
-    whole = frame_files(folder)[5].read_bytes()
-    frame_files(folder)[5].write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UnreadableVideo, match=r"frame_6\.png: is not a picture that can be read"):
+    whole = list_images(folder)[5].read_bytes()
+    list_images(folder)[5].write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnreadableVideo, match=r"frame_6\.png: is not an image that can be read"):
         read_rgb(folder, [5])
 
 
 def test_a_picture_of_another_size_is_named(folder, colour):
-    Image.fromarray(colour[0, :10]).save(frame_files(folder)[7])
+    Image.fromarray(colour[0, :10]).save(list_images(folder)[7])
     with pytest.raises(
         UnreadableVideo, match=r"frame_8\.png: is 30 x 10 pixels of 8 bits, but frame_1\.png is 30 x 20"
     ):
@@ -156,19 +156,19 @@ def test_a_picture_too_large_to_be_a_frame_is_refused_before_it_is_decoded(tmp_p
     [
         (
             {"a": np.zeros((2, 3, 4)), "b": np.zeros((2, 3, 4))},
-            "holds arrays a, b; call the one that is meant depth or rgb",
+            "holds arrays a, b; rename the right one to depth or rgb",
         ),
         ({"depth": np.zeros((3, 4), np.uint16)}, r"has shape \(3, 4\); frames are"),
-        ({"depth": np.full((2, 3, 4), 0.5)}, "holds float64 numbers that are no whole ones from 0 to 65535"),
-        ({"depth": np.full((2, 3, 4), -1)}, "holds int64 numbers that are no whole ones"),
-        ({"depth": np.full((2, 3, 4), np.nan)}, "holds float64 numbers that are no whole ones"),
+        ({"depth": np.full((2, 3, 4), 0.5)}, "holds float64 values that are not integers from 0 to 65535"),
+        ({"depth": np.full((2, 3, 4), -1)}, "holds int64 values that are not integers"),
+        ({"depth": np.full((2, 3, 4), np.nan)}, "holds float64 values that are not integers"),
         ({"depth": np.array([[[{}]]], dtype=object)}, "is not an array that can be read"),
     ],
 )
 def test_an_array_that_is_no_video_is_refused(tmp_path, content, message):
     np.savez(tmp_path / "x.npz", **content)
     with pytest.raises(UnreadableVideo, match=message):
-        read_grey(str(tmp_path / "x.npz"), [0])
+        read_gray(str(tmp_path / "x.npz"), [0])
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.mat"])
@@ -187,7 +187,7 @@ def test_a_damaged_npz_is_refused(tmp_path, depth):
     (tmp_path / "x.npz").write_bytes(whole)
     assert zipfile.ZipFile(tmp_path / "x.npz").testzip() is not None
     with pytest.raises(UnreadableVideo, match="is not an array that can be read"):
-        read_grey(str(tmp_path / "x.npz"), [0])
+        read_gray(str(tmp_path / "x.npz"), [0])
 
 
 # -- real recordings ---------------------------------------------------------------------------------------------------
@@ -204,9 +204,9 @@ def test_real_depth_in_both_of_its_forms(real_data):
             continue
         seen += 1
         assert count_frames(str(mat)) == count_frames(str(real_data / "msr_action3d" / npz)) == announced[npz]
-        large, small = (read_grey(str(path), [0, 10]) for path in (mat, real_data / "msr_action3d" / npz))
+        large, small = (read_gray(str(path), [0, 10]) for path in (mat, real_data / "msr_action3d" / npz))
         assert (large.shape, small.shape) == ((2, 240, 320), (2, 120, 160))
         assert (small > 0).mean() == pytest.approx((large > 0).mean(), abs=0.01)
         facts = DepthFacts(unit_mm=None, near=350, far=630, coverage="masked")
-        assert read_depth(str(mat), [0], facts).max() > 100
+        assert depth_to_uint8(read_gray(str(mat), [0]), facts).max() > 100
     assert seen > 0

@@ -1,0 +1,115 @@
+"""Other side of `kinema.video.sandbox`: reads requests from standard input and answers on standard output.
+
+    python -m kinema.video.sandbox_worker OPTIONS
+
+The process exits when its input ends, and cannot allocate more memory than its limits allow. The operations it knows
+are fixed by the module that runs: nothing that is sent to it names code.
+"""
+
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from kinema.config import from_json
+from kinema.errors import UnreadableVideo
+from kinema.video import source as sources
+from kinema.video.read_options import ReadOptions
+from kinema.video.sandbox import READY
+
+OWN_MEMORY = 4 * 2**30
+"""Bytes of address space for the interpreter, its libraries and the decoders' own frames, beside the clip."""
+
+Operation = Callable[[str, Mapping[str, Any], ReadOptions], tuple[Any, ndarray | None]]
+"""From a local path, arguments and options to a JSON value and, where it reads some, frames."""
+
+
+def read(operation: str, path: str, arguments: Mapping[str, Any], options: ReadOptions) -> tuple[Any, ndarray | None]:
+    """Do one of the operations of a `FrameSource`.
+
+    Raises:
+        UnreadableVideo: the file is at fault.
+    """
+    with sources.open_source(path, options) as source:
+        match operation:
+            case "read_rgb":
+                return None, source.read_rgb(arguments["indices"])
+            case "read_gray":
+                return None, source.read_gray(arguments["indices"])
+            case "num_frames":
+                return source.num_frames, None
+            case "timeline":
+                return None if source.timeline is None else asdict(source.timeline), None
+            case "size":
+                return source.size, None
+            case "frame_range":
+                return source.frame_range(arguments["start_s"], arguments["stop_s"]), None
+    raise ValueError(f"unknown operation {operation!r}")
+
+
+def serve(operations: Mapping[str, Operation] | None = None) -> None:
+    """Answer requests until the input ends.
+
+    Args:
+        operations: operations by name, beside those of a `FrameSource`.
+    """
+    options = replace(from_json(ReadOptions, json.loads(sys.argv[1])), isolation="none")
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)  # they are meant for the program that this process reads for
+    _limit_memory(OWN_MEMORY + 3 * options.limits.clip_bytes)
+    # What a library prints must not get between the answers.
+    with os.fdopen(os.dup(1), "wb") as out:
+        os.dup2(2, 1)
+        out.write(READY)
+        out.flush()
+        for line in sys.stdin.buffer:
+            content, frames = _answer(json.loads(line), options, operations or {})
+            out.write(struct.pack("<Q", len(content)) + content)
+            if frames is not None:
+                out.write(np.ascontiguousarray(frames).tobytes())
+            out.flush()
+
+
+def _answer(
+    request: Mapping[str, Any], options: ReadOptions, operations: Mapping[str, Operation]
+) -> tuple[bytes, ndarray | None]:
+    """Return the answer as JSON, and the frames that follow it."""
+    name, path, arguments = request["operation"], request["path"], request["arguments"]
+    try:
+        if name in operations:
+            value, frames = operations[name](path, arguments, options)
+        else:
+            value, frames = read(name, path, arguments, options)
+    except UnreadableVideo as error:
+        return json.dumps({"unreadable": str(error)}).encode(), None
+    except MemoryError:
+        return json.dumps({"unreadable": f"{path}: needs more memory than its limits allow"}).encode(), None
+    except Exception as error:  # a bug, which the other side is to report
+        return json.dumps({"fault": f"{type(error).__name__}: {error}"}).encode(), None
+    answer: dict[str, Any] = {"value": value}
+    if frames is not None:
+        answer["frames"] = {"kind": frames.dtype.str, "shape": list(frames.shape)}
+    return json.dumps(answer).encode(), frames
+
+
+def _limit_memory(most: int) -> None:
+    """Limit the address space where the system can: not on Windows, and macOS ignores the limit."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+if __name__ == "__main__":
+    serve()

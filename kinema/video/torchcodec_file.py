@@ -1,0 +1,68 @@
+"""Video files decoded by torchcodec, where it is installed and loads; frames are those of `VideoFile` to the bit.
+
+torchcodec brings no FFmpeg of its own and loads only beside the torch that it was built for. It decodes RGB of files
+whose time stamps and index both readers agree on; PyAV decodes the rest.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from kinema.errors import BackendError, UnreadableVideo
+from kinema.video.container import UPRIGHT, orientation_of, seekable
+from kinema.video.video_file import VideoFile, check_clip, check_indices, decode_frames
+
+
+class TorchcodecFile(VideoFile):
+    """Video file whose RGB frames torchcodec decodes."""
+
+    def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
+        """Return frames as `VideoFile.read_rgb` does.
+
+        Raises:
+            BackendError: torchcodec is not installed, or does not load.
+        """
+        decoder_type = _decoder_type()
+        container, stream = self._open()
+        check_clip(self.path, len(set(indices)), stream, "rgb24", self.limits)
+        stream_index = stream.index
+        # torchcodec does not mirror.
+        if container.format.name == "avi" or not seekable(container) or not self.timeline.stamps or self._is_turned():
+            return super().read_rgb(indices)
+        check_indices(indices)
+        count = len(self.timeline.stamps)
+        if indices[-1] >= count:
+            raise UnreadableVideo(
+                f"{self.path}: frame {indices[-1]} is requested, but it has {count} frames", path=self.path
+            )
+        try:
+            decoder = decoder_type(self.path, stream_index=stream_index, dimension_order="NHWC", seek_mode="exact")
+            if len(decoder) != count:
+                return super().read_rgb(indices)
+            frames = decoder.get_frames_at([int(i) for i in indices]).data.numpy()
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UnreadableVideo(f"{self.path}: torchcodec cannot decode it ({reason})", path=self.path) from error
+        return np.ascontiguousarray(frames)
+
+    def _is_turned(self) -> bool:
+        container, stream = self._rewind()
+        self._at_start = False
+        frame = next(decode_frames(self.path, container, stream, self.limits), None)
+        return frame is not None and orientation_of(frame) != UPRIGHT
+
+
+def _decoder_type() -> Any:
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except ImportError as error:
+        raise BackendError("torchcodec is not installed: pip install torchcodec, or read with pyav") from error
+    except (RuntimeError, OSError) as error:  # raised where its libraries do not load
+        raise BackendError(
+            "torchcodec is installed, but does not load: it needs FFmpeg's libraries and the torch that it was built "
+            "for; read with pyav, or see torchcodec's table of versions"
+        ) from error
+    return VideoDecoder
