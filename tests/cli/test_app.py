@@ -295,24 +295,24 @@ def test_depth_of_ones_own_is_prepared_with_its_meaning(capsys, tmp_path: Path) 
     assert depth is not None
     assert (depth.unit_mm, depth.near, depth.far, depth.coverage) == (1.0, 1300.0, 8300.0, "full")
     assert "near=5.0" in refused(capsys, *words, "--depth-range", "5", "2")
-    assert "depth_unit" in refused(capsys, *words, "--depth-unit", "1")
-    assert "depth_coverage" in refused(capsys, *words, "--depth-coverage", "masked")
+    assert "depth_unit has no effect without depth_range" in refused(capsys, *words, "--depth-unit", "1")
+    assert "depth_coverage has no effect without" in refused(capsys, *words, "--depth-coverage", "masked")
 
 
 def test_options_that_a_layout_does_not_know_are_refused(capsys, tmp_path: Path) -> None:
     out = ("--root", tmp_path, "--out", tmp_path / "f.csv")
     for words, option in (
-        (("folder", "--columns", "rgb=path"), "'--columns'"),
-        (("csv", "--rgb", "{label}/{name}.mp4"), "'--rgb'"),
-        (("json", "--depth", "{label}/{name}.mp4"), "'--depth'"),
-        (("jhmdb", "--val-share", "0.3"), "'--val-share'"),
-        (("isogd", "--depth-range", "1", "2"), "'--depth-range'"),
+        (("folder", "--columns", "rgb=path"), "prepare folder: unknown option '--columns'"),
+        (("csv", "--rgb", "{label}/{name}.mp4"), "prepare csv: unknown option '--rgb'"),
+        (("json", "--depth", "{label}/{name}.mp4"), "prepare json: unknown option '--depth'"),
+        (("jhmdb", "--val-share", "0.3"), "prepare jhmdb: unknown option '--val-share'"),
+        (("isogd", "--depth-range", "1", "2"), "prepare isogd: unknown option '--depth-range'"),
         (("folder", "--ir", "{label}/{name}.mp4"), "unknown option '--ir'"),
         (("folder", "--test-share", "0.9"), "test_share=0.9"),
         (("folder", "--rgb", "{name}.mp4"), "template '{name}.mp4': field {label}"),
-        (("isogd", "--split", "1"), "'--split'"),
-        (("diving48", "--split", "1"), "'--split'"),
-        (("hmdb51", "--split", "cross_view"), "cross_view"),
+        (("isogd", "--split", "1"), "prepare isogd: unknown option '--split'"),
+        (("diving48", "--split", "1"), "prepare diving48: unknown option '--split'"),
+        (("hmdb51", "--split", "cross_view"), "--split cross_view; expected one of 1, 2, 3"),
         (("kinetics",), "kinetics"),
     ):
         assert option in refused(capsys, "prepare", *words[:1], *out, *words[1:])

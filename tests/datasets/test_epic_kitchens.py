@@ -188,7 +188,7 @@ def test_a_folder_that_lacks_a_picture_or_counts_from_0_shifts_no_segment(tmp_pa
         ("P01_01_1", None),
     ]
     assert len(prepared.unreadable) == 1
-    assert "missing between frame_0000000049.jpg and frame_0000000051.jpg" in prepared.unreadable[0]
+    assert "frame_0000000049.jpg and frame_0000000051.jpg" in prepared.unreadable[0]
     assert any(
         note.startswith("1 folders of frames are omitted because their frame numbers do not start at 1")
         and note.endswith("P02_101 (frame_0000000000.jpg)")
