@@ -30,7 +30,12 @@ def parse_options(kind: type[Options], args: Sequence[str], prog: str) -> Option
         UsageError: an option is unknown, missing or has an invalid value.
         KinemaError: the dataclass refuses its values.
     """
-    options, unknown = parse_known_options(kind, args, prog)
+    try:
+        options, unknown = parse_known_options(kind, args, prog)
+    except UsageError as error:  # a misspelled option may surface as a fault of the argument after it
+        known = {"--help", *option_names(kind)}
+        names = [arg for arg in args if arg.startswith("--") and _name(arg) not in known]
+        raise (unknown_option(names[0], kind, prog) if names else error) from None
     if unknown:
         raise unknown_option(unknown[0], kind, prog)
     return options
@@ -77,7 +82,7 @@ def unknown_option(option: str, owner: Any, prog: str) -> UsageError:
         prog: the command, as in `kinema evaluate`.
     """
     known = option_names(owner)
-    name = option.split("=")[0].replace("_", "-")
+    name = _name(option)
     near = difflib.get_close_matches(name, known, n=1)
     if not near:  # `--learning-rate` for `--optim.lr` is out of reach, `--lr` is not
         by_last_part = {known_name.split(".")[-1].lstrip("-"): known_name for known_name in known}
@@ -86,6 +91,11 @@ def unknown_option(option: str, owner: Any, prog: str) -> UsageError:
     hint = f"did you mean {near[0]!r}?" if near else f"see `{prog} --help`"
     what = "option" if option.startswith("-") else "argument"
     return UsageError(f"{_short(prog)}: unknown {what} {option!r}; {hint}", field=option)
+
+
+def _name(option: str) -> str:
+    """Return the name of an option as given, without its value, in the spelling of the help."""
+    return option.split("=")[0].replace("_", "-")
 
 
 def option_names(owner: Any, prefix: str = "--") -> list[str]:

@@ -431,6 +431,12 @@ def test_overrides_that_do_not_fit_together(capsys) -> None:
     assert "frames must be a multiple of 8" in line
 
 
+def test_a_misspelled_option_before_its_value_is_named(capsys) -> None:
+    line = refused(capsys, "evaluate", "--fus", "x")
+    assert "unknown option '--fus'" in line
+    assert "'--fuse'" in line
+
+
 def test_an_unknown_model(capsys) -> None:
     assert "'ctn_tinny'; did you mean 'ctn_tiny'?" in refused(capsys, "models", "ctn_tinny")
 

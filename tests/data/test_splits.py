@@ -134,9 +134,7 @@ def test_the_segments_of_a_file_stay_together_where_nothing_else_does():
 
 def test_a_sample_without_what_is_kept_together_is_named():
     entries = [Entry(rgb=f"{i}.mp4", subject="s" if i else "", labels={"label": "a"}) for i in range(3)]
-    with pytest.raises(
-        ManifestError, match=r"subjects are to be kept together, but 1 of 3 samples have no subject, e\.g\. 0\.mp4"
-    ):
+    with pytest.raises(ManifestError, match=r"1 of 3 samples.*0\.mp4"):
         split_by_group(entries, share=0.2, seed=0, keep_together="subject")
 
 

@@ -494,7 +494,7 @@ def test_a_folder_of_another_recipe_is_refused_by_the_first_field(
         (["--run.seed", "1"], "run.seed"),
         (["--run.seed", "1", "--optim.lr", "1e-2"], "optim.lr"),
         (["--data.augmentation.flip", "0", "--data.workers", "1"], "data.workers"),
-        (["--model.width", "48"], "model.config.width"),
+        (["--model.width", "48"], "model.width"),
     ):
         said = f"holds a run of another recipe ({field} differs); name another --run.out"
         assert refusal(capsys, *words, *others) == f"kinema: {parted}: {said}"

@@ -389,7 +389,7 @@ def test_weights_of_another_width_are_refused_with_both_shapes(vit_base):
         (frame_by_frame, {"depth": 4}, (), r"no block 3: the file has 3, 0 to 2, and the network takes 4"),
         (frame_by_frame, {}, (0, 1, 3), r"no block 3: the file has 3, 0 to 2"),
         (frame_by_frame, {}, (0, -1, 2), r"no block -1: the file has 3"),
-        (frame_by_frame, {}, (0, 1), r"init_blocks=\(0, 1\) names 2 blocks; the network takes 3$"),
+        (frame_by_frame, {}, (0, 1), r"init\.blocks=\(0, 1\) names 2 blocks; the network takes 3$"),
         (frame_by_frame, {}, (0, 1, 2, 2), r"names 4 blocks; the network takes 3$"),
         (rpe_stdt, {}, (0,) * 6, r"names 6 blocks; the network takes 3, or up to 5 with those that see frames$"),
         (
