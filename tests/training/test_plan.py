@@ -28,6 +28,8 @@ def planned(
     model: nn.Module,
     *,
     modalities: tuple[str, ...] = ("rgb",),
+    frames: int = 8,
+    size: int = 32,
     batch_size: int = 4,
     steps: int = 10,
     num_processes: int = 1,
@@ -35,7 +37,7 @@ def planned(
     **optim: object,
 ) -> Plan:
     recipe = Recipe(
-        clip=Clip(frames=8, size=32, short_side=32, modalities=modalities, depth_channels=3),
+        clip=Clip(frames=frames, size=size, short_side=size, modalities=modalities, depth_channels=3),
         data=Data(batch_size=batch_size),
         model=getattr(model, "config", CTNConfig(width=24, depth=1, attention_heads=3)),
         optim=Optim(lr=0.1, epochs=1, **optim),
@@ -300,8 +302,7 @@ def test_the_memory_of_a_larger_batch_is_that_of_real_steps_within_a_factor() ->
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
     small_batch, large_batch = (1024 * int(line) for line in done.stdout.split())
     model = create_model("ctn_tiny", num_classes=15, frames=16, size=80)
-    clip = {"channels": 3, "frames": 16, "size": 80}
-    plans = [planned(model, **clip, batch_size=batch) for batch in (4, 28)]
+    plans = [planned(model, frames=16, size=80, batch_size=batch) for batch in (4, 28)]
     assert plans[0].memory is not None
     assert plans[1].memory is not None
     ratio = (large_batch - small_batch) / (plans[1].memory - plans[0].memory)
