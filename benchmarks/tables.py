@@ -412,7 +412,7 @@ def _groups(stored: Sequence[Result]) -> dict[str, list[Result]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]  # JSON
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: cannot be read ({error})", path=path) from error
 

@@ -1,5 +1,6 @@
 """What all commands share: the base class, and options that several have."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 BootstrapUnit = Literal["clip", "group", "subject"]
 
 
-class Command:
+class Command(ABC):
     """Base class of commands, whose subclasses are frozen dataclasses of their options."""
 
     @classmethod
@@ -17,6 +18,6 @@ class Command:
         """Parse the options of a command line."""
         return parse_options(cls, args, prog)
 
+    @abstractmethod
     def run(self) -> int:
         """Run the command and return its exit code."""
-        raise NotImplementedError

@@ -120,6 +120,8 @@ def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(many, tmp_path):
     assert process.returncode == 2
     assert said.count("\n") == 1
     assert f"{out}: cannot be written (File too large)" in said
+    assert "kept" in said
+    assert "same command" in said
     assert len(written(out)) == 1
     assert not (out / "set.csv").exists()
     assert packed(manifest, out).remembered == 1
@@ -193,7 +195,7 @@ def test_bad_words_are_refused_in_one_line(tmp_path, numbered, capsys):
     assert "short_side=14 must be even and at least 16" in refused(manifest.path, "--short-side", 14, *out)
     assert "short_side=255 must be even" in refused(manifest.path, "--short-side", 255, *out)
     assert "crf=60 must be from 1 to 51" in refused(manifest.path, "--short-side", 256, "--crf", 60, *out)
-    assert "--workers 0" in refused(manifest.path, "--short-side", 256, "--workers", 0, *out)
+    assert "--workers 0; expected at least 1" in refused(manifest.path, "--short-side", 256, "--workers", 0, *out)
     said = refused(manifest.path, "--short-side", 256, "--out", tmp_path / "file" / "out")
     assert said.startswith(f"kinema: {tmp_path / 'file' / 'out'}: cannot be written (Not a directory)")
     assert not (tmp_path / "out").exists()

@@ -126,7 +126,7 @@ def test_a_server_that_is_not_there_is_named_by_its_url(reading):
 
 
 def test_a_protocol_that_nobody_knows_is_refused(reading):
-    with pytest.raises(UnreadableVideo, match=r"carrier://pigeon/one\.mp4"):
+    with pytest.raises(UnreadableVideo, match=r"carrier://pigeon/one\.mp4: cannot open this URL"):
         count_frames("carrier://pigeon/one.mp4", reading)
 
 
