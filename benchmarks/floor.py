@@ -59,7 +59,7 @@ def main(arguments: Arguments) -> None:
     to_ours = class_map(targets, y_test.tolist())
     result = {
         "title": arguments.title,
-        "provenance": {"commit": commit(), "manifest_digest": manifest.digest, "corpus": manifest.corpus},
+        "provenance": {"commit": commit(), "manifest_digest": manifest.digest, "dataset": manifest.dataset},
         "split": arguments.split,
         "declared": len(positions),
         "penalty": best,

@@ -2,7 +2,7 @@
 
     python benchmarks/isogd_pairs.py --root "$KINEMA_DATA/isogd_rgbd" --out results/isogd_pairs.json
 
-121 clips of 50 gestures measure no accuracy; they show that colour and depth of a sample reach the network together. A
+121 clips of 50 gestures measure no accuracy; they show that color and depth of a sample reach the network together. A
 network that has them by heart answers nearly all of them, with one stream alone fewer, and is lost where each RGB clip
 comes with the depth clip of another gesture.
 """
@@ -84,7 +84,7 @@ def with_wrong_pairs(pairs: Manifest, out: Path) -> Manifest:
         replace(e, rgb=pairs.locate(e.rgb), depth=pairs.locate(e.depth)) for e in (*entries, *again, *exchanged)
     ]
     return write_manifest(
-        out, entries=absolute, classes=pairs.classes, corpus=pairs.corpus, version=pairs.version, depth=pairs.depth
+        out, entries=absolute, classes=pairs.classes, dataset=pairs.dataset, version=pairs.version, depth=pairs.depth
     )
 
 

@@ -195,7 +195,7 @@ def part_of(whole: Manifest, training: Training, folder: Path) -> Manifest:
         for entry in kept
     ]
     return write_manifest(
-        out, entries=moved, classes=whole.classes, corpus=whole.corpus, version=whole.version, depth=whole.depth
+        out, entries=moved, classes=whole.classes, dataset=whole.dataset, version=whole.version, depth=whole.depth
     )
 
 

@@ -1,4 +1,4 @@
-"""From a file to a normalised batch: samples in a second with 0, 1 and 2 workers, and where the time of a sample goes.
+"""From a file to a normalized batch: samples in a second with 0, 1 and 2 workers, and where the time of a sample goes.
 
     python benchmarks/loader.py --out results/loader_speed.json
 
@@ -40,7 +40,7 @@ from kinema.transforms.sampling import Sampling
 STEPS = {
     "decode": (data, "read_rgb"),
     "resize and crop": (transforms, "cut"),
-    "colour": (transforms, "recolour"),
+    "color": (transforms, "recolor"),
     "collate": (data, "collate"),
 }
 """Steps, and the functions that take them, in the modules where they are called."""
@@ -103,7 +103,7 @@ def training_set(file: Footage, frames: int, size: int, samples: int, folder: Pa
         folder / f"{file.name} {size}.csv",
         entries=[Entry(rgb=file.path, frames=frames, split="train", labels={"label": "any"})] * samples,
         classes={"label": ("any",)},
-        corpus="benchmark",
+        dataset="benchmark",
         version="1",
         depth=None,
     )
@@ -111,7 +111,7 @@ def training_set(file: Footage, frames: int, size: int, samples: int, folder: Pa
         manifest,
         sampling=Sampling(frames=FRAMES),
         preprocessing=Preprocessing(short_side=SHORT_SIDES[size][0], size=size),
-        augmentation=Augmentation(short_side=SHORT_SIDES[size], flip=0.5, colour_jitter=0.4),
+        augmentation=Augmentation(short_side=SHORT_SIDES[size], flip=0.5, color_jitter=0.4),
     )
 
 
@@ -139,14 +139,14 @@ def run(
     preprocessing: Preprocessing | None = None,
     seconds: dict[str, float] | None = None,
 ) -> float:
-    """Milliseconds a sample until its batch is there, and is normalised where a preprocessing is given."""
+    """Milliseconds a sample until its batch is there, and is normalized where a preprocessing is given."""
     start = 0.0
     for number, loaded in enumerate(loader):
         batch = complete(loaded)
         if preprocessing is not None and seconds is not None:
             before = time.perf_counter()
             preprocessing.normalize_all(batch["inputs"])
-            seconds["normalise"] += time.perf_counter() - before
+            seconds["normalize"] += time.perf_counter() - before
         if number == WARM - 1:
             start = time.perf_counter()
             if seconds is not None:

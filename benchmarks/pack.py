@@ -193,7 +193,7 @@ def forms_of(name: str, entries: Sequence[Entry], folder: Path, arguments: Argum
 def manifest_of(path: Path, entries: Sequence[Entry]) -> Manifest:
     depth = FACTS if entries[0].depth else None
     return write_manifest(
-        path, entries=entries, classes={"label": ("any",)}, corpus="benchmark", version="1", depth=depth
+        path, entries=entries, classes={"label": ("any",)}, dataset="benchmark", version="1", depth=depth
     )
 
 

@@ -1,4 +1,4 @@
-"""Two optimiser steps of the thesis's recipes at their full network and clip: the memory and time of one clip a step.
+"""Two optimizer steps of the thesis's recipes at their full network and clip: the memory and time of one clip a step.
 
     python benchmarks/recipes.py --out results/recipe_steps.json
 
@@ -42,7 +42,7 @@ class Corpus:
     Args:
         classes: of each task head.
         width, height, frames: of a video; the frames are about the corpus's mean.
-        depth: whether it is there as pictures of 512 x 424 and 16 bits where all but the person is 0, as grey video of
+        depth: whether it is there as pictures of 512 x 424 and 16 bits where all but the person is 0, as gray video of
             8 bits, or not at all.
     """
 
@@ -50,11 +50,11 @@ class Corpus:
     width: int
     height: int
     frames: int
-    depth: Literal["masked", "grey", "none"] = "none"
+    depth: Literal["masked", "gray", "none"] = "none"
 
 
 NTU60 = Corpus(classes={"label": 60}, width=1920, height=1080, frames=85, depth="masked")
-ISOGD = Corpus(classes={"label": 249}, width=320, height=240, frames=40, depth="grey")
+ISOGD = Corpus(classes={"label": 249}, width=320, height=240, frames=40, depth="gray")
 RECIPES: dict[str, Corpus] = {
     "ntu60_mfst_large": NTU60,
     "ntu60_mfst_large_depth": NTU60,
@@ -172,7 +172,7 @@ def made(corpus: Corpus, evaluate: str, folder: Path) -> Manifest:
     video(clip, rng.integers(0, 256, (corpus.height // 32, corpus.width // 32, 3), np.uint8), corpus)
     if corpus.depth == "masked":
         pictures(person, corpus.frames, rng)
-    depth = {"masked": person.name, "grey": clip.name, "none": ""}[corpus.depth]
+    depth = {"masked": person.name, "gray": clip.name, "none": ""}[corpus.depth]
     classes = {head: tuple(f"{head} {number:03}" for number in range(count)) for head, count in corpus.classes.items()}
     entries = [
         Entry(
@@ -186,12 +186,12 @@ def made(corpus: Corpus, evaluate: str, folder: Path) -> Manifest:
     ]
     facts = DepthFacts(unit_mm=1, near=500, far=4500, coverage="masked") if corpus.depth == "masked" else None
     return write_manifest(
-        folder / "made.csv", entries=entries, classes=classes, corpus="made", version="1", depth=facts
+        folder / "made.csv", entries=entries, classes=classes, dataset="made", version="1", depth=facts
     )
 
 
 def video(path: Path, patches: np.ndarray, corpus: Corpus) -> None:
-    """Coloured patches that move."""
+    """Colored patches that move."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = corpus.width, corpus.height, "yuv420p"
@@ -203,7 +203,7 @@ def video(path: Path, patches: np.ndarray, corpus: Corpus) -> None:
 
 
 def pictures(folder: Path, frames: int, rng: np.random.Generator) -> None:
-    """A person's box that moves, in millimetres."""
+    """A person's box that moves, in millimeters."""
     folder.mkdir()
     for number in range(frames):
         picture = np.zeros((424, 512), np.uint16)

@@ -52,14 +52,14 @@ def main(arguments: Arguments) -> None:
     found: dict[str, Any] = {}
     for position in arguments.positions:
         runs = [trained(arguments, position, seed) for seed in arguments.seeds]
-        artefacts = [load_model(run.artefact) for run in runs]
-        found[position] = {"runs": [dict(artefact.provenance) for artefact in artefacts], "answers": {}, "top1": {}}
+        trained_models = [load_model(run.model) for run in runs]
+        found[position] = {"runs": [dict(trained.provenance) for trained in trained_models], "answers": {}, "top1": {}}
         for size in arguments.sizes:
             said = [
                 evaluate(
-                    artefact.at(size=size), recipe.data.manifest, split=recipe.data.evaluate, device=arguments.device
+                    trained.at(size=size), recipe.data.manifest, split=recipe.data.evaluate, device=arguments.device
                 ).predictions
-                for artefact in artefacts
+                for trained in trained_models
             ]
             said = [one.select_rows(np.argsort(one.index)) for one in said]
             found[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in said]

@@ -3,7 +3,7 @@
     python benchmarks/resume.py --out results/resume.json
 
 `kill -9` to the trainer and its worker at once: while a checkpoint is written, which the network is made large enough
-for, while an artefact is, in an evaluation, at any moment, and before a resumed training has come to its first step.
+for, while a model is, in an evaluation, at any moment, and before a resumed training has come to its first step.
 After each kill the same command goes on, as a scheduler gives it; it must come further than the one before.
 """
 
@@ -41,7 +41,7 @@ RECIPE = Recipe(
         evaluate="test",
         batch_size=8,
         workers=1,
-        augmentation=Augmentation(short_side=(32, 40), flip=0.5, colour_jitter=0.2, mixup_alpha=0.4),
+        augmentation=Augmentation(short_side=(32, 40), flip=0.5, color_jitter=0.2, mixup_alpha=0.4),
     ),
     model=CTNConfig(stem_kernel=3, stem_channels=4, width=384, depth=2, attention_heads=3, dropout=0.1),
     optim=Optim(optimizer="adamw", lr=1e-3, epochs=3, warmup_epochs=1, max_grad_norm=1.0, ema_decay=0.9),
@@ -51,8 +51,8 @@ RECIPE = Recipe(
 )
 """
 
-Moment = Literal["checkpoint", "artefact", "evaluation", "any", "start"]
-MOMENTS: tuple[Moment, ...] = ("checkpoint", "evaluation", "checkpoint", "any", "artefact", "checkpoint", "start")
+Moment = Literal["checkpoint", "model", "evaluation", "any", "start"]
+MOMENTS: tuple[Moment, ...] = ("checkpoint", "evaluation", "checkpoint", "any", "model", "checkpoint", "start")
 """When it is killed, again and again in this order; `start` is followed by one that comes further."""
 
 
@@ -120,7 +120,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
             "steps": lines(whole / "steps.jsonl"),
             "kills": [asdict(kill) for kill in kills],
             "in_a_checkpoint": sum("checkpoints/" in kill.unfinished for kill in kills),
-            "in_an_artefact": sum("artefact/" in kill.unfinished for kill in kills),
+            "in_a_model": sum("model/" in kill.unfinished for kill in kills),
             "in_an_evaluation": sum(kill.evaluating for kill in kills),
             "each_came_further": all(kill.checkpoint > kill.began for kill in kills if kill.aimed != "start"),
             "same_losses": values(one, "loss") == values(other, "loss") and values(one, "lr") == values(other, "lr"),
@@ -167,8 +167,8 @@ def kill_once(recipe: Path, out: Path, moment: Moment, rng: random.Random) -> Ki
         case "checkpoint":
             wait(lambda: "checkpoints/last.unfinished" in unfinished(out, since))
             time.sleep(rng.uniform(0, took))
-        case "artefact":
-            wait(lambda: any(name.startswith("artefact/") for name in unfinished(out, since)))
+        case "model":
+            wait(lambda: any(name.startswith("model/") for name in unfinished(out, since)))
             time.sleep(rng.uniform(0, took / 10))  # it is a quarter of a checkpoint, and quicker to write
         case "evaluation":
             wait(lambda: evaluating(out))
@@ -194,7 +194,7 @@ def kill_once(recipe: Path, out: Path, moment: Moment, rng: random.Random) -> Ki
 def unfinished(out: Path, since: float) -> dict[str, int]:
     """Files that are being written, and their sizes; not those that an earlier kill has left."""
     found = {}
-    for folder in (out, out / "checkpoints", out / "artefact"):
+    for folder in (out, out / "checkpoints", out / "model"):
         for path in folder.glob("*.unfinished"):
             try:
                 there = path.stat()

@@ -159,7 +159,7 @@ def processes(results: Path) -> Iterator[Row]:
 
 @table
 def streams(results: Path) -> Iterator[Row]:
-    """Colour, depth and both by protocol, from `benchmarks/two_streams.py`."""
+    """Color, depth and both by protocol, from `benchmarks/two_streams.py`."""
     protocols = _read(results / "moves_two_streams.json")["protocols"]
     yield ("MFST-tiny sees", *(f"`{name}`, mean of seeds % [95 % interval over clips]" for name in protocols))
     for way in next(iter(protocols.values()))["answers"]:
@@ -309,7 +309,7 @@ def learning_curves(results: Path) -> Iterator[Row]:
     correct = _percent_correct(stored)
     first, *others = dict.fromkeys(entry["network"] for entry in stored["trainings"])
     beside = [title for other in others for title in (f"{other}, mean %", f"{first} less {other}, points")]
-    yield ("corpus", "training clips", f"{first}, mean %", *beside)
+    yield ("dataset", "training clips", f"{first}, mean %", *beside)
     for corpus, share in dict.fromkeys((entry["corpus"], entry["share"]) for entry in stored["trainings"]):
         curve = correct[corpus, first, share]
         cells = [_mean(curve)]
@@ -336,7 +336,7 @@ def ctn_positions(results: Path) -> Iterator[Row]:
     """Top-1 with and without a table of positions, from `benchmarks/learning_curve.py`; and what the table brings."""
     stored = _read(results / "ctn_position.json")
     correct = _percent_correct(stored)
-    yield ("corpus", "time", "padding", "no positions, mean %", "a table of them, mean %", "less none, points")
+    yield ("dataset", "time", "padding", "no positions, mean %", "a table of them, mean %", "less none, points")
     cases = dict.fromkeys((entry["corpus"], *entry["network"].split(", ")[:2]) for entry in stored["trainings"])
     for corpus, time, padding in cases:
         none, learned = (correct[corpus, f"{time}, {padding}, {position}", 1.0] for position in ("none", "learned"))

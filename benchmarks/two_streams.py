@@ -92,7 +92,7 @@ def answers(arguments: Arguments, protocol: str, seed: int) -> tuple[dict[str, P
         alone = evaluate(together.path, protocol, split=split, modalities=(modality,), device=arguments.device)
         ways[f"trained together, {'RGB' if modality == 'rgb' else modality} alone at the test"] = alone.predictions
     in_order = {way: one.select_rows(np.argsort(one.index)) for way, one in ways.items()}
-    origins = {name: dict(load_model(run.artefact).provenance) for name, run in runs.items()}
+    origins = {name: dict(load_model(run.model).provenance) for name, run in runs.items()}
     return in_order, origins
 
 

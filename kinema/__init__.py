@@ -1,4 +1,4 @@
-"""kinema: recognise human actions in video, in colour, depth, or both.
+"""kinema: recognize human actions in video, in color, depth, or both.
 
 The public names are loaded when first used, so that importing the package costs nothing:
 `create_model`, `list_models`, `Recognizer`, `Recipe`, `train`, `evaluate`.

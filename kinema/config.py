@@ -11,7 +11,7 @@ float. A cross-field rule is a `__post_init__` that raises ValueError, or Config
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, overload
 
@@ -71,6 +71,27 @@ def from_json(kind: Any, data: Any) -> Any:
         return adapter.validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise _one_line(error, kind) from None
+
+
+def rename_fields(data: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Rename fields of plain data in place, as an older format of it is read, and return the data.
+
+    Args:
+        data: nested dicts.
+        names: dotted name of each old field and its new one. A field that the data lacks is passed over.
+    """
+    for old, new in names.items():
+        *parents, name = old.split(".")
+        holder = data
+        for parent in parents:
+            holder = holder.get(parent, {})
+        if name in holder:
+            value, target = holder.pop(name), data
+            *sections, field = new.split(".")
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[field] = value
+    return data
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)

@@ -22,7 +22,7 @@ from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
 HEIGHT, WIDTH, BITS = 48, 64, 8
-LEVELS = {"dim": 40, "grey": 120, "bright": 200}
+LEVELS = {"dim": 40, "gray": 120, "bright": 200}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -143,7 +143,7 @@ def depth_facts():
 
 @pytest.fixture(scope="session")
 def data_set(tmp_path_factory, write_video, depth_facts):
-    """Six samples to train on and six to test on, colour and 16-bit depth; how bright they are is their class.
+    """Six samples to train on and six to test on, color and 16-bit depth; how bright they are is their class.
 
     Sample i has 10 + i frames.
     """
@@ -153,13 +153,13 @@ def data_set(tmp_path_factory, write_video, depth_facts):
         label = list(LEVELS)[i % 3]
         generator = np.random.default_rng(i)
         noise = generator.integers(-25, 26, size=(10 + i, HEIGHT // 8, WIDTH // 8, 1)).repeat(8, 1).repeat(8, 2)
-        colour = np.clip(LEVELS[label] + noise, 0, 255).astype(np.uint8).repeat(3, 3)
+        color = np.clip(LEVELS[label] + noise, 0, 255).astype(np.uint8).repeat(3, 3)
         depth = (500 + 15 * (LEVELS[label] + noise[..., 0])).astype(np.uint16)
-        write_video(folder / f"colour {i}.mp4", colour)
+        write_video(folder / f"color {i}.mp4", color)
         write_video(folder / f"depth {i}.mkv", depth, codec="ffv1", pixel_format="gray16le", options={})
         entries.append(
             Entry(
-                rgb=f"colour {i}.mp4",
+                rgb=f"color {i}.mp4",
                 depth=f"depth {i}.mkv",
                 frames=10 + i,
                 split="train" if i < 6 else "test",
@@ -170,7 +170,7 @@ def data_set(tmp_path_factory, write_video, depth_facts):
         folder / "manifest.csv",
         entries=entries,
         classes={"label": tuple(LEVELS)},
-        corpus="levels",
+        dataset="levels",
         version="1",
         depth=depth_facts,
     )
@@ -196,7 +196,7 @@ def tiny_ctn():
 
 
 class Brightness(nn.Module):
-    """A user's own network: the class whose grey level is nearest to the clip's."""
+    """A user's own network: the class whose gray level is nearest to the clip's."""
 
     def __init__(self):
         super().__init__()
@@ -206,7 +206,7 @@ class Brightness(nn.Module):
         return -((video.mean((1, 2, 3, 4))[:, None] - self.levels) ** 2)
 
 
-class ColourAndDepth(nn.Module):
+class ColorAndDepth(nn.Module):
     """A user's own network of two streams and two task heads."""
 
     def __init__(self):
@@ -225,13 +225,13 @@ def brightness():
 
 
 @pytest.fixture
-def colour_and_depth():
+def color_and_depth():
     torch.manual_seed(0)
-    return ColourAndDepth
+    return ColorAndDepth
 
 
 @pytest.fixture
-def make_artefact():
+def make_trained_model():
     """A network with what it needs for the data set; a network without a config is the user's own."""
 
     def make(model, *, modalities=("rgb",), classes=None, depth=None, precision="float32"):
@@ -303,8 +303,8 @@ def fill_pictures():
         for name in names:
             (root / name).mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                colour = np.full((6, 8, 3), 20 * number, np.uint8)
-                picture = colour if kind == "rgb" else np.full((6, 8), 500 + 300 * number, np.uint16)
+                color = np.full((6, 8, 3), 20 * number, np.uint8)
+                picture = color if kind == "rgb" else np.full((6, 8), 500 + 300 * number, np.uint16)
                 Image.fromarray(picture).save(root / name / f"{number}{suffix}")
         return root
 

@@ -17,8 +17,8 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_there() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'recognise'; its public names are Recipe, Recognizer"):
-        _ = kinema.recognise
+    with pytest.raises(AttributeError, match=r"no attribute 'recognize'; its public names are Recipe, Recognizer"):
+        _ = kinema.recognize
 
 
 @pytest.mark.parametrize("module", [kinema.models.registry, kinema.inference.recognizer])

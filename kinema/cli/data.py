@@ -32,7 +32,7 @@ class Check(Command):
         workers: Number of files that are read at the same time.
         out: Folder for check.html, check.json and bad_files.txt.
         cache: Folder that remembers what was found; `~/.cache/kinema/check` if omitted.
-        reading: Where and within which limits files are read.
+        read_options: Where and within which limits files are read.
     """
 
     manifest: Positional[str]
@@ -41,7 +41,7 @@ class Check(Command):
     workers: int = os.cpu_count() or 1
     out: Path = Path("check")
     cache: Path | None = None
-    reading: ReadOptions = field(default_factory=_check_read_options)
+    read_options: ReadOptions = field(default_factory=_check_read_options)
 
     def run(self) -> int:
         """Check the manifest, and write a page and lists of what was found."""
@@ -61,13 +61,13 @@ class Check(Command):
                 memory=memory_of(manifest.path, self.cache),
                 splits=self.split,
                 clip_frames=self.frames,
-                reading=self.reading,
+                read_options=self.read_options,
                 workers=self.workers,
                 progress=progress.show,
             )
         for line in check_lines(checked):
             print(line)
-        written = write_check(checked, self.out, self.reading)
+        written = write_check(checked, self.out, self.read_options)
         print(f"page: {written.page}; all findings: {written.findings}; files to leave out: {written.bad_files}")
         return 1 if checked.faults else 0
 
@@ -129,7 +129,7 @@ class Pack(Command):
                 manifest,
                 self.out,
                 encoding=encoding,
-                reading=ReadOptions(cache=self.cache, limits=self.limits),
+                read_options=ReadOptions(cache=self.cache, limits=self.limits),
                 workers=self.workers,
                 progress=progress.show,
             )

@@ -55,5 +55,5 @@ class Demo(Command):
         print_example(manifest, held_out[0], recognizer)
         seconds = time.perf_counter() - began
         print_summary(write_demo(self.out, run, manifest, evaluation, recognizer, num_train=num_train, seconds=seconds))
-        print(f"Report: {self.out / 'report.html'}; model: {run.artefact}")
+        print(f"Report: {self.out / 'report.html'}; model: {run.model}")
         return 0

@@ -36,7 +36,7 @@ class Evaluate(Command):
         modalities: Modalities given to a model of color and depth; both if none is named.
         frames: Number of frames per clip, if other than in training.
         size: Size of a clip [pixels], if other than in training.
-        reading: How files are read.
+        read_options: How files are read.
     """
 
     model: Positional[Path | None] = None
@@ -57,7 +57,7 @@ class Evaluate(Command):
     modalities: tuple[Literal["rgb", "depth"], ...] = ()
     frames: int | None = None
     size: int | None = None
-    reading: ReadOptions = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def run(self) -> int:
         """Evaluate and print all numbers."""
@@ -78,7 +78,7 @@ class Evaluate(Command):
                 modalities=self.modalities,
                 frames=self.frames,
                 size=self.size,
-                reading=self.reading,
+                read_options=self.read_options,
             ),
             out=self.out,
             temperature_from=self.temperature_from,

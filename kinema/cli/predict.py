@@ -22,7 +22,7 @@ class Predict(Command):
         top_k: Number of classes to print.
         format: Format of the output.
         device: Where to compute.
-        reading: How files are read; use `--reading.isolation process` for files from strangers.
+        read_options: How files are read; use `--read-options.isolation process` for files from strangers.
     """
 
     model: Positional[Path]
@@ -31,7 +31,7 @@ class Predict(Command):
     top_k: int = 5
     format: Literal["text", "json", "csv"] = "text"
     device: DeviceName = "auto"
-    reading: ReadOptions = field(default_factory=ReadOptions)
+    read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def run(self) -> int:
         """Predict all videos; exit code 2 if one cannot be read."""
@@ -44,6 +44,6 @@ class Predict(Command):
             top_k=self.top_k,
             form=self.format,
             device=self.device,
-            reading=self.reading,
+            read_options=self.read_options,
         )
         return 2 if failed else 0

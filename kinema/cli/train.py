@@ -59,7 +59,7 @@ class Train(Command):
             recipe = run.recipe
         train(recipe, run, max_steps=self.max_steps, progress="bar")
         if rank() == 0:
-            print(f"artefact: {run.artefact}")
+            print(f"model: {run.model}")
         return 0
 
     def _resumed_run(self, folder: Path) -> "Run":

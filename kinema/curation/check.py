@@ -69,7 +69,7 @@ def check(
     memory: Path,
     splits: Sequence[str] = (),
     clip_frames: int = 16,
-    reading: ReadOptions = READ_OPTIONS,
+    read_options: ReadOptions = READ_OPTIONS,
     workers: int = 1,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Checked:
@@ -80,7 +80,7 @@ def check(
         memory: journal of inspections; an unchanged file is not decoded again.
         splits: splits to check; all if empty.
         clip_frames: frames of the clip that will be taken from each sample.
-        reading: limits, and whether each worker reads in its own process.
+        read_options: limits, and whether each worker reads in its own process.
         workers: number of files read at the same time.
         progress: called with the number of files done, their total, and how many of those done were remembered.
 
@@ -97,7 +97,7 @@ def check(
     total = len(set(named.values()))
     inspected = inspect_all(
         named.values(),
-        reading=reading,
+        read_options=read_options,
         workers=workers,
         memory=memory,
         progress=None if progress is None else lambda done, remembered: progress(done, total, remembered),

@@ -68,7 +68,7 @@ def inspection_findings(seen: Inspection, kind: Modality, clip_frames: int) -> I
     if kind == "depth" and seen.empty:
         yield "empty depth", f"{seen.empty:.0%} of its frames have no reading at all"
     elif seen.blank >= BLANK_SHARE:
-        yield "blank", f"{seen.blank:.0%} of its frames are of one colour"
+        yield "blank", f"{seen.blank:.0%} of its frames are of one color"
 
 
 def sample_findings(

@@ -138,7 +138,7 @@ def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Fin
             (most, count), (least, fewest) = trained.most_common()[0], trained.most_common()[-1]
             sentence = f"{one} {most!r} has {count} samples in train, {least!r} has {fewest}"
             yield Finding(kind="imbalance", sentence=sentence)
-        for split in sorted(splits - {"train", *manifest.unlabelled}):
+        for split in sorted(splits - {"train", *manifest.unlabeled}):
             there = {entry.labels[head] for entry in entries if entry.split == split}
             lacking = [name for name in names if name not in there]
             if lacking:

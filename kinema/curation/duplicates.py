@@ -1,6 +1,6 @@
 """Near-duplicates: a signature of each video, and the pairs of videos that are copies of one recording.
 
-A signature is 32 grey pictures of 16 x 16 pixels, each the mean over one thirty-second of the video. Two videos are
+A signature is 32 gray pictures of 16 x 16 pixels, each the mean over one thirty-second of the video. Two videos are
 compared by their appearance (the mean over time) and by their motion (what is left without it): a copy that was encoded
 anew, scaled, mirrored, made brighter or trimmed by up to a quarter agrees in both, another clip of the same person in
 the same place does not agree in its motion. Cropping by more than a few percent and added borders are not seen through.
@@ -21,7 +21,7 @@ MOST_STRETCHES = 128
 PICTURES_OF_A_STRETCH = 8
 """Pictures that its mean is taken over where it has more frames."""
 LEAST_RANGE = 3.0
-"""Grey levels between the darkest and the brightest, below which a video shows nothing that could be compared."""
+"""Gray levels between the darkest and the brightest, below which a video shows nothing that could be compared."""
 STILL = 1.0
 """Root mean square of motion, in levels of 255, below which it is noise; videos made by cameras have at least 2."""
 
@@ -219,11 +219,11 @@ def _still_pairs(
     rows, columns = np.flatnonzero(first_still), np.flatnonzero(second_still)
     if not len(rows) or not len(columns):
         return []
-    other = _normalised(second[columns].mean(1, dtype=np.float32).reshape(len(columns), -1))
+    other = _normalized(second[columns].mean(1, dtype=np.float32).reshape(len(columns), -1))
     found = []
     for mirrored in (False, True):
         means = first[rows].mean(1, dtype=np.float32)
-        score = _normalised((means[..., ::-1] if mirrored else means).reshape(len(rows), -1)) @ other.T
+        score = _normalized((means[..., ::-1] if mirrored else means).reshape(len(rows), -1)) @ other.T
         for i, j in np.argwhere(score >= likeness.still):
             found.append(
                 Pair(
@@ -264,10 +264,10 @@ def _motion_energy(pictures: ndarray) -> Float[ndarray, " n"]:
 
 
 def _correlation(first: Float32[ndarray, " pixels"], second: Float32[ndarray, " pixels"]) -> float:
-    return float((_normalised(first[None]) @ _normalised(second[None]).T)[0, 0])
+    return float((_normalized(first[None]) @ _normalized(second[None]).T)[0, 0])
 
 
-def _normalised(rows: ndarray) -> Float32[ndarray, "n pixels"]:
+def _normalized(rows: ndarray) -> Float32[ndarray, "n pixels"]:
     rest = rows - rows.mean(1, keepdims=True)
     return np.asarray(rest / (np.linalg.norm(rest, axis=1, keepdims=True) + 1e-6), np.float32)
 

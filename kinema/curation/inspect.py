@@ -53,7 +53,7 @@ class Inspection:
         bits: of one channel, 8 or 16.
         rotation: degrees by which stored pictures are turned before they are shown; -1 where they are mirrored.
         damaged: frames that the decoder repaired.
-        blank: share of frames that are of one colour.
+        blank: share of frames that are of one color.
         empty: share of frames that are 0 throughout: depth without any reading.
         signature: for finding copies; empty where there is nothing to see.
     """

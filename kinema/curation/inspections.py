@@ -48,7 +48,7 @@ class Inspected:
 def inspect_all(
     sources: Iterable[MediaFile],
     *,
-    reading: ReadOptions,
+    read_options: ReadOptions,
     workers: int,
     memory: Path,
     progress: Callable[[int, int], None] | None = None,
@@ -57,7 +57,7 @@ def inspect_all(
 
     Args:
         sources: files to inspect; duplicates are inspected once.
-        reading: limits, and whether each worker reads in its own process.
+        read_options: limits, and whether each worker reads in its own process.
         workers: number of files inspected at the same time.
         memory: journal; created if it does not exist.
         progress: called after each file with the number done and how many of those were remembered.
@@ -70,7 +70,11 @@ def inspect_all(
     wanted = list(dict.fromkeys(sources))
     found: dict[MediaFile, Inspection] = {}
     remembered = 0
-    with _Memory(memory, reading) as known, _Workers(reading, known) as team, ThreadPoolExecutor(workers) as pool:
+    with (
+        _Memory(memory, read_options) as known,
+        _Workers(read_options, known) as team,
+        ThreadPoolExecutor(workers) as pool,
+    ):
         jobs = {pool.submit(team.look_at, source): source for source in wanted}
         try:
             for job in as_completed(jobs):
@@ -94,8 +98,8 @@ def memory_of(manifest: Path, folder: Path | None) -> Path:
 class _Memory:
     """Inspections by file and state, read from and appended to a journal."""
 
-    def __init__(self, path: Path, reading: ReadOptions) -> None:
-        limits = hashlib.sha256(json.dumps(asdict(reading.limits)).encode()).hexdigest()[:8]
+    def __init__(self, path: Path, read_options: ReadOptions) -> None:
+        limits = hashlib.sha256(json.dumps(asdict(read_options.limits)).encode()).hexdigest()[:8]
         self._version = f"{VERSION}-{limits}"  # another limit may let pass what this one refuses
         self._journal = Journal(path)
         self._known: dict[MediaFile, tuple[list[int], Inspection]] = {}
@@ -126,8 +130,8 @@ class _Memory:
 class _Workers:
     """State shared by the threads, and their reader processes."""
 
-    def __init__(self, reading: ReadOptions, known: _Memory) -> None:
-        self._reading = reading
+    def __init__(self, read_options: ReadOptions, known: _Memory) -> None:
+        self._read_options = read_options
         self._known = known
         self._own = threading.local()
         self._readers: list[SandboxWorker] = []
@@ -146,15 +150,15 @@ class _Workers:
     def look_at(self, source: MediaFile) -> tuple[Inspection, bool]:
         """Return the inspection of a file, and whether it was taken from the journal."""
         try:
-            file = local_path(source.path, self._reading)
+            file = local_path(source.path, self._read_options)
         except UnreadableVideo:
-            return inspect(source.path, source.kind, self._reading), False  # which says why
+            return inspect(source.path, source.kind, self._read_options), False  # which says why
         state = state_of(file)
         known = None if state is None else self._known.recall(source, state)
         if known is not None:
             return known, True
-        if self._reading.isolation == "none":
-            inspection = inspect(source.path, source.kind, self._reading)
+        if self._read_options.isolation == "none":
+            inspection = inspect(source.path, source.kind, self._read_options)
         else:
             try:
                 answer, _ = self._reader().ask("inspect", file, kind=source.kind)
@@ -168,7 +172,7 @@ class _Workers:
 
     def _reader(self) -> SandboxWorker:
         if not hasattr(self._own, "reader"):
-            self._own.reader = SandboxWorker(self._reading, "kinema.curation.inspect_worker")
+            self._own.reader = SandboxWorker(self._read_options, "kinema.curation.inspect_worker")
             self._readers.append(self._own.reader)
         reader: SandboxWorker = self._own.reader
         return reader

@@ -67,7 +67,7 @@ def pack(
     out: Path,
     *,
     encoding: Encoding,
-    reading: ReadOptions = READ_OPTIONS,
+    read_options: ReadOptions = READ_OPTIONS,
     workers: int = 1,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Packed:
@@ -75,7 +75,7 @@ def pack(
 
     Args:
         out: the folder; made where there is none. The manifest in it has the name that it has now.
-        reading: limits, and where copies of URLs lie.
+        read_options: limits, and where copies of URLs lie.
         workers: sources that are packed at the same time, by threads.
         progress: told how many files are done, of how many, and how many of these were there already.
 
@@ -96,7 +96,7 @@ def pack(
             _claim(out, manifest, encoding)
             for half in out.glob("*/*.unfinished"):  # of a run that was killed
                 half.unlink()
-            with _Run(out, encoding, reading, wanted, progress) as run:
+            with _Run(out, encoding, read_options, wanted, progress) as run:
                 run.pack_all(wanted, workers)
             return _finish(manifest, out, encoding, samples, run)
     except OSError as error:
@@ -200,7 +200,7 @@ class _Run:
         self,
         out: Path,
         encoding: Encoding,
-        reading: ReadOptions,
+        read_options: ReadOptions,
         wanted: Sequence[Part],
         progress: Callable[[int, int, int], None] | None,
     ) -> None:
@@ -210,7 +210,7 @@ class _Run:
         self.remembered = 0
         self._out = out
         self._encoding = encoding
-        self._reading = reading
+        self._read_options = read_options
         self._total = len(wanted)
         self._progress = progress
         self._lock = threading.Lock()
@@ -249,7 +249,7 @@ class _Run:
 
     def _pack_source(self, path: str, parts: Sequence[Part]) -> None:
         try:
-            source = PackSource(path, self._reading)
+            source = PackSource(path, self._read_options)
         except UnreadableVideo as error:
             for part in parts:
                 self._settle(part, failure=str(error))
@@ -310,7 +310,7 @@ def _finish(
         apart / target.name,
         entries=packed,
         classes=manifest.classes,
-        corpus=manifest.corpus,
+        dataset=manifest.dataset,
         version=f"{manifest.version}, {words}" if manifest.version else words,
         depth=manifest.depth,
         declared=manifest.declared,

@@ -208,7 +208,7 @@ def _to_channels(modality: Modality, clip: Tensor, preprocessing: Preprocessing)
     """
     if modality == "rgb":
         return clip
-    if preprocessing.depth_colours == "jet":
+    if preprocessing.depth_colors == "jet":
         return jet(clip)
     return clip.expand(*clip.shape[:-4], preprocessing.depth_channels, -1, -1, -1)
 
@@ -248,7 +248,7 @@ class VideoDataset(Dataset[Sample | Failure]):
         self.sampling = sampling
         self.preprocessing = preprocessing
         # Depth is mixed by its levels, of which 0 is no reading, and gets its channels afterwards.
-        self._one_channel = replace(preprocessing, depth_channels=1, depth_colours="grey")
+        self._one_channel = replace(preprocessing, depth_channels=1, depth_colors="gray")
         self.augmentation = augmentation or Augmentation()
         self.read_options = read_options
 

@@ -2,7 +2,7 @@
 
 CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera,
 sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are
-relative to the manifest or any fsspec URL; labels are names. The JSON holds the class lists, the corpus and its
+relative to the manifest or any fsspec URL; labels are names. The JSON holds the class lists, the dataset and its
 version, the facts of the depth modality, the number of samples that each split declares, and the splits that have no
 labels.
 """
@@ -40,7 +40,7 @@ COLUMNS = (
     "sample",
 )
 LABEL = "label"
-UNLABELLED = -1
+UNLabeled = -1
 """The class number of a sample of a split that has no labels."""
 BUILT_IN = ("moves_cross_subject", "moves_cross_view")
 """Manifests that are shipped; their names stand wherever the path of a manifest is wanted."""
@@ -56,7 +56,7 @@ class Entry:
         start_s, stop_s: the segment in seconds, half open; both or none.
         start_frame, stop_frame: the segment in frames, 0-based and half open; both or none, never beside seconds.
         frames: how many frames of the whole file decode; None where that is not known.
-        sample: what its corpus calls it, where answers are to be handed in by that name.
+        sample: what its dataset calls it, where answers are to be handed in by that name.
         labels: class name of each task head; empty in a split that has no labels.
         line: line in the CSV, for messages; 0 for a sample that comes from no file.
     """
@@ -109,18 +109,18 @@ class Manifest:
         classes: class names of each task head, in the order of the logits.
         declared: how many samples each split is said to hold; coverage is counted against it.
         digest: SHA-256 over the CSV and the JSON.
-        unlabelled: splits whose labels are not public: a network can be asked about them, and nothing be measured.
+        unlabeled: splits whose labels are not public: a network can be asked about them, and nothing be measured.
     """
 
     path: Path
     entries: tuple[Entry, ...]
     classes: Mapping[str, tuple[str, ...]]
-    corpus: str
+    dataset: str
     version: str
     depth: DepthFacts | None
     declared: Mapping[str, int]
     digest: str
-    unlabelled: tuple[str, ...] = ()
+    unlabeled: tuple[str, ...] = ()
 
     def positions(self, split: str) -> list[int]:
         """Positions of a split's samples, in the order of the file."""
@@ -138,7 +138,7 @@ class Manifest:
         """Class number of each task head for one sample; -1 in a split that has no labels."""
         labels = self.entries[position].labels
         if not labels:
-            return dict.fromkeys(self.classes, UNLABELLED)
+            return dict.fromkeys(self.classes, UNLabeled)
         return {head: names.index(labels[head]) for head, names in self.classes.items()}
 
     @property
@@ -171,7 +171,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
         )
     facts = _read_facts(facts_path)
     table = path.read_bytes()
-    entries = _read_table(path, table, facts["unlabelled"])
+    entries = _read_table(path, table, facts["unlabeled"])
     manifest = Manifest(path=path, entries=entries, digest=_digest(table, facts_path.read_bytes()), **facts)
     _check_labels(manifest)
     return manifest
@@ -182,7 +182,7 @@ def write_manifest(
     *,
     entries: Sequence[Entry],
     classes: Mapping[str, tuple[str, ...]],
-    corpus: str,
+    dataset: str,
     version: str,
     depth: DepthFacts | None,
     declared: Mapping[str, int] | None = None,
@@ -206,8 +206,8 @@ def write_manifest(
             raise ManifestError(
                 f"{path}: split {split!r} is said to hold {declared.get(split, 0)} samples, but there are {count}"
             )
-    unlabelled = sorted({entry.split for entry in entries if not entry.labels})
-    torn = {entry.split for entry in entries if entry.labels}.intersection(unlabelled)
+    unlabeled = sorted({entry.split for entry in entries if not entry.labels})
+    torn = {entry.split for entry in entries if entry.labels}.intersection(unlabeled)
     if torn:
         raise ManifestError(f"{path}: some samples of split {min(torn)!r} have labels, and some have none")
     used = [c for c in COLUMNS if any(getattr(entry, c) not in (None, "") for entry in entries)]
@@ -219,7 +219,7 @@ def write_manifest(
         cells = [getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes]
         writer.writerow(["" if cell is None else cell for cell in cells])
     facts: dict[str, Any] = {
-        "corpus": corpus,
+        "dataset": dataset,
         "version": version,
         "classes": {head: list(names) for head, names in classes.items()},
         "depth": None
@@ -231,8 +231,8 @@ def write_manifest(
         },
         "declared": dict(sorted((there if declared is None else declared).items())),
     }
-    if unlabelled:
-        facts["unlabelled"] = unlabelled
+    if unlabeled:
+        facts["unlabeled"] = unlabeled
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(table.getvalue(), encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -259,12 +259,12 @@ def class_lists(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
     return {head: tuple(sorted(found)) for head, found in names.items()}
 
 
-def parse_row(row: Mapping[str, str], line: int, unlabelled: Sequence[str] = ()) -> Entry:
+def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) -> Entry:
     """One CSV row as an entry, whose labels may be empty in some splits; raises ValueError naming the field."""
-    labelled = row.get("split", "") not in unlabelled
+    labeled = row.get("split", "") not in unlabeled
     labels = {_head(c): cell for c, cell in row.items() if c == LABEL or c.startswith(f"{LABEL}.")}
     for head, label in labels.items():
-        if not label and (labelled or any(labels.values())):
+        if not label and (labeled or any(labels.values())):
             raise ValueError(f"{_column(head)} is empty")
     if not any(labels.values()):
         labels = {}
@@ -316,10 +316,10 @@ def _read_facts(path: Path) -> dict[str, Any]:
         depth = facts.get("depth")
         return {
             "classes": {head: tuple(str(name) for name in names) for head, names in facts["classes"].items()},
-            "corpus": str(facts["corpus"]),
+            "dataset": str(facts["dataset"] if "dataset" in facts else facts["corpus"]),
             "version": str(facts["version"]),
             "declared": {str(split): int(count) for split, count in facts["declared"].items()},
-            "unlabelled": tuple(str(split) for split in facts.get("unlabelled", ())),
+            "unlabeled": tuple(str(split) for split in facts.get("unlabeled", facts.get("unlabelled", ()))),
             "depth": None
             if depth is None
             else DepthFacts(
@@ -335,13 +335,13 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise ManifestError(f"{path}: cannot be read ({error})") from error
 
 
-def _read_table(path: Path, table: bytes, unlabelled: Sequence[str]) -> tuple[Entry, ...]:
+def _read_table(path: Path, table: bytes, unlabeled: Sequence[str]) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     for line, row in rows(path, table):
         if not entries:
             _check_columns(path, list(row))
         try:
-            entries.append(parse_row(row, line, unlabelled))
+            entries.append(parse_row(row, line, unlabeled))
         except ValueError as error:
             raise ManifestError(f"{path}, line {line}: {error}") from error
     return tuple(entries)
@@ -363,11 +363,11 @@ def _check_labels(manifest: Manifest) -> None:
             twice = sorted(name for name, count in Counter(names).items() if count > 1)
             raise ManifestError(f"{manifest.path.with_suffix('.json')}: class {twice[0]!r} stands twice in {head!r}")
         for entry in manifest.entries:
-            if entry.split in manifest.unlabelled:
+            if entry.split in manifest.unlabeled:
                 if entry.labels:
                     raise ManifestError(
                         f"{manifest.path}, line {entry.line}: has a label, but its split {entry.split!r} is said to "
-                        f"have none: take it out of `unlabelled` in {manifest.path.with_suffix('.json').name}"
+                        f"have none: take it out of `unlabeled` in {manifest.path.with_suffix('.json').name}"
                     )
                 continue
             if head not in entry.labels:

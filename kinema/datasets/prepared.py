@@ -176,7 +176,7 @@ def write_prepared(
     counts = _count(list(dict.fromkeys(locate(out, s) for e in entries for s in (e.rgb, e.depth) if s)))
     counted = [_with_frames(entry, out, counts) for entry in entries]
     manifest = write_manifest(
-        out, entries=counted, classes=lists, corpus=dataset, version=version, depth=depth, declared=declared
+        out, entries=counted, classes=lists, dataset=dataset, version=version, depth=depth, declared=declared
     )
     wrong = sum(
         before.frames is not None and after.frames is not None and before.frames != after.frames

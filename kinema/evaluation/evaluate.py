@@ -47,7 +47,7 @@ def evaluate(
     device: Device = "auto",
     missing: Missing = "stop",
     out: str | Path | None = None,
-    reading: ReadOptions = READ_OPTIONS,
+    read_options: ReadOptions = READ_OPTIONS,
     modalities: Sequence[Modality] = (),
 ) -> Evaluation:
     """Evaluate a trained model on one split of a manifest.
@@ -62,7 +62,7 @@ def evaluate(
         device: where to compute.
         missing: `stop` at a sample that cannot be read, or `allow` and report the coverage.
         out: predictions file to write (safetensors); none if None.
-        reading: how files are read.
+        read_options: how files are read.
         modalities: modalities given to a two-stream model; all of its modalities if empty.
 
     Raises:
@@ -82,7 +82,9 @@ def evaluate(
         trained = trained.seeing(modalities)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_classes(table, trained)
-    dataset = VideoDataset(table, sampling=trained.sampling, preprocessing=trained.preprocessing, read_options=reading)
+    dataset = VideoDataset(
+        table, sampling=trained.sampling, preprocessing=trained.preprocessing, read_options=read_options
+    )
     compute_on = choose_device(device)
     loader = make_loader(
         dataset,
@@ -171,7 +173,7 @@ def predict_split(
         weights_digest=weights_digest,
         protocol=protocol,
         groups=group_numbers(manifest, seen),
-        corpus=manifest.corpus,
+        dataset=manifest.dataset,
         version=manifest.version,
     )
 

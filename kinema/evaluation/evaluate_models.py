@@ -32,7 +32,7 @@ class EvaluationSettings:
         missing: `stop` at a sample that cannot be read, or `allow` and report the coverage.
         modalities: modalities given to a two-stream model; all of its modalities if empty.
         frames, size: frames and pixels of a clip, if other than the model was trained with.
-        reading: how files are read.
+        read_options: how files are read.
     """
 
     split: str = "test"
@@ -43,7 +43,7 @@ class EvaluationSettings:
     modalities: tuple[Modality, ...] = ()
     frames: int | None = None
     size: int | None = None
-    reading: ReadOptions = READ_OPTIONS
+    read_options: ReadOptions = READ_OPTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,6 @@ def _evaluate(source: Path, manifest: str, settings: EvaluationSettings, out: Pa
         device=settings.device,
         missing=settings.missing,
         out=out,
-        reading=settings.reading,
+        read_options=settings.read_options,
         modalities=settings.modalities,
     ).predictions

@@ -106,11 +106,11 @@ def _narrations(predictions: Predictions, manifest: Manifest) -> list[str]:
     path = manifest.path
     if predictions.manifest_digest != manifest.digest:
         raise PredictionsError(f"{path}: not the manifest of the predictions", path=path, field="manifest_digest")
-    if manifest.corpus != DATASET:
+    if manifest.dataset != DATASET:
         raise PredictionsError(
-            f"{path}: a manifest of {manifest.corpus!r}; expected {DATASET}. Run `kinema prepare epic_kitchens`.",
+            f"{path}: a manifest of {manifest.dataset!r}; expected {DATASET}. Run `kinema prepare epic_kitchens`.",
             path=path,
-            field="corpus",
+            field="dataset",
         )
     heads = {head: len(names) for head, names in predictions.classes.items()}
     if heads != CLASSES:

@@ -145,7 +145,7 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
         numbers["confusion"] = confusion(predictions.logits[head], predictions.targets[head]).tolist()
         heads[head] = numbers
     return {
-        "corpus": predictions.corpus,
+        "dataset": predictions.dataset,
         "version": predictions.version,
         "split": predictions.split,
         "samples": predictions.num_samples,

@@ -37,7 +37,7 @@ def predict_files(
     top_k: int,
     form: Literal["text", "json", "csv"],
     device: Device,
-    reading: ReadOptions = READ_OPTIONS,
+    read_options: ReadOptions = READ_OPTIONS,
 ) -> int:
     """Print the likeliest classes of every video on standard output, and failures on standard error.
 
@@ -48,14 +48,14 @@ def predict_files(
         top_k: number of classes.
         form: `text`, `json` (one object per line) or `csv` (one line per class).
         device: device that computes.
-        reading: decoding options and limits.
+        read_options: decoding options and limits.
 
     Returns:
         Number of videos that could not be read.
     """
     if not sources and not depth:
         raise VideoError("no videos given")
-    recognizer = Recognizer.load(model, device=device, reading=reading)
+    recognizer = Recognizer.load(model, device=device, read_options=read_options)
     paths = list(videos_in(sources))
     if paths and depth and len(depth) != len(paths):
         raise VideoError(f"{len(depth)} depth files for {len(paths)} videos; expected one each", field="depth")

@@ -10,7 +10,7 @@ from kinema.modality import MODALITIES
 from kinema.models.two_stream import TwoStream, TwoStreamConfig
 from kinema.transforms.preprocessing import Preprocessing
 
-PER_MODALITY = ("modalities", "mean", "std", "depth", "depth_channels", "depth_colours")
+PER_MODALITY = ("modalities", "mean", "std", "depth", "depth_channels", "depth_colors")
 """Fields of the preprocessing that concern one modality alone; the others must be equal."""
 
 

@@ -41,12 +41,14 @@ class Recognizer:
     Args:
         trained: a trained model.
         device: device that computes.
-        reading: decoding options and limits.
+        read_options: decoding options and limits.
     """
 
-    def __init__(self, trained: TrainedModel, *, device: Device = "auto", reading: ReadOptions = READ_OPTIONS) -> None:
+    def __init__(
+        self, trained: TrainedModel, *, device: Device = "auto", read_options: ReadOptions = READ_OPTIONS
+    ) -> None:
         self.trained = trained
-        self.reading = reading
+        self.read_options = read_options
         self.engine = trained.engine(choose_device(device))
 
     @classmethod
@@ -56,7 +58,7 @@ class Recognizer:
         *,
         model: nn.Module | None = None,
         device: Device = "auto",
-        reading: ReadOptions = READ_OPTIONS,
+        read_options: ReadOptions = READ_OPTIONS,
     ) -> "Recognizer":
         """Load a run or a model folder.
 
@@ -64,12 +66,12 @@ class Recognizer:
             path: the folder.
             model: the network, if the folder holds the weights of the user's own.
             device: device that computes.
-            reading: decoding options and limits.
+            read_options: decoding options and limits.
 
         Raises:
             ModelError: something is missing, broken, or does not fit.
         """
-        return cls(load_model(path, model=model), device=device, reading=reading)
+        return cls(load_model(path, model=model), device=device, read_options=read_options)
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
@@ -109,7 +111,7 @@ class Recognizer:
             locate=str,
             sampling=self.trained.sampling,
             preprocessing=preprocessing,
-            read_options=self.reading,
+            read_options=self.read_options,
         )
 
     def _taken(self) -> str:

@@ -1,6 +1,6 @@
 """Trained models as folders: config, weights, preprocessing, sampling and classes of a network.
 
-`artefact.json` holds all but the weights and names the safetensors file that holds them. The JSON is replaced last and
+`model.json` holds all but the weights and names the safetensors file that holds them. The JSON is replaced last and
 atomically, so that a reader of the folder finds either the old model or the new one. Loading runs no code.
 """
 
@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from kinema import __version__
-from kinema.config import config, from_json, to_json
+from kinema.config import config, from_json, rename_fields, to_json
 from kinema.errors import ConfigError, KinemaError, ModelError
 from kinema.files import atomic_write
 from kinema.inference.engine import Engine, Precision
@@ -30,9 +30,11 @@ from kinema.models.registry import ModelConfig, config_from_json, flattened
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
-FORMATS = (1, 2)
+FORMATS = (1, 2, 3)
 """Formats that are read; the last one is written. Format 1 has the config as `{"kind": ..., "config": {...}}`."""
-DESCRIPTION = "artefact.json"
+DESCRIPTION = "model.json"
+OLD_DESCRIPTION = "artefact.json"
+"""Name of the description in formats 1 and 2, which runs keep in `artefact/`."""
 Changed = TypeVar("Changed", Sampling, Preprocessing)
 OWN = "own"
 """Stored in place of the kind of a network of the user's own, whose code is not stored."""
@@ -177,10 +179,11 @@ def load_model(
     Raises:
         ModelError: something is missing, broken, or does not fit.
     """
-    folder = Path(path)
-    if not (folder / DESCRIPTION).is_file() and (folder / "artefact" / DESCRIPTION).is_file():
-        folder = folder / "artefact"
-    description, config = _read_description(folder / DESCRIPTION, path)
+    found = find_description(path)
+    if found is None:
+        raise ModelError(f"{path}: not a model or a run ({DESCRIPTION} is missing)", path=path)
+    folder = found.parent
+    description, config = _read_description(found)
     file = folder / Path(description.weights).name
     if not file.is_file():
         raise ModelError(f"{file}: weights are missing", path=file)
@@ -191,7 +194,7 @@ def load_model(
     if model is None:
         if config is None:
             raise ModelError(f"{folder}: holds the weights of a network of your own; pass model=...", path=folder)
-        model = _build(config, description, folder / DESCRIPTION)
+        model = _build(config, description, found)
     _load_weights(model, weights, file)
     trained = TrainedModel(
         model=model,
@@ -208,11 +211,18 @@ def load_model(
     return trained
 
 
+def find_description(path: str | Path) -> Path | None:
+    """Return the path of the description of a model folder or of a run's model, or None if `path` is neither."""
+    folder = Path(path)
+    names = (DESCRIPTION, OLD_DESCRIPTION, f"model/{DESCRIPTION}", f"artefact/{OLD_DESCRIPTION}")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
 @config
 class Description:
-    """`artefact.json`, field by field."""
+    """`model.json`, field by field."""
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     kinema: str
     weights: str
     digest: str
@@ -230,10 +240,8 @@ class Description:
                 raise ConfigError(f"classes of {head!r} are empty or repeated", field="classes")
 
 
-def _read_description(path: Path, asked: str | Path) -> tuple[Description, ModelConfig | None]:
+def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:
     """Return the description of a model folder, and the network's config; None for a network of the user's own."""
-    if not path.is_file():
-        raise ModelError(f"{asked}: not a model or a run ({DESCRIPTION} is missing)", path=asked)
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -241,6 +249,10 @@ def _read_description(path: Path, asked: str | Path) -> tuple[Description, Model
     found = stored.get("format") if isinstance(stored, dict) else None
     if found not in FORMATS:
         raise ModelError(f"{path}: format {found}; expected one of {FORMATS}", path=path, field="format")
+    if found < 3:
+        rename_fields(stored, {"preprocessing.depth_colours": "preprocessing.depth_colors"})
+        if stored["preprocessing"].get("depth_colors") == "grey":
+            stored["preprocessing"]["depth_colors"] = "gray"
     try:
         description = from_json(Description, {**stored, "format": FORMATS[-1]})
         own = flattened(description.model) == {"kind": OWN}

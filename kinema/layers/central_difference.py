@@ -1,8 +1,8 @@
 """3D central difference convolution (thesis section 2.3.3, eq. 2.3 to 2.6, figure 2.3; the operator is its ref. [28]).
 
-    raw weights -> the difference subtracted from their centre taps -> one convolution
+    raw weights -> the difference subtracted from their center taps -> one convolution
 
-All of eq. 2.5 and 2.6 that a plain convolution lacks is a multiple of x(p0), what the kernel's centre tap sees: it goes
+All of eq. 2.5 and 2.6 that a plain convolution lacks is a multiple of x(p0), what the kernel's center tap sees: it goes
 into that tap, and the operator costs one convolution. The state dict holds the raw weights, those of `nn.Conv3d`; the
 fold is linear in them, and autograd passes through it exactly.
 
@@ -10,15 +10,15 @@ Axes: b batch, c channels in, d channels out, t frames, h w pixels; p0 a place, 
 
 What the thesis leaves open, or its reference code (ZitongYu/3DCDC-NAS) does differently:
 
-DEVIATION: p0 is the place under the centre tap, so kernels are odd and padding is the same on both sides. I3D's padding
-of a 7 x 7 kernel with stride 2 (TF-SAME: 2 before, 3 after) puts the centre tap on pixel 2i + 1, where the reference
+DEVIATION: p0 is the place under the center tap, so kernels are odd and padding is the same on both sides. I3D's padding
+of a 7 x 7 kernel with stride 2 (TF-SAME: 2 before, 3 after) puts the center tap on pixel 2i + 1, where the reference
 would subtract pixel 2i.
 DEVIATION: taps outside the clip see zero, and x(p0) is subtracted from that as well; the thesis does not speak of the
 border. The reference subtracts a second convolution, 1 x 1 x 1 and not padded: equal where the padding is
 dilation * (k - 1) / 2, an error where it is not.
 DEVIATION: a kernel of one frame follows the equations: 3D-CDC-ST is then 2D CDC, and (1 - theta) w where it is
 1 x 1 x 1; 3D-CDC-T has no adjacent frame and is plain. The reference leaves all of them plain.
-DEVIATION: T'' of eq. 2.6 is every frame of the kernel but the centre one; the reference takes the first and the third,
+DEVIATION: T'' of eq. 2.6 is every frame of the kernel but the center one; the reference takes the first and the third,
 which is right for three.
 DEVIATION: the equations have no bias. One that is asked for is added once; the reference subtracts theta of it again.
 """
@@ -87,7 +87,7 @@ class CentralDifferenceConv3d(nn.Conv3d):
         for axis, extent in zip("thw", self.kernel_size, strict=True):
             if extent % 2 == 0:
                 raise ValueError(
-                    f"CentralDifferenceConv3d: kernel {axis}={extent} has no centre tap; "
+                    f"CentralDifferenceConv3d: kernel {axis}={extent} has no center tap; "
                     f"an odd one has: {extent - 1} or {extent + 1}"
                 )
         if not 0 <= theta <= 1:
@@ -100,9 +100,9 @@ class CentralDifferenceConv3d(nn.Conv3d):
         return F.conv3d(clip, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def folded_weight(self) -> Float[Tensor, "d group_channels kt kh kw"]:
-        """The weights with which a plain convolution is this operator: the centre taps less theta times a sum of taps.
+        """The weights with which a plain convolution is this operator: the center taps less theta times a sum of taps.
 
-        The sum may be much larger than what is left of a centre tap, so that the fold is done in float32 at least, and
+        The sum may be much larger than what is left of a center tap, so that the fold is done in float32 at least, and
         rounded once. Autocast leaves it there: parameters are float32, and only the convolution is cast.
         """
         if self.operator == "vanilla" or self.theta == 0:
@@ -111,14 +111,14 @@ class CentralDifferenceConv3d(nn.Conv3d):
         times, rows, columns = (extent // 2 for extent in self.kernel_size)
         match self.operator:
             case "cdc-st":
-                taps = weight.sum((2, 3, 4), keepdim=True)  # eq. 2.5; of the centre tap too
+                taps = weight.sum((2, 3, 4), keepdim=True)  # eq. 2.5; of the center tap too
             case "cdc-t":
                 before, after = weight[:, :, :times], weight[:, :, times + 1 :]
                 taps = before.sum((2, 3, 4), keepdim=True) + after.sum((2, 3, 4), keepdim=True)  # eq. 2.6, T''
             case _:
                 assert_never(self.operator)
-        at_centre = F.pad(self.theta * taps, (columns, columns, rows, rows, times, times))
-        return (weight - at_centre).to(self.weight.dtype)
+        at_center = F.pad(self.theta * taps, (columns, columns, rows, rows, times, times))
+        return (weight - at_center).to(self.weight.dtype)
 
     def folded(self, norm: nn.BatchNorm3d | None = None) -> nn.Conv3d:
         """The plain convolution that this one is once it no longer learns.

@@ -59,7 +59,7 @@ class SeparableConvolution(nn.Module):
         self.reset_depthwise()
 
     def reset_depthwise(self) -> None:
-        """Makes the depth-wise part the identity of evaluation: the centre tap alone, and a gain that undoes eps."""
+        """Makes the depth-wise part the identity of evaluation: the center tap alone, and a gain that undoes eps."""
         nn.init.zeros_(self.depthwise.weight)
         with torch.no_grad():
             self.depthwise.weight[:, :, self.depthwise.kernel_size[0] // 2, self.depthwise.kernel_size[1] // 2] = 1

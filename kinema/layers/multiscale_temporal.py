@@ -3,7 +3,7 @@
     tokens -> pool time by 1, 2, 4 -> + position -> transformer layers, the same for all -> repeat -> mean
 
 A sequence stands for one place of the token maps. The thesis gives the three lengths, t, t/2 and t/4, and that the
-weights are shared; how a scale is made and how the three become one again it leaves open: neighbouring times are
+weights are shared; how a scale is made and how the three become one again it leaves open: neighboring times are
 averaged, and each time of a coarse scale answers for those that it was averaged from.
 
 Axes: b batch (of places), t times, d channels.

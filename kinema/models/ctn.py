@@ -2,7 +2,7 @@
 
     clip -> video-to-tokens -> class token -> [ convolutional attention -> MLP ] x depth -> norm -> task heads
 
-Axes: b batch, c colour, t frames, h w pixels; after video-to-tokens d channels on a grid of t times, h rows, w columns.
+Axes: b batch, c color, t frames, h w pixels; after video-to-tokens d channels on a grid of t times, h rows, w columns.
 
 What the thesis says differently, or not at all:
 
@@ -279,7 +279,7 @@ class CTN(nn.Module):
         return logits
 
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """The class token after the last block, normalised: what the task heads see.
+        """The class token after the last block, normalized: what the task heads see.
 
         Args:
             clip: of an extent that fits.

@@ -2,7 +2,7 @@
 
     clip -> CDC stem -> [ MSC-Trans over space -> WMS-Trans over time, + shortcut ] x stages -> mean -> norm -> heads
 
-Axes: b batch, c colour or channels, t frames, h w rows and columns; d channels of a token. All maps and tokens keep
+Axes: b batch, c color or channels, t frames, h w rows and columns; d channels of a token. All maps and tokens keep
 frames in the batch, (b t): nothing but the stem and WMS-Trans looks across time.
 
 What the thesis leaves open is settled by public code of the same authors and by the printed sizes, which these widths
@@ -75,7 +75,7 @@ class MFSTConfig(NetworkConfig):
         temporal_branches: one set of weights for all scales, or a set each (section 2.3.4.2 argues against it).
         temporal_tokens: `places` gives each place of a map its own sequence; `pooled` one sequence for all places,
             whose change is added to all of them.
-        factorisation: `stage` alternates space and time from stage to stage (figure 2.2); `model` does all space first
+        factorization: `stage` alternates space and time from stage to stage (figure 2.2); `model` does all space first
             and then all time, with the same weights: the control for what the chapter claims.
         shortcut: `residual` adds a stage's input to its output from the second stage on (Table 2.5).
         dropout: in transformer layers, in training.
@@ -99,15 +99,15 @@ class MFSTConfig(NetworkConfig):
     temporal_scales: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4)
     temporal_branches: Literal["shared", "unshared"] = "shared"
     temporal_tokens: Literal["places", "pooled"] = "places"
-    factorisation: Literal["stage", "model"] = "stage"
+    factorization: Literal["stage", "model"] = "stage"
     shortcut: Literal["residual", "none"] = "residual"
     dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
         if len(set(self.temporal_scales)) < len(self.temporal_scales):
             raise ConfigError(f"temporal_scales={self.temporal_scales} repeats a scale", field="temporal_scales")
-        if self.factorisation == "model" and self.shortcut == "none" and self.stages > 1:
-            raise ConfigError("factorisation=model needs shortcut=residual, which passes time on", field="shortcut")
+        if self.factorization == "model" and self.shortcut == "none" and self.stages > 1:
+            raise ConfigError("factorization=model needs shortcut=residual, which passes time on", field="shortcut")
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "MFST":
         return MFST(self, heads=heads, channels=single_stream("MFST", channels), frames=frames, size=size)
@@ -224,7 +224,7 @@ class MSCTransformer(nn.Module):
         maps = F.max_pool2d(maps, self.pool) if self.pool > 1 else maps
         rows, columns = maps.shape[2:]
         tokens = rearrange(maps, "bt c h w -> bt (h w) c")
-        if self.pairs == "largest":  # of two neighbouring channels
+        if self.pairs == "largest":  # of two neighboring channels
             tokens = rearrange(tokens, "bt n (d two) -> bt n d two", two=2).amax(-1)
         tokens = self.map(self.map_norm(tokens))
         for layer in self.layers:
@@ -354,20 +354,20 @@ class MFST(nn.Module):
         return logits
 
     def features(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d"]:
-        """The mean over frames and places of the last stage, normalised: what the task heads see."""
+        """The mean over frames and places of the last stage, normalized: what the task heads see."""
         channels, frames, height, width = clip.shape[1:]
         if channels != self.channels:
             raise ClipError(f"the network takes clips of {self.channels} channels; got {channels}", field="channels")
         self.config.check_clip(channels=channels, frames=frames, size=min(height, width))
         maps = rearrange(self.stem(clip), "b c t h w -> (b t) c h w")
-        match self.config.factorisation:
+        match self.config.factorization:
             case "stage":
                 for stage in self.stages:
                     maps = stage(maps, frames)
             case "model":
                 maps = self._all_space_first(maps, frames)
             case _:
-                assert_never(self.config.factorisation)
+                assert_never(self.config.factorization)
         pooled = rearrange(maps, "(b t) d h w -> b (t h w) d", t=frames).mean(1)
         features: Tensor = self.norm(pooled)
         return features

@@ -4,7 +4,7 @@
          -> the frames' class tokens -> class token -> [ attention -> MLP, fewer frames on the way ] x L_T
          -> norm -> task heads
 
-Axes: b batch, c colour, t frames, h w pixels; n tokens, d channels.
+Axes: b batch, c color, t frames, h w pixels; n tokens, d channels.
 
 What the thesis says differently, or twice:
 
@@ -389,7 +389,7 @@ class RPESTDT(nn.Module):
         return logits
 
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """The class token after the last layer, normalised: what the task heads see.
+        """The class token after the last layer, normalized: what the task heads see.
 
         Args:
             clip: any number of frames, any multiple of the patch.

@@ -133,7 +133,7 @@ class TwoStream(nn.Module):
     ) -> Float[Tensor, "b d"]:
         """The features of both side by side; those of a missing stream, or of one that is dropped, are zeros.
 
-        Both are normalised, so that zero is the middle of what the task heads are used to.
+        Both are normalized, so that zero is the middle of what the task heads are used to.
         """
         found = {
             stream: stream.features(clip) for stream, clip in ((self.rgb, rgb), (self.depth, depth)) if clip is not None

@@ -127,7 +127,7 @@ class ViTSpatial(nn.Module):
         return logits
 
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """The mean over the frames of their normalised class tokens.
+        """The mean over the frames of their normalized class tokens.
 
         Args:
             clip: any number of frames, any multiple of the patch.

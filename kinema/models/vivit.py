@@ -138,7 +138,7 @@ class ViViT(nn.Module):
         return logits
 
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """The class token after the last block, normalised: what the task heads see.
+        """The class token after the last block, normalized: what the task heads see.
 
         Args:
             clip: any multiple of the tubelet.

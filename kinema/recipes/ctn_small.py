@@ -13,7 +13,7 @@ from kinema.training.recipe import Augmentation, Clip, Data, Optim, Recipe
 
 RECIPE = Recipe(
     clip=Clip(frames=8, size=224, short_side=256),
-    data=Data(augmentation=Augmentation(short_side=(256, 320), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2)),
+    data=Data(augmentation=Augmentation(short_side=(256, 320), flip=0.5, color_jitter=0.4, channel_shuffle=0.2)),
     model=replace(CTN_SMALL, start="scratch", stem_activation="relu"),
     optim=Optim(
         optimizer="adamw",

@@ -10,7 +10,7 @@ RECIPE = Recipe(
     clip=Clip(frames=16, size=112, short_side=120),
     data=Data(
         batch_size=8,
-        augmentation=Augmentation(short_side=(112, 144), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2),
+        augmentation=Augmentation(short_side=(112, 144), flip=0.5, color_jitter=0.4, channel_shuffle=0.2),
     ),
     model=CTN_TINY,
     optim=Optim(

@@ -3,7 +3,7 @@
 kinema prepare isogd --root IsoGD --out isogd.csv
 kinema train isogd_mfst_large --data.manifest isogd.csv --init runs/ntu60_mfst_large
 
-Colour and depth together (Table 2.2: 68.47 %) are the mean of two networks' logits, this one's and that of
+Color and depth together (Table 2.2: 68.47 %) are the mean of two networks' logits, this one's and that of
 `isogd_mfst_large_depth`: kinema evaluate RUN --manifest isogd.csv --split val --fuse DEPTH_RUN
 
 The thesis says of IsoGD only the numbers of the table, and neither how it trained nor on which split. As on NTU RGB+D

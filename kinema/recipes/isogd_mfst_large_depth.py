@@ -3,8 +3,8 @@
 kinema prepare isogd --root IsoGD --out isogd.csv
 kinema train isogd_mfst_large_depth --data.manifest isogd.csv --init runs/ntu60_mfst_large_depth
 
-As `isogd_mfst_large`, with 3D-CDC-T, which Table 2.4 finds best for depth. Depth is the grey video of 8 bits as it
-comes, its one channel three times; it is not masked, so that nothing is cut to the person and nothing coloured.
+As `isogd_mfst_large`, with 3D-CDC-T, which Table 2.4 finds best for depth. Depth is the gray video of 8 bits as it
+comes, its one channel three times; it is not masked, so that nothing is cut to the person and nothing colored.
 """
 
 from dataclasses import replace

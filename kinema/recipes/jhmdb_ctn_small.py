@@ -20,7 +20,7 @@ RECIPE = Recipe(
     clip=Clip(frames=16, size=64, short_side=72),
     data=Data(
         workers=0,
-        augmentation=Augmentation(short_side=(64, 88), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2),
+        augmentation=Augmentation(short_side=(64, 88), flip=0.5, color_jitter=0.4, channel_shuffle=0.2),
     ),
     model=replace(CTN_SMALL, start="scratch", stem_activation="relu"),
     optim=Optim(

@@ -5,7 +5,7 @@ kinema train jhmdb_rpe_stdt_tiny --data.manifest jhmdb.csv
 
 All was chosen on a part of the training split's source videos (117 clips), learning from the others: patches of 16 at
 112 pixels, 17.9 %; of 8 at 64 pixels, 12.8 %; with MixUp, CutMix, drop-path and 40 passes 16.2 %; the frames' class
-tokens normalised over the batch, 12.8 %. `frame_norm="clip"`, by which the network learns the moves, takes away what
+tokens normalized over the batch, 12.8 %. `frame_norm="clip"`, by which the network learns the moves, takes away what
 stands still: 6.8 % after 10 passes. One seed each: differences below 10 points say little.
 
 Ours, seeds 0, 1, 2 (results/jhmdb_rpe_stdt_tiny_seed*.json): 15.0, 15.0, 12.7 % top-1 on the source-disjoint val split;
@@ -21,7 +21,7 @@ RECIPE = Recipe(
     clip=Clip(frames=16, size=112, short_side=120),
     data=Data(
         workers=0,
-        augmentation=Augmentation(short_side=(112, 144), flip=0.5, colour_jitter=0.4, colour_shuffle=0.2),
+        augmentation=Augmentation(short_side=(112, 144), flip=0.5, color_jitter=0.4, channel_shuffle=0.2),
     ),
     model=replace(RPE_STDT_TINY, frame_norm="none"),
     optim=Optim(

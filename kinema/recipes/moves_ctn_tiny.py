@@ -2,7 +2,7 @@
 
     kinema train moves_ctn_tiny
 
-Rendered people, 15 actions; learns from the bodies s1 to s3 and is asked about s4 and s5. The artefact is that of the
+Rendered people, 15 actions; learns from the bodies s1 to s3 and is asked about s4 and s5. The model is that of the
 last step: choosing the best one on the only held-out bodies would flatter it.
 
 Ours, seeds 0, 1, 2 (results/moves_ctn_tiny_seed*.json; synthetic): 88.9, 88.9, 94.4 % top-1; chance 6.7 %.
@@ -18,7 +18,7 @@ RECIPE = Recipe(
         evaluate="test",
         batch_size=8,
         workers=1,
-        augmentation=Augmentation(short_side=(80, 92), flip=0.5, colour_jitter=0.4, colour_shuffle=1.0),
+        augmentation=Augmentation(short_side=(80, 92), flip=0.5, color_jitter=0.4, channel_shuffle=1.0),
     ),
     model=CTN_TINY,
     optim=Optim(

@@ -18,7 +18,7 @@ RECIPE = Recipe(
         evaluate="test",
         batch_size=8,
         workers=0,
-        augmentation=Augmentation(short_side=(80, 92), flip=0.5, colour_jitter=0.4, colour_shuffle=1.0),
+        augmentation=Augmentation(short_side=(80, 92), flip=0.5, color_jitter=0.4, channel_shuffle=1.0),
     ),
     model=MFST_TINY,
     optim=Optim(

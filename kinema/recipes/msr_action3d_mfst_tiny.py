@@ -5,7 +5,7 @@ kinema train msr_action3d_mfst_tiny --data.manifest msr.csv
 
 All but the length was chosen on two of the training split's subjects (113 clips), learning from the others, one seed
 each: 16 frames of 96 pixels, cut to the person, 60 passes, 75.2 %; 64 pixels 63.7; 128 pixels 64.6; 32 frames in the
-same time 69.0; MixUp 71.7; averaged weights 69.0; the colours of JET 43.4; batches of 4 69.9 at best. Differences below
+same time 69.0; MixUp 71.7; averaged weights 69.0; the colors of JET 43.4; batches of 4 69.9 at best. Differences below
 10 points say little.
 
 Ours, seeds 0, 1, 2 (results/msr_action3d_mfst_tiny_seed*.json): 92.9, 94.2, 93.5 % top-1 on the val subjects; their

@@ -7,7 +7,7 @@ Cross-view (Table 2.1: 97.3 %) is the same with another manifest: `--split cross
 RGB and depth together, by the mean of both (94.6 and 98.2 %): `kinema evaluate RUN --manifest ... --fuse RUN2`.
 
 As `ntu60_mfst_large`, with what Table 2.4 finds best for depth, 3D-CDC-T. The thesis cuts masked depth to the person
-and colours it by the JET map, as here; how much room it leaves around the person it does not say.
+and colors it by the JET map, as here; how much room it leaves around the person it does not say.
 """
 
 from dataclasses import replace

@@ -25,7 +25,7 @@ def draw_overview(folder: Path = ASSETS) -> Image.Image:
 
 
 def draw_sheet(folder: Path, clips: Sequence[Clip], *, frames: int, columns: int) -> Image.Image:
-    """Draw clips as strips, each of `frames` frames with depth under colour, `columns` strips beside each other.
+    """Draw clips as strips, each of `frames` frames with depth under color, `columns` strips beside each other.
 
     Args:
         folder: where `rgb/` and `depth/` lie.
@@ -46,19 +46,19 @@ def draw_sheet(folder: Path, clips: Sequence[Clip], *, frames: int, columns: int
     return sheet
 
 
-def colour_depth(depth_mm: UInt16[np.ndarray, "*batch height width"]) -> UInt8[np.ndarray, "*batch height width 3"]:
-    """Depth as colours from yellow (near) to violet (far) over the range that occurs; no person is black."""
+def color_depth(depth_mm: UInt16[np.ndarray, "*batch height width"]) -> UInt8[np.ndarray, "*batch height width 3"]:
+    """Depth as colors from yellow (near) to violet (far) over the range that occurs; no person is black."""
     from matplotlib import colormaps
 
     seen = depth_mm[depth_mm > 0]
     near, far = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
     share = (far - depth_mm.astype(np.float64)) / max(far - near, 1.0)
-    colours = colormaps["plasma"](0.12 + 0.85 * np.clip(share, 0.0, 1.0))[..., :3]
-    return np.where((depth_mm > 0)[..., None], np.rint(255 * colours), 12).astype(np.uint8)
+    colors = colormaps["plasma"](0.12 + 0.85 * np.clip(share, 0.0, 1.0))[..., :3]
+    return np.where((depth_mm > 0)[..., None], np.rint(255 * colors), 12).astype(np.uint8)
 
 
 def _strip(folder: Path, clip: Clip, frames: int) -> Picture:
     rgb = read_rgb(folder / "rgb" / f"{clip.name}.mp4")
-    depth = colour_depth(read_depth(folder / "depth" / f"{clip.name}.mkv"))
+    depth = color_depth(read_depth(folder / "depth" / f"{clip.name}.mkv"))
     chosen = np.linspace(0, len(rgb) - 1, frames).round().astype(int)
     return np.concatenate([np.concatenate(list(pictures[chosen]), axis=1) for pictures in (rgb, depth)], axis=0)

@@ -17,13 +17,13 @@ from jaxtyping import Float64, UInt8, UInt16
 
 from kinema.render.motion import INDEX, JOINTS, WRIST_OFFSET_M, Poses, conjugate, joint_positions, multiply, rotate
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Vector = tuple[float, float, float]
 
 # Depth beyond this is the empty background, stored as 0.
 FAR_M = 40.0
 NEAR_M = 0.2
-# Depth is rounded to this step, as a sensor's is: the last millimetres of a smooth ellipsoid say nothing, and are a
+# Depth is rounded to this step, as a sensor's is: the last millimeters of a smooth ellipsoid say nothing, and are a
 # third of a lossless file. A pixel is 20 to 40 mm wide where the person stands.
 DEPTH_STEP_MM = 8
 FIELD_OF_VIEW_DEGREES = 45.0
@@ -36,17 +36,17 @@ UPRIGHT = np.array([np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0])
 
 
 class Shape(NamedTuple):
-    """One solid piece of a body, fixed to a joint, in that joint's frame (x forward, y up, z right; metres).
+    """One solid piece of a body, fixed to a joint, in that joint's frame (x forward, y up, z right; meters).
 
     Args:
-        ends_m: a capsule's two ends, or an ellipsoid's centre alone.
+        ends_m: a capsule's two ends, or an ellipsoid's center alone.
         size_m: a capsule's radius alone, or an ellipsoid's three half axes.
     """
 
     joint: str
     ends_m: tuple[Vector, ...]
     size_m: tuple[float, ...]
-    colour: Colour
+    color: Color
 
     @property
     def kind(self) -> Literal["capsule", "ellipsoid"]:
@@ -69,11 +69,11 @@ class Body:
     hips: float = 1.0
     girth: float = 1.0
     head: float = 1.0
-    skin: Colour = (0.87, 0.67, 0.53)
-    shirt: Colour = (0.75, 0.28, 0.25)
-    legwear: Colour = (0.20, 0.28, 0.45)
-    shoes: Colour = (0.12, 0.12, 0.13)
-    hair_colour: Colour = (0.20, 0.13, 0.09)
+    skin: Color = (0.87, 0.67, 0.53)
+    shirt: Color = (0.75, 0.28, 0.25)
+    legwear: Color = (0.20, 0.28, 0.45)
+    shoes: Color = (0.12, 0.12, 0.13)
+    hair_color: Color = (0.20, 0.13, 0.09)
     sleeves: Literal["short", "long"] = "short"
     trousers: Literal["short", "long"] = "long"
     hair: Literal["short", "long", "cap"] = "short"
@@ -119,10 +119,10 @@ class Body:
         shapes = [
             Shape("neck", ((0.018, 0.155 * k, 0.0),), (0.096 * k, 0.122 * k, 0.080 * k), self.skin),
             Shape("neck", ((0.112 * k, 0.140 * k, 0.0),), (0.020 * k, 0.024 * k, 0.015 * k), self.skin),
-            Shape("neck", ((-0.018 * k, 0.190 * k, 0.0),), (0.098 * k, 0.106 * k, 0.090 * k), self.hair_colour),
+            Shape("neck", ((-0.018 * k, 0.190 * k, 0.0),), (0.098 * k, 0.106 * k, 0.090 * k), self.hair_color),
         ]
         if self.hair == "long":
-            shapes.append(Shape("neck", ((-0.070 * k, 0.085 * k, 0.0),), (0.052, 0.150 * k, 0.088), self.hair_colour))
+            shapes.append(Shape("neck", ((-0.070 * k, 0.085 * k, 0.0),), (0.052, 0.150 * k, 0.088), self.hair_color))
         if self.hair == "cap":
             shapes.append(Shape("neck", ((0.0, 0.228 * k, 0.0),), (0.108 * k, 0.078 * k, 0.094 * k), self.shirt))
             shapes.append(Shape("neck", ((0.100 * k, 0.215 * k, 0.0),), (0.078 * k, 0.016 * k, 0.066 * k), self.shirt))
@@ -179,14 +179,14 @@ def heights_m(body: Body, poses: Poses) -> Float64[np.ndarray, " frames"]:
     lowest = np.full(len(positions), np.inf)
     for shape in body.shapes():
         joint = INDEX[shape.joint]
-        centres = np.stack(
+        centers = np.stack(
             [positions[:, joint] + rotate(turns[:, joint], np.array(end)) for end in shape.ends_m], axis=1
         )
         # The world's up in the joint's frame tells how far the ellipsoid reaches down.
         up = rotate(conjugate(turns[:, joint]), np.array([0.0, 1.0, 0.0]))
         size = np.array(shape.size_m * (3 // len(shape.size_m)))
         reach = np.linalg.norm(up * size, axis=-1)
-        lowest = np.minimum(lowest, centres[..., 1].min(axis=1) - reach)
+        lowest = np.minimum(lowest, centers[..., 1].min(axis=1) - reach)
     return lowest
 
 
@@ -210,11 +210,11 @@ def settle(poses: Poses, *, body: Body, captured: Poses) -> Poses:
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """What the person stands on: squares or tiles of two colours, or one colour."""
+    """What the person stands on: squares or tiles of two colors, or one color."""
 
     pattern: Literal["checker", "tiles", "plain"]
-    first: Colour
-    second: Colour
+    first: Color
+    second: Color
     square_m: float
 
 
@@ -230,7 +230,7 @@ class Light:
     azimuth_degrees: float
     elevation_degrees: float
     strength: float
-    sky: Colour
+    sky: Color
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +245,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Footage:
-    """What a camera took: colour, and depth in millimetres that is 0 wherever there is no person."""
+    """What a camera took: color, and depth in millimeters that is 0 wherever there is no person."""
 
     rgb: UInt8[np.ndarray, "frames height width 3"]
     depth_mm: UInt16[np.ndarray, "frames height width"]
@@ -315,7 +315,7 @@ def render(poses: Poses, *, body: Body, floor: Floor, light: Light, view: View, 
     people.geomgroup[FLOOR_GROUP] = 0
     rgb = np.empty((len(positions), pixels, pixels, 3), dtype=np.uint8)
     depth_mm = np.empty((len(positions), pixels, pixels), dtype=np.uint16)
-    with mujoco.Renderer(model, pixels, pixels) as colour:
+    with mujoco.Renderer(model, pixels, pixels) as color:
         # Smoothed edges would be depths between the person and nothing.
         model.vis.quality.offsamples = 0
         with mujoco.Renderer(model, pixels, pixels) as ranging:
@@ -324,10 +324,10 @@ def render(poses: Poses, *, body: Body, floor: Floor, light: Light, view: View, 
                 data.mocap_pos[:], data.mocap_quat[:] = positions[index], turns[index]
                 mujoco.mj_kinematics(model, data)
                 mujoco.mj_camlight(model, data)
-                colour.update_scene(data, camera)
-                rgb[index] = colour.render()
+                color.update_scene(data, camera)
+                rgb[index] = color.render()
                 ranging.update_scene(data, camera, people)
-                depth_mm[index] = _millimetres(ranging.render())
+                depth_mm[index] = _millimeters(ranging.render())
     return Footage(rgb=rgb, depth_mm=depth_mm)
 
 
@@ -378,15 +378,15 @@ def scene_xml(body: Body, *, floor: Floor, light: Light, pixels: int) -> str:
 def _geom_xml(shape: Shape) -> str:
     place = "fromto" if shape.kind == "capsule" else "pos"
     ends = " ".join(_numbers(end) for end in shape.ends_m)
-    size, colour = _numbers(shape.size_m), _numbers(shape.colour)
-    return f'<geom type="{shape.kind}" {place}="{ends}" size="{size}" rgba="{colour} 1"/>'
+    size, color = _numbers(shape.size_m), _numbers(shape.color)
+    return f'<geom type="{shape.kind}" {place}="{ends}" size="{size}" rgba="{color} 1"/>'
 
 
 def _numbers(values: Sequence[float] | Float64[np.ndarray, " n"]) -> str:
     return " ".join(f"{value:.5f}" for value in values)
 
 
-def _millimetres(distances_m: np.ndarray) -> UInt16[np.ndarray, "height width"]:
+def _millimeters(distances_m: np.ndarray) -> UInt16[np.ndarray, "height width"]:
     there = distances_m < 0.99 * FAR_M
     return np.where(there, np.rint(distances_m * 1000.0 / DEPTH_STEP_MM) * DEPTH_STEP_MM, 0).astype(np.uint16)
 

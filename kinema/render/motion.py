@@ -4,7 +4,7 @@ Source: X. B. Peng et al., DeepMimic, 2018 (arXiv:1804.02717); the 15 human clip
 ships in `pybullet_data/data/motions`, kept as float32 in `kinema/assets/motions/` with their notice.
 
 A captured frame is 44 numbers: its duration, the root's position, then one rotation per joint in the order of `JOINTS`
-(w x y z for a ball, one angle for a hinge). Metres, seconds, radians; y is up, the person faces +x, z is to the right.
+(w x y z for a ball, one angle for a hinge). Meters, seconds, radians; y is up, the person faces +x, z is to the right.
 """
 
 from dataclasses import dataclass, replace
@@ -181,10 +181,10 @@ class Motion:
         step_s = self.times_s[before + 1] - self.times_s[before]
         fraction = np.where(step_s > 0, (local_s - self.times_s[before]) / np.where(step_s > 0, step_s, 1.0), 1.0)
         root_m, rotations = self.poses.root_m, self.poses.rotations
-        travelled_m = (root_m[-1] - root_m[0]) * np.array([1.0, 0.0, 1.0])
+        traveled_m = (root_m[-1] - root_m[0]) * np.array([1.0, 0.0, 1.0])
         mixed_m = root_m[before] + fraction[:, None] * (root_m[before + 1] - root_m[before])
         return Poses(
-            root_m=mixed_m + cycle[:, None] * travelled_m,
+            root_m=mixed_m + cycle[:, None] * traveled_m,
             rotations=slerp(rotations[before], rotations[before + 1], fraction[:, None]),
         )
 

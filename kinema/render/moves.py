@@ -17,7 +17,7 @@ import numpy as np
 
 from kinema.data.manifest import Entry, write_manifest
 from kinema.modality import DepthFacts
-from kinema.render.mannequin import Body, Colour, Floor, Footage, Light, View, frame_view, outline_m, render, settle
+from kinema.render.mannequin import Body, Color, Floor, Footage, Light, View, frame_view, outline_m, render, settle
 from kinema.render.motion import ACTIONS, Poses, load_motion, smooth_noise
 from kinema.render.video import write_depth, write_rgb
 
@@ -39,7 +39,7 @@ SUBJECTS = {
         legwear=(0.62, 0.54, 0.42),
         shoes=(0.85, 0.84, 0.80),
         skin=(0.45, 0.30, 0.22),
-        hair_colour=(0.06, 0.05, 0.05),
+        hair_color=(0.06, 0.05, 0.05),
         sleeves="long",
     ),
     "s3": Body(
@@ -51,7 +51,7 @@ SUBJECTS = {
         legwear=(0.30, 0.32, 0.33),
         shoes=(0.55, 0.20, 0.16),
         skin=(0.93, 0.76, 0.64),
-        hair_colour=(0.55, 0.30, 0.14),
+        hair_color=(0.55, 0.30, 0.14),
         trousers="short",
     ),
     "s4": Body(
@@ -65,7 +65,7 @@ SUBJECTS = {
         legwear=(0.14, 0.15, 0.20),
         shoes=(0.92, 0.92, 0.92),
         skin=(0.80, 0.58, 0.43),
-        hair_colour=(0.13, 0.08, 0.06),
+        hair_color=(0.13, 0.08, 0.06),
         sleeves="long",
         hair="long",
     ),
@@ -80,7 +80,7 @@ SUBJECTS = {
         legwear=(0.45, 0.50, 0.30),
         shoes=(0.20, 0.22, 0.30),
         skin=(0.72, 0.50, 0.36),
-        hair_colour=(0.25, 0.16, 0.10),
+        hair_color=(0.25, 0.16, 0.10),
         trousers="short",
         hair="cap",
     ),
@@ -89,7 +89,7 @@ CAMERAS = {"c1": 110.0, "c2": 155.0, "c3": 200.0}
 """Azimuth in degrees around the captured space, in which the person first faces 0: c1 sees the side, c2 and c3 the face
 from either hand."""
 
-FLOORS: tuple[tuple[Colour, Colour], ...] = (
+FLOORS: tuple[tuple[Color, Color], ...] = (
     ((0.62, 0.52, 0.46), (0.53, 0.44, 0.39)),
     ((0.45, 0.55, 0.47), (0.38, 0.47, 0.41)),
     ((0.50, 0.54, 0.62), (0.42, 0.46, 0.54)),
@@ -97,7 +97,7 @@ FLOORS: tuple[tuple[Colour, Colour], ...] = (
     ((0.66, 0.66, 0.64), (0.55, 0.55, 0.55)),
     ((0.55, 0.42, 0.40), (0.48, 0.36, 0.35)),
 )
-SKIES: tuple[Colour, ...] = ((0.72, 0.80, 0.90), (0.86, 0.82, 0.76), (0.80, 0.84, 0.84), (0.78, 0.76, 0.86))
+SKIES: tuple[Color, ...] = ((0.72, 0.80, 0.90), (0.86, 0.82, 0.76), (0.80, 0.84, 0.84), (0.78, 0.76, 0.86))
 PATTERNS: tuple[Literal["checker", "tiles", "plain"], ...] = ("checker", "tiles", "plain")
 
 # How much of a cyclic motion one clip shows at tempo 1; a single motion is shown once, as long as it is.
@@ -257,7 +257,7 @@ def write_manifests(out: Path, clips: Sequence[Clip] | None = None) -> None:
             out / f"moves_{protocol}.csv",
             entries=entries,
             classes={"label": ACTIONS},
-            corpus="moves",
+            dataset="moves",
             version=VERSION,
             depth=DEPTH,
         )
@@ -290,6 +290,6 @@ def _render_files(out: Path, clip: Clip) -> str:
     return clip.name
 
 
-def _shaded(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (min(1.0, value * factor) for value in colour)
+def _shaded(color: Color, factor: float) -> Color:
+    red, green, blue = (min(1.0, value * factor) for value in color)
     return (red, green, blue)

@@ -1,4 +1,4 @@
-"""Clips as files: colour as H.264 in MP4, depth as lossless FFV1 in Matroska; the same frames give the same bytes."""
+"""Clips as files: color as H.264 in MP4, depth as lossless FFV1 in Matroska; the same frames give the same bytes."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +9,7 @@ from jaxtyping import UInt8, UInt16
 
 # Chosen so that the same frames give the same bytes: one thread, because x264 decides by what other threads have done,
 # and no macroblock tree, which reads memory that nobody has written (x264 core 165; seen with MALLOC_PERTURB_).
-# Small coloured clothes on a plain floor need finer chroma than x264 gives them.
+# Small colored clothes on a plain floor need finer chroma than x264 gives them.
 H264 = {
     "crf": "29",
     "preset": "veryslow",
@@ -23,7 +23,7 @@ FFV1 = {"level": "3", "coder": "1", "context": "0", "slices": "1", "slicecrc": "
 
 
 def write_rgb(path: Path, frames: UInt8[np.ndarray, "frames height width 3"], *, rate_fps: Fraction) -> None:
-    """Write a colour clip; height and width must be even."""
+    """Write a color clip; height and width must be even."""
     with av.open(str(path), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate_fps, options={**H264, "flags": "+bitexact"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
@@ -43,7 +43,7 @@ def write_depth(path: Path, frames: UInt16[np.ndarray, "frames height width"], *
 
 
 def read_rgb(path: Path) -> UInt8[np.ndarray, "frames height width 3"]:
-    """All frames of a colour clip."""
+    """All frames of a color clip."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 

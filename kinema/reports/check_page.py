@@ -36,11 +36,11 @@ class Written:
     bad_files: Path
 
 
-def write_check(checked: Checked, folder: Path, reading: ReadOptions) -> Written:
+def write_check(checked: Checked, folder: Path, read_options: ReadOptions) -> Written:
     """Write `check.html`, `check.json` and `bad_files.txt`: a path in each line, a tab, and what is wrong.
 
     Args:
-        reading: how the pictures of copies are read.
+        read_options: how the pictures of copies are read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = Written(page=folder / "check.html", findings=folder / "check.json", bad_files=folder / "bad_files.txt")
@@ -51,7 +51,7 @@ def write_check(checked: Checked, folder: Path, reading: ReadOptions) -> Written
     write_page(
         written.page,
         title=f"Check of {checked.manifest.path.name}",
-        lead=f"{checked.manifest.corpus}, version {checked.manifest.version}; every file decoded from end to end",
+        lead=f"{checked.manifest.dataset}, version {checked.manifest.version}; every file decoded from end to end",
         numbers=[
             ("samples", f"{len(checked.entries):,}"),
             ("files", f"{files:,}"),
@@ -62,7 +62,7 @@ def write_check(checked: Checked, folder: Path, reading: ReadOptions) -> Written
         ],
         sections=[
             _findings("Faults", checked.faults, "Nothing is wrong."),
-            *_copies(checked, reading),
+            *_copies(checked, read_options),
             *_balance(checked),
             *_measures(checked),
             _findings("Notes", checked.notes, "There is nothing to note."),
@@ -98,7 +98,7 @@ def _findings(heading: str, findings: Sequence[Finding], nothing: str) -> Sectio
     return Section(heading=heading, text=f"{text}.", table=Table(columns=("kind", "line", "file", "what"), rows=rows))
 
 
-def _copies(checked: Checked, reading: ReadOptions) -> Iterator[Section]:
+def _copies(checked: Checked, read_options: ReadOptions) -> Iterator[Section]:
     if not checked.copies:
         return
     shown = checked.copies[:MOST_PAIRS]
@@ -110,7 +110,9 @@ def _copies(checked: Checked, reading: ReadOptions) -> Iterator[Section]:
         text += f" The {len(shown)} most alike are shown; check.json has all."
     pictures = []
     for copies in sorted(shown, key=lambda copies: -copies.pair.motion):
-        rows = [_frames(checked, MediaFile(file, copies.modality), reading) for file in (copies.first, copies.second)]
+        rows = [
+            _frames(checked, MediaFile(file, copies.modality), read_options) for file in (copies.first, copies.second)
+        ]
         how = ", mirrored" if copies.pair.mirrored else ""
         caption = (
             f"{copies.first} ({copies.splits[0] or 'no split'}, line {copies.lines[0]}) and {copies.second} "
@@ -121,26 +123,26 @@ def _copies(checked: Checked, reading: ReadOptions) -> Iterator[Section]:
     yield Section(heading="Near-duplicates across splits", text=text, pictures=pictures)
 
 
-def _frames(checked: Checked, source: MediaFile, reading: ReadOptions) -> UInt8[ndarray, "frames height width 3"]:
+def _frames(checked: Checked, source: MediaFile, read_options: ReadOptions) -> UInt8[ndarray, "frames height width 3"]:
     """Some frames of a file; of one that has gone meanwhile, the small pictures of its signature."""
     seen = checked.inspections[source]
     indices = np.linspace(0, seen.frames - 1, min(STRIP_FRAMES, seen.frames)).round().astype(int).tolist()
     path = checked.manifest.locate(source.path)
     try:
         if source.kind == "rgb":
-            return read_rgb(path, indices, reading)
-        grey = read_gray(path, indices, reading).astype(np.float32)
-        grey = grey * (255 / max(float(grey.max()), 1.0))
+            return read_rgb(path, indices, read_options)
+        gray = read_gray(path, indices, read_options).astype(np.float32)
+        gray = gray * (255 / max(float(gray.max()), 1.0))
     except UnreadableVideo:
-        grey = signature_pictures(seen.signature)[:: len(signature_pictures(seen.signature)) // STRIP_FRAMES]
-    return grey.astype(np.uint8)[..., None].repeat(3, axis=-1)
+        gray = signature_pictures(seen.signature)[:: len(signature_pictures(seen.signature)) // STRIP_FRAMES]
+    return gray.astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 
 def _balance(checked: Checked) -> Iterator[Section]:
     for head, names in checked.manifest.classes.items():
         counts = {}
-        labelled = {entry.split for entry in checked.entries} - {*checked.manifest.unlabelled}
-        for split in sorted(labelled, key=lambda split: (split != "train", split)):
+        labeled = {entry.split for entry in checked.entries} - {*checked.manifest.unlabeled}
+        for split in sorted(labeled, key=lambda split: (split != "train", split)):
             found = Counter(entry.labels[head] for entry in checked.entries if entry.split == split)
             counts[split or "(no split)"] = [found[name] for name in names]
         text = "; ".join(

@@ -143,8 +143,8 @@ def write_evaluation_json(path: Path, evaluation: ModelsEvaluation) -> None:
 
 def _print_data(predictions: Predictions, out: Console) -> None:
     """Of which corpus, in which version: numbers of two versions cannot be compared."""
-    if predictions.corpus:
-        out.print(f"{predictions.corpus}, version {predictions.version}", soft_wrap=True)
+    if predictions.dataset:
+        out.print(f"{predictions.dataset}, version {predictions.version}", soft_wrap=True)
 
 
 def _numbers(summary: Summary) -> Table:

@@ -13,8 +13,8 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
-BLUE, ORANGE, GREY = "#2f6f9f", "#d9822b", "#8a8f98"
-COLOURS = (BLUE, ORANGE, "#4b9b6e", "#8a5a9e", GREY)
+BLUE, ORANGE, Gray = "#2f6f9f", "#d9822b", "#8a8f98"
+ColorS = (BLUE, ORANGE, "#4b9b6e", "#8a5a9e", Gray)
 MOST_NAMES = 60
 """Classes above which a figure shows their counts in order of size, without names."""
 STRIP_HEIGHT = 96
@@ -50,8 +50,8 @@ def confusion_figure(counts: Int64[ndarray, "classes classes"], names: Sequence[
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(counts > 0):
-        colour = "white" if share[row, column] > 0.55 else "black"
-        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=colour)
+        color = "white" if share[row, column] > 0.55 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=color)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("answer")
@@ -67,8 +67,8 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
     if len(names) > MOST_NAMES:
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         axes = figure.subplots()
-        for (split, numbers), colour in zip(counts.items(), COLOURS * len(counts), strict=False):
-            axes.step(places + 1, sorted(numbers, reverse=True), where="mid", label=split, color=colour)
+        for (split, numbers), color in zip(counts.items(), ColorS * len(counts), strict=False):
+            axes.step(places + 1, sorted(numbers, reverse=True), where="mid", label=split, color=color)
         axes.set_xlabel("classes, the largest first")
         axes.set_ylabel("samples")
         axes.set_ylim(bottom=0)
@@ -76,8 +76,8 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
         figure = Figure(figsize=(7.2, 1.1 + 0.24 * len(names)), layout="constrained")
         axes = figure.subplots()
         thick = 0.8 / max(len(counts), 1)
-        for place, ((split, numbers), colour) in enumerate(zip(counts.items(), COLOURS * len(counts), strict=False)):
-            axes.barh(places + (place + 0.5) * thick - 0.4, numbers, thick, label=split, color=colour)
+        for place, ((split, numbers), color) in enumerate(zip(counts.items(), ColorS * len(counts), strict=False)):
+            axes.barh(places + (place + 0.5) * thick - 0.4, numbers, thick, label=split, color=color)
         axes.set_yticks(places, names, fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("samples")
@@ -117,7 +117,7 @@ def cluster_figure(clusters: Int64[ndarray, "rows columns"], reference: tuple[in
     figure = Figure(figsize=(0.8 + 0.32 * columns, 0.7 + 0.32 * rows), layout="constrained")
     axes = figure.subplots()
     names, number = np.unique(clusters, return_inverse=True)
-    shuffled = np.random.default_rng(0).permutation(len(names))[number]  # neighbours get colours far apart
+    shuffled = np.random.default_rng(0).permutation(len(names))[number]  # neighbors get colors far apart
     axes.imshow(shuffled.reshape(clusters.shape), cmap="nipy_spectral", alpha=0.55)
     for (row, column), cluster in np.ndenumerate(clusters):
         if (row, column) != reference:
@@ -150,7 +150,7 @@ def strips(videos: Sequence[UInt8[ndarray, "_ _ _ 3"]]) -> bytes:
 
 
 def film_strip(clip: UInt8[Tensor, "channels time height width"], frames: int = 6) -> bytes:
-    """JPEG: some frames of a clip side by side, evenly taken; one channel is shown in grey."""
+    """JPEG: some frames of a clip side by side, evenly taken; one channel is shown in gray."""
     chosen = np.linspace(0, clip.shape[1] - 1, min(frames, clip.shape[1])).round().astype(int)
     pictures = clip.permute(1, 2, 3, 0)[chosen].numpy()
     strip: UInt8[ndarray, "height width channels"] = np.concatenate(list(pictures), axis=1)

@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from kinema.errors import PredictionsError
+from kinema.errors import PredictionsError, RunError
 from kinema.evaluation.predictions import Predictions, Protocol, load_predictions, measure
 from kinema.evaluation.summary import summarize
+from kinema.inference.trained_model import find_description
 from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
 
@@ -25,7 +26,7 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
     """Write a run's result; the numbers are computed from its predictions file, not taken from its log.
 
     Args:
-        run: a finished training; its artefact's predictions are stored.
+        run: a finished training; its model's predictions are stored.
         out: the JSON to write, under `results/`.
         title: what was run, on what; "synthetic" where the data are.
 
@@ -49,13 +50,15 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         data=replace(recipe.data, manifest=Path(recipe.data.manifest).name),
         run=replace(recipe.run, out=None),
     )  # where it lay on one machine is nobody else's concern
-    artefact = json.loads((run.artefact / "artefact.json").read_text(encoding="utf-8"))
+    description = find_description(run.path)
+    if description is None:
+        raise RunError(f"{run.path}: has no trained model yet", path=run.path)
     result = {
         "title": title,
-        "provenance": artefact["provenance"],
+        "provenance": json.loads(description.read_text(encoding="utf-8"))["provenance"],
         "environment": json.loads((run.path / "environment.json").read_text(encoding="utf-8")),
         "recipe": json.loads(recipe_to_json(anywhere)),
-        "corpus": predictions.corpus,
+        "dataset": predictions.dataset,
         "version": predictions.version,
         "split": predictions.split,
         "declared": predictions.declared,
@@ -114,7 +117,7 @@ def load_result(path: Path) -> Predictions:
             manifest_digest=said["provenance"]["manifest_digest"],
             weights_digest=said["weights_digest"],
             protocol=None if said["protocol"] is None else Protocol(**said["protocol"]),
-            corpus=said.get("corpus", ""),
+            dataset=said.get("dataset", said.get("corpus", "")),
             version=said.get("version", ""),
         )
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -13,6 +13,7 @@ from rich.table import Table
 from kinema.data.manifest import load_manifest
 from kinema.errors import ManifestError, RecipeError, RunError
 from kinema.evaluation.predictions import JOINT, Predictions, load_predictions
+from kinema.inference.trained_model import find_description
 from kinema.models.registry import MODELS
 from kinema.reports.evaluation import console
 from kinema.reports.results import load_result
@@ -21,7 +22,7 @@ from kinema.training.runs import Run
 from kinema.training.schedule import Schedule, score
 
 State = Literal["finished", "unfinished", "no checkpoint"]
-PARTS = ("recipe.json", "steps.jsonl", "metrics.jsonl", "checkpoints", "artefact")
+PARTS = ("recipe.json", "steps.jsonl", "metrics.jsonl", "checkpoints", "model")
 """Each of these makes a folder a run, whole or not."""
 
 
@@ -89,7 +90,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     except (RunError, OSError) as error:
         faults.append(" ".join(str(error).split()))
     else:
-        model, data = _model(recipe, run.artefact, faults), _data(recipe)
+        model, data = _model(recipe, run.path, faults), _data(recipe)
         early = _stopped_early(recipe, metrics)
         try:
             samples = count(recipe.data.manifest, recipe.data.train)
@@ -180,14 +181,13 @@ def _lines(path: Path, faults: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _model(recipe: Recipe, artefact: Path, faults: list[str]) -> str:
+def _model(recipe: Recipe, run: Path, faults: list[str]) -> str:
+    description = find_description(run)
     try:
-        if (artefact / "artefact.json").is_file():
-            said = json.loads((artefact / "artefact.json").read_text(encoding="utf-8"))
-            if said["model"]["kind"] == "own":
-                return "own"
+        if description is not None and json.loads(description.read_text(encoding="utf-8"))["model"]["kind"] == "own":
+            return "own"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        faults.append(f"{artefact / 'artefact.json'}: cannot be read ({error})")
+        faults.append(f"{description}: cannot be read ({error})")
     named = (name for name, entry in MODELS.items() if entry.config == recipe.model)
     return next(named, recipe.model.kind)
 

@@ -93,7 +93,7 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "commit": setup.commit,
         "step": state.step,
         "seed": recipe.run.seed,
-        "corpus": manifest.corpus,
+        "dataset": manifest.dataset,
         "version": manifest.version,
         "manifest_digest": manifest.digest,
         "train": recipe.data.train,
@@ -102,6 +102,6 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "skipped_draws": len(skipped),
         "skipped_samples": len({line["index"] for line in skipped}),
     }
-    digest = save_model(run.artefact, replace(trained, provenance=provenance))
+    digest = save_model(run.model, replace(trained, provenance=provenance))
     save_predictions(run.predictions, predictions.with_weights_digest(digest))
     run.point_latest()

@@ -44,7 +44,7 @@ class Clip:
         short_side: Shorter side of a frame after resizing, before the square is cropped [px].
         modalities: `rgb`, `depth`, or both.
         depth_channels: Channels of depth, 1 or 3.
-        depth_colors: Content of three depth channels: `grey` repeats the one channel, `jet` maps it by the JET map.
+        depth_colors: Content of three depth channels: `gray` repeats the one channel, `jet` maps it by the JET map.
         sampling: Rule that picks the frames of a clip from a video.
         interval: Frames from one sampled frame to the next, for the rules that have an interval.
         mean: Mean of RGB values between 0 and 1.
@@ -61,7 +61,7 @@ class Clip:
     short_side: int
     modalities: tuple[Modality, ...] = ("rgb",)
     depth_channels: Literal[1, 3] = 1
-    depth_colors: DepthColors = "grey"
+    depth_colors: DepthColors = "gray"
     sampling: SamplingRule = "segments"
     interval: int | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -91,7 +91,7 @@ class Clip:
             std=self.std,
             depth=depth if subject is not None or "depth" in self.modalities else None,
             depth_channels=self.depth_channels,
-            depth_colours=self.depth_colors,
+            depth_colors=self.depth_colors,
             crops=self.crops,
             subject=subject,
         )

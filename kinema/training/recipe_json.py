@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-from kinema.config import from_json, to_json
+from kinema.config import from_json, rename_fields, to_json
 from kinema.errors import RecipeError
 from kinema.models.registry import flattened
 from kinema.training.recipe import Recipe
 
-FORMAT = 2
+FORMAT = 3
 """Version of recipe.json. Version 1 has no number and all of `init`, `checkpoint` and `compute` under `run`."""
 
 
@@ -26,16 +26,16 @@ def recipe_from_json(text: str) -> Recipe:
     try:
         data = json.loads(text)
         version = data.pop("format", 1)
-        if version not in (1, FORMAT):
+        if version not in range(1, FORMAT + 1):
             raise ValueError(f"format {version} is newer than this kinema reads, {FORMAT}")
-        data = _from_format1(data) if version == 1 else data
-        return from_json(Recipe, data)
+        if version == 1:
+            data = _from_format1(data)
+        return from_json(Recipe, _from_format2(data) if version < 3 else data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecipeError(f"not a recipe ({error})", field=getattr(error, "field", None)) from error
 
 
-MOVED = {
-    "clip.depth_colours": "clip.depth_colors",
+FORMAT1 = {
     "data.reading": "data.read_options",
     "optim.accumulate": "optim.grad_accum_steps",
     "optim.clip_norm": "optim.max_grad_norm",
@@ -58,18 +58,25 @@ MOVED = {
 }
 """Fields of format 1 and their names in format 2."""
 
+FORMAT2 = {
+    "clip.depth_colours": "clip.depth_colors",
+    "data.augmentation.colour_jitter": "data.augmentation.color_jitter",
+    "data.augmentation.colour_shuffle": "data.augmentation.channel_shuffle",
+    "data.augmentation.rotation_share": "data.augmentation.rotation_prob",
+}
+"""Fields of formats 1 and 2 and their names in format 3."""
+
 
 def _from_format1(data: dict[str, Any]) -> dict[str, Any]:
     data["model"] = flattened(data["model"])
     data["optim"].setdefault("decay", "all")  # before the field existed, everything was decayed
     if "activations" in data["run"]:
         data["run"]["activations"] = {"keep": False, "recompute": True}[data["run"]["activations"]]
-    for old, new in MOVED.items():
-        *parents, name = old.split(".")
-        holder = data
-        for parent in parents:
-            holder = holder.get(parent, {})
-        if name in holder:
-            section, field = new.rsplit(".", 1)
-            data.setdefault(section, {})[field] = holder.pop(name)
+    return rename_fields(data, FORMAT1)
+
+
+def _from_format2(data: dict[str, Any]) -> dict[str, Any]:
+    rename_fields(data, FORMAT2)
+    if data["clip"].get("depth_colors") == "grey":
+        data["clip"]["depth_colors"] = "gray"
     return data

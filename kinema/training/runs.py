@@ -1,7 +1,7 @@
 """The run folder: the record of a training, and what it resumes from.
 
 recipe.json  environment.json  steps.jsonl  metrics.jsonl  skipped.jsonl  checkpoints/last.pt
-predictions.safetensors  artefact/
+predictions.safetensors  model/
 """
 
 import json
@@ -53,8 +53,10 @@ class Run:
         self._planned = planned
 
     @property
-    def artefact(self) -> Path:
-        return self.path / "artefact"
+    def model(self) -> Path:
+        """Folder of the trained model; `artefact/` in runs of older versions."""
+        old = self.path / "artefact"
+        return old if old.is_dir() else self.path / "model"
 
     @property
     def predictions(self) -> Path:
@@ -112,7 +114,7 @@ class Run:
             _replace(self.path / "recipe.json", recipe_to_json(_anchored(recipe)))  # last: it makes the folder a run
 
     def point_latest(self) -> None:
-        """Let `runs/latest` point here, for a run that lies in `runs`; to be called once there is an artefact."""
+        """Let `runs/latest` point here, for a run that lies in `runs`; to be called once it holds a model."""
         if self.path.parent.resolve() != RUNS.resolve():
             return
         link, new = RUNS / "latest", RUNS / f".latest-{os.getpid()}"

@@ -157,7 +157,7 @@ def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[
     train, evaluate = recipe.data.train, recipe.data.evaluate
     train_positions, eval_positions = manifest.positions(train), manifest.positions(evaluate)
     for split in (train, evaluate):
-        if split in manifest.unlabelled:
+        if split in manifest.unlabeled:
             raise ManifestError(
                 f"{manifest.path}: split {split!r} has no labels; training and evaluation need them", path=manifest.path
             )

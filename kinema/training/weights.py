@@ -16,7 +16,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from kinema.errors import I3DError, StartError, ViTError
-from kinema.inference.trained_model import DESCRIPTION
+from kinema.inference.trained_model import find_description
 from kinema.models.mfst import MFST
 from kinema.models.pretrained.i3d import from_i3d, is_i3d
 from kinema.models.pretrained.vit import ViTNetwork, from_vit
@@ -317,11 +317,11 @@ def _read_source(source: str | Path) -> _Source:
     hub = str(source).startswith(HUB)
     path = _fetched(str(source)) if hub else Path(source)
     name = str(source if hub else path)
-    folder = path if (path / DESCRIPTION).is_file() else path / "artefact"
+    description = find_description(path)
     try:
-        if (folder / DESCRIPTION).is_file():
-            data = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-            file = folder / Path(data["weights"]).name
+        if description is not None:
+            data = json.loads(description.read_text(encoding="utf-8"))
+            file = description.parent / Path(data["weights"]).name
             return _Source(tensors=_tensors_of([file]), classes=data["classes"], name=str(file), files=[file])
         files = _files_of(path)
         if not files:

@@ -31,13 +31,13 @@ class Augmentation:
     Args:
         short_side: range of pixels that the shorter side is resized to; None keeps the preprocessing's.
         flip: probability of mirroring; 0 where left and right matter.
-        colour_jitter: brightness, contrast and saturation are scaled by 1 - this to 1 + this.
-        colour_shuffle: probability that red, green and blue change places, so that colors as such say nothing.
+        color_jitter: brightness, contrast and saturation are scaled by 1 - this to 1 + this.
+        channel_shuffle: probability that red, green and blue change places, so that colors as such say nothing.
         mixup_alpha: of the Beta distribution that mixes a sample with its partner; 0 for none (arXiv:1710.09412).
         cutmix_alpha: of the Beta distribution of the share that is pasted from the partner; 0 for none
             (arXiv:1905.04899). Where both alphas are positive, each sample takes one of the two by a fair coin.
         rotation: largest angle in degrees, to either side, about the middle of the crop (thesis, MFST: 10).
-        rotation_share: probability of it.
+        rotation_prob: probability of it.
         randaugment: operations of RandAugment, done after the others on colors.
         erasing: probability that a box is erased in all frames: noise in RGB, no reading in depth (arXiv:1708.04896).
         erasing_area, erasing_aspect: ranges of its share of the picture, and of its height over its width.
@@ -45,12 +45,12 @@ class Augmentation:
 
     short_side: tuple[Pixels, Pixels] | None = None
     flip: Probability = 0.0
-    colour_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    colour_shuffle: Probability = 0.0
+    color_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    channel_shuffle: Probability = 0.0
     mixup_alpha: Alpha = 0.0
     cutmix_alpha: Alpha = 0.0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    rotation_share: Probability = 0.5
+    rotation_prob: Probability = 0.5
     randaugment: RandAugment = RandAugment()
     erasing: Probability = 0.0
     erasing_area: tuple[Share, Share] = (0.02, 0.4)
@@ -101,7 +101,7 @@ def draw_params(augmentation: Augmentation, preprocessing: Preprocessing, rng: n
     geometry = draw_geometry(augmentation, preprocessing, rng)
     color = draw_color(augmentation, rng)
     warp, erasing = IDENTITY, None
-    if augmentation.rotation > 0 and rng.random() < augmentation.rotation_share:
+    if augmentation.rotation > 0 and rng.random() < augmentation.rotation_prob:
         warp = rotation(rng.uniform(-augmentation.rotation, augmentation.rotation))
     operations = draw_operations(augmentation.randaugment, rng)
     if augmentation.erasing > 0 and rng.random() < augmentation.erasing:
@@ -116,9 +116,9 @@ def draw_geometry(augmentation: Augmentation, preprocessing: Preprocessing, rng:
 
 
 def draw_color(augmentation: Augmentation, rng: np.random.Generator) -> Color:
-    reach = augmentation.colour_jitter
+    reach = augmentation.color_jitter
     brightness, contrast, saturation = (1 + reach * rng.uniform(-1, 1, size=3)).tolist()
-    if rng.random() < augmentation.colour_shuffle:
+    if rng.random() < augmentation.channel_shuffle:
         red, green, blue = rng.permutation(3).tolist()
         return Color(brightness, contrast, saturation, (red, green, blue))
     return Color(brightness, contrast, saturation)

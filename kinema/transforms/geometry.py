@@ -78,7 +78,7 @@ def warp(
 ) -> UInt8[Tensor, "time channels size size"]:
     """Take a square out of frames and warp it about its middle, in one resampling.
 
-    Corners show what the frame has there. Beyond it RGB is grey, and depth is 0, no reading. RGB is interpolated;
+    Corners show what the frame has there. Beyond it RGB is gray, and depth is 0, no reading. RGB is interpolated;
     depth takes the nearest pixel, since a mean of two depths is a place where nothing is.
 
     Args:

@@ -13,14 +13,14 @@ from kinema.config import config
 from kinema.modality import DepthFacts, Modality
 from kinema.transforms.subject_crop import SubjectCrop
 
-DepthColors = Literal["grey", "jet"]
+DepthColors = Literal["gray", "jet"]
 Pixels = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @config
 class Preprocessing:
-    """What is done to every clip, in training, evaluation and use alike; part of the artefact.
+    """What is done to every clip, in training, evaluation and use alike; part of the model folder.
 
     Args:
         modalities: what the model sees.
@@ -29,7 +29,7 @@ class Preprocessing:
         mean, std: of RGB values between 0 and 1; depth uses 0.5 and 0.5.
         depth: the meaning of stored depth, from the manifest; None where depth is 8-bit video or not used.
         depth_channels: 1, or 3, for networks that start from RGB weights.
-        depth_colours: what three channels of depth are: `grey`, the one repeated, or `jet`, its level's colour in the
+        depth_colors: what three channels of depth are: `gray`, the one repeated, or `jet`, its level's color in the
             JET map, red first (thesis, MFST: the legacy form).
         crops: squares that are cut out at test time: the middle one, or the two ends of the longer side and the middle.
         subject: cuts all modalities to the person that masked depth shows, before anything else; None for the whole
@@ -43,7 +43,7 @@ class Preprocessing:
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
     depth: DepthFacts | None = None
     depth_channels: Literal[1, 3] = 1
-    depth_colours: DepthColors = "grey"
+    depth_colors: DepthColors = "gray"
     crops: Literal[1, 3] = 1
     subject: SubjectCrop | None = None
 
@@ -52,10 +52,10 @@ class Preprocessing:
             raise ValueError(f"modalities={self.modalities} must name each modality once")
         if self.size > self.short_side:
             raise ValueError(f"size={self.size} must be at most short_side={self.short_side}")
-        if self.depth_colours == "jet" and self.depth_channels != 3:
+        if self.depth_colors == "jet" and self.depth_channels != 3:
             raise ValueError(
-                f"depth_colours='jet' makes three channels, but depth_channels={self.depth_channels}; "
-                "set depth_channels=3, or depth_colours='grey'"
+                f"depth_colors='jet' makes three channels, but depth_channels={self.depth_channels}; "
+                "set depth_channels=3, or depth_colors='gray'"
             )
         if self.subject is not None and self.depth is not None and self.depth.coverage != "masked":
             raise ValueError(f"subject: the person is found in masked depth, but coverage={self.depth.coverage!r}")

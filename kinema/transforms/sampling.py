@@ -24,7 +24,7 @@ ONLY = View(0, 1)
 
 @config
 class Sampling:
-    """How a clip's frames are taken from a video; part of the artefact.
+    """How a clip's frames are taken from a video; part of the model folder.
 
     Args:
         rule: `segments` cuts the video into equal parts and takes one frame of each; `uniform` takes frames at equal

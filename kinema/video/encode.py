@@ -22,7 +22,7 @@ from kinema.video.array_file import FRAME_NAME
 from kinema.video.container import Orientation, orientation_of
 
 LEAST_SIDE = 16
-"""Pixels; of less, H.264 makes nothing that can be recognised."""
+"""Pixels; of less, H.264 makes nothing that can be recognized."""
 
 LARGEST_CRF = 51
 
@@ -81,7 +81,7 @@ class Encoding:
 def fitted_size(height: int, width: int, encoding: Encoding) -> tuple[int, int]:
     """Height and width in which RGB is encoded.
 
-    H.264 halves the resolution of colours, so that both are even: where it is made smaller, the longer side is rounded
+    H.264 halves the resolution of colors, so that both are even: where it is made smaller, the longer side is rounded
     to an even number; where it is not, an odd last row or column is left out.
     """
     if min(height, width) <= encoding.short_side:
@@ -93,7 +93,7 @@ def fitted_size(height: int, width: int, encoding: Encoding) -> tuple[int, int]:
 def fitted_frames(frames: Iterable[av.VideoFrame], encoding: Encoding) -> Iterator[av.VideoFrame]:
     """Frames of a video as they are encoded: upright, of their size, in 4:2:0; whatever is to be cut away is cut here.
 
-    The matrix and range of colours stay where the stored values do; other formats, such as 4:4:4, 10 bits and RGB, go
+    The matrix and range of colors stay where the stored values do; other formats, such as 4:4:4, 10 bits and RGB, go
     by way of RGB.
     """
     converter = VideoReformatter()
@@ -107,19 +107,19 @@ def fitted_frames(frames: Iterable[av.VideoFrame], encoding: Encoding) -> Iterat
         height, width = fitted_size(frame.height, frame.width, encoding)
         smaller = min(frame.height, frame.width) > encoding.short_side
         full = frame.color_range == ColorRange.JPEG.value or frame.format.name.startswith("yuvj")
-        colours = ColorRange.JPEG if full else ColorRange(frame.color_range)
+        colors = ColorRange.JPEG if full else ColorRange(frame.color_range)
         stored = converter.reformat(
             frame,
             width=width if smaller else None,
             height=height if smaller else None,
             format="yuv420p",
             interpolation=Interpolation.BILINEAR,  # the triangle by which clips are resized
-            src_color_range=colours,
-            dst_color_range=colours,
+            src_color_range=colors,
+            dst_color_range=colors,
             threads=1,
         )
         fitted = _of_planes([orientation.apply(plane) for plane in _planes(stored, height, width)])
-        fitted.colorspace, fitted.color_range = frame.colorspace, colours.value
+        fitted.colorspace, fitted.color_range = frame.colorspace, colors.value
         yield fitted
 
 
@@ -134,8 +134,8 @@ def fitted_pictures(
             resized = Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), Image.Resampling.BILINEAR)
             picture = np.asarray(resized)
         picture = np.ascontiguousarray(picture[:height, :width])
-        colours = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
-        frame = converter.reformat(av.VideoFrame.from_ndarray(picture, format="rgb24"), format="yuv420p", **colours)
+        colors = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
+        frame = converter.reformat(av.VideoFrame.from_ndarray(picture, format="rgb24"), format="yuv420p", **colors)
         # What swscale will take off as it makes RGB of it again is added beforehand, to the brightness.
         read = converter.reformat(frame, format="rgb24").to_ndarray()
         lost = (picture.astype(np.float32) - read).mean(2) * (219 / 255)
@@ -146,7 +146,7 @@ def fitted_pictures(
 
 
 def _planes(frame: av.VideoFrame, height: int, width: int) -> list[UInt8[ndarray, "_ _"]]:
-    """The upper left part of a 4:2:0 frame, of even size: brightness and two planes of colour."""
+    """The upper left part of a 4:2:0 frame, of even size: brightness and two planes of color."""
     sizes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
     return [
         np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:rows, :columns]

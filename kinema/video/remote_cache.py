@@ -29,7 +29,7 @@ VERSION_FIELDS = ("size", "mtime", "created", "ETag", "etag", "LastModified", "l
 CHUNK = 2**20
 
 
-def local_path(path: str, reading: ReadOptions) -> str:
+def local_path(path: str, read_options: ReadOptions) -> str:
     """A path as it is; for a URL, the path of its local copy, made where there is none or the file has changed.
 
     Raises:
@@ -43,7 +43,7 @@ def local_path(path: str, reading: ReadOptions) -> str:
         raise UnreadableVideo(f"{path}: cannot open this URL ({error})", path=path) from error
     if type(system) is LocalFileSystem:
         return str(inside)
-    folder = (reading.cache or default_cache()) / "files"
+    folder = (read_options.cache or default_cache()) / "files"
     key = hashlib.sha256(path.encode()).hexdigest()
     note = folder / f"{key}.json"
     known = _read_note(note)
@@ -59,9 +59,9 @@ def local_path(path: str, reading: ReadOptions) -> str:
         copy = f"{key}-{version}{_suffix(path)}"
         with atomic_path(folder / copy) as temporary:
             if info.get("type") == "directory":
-                _copy_folder(system, inside, temporary, reading.limits)
+                _copy_folder(system, inside, temporary, read_options.limits)
             else:
-                _copy_file(system, inside, temporary, info.get("size"), reading.limits)
+                _copy_file(system, inside, temporary, info.get("size"), read_options.limits)
         with atomic_path(note) as temporary:
             temporary.write_text(json.dumps({"version": version, "copy": copy}), encoding="utf-8")
         if known is not None and known["copy"] != copy:

@@ -113,7 +113,7 @@ def test_ctn_is_shown_beside_others_and_without_its_fast_forms(results: Path) ->
 
 def training(network: str, *answers: list[int], share: float = 1.0) -> list[dict[str, object]]:
     """One of each seed."""
-    said = {"corpus": "jhmdb", "network": network, "share": share}
+    said = {"dataset": "jhmdb", "network": network, "share": share}
     return [said | {"seed": seed, "answers": answer} for seed, answer in enumerate(answers)]
 
 

@@ -20,13 +20,13 @@ from kinema.training.recipe import Clip, Data, Optim, Recipe
 
 
 @pytest.fixture(scope="module")
-def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained recogniser of three classes."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained recognizer of three classes."""
     config = CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3)
     recipe = Recipe(
         clip=Clip(frames=8, size=32, short_side=32), data=Data(), model=config, optim=Optim(lr=0.1, epochs=1)
     )
-    folder = tmp_path_factory.mktemp("artefact")
+    folder = tmp_path_factory.mktemp("model")
     save_model(
         folder,
         TrainedModel(
@@ -131,9 +131,9 @@ def test_sampling_of_a_sample_that_is_not_there(capsys) -> None:
     assert "--index 360:" in refused(capsys, "sampling", "moves_cross_subject", "--index", "360")
 
 
-def test_predict_names_a_clip(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_names_a_clip(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moves = load_manifest("moves_cross_subject")
-    main(["predict", str(artefact), moves.locate(moves.entries[0].rgb), "--format", "json"])
+    main(["predict", str(trained), moves.locate(moves.entries[0].rgb), "--format", "json"])
     answer = json.loads(capsys.readouterr().out)
     ranked = answer["predictions"]["label"]
     assert {p["label"] for p in ranked} == {"kick", "run", "walk"}
@@ -200,8 +200,12 @@ def test_an_unknown_command(capsys) -> None:
         ("predict", "missing model", "`kinema predict --help`"),
         ("pack m.csv --out p --short-sid 32", "'--short-sid'", "did you mean '--short-side'?"),
         ("pack m.csv", "missing --short-side, --out", "`kinema pack --help`"),
-        ("evaluate m --reading.isolatio none", "'--reading.isolatio'", "did you mean '--reading.isolation'?"),
-        ("evaluate m --reading.timeout-s -1", "timeout_s=-1.0", "above 0"),
+        (
+            "evaluate m --read-options.isolatio none",
+            "'--read-options.isolatio'",
+            "did you mean '--read-options.isolation'?",
+        ),
+        ("evaluate m --read-options.timeout-s -1", "timeout_s=-1.0", "above 0"),
         ("runs --compare a", "--compare", "['a']"),
         ("models ctn_tiny more", "unknown argument 'more'", "`kinema models --help`"),
         ("sampling moves_cross_subject --index x", "--index", "'x'"),
@@ -226,53 +230,53 @@ def test_a_fault_is_one_line_without_tyros_hook_too(capsys, monkeypatch: pytest.
     assert "did you mean '--top-k'?" in refused(capsys, "predict", "m", "--topk", "3")
 
 
-def test_a_missing_video(capsys, artefact: Path) -> None:
+def test_a_missing_video(capsys, trained: Path) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(artefact), "nowhere.mp4"])
+        main(["predict", str(trained), "nowhere.mp4"])
     assert stop.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines == ["kinema: nowhere.mp4: no such file", "kinema: 1 of 1 videos could not be read"]
 
 
-def test_a_text_file_named_mp4(capsys, artefact: Path, tmp_path: Path) -> None:
+def test_a_text_file_named_mp4(capsys, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("this is not a video\n" * 100)
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(artefact), str(tmp_path / "text.mp4")])
+        main(["predict", str(trained), str(tmp_path / "text.mp4")])
     assert stop.value.code == 2
     assert "text.mp4: is not a video that can be read (Invalid data" in capsys.readouterr().err.splitlines()[0]
 
 
-def test_an_audio_only_file(capsys, artefact: Path, tmp_path: Path) -> None:
+def test_an_audio_only_file(capsys, trained: Path, tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
         sound.writeframes(bytes(16000))
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(artefact), str(tmp_path / "sound.wav")])
+        main(["predict", str(trained), str(tmp_path / "sound.wav")])
     assert stop.value.code == 2
     assert "sound.wav: has no video stream" in capsys.readouterr().err.splitlines()[0]
 
 
-def test_a_clip_of_one_frame(capsys, artefact: Path, tmp_path: Path) -> None:
+def test_a_clip_of_one_frame(capsys, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(artefact), str(write_video(tmp_path / "one.mp4", 1))])
+        main(["predict", str(trained), str(write_video(tmp_path / "one.mp4", 1))])
     assert stop.value.code == 2
     assert "one.mp4: has a single frame" in capsys.readouterr().err.splitlines()[0]
 
 
-def test_a_clip_of_one_frame_in_a_manifest_is_named_with_its_line(capsys, artefact: Path, tmp_path: Path) -> None:
-    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
+def test_a_clip_of_one_frame_in_a_manifest_is_named_with_its_line(capsys, trained: Path, tmp_path: Path) -> None:
+    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,frames,split,label\na.mp4,12,test,kick\nb.mp4,1,test,walk\n")
     write_video(tmp_path / "a.mp4", 12)
     write_video(tmp_path / "b.mp4", 1)
-    words = ["evaluate", artefact, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p", "--workers", "0"]
+    words = ["evaluate", trained, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p", "--workers", "0"]
     assert "m.csv, line 3" in (line := refused(capsys, *words))
     assert "has a single frame" in line
 
 
-def test_a_video_shorter_than_the_clip_is_answered(capsys, artefact: Path, tmp_path: Path) -> None:
+def test_a_video_shorter_than_the_clip_is_answered(capsys, trained: Path, tmp_path: Path) -> None:
     """It repeats frames by the sampling rule; that is no fault."""
-    main(["predict", str(artefact), str(write_video(tmp_path / "two.mp4", 2)), "--top-k", "1"])
+    main(["predict", str(trained), str(write_video(tmp_path / "two.mp4", 2)), "--top-k", "1"])
     assert "%" in capsys.readouterr().out
 
 
@@ -376,36 +380,36 @@ def test_a_submission_of_what_is_none(capsys, tmp_path: Path) -> None:
     assert not (tmp_path / "s.json").exists()
 
 
-def test_a_manifest_that_is_missing_empty_or_without_its_json(capsys, artefact: Path, tmp_path: Path) -> None:
+def test_a_manifest_that_is_missing_empty_or_without_its_json(capsys, trained: Path, tmp_path: Path) -> None:
     assert "nowhere.csv: no such manifest" in refused(
         capsys, "train", "moves_ctn_tiny", "--data.manifest", "nowhere.csv"
     )
     (tmp_path / "empty.csv").write_text("")
     assert "empty.json, which holds the class lists, is not beside it" in refused(
-        capsys, "evaluate", artefact, "--manifest", tmp_path / "empty.csv"
+        capsys, "evaluate", trained, "--manifest", tmp_path / "empty.csv"
     )
-    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "empty.json").write_text(json.dumps(facts))
     for content in ("", "rgb,label\n"):
         (tmp_path / "empty.csv").write_text(content)
-        line = refused(capsys, "evaluate", artefact, "--manifest", tmp_path / "empty.csv")
+        line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "empty.csv")
         assert "empty.csv: is empty; it needs a header and one line a sample" in line
 
 
-def test_a_label_outside_the_class_list(capsys, artefact: Path, tmp_path: Path) -> None:
-    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+def test_a_label_outside_the_class_list(capsys, trained: Path, tmp_path: Path) -> None:
+    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,wallk\n")
-    line = refused(capsys, "evaluate", artefact, "--manifest", tmp_path / "m.csv")
+    line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "m.csv")
     assert "m.csv, line 3: label 'wallk' is not among the 3 classes of m.json; did you mean 'walk'?" in line
 
 
-def test_an_unreadable_sample_stops_an_evaluation_unless_allowed(capsys, artefact: Path, tmp_path: Path) -> None:
-    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
+def test_an_unreadable_sample_stops_an_evaluation_unless_allowed(capsys, trained: Path, tmp_path: Path) -> None:
+    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,walk\n")
     write_video(tmp_path / "a.mp4", 12)
-    words = ["evaluate", artefact, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p.safetensors"]
+    words = ["evaluate", trained, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p.safetensors"]
     line = refused(capsys, *words, "--workers", "0")
     assert f"{tmp_path / 'm.csv'}, line 3: {tmp_path / 'b.mp4'}: no such file" in line
     main([str(word) for word in [*words, "--workers", "0", "--allow-missing"]])
@@ -441,15 +445,15 @@ def test_an_unknown_model(capsys) -> None:
     assert "'ctn_tinny'; did you mean 'ctn_tiny'?" in refused(capsys, "models", "ctn_tinny")
 
 
-def test_a_folder_that_is_no_artefact(capsys, tmp_path: Path) -> None:
-    assert "artefact.json is missing" in refused(capsys, "predict", tmp_path, "a.mp4")
+def test_a_folder_that_is_not_a_model(capsys, tmp_path: Path) -> None:
+    assert "model.json is missing" in refused(capsys, "predict", tmp_path, "a.mp4")
 
 
-def test_a_split_that_is_not_there(capsys, artefact: Path, tmp_path: Path) -> None:
-    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+def test_a_split_that_is_not_there(capsys, trained: Path, tmp_path: Path) -> None:
+    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,val,kick\n")
-    line = refused(capsys, "evaluate", artefact, "--manifest", tmp_path / "m.csv", "--split", "test")
+    line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "m.csv", "--split", "test")
     assert "no sample has split 'test'; its splits are val" in line
 
 

@@ -27,7 +27,7 @@ def manifest(tmp_path, write_video):
             Entry(rgb=name, frames=18, split="train" if number < 2 else "test", labels={"label": "ab"[number % 2]})
         )
     return write_manifest(
-        tmp_path / "mine.csv", entries=entries, classes={"label": ("a", "b")}, corpus="own", version="1", depth=None
+        tmp_path / "mine.csv", entries=entries, classes={"label": ("a", "b")}, dataset="own", version="1", depth=None
     )
 
 
@@ -40,7 +40,7 @@ def words(manifest, tmp_path):
         str(tmp_path / "out"),
         "--cache",
         str(tmp_path / "cache"),
-        "--reading.isolation",
+        "--read-options.isolation",
         "none",
     ]
 
@@ -107,7 +107,7 @@ def test_a_check_that_is_killed_goes_on_where_it_was(numbered, tmp_path):
         tmp_path / "m.csv",
         entries=[Entry(rgb=f"{n}.mp4", split="train", labels={"label": "ab"[n % 2]}) for n in range(count)],
         classes={"label": ("a", "b")},
-        corpus="own",
+        dataset="own",
         version="1",
         depth=None,
     )

@@ -30,7 +30,7 @@ def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_recipe")
-def test_the_demo_leaves_a_summary_a_page_and_a_recogniser_and_is_safe_to_repeat(tmp_path: Path, capsys) -> None:
+def test_the_demo_leaves_a_summary_a_page_and_a_recognizer_and_is_safe_to_repeat(tmp_path: Path, capsys) -> None:
     for seed in (0, 1):
         main(["demo", "--out", str(tmp_path / "demo"), "--seed", str(seed)])
         summary = json.loads((tmp_path / "demo" / "summary.json").read_text())

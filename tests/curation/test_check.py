@@ -61,11 +61,11 @@ def samples(**of_third):
 
 @pytest.fixture
 def checked(folder, depth_facts):
-    def run(entries, *, classes=("a", "b"), depth=depth_facts, reading=HERE, workers=1, **given):
+    def run(entries, *, classes=("a", "b"), depth=depth_facts, read_options=HERE, workers=1, **given):
         manifest = write_manifest(
-            folder / "m.csv", entries=entries, classes={"label": classes}, corpus="films", version="1", depth=depth
+            folder / "m.csv", entries=entries, classes={"label": classes}, dataset="films", version="1", depth=depth
         )
-        return check(manifest, memory=folder / "memory.jsonl", reading=reading, workers=workers, **given)
+        return check(manifest, memory=folder / "memory.jsonl", read_options=read_options, workers=workers, **given)
 
     return run
 
@@ -258,12 +258,12 @@ def test_a_split_that_declares_more_than_is_listed(folder, depth_facts):
         folder / "m.csv",
         entries=samples(),
         classes={"label": ("a", "b")},
-        corpus="films",
+        dataset="films",
         version="1",
         depth=depth_facts,
         declared={"train": 4, "test": 3},
     )
-    result = check(manifest, memory=folder / "memory.jsonl", reading=HERE)
+    result = check(manifest, memory=folder / "memory.jsonl", read_options=HERE)
     assert [finding.sentence for finding in result.findings] == ["test is declared to hold 3 samples, but 2 are listed"]
 
 
@@ -291,9 +291,9 @@ def looked_at(monkeypatch):
     seen = []
     plain = inspections.inspect
 
-    def counted(path, kind, reading):
+    def counted(path, kind, read_options):
         seen.append(os.path.basename(path))
-        return plain(path, kind, reading)
+        return plain(path, kind, read_options)
 
     monkeypatch.setattr(inspections, "inspect", counted)
     return seen
@@ -319,7 +319,7 @@ def test_what_has_not_changed_is_not_decoded_again(checked, folder, looked_at, w
 def test_a_folder_whose_pictures_change_is_looked_at_again(folder, fill_pictures, looked_at):
     fill_pictures(folder, "pictures", count=3)
     sources = [MediaFile(str(folder / "pictures"), "rgb")]
-    given = {"reading": HERE, "workers": 1, "memory": folder / "memory.jsonl"}
+    given = {"read_options": HERE, "workers": 1, "memory": folder / "memory.jsonl"}
     assert inspect_all(sources, **given).found[sources[0]].frames == 3
     assert inspect_all(sources, **given).remembered == 1
     shutil.copy(folder / "pictures" / "0.png", folder / "pictures" / "3.png")
@@ -333,13 +333,13 @@ def test_a_folder_whose_pictures_change_is_looked_at_again(folder, fill_pictures
 def test_what_is_found_comes_in_the_order_that_was_asked_for(folder, monkeypatch):
     plain = inspections.inspect
 
-    def first_last(path, kind, reading):
+    def first_last(path, kind, read_options):
         time.sleep(0.2 if path.endswith("0.mp4") else 0)
-        return plain(path, kind, reading)
+        return plain(path, kind, read_options)
 
     monkeypatch.setattr(inspections, "inspect", first_last)
     sources = [MediaFile(str(folder / f"{number}.mp4"), "rgb") for number in (3, 0, 2, 0, 1)]
-    found = inspect_all(sources, reading=HERE, workers=3, memory=folder / "memory.jsonl").found
+    found = inspect_all(sources, read_options=HERE, workers=3, memory=folder / "memory.jsonl").found
     assert list(found) == [sources[0], sources[1], sources[2], sources[4]]
 
 
@@ -348,11 +348,11 @@ def test_what_lies_behind_a_url_is_remembered_too(checked, folder, looked_at):
         with fsspec.open(f"memory://checked/{number}.mp4", "wb") as file:
             file.write((folder / f"{number}.mp4").read_bytes())
     entries = [sample(n, rgb=f"memory://checked/{n}.mp4") for n in range(6)]
-    reading = ReadOptions(cache=folder / "copies")
-    assert told(checked(entries, reading=reading)) == []
-    assert checked(entries, reading=reading).remembered == 6
+    read_options = ReadOptions(cache=folder / "copies")
+    assert told(checked(entries, read_options=read_options)) == []
+    assert checked(entries, read_options=read_options).remembered == 6
     assert len(looked_at) == 6
-    gone = checked([*entries, sample(0, rgb="memory://checked/gone.mp4", frames=None)], reading=reading)
+    gone = checked([*entries, sample(0, rgb="memory://checked/gone.mp4", frames=None)], read_options=read_options)
     assert told(gone) == [("missing", 8, "memory://checked/gone.mp4")]
 
 
@@ -387,7 +387,7 @@ def test_what_was_found_is_on_disk_before_the_next_file_is_told_of(tmp_path):
     sources, memory, lines = [MediaFile(str(tmp_path / f"{n}.mp4"), "rgb") for n in range(5)], tmp_path / "m.jsonl", []
     inspect_all(
         sources,
-        reading=HERE,
+        read_options=HERE,
         workers=1,
         memory=memory,
         progress=lambda done, _: lines.append(len(memory.read_bytes().splitlines()) >= done),
@@ -408,7 +408,7 @@ def test_a_torn_line_of_the_memory_is_ignored_and_spoils_no_other(checked, folde
 
 
 def test_what_was_found_within_other_limits_or_by_another_version_is_not_believed(checked, looked_at, monkeypatch):
-    result = checked(samples(), reading=ReadOptions(limits=Limits(frames=10)))
+    result = checked(samples(), read_options=ReadOptions(limits=Limits(frames=10)))
     assert {finding.kind for finding in result.faults} == {"unreadable"}
     assert told(checked(samples())) == []
     monkeypatch.setattr(inspections, "VERSION", 2)
@@ -428,7 +428,7 @@ def test_threads_and_processes_find_what_one_thread_finds(checked, folder):
     entries = [sample(n, depth=f"{n}.mkv" if n < 4 else "") for n in range(6)]
     alone = checked(entries)
     (folder / "memory.jsonl").unlink()
-    together = checked(entries, reading=ReadOptions(isolation="process"), workers=2)
+    together = checked(entries, read_options=ReadOptions(isolation="process"), workers=2)
     assert together.remembered == 0
     assert together.inspections == alone.inspections
     assert list(together.inspections) == list(alone.inspections)
@@ -441,9 +441,9 @@ def test_a_reader_process_that_takes_too_long_costs_one_file_and_is_not_remember
     source = MediaFile(str(folder / "0.mp4"), "rgb")
     hasty = ReadOptions(isolation="process", timeout_s=1e-4)
     memory = folder / "memory.jsonl"
-    seen = inspect_all([source], reading=hasty, workers=1, memory=memory).found[source]
+    seen = inspect_all([source], read_options=hasty, workers=1, memory=memory).found[source]
     assert (seen.problem, seen.reason) == ("unreadable", "its reader process was stopped: it took too long")
-    assert inspect_all([source], reading=HERE, workers=1, memory=memory).found[source].problem == ""
+    assert inspect_all([source], read_options=HERE, workers=1, memory=memory).found[source].problem == ""
 
 
 def test_names_of_all_sorts(checked, folder):

@@ -47,7 +47,7 @@ def test_of_a_whole_video_everything_is_known(numbered):
     assert seen.seconds == pytest.approx(8.0)
     assert seen.rate == pytest.approx(25.0)
     assert (seen.uneven, seen.rotation, seen.lost_s) == (0, 0, 0)
-    assert 0 < seen.blank < 0.02  # the stamps of 0 and of 255 would be of one colour
+    assert 0 < seen.blank < 0.02  # the stamps of 0 and of 255 would be of one color
     assert seen.signature
     assert kinds(seen) == []
 
@@ -234,7 +234,7 @@ def test_a_folder_with_a_broken_or_another_picture_is_broken(tmp_path, fill_pict
     assert "9.png: is 8 x 9 pixels of 8 bits, but 0.png is 8 x 6" in other.reason
 
 
-def test_depth_without_reading_and_pictures_of_one_colour_are_counted(tmp_path):
+def test_depth_without_reading_and_pictures_of_one_color_are_counted(tmp_path):
     depth = np.full((20, 12, 16), 900, np.uint16)
     depth[:, 3, 4] = 1000
     depth[:5] = 0
@@ -242,22 +242,22 @@ def test_depth_without_reading_and_pictures_of_one_colour_are_counted(tmp_path):
     seen = inspect(str(tmp_path / "d.npz"), "depth")
     assert seen.empty == 0.25
     assert kinds(seen, "depth") == ["empty depth"]
-    np.savez(tmp_path / "grey.npz", rgb=np.full((20, 12, 16, 3), 90, np.uint8))
-    grey = inspect(str(tmp_path / "grey.npz"), "rgb")
-    assert (grey.blank, grey.signature) == (1.0, "")
-    assert kinds(grey) == ["blank"]
+    np.savez(tmp_path / "gray.npz", rgb=np.full((20, 12, 16, 3), 90, np.uint8))
+    gray = inspect(str(tmp_path / "gray.npz"), "rgb")
+    assert (gray.blank, gray.signature) == (1.0, "")
+    assert kinds(gray) == ["blank"]
 
 
 def test_a_url_is_looked_at_as_the_file_is(tmp_path, numbered):
     with fsspec.open("memory://inspected/one.mp4", "wb") as file:
         file.write(Path(numbered).read_bytes())
-    reading = ReadOptions(cache=tmp_path)
-    assert inspect("memory://inspected/one.mp4", "rgb", reading) == inspect(numbered, "rgb")
-    gone = inspect("memory://inspected/two.mp4", "rgb", reading)
+    read_options = ReadOptions(cache=tmp_path)
+    assert inspect("memory://inspected/one.mp4", "rgb", read_options) == inspect(numbered, "rgb")
+    gone = inspect("memory://inspected/two.mp4", "rgb", read_options)
     assert gone.problem == "missing"
     with fsspec.open("memory://inspected/text.mp4", "wb") as file:
         file.write(b"no video")
-    text = inspect("memory://inspected/text.mp4", "rgb", reading)
+    text = inspect("memory://inspected/text.mp4", "rgb", read_options)
     assert text.problem == "unreadable"
     assert text.reason.startswith("is not a video that can be read (")  # without the name of the copy
 

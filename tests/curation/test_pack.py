@@ -41,7 +41,7 @@ def manifest_of(folder, entries, *, depth=None, name="set.csv", **declared):
         folder / name,
         entries=entries,
         classes=classes,
-        corpus="own",
+        dataset="own",
         version="3",
         depth=depth,
         declared=declared or None,
@@ -63,7 +63,7 @@ def psnr(one, other):
 
 @pytest.fixture
 def scene():
-    """So many smooth pictures in motion, with strong colours."""
+    """So many smooth pictures in motion, with strong colors."""
 
     def pictures(count, height, width):
         y, x = np.mgrid[0:height, 0:width] / max(height, width)
@@ -159,7 +159,7 @@ def test_sizes_are_even_and_never_larger(tmp_path, scene, size, short_side, want
     if size == (63, 49):
         pictures = scene(20, *size)
         np.savez(tmp_path / "a.npz", np.stack(pictures))
-        write_coloured(tmp_path / "a.mp4", pictures, form="yuv444p")
+        write_colored(tmp_path / "a.mp4", pictures, form="yuv444p")
         for name in ("a.npz", "a.mp4"):
             result = packed(manifest_of(tmp_path, [Entry(rgb=name)] * 2), tmp_path / name[2:], short_side=short_side)
             cut = read_rgb(str(tmp_path / name), range(20))[:, :62, :48]
@@ -168,22 +168,22 @@ def test_sizes_are_even_and_never_larger(tmp_path, scene, size, short_side, want
 
 SOURCES = {
     "untagged": {},
-    "bt709": {"colour": (1, 1)},
-    "bt601 full range": {"colour": (5, 2)},
-    "4:2:2": {"form": "yuv422p", "colour": (5, 1)},
-    "4:4:4": {"form": "yuv444p", "colour": (1, 1)},
-    "10 bits": {"form": "yuv420p10le", "colour": (1, 1)},
+    "bt709": {"color": (1, 1)},
+    "bt601 full range": {"color": (5, 2)},
+    "4:2:2": {"form": "yuv422p", "color": (5, 1)},
+    "4:4:4": {"form": "yuv444p", "color": (1, 1)},
+    "10 bits": {"form": "yuv420p10le", "color": (1, 1)},
 }
 
 
-def write_coloured(path, pictures, *, colour=None, form="yuv420p"):
+def write_colored(path, pictures, *, color=None, form="yuv420p"):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options=FAR_KEYFRAMES)
         stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], form
         to = {}
-        if colour is not None:
-            stream.codec_context.colorspace, stream.codec_context.color_range = colour
-            to = {"dst_colorspace": colour[0], "dst_color_range": colour[1]}
+        if color is not None:
+            stream.codec_context.colorspace, stream.codec_context.color_range = color
+            to = {"dst_colorspace": color[0], "dst_color_range": color[1]}
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=form, **to)
             frame.pts = number
@@ -194,7 +194,7 @@ def write_coloured(path, pictures, *, colour=None, form="yuv420p"):
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_packed_picture_is_the_scaled_original_but_for_codec_noise(tmp_path, scene, kind):
-    path = write_coloured(tmp_path / "a.mp4", scene(20, 96, 128), **SOURCES[kind])
+    path = write_colored(tmp_path / "a.mp4", scene(20, 96, 128), **SOURCES[kind])
     file = files_of(packed(manifest_of(tmp_path, [Entry(rgb=path)] * 2), tmp_path / "out"))[0]
     wanted = [
         np.asarray(Image.fromarray(picture).resize((64, 48), Image.Resampling.BILINEAR))
@@ -202,13 +202,13 @@ def test_a_packed_picture_is_the_scaled_original_but_for_codec_noise(tmp_path, s
     ]
     got = read_rgb(file, range(20))
     assert got.shape == (20, 48, 64, 3)
-    assert psnr(got, wanted) > (35 if kind == "4:4:4" else 37)  # 4:2:0 halves the resolution of its colours
+    assert psnr(got, wanted) > (35 if kind == "4:4:4" else 37)  # 4:2:0 halves the resolution of its colors
     shift = (got.astype(float) - wanted).mean((0, 1, 2))
     assert np.abs(shift).max() < 1, shift
 
 
 def test_turned_and_mirrored_recordings_are_packed_upright(tmp_path, scene):
-    content = bytearray(Path(write_coloured(tmp_path / "a.mp4", scene(20, 96, 128))).read_bytes())
+    content = bytearray(Path(write_colored(tmp_path / "a.mp4", scene(20, 96, 128))).read_bytes())
     for name, rows in {"turned": (0, 1, -1, 0), "mirrored": (-1, 0, 0, 1)}.items():
         a, b, c, d = rows
         struct.pack_into(
@@ -237,7 +237,7 @@ def test_folders_and_arrays_of_pictures_become_videos(tmp_path, scene):
 
 
 def test_a_box_of_rgb_is_cut_once_and_is_then_the_whole_picture(tmp_path, write_video, scene):
-    """Its offsets are odd, which H.264's halved colours could not be cut at."""
+    """Its offsets are odd, which H.264's halved colors could not be cut at."""
     path = write_video(tmp_path / "a.mp4", scene(20, 96, 160), options={"crf": "4"})
     box = PixelBox(left=31, top=7, right=131, bottom=81)
     entries = [Entry(rgb=path, rgb_box=box), Entry(rgb=path)]
@@ -313,9 +313,9 @@ def test_every_bit_of_every_form_of_depth_is_kept(tmp_path, write_video, depth):
 
 
 def test_eight_bit_depth_in_a_video_is_copied_and_a_segment_of_it_loses_nothing(tmp_path, write_video):
-    grey = np.random.default_rng(0).integers(0, 256, (20, 48, 64), dtype=np.uint8)
+    gray = np.random.default_rng(0).integers(0, 256, (20, 48, 64), dtype=np.uint8)
     path = write_video(
-        tmp_path / "K_00001.avi", grey[..., None].repeat(3, 3), codec="mpeg4", options={"g": "250", "b": "900000"}
+        tmp_path / "K_00001.avi", gray[..., None].repeat(3, 3), codec="mpeg4", options={"g": "250", "b": "900000"}
     )
     entries = [Entry(depth=path), Entry(depth=path, start_frame=4, stop_frame=17)]
     result = packed(manifest_of(tmp_path, entries), tmp_path / "out", short_side=16)
@@ -363,7 +363,7 @@ def test_all_columns_and_facts_are_those_of_the_original(tmp_path, numbered, dep
     assert [dataclasses.replace(e, **paths) for e in new.entries] == [
         dataclasses.replace(e, **paths) for e in old.entries
     ]
-    assert (new.classes, new.corpus, new.declared, new.depth) == (old.classes, "own", {"train": 5, "val": 1}, FACTS)
+    assert (new.classes, new.dataset, new.declared, new.depth) == (old.classes, "own", {"train": 5, "val": 1}, FACTS)
     assert list(new.classes["noun"]) == ["pan", "leek"]
     assert new.version == "3, packed 48"
     assert not Path(new.entries[0].rgb).is_absolute()

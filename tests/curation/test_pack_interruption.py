@@ -25,12 +25,12 @@ FAR_KEYFRAMES = {"g": "250", "crf": "12", "preset": "veryfast", "sc_threshold": 
 
 def manifest_of(folder, entries):
     """A manifest of two classes."""
-    labelled = [dataclasses.replace(entry, labels={"label": "ab"[i % 2]}) for i, entry in enumerate(entries)]
+    labeled = [dataclasses.replace(entry, labels={"label": "ab"[i % 2]}) for i, entry in enumerate(entries)]
     return write_manifest(
         folder / "set.csv",
-        entries=labelled,
+        entries=labeled,
         classes={"label": ("a", "b")},
-        corpus="own",
+        dataset="own",
         version="3",
         depth=None,
     )

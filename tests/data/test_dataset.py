@@ -26,7 +26,7 @@ from kinema.video.source import read_gray, read_rgb
 from kinema.video.video_file import VideoFile
 
 SAMPLING = Sampling(frames=8)
-VARIED = Augmentation(short_side=(32, 44), flip=0.5, colour_jitter=0.3, mixup_alpha=0.4)
+VARIED = Augmentation(short_side=(32, 44), flip=0.5, color_jitter=0.3, mixup_alpha=0.4)
 
 
 def preprocessing(manifest, modalities=("rgb", "depth")):
@@ -60,9 +60,9 @@ def test_an_evaluation_clip_is_the_middle_frames_cut_in_the_middle(data_set):
     for position, entry in enumerate(data_set.entries):
         sample = VideoDataset(data_set, sampling=SAMPLING, preprocessing=plain)[Draw(position)]
         indices = segment_indices(entry.frames, 8, None).tolist()
-        colour = read_rgb(data_set.locate(entry.rgb), indices)[:, 8:40, 16:48]
+        color = read_rgb(data_set.locate(entry.rgb), indices)[:, 8:40, 16:48]
         depth = depth_to_uint8(read_gray(data_set.locate(entry.depth), indices), data_set.depth)[:, 8:40, 16:48]
-        np.testing.assert_array_equal(sample["inputs"]["rgb"][0].numpy(), colour.transpose(3, 0, 1, 2))
+        np.testing.assert_array_equal(sample["inputs"]["rgb"][0].numpy(), color.transpose(3, 0, 1, 2))
         np.testing.assert_array_equal(sample["inputs"]["depth"][0, 0].numpy(), depth)
         assert data_set.classes["label"][sample["targets"]["label"]] == entry.labels["label"]
 
@@ -80,15 +80,15 @@ def test_nothing_is_drawn_in_an_evaluation(dataset, data_set):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_colour_and_depth_of_a_draw_show_the_same_place_at_the_same_time(tmp_path, write_video, depth_facts, seed):
-    """A square that moves, bright in colour and far in depth, is found at the same pixel of both clips."""
-    colour, depth = np.full((20, 48, 64, 3), 20, np.uint8), np.full((20, 48, 64), 600, np.uint16)
+def test_color_and_depth_of_a_draw_show_the_same_place_at_the_same_time(tmp_path, write_video, depth_facts, seed):
+    """A square that moves, bright in color and far in depth, is found at the same pixel of both clips."""
+    color, depth = np.full((20, 48, 64, 3), 20, np.uint8), np.full((20, 48, 64), 600, np.uint16)
     for number in range(20):
         top, left = 14 + number // 2, 18 + number
-        colour[number, top : top + 10, left : left + 10] = 235
+        color[number, top : top + 10, left : left + 10] = 235
         depth[number, top : top + 10, left : left + 10] = 4400
     entry = Entry(
-        rgb=write_video(tmp_path / "colour.mp4", colour, options={"crf": "1"}),
+        rgb=write_video(tmp_path / "color.mp4", color, options={"crf": "1"}),
         depth=write_video(tmp_path / "depth.mkv", depth, codec="ffv1", pixel_format="gray16le", options={}),
         frames=20,
     )
@@ -108,7 +108,7 @@ def test_colour_and_depth_of_a_draw_show_the_same_place_at_the_same_time(tmp_pat
             assert abs(middles[0] - middles[1]) < 0.6
 
 
-def test_a_depth_clip_can_have_the_channels_of_a_colour_network(data_set):
+def test_a_depth_clip_can_have_the_channels_of_a_color_network(data_set):
     wide = Preprocessing(modalities=("depth",), short_side=36, size=32, depth=data_set.depth, depth_channels=3)
     clip = VideoDataset(data_set, sampling=SAMPLING, preprocessing=wide)[Draw(0)]["inputs"]["depth"][0]
     assert clip.shape == (3, 8, 32, 32)
@@ -121,10 +121,10 @@ def test_a_depth_clip_can_have_the_channels_of_a_colour_network(data_set):
 ALL_AT_ONCE = Augmentation(
     short_side=(34, 44),
     flip=0.5,
-    colour_jitter=0.4,
-    colour_shuffle=1.0,
+    color_jitter=0.4,
+    channel_shuffle=1.0,
     rotation=10,
-    rotation_share=0.75,
+    rotation_prob=0.75,
     randaugment=RandAugment(operations=2),
     erasing=0.75,
 )
@@ -132,9 +132,9 @@ ALL_AT_ONCE = Augmentation(
 
 
 def depth_clips(data_set, draw, augmentation=ALL_AT_ONCE, **fields):
-    """Depth as it comes as one channel, as three, and in colours."""
+    """Depth as it comes as one channel, as three, and in colors."""
     one = dataclasses.replace(preprocessing(data_set), **fields)
-    wanted = (one, *(dataclasses.replace(one, depth_channels=3, depth_colours=name) for name in ("grey", "jet")))
+    wanted = (one, *(dataclasses.replace(one, depth_channels=3, depth_colors=name) for name in ("gray", "jet")))
     sampling = dataclasses.replace(SAMPLING, clips=2)
     return [
         VideoDataset(data_set, sampling=sampling, preprocessing=cut, augmentation=augmentation)[draw]["inputs"]["depth"]
@@ -142,7 +142,7 @@ def depth_clips(data_set, draw, augmentation=ALL_AT_ONCE, **fields):
     ]
 
 
-def coloured_by_hand(levels):
+def colored_by_hand(levels):
     """The table's row for each level, its three numbers as channels."""
     return torch.from_numpy(jet_colors()[levels.squeeze(-4).numpy()]).movedim(-1, -4)
 
@@ -150,23 +150,23 @@ def coloured_by_hand(levels):
 @pytest.mark.parametrize("modalities", [("depth",), ("rgb", "depth")], ids=str)
 @pytest.mark.parametrize("seed", range(12))
 def test_three_channels_of_a_varied_draw_are_made_of_its_one(data_set, seed, modalities):
-    """Neither colour jitter, nor noise, nor interpolation: depth of three channels is no RGB, whatever it shows."""
-    one, grey, colours = depth_clips(data_set, Draw(seed % 6, (0, 0, seed)), modalities=modalities)
+    """Neither color jitter, nor noise, nor interpolation: depth of three channels is no RGB, whatever it shows."""
+    one, gray, colors = depth_clips(data_set, Draw(seed % 6, (0, 0, seed)), modalities=modalities)
     assert one.shape == (1, 1, 8, 32, 32)
-    assert torch.equal(grey, one.expand(-1, 3, -1, -1, -1))
-    assert torch.equal(colours, coloured_by_hand(one))
+    assert torch.equal(gray, one.expand(-1, 3, -1, -1, -1))
+    assert torch.equal(colors, colored_by_hand(one))
 
 
 @pytest.mark.parametrize("mixing", ["mixup_alpha", "cutmix_alpha"])
 @pytest.mark.parametrize("seed", range(4))
-def test_colours_are_those_of_mixed_depth_not_mixed_themselves(data_set, seed, mixing):
+def test_colors_are_those_of_mixed_depth_not_mixed_themselves(data_set, seed, mixing):
     augmentation = dataclasses.replace(ALL_AT_ONCE, **{mixing: 1.0})
     draw = Draw(seed, (0, 0, seed), Draw(seed + 1, (0, 0, seed + 1, 2)))
-    one, grey, colours = depth_clips(data_set, draw, augmentation)
+    one, gray, colors = depth_clips(data_set, draw, augmentation)
     alone, _, _ = depth_clips(data_set, Draw(seed, (0, 0, seed)), augmentation)
     assert not torch.equal(one, alone)
-    assert torch.equal(grey, one.expand(-1, 3, -1, -1, -1))
-    assert torch.equal(colours, coloured_by_hand(one))
+    assert torch.equal(gray, one.expand(-1, 3, -1, -1, -1))
+    assert torch.equal(colors, colored_by_hand(one))
 
 
 def test_those_draws_turn_and_erase_and_do_neither(data_set):
@@ -180,38 +180,38 @@ def test_those_draws_turn_and_erase_and_do_neither(data_set):
 @pytest.mark.parametrize("crops", [1, 3])
 @pytest.mark.parametrize("position", [0, 7])
 def test_three_channels_of_all_views_are_made_of_their_one(data_set, position, crops):
-    one, grey, colours = depth_clips(data_set, Draw(position), crops=crops)
+    one, gray, colors = depth_clips(data_set, Draw(position), crops=crops)
     assert one.shape == (2 * crops, 1, 8, 32, 32)
-    assert torch.equal(grey, one.expand(-1, 3, -1, -1, -1))
-    assert torch.equal(colours, coloured_by_hand(one))
+    assert torch.equal(gray, one.expand(-1, 3, -1, -1, -1))
+    assert torch.equal(colors, colored_by_hand(one))
 
 
-def depth_in_colours(path, facts, **variation):
-    colours = Preprocessing(
-        modalities=("depth",), short_side=36, size=32, depth=facts, depth_channels=3, depth_colours="jet"
+def depth_in_colors(path, facts, **variation):
+    colors = Preprocessing(
+        modalities=("depth",), short_side=36, size=32, depth=facts, depth_channels=3, depth_colors="jet"
     )
     entry = Entry(depth=path, frames=10)
-    return read_clips(entry, locate=str, sampling=SAMPLING, preprocessing=colours, **variation)["depth"]
+    return read_clips(entry, locate=str, sampling=SAMPLING, preprocessing=colors, **variation)["depth"]
 
 
 @pytest.mark.parametrize("rng", [None, np.random.default_rng(0)], ids=["middle", "drawn"])
-def test_a_colour_is_never_between_two_colours(tmp_path, write_video, depth_facts, rng):
-    """Where something near meets something far, the clip shows what lies between them, none of it a mixed colour."""
+def test_a_color_is_never_between_two_colors(tmp_path, write_video, depth_facts, rng):
+    """Where something near meets something far, the clip shows what lies between them, none of it a mixed color."""
     depth = np.full((10, 48, 64), 600, np.uint16)
     depth[:, :, 31:] = 4400
     path = write_video(tmp_path / "edge.mkv", depth, codec="ffv1", pixel_format="gray16le", options={})
-    clip = depth_in_colours(path, depth_facts, augmentation=Augmentation(short_side=(37, 44)), rng=rng)
-    shown = {tuple(colour) for colour in clip.flatten(1).T.tolist()}
+    clip = depth_in_colors(path, depth_facts, augmentation=Augmentation(short_side=(37, 44)), rng=rng)
+    shown = {tuple(color) for color in clip.flatten(1).T.tolist()}
     near, far = (tuple(jet_colors()[level].tolist()) for level in depth_to_uint8(depth[0, 0, [0, -1]], depth_facts))
     assert shown > {near, far}
-    assert shown <= {tuple(colour) for colour in jet_colors().tolist()}
+    assert shown <= {tuple(color) for color in jet_colors().tolist()}
 
 
 @pytest.mark.parametrize("rng", [None, np.random.default_rng(0)], ids=["middle", "drawn"])
 def test_depth_without_a_reading_is_dark_blue_all_over(tmp_path, write_video, depth_facts, rng):
     empty = np.zeros((10, 48, 64), np.uint16)
     path = write_video(tmp_path / "empty.mkv", empty, codec="ffv1", pixel_format="gray16le", options={})
-    clip = depth_in_colours(path, depth_facts, augmentation=ALL_AT_ONCE, rng=rng)
+    clip = depth_in_colors(path, depth_facts, augmentation=ALL_AT_ONCE, rng=rng)
     assert torch.equal(clip, torch.tensor([0, 0, 128], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 8, 32, 32))
 
 
@@ -335,7 +335,7 @@ def broken_set(tmp_path, data_set):
     (tmp_path / "text.mp4").write_text("no video")
     entries[1] = dataclasses.replace(entries[1], rgb="text.mp4")
     manifest = write_manifest(
-        tmp_path / "broken.csv", entries=entries, classes=class_lists(entries), corpus="own", version="1", depth=None
+        tmp_path / "broken.csv", entries=entries, classes=class_lists(entries), dataset="own", version="1", depth=None
     )
     return VideoDataset(
         manifest, sampling=SAMPLING, preprocessing=preprocessing(manifest, ("rgb",)), augmentation=VARIED
@@ -356,7 +356,7 @@ def test_a_video_that_has_fewer_frames_than_its_line_says_is_a_failure(data_set)
     longer = dataclasses.replace(data_set, entries=tuple(entries))
     failure = VideoDataset(longer, sampling=SAMPLING, preprocessing=preprocessing(data_set))[Draw(0)]
     assert isinstance(failure, Failure)
-    assert re.search(r"colour 0\.mp4: frame 37 is requested, but .*10 frames", failure.message)
+    assert re.search(r"color 0\.mp4: frame 37 is requested, but .*10 frames", failure.message)
 
 
 def test_a_partner_that_cannot_be_read_is_the_one_that_is_named(broken_set):
@@ -400,7 +400,7 @@ def test_mixup_is_one_weight_for_all_modalities_and_heads(tmp_path, data_set, pl
         tmp_path / "m.csv",
         entries=entries,
         classes=class_lists(entries),
-        corpus="own",
+        dataset="own",
         version="1",
         depth=data_set.depth,
     )
@@ -433,7 +433,7 @@ def test_mixup_weights_follow_the_beta_distribution(dataset):
         assert abs(np.quantile(weights, share) - np.quantile(expected, share)) < 0.06
 
 
-def test_real_pairs_of_colour_and_depth_have_the_same_frames(real_data):
+def test_real_pairs_of_color_and_depth_have_the_same_frames(real_data):
     """IsoGD: both files of a pair at the same place, sizes and lengths as its table says."""
     lines = (real_data / "isogd_rgbd" / "annotations.csv").read_text().splitlines()[1:9]
     eight_bit = Preprocessing(modalities=("rgb", "depth"), short_side=36, size=32)
@@ -461,13 +461,13 @@ def test_an_evaluation_has_all_views_of_a_sample(viewed, data_set):
     """Each is what one would get from its frames and its crop alone."""
     sample = viewed[Draw(4)]
     entry = data_set.entries[4]
-    colour = read_rgb(data_set.locate(entry.rgb), range(entry.frames))
+    color = read_rgb(data_set.locate(entry.rgb), range(entry.frames))
     depth = depth_to_uint8(read_gray(data_set.locate(entry.depth), range(entry.frames)), data_set.depth)
     views = viewed.sampling.views(entry.frames)
     for number in range(6):
         clip, place = divmod(number, 3)
         geometry = Geometry(36, 0.5, (0.0, 0.5, 1.0)[place], mirrored=False)
-        for modality, frames in (("rgb", colour), ("depth", depth[..., None])):
+        for modality, frames in (("rgb", color), ("depth", depth[..., None])):
             alone = crop(torch.from_numpy(frames[views[clip]]), geometry, 32)
             assert torch.equal(sample["inputs"][modality][number], alone)
     assert sample["inputs"]["rgb"].shape == (6, 3, 8, 32, 32)

@@ -11,7 +11,7 @@ from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 
 FACTS = {
-    "corpus": "own",
+    "dataset": "own",
     "version": "1",
     "classes": {"label": ["run", "walk"]},
     "depth": None,
@@ -36,7 +36,7 @@ def write(path, entries=ENTRIES, **changed):
     given = {
         "entries": entries,
         "classes": class_lists(entries),
-        "corpus": "own",
+        "dataset": "own",
         "version": "2",
         "depth": DepthFacts(unit_mm=0.5, near=10, far=20.5, coverage="masked"),
     }
@@ -62,7 +62,7 @@ def test_what_is_written_is_read_again(tmp_path):
     assert [entry.line for entry in manifest.entries] == [2, 3, 4]
     assert manifest.classes == {"label": ("run", "walk", "éte, été")}
     assert manifest.depth == DepthFacts(unit_mm=0.5, near=10, far=20.5, coverage="masked")
-    assert (manifest.corpus, manifest.version) == ("own", "2")
+    assert (manifest.dataset, manifest.version) == ("own", "2")
     assert manifest.declared == {"train": 1, "val": 2}
     assert manifest.heads == {"label": 3}
     assert [manifest.targets(i) for i in range(3)] == [{"label": 0}, {"label": 1}, {"label": 2}]
@@ -223,7 +223,7 @@ def test_a_table_without_its_facts_says_what_makes_both(tmp_path):
         load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n", facts=None))
 
 
-@pytest.mark.parametrize("field", ["classes", "corpus", "version", "declared"])
+@pytest.mark.parametrize("field", ["classes", "dataset", "version", "declared"])
 def test_facts_without_a_field_are_refused_by_its_name(tmp_path, field):
     facts = {name: value for name, value in FACTS.items() if name != field}
     with pytest.raises(ManifestError, match=rf"m\.json: field '{field}' is missing"):
@@ -277,10 +277,10 @@ def test_more_samples_can_be_declared_than_there_are_but_not_fewer(tmp_path):
 def test_a_split_may_have_no_labels_and_says_so(tmp_path):
     hidden = Entry(rgb="4.mp4", split="test")
     manifest = write(tmp_path / "m.csv", (*ENTRIES, hidden))
-    assert manifest.unlabelled == ("test",)
+    assert manifest.unlabeled == ("test",)
     assert [manifest.targets(i) for i in (0, 3)] == [{"label": 0}, {"label": -1}]
     assert load_manifest(manifest.path).entries == (*manifest.entries[:3], dataclasses.replace(hidden, line=5))
-    assert write(tmp_path / "n.csv").unlabelled == ()
+    assert write(tmp_path / "n.csv").unlabeled == ()
     with pytest.raises(ManifestError, match="some samples of split 'val' have labels, and some have none"):
         write(tmp_path / "o.csv", (*ENTRIES, dataclasses.replace(hidden, split="val")))
 
@@ -294,8 +294,8 @@ def test_a_split_may_have_no_labels_and_says_so(tmp_path):
 )
 def test_labels_stand_in_all_splits_but_those_that_are_said_to_have_none(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message):
-        load_manifest(table(tmp_path, text, facts={**FACTS, "unlabelled": ["test"]}))
+        load_manifest(table(tmp_path, text, facts={**FACTS, "unlabeled": ["test"]}))
     text = "rgb,split,label.a,label.b\n1.mp4,train,x,y\n2.mp4,test,x,\n"
-    facts = {**FACTS, "classes": {"a": ["x", "z"], "b": ["y", "z"]}, "unlabelled": ["test"]}
+    facts = {**FACTS, "classes": {"a": ["x", "z"], "b": ["y", "z"]}, "unlabeled": ["test"]}
     with pytest.raises(ManifestError, match=r"line 3: label\.b is empty"):
         load_manifest(table(tmp_path, text, facts=facts))

@@ -65,7 +65,7 @@ def test_the_dives_that_are_listed_and_there_become_a_manifest(tmp_path, fill, h
     ]
     assert all((e.start_frame, e.stop_frame, e.start_s) == (None, None, None) for e in manifest.entries)
     assert [manifest.targets(n)["label"] for n in range(4)] == [0, 1, 2, 47]
-    assert (manifest.corpus, manifest.version) == ("Diving48", "V2, train 3, test 1")
+    assert (manifest.dataset, manifest.version) == ("Diving48", "V2, train 3, test 1")
     assert manifest.declared == {"train": 15_027, "test": 1_970} == COUNTS["V2"]
     assert prepared.notes[:2] == V2_LENGTHS
     assert prepared.notes[2].startswith("44 of 48 classes have no sample on disk: Back0, 3som")
@@ -324,5 +324,5 @@ def test_from_the_folder_of_the_download_to_the_first_training_step(
     assert "Diving48, version V2, train 5, test 2\n" in said
     assert all(f"\n{attribute} " in said for attribute in ATTRIBUTES)
     stored = json.loads(Path("said.json").read_text())
-    assert (stored["corpus"], stored["version"]) == ("Diving48", "V2, train 5, test 2")
+    assert (stored["dataset"], stored["version"]) == ("Diving48", "V2, train 5, test 2")
     assert all(np.sum(found["counts"]) == 2 for found in stored["attributes"].values())

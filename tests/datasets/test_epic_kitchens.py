@@ -108,7 +108,7 @@ def test_the_segments_that_are_listed_and_there_become_a_manifest(tmp_path, fill
     ]
     assert manifest.entries[0].labels == {"verb": "verb:3", "noun": "noun:5"}
     assert manifest.declared == {"train": 2, "val": 1}
-    assert (manifest.corpus, manifest.version) == ("EPIC-KITCHENS-100", "train 2, val 1")
+    assert (manifest.dataset, manifest.version) == ("EPIC-KITCHENS-100", "train 2, val 1")
     assert prepared.notes == (
         "EPIC_100_train.csv lists 2 samples, the official list 67217: it is incomplete or another version",
         "EPIC_100_validation.csv lists 1 samples, the official list 9668: it is incomplete or another version",

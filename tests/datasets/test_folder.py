@@ -27,7 +27,7 @@ def test_a_folder_of_class_folders_becomes_a_manifest(tmp_path, fill):
     manifest = prepared.manifest
     assert manifest.path == tmp_path / "out" / "mine.csv"
     assert manifest.classes == {"label": ("jumping jack", "wave, twice")}
-    assert manifest.corpus == "my videos"
+    assert manifest.dataset == "my videos"
     assert prepared.unreadable == ()
     assert {entry.frames for entry in manifest.entries} == {9}
     assert Counter(entry.labels["label"] for entry in manifest.entries) == {"jumping jack": 10, "wave, twice": 6}

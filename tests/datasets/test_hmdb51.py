@@ -60,7 +60,7 @@ def test_the_clips_that_are_listed_and_there_become_a_manifest(tmp_path, fill, h
         for film in WARTS
     ]
     assert manifest.classes == {"label": CLASSES}
-    assert (manifest.corpus, manifest.version) == ("HMDB-51", "split 1, train 3570, test 1530")
+    assert (manifest.dataset, manifest.version) == ("HMDB-51", "split 1, train 3570, test 1530")
     assert manifest.declared == {"train": 3570, "test": 1530} == COUNTS
     assert prepared.unreadable == ()
     assert prepared.notes[:2] == (

@@ -55,7 +55,7 @@ def test_a_list_without_labels_is_named_and_one_that_is_not_there_too(tmp_path, 
     (root / "test_list.txt").unlink()
     prepared = prepare_isogd(root, tmp_path / "m.csv")
     assert prepared.manifest.declared == {"train": 5, "val": 2}
-    assert prepared.manifest.unlabelled == ("val",)
+    assert prepared.manifest.unlabeled == ("val",)
     assert [entry.labels for entry in prepared.manifest.entries if entry.split == "val"] == [{}, {}]
     assert prepared.notes[:2] == (
         f"split test is omitted: test_list_with_labels.txt or test_list.txt not found in {root}",

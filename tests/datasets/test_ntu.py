@@ -188,7 +188,7 @@ def test_the_samples_that_are_there_become_a_manifest(tmp_path, fill_ntu):
     assert [manifest.targets(n) for n in range(2)] == [{"label": 59}, {"label": 0}]
     assert manifest.depth == FACTS["masked"]
     assert (manifest.depth.unit_mm, manifest.depth.coverage) == (1.0, "masked")
-    assert (manifest.corpus, manifest.version) == ("NTU RGB+D 60", "cross_subject")
+    assert (manifest.dataset, manifest.version) == ("NTU RGB+D 60", "cross_subject")
     assert manifest.declared == {"test": 16_560, "train": 40_320}
     assert prepared.summary.endswith(
         "1 of 16560 declared test, 1 of 40320 declared train; 60 classes; 0 files cannot be read"

@@ -54,7 +54,7 @@ def test_the_videos_that_are_listed_and_there_become_a_manifest(tmp_path, fill, 
         (f"u/{home}{TEST[1]}.avi", "test", "HandstandPushups_g01", "HandstandPushups", 9),
     ]
     assert manifest.classes == {"label": ACTIONS}
-    assert (manifest.corpus, manifest.version) == ("UCF-101", "split 1, train 2, test 2")
+    assert (manifest.dataset, manifest.version) == ("UCF-101", "split 1, train 2, test 2")
     assert manifest.declared == COUNTS[1]
     assert prepared.notes == (
         *OTHER_LENGTHS,

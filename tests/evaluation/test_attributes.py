@@ -35,7 +35,7 @@ def said_by(**facts):
         "manifest_digest": "m" * 64,
         "weights_digest": "w" * 64,
         "groups": {"group": np.arange(6) // 2},
-        "corpus": "Diving48",
+        "dataset": "Diving48",
         "version": VERSION,
         **facts,
     }
@@ -116,7 +116,7 @@ def test_the_corpus_and_its_version_are_printed_with_every_result(tmp_path, caps
     for words in ((), ("--fuse", str(tmp_path / "two.safetensors"))):
         main(["evaluate", "--predictions", str(tmp_path / "one.safetensors"), *words])
         assert f"Diving48, version {VERSION}" in capsys.readouterr().out.splitlines()
-    save_predictions(tmp_path / "old.safetensors", said_by(corpus="", version=""))
+    save_predictions(tmp_path / "old.safetensors", said_by(dataset="", version=""))
     main(["evaluate", "--predictions", str(tmp_path / "old.safetensors")])
     assert "version" not in capsys.readouterr().out
     assert summarize(said_by()).predictions.version == VERSION

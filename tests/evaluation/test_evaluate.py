@@ -30,7 +30,7 @@ def rewrite(tmp_path, data_set):
             change(i, dataclasses.replace(e, rgb=data_set.locate(e.rgb), depth=data_set.locate(e.depth)))
             for i, e in enumerate(data_set.entries)
         ]
-        given = {"classes": data_set.classes, "corpus": "own", "version": "1", "depth": data_set.depth, **facts}
+        given = {"classes": data_set.classes, "dataset": "own", "version": "1", "depth": data_set.depth, **facts}
         return write_manifest(tmp_path / "changed.csv", entries=entries, **given)
 
     return rewrite
@@ -40,8 +40,8 @@ def broken(*places):
     return lambda i, entry: dataclasses.replace(entry, rgb=f"gone {i}.mp4") if i in places else entry
 
 
-def test_a_network_that_sees_the_answer_is_always_right(data_set, make_artefact, brightness):
-    evaluation = evaluate(make_artefact(brightness()), data_set, workers=0, batch_size=4, device="cpu")
+def test_a_network_that_sees_the_answer_is_always_right(data_set, make_trained_model, brightness):
+    evaluation = evaluate(make_trained_model(brightness()), data_set, workers=0, batch_size=4, device="cpu")
     assert evaluation.measures == {"top1": 100, "top5": 100, "mean_class": 100, "coverage": 100}
     assert evaluation.predictions.index.tolist() == [6, 7, 8, 9, 10, 11]
     assert evaluation.predictions.targets["label"].tolist() == [0, 1, 2, 0, 1, 2]
@@ -49,25 +49,25 @@ def test_a_network_that_sees_the_answer_is_always_right(data_set, make_artefact,
     assert evaluation.predictions.manifest_digest == data_set.digest
 
 
-def test_a_network_that_mistakes_two_classes_is_measured_so(data_set, make_artefact, brightness):
+def test_a_network_that_mistakes_two_classes_is_measured_so(data_set, make_trained_model, brightness):
     network = brightness()
     network.levels.data = network.levels.data[[1, 0, 2]]
-    measures = evaluate(make_artefact(network), data_set, workers=0, device="cpu").measures
+    measures = evaluate(make_trained_model(network), data_set, workers=0, device="cpu").measures
     assert measures["top1"] == pytest.approx(100 / 3)
     assert measures["mean_class"] == pytest.approx(100 / 3)
     assert measures["top5"] == 100
 
 
-def test_the_split_that_is_asked_for_is_evaluated(data_set, make_artefact, brightness):
-    evaluation = evaluate(make_artefact(brightness()), data_set.path, split="train", workers=0, device="cpu")
+def test_the_split_that_is_asked_for_is_evaluated(data_set, make_trained_model, brightness):
+    evaluation = evaluate(make_trained_model(brightness()), data_set.path, split="train", workers=0, device="cpu")
     assert evaluation.predictions.index.tolist() == [0, 1, 2, 3, 4, 5]
     assert evaluation.predictions.split == "train"
 
 
-def test_workers_and_batches_change_nothing_but_the_last_digits(data_set, make_artefact, tiny_ctn):
-    artefact = make_artefact(tiny_ctn())
+def test_workers_and_batches_change_nothing_but_the_last_digits(data_set, make_trained_model, tiny_ctn):
+    trained = make_trained_model(tiny_ctn())
     alone, helped, larger = (
-        evaluate(artefact, data_set, workers=workers, batch_size=size, device="cpu").predictions
+        evaluate(trained, data_set, workers=workers, batch_size=size, device="cpu").predictions
         for workers, size in [(0, 1), (1, 1), (0, 4)]
     )
     np.testing.assert_array_equal(alone.logits["label"], helped.logits["label"])
@@ -75,22 +75,22 @@ def test_workers_and_batches_change_nothing_but_the_last_digits(data_set, make_a
     assert np.ptp(alone.logits["label"], axis=0).min() > 1e-3  # the clips do not all look the same to it
 
 
-def test_a_saved_model_is_evaluated_as_the_one_in_memory(tmp_path, data_set, make_artefact, tiny_ctn):
-    artefact = make_artefact(tiny_ctn())
-    digest = save_model(tmp_path / "artefact", artefact)
-    stored = evaluate(tmp_path / "artefact", data_set, workers=0, device="cpu").predictions
+def test_a_saved_model_is_evaluated_as_the_one_in_memory(tmp_path, data_set, make_trained_model, tiny_ctn):
+    trained = make_trained_model(tiny_ctn())
+    digest = save_model(tmp_path / "model", trained)
+    stored = evaluate(tmp_path / "model", data_set, workers=0, device="cpu").predictions
     np.testing.assert_array_equal(
-        stored.logits["label"], evaluate(artefact, data_set, workers=0, device="cpu").predictions.logits["label"]
+        stored.logits["label"], evaluate(trained, data_set, workers=0, device="cpu").predictions.logits["label"]
     )
     assert stored.weights_digest == digest
     assert stored.with_weights_digest("other").weights_digest == "other"
 
 
-def test_the_network_of_a_user_is_passed_beside_its_weights(tmp_path, data_set, make_artefact, brightness):
-    save_model(tmp_path / "artefact", make_artefact(brightness()))
+def test_the_network_of_a_user_is_passed_beside_its_weights(tmp_path, data_set, make_trained_model, brightness):
+    save_model(tmp_path / "model", make_trained_model(brightness()))
     fresh = brightness()
     torch.nn.init.zeros_(fresh.levels)
-    evaluation = evaluate(tmp_path / "artefact", data_set, network=fresh, workers=0, device="cpu")
+    evaluation = evaluate(tmp_path / "model", data_set, network=fresh, workers=0, device="cpu")
     assert evaluation.measures["top1"] == 100
 
 
@@ -109,11 +109,11 @@ def assert_same(first, second):
 
 
 def test_predictions_are_read_as_they_were_written_and_give_the_same_numbers(
-    tmp_path, rewrite, make_artefact, tiny_ctn
+    tmp_path, rewrite, make_trained_model, tiny_ctn
 ):
     manifest = rewrite(broken(7))
     out = tmp_path / "new folder" / "predictions.safetensors"
-    evaluation = evaluate(make_artefact(tiny_ctn()), manifest, workers=0, device="cpu", missing="allow", out=out)
+    evaluation = evaluate(make_trained_model(tiny_ctn()), manifest, workers=0, device="cpu", missing="allow", out=out)
     stored = load_predictions(out)
     assert_same(stored, evaluation.predictions)
     assert dict(measure(stored)) == evaluation.measures
@@ -122,15 +122,15 @@ def test_predictions_are_read_as_they_were_written_and_give_the_same_numbers(
     assert again.read_bytes() == out.read_bytes()
 
 
-def test_several_task_heads_are_measured_by_name(rewrite, make_artefact, colour_and_depth):
+def test_several_task_heads_are_measured_by_name(rewrite, make_trained_model, color_and_depth):
     manifest = rewrite(
         lambda i, entry: dataclasses.replace(entry, labels={"verb": f"v{i % 3}", "noun": f"n{i % 4}"}),
         classes={"verb": ("v0", "v1", "v2"), "noun": ("n0", "n1", "n2", "n3")},
     )
-    artefact = make_artefact(
-        colour_and_depth(), modalities=("rgb", "depth"), classes=manifest.classes, depth=manifest.depth
+    trained = make_trained_model(
+        color_and_depth(), modalities=("rgb", "depth"), classes=manifest.classes, depth=manifest.depth
     )
-    evaluation = evaluate(artefact, manifest, workers=0, batch_size=4, device="cpu")
+    evaluation = evaluate(trained, manifest, workers=0, batch_size=4, device="cpu")
     assert list(evaluation.measures) == [
         "verb.top1", "verb.top5", "verb.mean_class", "noun.top1", "noun.top5", "noun.mean_class",
         "joint.top1", "joint.top5", "coverage",
@@ -144,16 +144,16 @@ def test_several_task_heads_are_measured_by_name(rewrite, make_artefact, colour_
     assert evaluation.measures["joint.top1"] == pytest.approx(100 * np.logical_and(*both).mean())
 
 
-def test_a_sample_that_cannot_be_read_stops_an_evaluation_and_is_named(rewrite, make_artefact, brightness):
+def test_a_sample_that_cannot_be_read_stops_an_evaluation_and_is_named(rewrite, make_trained_model, brightness):
     with pytest.raises(UnreadableSample, match=r"changed\.csv, line 9: .*gone 7\.mp4: no such file"):
-        evaluate(make_artefact(brightness()), rewrite(broken(7)), workers=0, device="cpu")
+        evaluate(make_trained_model(brightness()), rewrite(broken(7)), workers=0, device="cpu")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_missing_samples_that_are_allowed_lower_the_coverage(rewrite, make_artefact, brightness, workers):
+def test_missing_samples_that_are_allowed_lower_the_coverage(rewrite, make_trained_model, brightness, workers):
     manifest = rewrite(broken(7, 11))
     evaluation = evaluate(
-        make_artefact(brightness()), manifest, workers=workers, batch_size=1, device="cpu", missing="allow"
+        make_trained_model(brightness()), manifest, workers=workers, batch_size=1, device="cpu", missing="allow"
     )
     predictions = evaluation.predictions
     assert evaluation.measures["coverage"] == pytest.approx(100 * 4 / 6)
@@ -166,38 +166,38 @@ def test_missing_samples_that_are_allowed_lower_the_coverage(rewrite, make_artef
     ]
 
 
-def test_an_evaluation_of_nothing_is_refused(raises, rewrite, make_artefact, brightness):
+def test_an_evaluation_of_nothing_is_refused(raises, rewrite, make_trained_model, brightness):
     manifest = rewrite(broken(*range(12)))
     with raises(UnreadableSample, "'test'", "line 8", path=manifest.path):
-        evaluate(make_artefact(brightness()), manifest, workers=0, device="cpu", missing="allow")
+        evaluate(make_trained_model(brightness()), manifest, workers=0, device="cpu", missing="allow")
 
 
-def test_coverage_counts_against_what_the_split_declares(raises, data_set, make_artefact, brightness):
+def test_coverage_counts_against_what_the_split_declares(raises, data_set, make_trained_model, brightness):
     """A split of which only some lines were ever written: the rest is not forgotten."""
     partial = dataclasses.replace(data_set, declared={"train": 6, "test": 8})
     with raises(ManifestError, "6", "8", field="declared.test", path=data_set.path):
-        evaluate(make_artefact(brightness()), partial, workers=0, device="cpu")
-    evaluation = evaluate(make_artefact(brightness()), partial, workers=0, device="cpu", missing="allow")
+        evaluate(make_trained_model(brightness()), partial, workers=0, device="cpu")
+    evaluation = evaluate(make_trained_model(brightness()), partial, workers=0, device="cpu", missing="allow")
     assert evaluation.measures["coverage"] == 75
     assert evaluation.predictions.declared == 8
 
 
-def test_a_loader_that_loses_or_invents_samples_is_found_out(data_set, make_artefact, brightness):
-    artefact = make_artefact(brightness())
-    dataset = VideoDataset(data_set, sampling=artefact.sampling, preprocessing=artefact.preprocessing)
+def test_a_loader_that_loses_or_invents_samples_is_found_out(data_set, make_trained_model, brightness):
+    trained = make_trained_model(brightness())
+    dataset = VideoDataset(data_set, sampling=trained.sampling, preprocessing=trained.preprocessing)
     for positions in ([6, 7, 8], [0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 6], [6, 7, 8, 9, 10, 10]):
         loader = make_loader(dataset, evaluation_batches(positions, 4), workers=0, pin_memory=False)
         with pytest.raises(AssertionError, match="expected 6 samples"):
-            predict_split(artefact.engine(torch.device("cpu")), loader, data_set, split="test", missing="stop")
+            predict_split(trained.engine(torch.device("cpu")), loader, data_set, split="test", missing="stop")
 
 
-def test_progress_is_told_of_every_sample(data_set, make_artefact, brightness):
-    artefact = make_artefact(brightness())
-    dataset = VideoDataset(data_set, sampling=artefact.sampling, preprocessing=artefact.preprocessing)
+def test_progress_is_told_of_every_sample(data_set, make_trained_model, brightness):
+    trained = make_trained_model(brightness())
+    dataset = VideoDataset(data_set, sampling=trained.sampling, preprocessing=trained.preprocessing)
     loader = make_loader(dataset, evaluation_batches(data_set.positions("test"), 4), workers=0, pin_memory=False)
     told = []
     predict_split(
-        artefact.engine(torch.device("cpu")), loader, data_set, split="test", missing="stop", progress=told.append
+        trained.engine(torch.device("cpu")), loader, data_set, split="test", missing="stop", progress=told.append
     )
     assert told == [4, 2]
 
@@ -205,22 +205,22 @@ def test_progress_is_told_of_every_sample(data_set, make_artefact, brightness):
 @pytest.mark.parametrize(
     ("classes", "word"),
     [
-        ({"label": ("dim", "grey", "loud")}, "'bright' is unknown"),
-        ({"label": ("grey", "dim", "bright")}, "'label'"),
-        ({"label": ("dim", "grey", "bright", "dark")}, "'label'"),
-        ({"verb": ("dim", "grey", "bright")}, "verb"),
+        ({"label": ("dim", "gray", "loud")}, "'bright' is unknown"),
+        ({"label": ("gray", "dim", "bright")}, "'label'"),
+        ({"label": ("dim", "gray", "bright", "dark")}, "'label'"),
+        ({"verb": ("dim", "gray", "bright")}, "verb"),
     ],
     ids=str,
 )
-def test_class_lists_that_differ_are_refused(raises, data_set, make_artefact, brightness, classes, word):
+def test_class_lists_that_differ_are_refused(raises, data_set, make_trained_model, brightness, classes, word):
     field = "classes.label" if "label" in classes else "classes"
     with raises(ManifestError, word, field=field):
-        evaluate(make_artefact(brightness(), classes=classes), data_set, workers=0, device="cpu")
+        evaluate(make_trained_model(brightness(), classes=classes), data_set, workers=0, device="cpu")
 
 
-def test_an_unknown_split_is_refused(data_set, make_artefact, brightness):
+def test_an_unknown_split_is_refused(data_set, make_trained_model, brightness):
     with pytest.raises(ManifestError, match="'val'"):
-        evaluate(make_artefact(brightness()), data_set, split="val", workers=0, device="cpu")
+        evaluate(make_trained_model(brightness()), data_set, split="val", workers=0, device="cpu")
 
 
 def test_what_is_no_predictions_file_is_refused(raises, tmp_path):
@@ -234,42 +234,42 @@ def test_what_is_no_predictions_file_is_refused(raises, tmp_path):
         load_predictions(tmp_path / "weights.safetensors")
 
 
-def test_a_predictions_file_can_be_read_without_this_library(tmp_path, data_set, make_artefact, brightness):
+def test_a_predictions_file_can_be_read_without_this_library(tmp_path, data_set, make_trained_model, brightness):
     out = tmp_path / "p.safetensors"
-    evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu", out=out)
+    evaluate(make_trained_model(brightness()), data_set, workers=0, device="cpu", out=out)
     arrays = load_file(out)
     assert (arrays["logits.label"].argmax(1) == arrays["targets.label"]).all()
     length = int.from_bytes(out.read_bytes()[:8], "little")
     header = json.loads(out.read_bytes()[8 : 8 + length])
-    assert json.loads(header["__metadata__"]["predictions"])["classes"] == {"label": ["dim", "grey", "bright"]}
+    assert json.loads(header["__metadata__"]["predictions"])["classes"] == {"label": ["dim", "gray", "bright"]}
 
 
-def test_more_samples_than_declared_are_refused_too(raises, data_set, make_artefact, brightness):
+def test_more_samples_than_declared_are_refused_too(raises, data_set, make_trained_model, brightness):
     few = dataclasses.replace(data_set, declared={"train": 6, "test": 5})
     with raises(ManifestError, "6", "5", field="declared.test"):
-        evaluate(make_artefact(brightness()), few, workers=0, device="cpu", missing="allow")
+        evaluate(make_trained_model(brightness()), few, workers=0, device="cpu", missing="allow")
 
 
-def test_a_network_that_has_diverged_is_not_evaluated(raises, data_set, make_artefact, brightness):
+def test_a_network_that_has_diverged_is_not_evaluated(raises, data_set, make_trained_model, brightness):
     model = brightness()
     model.levels.data[1] = float("nan")
     with raises(NonFiniteLogits, "lines 8, ", path=data_set.path):
-        evaluate(make_artefact(model), data_set, workers=0, device="cpu")
+        evaluate(make_trained_model(model), data_set, workers=0, device="cpu")
 
 
-def test_impossible_numbers_are_refused(raises, data_set, make_artefact, brightness):
+def test_impossible_numbers_are_refused(raises, data_set, make_trained_model, brightness):
     for field, value in (("batch_size", 0), ("batch_size", -2), ("workers", -1)):
         with raises(PredictionsError, value, field=field):
-            evaluate(make_artefact(brightness()), data_set, device="cpu", **{field: value})
+            evaluate(make_trained_model(brightness()), data_set, device="cpu", **{field: value})
 
 
-def test_a_folder_is_no_place_for_predictions(raises, data_set, make_artefact, brightness, tmp_path):
+def test_a_folder_is_no_place_for_predictions(raises, data_set, make_trained_model, brightness, tmp_path):
     with raises(PredictionsError, "folder", field="out", path=tmp_path):
-        evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu", out=tmp_path)
+        evaluate(make_trained_model(brightness()), data_set, workers=0, device="cpu", out=tmp_path)
 
 
-def test_mistakes_are_the_confusions_most_frequent_first(data_set, make_artefact, brightness):
-    predictions = evaluate(make_artefact(brightness()), data_set, device="cpu").predictions
+def test_mistakes_are_the_confusions_most_frequent_first(data_set, make_trained_model, brightness):
+    predictions = evaluate(make_trained_model(brightness()), data_set, device="cpu").predictions
     names = predictions.classes["label"]
     targets = np.array([0, 0, 0, 1, 2, 2])
     answers = np.eye(3, dtype=np.float32)[[1, 1, 0, 2, 2, 0]]
@@ -277,21 +277,21 @@ def test_mistakes_are_the_confusions_most_frequent_first(data_set, make_artefact
     assert mistakes(changed, "label") == [(names[0], names[1], 2), (names[1], names[2], 1), (names[2], names[0], 1)]
 
 
-def test_what_was_seen_of_each_video_stands_in_the_file(tmp_path, data_set, make_artefact, brightness):
-    artefact = make_artefact(brightness())
-    artefact = dataclasses.replace(
-        artefact,
-        sampling=dataclasses.replace(artefact.sampling, clips=2),
-        preprocessing=dataclasses.replace(artefact.preprocessing, crops=3),
+def test_what_was_seen_of_each_video_stands_in_the_file(tmp_path, data_set, make_trained_model, brightness):
+    trained = make_trained_model(brightness())
+    trained = dataclasses.replace(
+        trained,
+        sampling=dataclasses.replace(trained.sampling, clips=2),
+        preprocessing=dataclasses.replace(trained.preprocessing, crops=3),
     )
-    evaluate(artefact, data_set, workers=0, device="cpu", out=tmp_path / "p.safetensors")
+    evaluate(trained, data_set, workers=0, device="cpu", out=tmp_path / "p.safetensors")
     protocol = load_predictions(tmp_path / "p.safetensors").protocol
     assert protocol == Protocol(frames=8, clips=2, crops=3)
     assert str(protocol) == "8 x 2 x 3"
 
 
 def test_groups_and_subjects_stand_in_the_file_where_every_sample_has_them(
-    tmp_path, rewrite, make_artefact, brightness
+    tmp_path, rewrite, make_trained_model, brightness
 ):
     manifest = rewrite(
         lambda i, entry: dataclasses.replace(
@@ -299,7 +299,7 @@ def test_groups_and_subjects_stand_in_the_file_where_every_sample_has_them(
         )
     )
     out = tmp_path / "p.safetensors"
-    evaluate(make_artefact(brightness()), manifest, workers=0, device="cpu", out=out)
+    evaluate(make_trained_model(brightness()), manifest, workers=0, device="cpu", out=out)
     stored = load_predictions(out)
     assert list(stored.groups) == ["subject"]
     assert stored.groups["subject"].tolist() == [0] * 2 + [1] * 5 + [2] * 2
@@ -316,7 +316,7 @@ def test_a_stored_file_of_the_first_format_is_read():
         "group": [0, 0, 1, 1, 2, 2],
         "subject": [0, 1, 0, 1, 0, 1],
     }
-    assert (stored.corpus, stored.version) == ("kitchens", "1.2")
+    assert (stored.dataset, stored.version) == ("kitchens", "1.2")
     assert stored.index.tolist() == [3, 5, 6, 8, 9, 11]
     assert dict(measure(stored)) == {
         "verb.top1": 50.0,
@@ -337,9 +337,9 @@ def test_what_is_written_is_what_was_written_before(tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == stored.read_bytes()
 
 
-def test_a_file_from_before_there_were_protocols_and_groups_is_read(tmp_path, data_set, make_artefact, brightness):
+def test_a_file_from_before_there_were_protocols_and_groups_is_read(tmp_path, data_set, make_trained_model, brightness):
     out = tmp_path / "p.safetensors"
-    evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu", out=out)
+    evaluate(make_trained_model(brightness()), data_set, workers=0, device="cpu", out=out)
     length = int.from_bytes(out.read_bytes()[:8], "little")
     said = json.loads(json.loads(out.read_bytes()[8 : 8 + length])["__metadata__"]["predictions"])
     del said["protocol"]
@@ -349,8 +349,10 @@ def test_a_file_from_before_there_were_protocols_and_groups_is_read(tmp_path, da
     assert dict(measure(old))["top1"] == 100
 
 
-def test_the_predictions_of_a_run_are_found_in_its_folder(tmp_path, data_set, make_artefact, brightness):
-    evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu", out=tmp_path / "predictions.safetensors")
+def test_the_predictions_of_a_run_are_found_in_its_folder(tmp_path, data_set, make_trained_model, brightness):
+    evaluate(
+        make_trained_model(brightness()), data_set, workers=0, device="cpu", out=tmp_path / "predictions.safetensors"
+    )
     assert_same(load_predictions(tmp_path), load_predictions(tmp_path / "predictions.safetensors"))
 
 
@@ -367,8 +369,8 @@ def test_the_predictions_of_a_run_are_found_in_its_folder(tmp_path, data_set, ma
     ids=["twice", "wide", "nan", "beyond", "negative", "joint"],
 )
 def test_predictions_that_contradict_themselves_cannot_be_made(
-    raises, data_set, make_artefact, brightness, change, field, word
+    raises, data_set, make_trained_model, brightness, change, field, word
 ):
-    predictions = evaluate(make_artefact(brightness()), data_set, workers=0, device="cpu").predictions
+    predictions = evaluate(make_trained_model(brightness()), data_set, workers=0, device="cpu").predictions
     with raises(PredictionsError, word, field=field):
         dataclasses.replace(predictions, **change)

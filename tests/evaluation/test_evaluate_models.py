@@ -18,8 +18,8 @@ SETTINGS = EvaluationSettings(workers=0, device="cpu")
 
 
 @pytest.fixture
-def model_folder(make_artefact, tiny_ctn, tmp_path: Path) -> Path:
-    save_model(tmp_path / "model", make_artefact(tiny_ctn(channels=3)))
+def model_folder(make_trained_model, tiny_ctn, tmp_path: Path) -> Path:
+    save_model(tmp_path / "model", make_trained_model(tiny_ctn(channels=3)))
     return tmp_path / "model"
 
 

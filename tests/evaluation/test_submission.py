@@ -19,7 +19,7 @@ SEGMENTS = 40
 TOLD = Supervision(pretraining=1)
 
 
-def written(folder, *, corpus="EPIC-KITCHENS-100", classes=CLASSES, samples=None):
+def written(folder, *, dataset="EPIC-KITCHENS-100", classes=CLASSES, samples=None):
     """A manifest whose lines do not stand in the order of their narration ids."""
     names = [f"P02_{n % 7:02}_{n}" for n in range(SEGMENTS)] if samples is None else samples
     entries = [
@@ -31,7 +31,7 @@ def written(folder, *, corpus="EPIC-KITCHENS-100", classes=CLASSES, samples=None
         )
         for n, name in enumerate(names)
     ]
-    return write_manifest(folder / "m.csv", entries=entries, classes=classes, corpus=corpus, version="1", depth=None)
+    return write_manifest(folder / "m.csv", entries=entries, classes=classes, dataset=dataset, version="1", depth=None)
 
 
 def answers(manifest, seed=0):
@@ -64,7 +64,7 @@ def manifest(tmp_path_factory):
 
 
 def best_first(scores):
-    """As the organisers' evaluation ranks a dict of scores."""
+    """As the organizers' evaluation ranks a dict of scores."""
     names = np.array(list(scores))
     return names[np.argsort(np.array([scores[name] for name in names]))[::-1]].tolist()
 
@@ -147,7 +147,7 @@ def test_what_the_challenge_does_not_take_is_refused(raises, tmp_path, manifest)
     for changed, field, word in (
         ({"samples": [""] * SEGMENTS}, "sample", "m.csv, line 41"),
         ({"samples": ["P01_01_0", "P01_01_1", "P01_01_0"]}, "sample", "P01_01_0 is a duplicate in split 'val'"),
-        ({"corpus": "own"}, "corpus", "'own'; expected EPIC-KITCHENS-100"),
+        ({"dataset": "own"}, "dataset", "'own'; expected EPIC-KITCHENS-100"),
         ({"classes": {"label": CLASSES["verb"]}}, "classes", "97 of label; expected 97 of verb, 300 of noun"),
         ({"classes": {"verb": CLASSES["verb"]}}, "classes", "97 of verb; expected"),
         (

@@ -16,9 +16,9 @@ from kinema.models.registry import create_model
 
 
 @pytest.fixture
-def artefact(tmp_path, make_artefact, tiny_ctn):
-    save_model(tmp_path / "artefact", make_artefact(tiny_ctn()))
-    return tmp_path / "artefact"
+def trained(tmp_path, make_trained_model, tiny_ctn):
+    save_model(tmp_path / "model", make_trained_model(tiny_ctn()))
+    return tmp_path / "model"
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def videos(tmp_path, data_set):
     return [str(folder / name) for name in ("a 1.mp4", "b.mp4", "c.mp4")]
 
 
-def run(artefact, sources, **options):
-    return predict_files(artefact, sources, **{"top_k": 2, "form": "text", "device": "cpu", **options})
+def run(trained, sources, **options):
+    return predict_files(trained, sources, **{"top_k": 2, "form": "text", "device": "cpu", **options})
 
 
 @pytest.mark.parametrize("form", ["text", "json", "csv"])
-def test_the_good_are_answered_and_the_broken_is_named(artefact, videos, capsys, form):
-    assert run(artefact, videos, form=form) == 1
+def test_the_good_are_answered_and_the_broken_is_named(trained, videos, capsys, form):
+    assert run(trained, videos, form=form) == 1
     told = capsys.readouterr()
     assert all(name in told.out for name in ("a 1.mp4", "c.mp4"))
     assert "b.mp4" not in told.out
@@ -48,19 +48,19 @@ def test_the_good_are_answered_and_the_broken_is_named(artefact, videos, capsys,
     assert last == "kinema: 1 of 3 videos could not be read"
 
 
-def test_nothing_is_said_of_failures_where_there_are_none(artefact, videos, capsys):
-    assert run(artefact, [videos[0], videos[2]]) == 0
+def test_nothing_is_said_of_failures_where_there_are_none(trained, videos, capsys):
+    assert run(trained, [videos[0], videos[2]]) == 0
     assert capsys.readouterr().err == ""
 
 
 @pytest.fixture
-def expected(artefact, videos):
-    recognizer = Recognizer.load(artefact, device="cpu")
+def expected(trained, videos):
+    recognizer = Recognizer.load(trained, device="cpu")
     return {path: recognizer(path, top_k=2) for path in (videos[0], videos[2])}
 
 
-def test_json_is_an_object_a_line(artefact, videos, capsys, expected):
-    run(artefact, videos, form="json")
+def test_json_is_an_object_a_line(trained, videos, capsys, expected):
+    run(trained, videos, form="json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["video"] for line in lines] == list(expected)
     for line in lines:
@@ -68,8 +68,8 @@ def test_json_is_an_object_a_line(artefact, videos, capsys, expected):
         assert said == [(p.label, pytest.approx(p.score)) for p in expected[line["video"]]]
 
 
-def test_csv_is_a_line_a_class(artefact, videos, capsys, expected):
-    run(artefact, videos, form="csv")
+def test_csv_is_a_line_a_class(trained, videos, capsys, expected):
+    run(trained, videos, form="csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     wanted = [(path, "label", str(n + 1), p.label) for path, ranked in expected.items() for n, p in enumerate(ranked)]
     assert [(line["video"], line["head"], line["rank"], line["label"]) for line in lines] == wanted
@@ -77,8 +77,8 @@ def test_csv_is_a_line_a_class(artefact, videos, capsys, expected):
     assert [float(line["score"]) for line in lines] == pytest.approx(scores, abs=1e-6)
 
 
-def test_text_is_for_reading(artefact, videos, capsys, expected):
-    run(artefact, videos)
+def test_text_is_for_reading(trained, videos, capsys, expected):
+    run(trained, videos)
     lines = capsys.readouterr().out.splitlines()
     wanted = []
     for path, ranked in expected.items():
@@ -86,9 +86,9 @@ def test_text_is_for_reading(artefact, videos, capsys, expected):
     assert lines == wanted
 
 
-def test_heads_are_named_where_there_are_several(tmp_path, make_artefact, tiny_ctn, videos, capsys):
+def test_heads_are_named_where_there_are_several(tmp_path, make_trained_model, tiny_ctn, videos, capsys):
     classes = {"verb": ("a", "b"), "noun": ("c", "d", "e")}
-    save_model(tmp_path / "two", make_artefact(tiny_ctn({"verb": 2, "noun": 3}), classes=classes))
+    save_model(tmp_path / "two", make_trained_model(tiny_ctn({"verb": 2, "noun": 3}), classes=classes))
     run(tmp_path / "two", videos[:1], top_k=1, form="csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     assert [line["head"] for line in lines] == ["verb", "noun"]
@@ -112,16 +112,16 @@ def test_a_folder_without_videos_is_refused(raises, tmp_path):
         list(videos_in([str(tmp_path)]))
 
 
-def test_nothing_to_look_at_is_refused(raises, artefact):
+def test_nothing_to_look_at_is_refused(raises, trained):
     with raises(VideoError):
-        run(artefact, [])
+        run(trained, [])
 
 
 @pytest.fixture
-def both(tmp_path, make_artefact, tiny_ctn, data_set):
+def both(tmp_path, make_trained_model, tiny_ctn, data_set):
     save_model(
         tmp_path / "depth",
-        make_artefact(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth),
+        make_trained_model(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth),
     )
     return tmp_path / "depth"
 
@@ -143,10 +143,10 @@ def test_a_file_that_the_model_would_not_look_at_is_refused(raises, both, data_s
 
 
 @pytest.mark.parametrize("given", ["rgb", "depth"])
-def test_one_stream_answers_for_both_and_it_is_said_once(tmp_path, make_artefact, data_set, given, capsys):
+def test_one_stream_answers_for_both_and_it_is_said_once(tmp_path, make_trained_model, data_set, given, capsys):
     torch.manual_seed(0)
     network = create_model("mfst_tiny_rgbd", num_classes=3, frames=8, size=32)
-    save_model(tmp_path / "two", make_artefact(network, modalities=("rgb", "depth"), depth=data_set.depth))
+    save_model(tmp_path / "two", make_trained_model(network, modalities=("rgb", "depth"), depth=data_set.depth))
     files = [data_set.locate(entry.source(given)) for entry in data_set.entries[:2]]
     sources, depth = (files, ()) if given == "rgb" else ([], files)
     assert run(tmp_path / "two", sources, depth=depth, form="json") == 0

@@ -16,24 +16,24 @@ from kinema.transforms.sampling import Sampling
 
 
 @pytest.fixture
-def colour(make_artefact):
+def color(make_trained_model):
     torch.manual_seed(1)
-    return make_artefact(create_model("mfst_tiny", num_classes=3, frames=8, size=32, layers=1))
+    return make_trained_model(create_model("mfst_tiny", num_classes=3, frames=8, size=32, layers=1))
 
 
 @pytest.fixture
-def depth(make_artefact, data_set, tiny_ctn):
+def depth(make_trained_model, data_set, tiny_ctn):
     torch.manual_seed(2)
-    return make_artefact(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth)
+    return make_trained_model(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth)
 
 
 @pytest.mark.parametrize("score", ["logits", "softmax"])
-def test_it_answers_with_the_mean_of_both(tmp_path, colour, depth, data_set, score):
+def test_it_answers_with_the_mean_of_both(tmp_path, color, depth, data_set, score):
     """As `kinema evaluate --fuse` does from the predictions of the two."""
-    for name, artefact in (("colour", colour), ("depth", depth)):
-        save_model(tmp_path / name, artefact)
-    save_model(tmp_path / "both", fuse_models(tmp_path / "colour", tmp_path / "depth", score=score))
-    apart = [evaluate(tmp_path / name, data_set, batch_size=6).predictions for name in ("colour", "depth")]
+    for name, trained in (("color", color), ("depth", depth)):
+        save_model(tmp_path / name, trained)
+    save_model(tmp_path / "both", fuse_models(tmp_path / "color", tmp_path / "depth", score=score))
+    apart = [evaluate(tmp_path / name, data_set, batch_size=6).predictions for name in ("color", "depth")]
     together = evaluate(tmp_path / "both", data_set, batch_size=6).predictions
     expected = fuse(apart, score=score).logits["label"]
     torch.testing.assert_close(
@@ -44,49 +44,49 @@ def test_it_answers_with_the_mean_of_both(tmp_path, colour, depth, data_set, sco
         np.testing.assert_allclose(alone.logits["label"], predictions.logits["label"], rtol=1e-5, atol=1e-6)
 
 
-def test_the_order_does_not_matter_and_the_origin_is_kept(colour, depth):
-    colour = replace(colour, provenance={"commit": "abc"}, digest="123", precision="bfloat16")
-    fused = fuse_models(depth, colour, score="logits")
+def test_the_order_does_not_matter_and_the_origin_is_kept(color, depth):
+    color = replace(color, provenance={"commit": "abc"}, digest="123", precision="bfloat16")
+    fused = fuse_models(depth, color, score="logits")
     assert fused.preprocessing.modalities == ("rgb", "depth")
     assert fused.provenance["fused"] == "logits"
     assert (fused.provenance["rgb_commit"], fused.provenance["rgb_digest"]) == ("abc", "123")
     assert fused.provenance["depth_recipe"] == "by hand"
     assert fused.precision == "float32"
-    assert fused.model.rgb is colour.model
+    assert fused.model.rgb is color.model
 
 
-def test_each_modality_stays_as_its_own_model_had_it(tmp_path, colour, depth):
+def test_each_modality_stays_as_its_own_model_had_it(tmp_path, color, depth):
     mean = (0.1, 0.2, 0.3)
-    colour = replace(colour, preprocessing=replace(colour.preprocessing, mean=mean))
-    save_model(tmp_path, fuse_models(colour, depth, score="logits"))
+    color = replace(color, preprocessing=replace(color.preprocessing, mean=mean))
+    save_model(tmp_path, fuse_models(color, depth, score="logits"))
     again = load_model(tmp_path)
     assert again.preprocessing.mean == mean
     assert again.preprocessing.depth == depth.preprocessing.depth
 
 
-def test_what_does_not_go_together_is_refused(raises, colour, depth, make_artefact, brightness):
+def test_what_does_not_go_together_is_refused(raises, color, depth, make_trained_model, brightness):
     with raises(ModelError, "rgb and rgb"):
-        fuse_models(colour, colour, score="logits")
+        fuse_models(color, color, score="logits")
     with raises(ModelError, "your own"):
-        fuse_models(make_artefact(brightness()), depth, score="logits")
+        fuse_models(make_trained_model(brightness()), depth, score="logits")
     other = replace(depth, classes={"label": tuple(reversed(depth.classes["label"]))})
     with raises(ModelError, field="classes"):
-        fuse_models(colour, other, score="logits")
+        fuse_models(color, other, score="logits")
     other = replace(depth, sampling=Sampling(frames=4))
     with raises(ModelError, "8 for rgb and 4 for depth", field="sampling.frames"):
-        fuse_models(colour, other, score="logits")
+        fuse_models(color, other, score="logits")
     other = replace(depth, preprocessing=replace(depth.preprocessing, short_side=40))
     with raises(ModelError, "36 for rgb and 40 for depth", field="preprocessing.short_side"):
-        fuse_models(colour, other, score="logits")
+        fuse_models(color, other, score="logits")
 
 
 def test_a_model_that_cannot_do_with_less_is_not_shown_less(
-    raises, colour, make_artefact, colour_and_depth, depth_facts
+    raises, color, make_trained_model, color_and_depth, depth_facts
 ):
     classes = {"verb": ("a", "b", "c"), "noun": ("d", "e", "f", "g")}
-    own = make_artefact(colour_and_depth(), modalities=("rgb", "depth"), classes=classes, depth=depth_facts)
-    with raises(ModelError, "ColourAndDepth", field="modalities"):
+    own = make_trained_model(color_and_depth(), modalities=("rgb", "depth"), classes=classes, depth=depth_facts)
+    with raises(ModelError, "ColorAndDepth", field="modalities"):
         own.seeing(("rgb",))
     with raises(ModelError, "depth", field="modalities"):
-        colour.seeing(("depth",))
-    assert colour.seeing(("rgb",)) is colour
+        color.seeing(("depth",))
+    assert color.seeing(("rgb",)) is color

@@ -7,13 +7,13 @@ from kinema.evaluation.evaluate import evaluate
 from kinema.models.registry import create_model
 
 
-def recogniser(make_artefact, name="rpe_stdt_tiny", **changes):
+def recognizer(make_trained_model, name="rpe_stdt_tiny", **changes):
     torch.manual_seed(0)
-    return make_artefact(create_model(name, num_classes=3, frames=8, size=32, **changes))
+    return make_trained_model(create_model(name, num_classes=3, frames=8, size=32, **changes))
 
 
-def test_relative_position_does_not_care(make_artefact, data_set):
-    trained = recogniser(make_artefact)
+def test_relative_position_does_not_care(make_trained_model, data_set):
+    trained = recognizer(make_trained_model)
     shown = trained.at(frames=12, size=64)
     assert (shown.sampling.frames, shown.preprocessing.size, shown.preprocessing.short_side) == (12, 64, 72)
     assert shown.model is trained.model
@@ -24,17 +24,17 @@ def test_relative_position_does_not_care(make_artefact, data_set):
     assert abs(predictions.logits["label"] - alone.logits["label"]).max() > 1e-4
 
 
-def test_the_same_extents_are_the_same_model(make_artefact):
-    trained = recogniser(make_artefact)
+def test_the_same_extents_are_the_same_model(make_trained_model):
+    trained = recognizer(make_trained_model)
     assert trained.at() == trained.at(frames=8, size=32) == trained
 
 
-def test_extents_that_the_network_does_not_see_are_refused(raises, make_artefact):
+def test_extents_that_the_network_does_not_see_are_refused(raises, make_trained_model):
     with raises(ModelError, "8 frames of 40 pixels", field="size"):
-        recogniser(make_artefact).at(size=40)
+        recognizer(make_trained_model).at(size=40)
     with raises(ModelError, "3 frames of 32 pixels", field="frames"):
-        recogniser(make_artefact, pool="max").at(frames=3)
+        recognizer(make_trained_model, pool="max").at(frames=3)
     with raises(ModelError, "frames=0", field="frames"):
-        recogniser(make_artefact).at(frames=0)
+        recognizer(make_trained_model).at(frames=0)
     with raises(ModelError, "9 frames of 32 pixels", field="frames"):
-        recogniser(make_artefact, "ctn_tiny").at(frames=9)
+        recognizer(make_trained_model, "ctn_tiny").at(frames=9)

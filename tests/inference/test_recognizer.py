@@ -25,8 +25,8 @@ def pair(data_set, position):
 
 
 @pytest.fixture
-def recognizer(make_artefact, brightness):
-    return Recognizer(make_artefact(brightness()), device="cpu")
+def recognizer(make_trained_model, brightness):
+    return Recognizer(make_trained_model(brightness()), device="cpu")
 
 
 def test_a_video_is_named_with_its_probabilities(recognizer, data_set):
@@ -63,9 +63,9 @@ def test_a_path_a_string_and_a_mapping_are_the_same(recognizer, data_set):
     assert recognizer(path) == recognizer(Path(path)) == recognizer({"rgb": Path(path)}) == recognizer(f"file://{path}")
 
 
-def test_one_head_answers_with_a_list_and_several_with_a_dict(make_artefact, tiny_ctn, recognizer, data_set):
+def test_one_head_answers_with_a_list_and_several_with_a_dict(make_trained_model, tiny_ctn, recognizer, data_set):
     classes = {"verb": ("a", "b"), "noun": ("c", "d", "e", "f")}
-    several = Recognizer(make_artefact(tiny_ctn({"verb": 2, "noun": 4}), classes=classes), device="cpu")
+    several = Recognizer(make_trained_model(tiny_ctn({"verb": 2, "noun": 4}), classes=classes), device="cpu")
     answer = several(video(data_set, 0), top_k=3)
     assert {head: len(ranked) for head, ranked in answer.items()} == {"verb": 2, "noun": 3}
     assert {p.label for p in answer["verb"]} == {"a", "b"}
@@ -75,13 +75,13 @@ def test_one_head_answers_with_a_list_and_several_with_a_dict(make_artefact, tin
 
 
 @pytest.fixture
-def both(make_artefact, colour_and_depth, depth_facts):
+def both(make_trained_model, color_and_depth, depth_facts):
     classes = {"verb": ("a", "b", "c"), "noun": ("d", "e", "f", "g")}
-    artefact = make_artefact(colour_and_depth(), modalities=("rgb", "depth"), classes=classes, depth=depth_facts)
-    return Recognizer(artefact, device="cpu")
+    trained = make_trained_model(color_and_depth(), modalities=("rgb", "depth"), classes=classes, depth=depth_facts)
+    return Recognizer(trained, device="cpu")
 
 
-def test_a_model_of_colour_and_depth_wants_both(raises, both, data_set):
+def test_a_model_of_color_and_depth_wants_both(raises, both, data_set):
     assert set(both(pair(data_set, 0))) == {"verb", "noun"}
     with raises(VideoError, "rgb and depth"):
         both(video(data_set, 0))
@@ -91,11 +91,11 @@ def test_a_model_of_colour_and_depth_wants_both(raises, both, data_set):
 
 
 @pytest.fixture
-def two_streams(make_artefact, data_set):
+def two_streams(make_trained_model, data_set):
     """Ours, which does with one of them."""
     torch.manual_seed(0)
     network = create_model("mfst_tiny_rgbd", num_classes=3, frames=8, size=32)
-    return Recognizer(make_artefact(network, modalities=("rgb", "depth"), depth=data_set.depth), device="cpu")
+    return Recognizer(make_trained_model(network, modalities=("rgb", "depth"), depth=data_set.depth), device="cpu")
 
 
 def test_the_other_stream_answers_for_a_missing_one_and_it_is_said(raises, two_streams, data_set):
@@ -116,17 +116,17 @@ def test_the_other_stream_answers_for_a_missing_one_and_it_is_said(raises, two_s
 
 
 def test_a_missing_depth_cannot_show_where_the_person_is(raises, two_streams, data_set):
-    artefact = two_streams.trained
+    trained = two_streams.trained
     facts = dataclasses.replace(data_set.depth, coverage="masked")
-    preprocessing = dataclasses.replace(artefact.preprocessing, depth=facts, subject=SubjectCrop(margin=0.2))
-    cut = Recognizer(dataclasses.replace(artefact, preprocessing=preprocessing), device="cpu")
+    preprocessing = dataclasses.replace(trained.preprocessing, depth=facts, subject=SubjectCrop(margin=0.2))
+    cut = Recognizer(dataclasses.replace(trained, preprocessing=preprocessing), device="cpu")
     with pytest.warns(MissingStream), raises(VideoError, field="depth"):
         cut({"rgb": video(data_set, 0)})
 
 
-def test_a_model_of_depth_takes_a_file_as_depth(raises, make_artefact, tiny_ctn, data_set):
-    artefact = make_artefact(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth)
-    recognizer = Recognizer(artefact, device="cpu")
+def test_a_model_of_depth_takes_a_file_as_depth(raises, make_trained_model, tiny_ctn, data_set):
+    trained = make_trained_model(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth)
+    recognizer = Recognizer(trained, device="cpu")
     depth = pair(data_set, 2)["depth"]
     assert set(recognizer.prepare(depth)) == {"depth"}
     assert recognizer(depth) == recognizer({"depth": depth})
@@ -134,30 +134,30 @@ def test_a_model_of_depth_takes_a_file_as_depth(raises, make_artefact, tiny_ctn,
         recognizer({"rgb": video(data_set, 2)})
 
 
-def test_what_is_demonstrated_is_what_was_measured(make_artefact, tiny_ctn, data_set):
-    """An evaluation with batches of one sample, and the recogniser on the same files: no difference."""
-    artefact = make_artefact(tiny_ctn())
-    measured = evaluate(artefact, data_set, batch_size=1, workers=1, device="cpu").predictions
-    recognizer = Recognizer(artefact, device="cpu")
+def test_what_is_demonstrated_is_what_was_measured(make_trained_model, tiny_ctn, data_set):
+    """An evaluation with batches of one sample, and the recognizer on the same files: no difference."""
+    trained = make_trained_model(tiny_ctn())
+    measured = evaluate(trained, data_set, batch_size=1, workers=1, device="cpu").predictions
+    recognizer = Recognizer(trained, device="cpu")
     for position, logits in zip(measured.index.tolist(), measured.logits["label"], strict=True):
         shown = recognizer.engine.logits(recognizer.prepare(video(data_set, position)))["label"]
         np.testing.assert_array_equal(shown.numpy()[0], logits)
 
 
-def test_a_saved_model_says_the_same(tmp_path, make_artefact, tiny_ctn, data_set):
-    artefact = make_artefact(tiny_ctn())
-    save_model(tmp_path, artefact)
-    assert Recognizer.load(tmp_path, device="cpu")(video(data_set, 4)) == Recognizer(artefact, device="cpu")(
+def test_a_saved_model_says_the_same(tmp_path, make_trained_model, tiny_ctn, data_set):
+    trained = make_trained_model(tiny_ctn())
+    save_model(tmp_path, trained)
+    assert Recognizer.load(tmp_path, device="cpu")(video(data_set, 4)) == Recognizer(trained, device="cpu")(
         video(data_set, 4)
     )
 
 
-def test_the_network_of_a_user_is_loaded_with_its_weights(tmp_path, make_artefact, brightness, data_set):
-    save_model(tmp_path, make_artefact(brightness()))
+def test_the_network_of_a_user_is_loaded_with_its_weights(tmp_path, make_trained_model, brightness, data_set):
+    save_model(tmp_path, make_trained_model(brightness()))
     fresh = brightness()
     torch.nn.init.zeros_(fresh.levels)
     recognizer = Recognizer.load(tmp_path, model=fresh, device="cpu")
-    assert [recognizer(video(data_set, i), top_k=1)[0].label for i in range(3)] == ["dim", "grey", "bright"]
+    assert [recognizer(video(data_set, i), top_k=1)[0].label for i in range(3)] == ["dim", "gray", "bright"]
 
 
 def test_clips_are_bytes_with_a_batch_of_one(both, data_set):
@@ -174,53 +174,53 @@ def test_a_file_that_cannot_be_read_is_named(recognizer, tmp_path):
 
 
 @pytest.mark.parametrize(("clips", "crops"), [(1, 3), (2, 1), (2, 3)])
-def test_what_is_shown_of_several_views_is_what_was_measured(make_artefact, tiny_ctn, data_set, clips, crops):
-    plain = make_artefact(tiny_ctn())
-    artefact = dataclasses.replace(
+def test_what_is_shown_of_several_views_is_what_was_measured(make_trained_model, tiny_ctn, data_set, clips, crops):
+    plain = make_trained_model(tiny_ctn())
+    trained = dataclasses.replace(
         plain,
         sampling=dataclasses.replace(plain.sampling, clips=clips),
         preprocessing=dataclasses.replace(plain.preprocessing, crops=crops),
     )
-    measured = evaluate(artefact, data_set, batch_size=1, device="cpu").predictions
-    recognizer = Recognizer(artefact, device="cpu")
+    measured = evaluate(trained, data_set, batch_size=1, device="cpu").predictions
+    recognizer = Recognizer(trained, device="cpu")
     for position, logits in zip(measured.index.tolist(), measured.logits["label"], strict=True):
         prepared = recognizer.prepare(video(data_set, position))
         assert prepared["rgb"].shape == (clips * crops, 3, 8, 32, 32)
         np.testing.assert_array_equal(recognizer.engine.logits(prepared)["label"].numpy()[0], logits)
-    together = evaluate(artefact, data_set, batch_size=4, device="cpu").predictions
+    together = evaluate(trained, data_set, batch_size=4, device="cpu").predictions
     np.testing.assert_allclose(together.logits["label"], measured.logits["label"], atol=1e-5)
 
 
-def test_several_views_come_back_with_the_artefact(tmp_path, make_artefact, tiny_ctn, data_set):
-    plain = make_artefact(tiny_ctn())
-    artefact = dataclasses.replace(
+def test_several_views_come_back_with_the_model(tmp_path, make_trained_model, tiny_ctn, data_set):
+    plain = make_trained_model(tiny_ctn())
+    trained = dataclasses.replace(
         plain,
         sampling=dataclasses.replace(plain.sampling, clips=2),
         preprocessing=dataclasses.replace(plain.preprocessing, crops=3),
     )
-    save_model(tmp_path, artefact)
+    save_model(tmp_path, trained)
     loaded = Recognizer.load(tmp_path, device="cpu")
     assert loaded.engine.views == 6
-    assert loaded(video(data_set, 4)) == Recognizer(artefact, device="cpu")(video(data_set, 4))
+    assert loaded(video(data_set, 4)) == Recognizer(trained, device="cpu")(video(data_set, 4))
 
 
-def test_an_artefact_that_knows_nothing_of_views_has_one(tmp_path, make_artefact, tiny_ctn, data_set):
+def test_a_model_that_knows_nothing_of_views_has_one(tmp_path, make_trained_model, tiny_ctn, data_set):
     """As older ones are: fields that they do not have take their defaults."""
-    artefact = make_artefact(tiny_ctn())
-    save_model(tmp_path, artefact)
-    said = json.loads((tmp_path / "artefact.json").read_text())
+    trained = make_trained_model(tiny_ctn())
+    save_model(tmp_path, trained)
+    said = json.loads((tmp_path / "model.json").read_text())
     del said["sampling"]["clips"], said["preprocessing"]["crops"], said["preprocessing"]["subject"]
-    (tmp_path / "artefact.json").write_text(json.dumps(said))
+    (tmp_path / "model.json").write_text(json.dumps(said))
     old = Recognizer.load(tmp_path, device="cpu")
-    assert old.trained.preprocessing == artefact.preprocessing
+    assert old.trained.preprocessing == trained.preprocessing
     assert old.engine.views == 1
-    assert old(video(data_set, 4)) == Recognizer(artefact, device="cpu")(video(data_set, 4))
+    assert old(video(data_set, 4)) == Recognizer(trained, device="cpu")(video(data_set, 4))
 
 
-def test_a_colour_model_that_is_cut_to_the_person_wants_depth_too(
-    raises, tmp_path, make_artefact, brightness, data_set
+def test_a_color_model_that_is_cut_to_the_person_wants_depth_too(
+    raises, tmp_path, make_trained_model, brightness, data_set
 ):
-    plain = make_artefact(brightness())
+    plain = make_trained_model(brightness())
     facts = dataclasses.replace(data_set.depth, coverage="masked")
     preprocessing = dataclasses.replace(plain.preprocessing, depth=facts, subject=SubjectCrop(margin=0.2))
     save_model(tmp_path, dataclasses.replace(plain, preprocessing=preprocessing))

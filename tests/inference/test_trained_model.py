@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kinema.errors import ModelError
-from kinema.inference import trained_model as artefact_module
+from kinema.inference import trained_model as trained_model_module
 from kinema.inference.trained_model import load_model, save_model
 
 STORED = Path(__file__).parents[1] / "stored"
@@ -25,72 +25,72 @@ def clip(channels=3):
     return torch.randint(0, 256, (2, channels, 8, 32, 32), dtype=torch.uint8, generator=generator)
 
 
-def answers(artefact, inputs):
-    return artefact.engine(torch.device("cpu")).logits(inputs)
+def answers(trained, inputs):
+    return trained.engine(torch.device("cpu")).logits(inputs)
 
 
 def edit(folder, change):
     """Change the description as someone with an editor would."""
-    path = folder / "artefact.json"
+    path = folder / "model.json"
     said = json.loads(path.read_text())
     change(said)
     path.write_text(json.dumps(said))
 
 
 @pytest.fixture
-def saved(tmp_path, make_artefact, tiny_ctn):
-    artefact = make_artefact(tiny_ctn())
-    save_model(tmp_path / "artefact", artefact)
-    return tmp_path / "artefact"
+def saved(tmp_path, make_trained_model, tiny_ctn):
+    trained = make_trained_model(tiny_ctn())
+    save_model(tmp_path / "model", trained)
+    return tmp_path / "model"
 
 
-def test_a_loaded_network_answers_exactly_as_the_saved_one(saved, make_artefact, tiny_ctn):
-    artefact, loaded = make_artefact(tiny_ctn()), load_model(saved)
-    assert torch.equal(answers(artefact, {"rgb": clip()})["label"], answers(loaded, {"rgb": clip()})["label"])
-    for field in dataclasses.fields(artefact):
+def test_a_loaded_network_answers_exactly_as_the_saved_one(saved, make_trained_model, tiny_ctn):
+    trained, loaded = make_trained_model(tiny_ctn()), load_model(saved)
+    assert torch.equal(answers(trained, {"rgb": clip()})["label"], answers(loaded, {"rgb": clip()})["label"])
+    for field in dataclasses.fields(trained):
         if field.name not in ("model", "digest", "config"):
-            assert getattr(loaded, field.name) == getattr(artefact, field.name)
-    assert loaded.model.config == artefact.model.config
-    state, other = artefact.model.state_dict(), loaded.model.state_dict()
+            assert getattr(loaded, field.name) == getattr(trained, field.name)
+    assert loaded.model.config == trained.model.config
+    state, other = trained.model.state_dict(), loaded.model.state_dict()
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_depth_several_heads_and_precision_come_back(tmp_path, make_artefact, tiny_ctn, depth_facts, precision):
-    artefact = make_artefact(
+def test_depth_several_heads_and_precision_come_back(tmp_path, make_trained_model, tiny_ctn, depth_facts, precision):
+    trained = make_trained_model(
         tiny_ctn({"verb": 2, "noun": 4}, channels=1),
         modalities=("depth",),
         classes={"verb": ("a", "b"), "noun": ("é", "d, e", "f", "g")},
         depth=depth_facts,
         precision=precision,
     )
-    save_model(tmp_path, artefact)
+    save_model(tmp_path, trained)
     loaded = load_model(tmp_path)
-    assert loaded.preprocessing == artefact.preprocessing
-    assert loaded.classes == artefact.classes
+    assert loaded.preprocessing == trained.preprocessing
+    assert loaded.classes == trained.classes
     assert loaded.precision == precision
-    for head, logits in answers(artefact, {"depth": clip(1)}).items():
+    for head, logits in answers(trained, {"depth": clip(1)}).items():
         assert torch.equal(logits, answers(loaded, {"depth": clip(1)})[head])
 
 
 @pytest.fixture
-def of_jet(tmp_path, make_artefact, tiny_ctn, depth_facts):
-    """A network that sees depth in colours, saved."""
-    plain = make_artefact(tiny_ctn(), modalities=("depth",), depth=depth_facts)
-    colours = dataclasses.replace(plain.preprocessing, depth_channels=3, depth_colours="jet")
-    save_model(tmp_path / "artefact", dataclasses.replace(plain, preprocessing=colours))
-    return tmp_path / "artefact"
+def of_jet(tmp_path, make_trained_model, tiny_ctn, depth_facts):
+    """A network that sees depth in colors, saved."""
+    plain = make_trained_model(tiny_ctn(), modalities=("depth",), depth=depth_facts)
+    colors = dataclasses.replace(plain.preprocessing, depth_channels=3, depth_colors="jet")
+    save_model(tmp_path / "model", dataclasses.replace(plain, preprocessing=colors))
+    return tmp_path / "model"
 
 
-def test_the_colours_of_depth_come_back(of_jet):
-    assert load_model(of_jet).preprocessing.depth_colours == "jet"
+def test_the_colors_of_depth_come_back(of_jet):
+    assert load_model(of_jet).preprocessing.depth_colors == "jet"
 
 
-def test_an_artefact_of_before_there_were_colours_has_grey_depth(of_jet):
-    edit(of_jet, lambda said: said["preprocessing"].pop("depth_colours"))
+def test_a_model_of_before_there_were_colors_has_gray_depth(of_jet):
+    edit(of_jet, lambda said: said["preprocessing"].pop("depth_colors"))
     loaded = load_model(of_jet).preprocessing
-    assert (loaded.depth_channels, loaded.depth_colours) == (3, "grey")
+    assert (loaded.depth_channels, loaded.depth_colors) == (3, "gray")
 
 
 def test_the_digest_is_of_the_weights_file(saved):
@@ -100,58 +100,58 @@ def test_the_digest_is_of_the_weights_file(saved):
     assert weights.name == f"model-{digest[:12]}.safetensors"
 
 
-def test_saving_does_not_touch_the_network(tmp_path, make_artefact, tiny_ctn):
+def test_saving_does_not_touch_the_network(tmp_path, make_trained_model, tiny_ctn):
     model = tiny_ctn().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    save_model(tmp_path, make_artefact(model))
+    save_model(tmp_path, make_trained_model(model))
     assert all(module.training for module in model.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_model_that_kinema_0_1_stored_loads_and_answers_as_it_did(tmp_path):
-    shutil.copytree(STORED / "ctn_artefact", tmp_path / "artefact")
+    shutil.copytree(STORED / "ctn_artefact", tmp_path / "model")
     old = load_model(tmp_path)  # the fingerprint is checked
-    assert (old.config.kind, old.config.width, old.classes) == ("ctn", 12, {"label": ("dim", "grey", "bright")})
+    assert (old.config.kind, old.config.width, old.classes) == ("ctn", 12, {"label": ("dim", "gray", "bright")})
     save_model(tmp_path / "again", old)
     assert (
         load_model(tmp_path / "again").digest
         == old.digest
-        == json.loads((STORED / "ctn_artefact" / "artefact.json").read_text())["digest"]
+        == json.loads((STORED / "ctn_artefact" / "model.json").read_text())["digest"]
     )
 
 
-def test_an_artefact_inside_a_run_loads_the_same(saved):
+def test_a_model_inside_a_run_loads_the_same(saved):
     inside, direct = load_model(saved.parent), load_model(saved)
     assert inside.digest == direct.digest
     assert torch.equal(answers(inside, {"rgb": clip()})["label"], answers(direct, {"rgb": clip()})["label"])
 
 
-def test_replacing_leaves_one_weights_file_and_the_new_answers(saved, make_artefact, tiny_ctn):
+def test_replacing_leaves_one_weights_file_and_the_new_answers(saved, make_trained_model, tiny_ctn):
     (old,) = saved.glob("*.safetensors")
     model = tiny_ctn()
     nn.init.zeros_(next(iter(model.heads.parameters())))
-    digest = save_model(saved, make_artefact(model))
-    assert sorted(path.name for path in saved.iterdir()) == ["artefact.json", f"model-{digest[:12]}.safetensors"]
+    digest = save_model(saved, make_trained_model(model))
+    assert sorted(path.name for path in saved.iterdir()) == ["model.json", f"model-{digest[:12]}.safetensors"]
     assert not old.exists()
     assert load_model(saved).digest == digest
-    save_model(saved, make_artefact(model))  # the same once more
+    save_model(saved, make_trained_model(model))  # the same once more
     assert load_model(saved).digest == digest
 
 
-def test_a_save_that_breaks_off_leaves_the_old_artefact(saved, make_artefact, tiny_ctn, monkeypatch):
+def test_a_save_that_breaks_off_leaves_the_old_model(saved, make_trained_model, tiny_ctn, monkeypatch):
     before = load_model(saved).digest
     model = tiny_ctn()
     nn.init.zeros_(next(iter(model.heads.parameters())))
-    plain = artefact_module._replace
+    plain = trained_model_module._replace
 
     def stops_at_the_description(path, content):
         if path.suffix == ".json":
             raise KeyboardInterrupt
         plain(path, content)
 
-    monkeypatch.setattr(artefact_module, "_replace", stops_at_the_description)
+    monkeypatch.setattr(trained_model_module, "_replace", stops_at_the_description)
     with pytest.raises(KeyboardInterrupt):
-        save_model(saved, make_artefact(model))
+        save_model(saved, make_trained_model(model))
     assert load_model(saved).digest == before
 
 
@@ -174,8 +174,8 @@ def test_other_weights_with_their_own_checksum_are_refused_by_the_fingerprint(ra
     assert load_model(saved, check="digest").config.kind == "ctn"
 
 
-def test_a_network_whose_code_has_changed_is_refused(raises, tmp_path, make_artefact, brightness):
-    save_model(tmp_path, make_artefact(brightness()))
+def test_a_network_whose_code_has_changed_is_refused(raises, tmp_path, make_trained_model, brightness):
+    save_model(tmp_path, make_trained_model(brightness()))
 
     class Changed(brightness):
         def forward(self, video):
@@ -190,13 +190,13 @@ TOUCHED = {
     "std": (lambda s: s["preprocessing"].update(std=[0.5, 0.6, 0.5]), "fingerprint"),
     "size above the short side": (lambda s: s["preprocessing"].update(size=64), "preprocessing"),
     "modality": (lambda s: s["preprocessing"].update(modalities=["sound"]), "preprocessing.modalities.0"),
-    "colours without their channels": (
-        lambda s: s["preprocessing"].update(depth_colours="jet"),
+    "colors without their channels": (
+        lambda s: s["preprocessing"].update(depth_colors="jet"),
         "preprocessing",
     ),
-    "colours of another map": (
-        lambda s: s["preprocessing"].update(depth_colours="turbo"),
-        "preprocessing.depth_colours",
+    "colors of another map": (
+        lambda s: s["preprocessing"].update(depth_colors="turbo"),
+        "preprocessing.depth_colors",
     ),
     "unknown field": (lambda s: s["preprocessing"].update(crop=3), "preprocessing.crop"),
     "frames": (lambda s: s["sampling"].update(frames=0), "sampling.frames"),
@@ -231,31 +231,31 @@ def test_a_description_that_was_touched_is_refused(raises, saved, touched):
         load_model(saved)
 
 
-def test_what_is_no_artefact_is_refused(raises, tmp_path, saved):
+def test_what_is_not_a_model_is_refused(raises, tmp_path, saved):
     with raises(ModelError, path="gone"):
         load_model(tmp_path / "gone")
-    (saved / "artefact.json").write_text("{")
-    with raises(ModelError, "JSON", path="artefact.json"):
+    (saved / "model.json").write_text("{")
+    with raises(ModelError, "JSON", path="model.json"):
         load_model(saved)
 
 
-def test_the_network_of_a_user_must_be_passed(raises, tmp_path, make_artefact, brightness):
+def test_the_network_of_a_user_must_be_passed(raises, tmp_path, make_trained_model, brightness):
     network = brightness()
     network.levels.data += 0.125
-    save_model(tmp_path, make_artefact(network))
+    save_model(tmp_path, make_trained_model(network))
     with raises(ModelError, "model=", path=tmp_path):
         load_model(tmp_path)
     loaded = load_model(tmp_path, model=brightness())
     assert loaded.config is None
     assert torch.equal(loaded.model.levels, network.levels)
     assert torch.equal(
-        answers(loaded, {"rgb": clip()})["label"], answers(make_artefact(network), {"rgb": clip()})["label"]
+        answers(loaded, {"rgb": clip()})["label"], answers(make_trained_model(network), {"rgb": clip()})["label"]
     )
     with raises(ModelError, "fit"):
         load_model(tmp_path, model=nn.Linear(2, 2))
 
 
-def test_a_network_that_uses_a_weight_twice_can_be_shipped(tmp_path, make_artefact):
+def test_a_network_that_uses_a_weight_twice_can_be_shipped(tmp_path, make_trained_model):
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
@@ -265,18 +265,18 @@ def test_a_network_that_uses_a_weight_twice_can_be_shipped(tmp_path, make_artefa
         def forward(self, video):
             return self.second(self.first(video.mean((2, 3, 4))))
 
-    artefact = make_artefact(Tied())
-    save_model(tmp_path, artefact)
+    trained = make_trained_model(Tied())
+    save_model(tmp_path, trained)
     loaded = load_model(tmp_path, model=Tied())
     assert loaded.model.first.weight is loaded.model.second.weight
-    assert torch.equal(answers(artefact, {"rgb": clip()})["label"], answers(loaded, {"rgb": clip()})["label"])
+    assert torch.equal(answers(trained, {"rgb": clip()})["label"], answers(loaded, {"rgb": clip()})["label"])
 
 
-def test_nothing_is_ever_unpickled(saved, monkeypatch, make_artefact, tiny_ctn):
+def test_nothing_is_ever_unpickled(saved, monkeypatch, make_trained_model, tiny_ctn):
     def refuse(*_, **__):
-        raise AssertionError("an artefact is no pickle")
+        raise AssertionError("an trained is no pickle")
 
-    expected = answers(make_artefact(tiny_ctn()), {"rgb": clip()})["label"]
+    expected = answers(make_trained_model(tiny_ctn()), {"rgb": clip()})["label"]
     for owner, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(owner, name, refuse)
     loaded = load_model(saved)

@@ -31,13 +31,13 @@ def reference_central_difference(
     weight = rearrange(operator.weight, "(groups d) c t h w -> t h w groups c d", groups=operator.groups)
     reach = [gap * (extent - 1) + 1 for gap, extent in zip(operator.dilation, operator.kernel_size, strict=True)]
     starts = [range(0, n - r + 1, step) for n, r, step in zip(seen.shape[:3], reach, operator.stride, strict=True)]
-    centre = tuple(extent // 2 for extent in operator.kernel_size)
+    center = tuple(extent // 2 for extent in operator.kernel_size)
     maps = []
     for start in product(*starts):
         sides = zip(start, reach, operator.dilation, strict=True)
         cube = seen[tuple(slice(first, first + r, gap) for first, r, gap in sides)]  # the thesis's Z
-        x_0 = cube[centre]
-        total = torch.zeros_like(x_0 @ weight[centre])
+        x_0 = cube[center]
+        total = torch.zeros_like(x_0 @ weight[center])
         for tap in product(*map(range, operator.kernel_size)):
             x_n, w_n = cube[tap], weight[tap]
             match operator.operator:
@@ -48,7 +48,7 @@ def reference_central_difference(
                     total = total + operator.theta * difference + (1 - operator.theta) * (x_n @ w_n)  # eq. 2.5
                 case "cdc-t":
                     total = total + x_n @ w_n
-                    if tap[0] != centre[0]:
+                    if tap[0] != center[0]:
                         total = total - operator.theta * (x_0 @ w_n)  # eq. 2.6
                 case _:
                     assert_never(operator.operator)
@@ -74,15 +74,15 @@ def reference_separable(
                 if part.depthwise.padding_mode == "circular":
                     y, x = y % rows, x % columns
                 if 0 <= y < rows and 0 <= x < columns:
-                    neighbour = tokens[:, 1 + (time * rows + y) * columns + x]
-                    total = total + part.depthwise.weight[:, 0, tap_row, tap_column] * neighbour
+                    neighbor = tokens[:, 1 + (time * rows + y) * columns + x]
+                    total = total + part.depthwise.weight[:, 0, tap_row, tap_column] * neighbor
         if part.depthwise.bias is not None:
             total = total + part.depthwise.bias
         if isinstance(part.norm, nn.BatchNorm2d):
             assert part.norm.running_mean is not None
             assert part.norm.running_var is not None
-            centred = total - part.norm.running_mean
-            total = centred / (part.norm.running_var + part.norm.eps).sqrt() * part.norm.weight + part.norm.bias
+            centerd = total - part.norm.running_mean
+            total = centerd / (part.norm.running_var + part.norm.eps).sqrt() * part.norm.weight + part.norm.bias
         mapped.append(total)
     weight, bias = part.pointwise.weight, part.pointwise.bias
     return torch.stack([token @ weight.T + bias for token in mapped], dim=1)

@@ -104,8 +104,8 @@ def test_theta_zero_is_the_plain_convolution_to_the_bit(operator, fields):
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
 @pytest.mark.parametrize("kernel", [1, 3, (5, 3, 1), (3, 7, 7)], ids=str)
-def test_only_the_centre_tap_changes(operator, kernel):
-    """Spec: W' = W, and W'[centre] = W[centre] - theta * (all taps of W, or those of the other frames)."""
+def test_only_the_center_tap_changes(operator, kernel):
+    """Spec: W' = W, and W'[center] = W[center] - theta * (all taps of W, or those of the other frames)."""
     made = layer(operator, kernel=kernel, groups=2)
     times, rows, columns = (extent // 2 for extent in made.kernel_size)
     expected = made.weight.detach().clone()
@@ -138,7 +138,7 @@ def test_it_is_two_convolutions_where_the_padding_keeps_the_extent(operator, fie
 
 
 @pytest.mark.parametrize("frame", [0, 1, 3, 4])
-def test_cdc_t_of_five_frames_counts_all_but_the_centre_one(frame):
+def test_cdc_t_of_five_frames_counts_all_but_the_center_one(frame):
     """The reference takes the first and the third, whatever the kernel."""
     kernel = torch.zeros(5, 1, 1)
     kernel[frame] = 1
@@ -147,7 +147,7 @@ def test_cdc_t_of_five_frames_counts_all_but_the_centre_one(frame):
     torch.testing.assert_close(difference[:, :, 2:-2], x[:, :, frame : frame + 5] - x[:, :, 2:-2])
 
 
-def test_cdc_t_leaves_the_frame_of_the_centre_alone():
+def test_cdc_t_leaves_the_frame_of_the_center_alone():
     kernel = torch.zeros(3, 3, 3)
     kernel[1] = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     x = clip(channels=1)
@@ -183,15 +183,15 @@ def test_the_bias_is_added_once(operator):
 
 
 @pytest.mark.parametrize("place", [0, 1, 3], ids=["at the border", "inside", "farther inside"])
-def test_what_is_subtracted_is_the_pixel_under_the_centre_tap(place):
-    """A 7 x 7 kernel with stride 2 and padding 3: pixel 2i. I3D's padding, 2 and 3, would centre it on 2i + 1."""
+def test_what_is_subtracted_is_the_pixel_under_the_center_tap(place):
+    """A 7 x 7 kernel with stride 2 and padding 3: pixel 2i. I3D's padding, 2 and 3, would center it on 2i + 1."""
     kernel = torch.zeros(3, 7, 7)
     kernel[1, 0, 0] = 1
     x = clip(extent=(3, 14, 14), channels=1)
     difference = single(kernel, operator="cdc-st", theta=1, stride=(1, 2, 2), padding=(1, 3, 3))(x)
-    first, centre = 2 * place - 3, 2 * place
+    first, center = 2 * place - 3, 2 * place
     seen = x[:, :, :, first, first] if first >= 0 else 0
-    torch.testing.assert_close(difference[..., place, place], seen - x[:, :, :, centre, centre])
+    torch.testing.assert_close(difference[..., place, place], seen - x[:, :, :, center, center])
 
 
 @pytest.mark.parametrize("theta", [0.6, 1.0])
@@ -216,7 +216,7 @@ def test_a_constant_clip_inside_and_at_the_border(operator, theta):
 
 
 def test_what_stands_still_is_nothing_to_differences_over_time():
-    """Both operators over frames alone, with theta = 1: CDC-ST gives zero, CDC-T what the centre frame's tap gives."""
+    """Both operators over frames alone, with theta = 1: CDC-ST gives zero, CDC-T what the center frame's tap gives."""
     still = clip(extent=(1, 4, 4)).expand(-1, -1, 5, -1, -1)
     st, t = (layer(operator, theta=1, kernel=(3, 1, 1), padding=0) for operator in DIFFERENCES)
     assert st(still).abs().max() < 1e-12
@@ -284,10 +284,10 @@ def test_it_costs_one_convolution_forward_and_backward(operator):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kernel": 4}, r"kernel t=4 has no centre tap; an odd one has: 3 or 5"),
-        ({"kernel": (3, 2, 3)}, r"kernel h=2 has no centre tap"),
-        ({"kernel": (3, 3, 6)}, r"kernel w=6 has no centre tap"),
-        ({"kernel": 2, "operator": "vanilla"}, r"kernel t=2 has no centre tap"),
+        ({"kernel": 4}, r"kernel t=4 has no center tap; an odd one has: 3 or 5"),
+        ({"kernel": (3, 2, 3)}, r"kernel h=2 has no center tap"),
+        ({"kernel": (3, 3, 6)}, r"kernel w=6 has no center tap"),
+        ({"kernel": 2, "operator": "vanilla"}, r"kernel t=2 has no center tap"),
         ({"theta": -0.1}, r"theta=-0\.1 is not in \[0, 1\]"),
         ({"theta": 1.5}, r"theta=1\.5 is not in \[0, 1\]"),
         ({"theta": float("nan")}, r"theta=nan is not in \[0, 1\]"),

@@ -80,7 +80,7 @@ def test_the_class_token_sees_only_the_point_wise_weights():
         assert torch.equal(mapped[:, 0], after[:, 0])
 
 
-def test_a_token_reaches_its_neighbours_in_its_own_frame_and_no_other():
+def test_a_token_reaches_its_neighbors_in_its_own_frame_and_no_other():
     mapping, moved = trained(), tokens()
     place = 1 + (1 * 4 + 2) * 3 + 1  # time 1, row 2, column 1
     moved[:, place] += 1

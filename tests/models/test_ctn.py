@@ -103,7 +103,7 @@ def macs_by_hand(config, *, frames, size, last_block, classes):
     for block in range(config.depth):
         whole = block < config.depth - 1 or last_block == "all"
         asked = n if whole else 1
-        total += (3 if whole else 2) * mapped  # a query of the class token is not mapped by its neighbours
+        total += (3 if whole else 2) * mapped  # a query of the class token is not mapped by its neighbors
         total += (asked + 2 * n) * width**2 + 2 * asked * n * width + asked * (1 + 2 * config.mlp_ratio) * width**2
     return total + width * classes
 
@@ -256,8 +256,8 @@ def test_the_task_heads_see_the_features():
     features = model.features(clip())
     assert features.shape == (2, TINY.width)
     assert torch.equal(model(clip()), model.heads(features))
-    normalised = (features - model.norm.bias) / model.norm.weight
-    torch.testing.assert_close(normalised.mean(1), torch.zeros(2), rtol=0, atol=1e-5)
+    normalized = (features - model.norm.bias) / model.norm.weight
+    torch.testing.assert_close(normalized.mean(1), torch.zeros(2), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_the_mapping_mixes_places_and_no_times():
         assert torch.equal(before[:, 0], after[:, 0])
 
 
-def test_without_position_and_neighbours_the_network_cannot_tell_where():
+def test_without_position_and_neighbors_the_network_cannot_tell_where():
     """Linear mapping and no position: shuffling the tokens changes nothing. Convolution: it does (section 4.4.3)."""
     shuffle = torch.cat(
         (torch.zeros(1, dtype=torch.long), 1 + torch.randperm(8, generator=torch.Generator().manual_seed(0)))
@@ -336,7 +336,7 @@ def test_drop_path_rises_from_the_first_block_to_the_last():
     assert [block.drop_path.rate for block in tiny(depth=3, drop_path=0.2).blocks] == [0.0, 0.1, 0.2]
 
 
-def test_it_can_memorise_one_batch():
+def test_it_can_memorize_one_batch():
     model = tiny()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     labels = torch.tensor([1, 3, 0, 4])

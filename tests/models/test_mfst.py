@@ -65,7 +65,7 @@ def shake(model):
         (MFSTConfig(stem_kernel_frames=7), NTU, 32_631_132),
         (MFSTConfig(stages=4, stem_kernel_frames=7), NTU, 49_747_260),
         (BM, NTU, 49_577_532),
-        (MFSTConfig(factorisation="model"), NTU, 32_593_500),
+        (MFSTConfig(factorization="model"), NTU, 32_593_500),
         (MFSTConfig(stages=4, temporal_scales=(1,)), NTU, 49_709_628),
         (MFSTConfig(stages=4, stem_operator="cdc-t", stem_theta=0.8), NTU, 49_709_628),
     ],
@@ -176,7 +176,7 @@ def test_an_inception_module_is_its_branches(pool):
     torch.testing.assert_close(module(maps, 3), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_larger_of_two_neighbouring_channels_goes_on_where_there_are_twice_as_many():
+def test_the_larger_of_two_neighboring_channels_goes_on_where_there_are_twice_as_many():
     """I3D's 4c has 512 channels for 256 of a token; here an eighth of both."""
     model = shake(tiny(widths=(16, 32, 24, 24))).eval()
     space = model.stages[1].space
@@ -224,7 +224,7 @@ def test_time_is_seen_place_by_place():
     assert touched.sum() > 1  # other frames of that place too, as far as they are among the nearest
 
 
-def test_a_clip_is_not_mixed_with_its_neighbour():
+def test_a_clip_is_not_mixed_with_its_neighbor():
     model = shake(tiny()).eval()
     both = clip(batch=2)
     alone = torch.cat([model(both[:1]), model(both[1:])])
@@ -244,8 +244,8 @@ def test_the_first_stage_and_a_network_without_residuals_have_no_shortcut():
 
 
 def test_all_space_before_all_time():
-    """Factorised by the model: the same parts in the other order, and the shortcuts hand time on."""
-    model = shake(tiny(factorisation="model")).eval()
+    """Factorized by the model: the same parts in the other order, and the shortcuts hand time on."""
+    model = shake(tiny(factorization="model")).eval()
     one, two, three = model.stages
     maps = model.stem(clip()).transpose(1, 2).flatten(0, 1)
     space_1 = one.space(maps, 5)
@@ -256,7 +256,7 @@ def test_all_space_before_all_time():
     time_3 = three.time(space_3 + three.shortcut(time_2), 5)
     expected = model.norm(time_3.view(2, 5, 24, -1).mean((1, 3)))
     torch.testing.assert_close(model.features(clip()), expected, rtol=1e-4, atol=1e-5)
-    other = tiny(factorisation="stage")
+    other = tiny(factorization="stage")
     other.load_state_dict(model.state_dict())
     assert not torch.allclose(other.eval()(clip()), model(clip()), atol=1e-3)
 
@@ -336,7 +336,7 @@ def test_all_zero_depth_has_a_finite_answer_and_nan_stays_visible():
         ({"temporal_scales": ()}, "temporal_scales"),
         ({"temporal_scales": (1, 1)}, "temporal_scales"),
         ({"temporal_scales": (0, 1)}, "temporal_scales.0"),
-        ({"factorisation": "model", "shortcut": "none"}, "shortcut"),
+        ({"factorization": "model", "shortcut": "none"}, "shortcut"),
     ],
     ids=str,
 )
@@ -370,7 +370,7 @@ def test_several_heads_answer_by_name():
     "changes",
     [
         {},
-        {"factorisation": "model"},
+        {"factorization": "model"},
         {"temporal_branches": "unshared"},
         {"shortcut": "none"},
         {"stem_operator": "cdc-t"},
@@ -413,11 +413,11 @@ def test_central_differences_answer_otherwise_than_plain_convolutions():
 
 
 def test_a_still_clip_without_contrast_is_nothing_to_a_stem_of_differences_alone():
-    """With theta 1, 3D-CDC-ST sees differences only: inside the border, a grey clip's response is BN's of 0."""
+    """With theta 1, 3D-CDC-ST sees differences only: inside the border, a gray clip's response is BN's of 0."""
     torch.manual_seed(0)
     stem = Stem(dataclasses.replace(TINY, stem_theta=1.0), channels=3).eval()
-    grey = stem.first.convolution(torch.full((1, 3, 5, 48, 48), 0.7))
-    assert grey[:, :, 1:-1, 2:-2, 2:-2].abs().max() < 1e-5
+    gray = stem.first.convolution(torch.full((1, 3, 5, 48, 48), 0.7))
+    assert gray[:, :, 1:-1, 2:-2, 2:-2].abs().max() < 1e-5
 
 
 def test_precision_bfloat16_is_near():

@@ -242,7 +242,7 @@ def test_patches_that_change_places_are_seen_with_position_and_not_without(chang
     assert change < 1e-12 or change > 1e-3
 
 
-def test_the_task_heads_see_the_normalised_class_token_of_the_last_temporal_layer():
+def test_the_task_heads_see_the_normalized_class_token_of_the_last_temporal_layer():
     model = shake(tiny())
     features = model.features(clip())
     assert torch.equal(model(clip()), model.heads(features))
@@ -299,7 +299,7 @@ def test_an_absolute_position_has_a_vector_for_each_place_and_time_it_was_built_
         elsewhere.load_state_dict(here.state_dict())
 
 
-def test_an_absolute_position_in_time_lies_on_the_line_between_its_neighbours():
+def test_an_absolute_position_in_time_lies_on_the_line_between_its_neighbors():
     model = shake(tiny(position="absolute")).double()
     table, tokens = model.temporal_position.table.detach(), torch.zeros(1, 13, 16, dtype=torch.float64)
     ours = model.temporal_position(tokens, (12,))[0].detach()

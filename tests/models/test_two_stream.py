@@ -44,9 +44,9 @@ def test_features_of_both_stand_side_by_side():
 def test_the_features_of_a_missing_stream_are_zeros():
     model = two().eval()
     rgb, depth = clips()
-    colour, range_ = model.rgb.features(rgb), model.depth.features(depth)
-    torch.testing.assert_close(model(rgb, None), model.heads(torch.cat([colour, torch.zeros_like(range_)], 1)))
-    torch.testing.assert_close(model(depth=depth), model.heads(torch.cat([torch.zeros_like(colour), range_], 1)))
+    color, range_ = model.rgb.features(rgb), model.depth.features(depth)
+    torch.testing.assert_close(model(rgb, None), model.heads(torch.cat([color, torch.zeros_like(range_)], 1)))
+    torch.testing.assert_close(model(depth=depth), model.heads(torch.cat([torch.zeros_like(color), range_], 1)))
 
 
 @pytest.mark.parametrize("score", ["logits", "softmax"])

@@ -98,7 +98,7 @@ def theirs(model):
 
 
 def of_frames(model, given, **asked):
-    """Their normalised class token of each frame of each clip."""
+    """Their normalized class token of each frame of each clip."""
     return torch.stack([model(frames.transpose(0, 1), **asked).last_hidden_state[:, 0] for frames in given])
 
 

@@ -74,7 +74,7 @@ def theirs(model):
 def test_it_is_the_vivit_of_transformers(no_grad):
     model, given = shake(tiny()), clip(2, 4)
     with torch.set_grad_enabled(not no_grad):
-        expected = theirs(model)(given.transpose(1, 2)).last_hidden_state[:, 0]  # they have frames before colours
+        expected = theirs(model)(given.transpose(1, 2)).last_hidden_state[:, 0]  # they have frames before colors
         assert expected.std() > 0.1
         torch.testing.assert_close(model.features(given), expected, rtol=0, atol=1e-5)
         head = model.heads.classifiers["head_label"]
@@ -196,7 +196,7 @@ def test_drop_path_rises_from_the_first_block_to_the_last():
     assert [block.drop_path.rate for block in tiny(depth=3, drop_path=0.2).blocks] == [0.0, 0.1, 0.2]
 
 
-def test_it_can_memorise_one_batch():
+def test_it_can_memorize_one_batch():
     model = tiny(start="scratch")
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     labels = torch.tensor([1, 3, 0, 4])

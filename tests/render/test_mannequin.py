@@ -110,7 +110,7 @@ def test_the_camera_sees_the_whole_movement_from_as_near_as_it_can(action: str, 
     seen = pictured(points, view)
     assert np.abs(seen).max() < 1.0
     assert np.abs(seen).max() > 0.65
-    # Centred: as much is free on one side as on the other.
+    # Centerd: as much is free on one side as on the other.
     np.testing.assert_allclose(seen.min(axis=0), -seen.max(axis=0), atol=0.05)
 
 
@@ -124,17 +124,17 @@ def test_the_scene_has_every_joint_and_hides_the_floor_from_depth_by_its_group()
 
 
 @pytest.mark.parametrize(
-    ("part", "colour"),
+    ("part", "color"),
     [
         ("right_knee", Body(trousers="short").skin),
         ("left_elbow", Body(sleeves="short").skin),
     ],
 )
-def test_short_clothes_leave_skin_free(part: str, colour: tuple[float, float, float]):
+def test_short_clothes_leave_skin_free(part: str, color: tuple[float, float, float]):
     short = Body(trousers="short", sleeves="short")
     long = Body(trousers="long", sleeves="long")
-    assert {shape.colour for shape in short.shapes() if shape.joint == part} == {colour}
-    assert {shape.colour for shape in long.shapes() if shape.joint == part} != {colour}
+    assert {shape.color for shape in short.shapes() if shape.joint == part} == {color}
+    assert {shape.color for shape in long.shapes() if shape.joint == part} != {color}
 
 
 def test_without_mujoco_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

@@ -23,7 +23,7 @@ from kinema.render.motion import (
 
 
 def heights(action: str) -> dict[str, np.ndarray]:
-    """Height of each joint above the floor over the whole motion, metres."""
+    """Height of each joint above the floor over the whole motion, meters."""
     motion = load_motion(action)
     positions, _ = joint_positions(motion.at(np.linspace(0.0, motion.duration_s, 60)), CAPTURED.offsets_m)
     return {name: positions[:, index, 1] for name, index in INDEX.items()}
@@ -50,7 +50,7 @@ def test_parents_come_before_their_children():
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_rotations_are_unit_quaternions_in_the_file_and_after_decoding(action: str):
-    # In the file too: numbers cut at a wrong column would be no quaternions before they are normalised. Not all are of
+    # In the file too: numbers cut at a wrong column would be no quaternions before they are normalized. Not all are of
     # unit length there: some stretches of the capture were blended by hand.
     with np.load(MOTIONS, allow_pickle=False) as archive:
         numbers = archive[action]
@@ -169,9 +169,9 @@ def test_a_cycle_goes_on_from_where_it_stopped(action: str):
     period_s = motion.duration_s
     first, second = motion.at(np.array([0.3 * period_s])), motion.at(np.array([1.3 * period_s]))
     np.testing.assert_allclose(np.abs(np.sum(first.rotations * second.rotations, axis=-1)), 1.0, atol=1e-9)
-    travelled_m = second.root_m - first.root_m
-    assert travelled_m[0, 0] > 0.5
-    assert abs(travelled_m[0, 1]) < 1e-9
+    traveled_m = second.root_m - first.root_m
+    assert traveled_m[0, 0] > 0.5
+    assert abs(traveled_m[0, 1]) < 1e-9
     # No jerk at the seam: the step across it is no longer than twice the longest elsewhere.
     times_s = np.arange(0.8 * period_s, 1.2 * period_s, 1 / 120)
     positions, _ = joint_positions(motion.at(times_s), CAPTURED.offsets_m)

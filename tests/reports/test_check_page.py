@@ -48,11 +48,11 @@ def checked(tmp_path, write_video, depth_facts):
         tmp_path / "m.csv",
         entries=entries,
         classes={"label": ("b", "<i>")},
-        corpus="<b>",
+        dataset="<b>",
         version="1",
         depth=depth_facts,
     )
-    return check(manifest, memory=tmp_path / "memory.jsonl", reading=ReadOptions())
+    return check(manifest, memory=tmp_path / "memory.jsonl", read_options=ReadOptions())
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_escapes_every_name(checked, tmp_path):
@@ -129,9 +129,9 @@ def test_notes_of_a_kind_are_printed_with_three_examples(tmp_path, write_video):
         write_video(tmp_path / f"{number}.mp4", rng.integers(0, 256, (5, 48, 64, 3), dtype=np.uint8))
     entries = [Entry(rgb=f"{n}.mp4", split="train", labels={"label": "ab"[n % 2]}) for n in range(5)]
     manifest = write_manifest(
-        tmp_path / "m.csv", entries=entries, classes={"label": ("a", "b")}, corpus="c", version="1", depth=None
+        tmp_path / "m.csv", entries=entries, classes={"label": ("a", "b")}, dataset="c", version="1", depth=None
     )
-    lines = list(check_lines(check(manifest, memory=tmp_path / "memory.jsonl", reading=ReadOptions())))
+    lines = list(check_lines(check(manifest, memory=tmp_path / "memory.jsonl", read_options=ReadOptions())))
     assert lines[1:3] == ["nothing is wrong", "note: shorter than a clip (5)"]
     assert lines[3] == "  m.csv, line 2: shorter than a clip: 0.mp4: has 5 frames, fewer than the 16 of a clip"
     assert lines[6:] == ["  and 2 more"]

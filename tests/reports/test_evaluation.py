@@ -139,14 +139,14 @@ def test_fused_models_stand_beside_the_single_ones_with_paired_differences(store
 
 
 def test_models_that_are_fused_are_each_evaluated_and_stored(
-    data_set, make_artefact, tiny_ctn, tmp_path: Path, monkeypatch, capsys
+    data_set, make_trained_model, tiny_ctn, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, modality in (("colour", "rgb"), ("depth", "depth")):
+    for name, modality in (("color", "rgb"), ("depth", "depth")):
         model = tiny_ctn(channels=3 if modality == "rgb" else 1)
         depth = data_set.depth if modality == "depth" else None
-        save_model(tmp_path / name, make_artefact(model, modalities=(modality,), depth=depth))
-    words = ["colour", "--manifest", data_set.path, "--fuse", "depth", "--workers", "0", "--out", "p.safetensors"]
+        save_model(tmp_path / name, make_trained_model(model, modalities=(modality,), depth=depth))
+    words = ["color", "--manifest", data_set.path, "--fuse", "depth", "--workers", "0", "--out", "p.safetensors"]
     lines = said(capsys, "evaluate", *words)
     first, second = load_predictions(Path("p.safetensors")), load_predictions(Path("p-2.safetensors"))
     assert first.weights_digest != second.weights_digest

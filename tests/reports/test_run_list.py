@@ -84,8 +84,8 @@ def test_a_model_with_other_numbers_is_named_by_its_family_and_a_users_own_so(tm
     other = replace(RECIPE, model=replace(RECIPE.model, depth=3))
     path = make_run(tmp_path / "run", recipe=other)
     assert run_line(path).model == "ctn"
-    (path / "artefact").mkdir()
-    (path / "artefact" / "artefact.json").write_text(json.dumps({"model": {"kind": "own"}}))
+    (path / "model").mkdir()
+    (path / "model" / "model.json").write_text(json.dumps({"model": {"kind": "own"}}))
     assert run_line(path).model == "own"
 
 
@@ -108,8 +108,8 @@ def test_several_heads_are_ranked_by_all_of_them_together(tmp_path: Path) -> Non
         (lambda p: (p / "steps.jsonl").write_bytes(b"\xff\xfe\x00"), "steps.jsonl: cannot be read"),
         (lambda p: (p / "predictions.safetensors").unlink(), "is missing, though there was an evaluation"),
         (
-            lambda p: ((p / "artefact").mkdir(), (p / "artefact" / "artefact.json").write_text("{")),
-            "artefact.json: cannot be read",
+            lambda p: ((p / "model").mkdir(), (p / "model" / "model.json").write_text("{")),
+            "model.json: cannot be read",
         ),
         (
             lambda p: (p / "recipe.json").write_text(
@@ -118,7 +118,7 @@ def test_several_heads_are_ranked_by_all_of_them_together(tmp_path: Path) -> Non
             "the number of its steps is not known: /gone.csv: no such manifest",
         ),
     ],
-    ids=["no recipe", "recipe", "half a line", "no line", "no text", "predictions", "artefact", "manifest"],
+    ids=["no recipe", "recipe", "half a line", "no line", "no text", "predictions", "model", "manifest"],
 )
 def test_what_is_wrong_with_a_run_is_one_line_and_hides_no_other_run(tmp_path: Path, spoil, fault: str, capsys) -> None:
     spoil(make_run(tmp_path / "spoilt", steps=2, scores=(10.0,)))

@@ -38,7 +38,7 @@ def few_moves(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
         for entry in chosen
     ]
     return write_manifest(
-        out, entries=entries, classes=class_lists(entries), corpus="few moves", version="1", depth=built_in.depth
+        out, entries=entries, classes=class_lists(entries), dataset="few moves", version="1", depth=built_in.depth
     )
 
 
@@ -56,7 +56,7 @@ def few_verbs_and_nouns(few_moves: Manifest, tmp_path_factory: pytest.TempPathFa
         for entry in few_moves.entries
     ]
     return write_manifest(
-        out, entries=entries, classes=class_lists(entries), corpus="few moves", version="1", depth=few_moves.depth
+        out, entries=entries, classes=class_lists(entries), dataset="few moves", version="1", depth=few_moves.depth
     )
 
 
@@ -69,7 +69,7 @@ def tiny_recipe(few_moves: Manifest, tmp_path: Path) -> Recipe:
             evaluate="test",
             batch_size=4,
             workers=0,
-            augmentation=Augmentation(short_side=(32, 40), flip=0.5, colour_jitter=0.2),
+            augmentation=Augmentation(short_side=(32, 40), flip=0.5, color_jitter=0.2),
         ),
         model=TINY,
         optim=Optim(lr=0.05, epochs=4, warmup_epochs=1, max_grad_norm=1.0, label_smoothing=0.1),
@@ -103,9 +103,9 @@ def runs_small(few_moves: Manifest, tmp_path: Path) -> Callable[[Recipe], Run]:
             run=replace(recipe.run, out=tmp_path / "run"),
         )
         run = train(recipe)
-        artefact = load_model(run.path)
-        assert artefact.config == recipe.model
-        measures = evaluate(artefact, manifest, device="cpu").measures
+        trained = load_model(run.path)
+        assert trained.config == recipe.model
+        measures = evaluate(trained, manifest, device="cpu").measures
         assert measures["coverage"] == 100
         measured = {name: value for name, value in measures.items() if "top1" in name}
         assert measured

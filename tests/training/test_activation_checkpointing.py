@@ -38,10 +38,10 @@ def test_the_stages_of_both_streams_are_computed_again():
     assert_equal_steps(model, other, (3, 1))
 
 
-@pytest.mark.parametrize("factorisation", ["stage", "model"])
-def test_the_stages_of_mfst_are_computed_again_in_either_order(factorisation):
+@pytest.mark.parametrize("factorization", ["stage", "model"])
+def test_the_stages_of_mfst_are_computed_again_in_either_order(factorization):
     torch.manual_seed(0)
-    model = create_model("mfst_tiny", num_classes=3, frames=4, size=32, layers=1, factorisation=factorisation)
+    model = create_model("mfst_tiny", num_classes=3, frames=4, size=32, layers=1, factorization=factorization)
     other = copy.deepcopy(model)
     assert checkpoint_activations(other) == 12
     assert saved_bytes(other, channels=3, frames=4, size=32) < 0.6 * saved_bytes(model, channels=3, frames=4, size=32)

@@ -123,7 +123,7 @@ def uneven(few_moves: Manifest, tiny_recipe: Recipe, tmp_path: Path) -> tuple[Re
         for number, entry in enumerate(few_moves.entries)
     ]
     manifest = write_manifest(
-        tmp_path / "two.csv", entries=entries, classes=class_lists(entries), corpus="two", version="1", depth=None
+        tmp_path / "two.csv", entries=entries, classes=class_lists(entries), dataset="two", version="1", depth=None
     )
     recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(manifest.path)))
     return recipe, manifest
@@ -162,7 +162,7 @@ def test_every_head_has_weights_of_its_own(uneven: tuple[Recipe, Manifest]) -> N
 
 
 class Heads(nn.Module):
-    """Two linear maps of a clip's mean colours."""
+    """Two linear maps of a clip's mean colors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,8 +171,8 @@ class Heads(nn.Module):
         self.noun = nn.Linear(3, 2)
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
-        colours = clip.mean((2, 3, 4))
-        return {"verb": self.verb(colours), "noun": self.noun(colours)}
+        colors = clip.mean((2, 3, 4))
+        return {"verb": self.verb(colors), "noun": self.noun(colors)}
 
 
 @pytest.mark.parametrize("balance", ["none", "loss"])

@@ -48,7 +48,7 @@ def share(few_moves: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Mani
         if entry.split == "test"
     ]
     return write_manifest(
-        folder / "share.csv", entries=entries, classes=few_moves.classes, corpus="share", version="1", depth=None
+        folder / "share.csv", entries=entries, classes=few_moves.classes, dataset="share", version="1", depth=None
     )
 
 
@@ -115,15 +115,15 @@ def test_a_training_with_a_broken_share_finishes_and_counts_alike_everywhere(
         assert line["reason"].startswith(f"{share.path}, line {line['index'] + 2}: ")
         assert f"clip {line['index']}.mp4" in line["reason"]
 
-    artefact = json.loads((run.artefact / "artefact.json").read_text())["provenance"]
-    before = [line for line in skipped if line["step"] <= artefact["step"]]
-    expected = sum(count for step, count in by_step.items() if step <= artefact["step"])
-    assert artefact["skipped_draws"] == len(before) == expected
-    assert artefact["skipped_samples"] == len({line["index"] for line in before})
+    trained = json.loads((run.model / "model.json").read_text())["provenance"]
+    before = [line for line in skipped if line["step"] <= trained["step"]]
+    expected = sum(count for step, count in by_step.items() if step <= trained["step"])
+    assert trained["skipped_draws"] == len(before) == expected
+    assert trained["skipped_samples"] == len({line["index"] for line in before})
 
     result = store_result(run, tmp_path / "result.json", title="a broken share")
     assert result["training"]["skipped"] == {"draws": by_sample.total(), "samples": len(BROKEN)}
-    assert result["provenance"]["skipped_draws"] == artefact["skipped_draws"]
+    assert result["provenance"]["skipped_draws"] == trained["skipped_draws"]
     assert json.loads((tmp_path / "result.json").read_text())["training"] == result["training"]
 
     said = {

@@ -60,7 +60,7 @@ def test_the_recipe_is_that_of_table_4_2():
     recipe = load_recipe("epic_kitchens_ctn_base")
     clip, augmentation, optim = recipe.clip, recipe.data.augmentation, recipe.optim
     assert (clip.frames, clip.size, clip.short_side, clip.clips, clip.crops) == (8, 224, 256, 1, 1)
-    assert (augmentation.short_side, augmentation.flip, augmentation.colour_jitter) == ((256, 320), 0.5, 0.4)
+    assert (augmentation.short_side, augmentation.flip, augmentation.color_jitter) == ((256, 320), 0.5, 0.4)
     assert (optim.optimizer, optim.momentum, optim.lr, optim.weight_decay) == ("sgd", 0.9, 0.005, 0)
     assert (optim.epochs, optim.warmup_epochs, recipe.data.batch_size) == (100, 2.5, 16)
     assert (recipe.data.evaluate, load_recipe("diving48_ctn_base").data.evaluate) == ("val", "test")

@@ -172,7 +172,7 @@ def written(entries: Sequence[Entry], folder: Path) -> Manifest:
         folder / "clips.csv",
         entries=entries,
         classes=class_lists(list(entries)),
-        corpus="clips",
+        dataset="clips",
         version="1",
         depth=None,
     )

@@ -1,6 +1,6 @@
 """A training that is stopped, killed, or left without a disk: real processes, and results as if nothing had been.
 
-All runs here are of one recipe. Each is ended in its way and goes on; then every loss, every evaluation, the artefact
+All runs here are of one recipe. Each is ended in its way and goes on; then every loss, every evaluation, the trained
 and all that the checkpoint holds equal those of a run that was left alone, to the bit.
 """
 
@@ -54,7 +54,7 @@ RECIPE = Recipe(
 """A pass takes 3.25 steps, so that no checkpoint that is due is of the end of one.
 
 The coverage is always the same: the first evaluation stays the best, and patience ends the training after the fourth.
-A run that forgets either when it goes on takes another artefact and ends elsewhere.
+A run that forgets either when it goes on takes another trained and ends elsewhere.
 """
 
 
@@ -69,7 +69,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for entry in [e for e in built_in.entries if e.split == split and e.labels["label"] == label][:count]
     ]
     manifest = write_manifest(
-        folder / "few.csv", entries=chosen, classes=class_lists(chosen), corpus="few", version="1", depth=None
+        folder / "few.csv", entries=chosen, classes=class_lists(chosen), dataset="few", version="1", depth=None
     )
     file = folder / "recipe.py"
     file.write_text(RECIPE.format(manifest=str(manifest.path)))
@@ -307,7 +307,7 @@ def test_a_training_killed_before_its_first_checkpoint_begins_anew(recipe: Path,
 def test_the_last_weights_of_a_killed_training_are_those_of_one_left_alone(
     recipe: Path, whole: Run, tmp_path: Path
 ) -> None:
-    """Killed three times, and its artefact is of the end; that of the other tests is of the first evaluation."""
+    """Killed three times, and its trained is of the end; that of the other tests is of the first evaluation."""
     run = tmp_path / "run"
     last = ("--checkpoint.keep", "last", "--data.workers", "1")
     for step in (4, 9, 14):
@@ -362,14 +362,14 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_all_lines_before(par
 
 
 @pytest.mark.long
-def test_a_disk_that_is_full_in_the_middle_of_an_artefact_is_named(recipe: Path, whole: Run, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_in_the_middle_of_a_model_is_named(recipe: Path, whole: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = (recipe, "--run.out", run, "--checkpoint.every", "None")
-    size = next(whole.artefact.glob("*.safetensors")).stat().st_size
+    size = next(whole.model.glob("*.safetensors")).stat().st_size
     training = ended(started(*words, before=limited(size // 2)), run)
     assert training.code == 2
     assert re.fullmatch(
-        rf"kinema: {re.escape(str(run))}/artefact/model-\w+\.safetensors: cannot be written \(.+\)[^\n]*",
+        rf"kinema: {re.escape(str(run))}/model/model-\w+\.safetensors: cannot be written \(.+\)[^\n]*",
         training.last_line,
     )
     assert list(run.rglob("*.unfinished")) == []
@@ -442,7 +442,7 @@ def test_a_folder_that_cannot_be_made_is_named(
 
 
 def test_what_is_kept_is_on_the_disk_before_it_takes_the_name(parted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A power cut cannot be tried here; it keeps what was synchronised, in this order."""
+    """A power cut cannot be tried here; it keeps what was synchronized, in this order."""
     did: list[str] = []
     sync, move = os.fsync, Path.replace
 

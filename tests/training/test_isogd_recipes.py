@@ -1,4 +1,4 @@
-"""From IsoGD's folder, with real pairs in it, to the first training steps of colour, of depth, and of both fused."""
+"""From IsoGD's folder, with real pairs in it, to the first training steps of color, of depth, and of both fused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +22,12 @@ def isogd(tmp_path: Path, real_data: Path) -> Path:
     lists: dict[str, list[str]] = {"train": [], "valid": []}
     for number, line in enumerate(lines[:6]):
         split = "train" if number < 4 else "valid"
-        colour, depth, label = line.split()
-        for name in (colour, depth):
+        color, depth, label = line.split()
+        for name in (color, depth):
             place = root / split / "001" / Path(name).name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(real_data / "isogd_rgbd" / name)
-        lists[split].append(f"{split}/001/{Path(colour).name} {split}/001/{Path(depth).name} {label}")
+        lists[split].append(f"{split}/001/{Path(color).name} {split}/001/{Path(depth).name} {label}")
     (root / "train_list.txt").write_text("\n".join(lists["train"]))
     (root / "valid_list_with_labels.txt").write_text("\n".join(lists["valid"]))
     return root
@@ -52,9 +52,9 @@ def test_from_the_folder_to_the_first_steps(isogd: Path, tmp_path: Path, capsys:
         runs[name] = train(recipe, max_steps=1)
         assert len(runs[name].steps()) == 1
         assert runs[name].metrics()[-1]["coverage"] == 100
-    colour, depth = (str(run.path) for run in runs.values())
+    color, depth = (str(run.path) for run in runs.values())
     words = [
-        colour,
+        color,
         "--manifest",
         str(table),
         "--split",

@@ -53,7 +53,7 @@ def test_a_training_leaves_a_run_that_loads_and_learns(tiny_recipe: Recipe) -> N
     assert recognizer.classes == {"label": ("kick", "run", "walk")}
 
 
-def test_training_evaluation_command_and_recogniser_give_the_same_logits(
+def test_training_evaluation_command_and_recognizer_give_the_same_logits(
     tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
 ) -> None:
     run = train(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, keep="last")))
@@ -165,7 +165,7 @@ def test_keep_best_keeps_the_weights_with_the_best_evaluation(tiny_recipe: Recip
     run = train(tiny_recipe)
     scores = [line["top1"] for line in run.metrics()]
     best_step = [5, 10][scores.index(max(scores))]
-    assert json.loads((run.artefact / "artefact.json").read_text())["provenance"]["step"] == best_step
+    assert json.loads((run.model / "model.json").read_text())["provenance"]["step"] == best_step
 
 
 class TwoHeads(nn.Module):
@@ -193,20 +193,20 @@ def test_the_best_of_several_heads_is_the_best_of_all_together(
         for number, entry in enumerate(few_moves.entries)
     ]
     both = write_manifest(
-        tmp_path / "both.csv", entries=entries, classes=class_lists(entries), corpus="both", version="1", depth=None
+        tmp_path / "both.csv", entries=entries, classes=class_lists(entries), dataset="both", version="1", depth=None
     )
     said = iter([{"verb": 90.0, "noun": 80.0, "joint": 10.0}, {"verb": 20.0, "noun": 30.0, "joint": 20.0}])
     monkeypatch.setattr(loop, "measure", lambda _: [(f"{name}.top1", value) for name, value in next(said).items()])
     run = train(replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(both.path))), model=TwoHeads())
-    assert json.loads((run.artefact / "artefact.json").read_text())["provenance"]["step"] == 10
+    assert json.loads((run.model / "model.json").read_text())["provenance"]["step"] == 10
 
 
 @pytest.mark.parametrize("modalities", [("depth",)])
 def test_depth_trains_by_the_same_loop(tiny_recipe: Recipe, modalities) -> None:
     run = train(replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=modalities)), max_steps=2)
-    artefact = load_model(run.path)
-    assert artefact.preprocessing.depth is not None
-    assert artefact.preprocessing.channels == {"depth": 1}
+    trained = load_model(run.path)
+    assert trained.preprocessing.depth is not None
+    assert trained.preprocessing.channels == {"depth": 1}
 
 
 def test_mixup_trains_by_the_same_loop(tiny_recipe: Recipe) -> None:
@@ -221,7 +221,7 @@ def test_bfloat16_trains_and_is_recorded(tiny_recipe: Recipe) -> None:
 
 
 class TwoStreams(nn.Module):
-    """A user's own network that sees colour and depth."""
+    """A user's own network that sees color and depth."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ def test_class_numbers_and_shares_of_classes_mean_the_same() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
-def test_the_optimiser_is_the_named_one_with_the_recipes_numbers(name, kind) -> None:
+def test_the_optimizer_is_the_named_one_with_the_recipes_numbers(name, kind) -> None:
     optimizer = make_optimizer(torch.nn.Linear(2, 2), Optim(optimizer=name, lr=0.1, weight_decay=0.02, epochs=1))
     assert type(optimizer) is kind
     assert optimizer.param_groups[0]["weight_decay"] == 0.02

@@ -120,7 +120,7 @@ def test_parts_of_a_batch_with_skipped_samples_weigh_by_their_samples(
     entries = [replace(entry, rgb=few_moves.locate(entry.rgb), depth="") for entry in few_moves.entries]
     entries[drawn[0].index] = replace(entries[drawn[0].index], rgb="gone.mp4")
     write_manifest(
-        tmp_path / "gone.csv", entries=entries, classes=few_moves.classes, corpus="gone", version="1", depth=None
+        tmp_path / "gone.csv", entries=entries, classes=few_moves.classes, dataset="gone", version="1", depth=None
     )
     options = {"data__manifest": str(tmp_path / "gone.csv"), "data__unreadable": "skip", "optim__max_grad_norm": None}
     whole, parted = plain(), plain()
@@ -146,23 +146,23 @@ def test_averaged_weights_are_evaluated_and_shipped_and_go_on_to_the_bit(
         for name, weight in checkpoint(run, f"step-{step:06d}")["model"].items():
             if weight.is_floating_point():
                 average[name] = weight if step == 1 else 0.6 * average[name] + 0.4 * weight
-    artefact = load_model(run.path)
-    shipped = artefact.model.state_dict()
+    trained = load_model(run.path)
+    shipped = trained.model.state_dict()
     for name, weight in average.items():
         torch.testing.assert_close(shipped[name], weight, rtol=0, atol=1e-6)
     assert any((shipped[name] - checkpoint(run)["model"][name]).abs().max() > 1e-3 for name in average)
 
-    network = tiny_recipe.model.build(heads=artefact.heads, channels={"rgb": 3}, frames=8, size=32)
+    network = tiny_recipe.model.build(heads=trained.heads, channels={"rgb": 3}, frames=8, size=32)
     network.load_state_dict(average, strict=False)
     engine = Engine(
         network,
-        preprocessing=artefact.preprocessing,
-        heads=artefact.heads,
+        preprocessing=trained.preprocessing,
+        heads=trained.heads,
         device=torch.device("cpu"),
         precision="float32",
     )
     predictions = load_predictions(run.predictions)
-    dataset = VideoDataset(few_moves, sampling=artefact.sampling, preprocessing=artefact.preprocessing)
+    dataset = VideoDataset(few_moves, sampling=trained.sampling, preprocessing=trained.preprocessing)
     (draws,) = evaluation_batches(predictions.index.tolist(), 6)
     answers = engine.logits(complete(collate([dataset[draw] for draw in draws]))["inputs"])["label"]
     torch.testing.assert_close(torch.from_numpy(predictions.logits["label"]), answers, rtol=0, atol=1e-4)
@@ -346,9 +346,9 @@ def test_dropped_paths_follow_the_step_and_are_not_evaluated(tiny_recipe: Recipe
     parted = train(parted.recipe, Run.open(parted.path), max_steps=4)
     assert losses(whole) != losses(never)
     assert losses(parted) == losses(whole)
-    artefact = load_model(whole.path)
+    trained = load_model(whole.path)
     clips = {"rgb": torch.randint(0, 255, (4, 3, 8, 32, 32), dtype=torch.uint8)}
-    engine = artefact.engine(torch.device("cpu"))
+    engine = trained.engine(torch.device("cpu"))
     assert torch.equal(engine.logits(clips)["label"], engine.logits(clips)["label"])
 
 

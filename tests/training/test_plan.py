@@ -101,7 +101,7 @@ def test_what_is_frozen_does_not_learn_and_costs_less(
     assert probe.seconds == pytest.approx(macs(frozen, **CLIP) * 4 * 10 / no_stopwatch, rel=0.01)
 
 
-def test_time_and_memory_follow_steps_batch_parts_and_optimiser(no_stopwatch: float) -> None:
+def test_time_and_memory_follow_steps_batch_parts_and_optimizer(no_stopwatch: float) -> None:
     model = small()
     count, kept = parameter_count(model), saved_bytes(model, **CLIP)
     plan = planned(model)

@@ -94,7 +94,7 @@ def test_a_crop_to_the_subject_wants_depth_before_the_first_sample(tiny_recipe: 
     source = load_manifest(tiny_recipe.data.manifest)
     entries = [replace(entry, depth="", rgb=source.locate(entry.rgb)) for entry in source.entries]
     bare = write_manifest(
-        tmp_path / "rgb.csv", entries=entries, classes=source.classes, corpus="rgb", version="1", depth=None
+        tmp_path / "rgb.csv", entries=entries, classes=source.classes, dataset="rgb", version="1", depth=None
     )
     clip = replace(tiny_recipe.clip, subject_margin=0.1)
     recipe = replace(tiny_recipe, clip=clip, data=replace(tiny_recipe.data, manifest=str(bare.path)))
@@ -220,7 +220,7 @@ def test_the_colors_of_depth_come_back_from_json(tiny_recipe: Recipe) -> None:
     recipe = replace(tiny_recipe, clip=clip)
     back = recipe_from_json(recipe_to_json(recipe))
     assert back == recipe
-    assert back.clip.preprocessing(None).depth_colours == "jet"
+    assert back.clip.preprocessing(None).depth_colors == "jet"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_recipe_of_format_1_loads_with_every_field_in_its_new_place() -> None:
     )
     augmentation = recipe.data.augmentation
     assert (augmentation.short_side, augmentation.rotation, augmentation.randaugment.operations) == ((36, 40), 10.0, 2)
-    assert (augmentation.colour_jitter, augmentation.colour_shuffle, augmentation.rotation_share) == (0.2, 0.1, 0.25)
+    assert (augmentation.color_jitter, augmentation.channel_shuffle, augmentation.rotation_prob) == (0.2, 0.1, 0.25)
     assert (recipe.data.read_options.isolation, recipe.data.read_options.limits.frames) == ("process", 1000)
     assert (recipe.optim.grad_accum_steps, recipe.optim.max_grad_norm, recipe.optim.decay) == (2, 2.0, "all")
     assert recipe.init == Init(
@@ -285,8 +285,8 @@ def test_a_recipe_of_before_a_field_loads_with_its_default() -> None:
     """So that a run of an older version can be read, listed and evaluated."""
     old = json.loads((STORED / "recipe_format1.json").read_text())
     for section, names in {
-        "clip": ["depth_colours", "depth_channels"],
-        "data": ["balance", "reading"],
+        "clip": ["depth_colors", "depth_channels"],
+        "data": ["balance", "read_options"],
         "optim": ["decay", "layer_decay", "accumulate", "ema_decay"],
         "run": [name for name in old["run"] if name not in ("out", "seed", "device")],
     }.items():
@@ -297,7 +297,7 @@ def test_a_recipe_of_before_a_field_loads_with_its_default() -> None:
     assert (loaded.optim.layer_decay, loaded.optim.grad_accum_steps, loaded.optim.ema_decay) == (1.0, 1, None)
     assert loaded.data.balance == "none"
     assert loaded.data.read_options == Data().read_options
-    assert (loaded.clip.depth_channels, loaded.clip.depth_colors) == (1, "grey")
+    assert (loaded.clip.depth_channels, loaded.clip.depth_colors) == (1, "gray")
     assert (loaded.init, loaded.checkpoint) == (Init(), Checkpoint())
     assert loaded.compute == Compute(device="cpu")
     assert loaded.run == RunSettings(out=Path("runs/mine"), seed=3)

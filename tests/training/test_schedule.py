@@ -111,7 +111,7 @@ def test_patience_ends_a_training_and_without_it_nothing_does(tiny_recipe: Recip
 
 
 def provenance(run: Run) -> dict[str, object]:
-    said: dict[str, object] = json.loads((run.artefact / "artefact.json").read_text())["provenance"]
+    said: dict[str, object] = json.loads((run.model / "model.json").read_text())["provenance"]
     return said
 
 
@@ -234,7 +234,7 @@ def test_a_metric_is_looked_for_before_there_is_an_evaluation(
         for n, entry in enumerate(few_moves.entries)
     ]
     two = write_manifest(
-        tmp_path / "two.csv", entries=entries, classes=class_lists(entries), corpus="two", version="1", depth=None
+        tmp_path / "two.csv", entries=entries, classes=class_lists(entries), dataset="two", version="1", depth=None
     )
     for manifest, known in (
         (few_moves, ("top1", "top5", "mean_class", "coverage")),

@@ -83,7 +83,7 @@ def test_every_skip_is_counted_in_log_and_result(
 
 def test_a_training_without_faults_says_that_it_skipped_nothing(tiny_recipe: Recipe) -> None:
     run = train(replace(tiny_recipe, data=replace(tiny_recipe.data, unreadable="skip")))
-    provenance = json.loads((run.artefact / "artefact.json").read_text())["provenance"]
+    provenance = json.loads((run.model / "model.json").read_text())["provenance"]
     assert (provenance["skipped_draws"], provenance["skipped_samples"]) == (0, 0)
     assert not any("skipped" in line for line in run.steps())
 
@@ -147,7 +147,7 @@ def test_a_file_that_prepare_could_not_count_stops_a_training_before_it_begins(
         else replace(entry, rgb=str(torn), depth="", frames=None)
         for number, entry in enumerate(few_moves.entries)
     ]
-    write_manifest(tmp_path / "m.csv", entries=entries, classes=few_moves.classes, corpus="m", version="1", depth=None)
+    write_manifest(tmp_path / "m.csv", entries=entries, classes=few_moves.classes, dataset="m", version="1", depth=None)
     recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "m.csv")))
     with pytest.raises(UnreadableSample, match=rf"m\.csv, line {position + 2}: .*torn\.mp4: .*; repair the file"):
         train(recipe)

@@ -112,7 +112,7 @@ def test_segments_without_labels_are_answered_and_handed_in_but_not_measured(
     (root / "P03" / "videos" / "P03_101.MP4").symlink_to(root / "P02" / "videos" / "P02_101.MP4")
     main(["prepare", "epic_kitchens", "--root", str(root), "--out", str(epic)])
     manifest = load_manifest(epic)
-    assert manifest.unlabelled == ("test",)
+    assert manifest.unlabeled == ("test",)
     assert manifest.targets(manifest.positions("test")[0]) == {"verb": -1, "noun": -1}
     run = train(trained_on(tiny_recipe, epic))
 

@@ -22,7 +22,7 @@ from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
 from kinema.training.weights import freeze, frozen_modules, load_weights
 
-CLASSES = {"label": ("dim", "grey", "bright")}
+CLASSES = {"label": ("dim", "gray", "bright")}
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def other(tiny_ctn):
     return model
 
 
-def test_an_artefact_of_the_same_classes_is_loaded_whole(tmp_path, tiny_ctn, other, make_artefact):
-    save_model(tmp_path, make_artefact(other))
+def test_a_model_of_the_same_classes_is_loaded_whole(tmp_path, tiny_ctn, other, make_trained_model):
+    save_model(tmp_path, make_trained_model(other))
     model = tiny_ctn()
     started = load_weights(model, tmp_path, classes=CLASSES)
     assert set(started.loaded_keys) == set(model.state_dict())
@@ -48,10 +48,10 @@ def test_an_artefact_of_the_same_classes_is_loaded_whole(tmp_path, tiny_ctn, oth
 
 
 @pytest.mark.parametrize(
-    "classes", [("a", "b", "c"), ("grey", "dim", "bright"), ("a", "b")], ids=["others", "another order", "fewer"]
+    "classes", [("a", "b", "c"), ("gray", "dim", "bright"), ("a", "b")], ids=["others", "another order", "fewer"]
 )
-def test_a_head_of_other_classes_starts_anew_though_it_may_fit(tmp_path, tiny_ctn, other, make_artefact, classes):
-    save_model(tmp_path, make_artefact(other))
+def test_a_head_of_other_classes_starts_anew_though_it_may_fit(tmp_path, tiny_ctn, other, make_trained_model, classes):
+    save_model(tmp_path, make_trained_model(other))
     model = tiny_ctn(num_classes=len(classes))
     fresh = {name: weight.clone() for name, weight in model.state_dict().items()}
     started = load_weights(model, tmp_path, classes={"label": classes})
@@ -319,7 +319,7 @@ def test_where_a_training_started_is_part_of_what_it_ships(tiny_recipe: Recipe, 
     first = train(tiny_recipe, max_steps=2)
     settings = replace(tiny_recipe.run, out=tmp_path / "second")
     second = train(replace(tiny_recipe, init=Init(weights=str(first.path)), run=settings), max_steps=1)
-    said = json.loads((second.artefact / "artefact.json").read_text())["provenance"]
+    said = json.loads((second.model / "model.json").read_text())["provenance"]
     assert said["init_digest"] == load_model(first.path).digest
     assert any("tensors loaded" in message for message in messages())
 
@@ -364,7 +364,7 @@ def test_the_command_starts_from_a_run_of_other_classes_and_says_what_came_of_it
         for entry in few_moves.entries
     ]
     write_manifest(
-        tmp_path / "go.csv", entries=renamed, classes=class_lists(renamed), corpus="go", version="1", depth=None
+        tmp_path / "go.csv", entries=renamed, classes=class_lists(renamed), dataset="go", version="1", depth=None
     )
     words = ["--data.manifest", str(tmp_path / "go.csv"), "--init", str(first.path), "--max-steps", "1"]
     main(["train", recipe_file("second", seed=9), *words])
@@ -375,7 +375,7 @@ def test_the_command_starts_from_a_run_of_other_classes_and_says_what_came_of_it
     assert f"weights from {first.path}: {len(names) - len(heads)} tensors loaded" in said
     for name in heads:
         assert f"  initialized anew: {name} (other classes: 3 in the file, 2 here)" in said
-    assert answer.out == f"artefact: {tmp_path / 'second' / 'artefact'}\n"
+    assert answer.out == f"trained: {tmp_path / 'second' / 'model'}\n"
     assert Run.open(tmp_path / "second").recipe.init.weights == str(first.path)
 
 
@@ -475,7 +475,7 @@ def test_a_run_goes_on_though_the_weights_that_it_started_from_are_gone(
     shutil.rmtree(first.path)
     monkeypatch.chdir("/")
     train(second.recipe, Run.open(second.path), max_steps=2)
-    said = json.loads((second.artefact / "artefact.json").read_text())["provenance"]
+    said = json.loads((second.model / "model.json").read_text())["provenance"]
     assert (said["step"], said["init_digest"]) == (2, digest)
 
 

@@ -350,7 +350,7 @@ def test_a_run_from_vit_goes_on_without_the_file_and_says_whose_weights_they_wer
     (tmp_path / "vit.safetensors").unlink()
     monkeypatch.chdir("/")
     train(first.recipe, Run.open(first.path), max_steps=2)
-    said = json.loads((first.artefact / "artefact.json").read_text())["provenance"]
+    said = json.loads((first.model / "model.json").read_text())["provenance"]
     assert (said["step"], said["init_digest"]) == (2, digest)
 
 

@@ -54,7 +54,7 @@ def test_sixteen_bits_without_a_range_are_refused_by_name(tmp_path, write_video,
         read_depth(path, [0], None)
 
 
-def test_eight_bit_grey_video_is_taken_as_it_is(tmp_path, write_video):
+def test_eight_bit_gray_video_is_taken_as_it_is(tmp_path, write_video):
     stored = np.random.default_rng(0).integers(0, 256, size=(4, 48, 64)).astype(np.uint8)
     path = write_video(tmp_path / "depth.mkv", stored, codec="ffv1", pixel_format="gray", options={})
     np.testing.assert_array_equal(read_depth(path, [1, 2], None), stored[[1, 2]])
@@ -68,7 +68,7 @@ def test_eight_bit_values_with_a_range_follow_the_formula(tmp_path, write_video)
 
 
 def test_a_real_depth_video_has_levels_and_holes(real_data):
-    """IsoGD's Kinect depth: 8-bit grey, 0 where there is no reading."""
+    """IsoGD's Kinect depth: 8-bit gray, 0 where there is no reading."""
     depth = read_depth(str(real_data / "isogd_rgbd" / "train" / "001" / "K_00002.avi"), [0, 10, 20], None)
     assert depth.shape == (3, 240, 320)
     assert (depth == 0).any()
@@ -135,7 +135,7 @@ def test_every_form_of_8_bit_depth_gives_the_same_bytes(tmp_path, write_video, f
         np.testing.assert_array_equal(read_depth(form, range(4), facts), wanted, err_msg=form)
 
 
-def test_a_range_is_in_stored_units_whatever_they_are_in_millimetres(stored):
+def test_a_range_is_in_stored_units_whatever_they_are_in_millimeters(stored):
     """`unit_mm` says what a unit is; near and far, like the file, count in units."""
     metric, own = (DepthFacts(unit_mm=unit, near=500.0, far=4500.0, coverage="full") for unit in (0.25, None))
     np.testing.assert_array_equal(depth_to_uint8(stored, metric), depth_to_uint8(stored, own))
@@ -161,20 +161,20 @@ ANCHORS = {
 """Red, green and blue as OpenCV 5.0.0 gives them for COLORMAP_JET, there with blue first."""
 
 
-def test_levels_have_the_colours_that_opencv_gives_them():
+def test_levels_have_the_colors_that_opencv_gives_them():
     table = jet_colors()
     assert table.shape == (256, 3)
     assert table.dtype == np.uint8
     assert {level: tuple(table[level].tolist()) for level in ANCHORS} == ANCHORS
 
 
-def test_all_colours_follow_the_formula():
-    for level, colour in enumerate(jet_colors().tolist()):
+def test_all_colors_follow_the_formula():
+    for level, color in enumerate(jet_colors().tolist()):
         wanted = [255 * min(max(1.5 - abs(4 * level / 255 - k), 0), 1) for k in (3, 2, 1)]
-        assert colour == pytest.approx(wanted, abs=0.5 + 1e-9), level
+        assert color == pytest.approx(wanted, abs=0.5 + 1e-9), level
 
 
-def test_the_colours_are_those_of_matplotlib_within_its_other_knots():
+def test_the_colors_are_those_of_matplotlib_within_its_other_knots():
     """Matplotlib's `jet` bends at other places: up to 33 of 255 away, 7 in the mean. With blue first it is 255."""
     theirs = matplotlib.colormaps["jet"](np.arange(256), bytes=True)[:, :3].astype(int)
     apart = np.abs(jet_colors() - theirs)
@@ -183,30 +183,30 @@ def test_the_colours_are_those_of_matplotlib_within_its_other_knots():
     assert np.abs(jet_colors()[:, ::-1] - theirs).max() == 255
 
 
-def test_every_level_has_a_colour_of_its_own():
-    assert len({tuple(colour) for colour in jet_colors().tolist()}) == 256
+def test_every_level_has_a_color_of_its_own():
+    assert len({tuple(color) for color in jet_colors().tolist()}) == 256
 
 
-def test_nobody_can_change_the_colours():
+def test_nobody_can_change_the_colors():
     with pytest.raises(ValueError, match="read-only"):
         jet_colors()[0, 0] = 1
 
 
 @pytest.mark.parametrize("views", [(), (3,)], ids=str)
-def test_a_clip_of_levels_becomes_a_clip_of_their_colours(views):
+def test_a_clip_of_levels_becomes_a_clip_of_their_colors(views):
     levels = torch.randint(0, 256, (*views, 1, 4, 12, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     before = levels.clone()
-    colours = jet(levels)
-    assert colours.shape == (*views, 3, 4, 12, 16)
-    assert colours.is_contiguous()
+    colors = jet(levels)
+    assert colors.shape == (*views, 3, 4, 12, 16)
+    assert colors.is_contiguous()
     table = jet_colors()
     for place in np.ndindex(*views, 4, 12, 16):
         *view, frame, row, column = place
-        seen = colours[(*view, slice(None), frame, row, column)].tolist()
+        seen = colors[(*view, slice(None), frame, row, column)].tolist()
         assert seen == table[levels[(*view, 0, frame, row, column)]].tolist()
     assert torch.equal(levels, before)
 
 
 def test_where_nothing_was_read_all_is_dark_blue():
-    colours = jet(torch.zeros(1, 2, 4, 5, dtype=torch.uint8))
-    assert torch.equal(colours, torch.tensor([0, 0, 128], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 2, 4, 5))
+    colors = jet(torch.zeros(1, 2, 4, 5, dtype=torch.uint8))
+    assert torch.equal(colors, torch.tensor([0, 0, 128], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 2, 4, 5))

@@ -69,7 +69,7 @@ def test_a_warp_takes_every_pixel_from_where_the_formula_says(channels, by):
     assert inside.mean() > 0.6
 
 
-def test_beyond_the_frame_rgb_is_grey_and_depth_has_no_reading():
+def test_beyond_the_frame_rgb_is_gray_and_depth_has_no_reading():
     far = Warp(x0=3.0)
     assert (warp(noise(3), far, top=3, left=7, size=32) == 128).all()
     assert (warp(noise(1), far, top=3, left=7, size=32) == 0).all()

@@ -35,14 +35,14 @@ def with_square(height, width, top, left, *, side, channels):
     return frames
 
 
-def centre_of_light(clip):
+def center_of_light(clip):
     """Row and column of the bright square's middle in a cut clip."""
     light = (clip[0, 0].double() - 20).clamp_min(0)
     rows, columns = torch.meshgrid(torch.arange(light.shape[0]), torch.arange(light.shape[1]), indexing="ij")
     return np.array([(light * rows).sum() / light.sum(), (light * columns).sum() / light.sum()])
 
 
-def test_a_centre_crop_without_resizing_is_exact():
+def test_a_center_crop_without_resizing_is_exact():
     frames = noise(36, 48)
     clip = crop(frames, Geometry(36, 0.5, 0.5, mirrored=False), 32)
     assert torch.equal(clip, frames[:, 2:34, 8:40].permute(3, 0, 1, 2))
@@ -92,12 +92,12 @@ def test_the_shorter_side_is_the_one_that_is_resized():
     ],
     ids=str,
 )
-def test_colour_and_depth_are_cut_at_the_same_place(height, width, geometry):
+def test_color_and_depth_are_cut_at_the_same_place(height, width, geometry):
     side = min(height, width) // 4
     top, left = height // 2 - side // 2 - 1, width // 2 - side // 2 + 2
-    colour = crop(with_square(height, width, top, left, side=side, channels=3), geometry, 32)
+    color = crop(with_square(height, width, top, left, side=side, channels=3), geometry, 32)
     depth = crop(with_square(height, width, top, left, side=side, channels=1), geometry, 32)
-    assert np.abs(centre_of_light(colour) - centre_of_light(depth)).max() < 0.05
+    assert np.abs(center_of_light(color) - center_of_light(depth)).max() < 0.05
 
     scale = geometry.short_side / min(height, width)
     resized = round(height * scale), round(width * scale)
@@ -105,14 +105,14 @@ def test_colour_and_depth_are_cut_at_the_same_place(height, width, geometry):
     expected = [(place + side / 2) * scale - 0.5 - at for place, at in zip((top, left), corner, strict=True)]
     if geometry.mirrored:
         expected[1] = 31 - expected[1]
-    assert np.abs(centre_of_light(colour) - expected).max() < 0.3
+    assert np.abs(center_of_light(color) - expected).max() < 0.3
 
 
 def test_a_depth_picture_of_another_size_is_cut_at_the_same_place():
     geometry = Geometry(36, 0.3, 0.8, mirrored=True)
-    colour = crop(with_square(96, 128, 40, 56, side=16, channels=3), geometry, 32)
+    color = crop(with_square(96, 128, 40, 56, side=16, channels=3), geometry, 32)
     depth = crop(with_square(48, 64, 20, 28, side=8, channels=1), geometry, 32)
-    assert np.abs(centre_of_light(colour) - centre_of_light(depth)).max() < 0.3
+    assert np.abs(center_of_light(color) - center_of_light(depth)).max() < 0.3
 
 
 def test_frames_of_another_shape_are_refused():
@@ -128,18 +128,18 @@ def test_an_evaluation_takes_the_middle_and_is_not_mirrored():
 
 def test_draws_stay_in_their_ranges_and_reach_all_of_them():
     rng = np.random.default_rng(0)
-    augmentation = Augmentation(short_side=(30, 40), flip=0.25, colour_jitter=0.4)
+    augmentation = Augmentation(short_side=(30, 40), flip=0.25, color_jitter=0.4)
     drawn = [draw_geometry(augmentation, PREPROCESSING, rng) for _ in range(2000)]
     assert {g.short_side for g in drawn} == set(range(32, 41))  # never below the square
     assert 0.2 < np.mean([g.mirrored for g in drawn]) < 0.3
     for places in ([g.top for g in drawn], [g.left for g in drawn]):
         assert 0 <= min(places) < 0.01
         assert 0.99 < max(places) < 1
-    colours = np.array([draw_color(augmentation, rng)[:3] for _ in range(2000)])
-    assert (colours.min(0) < 0.62).all()
-    assert (colours.min(0) >= 0.6).all()
-    assert (colours.max(0) > 1.38).all()
-    assert (colours.max(0) <= 1.4).all()
+    colors = np.array([draw_color(augmentation, rng)[:3] for _ in range(2000)])
+    assert (colors.min(0) < 0.62).all()
+    assert (colors.min(0) >= 0.6).all()
+    assert (colors.max(0) > 1.38).all()
+    assert (colors.max(0) <= 1.4).all()
 
 
 def test_an_augmentation_that_varies_nothing_moves_the_crop_alone():
@@ -150,17 +150,17 @@ def test_an_augmentation_that_varies_nothing_moves_the_crop_alone():
     assert draw_color(Augmentation(), rng) == Color(1, 1, 1)
 
 
-def recoloured_by_hand(clip, colour):
-    value = clip.astype(np.float64) * colour.brightness
+def recolored_by_hand(clip, color):
+    value = clip.astype(np.float64) * color.brightness
     luma = np.array([0.299, 0.587, 0.114])
     middle = np.tensordot(luma, value, 1).mean()
-    value = middle + (value - middle) * colour.contrast
-    grey = np.tensordot(luma, value, 1)
-    value = grey + (value - grey) * colour.saturation
+    value = middle + (value - middle) * color.contrast
+    gray = np.tensordot(luma, value, 1)
+    value = gray + (value - gray) * color.saturation
     return np.clip(np.round(value), 0, 255)
 
 
-def test_factors_of_one_change_no_colour():
+def test_factors_of_one_change_no_color():
     clip = noise(8, 8).permute(3, 0, 1, 2).contiguous()
     assert torch.equal(recolor(clip, Color(1.0, 1.0, 1.0)), clip)
     nearly = recolor(clip, Color(1.0 + 1e-7, 1.0, 1.0))  # by the long way
@@ -175,21 +175,21 @@ def test_a_shuffle_puts_channels_in_other_places_and_changes_no_value():
 @pytest.mark.parametrize(("share", "orders"), [(0.0, 1), (1.0, 6)])
 def test_shuffles_are_drawn_as_often_as_said(share, orders):
     rng = np.random.default_rng(0)
-    drawn = {draw_color(Augmentation(colour_shuffle=share), rng).order for _ in range(100)}
+    drawn = {draw_color(Augmentation(channel_shuffle=share), rng).order for _ in range(100)}
     assert len(drawn) == orders
 
 
-@pytest.mark.parametrize("colour", [Color(1.4, 1, 1), Color(1, 0.6, 1), Color(1, 1, 1.3), Color(0.7, 1.2, 0.8)])
-def test_colours_change_by_the_formula(colour):
+@pytest.mark.parametrize("color", [Color(1.4, 1, 1), Color(1, 0.6, 1), Color(1, 1, 1.3), Color(0.7, 1.2, 0.8)])
+def test_colors_change_by_the_formula(color):
     clip = noise(8, 8).permute(3, 0, 1, 2).contiguous()
-    got = recolor(clip, colour)
+    got = recolor(clip, color)
     assert got.dtype == torch.uint8
-    assert np.abs(got.numpy() - recoloured_by_hand(clip.numpy(), colour)).max() <= 1
-    assert (got.numpy() != recoloured_by_hand(clip.numpy(), colour)).mean() < 0.01
+    assert np.abs(got.numpy() - recolored_by_hand(clip.numpy(), color)).max() <= 1
+    assert (got.numpy() != recolored_by_hand(clip.numpy(), color)).mean() < 0.01
 
 
 @pytest.mark.parametrize(("modality", "channels"), [("rgb", 3), ("depth", 1), ("depth", 3)])
-def test_normalising_is_value_over_255_less_mean_over_deviation(modality, channels):
+def test_normalizing_is_value_over_255_less_mean_over_deviation(modality, channels):
     preprocessing = Preprocessing(short_side=36, size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     clip = torch.arange(256, dtype=torch.uint8).repeat(channels).view(1, channels, 1, 16, 16)
     mean, std = (preprocessing.mean, preprocessing.std) if modality == "rgb" else ((0.5,) * channels, (0.5,) * channels)
@@ -200,7 +200,7 @@ def test_normalising_is_value_over_255_less_mean_over_deviation(modality, channe
         torch.testing.assert_close(got[:, channel].double(), wanted, rtol=0, atol=1e-6)
 
 
-def test_each_modality_is_normalised_by_its_own_numbers():
+def test_each_modality_is_normalized_by_its_own_numbers():
     preprocessing = Preprocessing(modalities=("rgb", "depth"), short_side=36, size=32, mean=(0.1, 0.2, 0.3))
     black = torch.zeros(1, 3, 1, 2, 2, dtype=torch.uint8)
     both = preprocessing.normalize_all({"rgb": black, "depth": black[:, :1]})
@@ -224,7 +224,7 @@ def test_a_stream_has_the_channels_of_its_modality(modalities, depth_channels):
         ({"size": 37}, "", "size=37"),
         ({"size": 0}, "size", "0"),
         ({"std": (0.5, 0.0, 0.5)}, "std.1", "0.0"),
-        ({"modalities": ("depth",), "depth_colours": "jet"}, "", "depth_channels=1"),
+        ({"modalities": ("depth",), "depth_colors": "jet"}, "", "depth_channels=1"),
     ],
     ids=str,
 )
@@ -239,11 +239,11 @@ def test_preprocessing_that_cannot_be_is_refused(fields, field, word, raises):
         ({"short_side": (40, 30)}, ""),
         ({"short_side": (0, 30)}, "short_side.0"),
         ({"flip": 1.5}, "flip"),
-        ({"colour_jitter": 1.0}, "colour_jitter"),
+        ({"color_jitter": 1.0}, "color_jitter"),
         ({"mixup_alpha": -0.1}, "mixup_alpha"),
         ({"cutmix_alpha": float("inf")}, "cutmix_alpha"),
         ({"rotation": 181}, "rotation"),
-        ({"rotation_share": 1.1}, "rotation_share"),
+        ({"rotation_prob": 1.1}, "rotation_prob"),
         ({"erasing": float("nan")}, "erasing"),
         ({"erasing_area": (0.0, 0.4)}, "erasing_area.0"),
         ({"erasing_area": (0.5, 0.4)}, ""),
@@ -256,22 +256,22 @@ def test_an_augmentation_that_cannot_be_is_refused(fields, field, raises):
         Augmentation(**fields)
 
 
-# -- what is drawn beside place and colour -----------------------------------------------------------------------------
+# -- what is drawn beside place and color -----------------------------------------------------------------------------
 
 EVERYTHING = Augmentation(
     short_side=(34, 44),
     flip=0.5,
-    colour_jitter=0.4,
-    colour_shuffle=0.3,
+    color_jitter=0.4,
+    channel_shuffle=0.3,
     rotation=10,
-    rotation_share=0.5,
+    rotation_prob=0.5,
     randaugment=RandAugment(operations=2),
     erasing=0.5,
 )
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_is_new_leaves_the_draws_of_place_and_colour_as_they_were(seed):
+def test_what_is_new_leaves_the_draws_of_place_and_color_as_they_were(seed):
     """So that a recipe's draws do not change with what it does not use."""
     varied = draw_params(EVERYTHING, PREPROCESSING, np.random.default_rng(seed))
     rng = np.random.default_rng(seed)
@@ -290,7 +290,7 @@ def test_by_default_nothing_new_is_drawn():
 
 
 def test_rotations_are_drawn_as_often_and_as_far_as_said():
-    augmentation = Augmentation(rotation=10, rotation_share=0.25)
+    augmentation = Augmentation(rotation=10, rotation_prob=0.25)
     rng = np.random.default_rng(0)
     warps = [draw_params(augmentation, PREPROCESSING, rng).geometry.warp for _ in range(2000)]
     angles = np.array([np.degrees(np.arctan2(warp.yx, warp.xx)) for warp in warps if warp != IDENTITY])
@@ -360,10 +360,10 @@ def test_a_box_is_erased_with_noise_that_stands_still_or_with_no_reading(channel
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_colours_never_touch_depth(seed):
-    """With all operations on colours and none on places, a depth clip is its cut and no more."""
-    colours = Augmentation(colour_jitter=0.4, colour_shuffle=1.0, randaugment=RandAugment(operations=3))
-    varied = draw_params(colours, PREPROCESSING, np.random.default_rng(seed))
+def test_colors_never_touch_depth(seed):
+    """With all operations on colors and none on places, a depth clip is its cut and no more."""
+    colors = Augmentation(color_jitter=0.4, channel_shuffle=1.0, randaugment=RandAugment(operations=3))
+    varied = draw_params(colors, PREPROCESSING, np.random.default_rng(seed))
     frames = noise(36, 48, channels=1)
     assert torch.equal(augment(frames, varied, 32), crop(frames, varied.geometry, 32))
     rgb = noise(36, 48)
@@ -398,14 +398,14 @@ def test_one_crop_is_the_middle():
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_recolouring_leaves_its_input_alone(order):
+def test_recoloring_leaves_its_input_alone(order):
     clip = noise(8, 8).permute(3, 0, 1, 2).contiguous()
     before = clip.clone()
     recolor(clip, Color(1.3, 0.8, 1.1, order))
     assert torch.equal(clip, before)
 
 
-def test_normalising_leaves_its_input_alone():
+def test_normalizing_leaves_its_input_alone():
     clip = torch.full((1, 3, 1, 2, 2), 7, dtype=torch.uint8)
     PREPROCESSING.normalize("rgb", clip)
     assert (clip == 7).all()

@@ -1,4 +1,4 @@
-"""RandAugment's operations against their formulas; what works on colours does so on the whole clip."""
+"""RandAugment's operations against their formulas; what works on colors does so on the whole clip."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def by_hand(name, values, strength):
 @pytest.mark.parametrize(
     "name", ["identity", "autocontrast", "posterize", "solarize", "color", "contrast", "brightness"]
 )
-def test_colours_change_by_the_formula_on_the_whole_clip(name, strength):
+def test_colors_change_by_the_formula_on_the_whole_clip(name, strength):
     given = clip()
     wanted = np.clip(by_hand(name, given.numpy().astype(float), strength), 0, 255)
     got = changed(given, name, strength)
@@ -124,17 +124,17 @@ def test_sharpness_does_not_reach_from_one_frame_into_the_next():
 
 
 @pytest.mark.parametrize("name", sorted(set(OPERATIONS) - PLACES - {"autocontrast", "equalize"}))
-def test_strength_0_changes_no_colour(name):
+def test_strength_0_changes_no_color(name):
     assert torch.equal(changed(clip(), name, 0.0), clip())
 
 
 @pytest.mark.parametrize("name", sorted(PLACES))
-def test_strength_0_moves_nothing_and_places_are_no_matter_of_colours(name):
+def test_strength_0_moves_nothing_and_places_are_no_matter_of_colors(name):
     assert warp_of((Operation(name, 0.0),)) == IDENTITY
     assert torch.equal(changed(clip(), name, 1.0), clip())
 
 
-def test_operations_on_colours_are_done_in_their_order():
+def test_operations_on_colors_are_done_in_their_order():
     given = clip()
     first, last = Operation("solarize", 0.5), Operation("brightness", 0.5)
     assert torch.equal(change_colors(given, (first, last)), changed(changed(given, *first), *last))

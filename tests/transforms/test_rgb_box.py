@@ -45,9 +45,9 @@ def pair(tmp_path_factory, write_video):
 
 
 def write(folder, *entries, depth=MASKED):
-    labelled = [dataclasses.replace(entry, labels={"label": "ab"[n % 2]}) for n, entry in enumerate(entries)]
+    labeled = [dataclasses.replace(entry, labels={"label": "ab"[n % 2]}) for n, entry in enumerate(entries)]
     return write_manifest(
-        folder / "m.csv", entries=labelled, classes={"label": ("a", "b")}, corpus="c", version="1", depth=depth
+        folder / "m.csv", entries=labeled, classes={"label": ("a", "b")}, dataset="c", version="1", depth=depth
     )
 
 
@@ -109,8 +109,8 @@ def test_a_table_may_say_it(pair, tmp_path):
 
 @pytest.mark.parametrize("isolation", ["none", "process"])
 def test_views_and_training_draws_see_the_box_alone(pair, isolation):
-    reading = ReadOptions(isolation=isolation)
-    given = {"locate": lambda source: str(pair / source), "sampling": EIGHT, "read_options": reading}
+    read_options = ReadOptions(isolation=isolation)
+    given = {"locate": lambda source: str(pair / source), "sampling": EIGHT, "read_options": read_options}
     seen = preprocessing("rgb")
     for one, low, high in ((entry(), 228, 232), (entry(rgb_box=None), 0, 150)):
         views = read_views(one, preprocessing=seen, **given)["rgb"]
@@ -161,7 +161,7 @@ def test_a_box_beyond_the_frame_is_an_error_that_names_file_and_line(pair, tmp_p
     assert isinstance(failure, Failure)
     assert failure.message.endswith("rgb.mkv: has frames of 64 x 48, but rgb_box=32 16 65 48 reaches beyond them")
     assert "m.csv, line 3: " in failure.message
-    found = check(manifest, memory=tmp_path / "memory.jsonl", reading=ReadOptions()).faults
+    found = check(manifest, memory=tmp_path / "memory.jsonl", read_options=ReadOptions()).faults
     assert [(f.kind, f.line, f.sentence) for f in found if f.kind == "rgb box"] == [
         ("rgb box", 3, "rgb_box=32 16 65 48 reaches beyond its frames of 64 x 48")
     ]

@@ -61,7 +61,7 @@ def test_draws_reach_every_frame_of_each_segment_and_no_other(num_frames):
         assert set(column.tolist()) == set(range(first, stop))
 
 
-def test_the_rule_of_an_artefact_is_the_segments():
+def test_the_rule_of_a_model_is_the_segments():
     sampling = Sampling(frames=8)
     assert sampling.indices(50, None).tolist() == segment_indices(50, 8, None).tolist()
     drawn = sampling.indices(50, np.random.default_rng(3))

@@ -146,7 +146,7 @@ def test_what_cannot_be_is_refused_where_it_is_built(raises):
 def test_a_recipe_says_the_margin():
     clip = Clip(frames=8, size=32, short_side=36, subject_margin=0.2)
     assert clip.preprocessing(MASKED).subject == SubjectCrop(margin=0.2)
-    assert clip.preprocessing(MASKED).depth == MASKED  # the artefact carries what the crop rests on
+    assert clip.preprocessing(MASKED).depth == MASKED  # the trained carries what the crop rests on
     assert Clip(frames=8, size=32, short_side=36).preprocessing(MASKED).subject is None
     with pytest.raises(RecipeError, match=r"clip\.subject_margin=0\.2 needs masked depth"):
         clip.preprocessing(dataclasses.replace(MASKED, coverage="full"))

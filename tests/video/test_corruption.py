@@ -76,7 +76,7 @@ class Verdict:
     seconds: float
 
 
-def judge(path: str, file: str, intact: str, reading: ReadOptions) -> Verdict:
+def judge(path: str, file: str, intact: str, read_options: ReadOptions) -> Verdict:
     """Count the frames, read some, and hold both against a plain decoding of the damaged and of the intact file."""
     whole = plain_of_intact(intact)
     signal.setitimer(signal.ITIMER_REAL, LONGEST_S)  # ends the process that hangs
@@ -84,12 +84,12 @@ def judge(path: str, file: str, intact: str, reading: ReadOptions) -> Verdict:
     faults: list[str] = []
     outcome = "read"
     try:
-        count = count_frames(path, reading)
+        count = count_frames(path, read_options)
         plain = decode_plainly(path)
         refused = []
         for wanted in (segment_indices(count, 16, None).tolist(), sorted({0, count - 1}), [count - 1], [*range(count)]):
             try:
-                frames = read_rgb(path, wanted, reading)
+                frames = read_rgb(path, wanted, read_options)
             except UnreadableVideo as error:
                 refused.append(reason(error, path, faults))
                 continue
@@ -102,7 +102,7 @@ def judge(path: str, file: str, intact: str, reading: ReadOptions) -> Verdict:
         if count != len(plain) and not refused:
             faults.append(f"{count} frames are counted, {len(plain)} decode, and nobody says so")
         with contextlib.suppress(UnreadableVideo):
-            read_rgb(path, [count], reading)
+            read_rgb(path, [count], read_options)
             faults.append(f"{count} frames are counted, but there is one more")
     except UnreadableVideo as error:
         outcome = reason(error, path, faults)
@@ -155,7 +155,7 @@ def reason(error: UnreadableVideo, path: str, faults: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def clips(real_data):
-    """Small real clips of several makers: AVI with and without reordered frames, MP4 with B-frames, grey depth."""
+    """Small real clips of several makers: AVI with and without reordered frames, MP4 with B-frames, gray depth."""
     samples = sorted((real_data / "format_samples").rglob("*.avi")) + sorted(
         (real_data / "format_samples").rglob("*.mp4")
     )
@@ -218,10 +218,10 @@ def test_a_reader_in_a_process_of_its_own_says_the_same(clips, tmp_path):
     apart = ReadOptions(isolation="process", timeout_s=LONGEST_S)
     for path, _, _ in damaged_files(clips, tmp_path, number=60, seed=2):
         answers = []
-        for reading in (READ_OPTIONS, apart):
+        for read_options in (READ_OPTIONS, apart):
             try:
-                count = count_frames(path, reading)
-                answers.append(read_rgb(path, segment_indices(count, 16, None).tolist(), reading))
+                count = count_frames(path, read_options)
+                answers.append(read_rgb(path, segment_indices(count, 16, None).tolist(), read_options))
             except UnreadableVideo as error:
                 answers.append(str(error))
         assert type(answers[0]) is type(answers[1])

@@ -318,9 +318,9 @@ def test_seconds_say_nothing_without_time_stamps(tmp_path, write_video, stamp):
         frame_range(path, 0.0, 1.0)
 
 
-def test_grey_frames_of_eight_bits_stay_eight_bits(tmp_path, write_video):
+def test_gray_frames_of_eight_bits_stay_eight_bits(tmp_path, write_video):
     pictures = np.arange(6, dtype=np.uint8)[:, None, None].repeat(48, 1).repeat(64, 2) * 40
-    path = write_video(tmp_path / "grey.mkv", pictures, codec="ffv1", pixel_format="gray", options={})
+    path = write_video(tmp_path / "gray.mkv", pictures, codec="ffv1", pixel_format="gray", options={})
     read = read_gray(path, [0, 2, 5])
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, pictures[[0, 2, 5]])

@@ -19,7 +19,7 @@ from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
 
 
 @pytest.fixture
-def colour():
+def color():
     return np.random.default_rng(0).integers(0, 256, (12, 20, 30, 3), dtype=np.uint8)
 
 
@@ -29,21 +29,21 @@ def depth():
 
 
 @pytest.fixture
-def folder(tmp_path, colour):
+def folder(tmp_path, color):
     """Names without leading zeros, as in the wild: frame_10 must follow frame_9."""
     path = tmp_path / "frames of a clip"
     path.mkdir()
-    for number, picture in enumerate(colour):
+    for number, picture in enumerate(color):
         Image.fromarray(picture).save(path / f"frame_{number + 1}.png")
     (path / ".hidden.png").write_text("no picture")
     (path / "notes.txt").write_text("no picture either")
     return str(path)
 
 
-def test_pictures_come_in_the_order_of_their_numbers(folder, colour):
+def test_pictures_come_in_the_order_of_their_numbers(folder, color):
     assert [p.name for p in list_images(folder)] == [f"frame_{n}.png" for n in range(1, 13)]
     indices = [0, 3, 3, 9, 11]
-    assert (read_rgb(folder, indices) == colour[indices]).all()
+    assert (read_rgb(folder, indices) == color[indices]).all()
     assert count_frames(folder) == 12
 
 
@@ -60,11 +60,11 @@ def test_eight_bit_pictures_of_depth_stay_eight_bits(tmp_path, depth):
     assert read_gray(str(tmp_path), [0]).dtype == np.uint8
 
 
-def test_a_camera_that_was_held_sideways_is_turned_upright(tmp_path, colour):
+def test_a_camera_that_was_held_sideways_is_turned_upright(tmp_path, color):
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees clockwise to show"
-    Image.fromarray(colour[0]).save(tmp_path / "0.png", exif=exif)
-    assert (read_rgb(str(tmp_path), [0])[0] == np.rot90(colour[0], -1)).all()
+    Image.fromarray(color[0]).save(tmp_path / "0.png", exif=exif)
+    assert (read_rgb(str(tmp_path), [0])[0] == np.rot90(color[0], -1)).all()
 
 
 def test_npz_and_mat_give_the_same_frames(tmp_path, depth):
@@ -77,10 +77,10 @@ def test_npz_and_mat_give_the_same_frames(tmp_path, depth):
         assert count_frames(str(tmp_path / name)) == 12
 
 
-def test_colour_in_an_array_is_read_and_depth_is_not_taken_for_it(tmp_path, colour, depth):
-    np.savez(tmp_path / "c.npz", colour)
+def test_color_in_an_array_is_read_and_depth_is_not_taken_for_it(tmp_path, color, depth):
+    np.savez(tmp_path / "c.npz", color)
     np.savez(tmp_path / "d.npz", depth)
-    assert (read_rgb(str(tmp_path / "c.npz"), [2, 4]) == colour[[2, 4]]).all()
+    assert (read_rgb(str(tmp_path / "c.npz"), [2, 4]) == color[[2, 4]]).all()
     with pytest.raises(UnreadableVideo, match=r"d\.npz: holds uint16 of shape \(12, 20, 30\), not RGB of 8 bits"):
         read_rgb(str(tmp_path / "d.npz"), [0])
     with pytest.raises(UnreadableVideo, match=r"c\.npz: has shape \(12, 20, 30, 3\), not a single channel"):
@@ -135,8 +135,8 @@ def test_a_broken_picture_is_named(folder):
         read_rgb(folder, [5])
 
 
-def test_a_picture_of_another_size_is_named(folder, colour):
-    Image.fromarray(colour[0, :10]).save(list_images(folder)[7])
+def test_a_picture_of_another_size_is_named(folder, color):
+    Image.fromarray(color[0, :10]).save(list_images(folder)[7])
     with pytest.raises(
         UnreadableVideo, match=r"frame_8\.png: is 30 x 10 pixels of 8 bits, but frame_1\.png is 30 x 20"
     ):

@@ -57,7 +57,7 @@ def varied(data_set):
         data_set,
         sampling=Sampling(frames=8),
         preprocessing=Preprocessing(modalities=("rgb", "depth"), short_side=36, size=32, depth=data_set.depth),
-        augmentation=Augmentation(short_side=(32, 44), flip=0.5, colour_jitter=0.3),
+        augmentation=Augmentation(short_side=(32, 44), flip=0.5, color_jitter=0.3),
     )
 
 

@@ -35,7 +35,7 @@ class TestAVideoIsRefused:
             count_frames(numbered, within(file_bytes=100))
 
     def test_where_it_announces_and_has_too_many_frames(self, numbered):
-        for read in (count_frames, lambda path, reading: read_rgb(path, [0], reading)):
+        for read in (count_frames, lambda path, read_options: read_rgb(path, [0], read_options)):
             with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: has more frames than the limit of 199"):
                 read(numbered, within(frames=199))
         assert count_frames(numbered, within(frames=200)) == 200

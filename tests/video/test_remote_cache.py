@@ -20,7 +20,7 @@ from kinema.video.source import count_frames, frame_range, read_gray, read_rgb
 
 
 @pytest.fixture
-def reading(tmp_path):
+def read_options(tmp_path):
     return ReadOptions(cache=tmp_path / "cache")
 
 
@@ -73,79 +73,79 @@ def got():
     return [path for method, path in Handler.requests if method == "GET"]
 
 
-def test_a_file_on_a_web_server_reads_as_the_file_does_and_is_fetched_once(server, reading, numbered, read_stamps):
+def test_a_file_on_a_web_server_reads_as_the_file_does_and_is_fetched_once(server, read_options, numbered, read_stamps):
     folder, address = server
     (folder / "one video.mp4").write_bytes(Path(numbered).read_bytes())
     url = f"{address}/one%20video.mp4"
-    assert count_frames(url, reading) == 200
-    assert frame_range(url, 1.0, 2.0, reading) == (25, 50)
-    assert read_stamps(read_rgb(url, [3, 150], reading)) == [3, 150]
-    np.testing.assert_array_equal(read_rgb(url, [7, 8], reading), read_rgb(numbered, [7, 8]))
+    assert count_frames(url, read_options) == 200
+    assert frame_range(url, 1.0, 2.0, read_options) == (25, 50)
+    assert read_stamps(read_rgb(url, [3, 150], read_options)) == [3, 150]
+    np.testing.assert_array_equal(read_rgb(url, [7, 8], read_options), read_rgb(numbered, [7, 8]))
     assert len(got()) == 1
 
 
-def test_a_file_in_memory_reads_as_the_file_does(reading, numbered, read_stamps):
+def test_a_file_in_memory_reads_as_the_file_does(read_options, numbered, read_stamps):
     with fsspec.open("memory://videos/one.mp4", "wb") as file:
         file.write(Path(numbered).read_bytes())
-    assert count_frames("memory://videos/one.mp4", reading) == 200
-    assert read_stamps(read_rgb("memory://videos/one.mp4", [3, 150], reading)) == [3, 150]
+    assert count_frames("memory://videos/one.mp4", read_options) == 200
+    assert read_stamps(read_rgb("memory://videos/one.mp4", [3, 150], read_options)) == [3, 150]
     with pytest.raises(UnreadableVideo, match=r"memory://videos/two\.mp4: cannot be fetched"):
-        read_rgb("memory://videos/two.mp4", [0], reading)
+        read_rgb("memory://videos/two.mp4", [0], read_options)
 
 
-def test_a_file_inside_an_archive_is_one_more_url(tmp_path, reading, numbered, read_stamps):
+def test_a_file_inside_an_archive_is_one_more_url(tmp_path, read_options, numbered, read_stamps):
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.write(numbered, "videos/one.mp4")
-    assert read_stamps(read_rgb(f"zip://videos/one.mp4::{tmp_path}/all.zip", [5], reading)) == [5]
+    assert read_stamps(read_rgb(f"zip://videos/one.mp4::{tmp_path}/all.zip", [5], read_options)) == [5]
     with fsspec.open("memory://all.zip", "wb") as file:
         file.write((tmp_path / "all.zip").read_bytes())
-    assert read_stamps(read_rgb("zip://videos/one.mp4::memory://all.zip", [5], reading)) == [5]
+    assert read_stamps(read_rgb("zip://videos/one.mp4::memory://all.zip", [5], read_options)) == [5]
 
 
-def test_arrays_and_folders_of_pictures_are_fetched_too(reading):
+def test_arrays_and_folders_of_pictures_are_fetched_too(read_options):
     depth = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
     with fsspec.open("memory://depth/a.npz", "wb") as file:
         np.savez(file, depth=depth)
-    np.testing.assert_array_equal(read_gray("memory://depth/a.npz", [1, 4], reading), depth[[1, 4]])
+    np.testing.assert_array_equal(read_gray("memory://depth/a.npz", [1, 4], read_options), depth[[1, 4]])
     for number in range(12):
         with fsspec.open(f"memory://pictures/clip/{number}.png", "wb") as file:
             Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(file, "png")
-    assert count_frames("memory://pictures/clip", reading) == 12
-    assert read_rgb("memory://pictures/clip", [2, 10], reading)[:, 0, 0, 0].tolist() == [2, 10]
+    assert count_frames("memory://pictures/clip", read_options) == 12
+    assert read_rgb("memory://pictures/clip", [2, 10], read_options)[:, 0, 0, 0].tolist() == [2, 10]
 
 
-def test_a_file_that_is_not_there_is_named_by_its_url(server, reading):
+def test_a_file_that_is_not_there_is_named_by_its_url(server, read_options):
     _, address = server
     with pytest.raises(UnreadableVideo, match=rf"{address}/gone\.mp4: cannot be fetched"):
-        count_frames(f"{address}/gone.mp4", reading)
+        count_frames(f"{address}/gone.mp4", read_options)
 
 
-def test_a_server_that_is_not_there_is_named_by_its_url(reading):
+def test_a_server_that_is_not_there_is_named_by_its_url(read_options):
     with pytest.raises(UnreadableVideo, match=r"http://127\.0\.0\.1:9/one\.mp4: cannot be fetched"):
-        count_frames("http://127.0.0.1:9/one.mp4", reading)
+        count_frames("http://127.0.0.1:9/one.mp4", read_options)
 
 
-def test_a_protocol_that_nobody_knows_is_refused(reading):
+def test_a_protocol_that_nobody_knows_is_refused(read_options):
     with pytest.raises(UnreadableVideo, match=r"carrier://pigeon/one\.mp4: cannot open this URL"):
-        count_frames("carrier://pigeon/one.mp4", reading)
+        count_frames("carrier://pigeon/one.mp4", read_options)
 
 
-def test_what_is_wrong_with_the_copy_is_said_of_the_url(server, reading):
+def test_what_is_wrong_with_the_copy_is_said_of_the_url(server, read_options):
     folder, address = server
     (folder / "text.mp4").write_text("no video")
     with pytest.raises(UnreadableVideo, match=rf"^{address}/text\.mp4: is not a video that can be read"):
-        count_frames(f"{address}/text.mp4", reading)
+        count_frames(f"{address}/text.mp4", read_options)
 
 
-def test_a_transfer_that_breaks_off_leaves_nothing(server, reading, numbered, read_stamps):
+def test_a_transfer_that_breaks_off_leaves_nothing(server, read_options, numbered, read_stamps):
     folder, address = server
     (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
     Handler.cut.append("/one.mp4")
     with pytest.raises(UnreadableVideo, match=r"one\.mp4: (cannot be fetched|breaks off)"):
-        count_frames(f"{address}/one.mp4", reading)
-    assert list((reading.cache / "files").iterdir()) == []
+        count_frames(f"{address}/one.mp4", read_options)
+    assert list((read_options.cache / "files").iterdir()) == []
     Handler.cut.clear()
-    assert read_stamps(read_rgb(f"{address}/one.mp4", [199], reading)) == [199]
+    assert read_stamps(read_rgb(f"{address}/one.mp4", [199], read_options)) == [199]
 
 
 def test_a_file_larger_than_the_limit_is_not_fetched(server, tmp_path, numbered):
@@ -158,45 +158,45 @@ def test_a_file_larger_than_the_limit_is_not_fetched(server, tmp_path, numbered)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_file_that_has_changed_is_fetched_anew(server, reading, write_video, stamp, read_stamps):
+def test_a_file_that_has_changed_is_fetched_anew(server, read_options, write_video, stamp, read_stamps):
     folder, address = server
     write_video(folder / "one.mp4", [stamp(n) for n in range(10)])
-    assert count_frames(f"{address}/one.mp4", reading) == 10
-    assert count_frames(f"{address}/one.mp4", reading) == 10
+    assert count_frames(f"{address}/one.mp4", read_options) == 10
+    assert count_frames(f"{address}/one.mp4", read_options) == 10
     assert len(got()) == 1
     time.sleep(1.1)  # the server tells times in seconds
     write_video(folder / "one.mp4", [stamp(n + 50) for n in range(12)])
-    assert count_frames(f"{address}/one.mp4", reading) == 12
-    assert read_stamps(read_rgb(f"{address}/one.mp4", [11], reading)) == [61]
+    assert count_frames(f"{address}/one.mp4", read_options) == 12
+    assert read_stamps(read_rgb(f"{address}/one.mp4", [11], read_options)) == [61]
     assert len(got()) == 2
-    assert len([p for p in (reading.cache / "files").iterdir() if p.suffix == ".mp4"]) == 1
+    assert len([p for p in (read_options.cache / "files").iterdir() if p.suffix == ".mp4"]) == 1
 
 
-def test_a_copy_that_was_deleted_by_hand_is_fetched_anew(server, reading, numbered):
+def test_a_copy_that_was_deleted_by_hand_is_fetched_anew(server, read_options, numbered):
     folder, address = server
     (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
-    Path(local_path(f"{address}/one.mp4", reading)).unlink()
-    assert count_frames(f"{address}/one.mp4", reading) == 200
+    Path(local_path(f"{address}/one.mp4", read_options)).unlink()
+    assert count_frames(f"{address}/one.mp4", read_options) == 200
 
 
-def test_a_note_that_points_elsewhere_is_not_followed(server, reading, numbered):
+def test_a_note_that_points_elsewhere_is_not_followed(server, read_options, numbered):
     """Whoever can write to the cache cannot make kinema read another file by a name with dots."""
     folder, address = server
     (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
-    local_path(f"{address}/one.mp4", reading)
-    (note,) = (reading.cache / "files").glob("*.json")
+    local_path(f"{address}/one.mp4", read_options)
+    (note,) = (read_options.cache / "files").glob("*.json")
     note.write_text('{"version": "x", "copy": "../../../etc/passwd"}')
-    assert Path(local_path(f"{address}/one.mp4", reading)).parent == reading.cache / "files"
+    assert Path(local_path(f"{address}/one.mp4", read_options)).parent == read_options.cache / "files"
 
 
-def test_many_readers_at_once_get_whole_files(server, reading, numbered, read_stamps):
+def test_many_readers_at_once_get_whole_files(server, read_options, numbered, read_stamps):
     folder, address = server
     (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
     found: list[object] = []
 
     def read():
         try:
-            found.append(read_stamps(read_rgb(f"{address}/one.mp4", [199], reading)))
+            found.append(read_stamps(read_rgb(f"{address}/one.mp4", [199], read_options)))
         except Exception as error:
             found.append(error)
 
@@ -208,9 +208,9 @@ def test_many_readers_at_once_get_whole_files(server, reading, numbered, read_st
     assert found == [[199]] * 8
 
 
-def test_a_file_url_is_the_file_itself(numbered, reading):
-    assert local_path(f"file://{numbered}", reading) == numbered
-    assert not (reading.cache / "files").exists()
+def test_a_file_url_is_the_file_itself(numbered, read_options):
+    assert local_path(f"file://{numbered}", read_options) == numbered
+    assert not (read_options.cache / "files").exists()
 
 
 def test_the_cache_lies_where_the_desktop_wants_it(monkeypatch, tmp_path):

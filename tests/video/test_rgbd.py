@@ -1,7 +1,7 @@
 """RGB and depth of a sample are the same frames and the same places, whatever is drawn.
 
 Both files of a pair carry stamps: two discs whose level is the frame's number and which move from frame to frame. RGB
-shows them in yellow on grey, depth as levels of the same size.
+shows them in yellow on gray, depth as levels of the same size.
 """
 
 from typing import NamedTuple, get_args
@@ -115,7 +115,7 @@ DRAWS = {
     "place": Augmentation(),
     "jitter": Augmentation(short_side=(60, 80)),
     "flip": Augmentation(flip=0.5),
-    "rotation": Augmentation(rotation=30, rotation_share=1),
+    "rotation": Augmentation(rotation=30, rotation_prob=1),
     "randaugment": Augmentation(randaugment=RandAugment(operations=2, magnitude=6)),
     "all": Augmentation(short_side=(60, 80), flip=0.5, rotation=10, randaugment=RandAugment(operations=1, magnitude=5)),
 }
@@ -174,7 +174,7 @@ def assert_together(rgb, depth):
 
 @pytest.fixture
 def places_alone(monkeypatch):
-    """RandAugment without its operations on colours, which would change the level that is a number."""
+    """RandAugment without its operations on colors, which would change the level that is a number."""
     monkeypatch.setattr(randaugment, "OPERATIONS", get_args(PlaceName))
 
 
@@ -250,7 +250,7 @@ def test_one_box_is_erased_in_all_frames_of_both(make_pair, pair, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_one_box_of_the_partner_is_pasted_into_all_frames_of_both(tmp_path, write_video, seed):
-    """Grey 60 and grey 200 make the box visible; its area is the partner's share of the label."""
+    """Gray 60 and gray 200 make the box visible; its area is the partner's share of the label."""
     entries = []
     for name, level in (("dark", 60), ("light", 200)):
         rgb = np.full((FRAMES, *LARGE, 3), level, np.uint8)
@@ -264,7 +264,7 @@ def test_one_box_of_the_partner_is_pasted_into_all_frames_of_both(tmp_path, writ
         tmp_path / "m.csv",
         entries=entries,
         classes={"label": ("dark", "light")},
-        corpus="own",
+        dataset="own",
         version="1",
         depth=facts,
     )
@@ -285,7 +285,7 @@ def test_one_box_of_the_partner_is_pasted_into_all_frames_of_both(tmp_path, writ
     torch.testing.assert_close(after["targets"]["label"], torch.tensor([1 - area, area]))
 
 
-def test_a_colour_model_can_be_cut_to_the_subject_that_depth_shows(make_pair):
+def test_a_color_model_can_be_cut_to_the_subject_that_depth_shows(make_pair):
     """The same clip as beside depth; without a depth file the sample cannot be read, and says why."""
     pair, entry = PAIRS["masked, larger rgb"], make_pair("masked, larger rgb")
     facts = preprocessing(pair).depth
@@ -322,7 +322,7 @@ def test_real_pairs_move_at_the_same_time_and_place(real_data):
             locate=lambda path: str(folder / path),
             sampling=Sampling(rule="dense", frames=24, interval=1),
             preprocessing=Preprocessing(modalities=("rgb", "depth"), short_side=64, size=64),
-            augmentation=Augmentation(flip=0.5, rotation=10, rotation_share=1),
+            augmentation=Augmentation(flip=0.5, rotation=10, rotation_prob=1),
             rng=np.random.default_rng(0),
         )
         found.append((motion(clips["rgb"]), motion(clips["depth"])))

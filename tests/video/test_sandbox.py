@@ -34,9 +34,9 @@ def test_what_is_read_there_is_what_is_read_here(numbered, tmp_path, write_video
 def test_what_is_unreadable_there_is_unreadable_here_in_the_same_words(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     said = []
-    for reading in (ReadOptions(), ISOLATED):
+    for read_options in (ReadOptions(), ISOLATED):
         with pytest.raises(UnreadableVideo) as error:
-            count_frames(str(tmp_path / "text.mp4"), reading)
+            count_frames(str(tmp_path / "text.mp4"), read_options)
         said.append(str(error.value))
     assert said[0] == said[1]
 

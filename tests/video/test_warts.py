@@ -90,8 +90,8 @@ def test_depth_of_eight_bits_beside_sixteen_is_refused(tmp_path):
         read_gray(str(tmp_path), [0, 1, 2])
 
 
-def test_depth_of_sixteen_bits_is_no_colour(tmp_path):
-    """Cut to eight bits, a metre and a room would look the same."""
+def test_depth_of_sixteen_bits_is_no_color(tmp_path):
+    """Cut to eight bits, a meter and a room would look the same."""
     for number in range(3):
         Image.fromarray(np.full((20, 30), 3000 + number, np.uint16)).save(tmp_path / f"{number}.png")
     assert_refused(tmp_path)
@@ -227,7 +227,7 @@ def test_a_zip_or_array_of_another_kind_is_refused(tmp_path, kind):
 # -- pairs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_depth_file_that_ends_before_its_colour_is_not_filled_up(tmp_path, write_video, stamp, depth_facts):
+def test_a_depth_file_that_ends_before_its_color_is_not_filled_up(tmp_path, write_video, stamp, depth_facts):
     write_video(tmp_path / "rgb.mp4", [stamp(n) for n in range(30)])
     pictures = [np.full((48, 64), 1000, np.uint16)] * 24
     write_video(tmp_path / "depth.mkv", pictures, codec="ffv1", pixel_format="gray16le", options={})
@@ -256,9 +256,9 @@ def test_a_file_with_fewer_frames_than_the_table_says_is_an_error(tmp_path, writ
 
 
 @pytest.fixture
-def table(tmp_path, data_set, make_artefact, tiny_ctn):
+def table(tmp_path, data_set, make_trained_model, tiny_ctn):
     """Six samples: three whole, and on lines 3, 5 and 6 a missing file, a torn one, and one that is no video."""
-    save_model(tmp_path / "artefact", make_artefact(tiny_ctn()))
+    save_model(tmp_path / "model", make_trained_model(tiny_ctn()))
     lines = ["rgb,split,label"]
     for position in range(6, 12):
         entry = data_set.entries[position]
@@ -268,14 +268,14 @@ def table(tmp_path, data_set, make_artefact, tiny_ctn):
     torn = tmp_path / "9.mp4"
     torn.write_bytes(torn.read_bytes()[:1500])
     (tmp_path / "10.mp4").write_text("<html>404</html>" * 50)
-    facts = {"corpus": "x", "version": "1", "classes": {"label": ["dim", "grey", "bright"]}, "declared": {"test": 6}}
+    facts = {"dataset": "x", "version": "1", "classes": {"label": ["dim", "gray", "bright"]}, "declared": {"test": 6}}
     (tmp_path / "table.json").write_text(json.dumps(facts))
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
     return tmp_path
 
 
 def evaluate(table, *words):
-    paths = [str(table / "artefact"), "--manifest", str(table / "table.csv"), "--out", str(table / "p.safetensors")]
+    paths = [str(table / "model"), "--manifest", str(table / "table.csv"), "--out", str(table / "p.safetensors")]
     main(["evaluate", *paths, "--device", "cpu", "--batch-size", "2", *words])
 
 
@@ -306,7 +306,7 @@ def test_an_evaluation_that_may_miss_samples_says_so_with_every_number(table, ca
 def test_predicting_answers_for_the_others(table, capsys):
     names = [str(table / f"{position}.mp4") for position in range(6, 12)]
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(table / "artefact"), *names, "--format", "json", "--device", "cpu"])
+        main(["predict", str(table / "model"), *names, "--format", "json", "--device", "cpu"])
     assert stop.value.code == 2
     told = capsys.readouterr()
     answered = [json.loads(line)["video"] for line in told.out.splitlines()]

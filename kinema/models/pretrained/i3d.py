@@ -48,13 +48,13 @@ LOGITS = ("logits.conv3d.weight", "logits.conv3d.bias")
 NORM = ("weight", "bias", "running_mean", "running_var")
 COUNT = "num_batches_tracked"
 """Of BatchNorm. Files of PyTorch before 0.4 lack it, and it means nothing where BatchNorm has a momentum, as here."""
-COLOURS = 3
+ColorS = 3
 
 
 def _i3d_kernels() -> dict[str, tuple[int, ...]]:
     first, second, third = STEM
     kernels: dict[str, tuple[int, ...]] = {
-        "Conv3d_1a_7x7": (first, COLOURS, 7, 7, 7),
+        "Conv3d_1a_7x7": (first, ColorS, 7, 7, 7),
         "Conv3d_2b_1x1": (second, first, 1, 1, 1),
         "Conv3d_2c_3x3": (third, second, 3, 3, 3),
     }
@@ -106,7 +106,7 @@ def from_i3d(tensors: Mapping[str, Tensor], model: MFST) -> Converted:
         tensors: I3D's, all of which may begin with the same words (`module.`). Modules that the network has no place
             for may be missing.
         model: has the shapes. Its first convolution takes I3D's as it is where the clip's channels agree, and the sum
-            over the colours for a clip of one channel: a grey picture gets the same answer.
+            over the colors for a clip of one channel: a gray picture gets the same answer.
 
     Raises:
         I3DError: a tensor that the network has a place for is missing, or one is not I3D's by its name or shape.
@@ -119,7 +119,7 @@ def from_i3d(tensors: Mapping[str, Tensor], model: MFST) -> Converted:
         shape = own[f"{part}.convolution.weight"].shape
         kernel = torch.cat([_taken(stored, f"{unit}.conv3d.weight") for unit in units])
         kernel = shortened(kernel, shape[2]) if len(shape) == 5 else shortened(kernel, 1).squeeze(2)
-        if shape[1] == 1 and kernel.shape[1] == COLOURS:
+        if shape[1] == 1 and kernel.shape[1] == ColorS:
             kernel = kernel.sum(1, keepdim=True)
         if kernel.shape != shape:
             unfit[part] = f"{', '.join(units)}: {list(kernel.shape)} there, {list(shape)} here"
@@ -138,7 +138,7 @@ def shortened(kernel: Float[Tensor, "d c t h w"], frames: int) -> Float[Tensor, 
     Of seven taps for three, 0 1 2 become the first, 3 the second, 4 5 6 the third.
 
     Raises:
-        ValueError: either number of frames is even, so that the taps have no centre, or the kernel has fewer.
+        ValueError: either number of frames is even, so that the taps have no center, or the kernel has fewer.
     """
     taps = kernel.shape[2]
     if taps % 2 == 0 or frames % 2 == 0 or frames > taps:
@@ -179,7 +179,7 @@ def _beginning(names: Iterable[str]) -> str | None:
 
 
 def _checked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by I3D's own names; those of its units have its shapes, but for the colours."""
+    """The tensors by I3D's own names; those of its units have its shapes, but for the colors."""
     beginning = _beginning(tensors)
     if beginning is None:
         raise I3DError("none of the tensors has a name of I3D's, such as Conv3d_1a_7x7.conv3d.weight")

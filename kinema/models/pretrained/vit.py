@@ -10,11 +10,11 @@ What fits is settled here:
 - Further blocks can be chosen for the temporal encoder. No file says how many attention heads there are, only their
   channels all together: in `rpe_stdt_base` the shapes agree, 768, but ViT-B's 12 heads of 64 channels are read there as
   8 heads of 96. Those of `rpe_stdt_base12` are narrower, and nothing fits.
-- A clip of one channel takes the sum of the patch kernel over the colours: a grey picture gets the same answer.
+- A clip of one channel takes the sum of the patch kernel over the colors: a gray picture gets the same answer.
 - Positions of another grid are interpolated, as the network does for clips of another size. A network of relative
   position, or none, does not use them.
 - ViViT and CTN see tubelets. ViT's patch kernel stands in the middle one of their frames, number t // 2 from 0, and the
-  others are zero: so ViViT's own authors begin (scenic's central-frame initialisation). Every time has the positions
+  others are zero: so ViViT's own authors begin (scenic's central-frame initialization). Every time has the positions
   of ViT's one picture.
 - CTN maps queries, keys and values apart, by point-wise layers that are ViT's; its depth-wise kernels and their
   BatchNorm have no counterpart and stay the identity that they start as, so that a block is ViT's in evaluation. In
@@ -49,7 +49,7 @@ from kinema.models.rpe_stdt import RPESTDT
 from kinema.models.vit_spatial import ViTSpatial
 from kinema.models.vivit import ViViT
 
-COLOURS = 3
+ColorS = 3
 
 ViTNetwork = CTN | RPESTDT | ViTSpatial | ViViT
 """Networks that can start from ViT."""
@@ -278,9 +278,9 @@ def _in_short(chosen: Mapping[str, int]) -> dict[str, str]:
 def _with_shape(kernel: Tensor, shape: torch.Size) -> tuple[Tensor, str]:
     """The patch kernel as the network has it, and what was done to it, if anything."""
     fitting, said = kernel, ""
-    if shape[1] == 1 and kernel.shape[1] == COLOURS:
+    if shape[1] == 1 and kernel.shape[1] == ColorS:
         fitting = fitting.sum(1, keepdim=True)
-        said += f", summed over {COLOURS} colours"
+        said += f", summed over {ColorS} colors"
     if len(shape) == 5 and kernel.ndim == 4:
         frames, middle = shape[2], shape[2] // 2
         flat, fitting = fitting, fitting.new_zeros(*fitting.shape[:2], frames, *fitting.shape[2:])

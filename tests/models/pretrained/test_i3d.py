@@ -175,7 +175,7 @@ def test_a_kernel_of_as_many_frames_is_taken_bit_for_bit(i3d):
 
 
 @torch.no_grad()
-def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_grey_one(i3d):
+def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_gray_one(i3d):
     depth = still(picture(1, size=20) * 2 - 1, 12)
     model = loaded(i3d, 1, channels=1)
     kernel = i3d["Conv3d_1a_7x7.conv3d.weight"]
@@ -218,7 +218,7 @@ def test_half_precision_is_summed_in_single():
 
 
 @pytest.mark.parametrize(("taps", "frames"), [(6, 3), (7, 4), (3, 5)])
-def test_taps_without_a_centre_and_longer_kernels_are_refused(taps, frames):
+def test_taps_without_a_center_and_longer_kernels_are_refused(taps, frames):
     with pytest.raises(ValueError, match=f"over {taps} frames cannot become one over {frames}: both are odd"):
         shortened(torch.zeros(1, 1, taps, 1, 1), frames)
 

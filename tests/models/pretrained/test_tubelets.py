@@ -132,10 +132,10 @@ def test_every_time_has_the_positions_of_vits_picture(vit, network, size):
 
 @torch.no_grad()
 @pytest.mark.parametrize("network", [ctn, our_vivit])
-def test_a_clip_of_one_channel_is_answered_as_its_grey_picture(vit, network):
-    grey = clip(frames=2, channels=1)
+def test_a_clip_of_one_channel_is_answered_as_its_gray_picture(vit, network):
+    gray = clip(frames=2, channels=1)
     model = loaded(vit.state_dict(), network(frames=2, channels=1))
-    close(model.features(grey), vit(grey[:, :, 1].expand(-1, 3, -1, -1)).last_hidden_state[:, 0])
+    close(model.features(gray), vit(gray[:, :, 1].expand(-1, 3, -1, -1)).last_hidden_state[:, 0])
 
 
 def test_what_ctn_has_beyond_vit_stays_the_identity(vit):
@@ -220,7 +220,7 @@ TO_2 = ", in frame 1 of 0 to 1, zeros in the others"
             ctn,
             {"size": 48, "channels": 1, "depth": 1},
             {
-                "embedding.patches": f"the patch kernel, summed over 3 colours{TO_2}",
+                "embedding.patches": f"the patch kernel, summed over 3 colors{TO_2}",
                 "position.table": "positions, interpolated from 4 x 4 to 6 x 6, the same at each of 2 times",
                 "blocks.0": "block 0 of the file",
             },

@@ -106,7 +106,7 @@ def of_blocks(hugging_face, numbers):
 
 
 def answers(hugging_face, pictures, **options):
-    """The class token, normalised."""
+    """The class token, normalized."""
     return hugging_face(pictures, **options).last_hidden_state[:, 0]
 
 
@@ -176,7 +176,7 @@ def test_a_network_built_for_another_size_and_one_that_is_shown_it_answer_alike(
 
 
 @torch.no_grad()
-def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_grey_one(hugging_face, timm):
+def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_gray_one(hugging_face, timm):
     found = loaded(timm, frame_by_frame(channels=1)).features(clip(channels=1))
     close(found, answers(hugging_face, clip(channels=1)[:, :, 0].expand(-1, 3, -1, -1)))
 
@@ -273,7 +273,7 @@ def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
             {"channels": 1, "depth": 1, "size": 48},
             (),
             {
-                "embedding.patches": "the patch kernel, summed over 3 colours",
+                "embedding.patches": "the patch kernel, summed over 3 colors",
                 "position.table": "positions, interpolated from 4 x 4 to 6 x 6",
                 "blocks.0": "block 0 of the file",
             },
