@@ -1,4 +1,4 @@
-"""Official lists of a dataset: find them, read them, refuse samples that are listed twice."""
+"""Official lists of a dataset: find and read them, refuse duplicates, compare their lengths."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kinema.data.manifest import LABEL, Entry, rows
 from kinema.errors import ManifestError
-from kinema.modality import DepthFacts, Modality
+from kinema.modality import Modality
 from kinema.video.scan import VIDEO_SUFFIXES
 
 ANNOTATIONS = "annotations.csv"
@@ -16,10 +16,10 @@ ANNOTATIONS = "annotations.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class ListedSample:
-    """One sample of an official list.
+    """Sample of an official list.
 
-    Args:
-        name: Name in messages; no other sample may have it.
+    Attributes:
+        name: Unique name, for messages.
         entry: Manifest line. `rgb` and `depth` are keys of `Files.paths`; a sample without split is not used.
         path: List.
         line: Line in the list, from 1; in a JSON list the number of the record, from 1.
@@ -30,41 +30,14 @@ class ListedSample:
     path: Path
     line: int
 
-
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """What the official lists of a dataset contain.
-
-    Args:
-        dataset: Name of the dataset.
-        lists: Names of the lists in messages.
-        version: Split or version of the lists.
-        samples: Samples of all lists.
-        classes: Class names of each task head; of a single one as a tuple.
-        declared: Samples of each split in the whole dataset.
-        depth: Meaning of 16-bit depth values.
-        notes: Messages to show.
-    """
-
-    dataset: str
-    lists: str
-    version: str
-    samples: Sequence[ListedSample]
-    classes: tuple[str, ...] | Mapping[str, tuple[str, ...]]
-    declared: Mapping[str, int]
-    depth: DepthFacts | None = None
-    notes: Sequence[str] = ()
+    def error(self, problem: str, field: str) -> ManifestError:
+        """Return an error about the line of this sample."""
+        return line_error(self.path, self.line, problem, field=field)
 
 
 def line_error(path: Path, line: int, problem: object, *, field: str | None = None) -> ManifestError:
     """Return an error about a line of a list."""
     return ManifestError(f"{path}, line {line}: {problem}", path=path, line=line, field=field)
-
-
-def find_list(root: Path, folders: Sequence[str], *names: str) -> Path | None:
-    """Return the first file with one of these names, folder by folder below the root."""
-    places = [root / folder / name for folder in folders for name in names]
-    return next((path for path in places if path.is_file()), None)
 
 
 def require_list(root: Path, folders: Sequence[str], *names: str, fix: str) -> Path:
@@ -73,7 +46,7 @@ def require_list(root: Path, folders: Sequence[str], *names: str, fix: str) -> P
     Raises:
         ManifestError: None of the files exists.
     """
-    path = find_list(root, folders, *names)
+    path = _find_list(root, folders, names)
     if path is None:
         places = ", ".join(folder or str(root) for folder in folders)
         raise ManifestError(f"{root}: {' or '.join(names)} not found; looked in {places}. {fix}", path=root)
@@ -94,17 +67,21 @@ def find_lists(
     Raises:
         ManifestError: No split has a list.
     """
-    found = {split: find_list(root, folders, *choices) for split, choices in names.items()}
-    paths = {split: path for split, path in found.items() if path is not None}
+    paths = {split: path for split in names if (path := _find_list(root, folders, names[split]))}
     if not paths:
-        wanted = ", ".join(name for choices in names.values() for name in choices)
-        raise ManifestError(f"{root}: no official list found; looked for {wanted}", path=root)
+        searched = ", ".join(name for choices in names.values() for name in choices)
+        raise ManifestError(f"{root}: no official list found; looked for {searched}", path=root)
     notes = [
-        f"split {split} is omitted: {' or '.join(names[split])} not found in {root}"
-        for split, path in found.items()
-        if path is None and split not in optional
+        f"split {split} is omitted: {' or '.join(choices)} not found in {root}"
+        for split, choices in names.items()
+        if split not in paths and split not in optional
     ]
     return paths, notes
+
+
+def _find_list(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path | None:
+    places = [root / folder / name for folder in folders for name in names]
+    return next((path for path in places if path.is_file()), None)
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -141,14 +118,7 @@ def read_listing(paths: Mapping[str, Path], read: Callable[[Path, str], Sequence
 
 
 def refuse_duplicates(named: Iterable[tuple[Path, int, str]]) -> None:
-    """Raise if a name occurs twice.
-
-    Args:
-        named: List, line and name of each sample.
-
-    Raises:
-        ManifestError: A name occurs twice.
-    """
+    """Raise ManifestError if a name occurs twice; `named` holds the list, line and name of each sample."""
     first: dict[str, tuple[Path, int]] = {}
     for path, line, name in named:
         if name in first:
@@ -174,14 +144,12 @@ def read_annotations(
     """
     table = root / ANNOTATIONS
     lines = rows(table, table.read_bytes())
-    required = ("path", "label", *columns.values(), "split")
-    require_columns(table, lines[0][1], required)
+    require_columns(table, lines[0][1], ("path", "label", *columns.values(), "split"))
     samples = []
     for line, row in lines:
         if row["label"] not in classes:
-            raise line_error(
-                table, line, f"label {row['label']!r} is not one of the {len(classes)} classes", field="label"
-            )
+            problem = f"label {row['label']!r} is not one of the {len(classes)} classes"
+            raise line_error(table, line, problem, field="label")
         frames = int(row["frames"]) if row.get("frames", "").isdecimal() else None
         cells = {column: row[name] for column, name in columns.items()}
         cells |= {modality: row["path"], "split": row["split"]}
@@ -192,11 +160,7 @@ def read_annotations(
 
 
 def require_columns(path: Path, row: Mapping[str, str], columns: Sequence[str]) -> None:
-    """Raise if a table lacks a column.
-
-    Raises:
-        ManifestError: A column is missing.
-    """
+    """Raise ManifestError if a table lacks a column."""
     missing = [column for column in columns if column not in row]
     if missing:
         raise line_error(path, 1, f"column {missing[0]!r} is missing; expected {', '.join(columns)}", field=missing[0])
@@ -208,10 +172,10 @@ def video_name(file: str) -> str:
     return file.removesuffix(suffix) if suffix.lower() in VIDEO_SUFFIXES else file
 
 
-def count_splits(samples: Iterable[ListedSample], splits: Iterable[str]) -> dict[str, int]:
-    """Return the number of samples in each of the splits."""
+def count_splits(samples: Iterable[ListedSample], splits: Iterable[str] = ()) -> dict[str, int]:
+    """Return the number of samples in each of the splits; by default in those that occur."""
     counts = Counter(sample.entry.split for sample in samples)
-    return {split: counts[split] for split in splits}
+    return {split: counts[split] for split in tuple(splits) or counts}
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

@@ -29,7 +29,7 @@ def prepare_epic_kitchens(root, out):
     return prepare(EpicKitchensOptions(root=root, out=out))
 
 
-COLUMNS = (*SEGMENT_COLUMNS, *LABEL_COLUMNS)
+COLUMNS = (*SEGMENT_COLUMNS, *LABEL_COLUMNS.values())
 CLASS_COLUMNS = "id,key,instances,category"
 
 
@@ -162,7 +162,7 @@ def test_what_is_missing_is_counted_and_its_videos_are_listed(tmp_path, root, fi
     )
     assert prepared.notes[4:] == (
         "1 videos are on disk as files and as frames; the frames were used: P01_01",
-        "frames of 1 videos are still packed: unpack each .tar into a folder of the same name: P02_101",
+        "1 videos have packed frames: unpack each .tar into a folder of the same name: P02_101",
         "3 segments of EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_test_timestamps.csv are not on disk and "
         "are omitted; coverage counts them as missing. They are of 2 videos: P02_101 (2), P04_01 (1)",
         "1 segments exceed the images of their folder by up to 6 frames; they were cut",

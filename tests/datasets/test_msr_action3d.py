@@ -43,7 +43,9 @@ def test_actions_people_and_the_split_by_people_are_in_the_names(tmp_path, root)
     }
     assert manifest.declared == {"train": 20, "test": 20}
     assert manifest.depth == DEPTH
-    assert prepared.notes == ("40 sequences found; the whole dataset has 567",)
+    assert prepared.notes[0] == "40 sequences found; the whole dataset has 567"
+    assert prepared.notes[1].startswith("18 of 20 classes have no sample on disk: horizontal_arm_wave")
+    assert len(prepared.notes) == 2
 
 
 def test_the_range_of_depth_is_written_in_whole_numbers(tmp_path, root):

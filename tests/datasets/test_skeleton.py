@@ -1,32 +1,88 @@
-"""What all data sets share: the registry, the lists, the files on disk, and their join."""
+"""Parts that all datasets share: discovery, lists, files on disk, and their join."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from kinema.data.manifest import Entry
-from kinema.datasets.listing import ListedSample, Listing, find_lists, read_lines, read_listing
+from kinema.datasets.listing import ListedSample, find_lists, read_lines, read_listing
 from kinema.datasets.ntu import Ntu60Options
 from kinema.datasets.ntu import prepare as prepare_ntu
 from kinema.datasets.options import DatasetOptions, OwnDataOptions
-from kinema.datasets.registry import DATASETS, load_dataset
+from kinema.datasets.registry import get_dataset, list_datasets
 from kinema.datasets.skeleton import find_files, join
 from kinema.errors import ConfigError, ManifestError, UsageError
 
+NAMES = [
+    "folder",
+    "csv",
+    "json",
+    "diving48",
+    "epic_kitchens",
+    "hmdb51",
+    "isogd",
+    "jhmdb",
+    "msr_action3d",
+    "ntu60",
+    "ntu120",
+    "ucf101",
+]
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_every_data_set_of_the_registry_has_options_and_a_function(name):
-    options, prepare = load_dataset(name)
-    assert issubclass(options, DatasetOptions)
-    assert prepare.__module__ == options.__module__
-    made = options(root=Path("r"), out=Path("m.csv"))
-    with pytest.raises(ManifestError):  # there is no such root
-        prepare(made)
+TRIAL = """
+from kinema.config import config
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.registry import DatasetSpec
+
+@config
+class TrialOptions(DatasetOptions):
+    '''Make a manifest of the trial dataset.'''
+
+def prepare(options):
+    raise SystemExit(f"prepared {options.root}")
+
+SPECS = (DatasetSpec("trial", "Trial: 3 videos of 2 actions.", TrialOptions, prepare),)
+"""
 
 
-def test_an_unknown_data_set_is_refused_with_the_nearest_name(raises):
+@pytest.mark.parametrize("name", NAMES)
+def test_every_dataset_has_options_and_a_function(name):
+    spec = get_dataset(name)
+    assert spec.name == name
+    assert issubclass(spec.options, DatasetOptions)
+    assert spec.prepare.__module__ == spec.options.__module__
+    assert spec.summary.endswith(".")
+    with pytest.raises(ManifestError):
+        spec.prepare(spec.options(root=Path("missing"), out=Path("m.csv")))
+
+
+def test_own_data_is_listed_before_public_datasets():
+    assert list(list_datasets()) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("args", "output"),
+    [
+        (["--help"], "  trial          Trial: 3 videos of 2 actions."),
+        (["trial", "--root", "r", "--out", "m.csv"], "prepared r"),
+    ],
+)
+def test_a_new_module_adds_its_dataset_to_the_command(tmp_path, args, output):
+    """A module in the package's path is enough; no other file is edited."""
+    (tmp_path / "trial.py").write_text(TRIAL)
+    code = (
+        "import sys, kinema.cli, kinema.datasets\n"
+        "kinema.datasets.__path__.append(sys.argv[1])\n"
+        "kinema.cli.main(['prepare', *sys.argv[2:]])"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path), *args], capture_output=True, text=True)
+    assert output in result.stdout + result.stderr
+
+
+def test_an_unknown_dataset_is_refused_with_the_nearest_name(raises):
     with raises(UsageError, "ucf101", field="dataset"):
-        load_dataset("ucf_101")
+        get_dataset("ucf_101")
 
 
 @pytest.mark.parametrize(
@@ -47,15 +103,11 @@ def sample(path, name, *, line=1, split="train", label="a", **sources):
     return ListedSample(name=name, entry=entry, path=path, line=line)
 
 
-def listing(*samples, classes=("a", "b"), declared=None):
-    return Listing(
-        dataset="Own",
-        lists="list.txt",
-        version="1",
-        samples=samples,
-        classes=classes,
-        declared=declared or {"train": 2, "test": 1},
-    )
+def join_samples(options, *samples, folders=("",), classes=("a", "b")):
+    files = find_files(options.root, folders, videos, example="1.mp4")
+    declared = {"train": 2, "test": 1}
+    facts = {"dataset": "Own", "lists": "list.txt", "version": "1", "classes": classes, "declared": declared}
+    return join(options, samples, files, **facts)
 
 
 def videos(folder):
@@ -71,8 +123,8 @@ def options(tmp_path):
 def test_listed_samples_that_are_on_disk_become_the_manifest_and_the_rest_is_counted(tmp_path, fill, options):
     fill(options.root, "1.mp4", "2.mp4", "extra.mp4")
     path = tmp_path / "list.txt"
-    listed = listing(sample(path, "1"), sample(path, "gone", split="test"), sample(path, "2", split="", label="b"))
-    prepared = join(options, listed, find_files(options.root, ("",), videos, example="1.mp4"))
+    samples = sample(path, "1"), sample(path, "gone", split="test"), sample(path, "2", split="", label="b")
+    prepared = join_samples(options, *samples)
     assert [(e.rgb, e.split, e.frames) for e in prepared.manifest.entries] == [("d/1.mp4", "train", 9)]
     assert prepared.manifest.declared == {"train": 2, "test": 1}
     assert prepared.notes == (
@@ -85,22 +137,20 @@ def test_listed_samples_that_are_on_disk_become_the_manifest_and_the_rest_is_cou
 def test_a_sample_needs_all_of_its_files(tmp_path, fill, options):
     fill(options.root, "1.mp4", "2.mp4", "2d.mp4")
     path = tmp_path / "list.txt"
-    listed = listing(sample(path, "1", rgb="1", depth="1d"), sample(path, "2", rgb="2", depth="2d", label="b"))
-    prepared = join(options, listed, find_files(options.root, ("",), videos, example="1.mp4"))
+    samples = sample(path, "1", rgb="1", depth="1d"), sample(path, "2", rgb="2", depth="2d", label="b")
+    prepared = join_samples(options, *samples)
     assert [(e.rgb, e.depth) for e in prepared.manifest.entries] == [("d/2.mp4", "d/2d.mp4")]
 
 
 @pytest.mark.parametrize("name", ["v.zip", "v.tar", "v.tar.gz", "v.tgz", "v.RAR", "v.7z"])
 def test_an_archive_is_named_where_samples_are_missing(tmp_path, fill, options, raises, name):
-    """Every kind by every data set: NTU RGB+D alone knew .7z once."""
+    """Every dataset names every kind of archive."""
     path = tmp_path / "list.txt"
     (options.root / name).touch()
     with raises(ManifestError, name, path=options.root):
-        join(options, listing(sample(path, "1")), find_files(options.root, ("v", ""), videos, example="1.mp4"))
+        join_samples(options, sample(path, "1"), folders=("v", ""))
     fill(options.root, "1.mp4")
-    listed = listing(sample(path, "1"))
-    files = find_files(options.root, ("v", ""), videos, example="1.mp4")
-    assert not any(name in note for note in join(options, listed, files).notes)
+    assert not any(name in note for note in join_samples(options, sample(path, "1"), folders=("v", "")).notes)
     with raises(ManifestError, name, path=options.root):
         prepare_ntu(Ntu60Options(root=options.root, out=options.out))
 
@@ -147,5 +197,4 @@ def test_a_split_without_a_list_is_noted_unless_it_is_optional(tmp_path, raises)
     ("name", "split"), [("ucf101", 1), ("hmdb51", 1), ("ntu60", "cross_subject"), ("ntu120", "cross_subject")]
 )
 def test_the_first_official_split_is_the_default(name, split):
-    options, _ = load_dataset(name)
-    assert options(root=Path("r"), out=Path("m.csv")).split == split
+    assert get_dataset(name).options(root=Path("r"), out=Path("m.csv")).split == split
