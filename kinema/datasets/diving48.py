@@ -20,19 +20,21 @@ from typing import Any
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import (
-    ListedSample,
-    compare_counts,
-    count_splits,
-    describe_counts,
-    find_lists,
-    read_listing,
-    require_list,
-)
 from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, examples, note_names
 from kinema.datasets.registry import DatasetSpec
-from kinema.datasets.skeleton import check_paths, find_files, join
+from kinema.datasets.skeleton import (
+    ListedSample,
+    check_paths,
+    compare_counts,
+    count_splits,
+    describe_counts,
+    find_files,
+    find_lists,
+    join,
+    read_listing,
+    require_list,
+)
 from kinema.errors import ManifestError
 from kinema.video.scan import VIDEO_SUFFIXES
 

@@ -14,25 +14,28 @@ numbers are valid for the official frames only: these have 60 frames per second 
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kinema.config import config
 from kinema.data.manifest import Entry, rows
-from kinema.datasets.listing import (
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.prepared import Prepared, examples, note_names, write_prepared
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import (
+    ListedSample,
+    check_paths,
     compare_counts,
+    count_splits,
     describe_counts,
+    difference_notes,
     find_lists,
     line_error,
     refuse_duplicates,
     require_columns,
     require_list,
 )
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples, note_names, write_prepared
-from kinema.datasets.registry import DatasetSpec
-from kinema.datasets.skeleton import check_paths, difference_notes
 from kinema.errors import ManifestError, UnreadableVideo
 from kinema.video.image_folder import list_images
 
@@ -72,31 +75,18 @@ CORRECTED_VIDEOS = ("P01_109", "P27_103")
 """Videos whose official frames were first published with errors (README of the annotations, Erratum)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segment:
+class Segment(NamedTuple):
     """Line of an official list.
 
     Attributes:
-        narration_id: Name of the segment.
-        participant_id: Person.
-        video_id: Video.
-        start_s: Start in the video [s].
-        stop_s: End in the video [s], exclusive.
+        sample: Name and manifest line, with the time stamps of the segment; its `rgb` is the name of the video.
         start_frame: Number of the first official frame, from 1.
         stop_frame: Number of the last official frame.
-        classes: Class numbers of verb and noun; empty in a list without labels.
-        line: Line in the list.
     """
 
-    narration_id: str
-    participant_id: str
-    video_id: str
-    start_s: float
-    stop_s: float
+    sample: ListedSample
     start_frame: int
     stop_frame: int
-    classes: Mapping[str, int]
-    line: int
 
 
 class _Source(NamedTuple):
@@ -123,28 +113,32 @@ def prepare(options: EpicKitchensOptions) -> Prepared:
     fix = f"Copy the annotations into the folder of {DATASET}."
     classes = {h: read_classes(require_list(root, LIST_DIRS, n, fix=fix), h) for h, n in CLASS_LISTS.items()}
     paths, notes = find_lists(root, LIST_DIRS, LISTS, optional=(UNLABELED,))
-    segments = {split: read_segments(path, "none" if split == UNLABELED else "given") for split, path in paths.items()}
-    refuse_duplicates((paths[split], s.line, s.narration_id) for split, listed in segments.items() for s in listed)
-    counts = {split: len(listed) for split, listed in segments.items()}
+    segments = [
+        segment
+        for split, path in paths.items()
+        for segment in read_segments(path, split, {} if split == UNLABELED else classes)
+    ]
+    samples = [segment.sample for segment in segments]
+    refuse_duplicates((sample.path, sample.line, sample.name) for sample in samples)
+    counts = count_splits(samples, paths)
     if UNLABELED in paths:
         notes.append(
             f"split {UNLABELED} has no labels: predict it with `kinema evaluate` and write a submission with "
             "`kinema submit`"
         )
     notes += compare_counts(paths, counts, COUNTS)
-    videos = {segment.video_id for listed in segments.values() for segment in listed}
+    videos = {sample.entry.rgb for sample in samples}
     sources, source_notes = _find_sources(root, videos)
     entries = []
     missing: Counter[str] = Counter()
     num_cut = 0
-    for split, listed in segments.items():
-        for segment in listed:
-            entry = _entry(segment, split, sources.get(segment.video_id), classes)
-            if entry is None:
-                missing[segment.video_id] += 1
-            else:
-                entries.append(entry)
-                num_cut += entry.stop_frame not in (None, segment.stop_frame)
+    for segment in segments:
+        entry = _entry(segment, sources.get(segment.sample.entry.rgb))
+        if entry is None:
+            missing[segment.sample.entry.rgb] += 1
+        else:
+            entries.append(entry)
+            num_cut += entry.stop_frame not in (None, segment.stop_frame)
     lists = ", ".join(path.name for path in paths.values())
     if not entries:
         searched = f"P01/videos/P01_01.MP4 and P01/rgb_frames/P01_01/frame_{1:010}.jpg"
@@ -190,24 +184,32 @@ def read_classes(path: Path, head: str) -> tuple[str, ...]:
     return tuple(row["key"] for _, row in lines)
 
 
-def read_segments(path: Path, labels: Literal["given", "none"] = "given") -> list[Segment]:
+def read_segments(path: Path, split: str, classes: Mapping[str, Sequence[str]]) -> list[Segment]:
     """Return the segments of an official list.
 
     Args:
         path: List.
-        labels: Whether the list has labels.
+        split: Its split.
+        classes: Class names of each task head; empty if the list has no labels.
 
     Raises:
         ManifestError: A column or a cell is missing or malformed, a class is unknown, or a segment ends before it
             starts.
     """
     lines = rows(path, path.read_bytes())
-    columns = (*COLUMNS, *LABEL_COLUMNS.values()) if labels == "given" else COLUMNS
+    columns = (*COLUMNS, *(LABEL_COLUMNS[head] for head in classes))
     require_columns(path, lines[0][1], columns)
-    return [_segment(path, row, line, columns) for line, row in lines]
+    return [_segment(path, row, line, columns, split, classes) for line, row in lines]
 
 
-def _segment(path: Path, row: Mapping[str, str], line: int, columns: Sequence[str]) -> Segment:
+def _segment(
+    path: Path,
+    row: Mapping[str, str],
+    line: int,
+    columns: Sequence[str],
+    split: str,
+    classes: Mapping[str, Sequence[str]],
+) -> Segment:
     def error(field: str, problem: str) -> ManifestError:
         return line_error(path, line, problem, field=field)
 
@@ -237,22 +239,22 @@ def _segment(path: Path, row: Mapping[str, str], line: int, columns: Sequence[st
     if not 1 <= start <= stop:
         problem = f"start_frame {start} and stop_frame {stop}; expected 1 <= start_frame <= stop_frame"
         raise error("stop_frame" if start >= 1 else "start_frame", problem)
-    labels = {head: number(column) for head, column in LABEL_COLUMNS.items() if column in columns}
+    labels = {head: number(LABEL_COLUMNS[head]) for head in classes}
     for head, label in labels.items():
         if label >= CLASSES[head]:
             problem = f"{LABEL_COLUMNS[head]} {label}; expected a class from 0 to {CLASSES[head] - 1}"
             raise error(LABEL_COLUMNS[head], problem)
-    return Segment(
-        narration_id=row["narration_id"],
-        participant_id=row["participant_id"],
-        video_id=row["video_id"],
+    entry = Entry(
+        rgb=row["video_id"],
         start_s=start_s,
         stop_s=stop_s,
-        start_frame=start,
-        stop_frame=stop,
-        classes=labels,
-        line=line,
+        split=split,
+        group=row["video_id"],
+        subject=row["participant_id"],
+        sample=row["narration_id"],
+        labels={head: classes[head][label] for head, label in labels.items()},
     )
+    return Segment(ListedSample(name=entry.sample, entry=entry, path=path, line=line), start, stop)
 
 
 def _list_videos(root: Path) -> set[str]:
@@ -306,26 +308,17 @@ def _list_images(folder: Path) -> list[Path]:
         return []
 
 
-def _entry(
-    segment: Segment, split: str, source: _Source | None, classes: Mapping[str, tuple[str, ...]]
-) -> Entry | None:
+def _entry(segment: Segment, source: _Source | None) -> Entry | None:
     """Return the manifest line of a segment, or None if the segment is not on disk."""
     if source is None:
         return None
-    entry = Entry(
-        rgb=source.path,
-        split=split,
-        group=segment.video_id,
-        subject=segment.participant_id,
-        sample=segment.narration_id,
-        labels={head: classes[head][number] for head, number in segment.classes.items()},
-    )
+    entry = replace(segment.sample.entry, rgb=source.path)
     if source.kind == "video":
-        return replace(entry, start_s=segment.start_s, stop_s=segment.stop_s)
+        return entry
     last = segment.stop_frame if source.last is None else min(segment.stop_frame, source.last)
     if last < max(segment.start_frame, segment.stop_frame - END_SLACK):
         return None
-    return replace(entry, start_frame=segment.start_frame - 1, stop_frame=last)
+    return replace(entry, start_s=None, stop_s=None, start_frame=segment.start_frame - 1, stop_frame=last)
 
 
 SPECS = (

@@ -19,19 +19,23 @@ from typing import Literal
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import (
-    ListedSample,
-    count_splits,
-    describe_counts,
-    line_error,
-    read_lines,
-    read_listing,
-    video_name,
-)
 from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, examples
 from kinema.datasets.registry import DatasetSpec
-from kinema.datasets.skeleton import Files, check_paths, find_files, join, scan_classes
+from kinema.datasets.skeleton import (
+    Files,
+    ListedSample,
+    check_paths,
+    count_splits,
+    describe_counts,
+    find_files,
+    join,
+    line_error,
+    read_lines,
+    read_listing,
+    scan_classes,
+    video_name,
+)
 from kinema.errors import ManifestError
 
 DATASET = "HMDB-51"

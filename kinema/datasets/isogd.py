@@ -14,19 +14,21 @@ from pathlib import Path
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import (
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.prepared import Prepared
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import (
     ListedSample,
+    check_paths,
     count_splits,
+    find_files,
     find_lists,
+    join,
     line_error,
     read_lines,
     read_listing,
     refuse_duplicates,
 )
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared
-from kinema.datasets.registry import DatasetSpec
-from kinema.datasets.skeleton import check_paths, find_files, join
 from kinema.errors import ManifestError
 from kinema.video.scan import scan
 

@@ -18,11 +18,22 @@ from pathlib import Path
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.hmdb51 import film, find_action_lists, read_clips, refuse_other_folders
-from kinema.datasets.listing import ANNOTATIONS, ListedSample, count_splits, read_annotations, read_listing, video_name
 from kinema.datasets.options import DatasetOptions, Holdout
 from kinema.datasets.prepared import Prepared, hold_out
 from kinema.datasets.registry import DatasetSpec
-from kinema.datasets.skeleton import Files, check_paths, find_files, join, scan_classes
+from kinema.datasets.skeleton import (
+    ANNOTATIONS,
+    Files,
+    ListedSample,
+    check_paths,
+    count_splits,
+    find_files,
+    join,
+    read_annotations,
+    read_listing,
+    scan_classes,
+    video_name,
+)
 from kinema.errors import ManifestError
 from kinema.video.scan import scan
 

@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import ANNOTATIONS, ListedSample, count_splits, read_annotations
 from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, note_names
 from kinema.datasets.registry import DatasetSpec
-from kinema.datasets.skeleton import Files, check_paths, join
+from kinema.datasets.skeleton import ANNOTATIONS, Files, ListedSample, check_paths, count_splits, join, read_annotations
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 from kinema.video.scan import scan

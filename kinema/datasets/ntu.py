@@ -19,7 +19,6 @@ from typing import ClassVar, Literal
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import line_error, read_lines, refuse_duplicates
 from kinema.datasets.ntu_crop import box_notes, check_crop_size, find_boxes
 from kinema.datasets.ntu_names import (
     ALIKE,
@@ -37,7 +36,7 @@ from kinema.datasets.ntu_names import (
 from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import Prepared, examples, note_names, single_modality_notes, write_prepared
 from kinema.datasets.registry import DatasetSpec
-from kinema.datasets.skeleton import ARCHIVE_SUFFIXES, check_paths
+from kinema.datasets.skeleton import ARCHIVE_SUFFIXES, check_paths, line_error, read_lines, refuse_duplicates
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 from kinema.video.image_folder import IMAGE_SUFFIXES

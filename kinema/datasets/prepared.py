@@ -17,15 +17,8 @@ from kinema.modality import MODALITIES, DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
 from kinema.video.source import count_frames, read_gray
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLIT_FOLDERS |= {split: split for split in ("train", "val", "test")}
 """Split of each folder name, in lower case, that means one."""
 SPLIT_SEED = 0
 """Seed of the split that is made; fixed, so that the same videos give the same manifest."""

@@ -17,21 +17,24 @@ from typing import Literal
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import (
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.prepared import Prepared
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import (
     ListedSample,
+    check_paths,
     compare_counts,
     count_splits,
     describe_counts,
+    find_files,
+    join,
     line_error,
     read_lines,
     read_listing,
     refuse_duplicates,
     require_list,
+    scan_classes,
 )
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared
-from kinema.datasets.registry import DatasetSpec
-from kinema.datasets.skeleton import check_paths, find_files, join, scan_classes
 from kinema.errors import ManifestError
 
 DATASET = "UCF-101"

@@ -18,7 +18,7 @@ from kinema.datasets.diving48 import (
     read_dives,
     read_vocabulary,
 )
-from kinema.datasets.listing import read_listing
+from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 

@@ -234,7 +234,7 @@ def test_a_line_that_says_something_impossible_is_named(raises, tmp_path, cells,
     path = tmp_path / "EPIC_100_train.csv"
     write_list(path, row(0), row(1, **cells))
     with raises(ManifestError, word, path=path, **facts):
-        read_segments(path)
+        read_segments(path, "train", {head: ["a"] * count for head, count in CLASSES.items()})
 
 
 def test_a_list_of_something_else_is_refused(raises, tmp_path, root, fill):
@@ -302,8 +302,13 @@ def real(real_data):
 
 
 @pytest.fixture(scope="module")
-def real_segments(real):
-    return read_segments(real / "EPIC_100_validation.csv")
+def real_classes(real):
+    return {head: read_classes(real / f"EPIC_100_{head}_classes.csv", head) for head in CLASSES}
+
+
+@pytest.fixture(scope="module")
+def real_segments(real, real_classes):
+    return read_segments(real / "EPIC_100_validation.csv", "val", real_classes)
 
 
 def test_the_real_class_lists_have_97_verbs_and_300_nouns(raises, real):
@@ -318,27 +323,28 @@ def test_the_real_class_lists_have_97_verbs_and_300_nouns(raises, real):
 
 def test_the_real_lists_have_as_many_segments_as_they_are_said_to(real_segments):
     assert len(real_segments) == 9_668 == COUNTS["val"]
-    assert len({segment.video_id for segment in real_segments}) == 138
-    first = real_segments[0]
-    assert (first.narration_id, first.participant_id, first.video_id) == ("P01_11_0", "P01", "P01_11")
-    assert (first.start_s, first.stop_s, first.start_frame, first.stop_frame) == (0.0, 1.89, 1, 113)
-    assert first.classes == {"verb": 0, "noun": 2}
+    entries = [segment.sample.entry for segment in real_segments]
+    assert len({entry.rgb for entry in entries}) == 138
+    first = entries[0]
+    assert (first.sample, first.subject, first.rgb, first.group) == ("P01_11_0", "P01", "P01_11", "P01_11")
+    assert (first.start_s, first.stop_s, *real_segments[0][1:]) == (0.0, 1.89, 1, 113)
+    assert first.labels == {"verb": "take", "noun": "plate"}
 
 
 @pytest.mark.long
-def test_the_list_of_the_source_domain_is_read_in_the_same_way(real):
+def test_the_list_of_the_source_domain_is_read_in_the_same_way(real, real_classes):
     """It is of the form of the list of all training segments, which is not here."""
-    assert len(read_segments(real / "EPIC_100_uda_source_train.csv")) == 16_115
+    assert len(read_segments(real / "EPIC_100_uda_source_train.csv", "train", real_classes)) == 16_115
 
 
 def test_the_real_frame_numbers_count_60_a_second_whatever_the_videos_rate_is(real, real_segments):
     """All videos of the list are of EPIC-KITCHENS-55, and some have 29.97, 47.95 or 90 frames a second."""
     with (real / "EPIC_100_video_info.csv").open() as file:
         rates = {video["video_id"]: round(float(video["fps"]), 2) for video in csv.DictReader(file)}
-    assert {rates[segment.video_id] for segment in real_segments} == {29.97, 47.95, 59.94, 90.0}
+    assert {rates[segment.sample.entry.rgb] for segment in real_segments} == {29.97, 47.95, 59.94, 90.0}
     for segment in real_segments:
-        assert abs(segment.stop_frame - 60 * segment.stop_s) <= 1
-        assert abs(segment.start_frame - max(1, 60 * segment.start_s)) <= 1
+        assert abs(segment.stop_frame - 60 * segment.sample.entry.stop_s) <= 1
+        assert abs(segment.start_frame - max(1, 60 * segment.sample.entry.start_s)) <= 1
 
 
 def test_the_real_lists_are_counted_against_the_disk(tmp_path, real, fill):

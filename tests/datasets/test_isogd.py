@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kinema.datasets.isogd import CLASSES, IsogdOptions, prepare, read_pairs
-from kinema.datasets.listing import read_listing
+from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 

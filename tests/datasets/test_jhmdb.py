@@ -7,7 +7,7 @@ import pytest
 
 from kinema.datasets.hmdb51 import film, read_clips
 from kinema.datasets.jhmdb import SPLITS, JhmdbOptions, prepare
-from kinema.datasets.listing import read_listing
+from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 

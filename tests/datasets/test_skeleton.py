@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from kinema.data.manifest import Entry
-from kinema.datasets.listing import ListedSample, find_lists, read_lines, read_listing
 from kinema.datasets.ntu import Ntu60Options
 from kinema.datasets.ntu import prepare as prepare_ntu
 from kinema.datasets.options import DatasetOptions, OwnDataOptions
 from kinema.datasets.registry import get_dataset, list_datasets
-from kinema.datasets.skeleton import find_files, join
+from kinema.datasets.skeleton import ListedSample, find_files, find_lists, join, read_lines, read_listing
 from kinema.errors import ConfigError, ManifestError, UsageError
 
 NAMES = [

@@ -18,9 +18,9 @@ from kinema.render.mannequin import (
     heights_m,
     joints_in_world,
     outline_m,
+    place_on_floor,
     render,
     scene_xml,
-    settle,
 )
 from kinema.render.motion import INDEX, JOINTS, load_motion
 from kinema.render.moves import SUBJECTS
@@ -31,7 +31,7 @@ LIGHT = Light(azimuth_degrees=30.0, elevation_degrees=50.0, strength=0.6, sky=(0
 
 def settled(body: Body, action: str, times_s: np.ndarray):
     captured = load_motion(action).at(times_s)
-    return settle(captured, body=body, captured=captured)
+    return place_on_floor(captured, body=body, captured=captured)
 
 
 def test_proportions_stretch_the_bones_they_name():

@@ -191,7 +191,7 @@ def test_a_mirrored_motion_is_the_reflection():
     motion = load_motion("kick")
     poses = motion.at(np.linspace(0.0, motion.duration_s, 9))
     positions, _ = joint_positions(poses, CAPTURED.offsets_m)
-    mirrored, _ = joint_positions(poses.mirrored(), CAPTURED.offsets_m)
+    mirrored, _ = joint_positions(poses.mirror(), CAPTURED.offsets_m)
     for name, index in INDEX.items():
         other = name.replace("right", "LEFT").replace("left", "right").replace("LEFT", "left")
         np.testing.assert_allclose(mirrored[:, INDEX[other]], positions[:, index] * [1.0, 1.0, -1.0], atol=1e-9)

@@ -21,11 +21,11 @@ from kinema.render.moves import (
     PIXELS,
     SUBJECTS,
     Clip,
+    animate,
+    draw_variation,
     list_clips,
-    perform,
     rate_fps,
     render_moves,
-    vary,
     write_manifests,
 )
 from kinema.render.video import read_depth, read_rgb, write_depth, write_rgb
@@ -44,15 +44,15 @@ SAMPLED = (
 
 def test_the_lot_is_a_pure_function_of_the_clip():
     np.random.seed(1)  # the global state that must not matter
-    first = vary(SAMPLED[0])
+    first = draw_variation(SAMPLED[0])
     np.random.seed(2)
-    assert vary(SAMPLED[0]) == first
-    for first, second in zip(perform(SAMPLED[0])[0].rotations, perform(SAMPLED[0])[0].rotations, strict=True):
+    assert draw_variation(SAMPLED[0]) == first
+    for first, second in zip(animate(SAMPLED[0])[0].rotations, animate(SAMPLED[0])[0].rotations, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
 def test_no_two_clips_get_the_same_lot_and_both_sides_occur():
-    lots = [vary(clip) for clip in list_clips()]
+    lots = [draw_variation(clip) for clip in list_clips()]
     assert len({lot.noise_seed for lot in lots}) == len(lots)
     sides = Counter(lot.side for lot in lots)
     assert min(sides.values()) > 0.4 * len(lots)
@@ -65,7 +65,7 @@ def test_no_two_clips_get_the_same_lot_and_both_sides_occur():
 def test_cyclic_motions_start_anywhere_and_single_ones_near_their_beginning():
     starts = {kind: [] for kind in ("cyclic", "single")}
     for clip in list_clips():
-        starts[load_motion(clip.action).kind].append(vary(clip).start)
+        starts[load_motion(clip.action).kind].append(draw_variation(clip).start)
     assert min(starts["cyclic"]) < 0.05
     assert max(starts["cyclic"]) > 0.95
     assert max(np.abs(starts["single"])) < 0.08
@@ -77,14 +77,14 @@ def test_a_clip_shows_a_single_motion_almost_whole(action: str):
     motion = load_motion(action)
     for clip in list_clips():
         if clip.action == action and motion.kind == "single":
-            lot = vary(clip)
+            lot = draw_variation(clip)
             end_s = lot.start * motion.duration_s + lot.tempo * (FRAMES - 1) / float(rate_fps(action))
             assert end_s > 0.75 * motion.duration_s
 
 
 def test_nobody_sinks_into_the_floor():
     for clip in list_clips()[::7]:
-        poses, body = perform(clip)
+        poses, body = animate(clip)
         assert heights_m(body, poses).min() > -1e-6
 
 
