@@ -207,5 +207,5 @@ def test_noise_is_smooth_leaves_the_root_alone_and_bends_hinges_about_their_axis
 
 
 def test_an_unknown_motion_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"no motion named 'swim'; there are backflip"):
+    with pytest.raises(ValueError, match="swim"):
         load_motion("swim")
