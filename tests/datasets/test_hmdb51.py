@@ -1,4 +1,4 @@
-"""HMDB-51: three official splits by the lists of 51 actions, labels that cannot be mixed up, real lists and clips."""
+"""HMDB-51: official splits from the lists of 51 actions, unmistakable labels, real lists and clips."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def prepare_hmdb51(root, out, split=1):
 
 
 WARTS = ("Some.Film_(1999)", "other@film!", "semi;colon", "no#1", "two words", "Äpfel")
-"""Films whose names are as the real ones, or worse."""
+"""Films with special characters in their names, as in the real ones."""
 
 
 def clip(film, action, number=0):
@@ -30,13 +30,13 @@ def clip(film, action, number=0):
 
 
 def of(action):
-    """70 clips to train on, 30 to test on and 2 in neither, of which the first six have names with warts."""
+    """Return 70 training clips (six with special names), 30 test clips and 2 unused ones, with their numbers."""
     names = [clip(film, action) for film in WARTS] + [clip(f"film{n}", action) for n in range(96)]
     return dict(zip(names, [1] * 70 + [2] * 30 + [0] * 2, strict=True))
 
 
 def write_list(folder, action, sides, split=1):
-    """As the real ones end their lines."""
+    """Write a list with the line endings of the official ones."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{action}_test_split{split}.txt"
     path.write_text("".join(f"{name}.avi {side} \n" for name, side in sides.items()), encoding="utf-8")
@@ -47,7 +47,7 @@ def write_list(folder, action, sides, split=1):
     ("home", "folder"),
     [("hmdb51_org/", "testTrainMulti_7030_splits"), ("", ""), ("videos/", "splits"), ("", "annotations")],
 )
-def test_the_clips_that_are_listed_and_there_become_a_manifest(tmp_path, fill, home, folder):
+def test_listed_clips_on_disk_become_a_manifest(tmp_path, fill, home, folder):
     names = {action: [*list(of(action))[:6], clip("film95", action)] for action in ("wave", "sit")}
     root = fill(tmp_path / "h", *(f"{home}{action}/{name}.avi" for action, found in names.items() for name in found))
     for action in CLASSES:
@@ -74,7 +74,7 @@ def test_the_clips_that_are_listed_and_there_become_a_manifest(tmp_path, fill, h
     )
 
 
-def test_a_clip_with_a_name_full_of_signs_is_read(tmp_path, fill, read_stamps):
+def test_clips_with_special_characters_are_read(tmp_path, fill, read_stamps):
     root = fill(tmp_path / "h", *(f"{action}/{name}.avi" for action in ("run", "sit") for name in list(of(action))[:6]))
     for action in ("run", "sit"):
         write_list(root, action, of(action))
@@ -85,8 +85,8 @@ def test_a_clip_with_a_name_full_of_signs_is_read(tmp_path, fill, read_stamps):
         assert read_stamps(read_rgb(path, range(*frames_of(entry, VideoFile(path))))) == list(range(9))
 
 
-def test_every_label_is_that_of_the_folder(tmp_path, fill):
-    """Selecting clips by one list and labels by another mislabels nearly all (pytorch/vision 1246, 5359)."""
+def test_every_label_equals_the_folder(tmp_path, fill):
+    """Guard against clips selected by one list and labeled by another (pytorch/vision 1246, 5359)."""
     actions = ("climb", "climb_stairs", "wave", "brush_hair", "sword", "sword_exercise", "kick", "kick_ball")
     kept = {action: [name for name in of(action) if name.startswith("film")][61::3] for action in actions}
     root = fill(tmp_path / "h", *(f"{action}/{name}.avi" for action, names in kept.items() for name in names))
@@ -101,7 +101,7 @@ def test_every_label_is_that_of_the_folder(tmp_path, fill):
         assert entry.split == {1: "train", 2: "test"}[of(folder)[Path(entry.rgb).stem]]
 
 
-def test_what_is_missing_packed_or_not_listed_is_counted_and_named(tmp_path, fill):
+def test_missing_packed_and_unlisted_clips_are_counted(tmp_path, fill):
     root = fill(tmp_path / "h", f"hmdb51_org/run/{clip('film1', 'run')}.avi", f"hmdb51_org/run/{clip('x', 'run')}.avi")
     fill(root, f"run/{clip('film2', 'run')}.avi")
     for name in ("sit.rar", "wave.rar"):
@@ -122,7 +122,7 @@ def test_what_is_missing_packed_or_not_listed_is_counted_and_named(tmp_path, fil
     assert ": 0 of 1530 declared test, 1 of 3570 declared train" in prepared.summary
 
 
-def test_a_split_that_is_still_packed_is_named(raises, tmp_path):
+def test_packed_archives_are_named(raises, tmp_path):
     (tmp_path / "h").mkdir()
     for name in ("brush_hair.rar", "cartwheel.rar"):
         (tmp_path / "h" / name).touch()
@@ -132,7 +132,7 @@ def test_a_split_that_is_still_packed_is_named(raises, tmp_path):
 
 
 def test_a_list_of_j_hmdb_is_refused(raises, tmp_path, fill):
-    """It has the same name and form, and some of the clips."""
+    """Its name and format are the same, and it contains some of the clips."""
     root = fill(tmp_path / "h", f"catch/{clip('film1', 'catch')}.avi")
     assert set(jhmdb.CLASSES) <= set(CLASSES)
     write_list(root, "catch", {name: 1 + (n > 30) for n, name in enumerate(list(of("catch"))[:45])})
@@ -163,14 +163,14 @@ def test_a_list_of_j_hmdb_is_refused(raises, tmp_path, fill):
         ),
     ],
 )
-def test_a_list_that_says_something_impossible_is_refused(raises, tmp_path, line, word, facts):
+def test_an_invalid_list_is_refused(raises, tmp_path, line, word, facts):
     path = write_list(tmp_path, "run", of("run"))
     path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
     with raises(ManifestError, word, **facts):
         read_list(path, "run")
 
 
-def test_a_clip_in_two_lists_or_in_the_folder_of_another_action_is_refused(raises, tmp_path, fill):
+def test_a_clip_in_two_lists_or_in_another_folder_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "h", f"sit/{clip('film1', 'run')}.avi")
     write_list(root, "run", of("run"))
     with raises(ManifestError, "film1_run_", path="run_test_split1.txt", line=8, field="label"):
@@ -207,7 +207,7 @@ def real(real_data):
 
 
 @pytest.mark.parametrize("split", [1, 2, 3])
-def test_the_real_lists_have_their_golden_counts_and_name_their_own_action(real, split):
+def test_the_real_lists_have_the_official_counts(real, split):
     assert sorted(path.name for path in real.glob(f"*_test_split{split}.txt")) == sorted(
         f"{action}_test_split{split}.txt" for action in CLASSES
     )
@@ -227,7 +227,7 @@ def test_the_real_lists_have_their_golden_counts_and_name_their_own_action(real,
 
 @pytest.fixture
 def download(tmp_path, real_data, real):
-    """The real clips under their own names in the folders of the real download, with all 153 lists."""
+    """Real clips in the folders of the official download, with all 153 lists."""
     root = tmp_path / "hmdb"
     for path in (real_data / "format_samples" / "torchvision_0.14.1").glob("*_np*.avi"):
         name = path.name.removeprefix("hmdb51_")
@@ -238,8 +238,8 @@ def download(tmp_path, real_data, real):
     return root
 
 
-def test_the_real_clips_become_a_manifest_with_the_frames_that_decode(tmp_path, download):
-    """Headers announce one frame more; one has metadata that is no UTF-8; one is in neither side of split 1."""
+def test_the_real_clips_become_a_manifest_with_decoded_frames(tmp_path, download):
+    """Headers announce one frame too many, one file has metadata that is not UTF-8, and one is unused in split 1."""
     prepared = prepare_hmdb51(download, tmp_path / "m.csv")
     assert prepared.unreadable == ()
     assert [(Path(e.rgb).name, e.frames, e.split, e.group) for e in prepared.manifest.entries] == [
@@ -256,9 +256,7 @@ def test_the_real_clips_become_a_manifest_with_the_frames_that_decode(tmp_path, 
     assert [e.split for e in second.entries] != [e.split for e in prepared.manifest.entries]
 
 
-def test_from_the_folder_of_the_download_to_the_first_training_step(
-    tmp_path, download, real, fill, capsys, monkeypatch
-):
+def test_download_to_first_training_step(tmp_path, download, real, fill, capsys, monkeypatch):
     chosen = [c for action in ("run", "sit") for c in read_list(real / f"{action}_test_split1.txt", action)]
     chosen = [
         *[c for c in chosen if c.entry.split == "train"][::20],

@@ -1,4 +1,4 @@
-"""J-HMDB: films that must not be torn apart, official lists, and the real clips."""
+"""J-HMDB: undivided films, official lists, and the real clips."""
 
 import csv
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_without_a_list_a_fifth_is_held_out_by_films(tmp_path, fill, inside):
     assert sorted(map(sorted, sides.values())) == [["train"], ["train"], ["val"]]
 
 
-def test_a_folder_of_pictures_is_a_clip_as_a_video_is(tmp_path, fill_pictures):
+def test_a_folder_of_images_is_a_clip(tmp_path, fill_pictures):
     root = fill_pictures(tmp_path / "j", *(f"Rename_Images/{clip[:-4]}" for clip in CLIPS))
     manifest = prepare_jhmdb(root, tmp_path / "m.csv").manifest
     assert len(manifest.entries) == 12
@@ -50,7 +50,7 @@ def test_a_folder_of_pictures_is_a_clip_as_a_video_is(tmp_path, fill_pictures):
     assert {entry.group for entry in manifest.entries} == {"Some.Film_(1999)", "other@film!", "third"}
 
 
-def test_two_forms_side_by_side_are_not_mixed(tmp_path, fill, fill_pictures):
+def test_videos_and_images_are_not_mixed(tmp_path, fill, fill_pictures):
     root = fill(tmp_path / "j", *(f"ReCompress_Videos/{clip}" for clip in CLIPS))
     fill_pictures(root, *(f"Rename_Images/{clip[:-4]}" for clip in CLIPS))
     prepared = prepare_jhmdb(root, tmp_path / "m.csv")
@@ -83,7 +83,7 @@ def test_the_official_lists_are_the_split(tmp_path, fill, folder):
         ("x_catch.avi 1\n\nx_catch.avi 2", "x_catch", {"path": "catch_test_split1.txt", "line": 3}),
     ],
 )
-def test_a_list_that_is_none_is_refused(raises, tmp_path, text, word, facts):
+def test_a_malformed_list_is_refused(raises, tmp_path, text, word, facts):
     (tmp_path / "catch_test_split1.txt").write_text(text)
     with raises(ManifestError, word, **facts):
         read_listing(
@@ -91,7 +91,7 @@ def test_a_list_that_is_none_is_refused(raises, tmp_path, text, word, facts):
         )
 
 
-def test_a_list_of_no_action_or_of_anothers_clips_is_refused(raises, tmp_path, fill):
+def test_a_list_of_another_action_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "j", *CLIPS)
     lists(root, {"catch/third_pick_u_cm_np1_fr_med_0.avi": 1})
     with raises(ManifestError, "third_pick_", path="catch_test_split1.txt", line=1, field="label"):
@@ -116,7 +116,7 @@ def real(real_data):
 
 
 def test_the_real_clips_become_a_manifest(tmp_path, real_data, real, monkeypatch):
-    """465 clips to train on and 173 to ask about; counting their frames is another test's matter."""
+    """465 training and 173 validation clips; their frames are counted in a test marked long."""
     root = real_data / "jhmdb"
     frames = {row["path"]: int(row["frames"]) for row in real}
     monkeypatch.setattr(
@@ -140,8 +140,8 @@ def test_the_films_of_the_real_clips_are_in_their_names(real):
 
 
 @pytest.mark.parametrize("action", ["brush_hair", "wave"])
-def test_a_real_official_list_gives_its_sides(tmp_path, real_data, action):
-    """HMDB-51's lists have the same form, but for a third number for clips that are not used."""
+def test_a_real_official_list_is_split_70_to_30(tmp_path, real_data, action):
+    """HMDB-51's lists have the same format, with a third number for unused clips."""
     text = (real_data / "annotations" / "hmdb51_splits" / f"{action}_test_split1.txt").read_text()
     used = [line for line in text.splitlines() if not line.strip().endswith(" 0")]
     (tmp_path / f"{action}_test_split1.txt").write_text("\n".join(used))
@@ -150,6 +150,6 @@ def test_a_real_official_list_gives_its_sides(tmp_path, real_data, action):
 
 
 @pytest.mark.long
-def test_the_real_clips_have_the_frames_that_their_table_says(tmp_path, real_data):
+def test_the_real_clips_have_the_frames_of_their_table(tmp_path, real_data):
     prepared = prepare_jhmdb(real_data / "jhmdb", tmp_path / "m.csv")
     assert (prepared.unreadable, prepared.notes) == ((), ())

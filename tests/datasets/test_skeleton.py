@@ -92,7 +92,7 @@ def test_an_unknown_dataset_is_refused_with_the_nearest_name(raises):
         ({"depth_range": (5.0, 2.0)}, "near=5.0"),
     ],
 )
-def test_facts_of_depth_that_mean_nothing_are_refused(raises, options, word):
+def test_depth_options_without_effect_are_refused(raises, options, word):
     with raises(ConfigError, word):
         OwnDataOptions(root=Path("r"), out=Path("m.csv"), **options)
 
@@ -119,7 +119,7 @@ def options(tmp_path):
     return DatasetOptions(root=tmp_path / "d", out=tmp_path / "m.csv")
 
 
-def test_listed_samples_that_are_on_disk_become_the_manifest_and_the_rest_is_counted(tmp_path, fill, options):
+def test_join_writes_listed_samples_on_disk_and_counts_the_rest(tmp_path, fill, options):
     fill(options.root, "1.mp4", "2.mp4", "extra.mp4")
     path = tmp_path / "list.txt"
     samples = sample(path, "1"), sample(path, "gone", split="test"), sample(path, "2", split="", label="b")
@@ -142,7 +142,7 @@ def test_a_sample_needs_all_of_its_files(tmp_path, fill, options):
 
 
 @pytest.mark.parametrize("name", ["v.zip", "v.tar", "v.tar.gz", "v.tgz", "v.RAR", "v.7z"])
-def test_an_archive_is_named_where_samples_are_missing(tmp_path, fill, options, raises, name):
+def test_archives_are_noted_if_samples_are_missing(tmp_path, fill, options, raises, name):
     """Every dataset names every kind of archive."""
     path = tmp_path / "list.txt"
     (options.root / name).touch()
@@ -154,7 +154,7 @@ def test_an_archive_is_named_where_samples_are_missing(tmp_path, fill, options, 
         prepare_ntu(Ntu60Options(root=options.root, out=options.out))
 
 
-def test_the_files_of_the_first_folder_that_has_any_are_used(tmp_path, fill, raises):
+def test_the_first_folder_with_files_is_used(tmp_path, fill, raises):
     fill(tmp_path, "b/1.mp4", "c/1.mp4", "c/2.mp4")
     files = find_files(tmp_path, ("a", "b", "c"), videos, example="1.mp4")
     assert files.paths == {"1": "b/1.mp4"}
@@ -170,7 +170,7 @@ def test_a_sample_in_two_lists_is_refused(tmp_path, raises):
         read_listing(paths, lambda path, split: [sample(path, "same", line=7, split=split)])
 
 
-def test_a_list_with_a_byte_order_mark_is_read_and_one_that_is_not_text_is_refused(tmp_path, raises):
+def test_a_list_may_have_a_byte_order_mark_but_must_be_utf8(tmp_path, raises):
     path = tmp_path / "list.txt"
     path.write_bytes(b"\xef\xbb\xbf1 a\n\n2 b \n")
     assert read_lines(path) == [(1, "1 a"), (3, "2 b")]
