@@ -165,12 +165,13 @@ def read_clips(path: Path, action: str, splits: Mapping[str, str]) -> list[Liste
             forms = ", ".join(f"NAME.avi {number}" for number in splits)
             raise line_error(path, line, f"expected one of {forms}, got {text!r}", field="split")
         name = video_name(file.strip())
-        entry = Entry(rgb=f"{action}/{name}", split=splits[number], group=film(name, action), labels={LABEL: action})
+        group = parse_film(name, action)
+        entry = Entry(rgb=f"{action}/{name}", split=splits[number], group=group, labels={LABEL: action})
         samples.append(ListedSample(name=name, entry=entry, path=path, line=line))
     return samples
 
 
-def film(clip: str, action: str) -> str:
+def parse_film(clip: str, action: str) -> str:
     """Return the film of a clip by the clip's name without suffix, or the whole name if it has another form."""
     parts = re.fullmatch(f"(.+)_{re.escape(action)}{ATTRIBUTES}", clip)
     return parts[1] if parts else clip

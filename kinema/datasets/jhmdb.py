@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.hmdb51 import film, find_action_lists, read_clips, refuse_other_folders
+from kinema.datasets.hmdb51 import find_action_lists, parse_film, read_clips, refuse_other_folders
 from kinema.datasets.options import DatasetOptions, Holdout
 from kinema.datasets.prepared import Prepared, hold_out
 from kinema.datasets.registry import DatasetSpec
@@ -81,8 +81,10 @@ def prepare(options: JhmdbOptions) -> Prepared:
             refuse_other_folders(samples, files)
             splits = SPLITS.values()
         else:
-            keys = [(key, *key.split("/", 1)) for key in files.paths]
-            clips = [Entry(rgb=key, group=film(name, action), labels={LABEL: action}) for key, action, name in keys]
+            clips = []
+            for key in files.paths:
+                action, name = key.split("/", 1)
+                clips.append(Entry(rgb=key, group=parse_film(name, action), labels={LABEL: action}))
             entries, notes = hold_out(clips, Holdout())
             samples = [ListedSample(name=entry.rgb, entry=entry, path=root, line=0) for entry in entries]
             version = "own split by films"

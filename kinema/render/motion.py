@@ -18,23 +18,12 @@ from jaxtyping import Float, Float32, Float64
 
 MOTIONS = Path(__file__).parents[1] / "assets" / "motions" / "deepmimic.npz"
 
+# fmt: off
 ACTIONS = (
-    "backflip",
-    "cartwheel",
-    "crawl",
-    "dance_a",
-    "dance_b",
-    "getup_facedown",
-    "getup_faceup",
-    "jump",
-    "kick",
-    "punch",
-    "roll",
-    "run",
-    "spin",
-    "spinkick",
-    "walk",
+    "backflip", "cartwheel", "crawl", "dance_a", "dance_b", "getup_facedown", "getup_faceup", "jump", "kick", "punch",
+    "roll", "run", "spin", "spinkick", "walk",
 )
+# fmt: on
 
 
 class Joint(NamedTuple):

@@ -125,13 +125,13 @@ def test_v1_and_v2_are_distinguished(tmp_path, fill):
 def test_lists_of_two_versions_are_refused(raises, tmp_path, fill, gone):
     root = fill(tmp_path / "d", *(f"rgb/{video}.mp4" for video in (*TRAIN, *TEST)))
     write_lists(root)
-    kept = {"train": "test", "test": "train"}[gone]
+    other = {"train": "test", "test": "train"}[gone]
     (root / f"Diving48_V2_{gone}.json").rename(root / f"Diving48_{gone}.json")
     with raises(ManifestError, f"Diving48_{gone}.json", path="d"):
         prepare_diving48(root, tmp_path / "m.csv")
     (root / f"Diving48_{gone}.json").unlink()
     prepared = prepare_diving48(root, tmp_path / "m.csv")
-    assert {entry.split for entry in prepared.manifest.entries} == {kept}
+    assert {entry.split for entry in prepared.manifest.entries} == {other}
     assert prepared.notes[0] == f"split {gone} is omitted: Diving48_V2_{gone}.json not found in {root}"
 
 
@@ -276,7 +276,7 @@ def test_the_real_records_are_read(real):
     assert segments == {"-mmq0PT-u8k_00155": (0, 48), "-mmq0PT-u8k_00156": (0, 70)}
 
 
-def test_download_to_first_training_step(tmp_path, real, write_video, stamp, capsys, monkeypatch):
+def test_download_to_first_training_step(tmp_path, real, write_video, stamp, capsys, monkeypatch, train_one_step):
     """Real vocabulary, two real and other synthetic records, and videos of the listed lengths."""
     records = json.loads((real / "Diving48_V2_train_first2.json").read_text())
     records += [record(f"abcdefghij{n}_{n:05}", label=n, end=20 + n) for n in (3, 8, 30)]
@@ -290,37 +290,19 @@ def test_download_to_first_training_step(tmp_path, real, write_video, stamp, cap
         write_video(root / "rgb" / f"{found['vid_name']}.mp4", [stamp(n) for n in range(found["end_frame"])])
     monkeypatch.chdir(tmp_path)
     main(["prepare", "diving48", "--root", "diving", "--out", "diving48_v2.csv"])
-    said = capsys.readouterr().out
-    assert "another number of frames" not in said
-    assert "2 of 1970 declared test, 5 of 15027 declared train; 48 classes; 0 files cannot be read" in said
+    output = capsys.readouterr().out
+    assert "another number of frames" not in output
+    assert "2 of 1970 declared test, 5 of 15027 declared train; 48 classes; 0 files cannot be read" in output
     manifest = load_manifest("diving48_v2.csv")
     assert manifest.entries[0].labels == {"label": "Back, 15som, 05Twis, FREE"}
     assert [entry.frames for entry in manifest.entries] == [48, 70, 23, 28, 50, 20, 28]
-    facts = json.loads(Path("diving48_v2.json").read_text())
-    Path("diving48_v2.json").write_text(json.dumps({**facts, "declared": {"train": 5, "test": 2}}))
-    small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
-    own = "--data.evaluate test --data.batch-size 4 --data.augmentation.short-side 32 40 --compute.device cpu"
-    main(
-        [
-            "train",
-            "ctn_tiny",
-            "--data.manifest",
-            "diving48_v2.csv",
-            *small.split(),
-            *own.split(),
-            "--run.out",
-            "run",
-            "--max-steps",
-            "1",
-        ]
-    )
-    assert Path("run/steps.jsonl").read_text().count("\n") == 1
+    train_one_step("diving48_v2.csv", {"train": 5, "test": 2})
     capsys.readouterr()
-    evaluate = "--manifest diving48_v2.csv --workers 0 --device cpu --per-attribute --json said.json"
+    evaluate = "--manifest diving48_v2.csv --workers 0 --device cpu --per-attribute --json report.json"
     main(["evaluate", "run", *evaluate.split()])
-    said = capsys.readouterr().out
-    assert "Diving48, version V2, train 5, test 2\n" in said
-    assert all(f"\n{attribute} " in said for attribute in ATTRIBUTES)
-    stored = json.loads(Path("said.json").read_text())
+    output = capsys.readouterr().out
+    assert "Diving48, version V2, train 5, test 2\n" in output
+    assert all(f"\n{attribute} " in output for attribute in ATTRIBUTES)
+    stored = json.loads(Path("report.json").read_text())
     assert (stored["dataset"], stored["version"]) == ("Diving48", "V2, train 5, test 2")
     assert all(np.sum(found["counts"]) == 2 for found in stored["attributes"].values())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kinema.datasets.hmdb51 import film, read_clips
+from kinema.datasets.hmdb51 import parse_film, read_clips
 from kinema.datasets.jhmdb import SPLITS, JhmdbOptions, prepare
 from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
@@ -136,7 +136,7 @@ def test_the_real_clips_become_a_manifest(tmp_path, real_data, real, monkeypatch
 
 def test_the_films_of_the_real_clips_are_in_their_names(real):
     assert len(real) == 638
-    assert [film(Path(row["path"]).stem, row["label"]) for row in real] == [row["source_video"] for row in real]
+    assert [parse_film(Path(row["path"]).stem, row["label"]) for row in real] == [row["source_video"] for row in real]
 
 
 @pytest.mark.parametrize("action", ["brush_hair", "wave"])

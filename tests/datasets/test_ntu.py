@@ -152,7 +152,7 @@ def test_the_real_lists_name_samples_of_the_collections(real_data, name, count, 
         assert sum(split_of(sample, "cross_setup") == "train" for sample in left) == 54_468
 
 
-# -- what is on disk ---------------------------------------------------------------------------------------------------
+# -- files on disk ---------------------------------------------------------------------------------------------------
 
 
 def test_samples_on_disk_become_a_manifest(tmp_path, fill_ntu):
@@ -227,31 +227,31 @@ def test_a_split_of_the_other_collection_is_refused(tmp_path, raises, prepare_on
 
 
 @pytest.mark.parametrize(
-    ("asked", "taken", "place", "other"),
+    ("requested", "coverage", "folder", "note"),
     [
         ("auto", "masked", MASKED, "masked depth was used (2 samples), full depth (1) was not"),
         ("masked", "masked", MASKED, "masked depth was used (2 samples), full depth (1) was not"),
         ("full", "full", FULL, "full depth was used (1 samples), masked depth (2) was not"),
     ],
 )
-def test_masked_depth_is_preferred_and_the_choice_is_noted(tmp_path, fill_ntu, asked, taken, place, other):
+def test_masked_depth_is_preferred_and_the_choice_is_noted(tmp_path, fill_ntu, requested, coverage, folder, note):
     root = fill_ntu(tmp_path / "n", f"{MASKED}/{TRAIN}", f"{FULL}/{TRAIN}", f"{MASKED}/{TEST}")
-    prepared = prepare60(root, tmp_path / "m.csv", depth_coverage=asked)
+    prepared = prepare60(root, tmp_path / "m.csv", depth_coverage=requested)
     manifest = prepared.manifest
-    assert {e.depth for e in manifest.entries} <= {f"n/{place}/{name}" for name in (TRAIN, TEST)}
-    assert manifest.depth == FACTS[taken]
-    assert prepared.notes[0] == other
-    lost = [note for note in prepared.notes if "have neither RGB nor the kind of depth that was used" in note]
-    assert len(lost) == (asked == "full")
-    assert not lost or (lost[0].startswith("1 samples have") and lost[0].endswith(TEST))
+    assert {e.depth for e in manifest.entries} <= {f"n/{folder}/{name}" for name in (TRAIN, TEST)}
+    assert manifest.depth == FACTS[coverage]
+    assert prepared.notes[0] == note
+    unused = [note for note in prepared.notes if "have neither RGB nor the kind of depth that was used" in note]
+    assert len(unused) == (requested == "full")
+    assert not unused or (unused[0].startswith("1 samples have") and unused[0].endswith(TEST))
 
 
-@pytest.mark.parametrize(("there", "asked"), [(MASKED, "full"), (FULL, "masked")])
-def test_missing_requested_depth_is_refused(raises, tmp_path, fill_ntu, there, asked):
-    root = fill_ntu(tmp_path / "n", f"{there}/{TRAIN}", f"{there}/{TEST}")
+@pytest.mark.parametrize(("folder", "requested"), [(MASKED, "full"), (FULL, "masked")])
+def test_missing_requested_depth_is_refused(raises, tmp_path, fill_ntu, folder, requested):
+    root = fill_ntu(tmp_path / "n", f"{folder}/{TRAIN}", f"{folder}/{TEST}")
     with raises(ManifestError, path="n", field="depth_coverage"):
-        prepare60(root, tmp_path / "m.csv", depth_coverage=asked)
-    assert prepare60(root, tmp_path / "m.csv").manifest.depth.coverage != asked
+        prepare60(root, tmp_path / "m.csv", depth_coverage=requested)
+    assert prepare60(root, tmp_path / "m.csv").manifest.depth.coverage != requested
 
 
 def test_samples_with_one_modality_are_counted(tmp_path, fill_ntu):
@@ -300,8 +300,8 @@ def test_other_files_are_counted(tmp_path, fill_ntu, fill_pictures, fill_arrays)
 
 def test_missing_samples_are_counted_by_setup_and_camera(tmp_path, fill_ntu, monkeypatch):
     monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda _: 9)
-    there = [sample for sample in official_samples(NTU60).values() if sample.setup == 4 and sample.camera != 3]
-    root = fill_ntu(tmp_path / "n", *(f"S004/{sample.name}_rgb.avi" for sample in there))
+    samples = [sample for sample in official_samples(NTU60).values() if sample.setup == 4 and sample.camera != 3]
+    root = fill_ntu(tmp_path / "n", *(f"S004/{sample.name}_rgb.avi" for sample in samples))
     prepared = prepare60(root, tmp_path / "m.csv")
     assert len(prepared.manifest.entries) == 960
     note = next(note for note in prepared.notes if "are not on disk" in note)
@@ -349,7 +349,7 @@ def test_a_wrong_root_is_refused(raises, tmp_path, fill_ntu):
     assert not (tmp_path / "m.csv").exists()
 
 
-# -- samples that are left out -----------------------------------------------------------------------------------------
+# -- omitted samples -----------------------------------------------------------------------------------------
 
 
 def test_listed_samples_are_omitted_and_not_declared(tmp_path, fill_ntu):
@@ -406,7 +406,7 @@ def test_the_real_list_of_ntu_120_applies_to_ntu_60(tmp_path, fill_ntu, real_dat
     assert prepared.notes[0].endswith("and not declared (302 of its 535 are of NTU RGB+D 60)")
 
 
-# -- the cut of RGB ----------------------------------------------------------------------------------------------------
+# -- crop of RGB ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -423,9 +423,9 @@ def test_depth_positions_map_to_rgb(across, place):
     """Maps fitted to the official joints of setup 1, one per camera (shahroudy/NTURGB-D, issue 39)."""
     x, y = place
     found = rgb_box(Extent(y - 10, y + 10, x - 10, x + 10), (100, 100)).box
-    wanted = [factors[0] * x + factors[1] * y + factors[2] for factors in across]
-    assert abs((found.left + found.right) / 2 - wanted[0]) < 20
-    assert abs((found.top + found.bottom) / 2 - wanted[1]) < 25
+    expected = [factors[0] * x + factors[1] * y + factors[2] for factors in across]
+    assert abs((found.left + found.right) / 2 - expected[0]) < 20
+    assert abs((found.top + found.bottom) / 2 - expected[1]) < 25
 
 
 @pytest.mark.parametrize(
@@ -470,15 +470,15 @@ def test_rgb_is_cropped_to_the_person_in_masked_depth(tmp_path, fill_ntu, large,
         names[1]: PixelBox(left=566, top=288, right=1206, bottom=768),
         **dict.fromkeys(names[2:]),
     }
-    kept = "1 samples keep full RGB frames:"
+    full = "1 samples keep full RGB frames:"
     for note in (
         "RGB of 2 samples is cropped to 640 x 480 px around the person in masked depth",
         f"in 1 of them the person is larger than the box: {names[1]}. Use a larger --rgb-crop-size",
-        f"{kept} no person in masked depth: {names[2]}",
-        f"{kept} RGB is 64 x 48, expected 1920 x 1080: {names[3]}",
-        f"{kept} no masked depth: {names[4]}",
-        f"{kept} masked depth is 256 x 212, expected 512 x 424: {names[5]}",
-        f"{kept} RGB or depth cannot be read: {names[6]}",
+        f"{full} no person in masked depth: {names[2]}",
+        f"{full} RGB is 64 x 48, expected 1920 x 1080: {names[3]}",
+        f"{full} no masked depth: {names[4]}",
+        f"{full} masked depth is 256 x 212, expected 512 x 424: {names[5]}",
+        f"{full} RGB or depth cannot be read: {names[6]}",
     ):
         assert note in prepared.notes
     wide = prepare60(root, tmp_path / "m.csv", rgb_crop_size=(960, 720)).manifest.entries[0].rgb_box
@@ -519,8 +519,8 @@ def test_a_real_clip_is_cropped_to_its_person(tmp_path, fill_ntu, real_data):
     root = tmp_path / "n"
     fill_ntu(root, f"{MASKED}/{name}", person=(112, 269, 262, 305), count=9)
     fill_ntu(root, f"{RGB}/{name}_rgb.avi", rgb=clip)
-    words = ["--root", str(root), "--out", str(tmp_path / "m.csv"), "--rgb-crop", "subject"]
-    main(["prepare", "ntu60", *words])
+    args = ["--root", str(root), "--out", str(tmp_path / "m.csv"), "--rgb-crop", "subject"]
+    main(["prepare", "ntu60", *args])
     manifest = load_manifest(tmp_path / "m.csv")
     (entry,) = manifest.entries
     assert (entry.frames, entry.split, entry.labels) == (103, "train", {"label": "drink water"})
@@ -531,13 +531,13 @@ def test_a_real_clip_is_cropped_to_its_person(tmp_path, fill_ntu, real_data):
     assert box.bottom > 742 - 10
     preprocessing = Preprocessing(modalities=("rgb",), short_side=240, size=224)
     data = VideoDataset(manifest, sampling=Sampling(frames=2), preprocessing=preprocessing)
-    seen = data[Draw(0)]["inputs"]["rgb"][0, :, 0].float()
+    clip = data[Draw(0)]["inputs"]["rgb"][0, :, 0].float()
     frame = read_rgb(manifest.locate(entry.rgb), [25])[0]
     part = Image.fromarray(frame[box.top : box.bottom, box.left : box.right]).resize(
         (320, 240), Image.Resampling.BICUBIC
     )
-    wanted = np.asarray(part, np.float32)[8:232, 48:272].transpose(2, 0, 1)
-    assert np.abs(seen.numpy() - wanted).mean() < 3
+    expected = np.asarray(part, np.float32)[8:232, 48:272].transpose(2, 0, 1)
+    assert np.abs(clip.numpy() - expected).mean() < 3
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -547,22 +547,22 @@ def test_the_command_accepts_its_options(capsys, tmp_path, fill_ntu, large):
     root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", rgb=large)
     fill_ntu(root, f"{MASKED}/{TRAIN}", f"{FULL}/{TRAIN}")
     (tmp_path / "l.txt").write_text("S001C003P003R002A060\n")
-    words = ["prepare", "ntu60", "--root", root, "--out", tmp_path / "m.csv", "--split", "cross_view"]
-    words += ["--depth-coverage", "full", "--without", tmp_path / "l.txt", "--rgb-crop-size", 800, 600]
-    main([str(word) for word in words])
+    args = ["prepare", "ntu60", "--root", root, "--out", tmp_path / "m.csv", "--split", "cross_view"]
+    args += ["--depth-coverage", "full", "--without", tmp_path / "l.txt", "--rgb-crop-size", 800, 600]
+    main([str(word) for word in args])
     manifest = load_manifest(tmp_path / "m.csv")
     assert manifest.version == "cross_view, without l.txt"
     assert manifest.depth == FACTS["full"]
     boxes = [e.rgb_box for e in manifest.entries]
     assert boxes[0] is None
     assert boxes[1].right - boxes[1].left == 800
-    said = capsys.readouterr().out
-    assert "1 samples of l.txt are omitted and not declared" in said
-    assert "1 of 18960 declared test, 1 of 37919 declared train" in said
+    output = capsys.readouterr().out
+    assert "1 samples of l.txt are omitted and not declared" in output
+    assert "1 of 18960 declared test, 1 of 37919 declared train" in output
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["ntu60", "--depth", "{label}"], "'--depth'"),
         (["ntu60", "--val-share", "0.3"], "'--val-share'"),
@@ -572,8 +572,8 @@ def test_the_command_accepts_its_options(capsys, tmp_path, fill_ntu, large):
         (["folder", "--depth-coverage", "masked"], "depth_coverage"),
     ],
 )
-def test_options_of_other_datasets_are_refused(capsys, tmp_path, words, message):
+def test_options_of_other_datasets_are_refused(capsys, tmp_path, args, message):
     with pytest.raises(SystemExit) as stop:
-        main(["prepare", *words, "--root", str(tmp_path), "--out", str(tmp_path / "m.csv")])
+        main(["prepare", *args, "--root", str(tmp_path), "--out", str(tmp_path / "m.csv")])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err

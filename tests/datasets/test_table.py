@@ -116,10 +116,10 @@ def test_keep_together_never_divides_its_column(tmp_path, fill, column):
     lines = [f"{n}.mp4,{'ab'[n % 2]},g{n // 2 % 6},s{n // 4},c{n % 3 + n % 2}" for n in range(24)]
     table.write_text("\n".join(["rgb,label,group,subject,camera", *lines]))
     prepared = prepare_table(table, tmp_path / "m.csv", val_share=0.2, test_share=0.2, keep_together=column)
-    sides = {}
+    splits = {}
     for entry in prepared.manifest.entries:
-        sides.setdefault(getattr(entry, column), set()).add(entry.split)
-    assert all(len(found) == 1 for found in sides.values())
+        splits.setdefault(getattr(entry, column), set()).add(entry.split)
+    assert all(len(names) == 1 for names in splits.values())
     assert {entry.split for entry in prepared.manifest.entries} >= {"train", "val"}
     assert f", {column}s kept together" in prepared.notes[0]
 
@@ -159,11 +159,11 @@ def test_pairs_of_unequal_length_are_noted(tmp_path, fill, shorter):
 
 def test_each_file_is_counted_once(tmp_path, fill, monkeypatch):
     fill(tmp_path, "1.mp4", "1d.mp4")
-    asked = []
-    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda path: asked.append(Path(path).name) or 9)
+    counted = []
+    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda path: counted.append(Path(path).name) or 9)
     (tmp_path / "t.csv").write_text("rgb,depth,start_frame,stop_frame,label\n1.mp4,1d.mp4,0,4,a\n1.mp4,1d.mp4,4,9,b\n")
     prepare_table(tmp_path / "t.csv", tmp_path / "m.csv")
-    assert sorted(asked) == ["1.mp4", "1d.mp4"]
+    assert sorted(counted) == ["1.mp4", "1d.mp4"]
 
 
 def test_unreadable_depth_is_listed(tmp_path, fill):
