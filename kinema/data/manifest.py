@@ -40,7 +40,7 @@ COLUMNS = (
     "sample",
 )
 LABEL = "label"
-UNLabeled = -1
+UNLABELED = -1
 """The class number of a sample of a split that has no labels."""
 BUILT_IN = ("moves_cross_subject", "moves_cross_view")
 """Manifests that are shipped; their names stand wherever the path of a manifest is wanted."""
@@ -138,7 +138,7 @@ class Manifest:
         """Class number of each task head for one sample; -1 in a split that has no labels."""
         labels = self.entries[position].labels
         if not labels:
-            return dict.fromkeys(self.classes, UNLabeled)
+            return dict.fromkeys(self.classes, UNLABELED)
         return {head: names.index(labels[head]) for head, names in self.classes.items()}
 
     @property
