@@ -235,7 +235,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         "manifest_digest": predictions.manifest_digest,
         "weights_digest": predictions.weights_digest,
         "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
-        "dataset": predictions.dataset,
+        "corpus": predictions.dataset,  # the first format's key
         "version": predictions.version,
     }
     try:
@@ -273,7 +273,7 @@ def load_predictions(path: Path) -> Predictions:
                 weights_digest=header["weights_digest"],
                 protocol=None if protocol is None else Protocol(**protocol),
                 groups={name: file.get_tensor(f"units.{name}") for name in GROUP_COLUMNS if f"units.{name}" in stored},
-                dataset=header.get("dataset", header.get("corpus", "")),
+                dataset=header.get("corpus", ""),
                 version=header.get("version", ""),
             )
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
