@@ -69,8 +69,8 @@ class NtuOptions(DatasetOptions):
         depth_coverage: Kind of depth: masked (all pixels but the people's are 0) or full; auto is masked if any is
             found, else full.
         without: List of samples to omit, such as the official list of missing skeletons.
-        rgb_crop: subject crops RGB to a box around the person, located in masked depth; auto does so if masked depth is
-            found.
+        rgb_crop: Crop of RGB: subject is a box around the person, located in masked depth; auto is subject if masked
+            depth is found, else none.
         rgb_crop_size: Width and height of that box [px].
     """
 

@@ -28,8 +28,8 @@ class Holdout:
     """Shares of the splits that are made if the data has none.
 
     Attributes:
-        val_share: Share of each class held out as split `val`.
-        test_share: Share of each class held out as split `test`.
+        val_share: Share of each class held out as split `val`, if the data has no split.
+        test_share: Share of each class held out as split `test`, if the data has no split.
         keep_together: Samples that are never divided between splits; auto is the group, else the subject.
     """
 
@@ -52,7 +52,7 @@ class OwnDataOptions(Holdout, DatasetOptions):
     Attributes:
         depth_unit: Millimeters per unit of 16-bit depth; omit it if the unit is not metric.
         depth_range: Near and far end of the useful depths, in stored units; required for 16-bit depth.
-        depth_coverage: masked if all pixels but the person's are 0; auto is full.
+        depth_coverage: Pixels with depth: masked if all but the person's are 0, else full; auto is full.
     """
 
     depth_unit: float | None = None
