@@ -10,12 +10,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 class TrainingProgress(logging.Handler):
     """Progress bar on stderr, with the messages of the logger `kinema` above it.
 
-    If stderr is not a terminal, only the messages are printed.
+    Prints only the messages if stderr is not a terminal.
 
     Args:
         steps: Number of steps of the whole training.
-        done: Number of steps that a resumed run has taken.
-        shown: Whether anything is printed. One of several processes prints.
+        done: Number of steps taken before a resumed run.
+        shown: False prints nothing, for all but the first process.
     """
 
     def __init__(self, *, steps: int, done: int, shown: bool = True) -> None:
@@ -39,7 +39,7 @@ class TrainingProgress(logging.Handler):
     def __enter__(self) -> "TrainingProgress":
         self._before = (self._logger.level, self._logger.propagate)
         self._logger.setLevel(logging.INFO)
-        self._logger.propagate = False  # messages are printed once, whatever the root logger does
+        self._logger.propagate = False  # do not print messages again through the root logger
         self._logger.addHandler(self)
         self.bar.start()
         return self

@@ -23,7 +23,7 @@ from kinema.training.schedule import Schedule, check_metric
 def schedule(
     recipe: Recipe, *, samples: int, max_steps: int | None = None, batch: int = 4, epochs: float = 4.0, **fields
 ):
-    return Schedule.of(
+    return Schedule.from_recipe(
         replace(
             recipe,
             data=replace(recipe.data, batch_size=batch),
