@@ -12,7 +12,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from kinema.data.manifest import Manifest, UNLabeled
+from kinema.data.manifest import Manifest, UNLABELED
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.files import atomic_write
@@ -27,11 +27,8 @@ GROUP_COLUMNS: tuple[Literal["group", "subject"], ...] = ("group", "subject")
 JOINT = "joint"
 """Name of all task heads together. A sample is correct if every head is."""
 
-HEADER = (
-    *("classes", "split", "declared", "missing", "manifest_digest", "weights_digest"),
-    *("protocol", "dataset", "version"),
-)
-"""Fields stored as JSON in the header of a predictions file, in this order."""
+HEADER = ("classes", "split", "declared", "missing", "manifest_digest", "weights_digest", "protocol")
+"""Fields stored under their own names as JSON in the header of a predictions file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +97,7 @@ class Predictions:
                     f"samples and {len(names)} classes",
                     field=head,
                 )
-            labels, num_labels = (targets, len(names)) if self.is_labeled else (targets - UNLabeled, 1)
+            labels, num_labels = (targets, len(names)) if self.is_labeled else (targets - UNLABELED, 1)
             if not np.isfinite(logits).all():
                 raise PredictionsError(f"head {head!r}: logits are not finite", field=head)
             if labels.min() < 0 or labels.max() >= num_labels:
@@ -113,8 +110,9 @@ class Predictions:
 
     @property
     def is_labeled(self) -> bool:
-        """True if any sample has a label."""
-        return any((targets != UNLabeled).any() for targets in self.targets.values())
+    fields = {name: getattr(predictions, name) for name in HEADER}
+    fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
+    header = json.dumps(fields, ensure_ascii=False, default=asdict)
 
     @property
     def coverage(self) -> float:
@@ -236,8 +234,22 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         tensors[f"targets.{head}"] = predictions.targets[head]
     for column, numbers in predictions.groups.items():
         tensors[f"units.{column}"] = numbers
+<<<<<<< HEAD
     fields = {name: getattr(predictions, name) for name in HEADER}
     header = json.dumps(fields, ensure_ascii=False, default=asdict)
+=======
+    header = {
+        "classes": {head: list(names) for head, names in predictions.classes.items()},
+        "split": predictions.split,
+        "declared": predictions.declared,
+        "missing": list(predictions.missing),
+        "manifest_digest": predictions.manifest_digest,
+        "weights_digest": predictions.weights_digest,
+        "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
+        "corpus": predictions.dataset,  # the first format's key
+        "version": predictions.version,
+    }
+>>>>>>> main
     try:
         with atomic_write(path) as file:
             file.write(save(tensors, metadata={"predictions": header}))
@@ -270,7 +282,7 @@ def load_predictions(path: Path) -> Predictions:
                 weights_digest=header["weights_digest"],
                 protocol=None if protocol is None else Protocol(**protocol),
                 groups={name: file.get_tensor(f"units.{name}") for name in GROUP_COLUMNS if f"units.{name}" in stored},
-                dataset=header.get("dataset", header.get("corpus", "")),
+                dataset=header.get("corpus", ""),
                 version=header.get("version", ""),
             )
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -317,16 +317,10 @@ def test_a_stored_file_of_the_first_format_is_read():
     }
 
 
-def test_only_the_name_of_the_dataset_has_changed_since_the_first_format(tmp_path):
+def test_the_format_has_not_changed(tmp_path):
     stored = STORED / "predictions_0.1.safetensors"
     save_predictions(tmp_path / "again.safetensors", load_predictions(stored))
-    again = (tmp_path / "again.safetensors").read_bytes()
-    length = int.from_bytes(again[:8], "little")
-    first = stored.read_bytes()
-    header = first[8 : 8 + int.from_bytes(first[:8], "little")].replace(b'\\"corpus\\"', b'\\"dataset\\"')
-    assert again[8 : 8 + length].rstrip() == header.rstrip()
-    assert load_file(tmp_path / "again.safetensors").keys() == load_file(stored).keys()
-    assert again.endswith(first[-100:])
+    assert (tmp_path / "again.safetensors").read_bytes() == stored.read_bytes()
 
 
 def test_a_file_from_before_there_were_protocols_and_groups_is_read(tmp_path, data_set, make_trained_model, brightness):
