@@ -110,9 +110,8 @@ class Predictions:
 
     @property
     def is_labeled(self) -> bool:
-    fields = {name: getattr(predictions, name) for name in HEADER}
-    fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
-    header = json.dumps(fields, ensure_ascii=False, default=asdict)
+        """True if any sample has a label."""
+        return any((targets != UNLABELED).any() for targets in self.targets.values())
 
     @property
     def coverage(self) -> float:
@@ -234,22 +233,9 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         tensors[f"targets.{head}"] = predictions.targets[head]
     for column, numbers in predictions.groups.items():
         tensors[f"units.{column}"] = numbers
-<<<<<<< HEAD
     fields = {name: getattr(predictions, name) for name in HEADER}
+    fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
     header = json.dumps(fields, ensure_ascii=False, default=asdict)
-=======
-    header = {
-        "classes": {head: list(names) for head, names in predictions.classes.items()},
-        "split": predictions.split,
-        "declared": predictions.declared,
-        "missing": list(predictions.missing),
-        "manifest_digest": predictions.manifest_digest,
-        "weights_digest": predictions.weights_digest,
-        "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
-        "corpus": predictions.dataset,  # the first format's key
-        "version": predictions.version,
-    }
->>>>>>> main
     try:
         with atomic_write(path) as file:
             file.write(save(tensors, metadata={"predictions": header}))
