@@ -94,12 +94,13 @@ def summarize(
     groups = bootstrap_groups(predictions, bootstrap)
     heads = {}
     for head, names in predictions.classes.items():
+        accuracies = _accuracies(predictions, head, groups, bootstrap)
         logits, targets = predictions.logits[head], predictions.targets[head]
         counts = confusion(logits, targets)
         scores = class_scores(counts)
         low, high = mean_class_interval(predictions.correct(head), targets, groups, bootstrap)
         heads[head] = HeadSummary(
-            **vars(_accuracies(predictions, head, groups, bootstrap)),
+            **vars(accuracies),
             mean_class=mean_class_accuracy(counts),
             mean_class_interval=Interval(100 * low, 100 * high),
             nll=negative_log_likelihood(logits, targets),

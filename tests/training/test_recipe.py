@@ -285,8 +285,8 @@ def test_a_recipe_of_before_a_field_loads_with_its_default() -> None:
     """Runs of older versions can be read, listed and evaluated."""
     old = json.loads((STORED / "recipe_format1.json").read_text())
     for section, names in {
-        "clip": ["depth_colors", "depth_channels"],
-        "data": ["balance", "read_options"],
+        "clip": ["depth_colours", "depth_channels"],
+        "data": ["balance", "reading"],
         "optim": ["decay", "layer_decay", "accumulate", "ema_decay"],
         "run": [name for name in old["run"] if name not in ("out", "seed", "device")],
     }.items():
