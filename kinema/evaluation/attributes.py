@@ -38,11 +38,7 @@ class AttributeSummary:
 
 
 def summarize_attributes(predictions: Predictions, *, bootstrap: Bootstrap = BOOTSTRAP) -> dict[str, AttributeSummary]:
-    """Compute the metrics of each attribute of Diving48's classes.
-
-    Args:
-        predictions: Predictions with classes named like `Back, 15som, 05Twis, FREE`.
-        bootstrap: Settings of the intervals.
+    """Compute the metrics of each attribute, for classes named like `Back, 15som, 05Twis, FREE`.
 
     Raises:
         PredictionsError: The predictions have several task heads, other class names, or no labels.

@@ -68,18 +68,19 @@ def compare(
         difference, interval = paired_difference(
             ours_correct.mean(axis=0), theirs_correct.mean(axis=0), groups, bootstrap
         )
-        single_seeds = len(ours) == len(theirs) == 1
-        only_first = int((ours_correct[0] & ~theirs_correct[0]).sum())
-        only_second = int((theirs_correct[0] & ~ours_correct[0]).sum())
+        only_first, only_second = None, None
+        if len(ours) == len(theirs) == 1:
+            only_first = int((ours_correct & ~theirs_correct).sum())
+            only_second = int((theirs_correct & ~ours_correct).sum())
         comparisons[head] = Comparison(
             first=float(100 * ours_correct.mean()),
             second=float(100 * theirs_correct.mean()),
             seeds=(len(ours), len(theirs)),
             difference=difference,
             interval=interval,
-            only_first=only_first if single_seeds else None,
-            only_second=only_second if single_seeds else None,
-            p_value=mcnemar(only_first, only_second) if single_seeds else None,
+            only_first=only_first,
+            only_second=only_second,
+            p_value=None if only_first is None or only_second is None else mcnemar(only_first, only_second),
             agreement=float(np.mean([_agreement(a, b, head) for a in ours for b in theirs])),
             samples=ours_correct.shape[1],
             coverage=aligned[0].coverage,
@@ -107,9 +108,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def align(predictions: Sequence[Predictions], *, missing: Missing) -> list[Predictions]:
     """Return the predictions of several models on the same samples in the same order.
 
-    Args:
-        predictions: Predictions of each model.
-        missing: Action for samples that not all models have: `stop`, or `allow` and use the shared ones.
+    With `missing="allow"`, samples that not all models have are dropped.
 
     Raises:
         ComparisonError: The manifest, split, class lists or labels differ, samples are missing, or none is shared.

@@ -112,14 +112,7 @@ def predict_split(
 ) -> Predictions:
     """Return the predictions of a model on every sample of a split.
 
-    Args:
-        trained: Model.
-        loader: Batches of the samples.
-        manifest: Manifest of the samples.
-        split: Name of the split.
-        missing: Action for a sample that cannot be read or is not listed.
-        device: Device to compute on.
-        positions: Positions of the samples in the loader, if other processes predict the rest. None for the split.
+    `positions` are those in the loader, if other processes predict the rest of the split.
 
     Raises:
         UnreadableSample: A sample cannot be read and `missing` is `stop`, or no sample can be read.

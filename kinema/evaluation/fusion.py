@@ -39,10 +39,7 @@ class FusionSummary:
 def fuse(predictions: Sequence[Predictions], *, score: ScoreFusion, missing: Missing = "stop") -> Predictions:
     """Fuse the predictions of several models by the mean of their logits or of their softmaxes.
 
-    Args:
-        predictions: Predictions of each model.
-        score: Score to average. The mean of softmaxes is returned as its logarithm.
-        missing: Action for samples that not all models have: `stop`, or `allow` and use the shared ones.
+    The mean of softmaxes is returned as its logarithm. With `missing="allow"`, only samples of all models are used.
 
     Raises:
         ComparisonError: The samples, their labels or the class lists differ.

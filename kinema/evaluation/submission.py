@@ -52,13 +52,7 @@ class Supervision:
 
 
 def write_submission(path: Path, predictions: Predictions, manifest: Manifest, *, supervision: Supervision) -> None:
-    """Write a submission file.
-
-    Args:
-        path: File to write: `.json`, or `.zip` as the server accepts.
-        predictions: Predictions on all segments of one split.
-        manifest: Manifest of the predictions, with narration ids.
-        supervision: Supervision levels of the model.
+    """Write a submission file (`.json`, or `.zip` as the server accepts) from predictions on all segments of a split.
 
     Raises:
         PredictionsError: The file has another suffix or cannot be written, the predictions are from another manifest,

@@ -82,10 +82,7 @@ def summarize(
 ) -> Summary:
     """Compute all metrics of a predictions file.
 
-    Args:
-        predictions: Predictions to summarize.
-        bootstrap: Settings of the intervals.
-        temperature_from: Predictions of the same model, preferably on another split, to fit a temperature on.
+    A temperature is fitted on `temperature_from`, predictions of the same model, preferably on another split.
 
     Raises:
         PredictionsError: The predictions have no labels, or not the groups that the bootstrap draws.

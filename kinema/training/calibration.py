@@ -50,12 +50,7 @@ def calibration_inputs(setup: TrainingSetup, num_batches: int) -> Iterator[Input
 def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> int:
     """Calibrate BatchNorm of the network's depth-wise mappings in place, and return the number of calibrated layers.
 
-    Layers in evaluation mode do not change.
-
-    Args:
-        model: Network with its initial weights, on the device of the inputs.
-        inputs: Inputs of this process. Statistics are computed over all processes.
-        fabric: Processes.
+    Layers in evaluation mode do not change. The inputs are those of this process, and the statistics those of all.
 
     Raises:
         RecipeError: The network has no such BatchNorm in training mode, or no clip can be read.

@@ -13,14 +13,7 @@ from kinema.training.setup import TrainingSetup
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Progress of a run.
-
-    Attributes:
-        step: Number of steps taken.
-        best: Best score of an evaluation.
-        stale: Number of evaluations since the best one.
-        init_digest: SHA-256 of the initial weights. Empty for random weights.
-    """
+    """Progress of a run: steps taken, best score, evaluations since the best, and SHA-256 of the initial weights."""
 
     step: int = 0
     best: float = -math.inf
@@ -28,12 +21,7 @@ class TrainingState:
     init_digest: str = ""
 
     def update(self, score: float, *, counts: bool) -> bool:
-        """Record the score of an evaluation and return whether it is the best so far.
-
-        Args:
-            score: Score by the recipe's metric.
-            counts: Count the evaluation for early stopping.
-        """
+        """Record the score of an evaluation, which may count for early stopping, and return whether it is the best."""
         is_best = score > self.best
         self.best = max(score, self.best)
         self.stale = 0 if is_best else self.stale + counts

@@ -134,13 +134,9 @@ def all_gather(fabric: Fabric, numbers: Sequence[float]) -> list[list[float]]:
 
 
 def gather_predictions(fabric: Fabric, own: Predictions | None, manifest: Manifest, folder: Path) -> Predictions:
-    """Gather the predictions of all processes, each sample exactly once, on every process.
+    """Gather the predictions of all processes on every process, in the order of the manifest.
 
-    Args:
-        fabric: Processes.
-        own: Predictions of this process. None if it has no sample.
-        manifest: Manifest that defines the order.
-        folder: Run folder, shared by all processes.
+    The processes exchange files in a shared run folder. `own` is None for a process without samples.
 
     Raises:
         AssertionError: A sample is missing or a duplicate.

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from kinema.errors import RecipeError
 from kinema.training.calibration import calibrate, calibration_inputs
 from kinema.training.setup import TrainingSetup
-from kinema.training.weights import FreezeReport, LoadReport, freeze, frozen_modules, load_weights
+from kinema.training.weights import LoadReport, freeze, frozen_modules, load_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitReport:
-    """Result of an initialization, with the number of calibrated BatchNorm layers."""
+    """Result of an initialization: loaded weights, frozen parameters, and the number of calibrated BatchNorm layers."""
 
     load: LoadReport | None = None
-    freeze: FreezeReport | None = None
+    frozen: tuple[str, ...] = ()
     calibrated_norms: int = 0
 
 
@@ -30,7 +30,7 @@ def initialize_model(setup: TrainingSetup) -> InitReport:
     for name in ("blocks", "ignore", "calibration_batches"):
         if getattr(init, name) and not init.weights:
             raise RecipeError(f"init.{name}: needs initial weights. Set init.weights.", field=f"init.{name}")
-    load, frozen, calibrated_norms = None, None, 0
+    load, frozen, calibrated_norms = None, tuple[str, ...](), 0
     if init.weights and is_new:
         load = load_weights(
             model,
@@ -48,4 +48,4 @@ def initialize_model(setup: TrainingSetup) -> InitReport:
         inputs = calibration_inputs(setup, init.calibration_batches)
         with setup.training_threads():
             calibrated_norms = calibrate(model.to(setup.fabric.device), inputs, setup.fabric)
-    return InitReport(load=load, freeze=frozen, calibrated_norms=calibrated_norms)
+    return InitReport(load=load, frozen=frozen, calibrated_norms=calibrated_norms)

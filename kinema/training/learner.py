@@ -26,11 +26,6 @@ from kinema.training.recipe import Recipe
 class Learner:
     """Network and optimizer of a training, and the network that is evaluated and shipped.
 
-    Args:
-        fabric: Processes and their devices.
-        model: Network with its initial weights and frozen parts.
-        recipe: Settings of the run.
-
     Attributes:
         network: Network that a step calls.
         optimizer: Optimizer of all trainable weights.

@@ -23,25 +23,14 @@ from kinema.training.recipe import LoggerName, Recipe
 from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
 
-NEEDS: Mapping[LoggerName, str] = {"csv": "", "tensorboard": "tensorboard", "wandb": "wandb"}
-"""Package of each logger. Empty for none."""
-
 logger = logging.getLogger(__name__)
 
 
 class TrainingLogger:
     """Logs of a training, written by the first process.
 
-    Args:
-        run: Run, whose folder gets `csv/metrics.csv` and `tensorboard/` if the recipe names these loggers.
-        recipe: Settings of the run.
-        steps: Number of steps of the whole training.
-        start: Step at which this part of the run starts. Loggers get the steps before it again.
-        first: True for the first process.
-        progress: `bar` shows a progress bar and prints messages.
-
-    Raises:
-        RecipeError: The package of a logger is not installed.
+    Loggers of the recipe write to `csv/` and `tensorboard/` in the run folder. A run that resumes at step `start` logs
+    the steps before it again. `progress="bar"` shows a progress bar and prints messages.
     """
 
     def __init__(
@@ -50,7 +39,6 @@ class TrainingLogger:
         self.run = run
         self.first = first
         self.progress = TrainingProgress(steps=steps, done=start, shown=first) if progress == "bar" else None
-        check_loggers(recipe.run.loggers)
         self.loggers = [make_logger(name, run.path) for name in recipe.run.loggers] if first else []
         for further in self.loggers:
             _log_recipe(further, recipe)
@@ -142,9 +130,9 @@ def check_loggers(names: Sequence[LoggerName]) -> None:
         RecipeError: A package is not installed.
     """
     for name in names:
-        found = importlib.util.find_spec(NEEDS[name]) if NEEDS[name] else None
+        spec = importlib.util.find_spec(name) if name != "csv" else None
         # Without an origin it is only a folder of that name, such as wandb makes in the working directory.
-        if NEEDS[name] and (found is None or found.origin is None):
+        if name != "csv" and (spec is None or spec.origin is None):
             raise RecipeError(
                 f"run.loggers: {name} is not installed. Run: pip install 'kinema[{name}]'", field="run.loggers"
             )

@@ -68,7 +68,7 @@ def train(
     logger = TrainingLogger(run, recipe, steps=schedule.last, start=start, first=setup.is_first, progress=progress)
     stop, clock = 0, time.perf_counter()
     with logger, StopRequests() as requests:
-        logger.log(run_message(setup, start), *init_messages(init_report), plan_message(_plan(setup)))
+        logger.log(run_message(setup, start), *init_messages(init_report, setup.model), plan_message(_plan(setup)))
         for step in range(start, schedule.last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
             state.step, names = step, list[str]()

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+from torch import nn
+
 from kinema.training.initialize import InitReport
 from kinema.training.plan import Plan
 from kinema.training.setup import TrainingSetup
@@ -17,11 +19,11 @@ def run_message(setup: TrainingSetup, start: int) -> str:
     return f"run: {setup.run.path} ({origin}{'' if last == steps else f'until step {last} of '}{steps} steps)"
 
 
-def init_messages(report: InitReport) -> list[str]:
-    """Return messages about loaded, frozen and calibrated weights."""
+def init_messages(report: InitReport, model: nn.Module) -> list[str]:
+    """Return messages about loaded, frozen and calibrated weights of a network."""
     messages = [] if report.load is None else load_messages(report.load)
-    if report.freeze is not None:
-        messages.append(f"frozen: {len(report.freeze.frozen)} of {report.freeze.num_parameters} parameter tensors")
+    if report.frozen:
+        messages.append(f"frozen: {len(report.frozen)} of {len(list(model.parameters()))} parameter tensors")
     if report.calibrated_norms:
         messages.append(f"calibrated: {report.calibrated_norms} BatchNorm layers of queries, keys and values")
     return messages

@@ -125,12 +125,8 @@ def multi_head_loss(
 ) -> Tensor:
     """Return the sum of the task heads' cross-entropies, in float32.
 
-    Args:
-        logits: Logits by task head.
-        targets: Class numbers, or class probabilities, by task head.
-        label_smoothing: Share of each target that is spread over all classes.
-        weights: Class weights by task head. The loss is the weighted sum over the samples divided by their number, so
-            that micro-batches add up to the gradient of the whole batch.
+    Targets are class numbers or class probabilities. With class weights, the weighted sum over the samples is divided
+    by their number, so that micro-batches add up to the gradient of the whole batch.
     """
     losses = []
     for head, answer in logits.items():

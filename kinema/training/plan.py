@@ -49,12 +49,8 @@ class Plan:
 def make_plan(model: nn.Module, recipe: Recipe, *, steps: int, num_processes: int, device: torch.device) -> Plan:
     """Count and estimate the costs of a training.
 
-    Args:
-        model: Network. A copy on the meta device is counted.
-        recipe: Settings of the run. Memory is not estimated with activation checkpointing.
-        steps: Number of steps of the whole training.
-        num_processes: Number of processes that share a batch.
-        device: Device, whose rate is measured in a fraction of a second.
+    A copy of the network is counted on the meta device. The rate of the device is measured in a fraction of a second.
+    Memory is not estimated with activation checkpointing.
     """
     clip, optim, batch_size = recipe.clip, recipe.optim, recipe.data.batch_size
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

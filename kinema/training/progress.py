@@ -8,14 +8,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 
 class TrainingProgress(logging.Handler):
-    """Progress bar on stderr, with the messages of the logger `kinema` above it.
+    """Progress bar on stderr from step `done` on, with the messages of the logger `kinema` above it.
 
-    Prints only the messages if stderr is not a terminal.
-
-    Args:
-        steps: Number of steps of the whole training.
-        done: Number of steps taken before a resumed run.
-        shown: False prints nothing, for all but the first process.
+    Prints only the messages if stderr is not a terminal, and nothing if not `shown`.
     """
 
     def __init__(self, *, steps: int, done: int, shown: bool = True) -> None:

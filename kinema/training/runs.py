@@ -40,12 +40,7 @@ RUNS = Path("runs")
 
 
 class Run:
-    """Folder of one training, made by `Run.create` or `Run.open`.
-
-    Args:
-        path: Run folder. A link is resolved.
-        planned: Recipe of a run whose folder `begin` makes.
-    """
+    """Folder of one training, made by `Run.create` or `Run.open`. A link is resolved."""
 
     def __init__(self, path: Path, *, planned: Recipe | None = None) -> None:
         # `runs/latest` may point elsewhere before this run ends, and must never point at itself.
@@ -76,11 +71,8 @@ class Run:
     def create(cls, recipe: Recipe, *, name: str, existing: Literal["refuse", "resume"] = "refuse") -> "Run":
         """Plan the folder that the recipe names, or `runs/<name>-<time>`. Nothing is written before `begin`.
 
-        Args:
-            recipe: Settings of the run.
-            name: Name of the recipe, for a folder that it does not name.
-            existing: Action if the folder holds a run of the same recipe. Processes that are restarted after one of
-                them was lost `resume` it.
+        If the folder holds a run of the same recipe, `existing` refuses or resumes it. Processes that are restarted
+        after one of them was lost resume.
 
         Raises:
             RunError: The folder holds a run already, or one of another recipe.
@@ -179,11 +171,9 @@ class Run:
         return _read_lines(self.path / "skipped.jsonl")
 
     def save_checkpoint(self, state: Mapping[str, Any], *, also: Sequence[str] = ()) -> None:
-        """Replace the checkpoint atomically: after a crash, the old or the new one is complete.
+        """Replace the checkpoint atomically, also under further names (`best`, `step-000500`).
 
-        Args:
-            state: Tensors and numbers. The logs up to its step are synced to disk first.
-            also: Further names of the checkpoint: `best`, `step-000500`.
+        After a crash, the old or the new checkpoint is complete. The logs are synced to disk first.
 
         Raises:
             RunError: The checkpoint cannot be written. The previous one is intact.
@@ -196,10 +186,7 @@ class Run:
                 torch.save(dict(state), file)
 
     def load_checkpoint(self, *, logs: Literal["truncate", "leave"] = "truncate") -> dict[str, Any] | None:
-        """Load the last checkpoint, or return None if there is none.
-
-        Args:
-            logs: `truncate` the logs to the checkpoint, as the first process does, or `leave` them.
+        """Load the last checkpoint, or return None. The first process truncates the logs to it.
 
         Raises:
             RunError: The checkpoint is damaged or not one, or the logs cannot be written.

@@ -29,20 +29,9 @@ from kinema.transforms.preprocessing import Preprocessing
 class TrainingSetup:
     """Fixed parts of a training, made by `build`.
 
-    Attributes:
-        recipe: Settings of the run.
-        manifest: Samples.
-        train_positions: Positions of the training samples in the manifest.
-        eval_positions: Positions of the evaluation samples.
-        run: Run folder.
-        fabric: Processes, device and precision.
-        schedule: Steps of evaluations, checkpoints and the end.
-        preprocessing: Preprocessing of all clips.
-        model: Network on the CPU. Initialization changes it in place.
-        is_own: True for a network of the caller's own.
-        binding: Binding of modalities to the arguments of the network's `forward`.
-        class_weights: Weight of each class in the loss by task head. None if the loss is not balanced.
-        commit: Commit of the source tree at the start.
+    The network is on the CPU, as built or as passed by the caller (`is_own`); initialization changes it in place.
+    Positions are those of the training and evaluation samples in the manifest. `class_weights` balance the loss by task
+    head. `commit` is read once at the start.
     """
 
     recipe: Recipe

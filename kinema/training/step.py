@@ -15,14 +15,10 @@ from kinema.training.setup import TrainingSetup
 
 
 def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step: int, share_sizes: list[int]) -> float:
-    """Take one optimizer step and return the loss of the whole batch.
+    """Take one optimizer step on this process's share of a batch and return the loss of the whole batch.
 
-    Args:
-        setup: Fixed parts of the training.
-        learner: Network and optimizer, with the learning rate of this step.
-        batch: This process's share of the batch.
-        step: Number of the step, from 0. With the seed, it determines dropout.
-        share_sizes: Number of samples in the share of each process.
+    The number of the step, from 0, and the seed determine dropout. `share_sizes` are the numbers of samples of all
+    processes.
 
     Raises:
         NonFiniteLoss: The loss or the gradient is not finite. The weights do not change.

@@ -71,19 +71,6 @@ class LoadReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreezeReport:
-    """Result of freezing parts of a network.
-
-    Attributes:
-        frozen: Names of the frozen parameters, sorted.
-        num_parameters: Number of all parameter tensors.
-    """
-
-    frozen: tuple[str, ...]
-    num_parameters: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Source:
     """Weights read from a source.
 
@@ -247,12 +234,8 @@ def _load_vit(model: nn.Module, stored: _Source, *, blocks: Sequence[int], ignor
     )
 
 
-def freeze(model: nn.Module, parts: Sequence[str]) -> FreezeReport:
-    """Freeze parts of a network, in place.
-
-    Args:
-        model: Network.
-        parts: `backbone` for all but the task heads, or prefixes of names: `embedding`, `blocks.0`.
+def freeze(model: nn.Module, parts: Sequence[str]) -> tuple[str, ...]:
+    """Freeze parts of a network (`backbone` or prefixes such as `blocks.0`), and return the names of the parameters.
 
     Raises:
         StartError: A part does not exist, or no trainable parameter is left.
@@ -272,7 +255,7 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> FreezeReport:
         raise StartError(f"init.freeze: {', '.join(parts)} leaves no trainable parameter", field="init.freeze")
     for name in frozen:
         parameters[name].requires_grad_(False)
-    return FreezeReport(frozen=tuple(sorted(frozen)), num_parameters=len(parameters))
+    return tuple(sorted(frozen))
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:

@@ -286,7 +286,7 @@ def test_a_frozen_backbone_leaves_the_heads_alone_to_learn(tiny_ctn):
 
 def test_parts_are_frozen_by_whole_names(tiny_ctn):
     model = tiny_ctn()
-    names = freeze(model, ["embedding", "blocks.0"]).frozen
+    names = freeze(model, ["embedding", "blocks.0"])
     assert {name.split(".")[0] for name in names} == {"embedding", "blocks"}
     assert all(name.startswith(("embedding.", "blocks.0.")) for name in names)
 
