@@ -57,8 +57,8 @@ class Learner:
         self.averages = None
         if recipe.optim.ema_decay is not None:
             self.averages = make_ema(model, recipe.optim.ema_decay).to(fabric.device)
-        whole = copy.deepcopy(model).to(fabric.device) if is_copied and self.averages is None else model
-        self.eval_model: nn.Module = whole if self.averages is None else self.averages.module
+        replica = copy.deepcopy(model).to(fabric.device) if is_copied and self.averages is None else model
+        self.eval_model: nn.Module = replica if self.averages is None else self.averages.module
         if use_sync_batchnorm:
             model = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
         called = model

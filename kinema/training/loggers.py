@@ -34,19 +34,19 @@ class TrainingLogger:
     """
 
     def __init__(
-        self, run: Run, recipe: Recipe, *, steps: int, start: int, first: bool, progress: Literal["none", "bar"]
+        self, run: Run, recipe: Recipe, *, steps: int, start: int, is_first: bool, progress: Literal["none", "bar"]
     ) -> None:
         self.run = run
-        self.first = first
-        self.progress = TrainingProgress(steps=steps, done=start, shown=first) if progress == "bar" else None
-        self.loggers = [make_logger(name, run.path) for name in recipe.run.loggers] if first else []
-        for further in self.loggers:
-            _log_recipe(further, recipe)
-            if start and not isinstance(further, WandbLogger):  # W&B continues its own run
+        self.is_first = is_first
+        self.progress = TrainingProgress(steps=steps, done=start, shown=is_first) if progress == "bar" else None
+        self.loggers = [make_logger(name, run.path) for name in recipe.run.loggers] if is_first else []
+        for backend in self.loggers:
+            _log_recipe(backend, recipe)
+            if start and not isinstance(backend, WandbLogger):  # W&B continues its own run
                 for line in run.steps():
-                    further.log_metrics(_prefixed("train", line), int(line["step"]))
+                    backend.log_metrics(_prefixed("train", line), int(line["step"]))
                 for line in run.metrics():
-                    further.log_metrics(_prefixed("evaluation", line), int(line["step"]))
+                    backend.log_metrics(_prefixed("evaluation", line), int(line["step"]))
 
     def __enter__(self) -> "TrainingLogger":
         if self.progress is not None:
@@ -58,34 +58,34 @@ class TrainingLogger:
     ) -> None:
         if self.progress is not None:
             self.progress.__exit__(kind, error, trace)
-        for further in self.loggers:
-            further.finalize("success" if error is None else "failed")
+        for backend in self.loggers:
+            backend.finalize("success" if error is None else "failed")
 
     def log(self, *messages: str) -> None:
         """Log messages under the name `kinema`."""
-        for message in messages if self.first else ():
+        for message in messages if self.is_first else ():
             logger.info("%s", message)
 
     def log_step(self, step: int, line: Mapping[str, float], *, skipped: int) -> None:
         """Log a step, and the number of its samples that could not be read."""
-        if self.first:
+        if self.is_first:
             self.run.log("steps", {"step": step, **line, **({"skipped": skipped} if skipped else {})})
-        for further in self.loggers:
-            further.log_metrics(_prefixed("train", line), step)
+        for backend in self.loggers:
+            backend.log_metrics(_prefixed("train", line), step)
         if self.progress is not None:
             self.progress.step(**line)
 
     def log_evaluation(self, step: int, measures: Mapping[str, float]) -> None:
         """Log an evaluation."""
-        if self.first:
+        if self.is_first:
             self.run.log("metrics", {"step": step, **measures})
-        for further in self.loggers:
-            further.log_metrics(_prefixed("evaluation", measures), step)
+        for backend in self.loggers:
+            backend.log_metrics(_prefixed("evaluation", measures), step)
 
     def flush(self) -> None:
         """Write buffered lines of the loggers to disk, as with a checkpoint."""
-        for further in self.loggers:
-            further.save()
+        for backend in self.loggers:
+            backend.save()
 
 
 class WandbLogger(Logger):
@@ -153,13 +153,13 @@ def make_logger(name: LoggerName, folder: Path) -> Logger:
             assert_never(name)
 
 
-def _log_recipe(further: Logger, recipe: Recipe) -> None:
+def _log_recipe(backend: Logger, recipe: Recipe) -> None:
     """Store the recipe in a logger. CSV holds numbers only."""
     text = recipe_to_json(recipe)
-    if isinstance(further, TensorBoardLogger):
-        further.experiment.add_text("recipe", textwrap.indent(text, "    "))  # an indented block in Markdown
-    elif isinstance(further, WandbLogger):
-        further.log_hyperparams(json.loads(text))
+    if isinstance(backend, TensorBoardLogger):
+        backend.experiment.add_text("recipe", textwrap.indent(text, "    "))  # an indented block in Markdown
+    elif isinstance(backend, WandbLogger):
+        backend.log_hyperparams(json.loads(text))
 
 
 def _identity(folder: Path) -> str:

@@ -65,7 +65,7 @@ def train(
     start = state.step
     train_loader, eval_loader = make_loaders(setup, start=start, last=schedule.last)
     batches = iter(train_loader)
-    logger = TrainingLogger(run, recipe, steps=schedule.last, start=start, first=setup.is_first, progress=progress)
+    logger = TrainingLogger(run, recipe, steps=schedule.last, start=start, is_first=setup.is_first, progress=progress)
     stop, clock = 0, time.perf_counter()
     with logger, StopRequests() as requests:
         logger.log(run_message(setup, start), *init_messages(init_report, setup.model), plan_message(_plan(setup)))

@@ -129,9 +129,11 @@ def multi_head_loss(
     by their number, so that micro-batches add up to the gradient of the whole batch.
     """
     losses = []
-    for head, answer in logits.items():
-        target = targets[head]
-        weight = None if weights is None else weights[head].to(answer.device)
-        each = F.cross_entropy(answer.float(), target, weight=weight, label_smoothing=label_smoothing, reduction="none")
-        losses.append(each.mean())
+    for head, head_logits in logits.items():
+        weight = None if weights is None else weights[head].to(head_logits.device)
+        losses.append(
+            F.cross_entropy(
+                head_logits.float(), targets[head], weight=weight, label_smoothing=label_smoothing, reduction="none"
+            ).mean()
+        )
     return torch.stack(losses).sum()

@@ -84,11 +84,11 @@ def make_plan(model: nn.Module, recipe: Recipe, *, steps: int, num_processes: in
 
 def step_macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
     """Return the multiply-adds of one clip in a training step, forward and backward. Frozen parts cost less."""
-    bare = copy.deepcopy(model).to("meta").train()
+    meta_model = copy.deepcopy(model).to("meta").train()
     rules = {torch.ops.aten.convolution_backward: _backward_of_convolution}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=rules) as counter:
-        answer = bare(**example_clips(bare, channels=channels, frames=frames, size=size, batch=PAIR))
-        heads = [answer] if isinstance(answer, Tensor) else list(answer.values())
+        output = meta_model(**example_clips(meta_model, channels=channels, frames=frames, size=size, batch=PAIR))
+        heads = [output] if isinstance(output, Tensor) else list(output.values())
         torch.autograd.backward([logits.sum() for logits in heads])
     return int(counter.get_total_flops()) // (2 * PAIR)
 
@@ -102,21 +102,21 @@ def _backward_of_convolution(output: Any, clip: Any, weight: Any, *args: Any, **
 
 def saved_bytes(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
     """Return the bytes of activations saved for the backward pass of one clip."""
-    bare = copy.deepcopy(model).to("meta").train()
-    weights = {id(p) for p in bare.parameters()}
-    seen: dict[int, int] = {}
-    kept: list[Tensor] = []  # keep them alive, so that no id is reused
+    meta_model = copy.deepcopy(model).to("meta").train()
+    weights = {id(p) for p in meta_model.parameters()}
+    sizes: dict[int, int] = {}
+    saved: list[Tensor] = []  # keep them alive, so that no id is reused
 
     def pack(tensor: Tensor) -> Tensor:
         base = tensor if tensor._base is None else tensor._base
         if id(base) not in weights:
-            seen[id(base)] = base.numel() * base.element_size()
-            kept.append(base)
+            sizes[id(base)] = base.numel() * base.element_size()
+            saved.append(base)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        bare(**example_clips(bare, channels=channels, frames=frames, size=size, batch=PAIR))
-    return sum(seen.values()) // PAIR
+        meta_model(**example_clips(meta_model, channels=channels, frames=frames, size=size, batch=PAIR))
+    return sum(sizes.values()) // PAIR
 
 
 def rate(device: torch.device, precision: Precision) -> float:

@@ -65,7 +65,7 @@ def test_csv_is_on_disk_with_each_checkpoint_and_counts_skips(tiny_recipe: Recip
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
     recipe = with_loggers(tiny_recipe, "csv")
-    logger = TrainingLogger(run, recipe, steps=10, start=0, first=True, progress="none")
+    logger = TrainingLogger(run, recipe, steps=10, start=0, is_first=True, progress="none")
     line = {"loss": 1.0, "lr": 0.1, "clips_per_s": 2.0, "data_wait": 0.5}
     logger.log_step(1, line, skipped=0)
     logger.log_step(2, line, skipped=3)
@@ -181,7 +181,7 @@ def test_only_the_first_process_writes(tiny_recipe: Recipe, capsys: pytest.Captu
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
     recipe = with_loggers(tiny_recipe, "csv", "tensorboard")
-    with TrainingLogger(run, recipe, steps=10, start=0, first=False, progress="bar") as logger:
+    with TrainingLogger(run, recipe, steps=10, start=0, is_first=False, progress="bar") as logger:
         logger.log("a line")
         logger.log_step(1, {"loss": 1.0, "lr": 0.1, "clips_per_s": 2.0, "data_wait": 0.5}, skipped=1)
         logger.log_evaluation(1, {"top1": 50.0})
