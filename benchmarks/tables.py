@@ -150,10 +150,10 @@ def trainings(results: Path) -> Iterator[Row]:
 @table
 def floors(results: Path) -> Iterator[Row]:
     """Compare trainings with the baseline on their data: mean of the seeds minus the baseline, paired by clip."""
-    baselines = {_data_of(result): result for result in _results(results, "penalty")}
+    baselines = {_clips_of(result): result for result in _results(results, "penalty")}
     yield ("model and data", "mean of seeds %", "baseline %", "difference, points [95 % interval over clips]")
     for title, seeds in _groups(_results(results, "training")).items():
-        floor = baselines.get(_data_of(seeds[0]))
+        floor = baselines.get(_clips_of(seeds[0]))
         if floor is None:
             continue
         correct = np.stack([seed.correct for seed in seeds])
@@ -164,6 +164,19 @@ def floors(results: Path) -> Iterator[Row]:
             f"{100 * floor.correct.mean():.1f}",
             f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]",
         )
+
+
+@table
+def temporal_encoder(results: Path) -> Iterator[Row]:
+    """Compare RPE-STDT-tiny with ViT-tiny, which has no temporal encoder, paired by clip."""
+    groups = _groups(_results(results, "training"))
+    data = "from scratch on J-HMDB, RGB, source-disjoint val"
+    rpe_stdt, vit = (
+        100 * np.stack([seed.correct for seed in groups[f"{model} {data}"]]).mean(axis=0)
+        for model in ("RPE-STDT-tiny", "ViT-tiny, frame by frame,")
+    )
+    yield ("RPE-STDT-tiny, mean %", "ViT-tiny, mean %", "difference, points [95 % interval over clips]")
+    yield (_mean(rpe_stdt), _mean(vit), _mean(rpe_stdt - vit, SIGNED))
 
 
 @table
@@ -497,10 +510,6 @@ def _groups(stored: Sequence[Result]) -> dict[str, list[Result]]:
     for result in stored:
         groups.setdefault(result.title, []).append(result)
     return groups
-
-
-def _data_of(result: Result) -> tuple[str, str]:
-    return result.content["provenance"]["manifest_digest"], result.content["split"]
 
 
 def _clips_of(result: Result) -> tuple[str, tuple[tuple[int, int], ...]]:
