@@ -50,7 +50,7 @@ def main() -> None:
         duration=FRAME_MS,
         loop=0,
         quality=70,
-        method=6,
+        method=4,
         minimize_size=True,
     )
     print(f"{args.out}: {len(cells)} clips, {args.out.stat().st_size / 1e6:.2f} MB")
