@@ -16,11 +16,42 @@ RIDDLE = re.compile(r"(Of|What|That|Where|How|Which|When|Whether|As|In which)\b"
 """First word of a docstring that does not state what a thing is or does."""
 
 RIDDLE_NAMES = frozenset(
-    """
-    asked asking beyond clip_norm each_frame each_picture exchanged fewer keeps left_over look look_for_change name_all
-    process_number rotation_share said says shipped standing still_parts tells told torn unfit varied_clip
-    HOMES OF_EACH STRAIGHT WHOLE Loaded Reading Started Variation Watch
-    """.split()
+    [
+        "asked",
+        "asking",
+        "beyond",
+        "clip_norm",
+        "each_frame",
+        "each_picture",
+        "exchanged",
+        "fewer",
+        "keeps",
+        "left_over",
+        "look",
+        "look_for_change",
+        "name_all",
+        "process_number",
+        "rotation_share",
+        "said",
+        "says",
+        "shipped",
+        "standing",
+        "still_parts",
+        "tells",
+        "told",
+        "torn",
+        "unfit",
+        "varied_clip",
+        "HOMES",
+        "OF_EACH",
+        "STRAIGHT",
+        "WHOLE",
+        "Loaded",
+        "Reading",
+        "Started",
+        "Variation",
+        "Watch",
+    ]
 )
 """Identifiers that an ML engineer cannot read; each has a name of the field."""
 
