@@ -134,12 +134,12 @@ def print_report(report: dict[str, Any]) -> None:
     for column in ("arrangement", "clips/s", "waiting for data", "to one of one"):
         table.add_column(column)
     for name, found in report["measured"].items():
-        table.add_row(name, interval(found), interval(found["waiting_for_data"]), interval(found["ratio"]))
+        table.add_row(name, median_text(found), median_text(found["waiting_for_data"]), median_text(found["ratio"]))
     Console().print(table)
-    Console().print(f"two processes against two threads: {interval(report['two_processes_against_two_threads'])}")
+    Console().print(f"two processes against two threads: {median_text(report['two_processes_against_two_threads'])}")
 
 
-def interval(numbers: dict[str, Any]) -> str:
+def median_text(numbers: dict[str, Any]) -> str:
     low, high = numbers["interval"]
     return f"{numbers['median']:.2f} ({low:.2f}-{high:.2f})"
 
