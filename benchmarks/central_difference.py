@@ -1,10 +1,10 @@
-"""Compare a training step of 3D central difference convolution with plain convolution, and its folded evaluation.
+"""A step of 3D central difference convolution beside one of the plain convolution, and its evaluation when folded.
 
     python benchmarks/central_difference.py --out results/central_difference_speed.json
 
-Uses the sizes of MFST's stem. Runs are interleaved in random order, and ratios are taken within a repeat. A training
-step is forward and backward, to the weights and, except for the first convolution of a network, to the clip. Evaluation
-is convolution, BatchNorm and ReLU without gradients.
+At the sizes of MFST's stem. Interleaved: in each repeat every form runs once, in a random order, and ratios are taken
+within a repeat. A training step is forward and backward, to the weights and, but for the first convolution of a
+network, to the clip; evaluation is convolution, BatchNorm and ReLU, without gradients.
 """
 
 import time
@@ -26,12 +26,12 @@ from kinema.layers.central_difference import CentralDifferenceConv3d, Operator
 
 Step = Callable[[], object]
 BASELINES = {"training": "vanilla", "evaluation": "vanilla, folded"}
-"""Form whose times the others are divided by."""
+"""What the other forms' times are divided by."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Convolution of the stem, the shape of its clip, and whether a layer before it trains."""
+    """A convolution of the stem, a clip that it sees, and whether anything before it learns."""
 
     clip: tuple[int, int, int, int]
     out_channels: int
@@ -49,16 +49,16 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last_3d": torch.chan
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
+    Args:
         out: JSON file to write.
-        repeats: Number of runs of each form.
-        batch: Number of clips per step.
-        scale: Scale of the clips' height and width; 2 is what MFST sees at 224 x 224.
-        device: Device to run on.
-        precision: Precision of the convolution; bfloat16 uses autocast.
-        seed: Seed of the order within a repeat.
+        repeats: times that each form runs.
+        batch: clips in a step.
+        scale: rows and columns of the clips, as a multiple of those above; 2 is what MFST sees at 224 x 224.
+        device: where to run.
+        precision: of the convolution; bfloat16 by autocast.
+        seed: of the order within a repeat.
     """
 
     out: Path
@@ -71,7 +71,7 @@ class Arguments:
 
 
 class TwoConvolutions(CentralDifferenceConv3d):
-    """3D-CDC-ST as in its reference code: a second convolution of one tap, subtracted."""
+    """3D-CDC-ST as its reference code computes it: a second convolution of one tap, subtracted."""
 
     def forward(self, clip: Tensor) -> Tensor:
         plain = F.conv3d(clip, self.weight, None, self.stride, self.padding)
@@ -123,12 +123,12 @@ def convolution(
 
 
 def vanilla(size: Size, device: torch.device) -> nn.Module:
-    """Return torch's convolution with equal weights."""
+    """torch's own, with equal weights."""
     return convolution(size, "vanilla", device, CentralDifferenceConv3d).folded().train()
 
 
 def difference(size: Size, clip: Tensor) -> float:
-    """Return the largest difference to the reference form's output, as a share of the largest output."""
+    """Largest difference of an output to the reference's form, as a share of the largest output."""
     with torch.no_grad():
         ours, other = (
             convolution(size, "cdc-st", clip.device, kind)(clip) for kind in (CentralDifferenceConv3d, TwoConvolutions)
@@ -199,7 +199,7 @@ def clock(arguments: Arguments) -> float:
 
 
 def summary(timings: dict[str, list[float]], baseline: str) -> dict[str, Any]:
-    """Return the times of every form and their ratios to the baseline, taken within each repeat."""
+    """Times, and each form's as a multiple of the baseline's, repeat by repeat."""
     return {
         "milliseconds": timings,
         "medians": {name: median_interval(values) for name, values in timings.items()},

@@ -1,10 +1,10 @@
-"""Compare the time to decode sixteen frames of a video by kinema and by common libraries.
+"""Sixteen frames of a video, by kinema and by the libraries that people of this field use, side by side.
 
     python benchmarks/decoding.py --out results/decoding_speed.json
 
-In each repeat every library reads every file once, in random order; ratios are taken within a repeat, so a slow phase
-of the machine affects all. Files are in the system's cache, frame numbers are given, and opening counts for every
-library.
+Interleaved: in each repeat every library reads every file once, in a random order; ratios are taken within a repeat, so
+that a machine that slows down slows all of them. Files are in the system's cache, frame numbers are given (kinema's
+manifests hold the number of frames), and opening counts for everyone.
 """
 
 import tempfile
@@ -30,18 +30,18 @@ COMPARISONS = {
     "pytorchvideo, whole video": ("pytorchvideo, whole video",),
     "pytorchvideo, a clip a frame": ("pytorchvideo, a clip a frame",),
 }
-"""Libraries that kinema is compared with, by prefix; of several, the one with the lowest median counts."""
+"""What kinema's speed is given against: of the libraries whose names begin so, the one with the lowest median."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
+    Args:
         out: JSON file to write.
-        repeats: Number of times that each library reads each file.
-        frames: Number of frames to read, the middle ones of equal segments.
-        seed: Seed of the order within a repeat.
+        repeats: times that each library reads each file.
+        frames: frames to read, the middle ones of equal segments.
+        seed: of the order within a repeat.
     """
 
     out: Path
@@ -74,15 +74,15 @@ def main(arguments: Arguments) -> None:
 
 
 def compare(libraries: dict[str, Reader], path: str, indices: Sequence[int]) -> dict[str, int]:
-    """Return the largest byte difference to kinema's frames, by library; this first reading also warms the cache."""
+    """Largest difference of any byte to kinema's frames, by library; the first reading also warms the file's cache."""
     ours = libraries["kinema"](path, indices).astype(np.int16)
     return {name: int(np.abs(read(path, indices) - ours).max()) for name, read in libraries.items()}
 
 
 def against(timings: dict[str, list[float]], rivals: Sequence[str]) -> dict[str, Any]:
-    """Return the fastest of these libraries and kinema's speed relative to it, taken within each repeat.
+    """The fastest of these libraries, and its time as a multiple of kinema's, repeat by repeat.
 
-    One library is chosen for all repeats: a different winner per repeat is not a choice that a user has.
+    One rival is chosen for all repeats: the fastest of many in each repeat would be a rival that nobody can use.
     """
     best = min((name for name in timings if name.startswith(tuple(rivals))), key=lambda name: np.median(timings[name]))
     return {"rival": best, **ratio_interval(timings[best], timings["kinema"])}

@@ -1,11 +1,11 @@
-r"""Store the predictions of a simple baseline on a split, like those of a training.
+"""The answers of a simple floor to every clip of a split, stored like a training's, to hold trainings against.
 
     python benchmarks/floor.py --tool ridge_baseline.py --data msr_action3d --manifest msr.csv --split val \
         --title "..." --out results/msr_action3d_floor.json
 
-The baseline is ridge regression on maps of motion energy. A script outside kinema provides `load(folder, split)` and
-`ridge(x_train, y_train, x_test, penalty)`. Two penalties are tried on the evaluated split and the better one counts,
-which favors the baseline.
+The floor is ridge regression on maps of motion energy, computed by functions of a script that is not part of kinema: it
+has `load(folder, split)` and `ridge(x_train, y_train, x_test, penalty)`. Two penalties are tried on the split itself
+and the better one counts: a floor that had it easier than what is held against it.
 """
 
 import importlib.util
@@ -25,15 +25,14 @@ PENALTIES = (0.03, 0.3)
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
-        tool: Script with the two functions.
-        data: Folder with annotations.csv.
-        manifest: Manifest of the same files; predictions are stored in its order.
-        train: Split to train on.
-        split: Split to predict.
-        title: Title of the result.
+    Args:
+        tool: the script with the two functions.
+        data: the folder with annotations.csv.
+        manifest: of the same files, made by `kinema prepare`; the answers are stored in its order.
+        train, split: to learn from and to answer.
+        title: of the result.
         out: JSON file to write.
     """
 
@@ -87,7 +86,7 @@ def loaded(path: Path) -> ModuleType:
 
 
 def check_order(arguments: Arguments, classes: tuple[str, ...], ours: list[int], theirs: list[int]) -> None:
-    """Check that both list the same clips in the same order, as far as labels show."""
+    """Both list the same clips in the same order: as far as labels tell, one class there is one class here."""
     pairs = set(zip(ours, theirs, strict=True))
     if len(pairs) != len({one for one, _ in pairs}) or len(pairs) != len({other for _, other in pairs}):
         raise SystemExit(f"{arguments.manifest} and {arguments.data} do not list the same clips in the same order")

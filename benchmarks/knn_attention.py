@@ -1,10 +1,11 @@
-"""Compare k-NN attention with dense attention and the public formulation; and packed with separate temporal scales.
+"""k-NN attention beside dense attention and the public formulation; the scales of WMS-Trans at once and one by one.
 
     python benchmarks/knn_attention.py --out results/knn_attention_speed.json
 
-Shapes are MFST's for one clip of 32 frames. Each repeat measures everything once, in random order; ratios are taken
-within a repeat. The public formulation is a reimplementation of that in KVT and De+Recouple: the k largest logits mark
-ones in a map of zeros, which selects logits or minus infinity. Outputs and gradients are compared before timing.
+Shapes are MFST's for one clip of 32 frames: places by frame in the spatial blocks, times by place in the temporal ones.
+One repeat measures everything once, in a random order; ratios are taken within a repeat. The public formulation is that
+of KVT and De+Recouple in our own words: the k largest logits, a map of zeros with ones there, a choice between the
+logits and minus infinity. Answers and gradients are compared before the clock starts.
 """
 
 import time
@@ -27,10 +28,10 @@ from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, poo
 
 HEADS, HEAD_DIM, SHARE = 8, 64, 0.7
 ATTENTION = {"spatial, stage 1": (32, 196), "spatial, stages 2 to 4": (32, 49), "temporal, stage 1": (196, 32)}
-"""Number of sequences, and tokens per sequence."""
+"""Sequences and tokens of one."""
 
 SCALES = {"stage 1": (196, 32, 256), "stages 3 and 4": (49, 32, 512), "16 places": (16, 32, 256)}
-"""Numbers of sequences, times and channels of a temporal block."""
+"""Sequences, times and channels of a temporal block."""
 
 Pass = Literal["forward", "forward and backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward and backward")
@@ -39,14 +40,14 @@ Way = Callable[..., Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
+    Args:
         out: JSON file to write.
-        repeats: Number of repeats.
-        threads: Number of torch threads.
-        dtype: Type of queries, keys and values; temporal blocks are float32.
-        seed: Seed of the order within a repeat.
+        repeats: times that everything is measured.
+        threads: of torch.
+        dtype: of attention's queries, keys and values; the temporal blocks are float32.
+        seed: of the order within a repeat.
     """
 
     out: Path
@@ -58,14 +59,14 @@ class Arguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """Equivalent implementations on the same tensors; the first is the baseline."""
+    """Ways to the same answer, on the same tensors. The first one is what the others are measured by."""
 
     ways: dict[str, Way]
     given: list[Tensor]
     towards: Tensor
 
     def run(self, way: str, direction: Pass) -> list[Tensor]:
-        """Return the output, or the gradients."""
+        """The answer, or the gradients."""
         if direction == "forward":
             with torch.no_grad():
                 return [self.ways[way](*self.given)]
@@ -78,7 +79,7 @@ class Contest:
         return 1000 * (time.perf_counter() - start)
 
     def difference(self, way: str, other: str) -> float:
-        """Return the largest relative difference of outputs and gradients."""
+        """The largest, over the largest number, in answers and gradients."""
         pairs = [
             pair
             for direction in PASSES
@@ -113,7 +114,7 @@ def main(arguments: Arguments) -> None:
 
 
 def attention_contest(sequences: int, tokens: int, *, dtype: torch.dtype) -> Contest:
-    """Create queries, keys and values in the memory layout that a linear mapping produces."""
+    """Queries, keys and values lie in memory as a layer's linear mapping leaves them."""
     mapped = torch.randn(sequences, tokens, 3, HEADS, HEAD_DIM, dtype=dtype).permute(2, 0, 3, 1, 4)
     return Contest(
         ways={
@@ -135,7 +136,7 @@ def public_formulation(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def scales_contest(sequences: int, times: int, dim: int) -> Contest:
-    """Create one layer for three scales and, as a reference for the cost, for one."""
+    """One layer, for three scales and, to see what they cost, for one."""
     block = MultiScaleTemporalTransformer(dim, KNNLayer(), depth=1)
     single = MultiScaleTemporalTransformer(dim, KNNLayer(), depth=1, scales=(1,))
 
@@ -154,13 +155,13 @@ def scales_contest(sequences: int, times: int, dim: int) -> Contest:
 
 
 def equality(contest: Contest) -> dict[str, float]:
-    """Return the largest differences between equivalent implementations; this also warms each of them up."""
+    """How far the ways that should give the same are apart; this runs each of them once before it is measured."""
     pairs = [("knn", "public knn"), ("dense", "sdpa"), ("packed", "separate")]
     return {f"{one}, {other}": contest.difference(one, other) for one, other in pairs if one in contest.ways}
 
 
 def summary(ways: dict[str, list[float]]) -> dict[str, Any]:
-    """Return milliseconds, and ratios to the first implementation within each repeat."""
+    """Milliseconds, and ratios to the first way within each repeat."""
     first = next(way for way in ("sdpa", "separate") if way in ways)
     return {
         "milliseconds": {way: median_interval(values) for way, values in ways.items()},

@@ -1,15 +1,15 @@
-r"""Train CTN-tiny and ViViT-tiny on shares of the training data, without parts, and with learned positions.
+"""CTN-tiny beside ViViT-tiny on shares of the training data, without its parts, and told where its tokens stand.
 
-    python benchmarks/learning_curve.py share --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/share \
+    python benchmarks/learning_curve.py share --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/share \\
         --out results/learning_curve.json
-    python benchmarks/learning_curve.py parts --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/parts \
-        --datasets msr_action3d --out results/ctn_parts.json
-    python benchmarks/learning_curve.py position --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/position \
-        --datasets msr_action3d --out results/ctn_position.json
+    python benchmarks/learning_curve.py parts --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/parts \\
+        --corpora msr_action3d --out results/ctn_parts.json
+    python benchmarks/learning_curve.py position --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/position \\
+        --corpora msr_action3d --out results/ctn_position.json
 
-Both networks execute about the same multiply-adds per clip and take the same number of steps, from scratch, on the same
-clips: the same share of each class, drawn anew with each seed. The steps are few, so the results are differences
-between networks and not what either can reach. An interrupted experiment continues with the same command.
+Both networks execute about as many multiply-adds a clip, which is stored, and take the same number of steps, from
+scratch, on the same clips: of each class the same share, drawn anew with each seed. The steps are few: these are
+differences between networks, and not what either can reach. It goes on where it was stopped.
 """
 
 import json
@@ -34,7 +34,7 @@ from kinema.training.runs import Run, commit
 
 BATCH = 16
 RECIPES = {"jhmdb": "jhmdb_ctn_small", "msr_action3d": "msr_action3d_ctn_small"}
-"""Recipes whose clips, augmentation and learning rates are used."""
+"""Whose clips, augmentation and rates are used."""
 
 SHARES: dict[str, ModelConfig] = {"ctn_tiny": CTN_TINY, "vivit_tiny": VIVIT_TINY}
 PARTS: dict[str, ModelConfig] = {
@@ -44,7 +44,7 @@ PARTS: dict[str, ModelConfig] = {
     "tubelets in place of the stem": replace(CTN_TINY, embedding="tubelets"),
     "tubelets and linear mapping": replace(CTN_TINY, embedding="tubelets", mapping="linear"),
 }
-"""CTN-tiny, and CTN-tiny without some of its parts."""
+"""CTN-tiny, and CTN-tiny with less of what makes it one."""
 PADDINGS: tuple[Literal["zeros", "circular"], ...] = ("zeros", "circular")
 POSITION: tuple[Literal["none", "learned"], ...] = ("none", "learned")
 DENSE = replace(CTN_TINY, time_stride=1)
@@ -58,20 +58,20 @@ POSITIONS: dict[str, ModelConfig] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
-        what: Vary the share of the training data; or, on all of it, CTN's parts or kinds of position.
-        jhmdb: Manifest of J-HMDB.
-        msr_action3d: Manifest of MSR-Action3D.
-        runs: Folder of the trainings.
+    Args:
+        what: shares of the training data; or, on all of them, CTN's parts, or kinds of position.
+        jhmdb, msr_action3d: manifests of `kinema prepare`.
+        runs: folder of the trainings.
         out: JSON file to write.
-        datasets: Datasets to train on.
-        networks: Networks to train, by their names in the tables; all if none is named.
-        shares: Shares of each class's training clips.
-        seeds: Seeds of the trainings and of the selection of clips.
-        steps: Number of steps of 16 clips.
-        rate: Factor of the recipe's learning rate, which was chosen for CTN.
+        corpora: those that are trained on.
+        networks: those that are trained, by their names in the tables; all where none is named.
+        shares: of each class's training clips.
+        seeds: of the trainings, and of which clips there are.
+        steps: of 16 clips, in every training.
+        rate: by which the recipe's learning rate is multiplied: it was chosen for CTN, and another network may want
+            another.
     """
 
     what: tyro.conf.Positional[Literal["share", "parts", "position"]]
@@ -79,7 +79,7 @@ class Arguments:
     msr_action3d: Path
     runs: Path
     out: Path
-    datasets: tuple[Literal["jhmdb", "msr_action3d"], ...] = ("jhmdb", "msr_action3d")
+    corpora: tuple[Literal["jhmdb", "msr_action3d"], ...] = ("jhmdb", "msr_action3d")
     networks: tuple[str, ...] = ()
     shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -89,16 +89,16 @@ class Arguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One training."""
+    """One of them."""
 
-    dataset: str
+    corpus: str
     network: str
     share: float
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.dataset}-{self.network.replace(', ', '-')}-{self.share:g}-seed{self.seed}"
+        return f"{self.corpus}-{self.network.replace(', ', '-')}-{self.share:g}-seed{self.seed}"
 
 
 def main(arguments: Arguments) -> None:
@@ -106,11 +106,11 @@ def main(arguments: Arguments) -> None:
     targets: dict[str, list[int]] = {}
     for training in trainings(arguments):
         run = trained(arguments, training)
-        predictions = load_predictions(run.predictions)
-        predictions = predictions.select_rows(np.argsort(predictions.index))
-        targets[training.dataset] = predictions.targets[LABEL].tolist()
-        right = predictions.correct(LABEL)
-        found.append(asdict(training) | {"answers": predictions.logits[LABEL].argmax(axis=1).tolist()})
+        said = load_predictions(run.predictions)
+        said = said.select_rows(np.argsort(said.index))
+        targets[training.corpus] = said.targets[LABEL].tolist()
+        right = said.correct(LABEL)
+        found.append(asdict(training) | {"answers": said.logits[LABEL].argmax(axis=1).tolist()})
         print(f"{training.name}: {100 * right.mean():.1f} %", flush=True)
     report = {
         "title": f"CTN-tiny from scratch, {arguments.steps} steps of {BATCH} clips: {arguments.what}",
@@ -118,16 +118,16 @@ def main(arguments: Arguments) -> None:
         "steps": arguments.steps,
         "rate": arguments.rate,
         "recipes": RECIPES,
-        "manifests": {dataset: load_manifest(manifest_of(dataset, arguments)).digest for dataset in arguments.datasets},
-        "gmac": {dataset: gmac_of(dataset, arguments) for dataset in arguments.datasets},
+        "manifests": {corpus: load_manifest(manifest_of(corpus, arguments)).digest for corpus in arguments.corpora},
+        "gmac": {corpus: gmac_of(corpus, arguments) for corpus in arguments.corpora},
         "targets": targets,
         "trainings": found,
     }
     arguments.out.write_text(json.dumps(report) + "\n", encoding="utf-8")
 
 
-def manifest_of(dataset: str, arguments: Arguments) -> Path:
-    return arguments.jhmdb if dataset == "jhmdb" else arguments.msr_action3d
+def manifest_of(corpus: str, arguments: Arguments) -> Path:
+    return arguments.jhmdb if corpus == "jhmdb" else arguments.msr_action3d
 
 
 def networks(arguments: Arguments) -> dict[str, ModelConfig]:
@@ -136,20 +136,20 @@ def networks(arguments: Arguments) -> dict[str, ModelConfig]:
 
 
 def trainings(arguments: Arguments) -> Iterator[Training]:
-    """Return the trainings ordered by seed, so that an unfinished experiment is still of use."""
+    """Seed by seed, so that what is there of an unfinished experiment is of use."""
     for seed in arguments.seeds:
-        for dataset in arguments.datasets:
+        for corpus in arguments.corpora:
             for share in arguments.shares if arguments.what == "share" else (1.0,):
                 for network in networks(arguments):
-                    yield Training(dataset=dataset, network=network, share=share, seed=seed)
+                    yield Training(corpus=corpus, network=network, share=share, seed=seed)
 
 
 def trained(arguments: Arguments, training: Training) -> Run:
-    whole = load_manifest(manifest_of(training.dataset, arguments))
+    whole = load_manifest(manifest_of(training.corpus, arguments))
     manifest = whole if training.share == 1 else part_of(whole, training, arguments.runs)
     clips = sum(entry.split == "train" for entry in manifest.entries)
-    recipe = recipe_of(training.dataset, networks(arguments)[training.network])
-    passes = (arguments.steps - 0.5) * BATCH / clips  # a partial step counts as one
+    recipe = recipe_of(training.corpus, networks(arguments)[training.network])
+    passes = (arguments.steps - 0.5) * BATCH / clips  # a part of a step is a step
     recipe = replace(
         recipe,
         data=replace(recipe.data, manifest=str(manifest.path), batch_size=BATCH),
@@ -165,15 +165,15 @@ def trained(arguments: Arguments, training: Training) -> Run:
     return train(recipe, Run.create(recipe, name=training.name, existing="resume"))
 
 
-def recipe_of(dataset: str, network: ModelConfig) -> Recipe:
-    """Return the recipe at 16 frames of 64 pixels, for short trainings, with three depth channels, for equal cost."""
-    recipe = load_recipe(RECIPES[dataset])
+def recipe_of(corpus: str, network: ModelConfig) -> Recipe:
+    """16 frames of 64 pixels, so that a training takes minutes; three channels of depth, so that both cost alike."""
+    recipe = load_recipe(RECIPES[corpus])
     return replace(recipe, model=network, clip=replace(recipe.clip, frames=16, depth_channels=3))
 
 
 def part_of(whole: Manifest, training: Training, folder: Path) -> Manifest:
-    """Write a manifest with a share of each class's training clips, at least one, and all other clips."""
-    out = folder / f"{training.dataset}-{training.share:g}-seed{training.seed}.csv"
+    """The manifest with a share of each class's training clips, at least one, and all others."""
+    out = folder / f"{training.corpus}-{training.share:g}-seed{training.seed}.csv"
     if out.is_file():
         return load_manifest(out)
     rng = np.random.default_rng(training.seed)
@@ -199,11 +199,11 @@ def part_of(whole: Manifest, training: Training, folder: Path) -> Manifest:
     )
 
 
-def gmac_of(dataset: str, arguments: Arguments) -> dict[str, float]:
-    """Return the executed multiply-adds per clip."""
+def gmac_of(corpus: str, arguments: Arguments) -> dict[str, float]:
+    """Executed multiply-adds of a clip."""
     found = {}
     for name, config in networks(arguments).items():
-        clip = recipe_of(dataset, config).clip
+        clip = recipe_of(corpus, config).clip
         network = config.build(heads={LABEL: 20}, channels={"rgb": 3}, frames=clip.frames, size=clip.size)
         found[name] = round(macs(network, channels=3, frames=clip.frames, size=clip.size) / 1e9, 4)
     return found

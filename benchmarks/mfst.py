@@ -1,11 +1,12 @@
-"""Compare MFST-Base with the rate of convolutions and matrix products; measure the memory of a training step.
+"""MFST-Base beside what this machine's convolutions and matrix products can do; the memory of a training step.
 
     python benchmarks/mfst.py --out results/mfst_speed.json
 
-Multiply-adds are counted by operation. Each repeat measures the machine's rate of convolutions and products at sizes of
-the network, and the network: forward as in evaluation, folded, and a step of SGD. Its time is compared with what its
-multiply-adds take at those rates; the rest is memory traffic (pooling, norms, softmax, GELU) and the search for the
-nearest keys. Peak memory is that of a process that takes three steps, minus its memory before the first.
+Multiply-adds are counted by operation, convolutions and products apart. In each repeat the machine's rate of both is
+measured, at sizes of the network's own, and the network is timed: forward as it is evaluated, folded, and a whole step
+of SGD. What it takes is held against what its multiply-adds would take at those rates alone; the rest is memory traffic
+(pooling, norms, softmax, GELU) and the search for the nearest keys. Peak memory is that of a process which takes three
+steps and nothing else, less what it had before the first.
 """
 
 import json
@@ -35,18 +36,17 @@ CLASSES = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
+    Args:
         out: JSON file to write.
-        model: Name of the model.
-        frames: Number of frames of the clip.
-        size: Side of the clip in pixels.
-        repeats: Number of timings.
-        memory_repeats: Number of processes that measure each memory setting.
-        threads: Number of torch threads.
-        seed: Seed of the order within a repeat.
-        measure: Used by the script itself: measure the memory of one setting in this process and print it.
+        model: name in the zoo.
+        frames, size: of the clip.
+        repeats: times that everything is timed.
+        memory_repeats: processes that each way of keeping activations is measured in.
+        threads: of torch.
+        seed: of the order within a repeat.
+        measure: used by the script itself: measure the memory of one way in this process, and print it.
     """
 
     out: Path = Path("results/mfst_speed.json")
@@ -100,7 +100,7 @@ def network(arguments: Arguments) -> nn.Module:
 
 
 def counted(model: nn.Module, arguments: Arguments) -> tuple[int, int]:
-    """Return the multiply-adds of a forward pass in convolutions and in matrix products."""
+    """Multiply-adds of a forward pass: in convolutions, and in matrix products."""
     bare = evaluation_copy(model).to("meta")
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         bare(torch.empty(1, 3, arguments.frames, arguments.size, arguments.size, device="meta"))
@@ -118,7 +118,7 @@ def forward(model: nn.Module, clip: Tensor) -> Callable[[], object]:
 
 
 def step(model: nn.Module, clip: Tensor) -> Callable[[], object]:
-    """Create a step of SGD on one clip, which is enough for BatchNorm over maps."""
+    """SGD on one clip; BatchNorm over maps does with one."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     model.train()
 
@@ -131,7 +131,7 @@ def step(model: nn.Module, clip: Tensor) -> Callable[[], object]:
 
 
 def convolution() -> tuple[Callable[[], object], int]:
-    """Create the stem's largest convolution: 3 x 3 x 3, 64 to 192 channels, for 16 frames of 112 pixels."""
+    """3 x 3 x 3, 64 to 192 channels, on the maps of a clip of 16 frames of 112 pixels: the stem's largest, plain."""
     maps = torch.randn(1, 64, 16, 28, 28).contiguous(memory_format=torch.channels_last_3d)
     layer = nn.Conv3d(64, 192, 3, padding=1, bias=False).to(memory_format=torch.channels_last_3d)
     layer.weight.requires_grad_(False)
@@ -139,21 +139,21 @@ def convolution() -> tuple[Callable[[], object], int]:
 
 
 def product() -> tuple[Callable[[], object], int]:
-    """Create a square matrix product of 2048."""
+    """A square product of 2048."""
     one = torch.randn(2048, 2048)
     return (lambda: one @ one), 2048**3
 
 
 def memory(arguments: Arguments) -> dict[str, Any]:
-    """Measure the peak memory of a step in separate processes, with and without checkpointing in turns."""
+    """Peak of a step, in processes of their own, kept and computed again in turns."""
     peaks: dict[str, list[float]] = {"keep": [], "recompute": []}
     for _ in range(arguments.memory_repeats):
         for way, found in peaks.items():
-            command = [sys.executable, __file__, "--measure", way, "--model", arguments.model]
-            command += ["--frames", str(arguments.frames), "--size", str(arguments.size)]
-            command += ["--threads", str(arguments.threads)]
-            process = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-            found.append(json.loads(process.stdout)["mib"])
+            words = [sys.executable, __file__, "--measure", way, "--model", arguments.model]
+            words += ["--frames", str(arguments.frames), "--size", str(arguments.size)]
+            words += ["--threads", str(arguments.threads)]
+            said = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
+            found.append(json.loads(said.stdout)["mib"])
     ratio = ratio_interval(peaks["recompute"], peaks["keep"])
     return {way: median_interval(values) for way, values in peaks.items()} | {"recompute_over_keep": ratio}
 

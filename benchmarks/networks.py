@@ -1,6 +1,6 @@
-"""Networks to time: a forward pass or a step of one clip, networks of `transformers`, and matrix products.
+"""Networks to time: a forward pass or a step of one clip, those of `transformers`, and the machine's own products.
 
-Multiply-adds are those executed, counted alike for all networks.
+Multiply-adds are those that are executed, counted alike for all networks.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,16 +25,16 @@ from transformers import (
 CLASSES = 101
 SIZE = 224
 TUBELET = 2
-"""Number of frames per token of ViViT-B and VideoMAE-B."""
+"""Frames in a token of ViViT-B and VideoMAE-B."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Operation to time.
+    """Something to time.
 
-    Attributes:
-        run: Runs it once.
-        macs: Its multiply-adds.
+    Args:
+        run: does it once.
+        macs: multiply-adds of that.
     """
 
     run: Callable[[], object]
@@ -52,13 +52,13 @@ def timesformer(frames: int) -> nn.Module:
 
 
 def vivit(frames: int) -> nn.Module:
-    """Create ViViT-B with joint space-time attention, model 1 of its paper."""
+    """ViViT-B with joint space-time attention, model 1 of its paper."""
     config = VivitConfig(num_frames=frames, num_labels=CLASSES, tubelet_size=[TUBELET, 16, 16])
     return VivitForVideoClassification(config)
 
 
 def videomae(frames: int) -> nn.Module:
-    """VideoMAE-B with a classifier on the mean of all tokens."""
+    """VideoMAE-B, which classifies the mean of all tokens."""
     config = VideoMAEConfig(num_frames=frames, num_labels=CLASSES, tubelet_size=TUBELET)
     return VideoMAEForVideoClassification(config)
 
@@ -74,7 +74,7 @@ def forward(network: nn.Module, clip: Tensor) -> Work:
 
 
 def step(network: nn.Module, clip: Tensor) -> Work:
-    """Create a step of SGD on one clip; its multiply-adds are taken as three times those of the forward pass."""
+    """SGD on one clip. Its multiply-adds are taken as three times those of the forward pass."""
     macs = 3 * counted(network, clip)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
     network.train()
@@ -93,13 +93,13 @@ def square() -> Work:
 
 
 def layer(frames: int) -> Work:
-    """Create the matrix product of the first MLP layer on all tokens of the clip."""
+    """The first layer of an MLP on all tokens of the clip."""
     tokens, weight, bias = torch.randn(frames * 197, 768), torch.randn(3072, 768), torch.randn(3072)
     return Work(run=lambda: F.linear(tokens, weight, bias), macs=frames * 197 * 768 * 3072)
 
 
 def counted(network: nn.Module, clip: Tensor) -> int:
-    """Return the multiply-adds per clip, including the products of attention."""
+    """Multiply-adds that one clip takes, the products of attention among them."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         network(clip)

@@ -1,9 +1,10 @@
-"""Compare the throughput of training CTN-tiny by one process of one or two threads, and by two processes of one thread.
+"""CTN-tiny trained by one process of one thread, by one of two threads, and by two of one thread: clips in a second.
 
     python benchmarks/processes.py --out results/processes.json
 
-The batch and the work per step are the same in all three. Runs are interleaved in random order, and ratios are taken
-within a repeat. The first steps, starting and evaluating do not count.
+The batch is the same in all three, and so is the work in a step; what differs is who does it. Interleaved, in a random
+order within each repeat, and ratios are taken within a repeat. The first steps do not count, nor do starting and
+evaluating.
 """
 
 import os
@@ -27,27 +28,27 @@ ARRANGEMENTS: dict[Arrangement, tuple[int, int]] = {
     "1 process of 2 threads": (1, 2),
     "2 processes of 1 thread": (2, 1),
 }
-"""Numbers of processes and of threads per process."""
+"""Processes, and the threads of each."""
 
 ONE: Arrangement = "1 process of 1 thread"
 THREADS: Arrangement = "1 process of 2 threads"
 PROCESSES: Arrangement = "2 processes of 1 thread"
 
 WARM = 4
-"""Number of steps before timing starts."""
+"""Steps before those that count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
+    Args:
         out: JSON file to write.
-        repeats: Number of trainings of each arrangement.
-        steps: Number of steps per training, including those that do not count.
-        batch_size: Batch size over all processes.
-        workers: Number of reader processes per training process.
-        seed: Seed of the order within a repeat.
+        repeats: trainings of each arrangement.
+        steps: of each training, those before the ones that count among them.
+        batch_size: of all processes together.
+        workers: processes that read, for each that trains.
+        seed: of the order within a repeat.
     """
 
     out: Path
@@ -87,7 +88,7 @@ def main(arguments: Arguments) -> None:
 
 
 def measure(name: Arrangement, arguments: Arguments, out: Path) -> tuple[float, float]:
-    """Return the clips per second of one training, and the share of time that its first process waits for data."""
+    """Clips in a second of one training, and the share of the time that its first process waited for data."""
     processes, threads = ARRANGEMENTS[name]
     start = [sys.executable, "-m"]
     if processes > 1:
@@ -119,12 +120,12 @@ def measure(name: Arrangement, arguments: Arguments, out: Path) -> tuple[float, 
 
 
 def against(speeds: dict[Arrangement, list[float]], name: Arrangement, other: Arrangement) -> dict[str, Any]:
-    """Return the ratio of two arrangements, taken within each repeat."""
+    """How many times as fast as the other one, repeat by repeat."""
     return interval([own / theirs for own, theirs in zip(speeds[name], speeds[other], strict=True)])
 
 
 def interval(values: list[float]) -> dict[str, Any]:
-    """Return the median and its 95 % interval."""
+    """Median and its 95 % interval."""
     found = median_interval(values)
     return {"median": found["median"], "interval": [found["low"], found["high"]]}
 
@@ -134,12 +135,12 @@ def print_report(report: dict[str, Any]) -> None:
     for column in ("arrangement", "clips/s", "waiting for data", "to one of one"):
         table.add_column(column)
     for name, found in report["measured"].items():
-        table.add_row(name, median_text(found), median_text(found["waiting_for_data"]), median_text(found["ratio"]))
+        table.add_row(name, said(found), said(found["waiting_for_data"]), said(found["ratio"]))
     Console().print(table)
-    Console().print(f"two processes against two threads: {median_text(report['two_processes_against_two_threads'])}")
+    Console().print(f"two processes against two threads: {said(report['two_processes_against_two_threads'])}")
 
 
-def median_text(numbers: dict[str, Any]) -> str:
+def said(numbers: dict[str, Any]) -> str:
     low, high = numbers["interval"]
     return f"{numbers['median']:.2f} ({low:.2f}-{high:.2f})"
 

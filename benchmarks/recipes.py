@@ -1,12 +1,12 @@
-"""Measure memory and time of two optimizer steps of the thesis's recipes at their full network and clip.
+"""Two optimizer steps of the thesis's recipes at their full network and clip: the memory and time of one clip a step.
 
     python benchmarks/recipes.py --out results/recipe_steps.json
 
-Generates videos and depth folders of the dataset's size and number of classes, which are read, cropped and augmented as
-the recipe states. Each training is a separate process: two steps of one clip, and two steps of two. Peak memory is that
-of the process after the steps; the time is that of the second step, since the first sets things up. A batch of the
-recipe's size is extrapolated along the line through one clip and two, not measured. Earlier measurements stay in the
-file.
+The data are made: videos and folders of depth in the corpus's size, with as many classes as it has, read, cut and mixed
+as the recipe says. Each training is a process of its own: two steps of one clip, and two steps of two. Its peak memory
+is that of the process when the steps are over; the time of a step is the second one's, since the first sets things up.
+What a batch of the recipe's own would take is extrapolated along the line through one clip and two, and not measured.
+Recipes that were measured before stay in the file.
 """
 
 import json
@@ -37,14 +37,13 @@ Activations = Literal["keep", "recompute"]
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Shape of a dataset's clips.
+    """How clips of a data set look.
 
-    Attributes:
-        classes: Number of classes per task head.
-        width: Width of a video in pixels.
-        height: Height of a video in pixels.
-        frames: Number of frames of a video, about the dataset's mean.
-        depth: Form of depth: 16-bit images of 512 x 424 where all but the person is 0, 8-bit gray video, or none.
+    Args:
+        classes: of each task head.
+        width, height, frames: of a video; the frames are about the corpus's mean.
+        depth: whether it is there as pictures of 512 x 424 and 16 bits where all but the person is 0, as gray video of
+            8 bits, or not at all.
     """
 
     classes: dict[str, int]
@@ -68,21 +67,21 @@ RECIPES: dict[str, Corpus] = {
     "epic_kitchens_ctn_base": Corpus(classes={"verb": 97, "noun": 300}, width=456, height=256, frames=150),
 }
 GPUS = {"ntu60": 4, "isogd": 4, "ucf101": 4, "hmdb51": 4, "diving48": 4, "epic_kitchens": 4}
-"""Number of A100 in the thesis (2.4.1, 3.4.1, 4.4.1), over which a batch is divided."""
+"""A100 that the thesis trained on (2.4.1, 3.4.1, 4.4.1), among which a batch is divided."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
+    Args:
         out: JSON file to write.
-        recipes: Recipes to measure.
-        activations: Recompute activations if a step of two clips does not fit this machine.
-        repeats: Number of processes per recipe.
-        threads: Number of torch threads.
-        measure: Used by the script itself: take the steps of one recipe in this process and print their cost.
-        clips: Batch size, with `measure`.
+        recipes: those that are measured.
+        activations: recomputed where a step of two clips would not fit this machine.
+        repeats: processes of each.
+        threads: of torch.
+        measure: used by the script itself: take the steps of one recipe in this process, and print what they took.
+        clips: with `measure`, of a batch.
     """
 
     out: Path = Path("results/recipe_steps.json")
@@ -111,15 +110,15 @@ def main(arguments: Arguments) -> None:
 
 
 def measured(name: str, arguments: Arguments) -> dict[str, Any]:
-    """Return medians of both batch sizes, and the extrapolation to the recipe's batch."""
+    """Medians of both batches, and what follows for the recipe's own."""
     recipe = load_recipe(name)
     found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     for _ in range(arguments.repeats):
         for clips, taken in found.items():
-            command = [sys.executable, __file__, "--measure", name, "--clips", str(clips)]
-            command += ["--activations", arguments.activations, "--threads", str(arguments.threads)]
-            process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
-            taken.append(json.loads(process.stdout.splitlines()[-1]))
+            words = [sys.executable, __file__, "--measure", name, "--clips", str(clips)]
+            words += ["--activations", arguments.activations, "--threads", str(arguments.threads)]
+            said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
+            taken.append(json.loads(said.stdout.splitlines()[-1]))
             print(f"{name}, {clips}: {taken[-1]}", flush=True)
     gpus = GPUS[next(corpus for corpus in GPUS if name.startswith(corpus))]
     share = recipe.data.batch_size // gpus
@@ -146,7 +145,7 @@ def measured(name: str, arguments: Arguments) -> dict[str, Any]:
 
 
 def steps(arguments: Arguments) -> dict[str, float]:
-    """Take two steps in this process; return its peak memory and the seconds of the second step."""
+    """Two steps, in this process: its peak memory, and the seconds of the second step."""
     recipe = load_recipe(arguments.measure)
     with tempfile.TemporaryDirectory() as folder:
         manifest = made(RECIPES[arguments.measure], recipe.data.evaluate, Path(folder))
@@ -167,7 +166,7 @@ def steps(arguments: Arguments) -> dict[str, float]:
 
 
 def made(corpus: Corpus, evaluate: str, folder: Path) -> Manifest:
-    """Write a manifest of four training samples and one test sample of the same clip."""
+    """Four samples to learn from and one to be asked about, of one clip: what is learnt does not matter here."""
     rng = np.random.default_rng(0)
     clip, person = folder / "clip.mp4", folder / "person"
     video(clip, rng.integers(0, 256, (corpus.height // 32, corpus.width // 32, 3), np.uint8), corpus)
@@ -192,7 +191,7 @@ def made(corpus: Corpus, evaluate: str, folder: Path) -> Manifest:
 
 
 def video(path: Path, patches: np.ndarray, corpus: Corpus) -> None:
-    """Return frames with moving colored patches."""
+    """Colored patches that move."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = corpus.width, corpus.height, "yuv420p"
@@ -204,7 +203,7 @@ def video(path: Path, patches: np.ndarray, corpus: Corpus) -> None:
 
 
 def pictures(folder: Path, frames: int, rng: np.random.Generator) -> None:
-    """Return depth frames with a moving box as the person, in millimeters."""
+    """A person's box that moves, in millimeters."""
     folder.mkdir()
     for number in range(frames):
         picture = np.zeros((424, 512), np.uint16)

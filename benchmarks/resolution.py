@@ -1,9 +1,10 @@
-"""Evaluate RPE-STDT-tiny, trained at 112 pixels, at larger sizes, with relative or interpolated absolute position.
+"""RPE-STDT-tiny trained at 112 pixels and asked at more: relative position against an interpolated absolute one.
 
     python benchmarks/resolution.py --runs runs/resolution --out results/moves_resolution.json
 
-Trains the shipped recipe on moves (synthetic) for each position and seed, and evaluates the same weights at every size;
-frames are resized in proportion. An interrupted experiment continues with the same command.
+Of each position and seed it trains the shipped recipe on the moves (synthetic), and evaluates the same weights at every
+size; pictures are resized in proportion. A relative table does not care for the size, an absolute one is interpolated.
+It goes on where it was stopped.
 """
 
 import json
@@ -27,15 +28,15 @@ RECIPE = "moves_rpe_stdt_tiny_depth"
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
-        runs: Folder of the trainings.
+    Args:
+        runs: folder of the trainings.
         out: JSON file to write.
-        positions: Kinds of position to compare.
-        sizes: Sides of the test clips in pixels.
-        seeds: Seeds of the trainings.
-        device: Device to compute on.
+        positions: that are compared.
+        sizes: of the clips at test time.
+        seeds: of the trainings.
+        device: where to compute.
     """
 
     runs: Path
@@ -54,23 +55,23 @@ def main(arguments: Arguments) -> None:
         trained_models = [load_model(run.model) for run in runs]
         found[position] = {"runs": [dict(trained.provenance) for trained in trained_models], "answers": {}, "top1": {}}
         for size in arguments.sizes:
-            predictions = [
+            said = [
                 evaluate(
                     trained.at(size=size), recipe.data.manifest, split=recipe.data.evaluate, device=arguments.device
                 ).predictions
                 for trained in trained_models
             ]
-            predictions = [one.select_rows(np.argsort(one.index)) for one in predictions]
-            found[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in predictions]
-            found[position]["top1"][size] = [round(float(100 * one.correct("label").mean()), 2) for one in predictions]
+            said = [one.select_rows(np.argsort(one.index)) for one in said]
+            found[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in said]
+            found[position]["top1"][size] = [round(float(100 * one.correct("label").mean()), 2) for one in said]
     report = {
         "title": "RPE-STDT-tiny trained at 112 pixels on moves (synthetic), asked at more",
         "recipe": RECIPE,
         "manifest": recipe.data.manifest,
         "split": recipe.data.evaluate,
         "seeds": arguments.seeds,
-        "index": np.sort(predictions[0].index).tolist(),
-        "targets": predictions[0].targets["label"].tolist(),
+        "index": np.sort(said[0].index).tolist(),
+        "targets": said[0].targets["label"].tolist(),
         "positions": found,
     }
     arguments.out.write_text(json.dumps(report) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Kill a training again and again, and compare every loss and weight with an undisturbed one.
+"""A training that is killed again and again, against one that is left alone: every loss and every weight the same.
 
     python benchmarks/resume.py --out results/resume.json
 
-Sends `kill -9` to the trainer and its worker together: while a checkpoint is written, for which the network is large
-enough, while a model is written, during an evaluation, at a random time, and before a resumed training reaches its
-first step. After each kill the same command resumes, as under a scheduler, and must get further than before.
+`kill -9` to the trainer and its worker at once: while a checkpoint is written, which the network is made large enough
+for, while a model is, in an evaluation, at any moment, and before a resumed training has come to its first step.
+After each kill the same command goes on, as a scheduler gives it; it must come further than the one before.
 """
 
 import json
@@ -53,17 +53,17 @@ RECIPE = Recipe(
 
 Moment = Literal["checkpoint", "model", "evaluation", "any", "start"]
 MOMENTS: tuple[Moment, ...] = ("checkpoint", "evaluation", "checkpoint", "any", "model", "checkpoint", "start")
-"""Kinds of kills, repeated in this order; `start` is followed by one that gets further."""
+"""When it is killed, again and again in this order; `start` is followed by one that comes further."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Command-line options.
+    """What is asked on the command line.
 
-    Attributes:
+    Args:
         out: JSON file to write.
-        kills: Number of kills.
-        seed: Seed of the times of the kills.
+        kills: how often the training is killed.
+        seed: of the moments.
     """
 
     out: Path | None = None
@@ -73,17 +73,17 @@ class Arguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    """Part of the training between two kills, and the files left behind.
+    """A part of the training, and what its end left behind.
 
-    Attributes:
-        aimed: Event at which the kill was aimed.
-        seconds: Seconds from its start to the kill.
-        began: Step at which it began.
-        steps: Number of steps in the log.
-        checkpoint: Step of the checkpoint.
-        evaluating: Whether an evaluation was unfinished.
-        unfinished: Files that were being written.
-        written: Bytes written of them.
+    Args:
+        aimed: the moment that was waited for.
+        seconds: from its start.
+        began: at this step.
+        steps: in the log.
+        checkpoint: step of the checkpoint.
+        evaluating: whether the last evaluation was not over.
+        unfinished: files that were being written.
+        written: of them, bytes.
     """
 
     aimed: Moment
@@ -147,7 +147,7 @@ def finish(recipe: Path, out: Path) -> None:
 
 
 def kill_once(recipe: Path, out: Path, moment: Moment, rng: random.Random) -> Kill:
-    """Start or resume, and kill at the event; except for `start`, a further checkpoint is written by then."""
+    """Start or go on, and kill at that moment; all but a `start` have by then written a further checkpoint."""
     began, seen, since = step_of(out), stamp(out), time.time()
     process, clock = start(recipe, out), time.perf_counter()
 
@@ -169,7 +169,7 @@ def kill_once(recipe: Path, out: Path, moment: Moment, rng: random.Random) -> Ki
             time.sleep(rng.uniform(0, took))
         case "model":
             wait(lambda: any(name.startswith("model/") for name in unfinished(out, since)))
-            time.sleep(rng.uniform(0, took / 10))  # a quarter of a checkpoint, written faster
+            time.sleep(rng.uniform(0, took / 10))  # it is a quarter of a checkpoint, and quicker to write
         case "evaluation":
             wait(lambda: evaluating(out))
             time.sleep(rng.uniform(0, 0.3))
@@ -192,7 +192,7 @@ def kill_once(recipe: Path, out: Path, moment: Moment, rng: random.Random) -> Ki
 
 
 def unfinished(out: Path, since: float) -> dict[str, int]:
-    """Return files that are being written with their sizes, without those of an earlier kill."""
+    """Files that are being written, and their sizes; not those that an earlier kill has left."""
     found = {}
     for folder in (out, out / "checkpoints", out / "model"):
         for path in folder.glob("*.unfinished"):
@@ -219,12 +219,12 @@ def lines(log: Path) -> int:
 
 
 def evaluating(out: Path) -> bool:
-    """Return whether the last due evaluation has not logged its metrics."""
+    """Whether the last evaluation that is due has not said its numbers."""
     return lines(out / "steps.jsonl") // EVALUATE_EVERY > lines(out / "metrics.jsonl")
 
 
 def stamp(out: Path) -> tuple[int, int] | None:
-    """Return a value that changes when a checkpoint is written."""
+    """Changes when a checkpoint is written."""
     file = out / "checkpoints" / "last.pt"
     try:
         there = file.stat()
@@ -234,8 +234,8 @@ def stamp(out: Path) -> tuple[int, int] | None:
 
 
 def state(out: Path) -> dict[str, Any]:
-    checkpoint: dict[str, Any] = torch.load(out / "checkpoints" / "last.pt", weights_only=True, mmap=True)
-    return checkpoint
+    said: dict[str, Any] = torch.load(out / "checkpoints" / "last.pt", weights_only=True, mmap=True)
+    return said
 
 
 def step_of(out: Path) -> int:
@@ -255,7 +255,7 @@ def same(one: object, other: object) -> bool:
 
 
 def files(out: Path) -> set[str]:
-    """Return the files of the folder; none is unfinished if its run ended well."""
+    """What lies in the folder; nothing unfinished, if its run has ended well."""
     return {str(path.relative_to(out)) for path in out.rglob("*")}
 
 
