@@ -34,7 +34,6 @@ RIDDLE_NAMES = frozenset(
         "rotation_share",
         "said",
         "says",
-        "shipped",
         "standing",
         "still_parts",
         "tells",
@@ -56,7 +55,7 @@ RIDDLE_NAMES = frozenset(
 """Identifiers that an ML engineer cannot read; each has a name of the field."""
 
 BRITISH = re.compile(
-    r"colour|grey|centre|metre|neighbour|behaviour|favour|honour|labell|modell|cancell|travell|artefact|catalogue|licence"
+    r"colour|grey|centre|metre|neighbour|behaviour|favour|honour|labell|modell|artefact|catalogue|licence"
     r"|(normal|initial|serial|organ|recogn|optim|regular|quant|token|vectori|general|special|final|util|visual|minim"
     r"|maxim|random|summar|standard|factor|discret|synchron|priorit)is(e|ed|es|ing|ation|er)(?![a-z])",
     re.IGNORECASE,
