@@ -149,8 +149,8 @@ FAULTS = (
     ),
     Fault(
         "kinema/layers/temporal_topk.py",
-        "indices.sort(-1).values\n\n\ndef uniform_places",
-        "indices\n\n\ndef uniform_places",
+        "indices.sort(-1).values\n\n\ndef uniform_frames",
+        "indices\n\n\ndef uniform_frames",
         "tests/layers/test_temporal_topk.py",
     ),
     Fault(

@@ -133,7 +133,7 @@ def test_all_pairs_with_the_class_token_have_the_last_cluster_and_no_other_pair_
     assert torch.equal(clusters.on_grid(3, 4) == clusters.count - 1, last)
     last = torch.zeros(7, 7, dtype=torch.bool)
     last[0], last[:, 0] = True, True
-    assert torch.equal(clusters.in_time(torch.arange(6)) == clusters.count_in_time - 1, last)
+    assert torch.equal(clusters.on_times(torch.arange(6)) == clusters.temporal_count - 1, last)
 
 
 def test_there_and_back_are_opposite_clusters():
@@ -149,7 +149,7 @@ def test_there_and_back_are_opposite_clusters():
 
 def test_by_the_straight_line_there_are_eight_clusters_and_five_are_met():
     clusters = Clusters(count=8, distance="euclid")
-    assert (clusters.reach, clusters.count_in_time) == (3, 8)
+    assert (clusters.reach, clusters.temporal_count) == (3, 8)
     assert clusters.on_grid(14, 14).unique().tolist() == [3, 4, 5, 6, 7]
     assert clusters.map_from(7, 7, rows=14, columns=14).unique().tolist() == [3, 4, 5, 6]
 
@@ -202,10 +202,10 @@ def test_each_count_is_one_more_than_the_values_and_its_clusters_stay_below_it(f
         clusters = Clusters(count=count, function=function, distance=distance)
         assert clusters.reach == reach
         assert count == (2 * reach + 1) ** (2 if distance == "axes" else 1) + 1
-        assert clusters.count_in_time == 2 * reach + 2
+        assert clusters.temporal_count == 2 * reach + 2
         for ids, below in (
             (clusters.on_grid(30, 2), count),
-            (clusters.in_time(torch.arange(64)), clusters.count_in_time),
+            (clusters.on_times(torch.arange(64)), clusters.temporal_count),
         ):
             assert ids.min() >= 0
             assert ids.max() == below - 1
@@ -227,7 +227,7 @@ def literal_times(times, s, reach):
 )
 @pytest.mark.parametrize("times", [list(range(16)), [1, 2, 5, 9, 11, 12, 15], [4], [0, 63]])
 def test_clusters_of_frames_are_those_of_their_numbers_in_the_clip(function, s, times):
-    ids = Clusters(function=function).in_time(torch.tensor(times))
+    ids = Clusters(function=function).on_times(torch.tensor(times))
     assert ids.dtype == torch.int64
     assert ids.tolist() == literal_times(times, s, 3)
 
@@ -235,19 +235,19 @@ def test_clusters_of_frames_are_those_of_their_numbers_in_the_clip(function, s, 
 def test_each_clip_and_attention_head_may_have_other_frames():
     clusters = Clusters(count=26)
     times = torch.rand(3, 2, 16, generator=torch.Generator().manual_seed(0)).argsort(-1)[..., :5].sort(-1).values
-    ids = clusters.in_time(times)
+    ids = clusters.on_times(times)
     assert ids.shape == (3, 2, 6, 6)
     for clip, head in itertools.product(range(3), range(2)):
         assert ids[clip, head].tolist() == literal_times(times[clip, head].tolist(), lambda x: literal_s(x, 1.0), 2)
-    assert torch.equal(clusters.in_time(times[:, 0]), ids[:, 0])
+    assert torch.equal(clusters.on_times(times[:, 0]), ids[:, 0])
 
 
 def test_frames_left_out_do_not_move_the_others_together():
-    every = Clusters().in_time(torch.arange(16))
+    every = Clusters().on_times(torch.arange(16))
     kept = torch.tensor([0, 1, 6, 15])
     some = torch.cat((torch.zeros(1).long(), kept + 1))
-    assert torch.equal(Clusters().in_time(kept), every[some][:, some])
-    assert not torch.equal(Clusters().in_time(kept), Clusters().in_time(torch.arange(4)))
+    assert torch.equal(Clusters().on_times(kept), every[some][:, some])
+    assert not torch.equal(Clusters().on_times(kept), Clusters().on_times(torch.arange(4)))
 
 
 # -- figure 3.5 --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import nn
 
 from kinema.layers import multiscale_temporal as operator
 from kinema.layers.knn_attention import KNNLayer, knn_block
-from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pooled, repeated, sinusoidal_position
+from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pool_time, repeat_time, sinusoidal_position
 from kinema.models.complexity import parameter_count
 
 LENGTHS = {32: (32, 16, 8), 31: (31, 16, 8), 7: (7, 4, 2), 5: (5, 3, 2), 3: (3, 2, 1), 2: (2, 1, 1), 1: (1, 1, 1)}
@@ -72,18 +72,18 @@ def test_positions_are_rounded_once(dtype):
 
 @pytest.mark.parametrize(("t", "lengths"), LENGTHS.items())
 def test_a_scale_has_the_length_divided_and_rounded_up(t, lengths):
-    assert tuple(pooled(tokens(t), scale).shape[1] for scale in (1, 2, 4)) == lengths
+    assert tuple(pool_time(tokens(t), scale).shape[1] for scale in (1, 2, 4)) == lengths
     for scale in (1, 2, 4):
-        torch.testing.assert_close(pooled(tokens(t), scale), F.avg_pool1d(tokens(t).mT, scale, ceil_mode=True).mT)
-        assert repeated(pooled(tokens(t), scale), scale, length=t).shape == (3, t, 6)
+        torch.testing.assert_close(pool_time(tokens(t), scale), F.avg_pool1d(tokens(t).mT, scale, ceil_mode=True).mT)
+        assert repeat_time(pool_time(tokens(t), scale), scale, length=t).shape == (3, t, 6)
 
 
 def test_what_is_left_over_is_averaged_by_itself():
     times = torch.arange(1.0, 6)[None, :, None]
-    assert pooled(times, 2).flatten().tolist() == [1.5, 3.5, 5]
-    assert pooled(times, 4).flatten().tolist() == [2.5, 5]
-    assert repeated(pooled(times, 2), 2, length=5).flatten().tolist() == [1.5, 1.5, 3.5, 3.5, 5]
-    assert pooled(times, 7).flatten().tolist() == [3]
+    assert pool_time(times, 2).flatten().tolist() == [1.5, 3.5, 5]
+    assert pool_time(times, 4).flatten().tolist() == [2.5, 5]
+    assert repeat_time(pool_time(times, 2), 2, length=5).flatten().tolist() == [1.5, 1.5, 3.5, 3.5, 5]
+    assert pool_time(times, 7).flatten().tolist() == [3]
 
 
 @pytest.mark.parametrize("t", LENGTHS)
@@ -121,7 +121,7 @@ def test_packed_is_separate_in_output_and_gradients(t, attention):
     for way in (block.packed, block.separate):
         x = tokens(t).requires_grad_()
         block.zero_grad()
-        answers = way([pooled(x, scale) for scale in block.scales])
+        answers = way([pool_time(x, scale) for scale in block.scales])
         torch.cat(answers, 1).logsumexp(-1).sum().backward()
         results.append([*answers, x.grad, *(parameter.grad.clone() for parameter in block.parameters())])
     for packed, separate in zip(*results, strict=True):
@@ -211,9 +211,8 @@ def test_every_parameter_learns(branches):
     assert not [name for name, p in block.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-@pytest.mark.parametrize("rate", ["dropout", "map_dropout"])
-def test_chance_is_for_training_only(rate):
-    block, x = trained(**{rate: 0.5}), tokens()
+def test_dropout_is_for_training_only():
+    block, x = trained(dropout=0.5), tokens()
     assert torch.equal(block(x), trained()(x))
     block.train()
     assert not torch.equal(block(x), block(x))

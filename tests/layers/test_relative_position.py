@@ -262,11 +262,11 @@ def test_under_bfloat16_autocast_attention_is_nearly_the_same(terms):
     x = tokens(20).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = attention(x, ids)
-        logits, value = attention.map(x, ids)
-        by_map = attention.by_map(logits.softmax(-1), value, ids)
+        logits, value = attention.logits_and_values(x, ids)
+        by_attend = attention.attend(logits.softmax(-1), value, ids)
         cast.sum().backward()
     expected = attention(x, ids)
-    for answer in (cast, by_map):
+    for answer in (cast, by_attend):
         assert (answer - expected).norm() < 0.05 * expected.norm()
 
 
@@ -335,11 +335,11 @@ def test_the_class_token_learns_nothing_from_the_vectors_on_its_query():
 def test_the_map_and_the_answer_by_it_are_the_layer(position, ids_b, ids_h):
     attention, ids = trained(position), random_ids(ids_b, ids_h, 5, 5)
     expected = attention(tokens(), ids)
-    logits, value = attention.map(tokens(), ids)
+    logits, value = attention.logits_and_values(tokens(), ids)
     assert (logits.shape, value.shape) == ((2, 2, 5, 5), (2, 2, 5, 4))
     weights = logits.softmax(-1)
-    torch.testing.assert_close(attention.by_map(weights, value, ids), expected, rtol=0, atol=1e-12)
-    some = attention.by_map(weights[:, :, [0, 2]], value, ids[:, :, [0, 2]])
+    torch.testing.assert_close(attention.attend(weights, value, ids), expected, rtol=0, atol=1e-12)
+    some = attention.attend(weights[:, :, [0, 2]], value, ids[:, :, [0, 2]])
     torch.testing.assert_close(some, expected[:, [0, 2]], rtol=0, atol=1e-12)
 
 
@@ -359,8 +359,8 @@ def test_only_the_clusters_tell_the_order_of_tokens(position):
 
 def ways_of(attention, x, ids):
     """The answers of the layer, of its class row, and of who takes its map apart."""
-    logits, value = attention.map(x, ids)
-    return attention(x, ids), attention(x, ids, "class"), attention.by_map(logits.softmax(-1), value, ids)
+    logits, value = attention.logits_and_values(x, ids)
+    return attention(x, ids), attention(x, ids, "class"), attention.attend(logits.softmax(-1), value, ids)
 
 
 def test_chance_is_for_training_only(position):

@@ -10,8 +10,9 @@ from torch import nn
 
 from kinema.errors import ClipError, ConfigError
 from kinema.layers.folding import evaluation_copy
+from kinema.models.base import encoder_blocks
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
-from kinema.models.ctn import CTN, CTNConfig, VideoToTokens, encoder_block
+from kinema.models.ctn import CTN, CTNConfig, VideoToTokens, convolutional_attention
 
 TINY = CTNConfig(stem_kernel=3, stem_channels=8, width=24, depth=2, attention_heads=3)
 BASE = CTNConfig()
@@ -187,10 +188,10 @@ def test_a_block_that_is_not_yet_trained_is_a_vit_block(norm):
 def test_the_order_of_the_norms_is_a_choice():
     """Eq. 4.1 and 4.2 end in LayerNorm, so that each token leaves with mean 0 and variance 1."""
     tokens = 5 + torch.randn(2, 9, 24)
-    post = encoder_block(dataclasses.replace(TINY, norm_order="post"), drop_path=0.0)(tokens, (2, 2, 2))
+    post = encoder_blocks(TINY, lambda: convolutional_attention(TINY), norm_order="post")[0](tokens, (2, 2, 2))
     torch.testing.assert_close(post.mean(-1), torch.zeros(2, 9), rtol=0, atol=1e-5)
     torch.testing.assert_close(post.var(-1, unbiased=False), torch.ones(2, 9), rtol=0, atol=1e-4)
-    pre = encoder_block(TINY, drop_path=0.0)(tokens, (2, 2, 2))
+    pre = encoder_blocks(TINY, lambda: convolutional_attention(TINY))[0](tokens, (2, 2, 2))
     assert pre.mean() > 4
     assert tiny(norm_order="post")(clip()).shape == (2, 5)
 
@@ -283,7 +284,7 @@ def test_every_parameter_learns_but_those_that_cannot(changes):
 
 def test_the_parameters_that_cannot_learn_are_8448_in_the_base_model():
     with torch.device("meta"):
-        query = encoder_block(BASE, drop_path=0.0).attention.mapping.query
+        query = convolutional_attention(BASE).mapping.query
     assert parameter_count(query.depthwise) + parameter_count(query.norm) == 8_448
 
 

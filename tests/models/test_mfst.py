@@ -309,7 +309,7 @@ def test_smaller_sides_are_refused(raises, extent):
     ],
 )
 def test_a_network_for_impossible_clips_is_refused(raises, clip_of, field):
-    with raises(ClipError, f"got {clip_of[field]}", field=field):
+    with raises(ClipError, f"{field}={clip_of[field]}", field=field):
         MFST(TINY, heads=NTU, **clip_of)
 
 
@@ -354,7 +354,7 @@ def test_a_misspelt_choice_is_refused_by_name(raises, change):
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_clip_of_other_channels_is_refused(raises, channels):
-    with raises(ClipError, f"got {channels}", field="channels"):
+    with raises(ClipError, f"channels={channels}", field="channels"):
         tiny()(torch.zeros(1, channels, 5, 48, 48))
 
 

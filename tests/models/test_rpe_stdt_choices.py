@@ -130,7 +130,9 @@ def dead_by_construction(config):
     """What cannot learn: parameters by name, and the keys' part of biases."""
     spatial, temporal = f"spatial_blocks.{config.spatial_layers - 1}", f"temporal_blocks.{config.temporal_layers - 1}"
     dead = set()
-    if config.relative:  # all pairs with the class row have one cluster, and softmax cancels what is the same for all
+    if (
+        config.is_relative
+    ):  # all pairs with the class row have one cluster, and softmax cancels what is the same for all
         dead.add(f"{spatial}.attention.position.table_on_query")
         if config.temporal_position == "as-space":
             dead.add(f"{temporal}.attention.position.table_on_query")
@@ -139,7 +141,7 @@ def dead_by_construction(config):
         dead |= {f"{temporal}.pooling.convolution.weight", f"{temporal}.pooling.convolution.bias"}
     biases = set()
     for part, layers in (("spatial", config.spatial_layers), ("temporal", config.temporal_layers)):
-        tells = config.relative and (part == "spatial" or config.temporal_position == "as-space")
+        tells = config.is_relative and (part == "spatial" or config.temporal_position == "as-space")
         for layer in range(layers):  # a bias of the keys, too, but where keys meet a vector of their own
             if not tells or config.position_terms == "query" or layer == layers - 1:
                 biases.add(f"{part}_blocks.{layer}.attention.mapping.bias")
@@ -195,10 +197,10 @@ def test_tables_start_at_zero_so_that_position_is_learned(changes):
     model = tiny(**changes)
     tables = [p for name, p in model.named_parameters() if ".position." in name]
     assert len(tables) == (
-        0 if not model.config.relative else 6 * len(changes.get("position_terms", "query").split("-"))
+        0 if not model.config.is_relative else 6 * len(changes.get("position_terms", "query").split("-"))
     )
     assert not any(table.any() for table in tables)
-    if model.config.relative:
+    if model.config.is_relative:
         plain = tiny(position="none")
         plain.load_state_dict({name: p for name, p in model.state_dict().items() if ".position." not in name})
         torch.testing.assert_close(model(clip()), plain(clip()), rtol=0, atol=1e-6)
@@ -235,13 +237,13 @@ def test_both_branches_of_every_layer_can_be_dropped_and_what_is_left_is_the_tok
         assert (block.attention.dropout, block.mlp.dropout.p) == (0.3, 0.3)
         block.drop_path.rate = 1 - 1e-9
     tokens = torch.randn(2, 17, 16)
-    assert torch.equal(model.spatial_blocks[0](tokens, model.ids_on(4, 4)), tokens)
-    assert torch.equal(model.spatial_blocks[1](tokens, model.ids_on(4, 4), "class"), tokens[:, :1])
-    assert torch.equal(model.in_time(tokens)[0][:, 1:], tokens)
+    assert torch.equal(model.spatial_blocks[0](tokens, model.cluster_ids(4, 4)), tokens)
+    assert torch.equal(model.spatial_blocks[1](tokens, model.cluster_ids(4, 4), "class"), tokens[:, :1])
+    assert torch.equal(model.encode_time(tokens)[0][:, 1:], tokens)
     kept = tiny(pool_layers=(0,)).train()
     for block in kept.temporal_blocks:
         block.drop_path.rate = 1 - 1e-9
-    left, places = kept.in_time(tokens)
+    left, places = kept.encode_time(tokens)
     assert torch.equal(left[:, 1:], tokens.gather(1, places[0][:, 0, :, None].expand(-1, -1, 16)))
 
 

@@ -12,7 +12,7 @@ from small_rpe_stdt import shake
 from torch import nn
 
 from kinema.errors import ClipError
-from kinema.layers.temporal_topk import random_places
+from kinema.layers.temporal_topk import random_frames
 from kinema.models.rpe_stdt import RPESTDT
 
 TINY = dataclasses.replace(small_rpe_stdt.TINY, spatial_layers=1)
@@ -47,7 +47,7 @@ def some_frames(count=9, *, clips=2):
 
 
 def features(model, frames):
-    return model.norm(model.in_time(frames)[0][:, 0])
+    return model.norm(model.encode_time(frames)[0][:, 0])
 
 
 # -- as one reads it ---------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def fewer(config, block, x, numbers, told):
         case "top-k":
             places = told
         case "random":
-            places = [random_places(1, len(frames), training=False)[0].tolist()] * config.temporal_heads
+            places = [random_frames(1, len(frames), training=False)[0].tolist()] * config.temporal_heads
         case "uniform":
             places = [[math.floor((part + 0.5) * len(frames) / kept) for part in range(kept)]] * config.temporal_heads
         case "convolution":
@@ -206,7 +206,7 @@ def as_one_reads_it(model, frames):
 )
 def test_the_temporal_encoder_is_what_one_reads(frames, changes):
     model, given = tiny(**changes), some_frames(frames)
-    tokens, kept = model.in_time(given)
+    tokens, kept = model.encode_time(given)
     for sample, own in enumerate(given):
         expected, numbers = as_one_reads_it(model, own)
         torch.testing.assert_close(tokens[sample].detach(), torch.from_numpy(expected), rtol=1e-10, atol=1e-10)
@@ -217,7 +217,7 @@ def test_the_temporal_encoder_is_what_one_reads(frames, changes):
 
 def test_the_frames_of_these_tests_are_not_those_that_are_kept_by_chance():
     """Other ones for each clip and attention head, and not the first ones, or places and numbers would be the same."""
-    _, kept = tiny(pool_heads="per-head").in_time(some_frames(9))
+    _, kept = tiny(pool_heads="per-head").encode_time(some_frames(9))
     firsts = kept[1].flatten(0, 1)
     assert len({tuple(own) for own in firsts.tolist()}) > 2
     assert (firsts != torch.arange(4)).any(1).all()
@@ -247,7 +247,7 @@ def test_frames_are_told_of_the_layers_that_matter_alone(changes, told):
     model = tiny(**changes)
     kept = model.kept_frames(clip)
     assert {layer: frames.shape[-1] for layer, frames in kept.items()} == told
-    _, all_kept = model.in_time(model.in_space(clip))
+    _, all_kept = model.encode_time(model.encode_space(clip))
     for layer, frames in kept.items():
         assert frames.shape[:2] == (2, 1)
         assert (frames.diff() > 0).all()
@@ -262,7 +262,7 @@ def test_each_attention_head_that_chooses_has_its_frames_told():
 
 
 def test_frames_that_are_kept_later_are_some_of_those_kept_before():
-    _, kept = tiny(pool_layers=(0, 2)).in_time(some_frames(16, clips=20))
+    _, kept = tiny(pool_layers=(0, 2)).encode_time(some_frames(16, clips=20))
     for earlier, later in zip(kept[0][:, 0].tolist(), kept[2][:, 0].tolist(), strict=True):
         assert set(later) < set(earlier)
 
@@ -314,8 +314,8 @@ def test_the_choices_are_not_the_same(changes):
 
 def test_what_deviates_is_the_map_before_dropout():
     model = tiny(pool_layers=(0,), dropout=0.5)
-    _, expected = model.in_time(some_frames(16))
-    _, kept = model.train().in_time(some_frames(16))
+    _, expected = model.encode_time(some_frames(16))
+    _, kept = model.train().encode_time(some_frames(16))
     assert torch.equal(kept[0], expected[0])
 
 
@@ -323,7 +323,7 @@ def test_what_deviates_is_the_map_before_dropout():
 @pytest.mark.parametrize("frames", [4, 7, 16])
 def test_of_frames_that_are_all_alike_half_are_kept_in_order(changes, frames):
     model = tiny(**changes, temporal_position="none")
-    tokens, kept = model.in_time(some_frames(1).expand(2, frames, -1))
+    tokens, kept = model.encode_time(some_frames(1).expand(2, frames, -1))
     assert tokens.isfinite().all()
     assert kept[1].shape[-1] == frames // 2
     assert (kept[1].diff() > 0).all()
@@ -333,18 +333,18 @@ def test_of_frames_that_are_all_alike_half_are_kept_in_order(changes, frames):
 def test_random_frames_are_others_for_each_clip_and_step_of_training_and_the_same_at_every_test(place):
     model = tiny(pool="random", pool_place=place).train()
     torch.manual_seed(0)
-    (_, first), (_, second) = (model.in_time(some_frames(16, clips=20)) for _ in range(2))
+    (_, first), (_, second) = (model.encode_time(some_frames(16, clips=20)) for _ in range(2))
     assert len({tuple(own) for own in first[1][:, 0].tolist()}) > 15
     assert not torch.equal(first[1], second[1])
     model.eval()
-    (_, first), (_, second) = (model.in_time(some_frames(16, clips=20)) for _ in range(2))
+    (_, first), (_, second) = (model.encode_time(some_frames(16, clips=20)) for _ in range(2))
     for layer in (1, 3):
         assert torch.equal(first[layer], first[layer][:1].expand(20, -1, -1))
         assert torch.equal(first[layer], second[layer])
 
 
 def test_uniform_frames_of_sixteen():
-    _, kept = tiny(pool="uniform").in_time(some_frames(16))
+    _, kept = tiny(pool="uniform").encode_time(some_frames(16))
     assert kept[1][0, 0].tolist() == [1, 3, 5, 7, 9, 11, 13, 15]
     assert kept[3][0, 0].tolist() == [3, 7, 11, 15]
 
@@ -361,7 +361,7 @@ def test_without_position_in_time_the_order_of_frames_does_not_matter(changes, p
     """And frames that change their order are still the ones that are kept."""
     model, given = tiny(**changes, **pool), some_frames()
     torch.testing.assert_close(features(model, given[:, ORDER]), features(model, given), rtol=0, atol=1e-11)
-    (_, moved), (_, kept) = model.in_time(given[:, ORDER]), model.in_time(given)
+    (_, moved), (_, kept) = model.encode_time(given[:, ORDER]), model.encode_time(given)
     for layer, frames in kept.items():
         assert torch.equal(ORDER[moved[layer]].sort(-1).values, frames)
 
@@ -377,7 +377,7 @@ def test_of_a_clip_too():
 def test_attention_heads_that_choose_for_themselves_put_frames_together_by_their_order(place):
     """The first frames that two heads keep become one token, whichever they are: order is seen without position."""
     model, given = tiny(position="none", **APART, **place), some_frames()
-    (_, moved), (_, kept) = model.in_time(given[:, ORDER]), model.in_time(given)
+    (_, moved), (_, kept) = model.encode_time(given[:, ORDER]), model.encode_time(given)
     assert torch.equal(ORDER[moved[1]].sort(-1).values, kept[1])
     assert (features(model, given[:, ORDER]) - features(model, given)).abs().max() > 1e-3
 
@@ -400,7 +400,7 @@ def test_with_position_the_order_of_frames_matters_once_the_tables_have_moved(ch
 def test_clips_do_not_see_each_other_in_time():
     for changes in (*TOP_KS, *({"pool": pool} for pool in POOLS[1:])):
         model, given = tiny(**changes), some_frames(9, clips=3)
-        together, alone = model.in_time(given)[0], torch.cat([model.in_time(own[None])[0] for own in given])
+        together, alone = model.encode_time(given)[0], torch.cat([model.encode_time(own[None])[0] for own in given])
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-11)
 
 
@@ -413,7 +413,7 @@ def test_selection_takes_the_gradient_of_what_is_kept_and_none_through_the_choic
 
 
 def test_a_clip_that_is_too_short_to_be_halved_is_refused_in_time_too(raises):
-    with raises(ClipError, "at least 4", field="frames"):
-        tiny(pool="average").in_time(some_frames(3))
+    with raises(ClipError, 4, field="frames"):
+        tiny(pool="average").encode_time(some_frames(3))
     for frames, pool in itertools.product((1, 2, 3), ("top-k", "convolution", "random", "uniform", "none")):
-        assert tiny(pool=pool).in_time(some_frames(frames))[0].isfinite().all()
+        assert tiny(pool=pool).encode_time(some_frames(frames))[0].isfinite().all()

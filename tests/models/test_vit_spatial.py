@@ -130,13 +130,13 @@ def test_the_spatial_encoder_of_rpe_stdt_is_vits_while_its_tables_are_zero(posit
     config = dataclasses.replace(RPE_STDT, position=position, position_terms=terms)
     model, given = shake(RPESTDT(config, heads={"label": 3}, frames=4, size=32)), clip()
     tables = [table for name, table in model.named_parameters() if "attention.position" in name]
-    before = model.in_space(given)
+    before = model.encode_space(given)
     for table in tables:
         nn.init.zeros_(table)
     vit = theirs(model)
-    torch.testing.assert_close(model.in_space(given), of_frames(vit, given), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.encode_space(given), of_frames(vit, given), rtol=0, atol=1e-5)
     assert bool(tables) == (position in ("shared", "per-head"))
-    assert not tables or (model.in_space(given) - before).abs().max() > 1e-2
+    assert not tables or (model.encode_space(given) - before).abs().max() > 1e-2
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_pixels_left_over_are_refused_with_sizes_that_fit(raises, extent, field,
 @pytest.mark.parametrize("clip_of", [{"channels": 0}, {"frames": 0}, {"size": 20}])
 def test_a_network_for_impossible_clips_is_refused(raises, clip_of):
     ((field, value),) = clip_of.items()
-    with raises(ClipError, f"got {value}", field=field):
+    with raises(ClipError, f"{field}={value}", field=field):
         tiny(**clip_of)
 
 

@@ -42,7 +42,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kinema.errors import ViTError
-from kinema.layers.transformer import interpolated
+from kinema.layers.transformer import interpolate_position
 from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.pretrained.vit_file import NUMBERS, ViT
 from kinema.models.rpe_stdt import RPESTDT
@@ -171,7 +171,7 @@ def places_in(model: ViTNetwork) -> Places:
             )
         case RPESTDT():
             config = model.config
-            none = "the network has relative position" if config.relative else NO_POSITION
+            none = "the network has relative position" if config.is_relative else NO_POSITION
             return Places(
                 patches="embedding.patches",
                 class_token="spatial_class_token.token",
@@ -306,7 +306,7 @@ def _on_grid(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"], str
     times, rows, columns = (1, *grid)[-3:]
     said = "" if (rows, columns) == (side, side) else f", interpolated from {side} x {side} to {rows} x {columns}"
     said += f", the same at each of {times} times" if times > 1 else ""
-    of_a_frame = interpolated(vit.position[1:], (side, side), (rows, columns))
+    of_a_frame = interpolate_position(vit.position[1:], (side, side), (rows, columns))
     table = torch.cat((vit.position[:1], of_a_frame.repeat(times, 1)))
     return table, f"positions{said}" if said else ""
 
@@ -323,5 +323,5 @@ def _at_times(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"], st
         )
     if stored == times:
         return vit.position, ""
-    table = torch.cat((vit.position[:1], interpolated(vit.position[1:], (stored, rows, columns), grid)))
+    table = torch.cat((vit.position[:1], interpolate_position(vit.position[1:], (stored, rows, columns), grid)))
     return table, f"positions, interpolated from {stored} to {times} times of {rows} x {columns} places"

@@ -127,14 +127,14 @@ def test_vit_on_one_frame_answers_as_transformers_vit_does(hugging_face, timm):
 @pytest.mark.parametrize("position", ["none", "shared", "per-head"])
 def test_each_frame_of_rpe_stdt_is_answered_as_by_transformers_vit_without_position(hugging_face, timm, position):
     """A relative position's vectors are zero at the start."""
-    frames = loaded(timm, rpe_stdt(position=position)).in_space(clip(frames=4))
+    frames = loaded(timm, rpe_stdt(position=position)).encode_space(clip(frames=4))
     for time in range(4):
         close(frames[:, time], answers(without_position(hugging_face), clip(frames=4)[:, :, time]))
 
 
 @torch.no_grad()
 def test_with_absolute_position_each_frame_is_answered_as_by_transformers_vit(hugging_face, timm):
-    frames = loaded(timm, rpe_stdt(position="absolute")).in_space(clip(frames=4))
+    frames = loaded(timm, rpe_stdt(position="absolute")).encode_space(clip(frames=4))
     for time in range(4):
         close(frames[:, time], answers(hugging_face, clip(frames=4)[:, :, time]))
 
@@ -171,7 +171,7 @@ def test_positions_of_another_grid_are_interpolated_as_transformers_does(hugging
 @torch.no_grad()
 def test_a_network_built_for_another_size_and_one_that_is_shown_it_answer_alike(timm):
     models = [loaded(timm, rpe_stdt(position="absolute", size=size)) for size in (SIZE, 48)]
-    one, other = (model.in_space(clip(frames=2, size=48)) for model in models)
+    one, other = (model.encode_space(clip(frames=2, size=48)) for model in models)
     torch.testing.assert_close(one, other)
 
 
