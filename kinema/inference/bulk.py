@@ -93,7 +93,7 @@ def _by_modality(recognizer: Recognizer, paths: Sequence[str], depth: Sequence[s
     """Return each video as the recognizer takes it; print a note if one of two streams is missing."""
     if paths and depth:
         return [{"rgb": rgb, "depth": range_} for rgb, range_ in zip(paths, depth, strict=True)]
-    if not recognizer.engine.binding.answers_alone:
+    if not recognizer.engine.binding.allows_missing:
         return list(paths) if paths else [{"depth": path} for path in depth]
     alone: Modality = "rgb" if paths else "depth"
     other = "depth" if paths else "rgb"

@@ -91,7 +91,7 @@ class Recognizer:
         preprocessing = self.trained.preprocessing
         if not isinstance(video, str | Path):
             given = tuple(m for m in preprocessing.modalities if m in video)
-            if given and given != preprocessing.modalities and self.engine.binding.answers_alone:
+            if given and given != preprocessing.modalities and self.engine.binding.allows_missing:
                 preprocessing = self.trained.seeing(given).preprocessing
                 absent = next(m for m in self.trained.preprocessing.modalities if m not in given)
                 warnings.warn(f"no {absent} given; predicting from {given[0]} alone", MissingStream, stacklevel=2)

@@ -81,7 +81,7 @@ class TrainedModel:
             raise ModelError(
                 f"the model takes {' and '.join(seen)}; got {' and '.join(modalities) or 'none'}", field="modalities"
             )
-        if not binding.answers_alone:
+        if not binding.allows_missing:
             raise ModelError(f"{binding.network} needs both {' and '.join(seen)}", field="modalities")
         return replace(self, preprocessing=replace(self.preprocessing, modalities=tuple(modalities)))
 

@@ -207,16 +207,16 @@ def _load_i3d(model: nn.Module, stored: _Source, *, source: str) -> LoadReport:
     except I3DError as error:
         raise StartError(f"{stored.name}: {error}", path=stored.name, field=error.field) from error
     if not converted.weights:
-        part, reason = next(iter(converted.unfit.items()))
+        part, reason = next(iter(converted.mismatched.items()))
         raise StartError(f"{stored.name}: no tensor fits the network; {part} is made of {reason}", path=stored.name)
     model.load_state_dict(converted.weights, strict=False)
-    mismatched = tuple(f"{part}." for part in converted.unfit)
+    mismatched = tuple(f"{part}." for part in converted.mismatched)
     return LoadReport(
         source=source,
         digest=stored.digest,
         loaded_keys=tuple(converted.weights),
-        unexpected_keys=tuple(f"{module}: {reason}" for module, reason in converted.left_out.items()),
-        mismatched_keys=converted.unfit,
+        unexpected_keys=tuple(f"{module}: {reason}" for module, reason in converted.unused.items()),
+        mismatched_keys=converted.mismatched,
         family="I3D",
         extra_keys=tuple(
             name for name in model.state_dict() if name not in converted.weights and not name.startswith(mismatched)
@@ -246,11 +246,11 @@ def _load_vit(
         digest=stored.digest,
         loaded_keys=tuple(converted.weights),
         reset_keys={
-            name: f"{vit.called} weights have none of these classes" for name in others if _head_of(name) is not None
+            name: f"{vit.family} weights have none of these classes" for name in others if _head_of(name) is not None
         },
-        unexpected_keys=tuple(f"{name}: {reason}" for name, reason in converted.left_over.items()),
+        unexpected_keys=tuple(f"{name}: {reason}" for name, reason in converted.unused.items()),
         origins=converted.origins,
-        family=vit.called,
+        family=vit.family,
         extra_keys=tuple(name for name in others if _head_of(name) is None),
     )
 

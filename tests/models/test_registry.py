@@ -125,7 +125,7 @@ def test_a_stored_config_of_another_kind_or_with_another_field_is_refused(raises
 def test_configs_that_kinema_0_1_stored_are_read():
     recipe = json.loads((STORED / "recipe_two_streams.json").read_text())
     assert config_from_json(recipe["model"]) == MODELS["mfst_tiny_rgbd"].config
-    model = json.loads((STORED / "ctn_artefact" / "model.json").read_text())
+    model = json.loads((STORED / "ctn_artefact" / "artefact.json").read_text())
     config = config_from_json(model["model"])
     assert isinstance(config, CTNConfig)
     assert (config.width, config.patch, config.stem_kernel, config.position) == (12, (2, 4, 4), 3, "learned")

@@ -66,7 +66,7 @@ def test_scores_are_averaged_head_by_head(score, heads):
 
 
 def test_on_hand_made_logits():
-    """Where the mean of logits and the mean of softmaxes name another class."""
+    """The mean of logits and the mean of softmaxes rank different classes first."""
     one, other = torch.tensor([[4.0, 3.9, 0.0]]), torch.tensor([[-6.0, 0.0, 1.0]])
     assert mean_logits([one, other], "logits").tolist() == [[-1.0, pytest.approx(1.95), 0.5]]
     shares = np.exp([[4.0, 3.9, 0.0]]) / np.exp([4.0, 3.9, 0.0]).sum()
@@ -178,6 +178,6 @@ def test_by_name_with_channels_of_each(raises):
         create_model("mfst_tiny", num_classes=3, depth_channels=3)
 
 
-def test_it_says_that_it_answers_alone():
-    assert input_binding(two()).answers_alone
-    assert not input_binding(create_model("mfst_tiny", num_classes=2)).answers_alone
+def test_a_missing_stream_is_allowed():
+    assert input_binding(two()).allows_missing
+    assert not input_binding(create_model("mfst_tiny", num_classes=2)).allows_missing

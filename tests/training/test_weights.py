@@ -94,7 +94,7 @@ def test_weights_of_another_shape_are_missing_and_named_with_both_shapes(tmp_pat
     weights = other.state_dict() | {"norm.weight": torch.zeros(7)}
     save_file(weights, tmp_path / "w.safetensors")
     started = load_weights(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
-    assert started.missing_keys == ("norm.weight: [7] in the file, [24] here",)
+    assert started.missing_keys == ("norm.weight: [7] in the file, [24] in the network",)
 
 
 class Evil:
@@ -185,12 +185,12 @@ def test_an_mfst_starts_from_i3d_and_says_what_became_of_it(tmp_path, i3d, form)
     for name in (*anew, *started.extra_keys):
         assert torch.equal(own[name], fresh[name])
     there_and_here = {
-        ("1", "single", "Mixed_4b.b0, Mixed_4b.b1a, Mixed_4b.b2a"): "[304, 480, 1, 1] there, [304, 256, 1, 1] here",
-        ("1", "pooled", "Mixed_4b.b3b"): "[64, 480, 1, 1] there, [64, 256, 1, 1] here",
-        ("2", "single", "Mixed_4d.b0, Mixed_4d.b1a, Mixed_4d.b2a"): "[280, 512, 1, 1] there, [280, 256, 1, 1] here",
-        ("2", "pooled", "Mixed_4d.b3b"): "[64, 512, 1, 1] there, [64, 256, 1, 1] here",
-        ("3", "single", "Mixed_5b.b0, Mixed_5b.b1a, Mixed_5b.b2a"): "[448, 832, 1, 1] there, [448, 512, 1, 1] here",
-        ("3", "pooled", "Mixed_5b.b3b"): "[128, 832, 1, 1] there, [128, 512, 1, 1] here",
+        ("1", "single", "Mixed_4b.b0, Mixed_4b.b1a, Mixed_4b.b2a"): "[304, 480, 1, 1] in the file, [304, 256, 1, 1] in the network",
+        ("1", "pooled", "Mixed_4b.b3b"): "[64, 480, 1, 1] in the file, [64, 256, 1, 1] in the network",
+        ("2", "single", "Mixed_4d.b0, Mixed_4d.b1a, Mixed_4d.b2a"): "[280, 512, 1, 1] in the file, [280, 256, 1, 1] in the network",
+        ("2", "pooled", "Mixed_4d.b3b"): "[64, 512, 1, 1] in the file, [64, 256, 1, 1] in the network",
+        ("3", "single", "Mixed_5b.b0, Mixed_5b.b1a, Mixed_5b.b2a"): "[448, 832, 1, 1] in the file, [448, 512, 1, 1] in the network",
+        ("3", "pooled", "Mixed_5b.b3b"): "[128, 832, 1, 1] in the file, [128, 512, 1, 1] in the network",
     }
     assert load_messages(started) == [
         f"weights from {path}: {6 * (3 + 8 * 4 - 6)} tensors loaded",
@@ -200,8 +200,8 @@ def test_an_mfst_starts_from_i3d_and_says_what_became_of_it(tmp_path, i3d, form)
         ),
         f"  not part of I3D: {len(own) - 6 * (3 + 8 * 4)} tensors (stages.*.space.map_norm, "
         "stages.*.space.map, stages.*.space.layers, stages.*.time, stages.*.shortcut, norm, heads)",
-        "  unexpected in the file: Mixed_4f: no stage of MFST has it",
-        "  unexpected in the file: logits: the task heads start anew",
+        "  unexpected in the file: Mixed_4f: no counterpart in MFST",
+        "  unexpected in the file: logits: task heads are reinitialized",
     ]
 
 

@@ -115,8 +115,8 @@ def test_rpe_stdt_starts_from_a_file_and_says_what_became_of_it(tmp_path, timm, 
         *(f"  initialized anew: {name} (ViT weights have none of these classes)" for name in HEADS),
         f"  not part of ViT: {len(own) - 2 * 12 - 5 - 2} tensors (spatial_blocks.*.attention.position, "
         "temporal_class_token, temporal_blocks, norm)",
-        f"  unexpected in the file: {module}head.bias: the task heads start anew",
-        f"  unexpected in the file: {module}head.weight: the task heads start anew",
+        f"  unexpected in the file: {module}head.bias: task heads are reinitialized",
+        f"  unexpected in the file: {module}head.weight: task heads are reinitialized",
         "  unexpected in the file: pos_embed: the network has relative position",
         "  unexpected in the file: blocks.2: the network takes other blocks",
     ]
@@ -135,7 +135,7 @@ def test_what_was_chosen_and_changed_is_said(tmp_path, timm):
     assert load_messages(started)[6].endswith(
         "tensors (temporal_class_token, temporal_position, temporal_blocks.*, norm)"
     )
-    assert "  unexpected in the file: dist_token: init.ignore lets go of it" in load_messages(started)
+    assert "  unexpected in the file: dist_token: ignored by init.ignore" in load_messages(started)
 
 
 def test_a_network_that_takes_all_says_that_only_its_heads_start_anew(tmp_path, timm):
@@ -387,4 +387,4 @@ def test_the_command_line_chooses_blocks_and_lets_names_go(tiny_recipe: Recipe, 
     said = capsys.readouterr().err.splitlines()
     assert "  spatial_blocks.0 to 1: blocks 2, 0 of the file" in said
     assert "  temporal_blocks.0: block 2 of the file" in said
-    assert "  unexpected in the file: dist_token: init.ignore lets go of it" in said
+    assert "  unexpected in the file: dist_token: ignored by init.ignore" in said
