@@ -156,11 +156,11 @@ def load_weights(
         head = _head_of(name)
         if head is not None and theirs is not None and list(theirs.get(head, ())) != list(classes.get(head, ())):
             there, here = len(theirs.get(head, ())), len(classes.get(head, ()))
-            reset[name] = f"other classes: {there} in the file, {here} here"
+            reset[name] = f"other classes: {there} in the file, {here} in the network"
         elif name not in tensors:
             missing.append(name)
         elif tensors[name].shape != weight.shape:
-            reason = f"{list(tensors[name].shape)} in the file, {list(weight.shape)} here"
+            reason = f"{list(tensors[name].shape)} in the file, {list(weight.shape)} in the network"
             if head is not None:
                 reset[name] = reason
             else:

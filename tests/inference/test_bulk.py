@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kinema.errors import VideoError
-from kinema.inference.bulk import predict_files, videos_in
+from kinema.inference.bulk import find_videos, predict_files
 from kinema.inference.recognizer import Recognizer
 from kinema.inference.trained_model import save_model
 from kinema.models.registry import create_model
@@ -33,12 +33,12 @@ def videos(tmp_path, data_set):
 
 
 def run(trained, sources, **options):
-    return predict_files(trained, sources, **{"top_k": 2, "form": "text", "device": "cpu", **options})
+    return predict_files(trained, sources, **{"top_k": 2, "output_format": "text", "device": "cpu", **options})
 
 
 @pytest.mark.parametrize("form", ["text", "json", "csv"])
 def test_the_good_are_answered_and_the_broken_is_named(trained, videos, capsys, form):
-    assert run(trained, videos, form=form) == 1
+    assert run(trained, videos, output_format=form) == 1
     told = capsys.readouterr()
     assert all(name in told.out for name in ("a 1.mp4", "c.mp4"))
     assert "b.mp4" not in told.out
@@ -60,7 +60,7 @@ def expected(trained, videos):
 
 
 def test_json_is_an_object_a_line(trained, videos, capsys, expected):
-    run(trained, videos, form="json")
+    run(trained, videos, output_format="json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["video"] for line in lines] == list(expected)
     for line in lines:
@@ -69,7 +69,7 @@ def test_json_is_an_object_a_line(trained, videos, capsys, expected):
 
 
 def test_csv_is_a_line_a_class(trained, videos, capsys, expected):
-    run(trained, videos, form="csv")
+    run(trained, videos, output_format="csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     wanted = [(path, "label", str(n + 1), p.label) for path, ranked in expected.items() for n, p in enumerate(ranked)]
     assert [(line["video"], line["head"], line["rank"], line["label"]) for line in lines] == wanted
@@ -89,7 +89,7 @@ def test_text_is_for_reading(trained, videos, capsys, expected):
 def test_heads_are_named_where_there_are_several(tmp_path, make_trained_model, tiny_ctn, videos, capsys):
     classes = {"verb": ("a", "b"), "noun": ("c", "d", "e")}
     save_model(tmp_path / "two", make_trained_model(tiny_ctn({"verb": 2, "noun": 3}), classes=classes))
-    run(tmp_path / "two", videos[:1], top_k=1, form="csv")
+    run(tmp_path / "two", videos[:1], top_k=1, output_format="csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     assert [line["head"] for line in lines] == ["verb", "noun"]
     run(tmp_path / "two", videos[:1], top_k=1)
@@ -103,13 +103,13 @@ def test_a_folder_stands_for_its_videos(tmp_path, videos):
     (folder / "._c.mp4").write_bytes(b"what a Mac leaves beside a file")
     (folder / "notes.txt").write_text("")
     (folder / "folder.mp4").mkdir()
-    assert list(videos_in([str(folder)])) == sorted([*videos, str(folder / "deeper" / "d.AVI")])
-    assert list(videos_in(["s3://bucket/1.mp4", "gone.mp4"])) == ["s3://bucket/1.mp4", "gone.mp4"]
+    assert list(find_videos([str(folder)])) == sorted([*videos, str(folder / "deeper" / "d.AVI")])
+    assert list(find_videos(["s3://bucket/1.mp4", "gone.mp4"])) == ["s3://bucket/1.mp4", "gone.mp4"]
 
 
 def test_a_folder_without_videos_is_refused(raises, tmp_path):
     with raises(VideoError, path=tmp_path):
-        list(videos_in([str(tmp_path)]))
+        list(find_videos([str(tmp_path)]))
 
 
 def test_nothing_to_look_at_is_refused(raises, trained):
@@ -126,11 +126,11 @@ def both(tmp_path, make_trained_model, tiny_ctn, data_set):
     return tmp_path / "depth"
 
 
-def test_depth_files_go_with_their_videos_in_pairs(raises, both, data_set, monkeypatch):
+def test_depth_files_go_with_their_find_videos_pairs(raises, both, data_set, monkeypatch):
     rgb, depth = ([data_set.locate(entry.source(m)) for entry in data_set.entries[:2]] for m in ("rgb", "depth"))
     asked = []
     monkeypatch.setattr(Recognizer, "predict", lambda _, video, **__: asked.append(video) or {})
-    assert run(both, rgb, depth=depth, form="json") == 0
+    assert run(both, rgb, depth=depth, output_format="json") == 0
     assert asked == [{"rgb": one, "depth": other} for one, other in zip(rgb, depth, strict=True)]
     with raises(VideoError, 2, 1, field="depth"):
         run(both, rgb, depth=depth[:1])
@@ -149,7 +149,7 @@ def test_one_stream_answers_for_both_and_it_is_said_once(tmp_path, make_trained_
     save_model(tmp_path / "two", make_trained_model(network, modalities=("rgb", "depth"), depth=data_set.depth))
     files = [data_set.locate(entry.source(given)) for entry in data_set.entries[:2]]
     sources, depth = (files, ()) if given == "rgb" else ([], files)
-    assert run(tmp_path / "two", sources, depth=depth, form="json") == 0
+    assert run(tmp_path / "two", sources, depth=depth, output_format="json") == 0
     said = capsys.readouterr()
     missing = "depth" if given == "rgb" else "rgb"
     assert said.err.count(f"no {missing} given") == said.err.count(f"{given} alone") == 1

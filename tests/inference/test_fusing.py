@@ -86,7 +86,7 @@ def test_a_model_that_cannot_do_with_less_is_not_shown_less(
     classes = {"verb": ("a", "b", "c"), "noun": ("d", "e", "f", "g")}
     own = make_trained_model(color_and_depth(), modalities=("rgb", "depth"), classes=classes, depth=depth_facts)
     with raises(ModelError, "ColorAndDepth", field="modalities"):
-        own.seeing(("rgb",))
+        own.with_modalities(("rgb",))
     with raises(ModelError, "depth", field="modalities"):
-        color.seeing(("depth",))
-    assert color.seeing(("rgb",)) is color
+        color.with_modalities(("depth",))
+    assert color.with_modalities(("rgb",)) is color

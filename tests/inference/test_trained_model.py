@@ -142,14 +142,14 @@ def test_a_save_that_breaks_off_leaves_the_old_model(saved, make_trained_model, 
     before = load_model(saved).digest
     model = tiny_ctn()
     nn.init.zeros_(next(iter(model.heads.parameters())))
-    plain = trained_model_module._replace
+    plain = trained_model_module._write
 
     def stops_at_the_description(path, content):
         if path.suffix == ".json":
             raise KeyboardInterrupt
         plain(path, content)
 
-    monkeypatch.setattr(trained_model_module, "_replace", stops_at_the_description)
+    monkeypatch.setattr(trained_model_module, "_write", stops_at_the_description)
     with pytest.raises(KeyboardInterrupt):
         save_model(saved, make_trained_model(model))
     assert load_model(saved).digest == before

@@ -184,19 +184,19 @@ def test_an_mfst_starts_from_i3d_and_says_what_became_of_it(tmp_path, i3d, form)
     assert started.extra_keys == tuple(name for name in own if name not in taken)
     for name in (*anew, *started.extra_keys):
         assert torch.equal(own[name], fresh[name])
-    there_and_here = {
-        ("1", "single", "Mixed_4b.b0, Mixed_4b.b1a, Mixed_4b.b2a"): "[304, 480, 1, 1] in the file, [304, 256, 1, 1] in the network",
-        ("1", "pooled", "Mixed_4b.b3b"): "[64, 480, 1, 1] in the file, [64, 256, 1, 1] in the network",
-        ("2", "single", "Mixed_4d.b0, Mixed_4d.b1a, Mixed_4d.b2a"): "[280, 512, 1, 1] in the file, [280, 256, 1, 1] in the network",
-        ("2", "pooled", "Mixed_4d.b3b"): "[64, 512, 1, 1] in the file, [64, 256, 1, 1] in the network",
-        ("3", "single", "Mixed_5b.b0, Mixed_5b.b1a, Mixed_5b.b2a"): "[448, 832, 1, 1] in the file, [448, 512, 1, 1] in the network",
-        ("3", "pooled", "Mixed_5b.b3b"): "[128, 832, 1, 1] in the file, [128, 512, 1, 1] in the network",
-    }
+    mismatched = [
+        ("1", "single", "Mixed_4b.b0, Mixed_4b.b1a, Mixed_4b.b2a", "[304, 480, 1, 1]", "[304, 256, 1, 1]"),
+        ("1", "pooled", "Mixed_4b.b3b", "[64, 480, 1, 1]", "[64, 256, 1, 1]"),
+        ("2", "single", "Mixed_4d.b0, Mixed_4d.b1a, Mixed_4d.b2a", "[280, 512, 1, 1]", "[280, 256, 1, 1]"),
+        ("2", "pooled", "Mixed_4d.b3b", "[64, 512, 1, 1]", "[64, 256, 1, 1]"),
+        ("3", "single", "Mixed_5b.b0, Mixed_5b.b1a, Mixed_5b.b2a", "[448, 832, 1, 1]", "[448, 512, 1, 1]"),
+        ("3", "pooled", "Mixed_5b.b3b", "[128, 832, 1, 1]", "[128, 512, 1, 1]"),
+    ]
     assert load_messages(started) == [
         f"weights from {path}: {6 * (3 + 8 * 4 - 6)} tensors loaded",
         *(
-            f"  mismatched: stages.{stage}.space.inceptions.0.{ours} ({units}: {shapes})"
-            for (stage, ours, units), shapes in there_and_here.items()
+            f"  mismatched: stages.{stage}.space.inceptions.0.{ours} ({units}: {there} in the file, {here} in the network)"
+            for stage, ours, units, there, here in mismatched
         ),
         f"  not part of I3D: {len(own) - 6 * (3 + 8 * 4)} tensors (stages.*.space.map_norm, "
         "stages.*.space.map, stages.*.space.layers, stages.*.time, stages.*.shortcut, norm, heads)",
@@ -374,7 +374,7 @@ def test_the_command_starts_from_a_run_of_other_classes_and_says_what_came_of_it
     heads = [name for name in names if name.startswith("heads.")]
     assert f"weights from {first.path}: {len(names) - len(heads)} tensors loaded" in said
     for name in heads:
-        assert f"  initialized anew: {name} (other classes: 3 in the file, 2 here)" in said
+        assert f"  initialized anew: {name} (other classes: 3 in the file, 2 in the network)" in said
     assert answer.out == f"trained: {tmp_path / 'second' / 'model'}\n"
     assert Run.open(tmp_path / "second").recipe.init.weights == str(first.path)
 

@@ -223,7 +223,7 @@ def test_taps_without_a_center_and_longer_kernels_are_refused(taps, frames):
         shorten_kernel(torch.zeros(1, 1, taps, 1, 1), frames)
 
 
-# -- what is loaded, and what is not -----------------------------------------------------------------------------------
+# -- loaded, mismatched, unused ----------------------------------------------------------------------------------------
 
 
 def test_of_four_stages_everything_is_taken_but_what_sees_tokens(i3d):
@@ -287,8 +287,8 @@ def test_other_widths_may_take_a_later_module_whole(i3d):
 def test_a_first_convolution_of_other_channels_starts_anew_with_its_norm(i3d, there, here):
     kernel = i3d["Conv3d_1a_7x7.conv3d.weight"]
     converted = from_i3d(i3d | {"Conv3d_1a_7x7.conv3d.weight": kernel[:, :there]}, network(1, channels=here))
-    said = f"Conv3d_1a_7x7: [64, {there}, 3, 7, 7] in the file, [64, {here}, 3, 7, 7] in the network"
-    assert dict(converted.mismatched) == {"stem.first": said}
+    shapes = f"Conv3d_1a_7x7: [64, {there}, 3, 7, 7] in the file, [64, {here}, 3, 7, 7] in the network"
+    assert dict(converted.mismatched) == {"stem.first": shapes}
     assert not any(name.startswith("stem.first.") for name in converted.weights)
 
 
@@ -309,9 +309,9 @@ def test_batches_are_counted_where_they_are_known(i3d):
         assert torch.equal(weight, torch.tensor(0) if name.endswith(COUNT) else counted[name])
 
 
-@pytest.mark.parametrize("beginning", ["module.", "module.basenet.", "rgb."])
-def test_what_all_names_begin_with_is_left_away(i3d, beginning):
-    longer = {f"{beginning}{name}": tensor for name, tensor in i3d.items()}
+@pytest.mark.parametrize("prefix", ["module.", "module.basenet.", "rgb."])
+def test_a_common_prefix_is_ignored(i3d, prefix):
+    longer = {f"{prefix}{name}": tensor for name, tensor in i3d.items()}
     one, other = (from_i3d(tensors, network(1)) for tensors in (i3d, longer))
     assert one.mismatched == other.mismatched
     assert one.unused == other.unused
@@ -319,7 +319,7 @@ def test_what_all_names_begin_with_is_left_away(i3d, beginning):
     assert all(torch.equal(weight, other.weights[name]) for name, weight in one.weights.items())
 
 
-# -- other files --------------------------------------------------------------------------------------------------------
+# -- other files -------------------------------------------------------------------------------------------------------
 
 
 def test_i3d_is_known_by_its_names(i3d):
@@ -366,7 +366,7 @@ def test_a_missing_tensor_is_refused(raises, i3d, name):
 
 
 @pytest.mark.parametrize(
-    ("beginning", "name"),
+    ("prefix", "name"),
     [
         ("", "Mixed_6a.b0.conv3d.weight"),
         ("", "Mixed_3b.b3a.conv3d.weight"),
@@ -376,8 +376,8 @@ def test_a_missing_tensor_is_refused(raises, i3d, name):
         ("rgb.", "flow.Conv3d_2b_1x1.bn.bias"),
     ],
 )
-def test_an_unexpected_tensor_is_refused(raises, i3d, beginning, name):
-    tensors = {f"{beginning}{own}": tensor for own, tensor in i3d.items()} | {name: torch.zeros(64)}
+def test_an_unexpected_tensor_is_refused(raises, i3d, prefix, name):
+    tensors = {f"{prefix}{own}": tensor for own, tensor in i3d.items()} | {name: torch.zeros(64)}
     with raises(I3DError, "unexpected", field=name):
         from_i3d(tensors, network(1))
 

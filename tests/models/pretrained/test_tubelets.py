@@ -1,4 +1,4 @@
-"""ViT's and ViViT's weights in the networks that see tubelets: the answers of transformers, and nothing goes unsaid."""
+"""ViT and ViViT weights in tubelet networks: outputs equal those of transformers, and the report is complete."""
 
 import pytest
 import torch
@@ -197,14 +197,14 @@ def test_other_times_get_positions_between_those_of_the_file(vivit, network):
     close(tokens_of(other, clip(frames=4)), tokens_of(built, clip(frames=4)))
 
 
-# -- what is said ------------------------------------------------------------------------------------------------------
+# -- the report -------------------------------------------------------------------------------------------------------
 
 NO_POSITION = {"embeddings.position_embeddings": "the network has no position"}
 TO_2 = ", in frame 1 of 0 to 1, zeros in the others"
 
 
 @pytest.mark.parametrize(
-    ("network", "changes", "origins", "left_over"),
+    ("network", "changes", "origins", "unused"),
     [
         (
             our_vivit,
@@ -240,13 +240,13 @@ TO_2 = ", in frame 1 of 0 to 1, zeros in the others"
         ),
     ],
 )
-def test_what_is_changed_and_what_is_left_of_vit_is_said(vit, network, changes, origins, left_over):
+def test_changes_and_unused_tensors_of_vit_are_reported(vit, network, changes, origins, unused):
     converted = from_vit(read_vit(vit.state_dict()), network(**changes))
     assert converted.origins == origins
-    assert converted.unused == left_over
+    assert converted.unused == unused
 
 
-def test_what_is_changed_and_what_is_left_of_vivit_is_said(vivit):
+def test_changes_and_unused_tensors_of_vivit_are_reported(vivit):
     converted = from_vit(read_vit(vivit.state_dict()), ctn(frames=4))
     assert converted.origins == {
         "position.table": "positions, interpolated from 3 to 2 times of 4 x 4 places",

@@ -1,4 +1,4 @@
-"""ViT's weights in our networks: the answers of transformers' ViT, whatever the names, and nothing goes unsaid."""
+"""ViT weights in our networks: outputs equal those of transformers in any naming, and the report is complete."""
 
 import copy
 
@@ -254,7 +254,7 @@ def test_halves_become_whole_and_lose_nothing(timm):
     assert torch.equal(weights["embedding.patches.weight"], kernel)
 
 
-# -- what is said ------------------------------------------------------------------------------------------------------
+# -- the report -------------------------------------------------------------------------------------------------------
 
 
 def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
@@ -265,7 +265,7 @@ def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
 
 
 @pytest.mark.parametrize(
-    ("network", "changes", "blocks", "origins", "left_over"),
+    ("network", "changes", "blocks", "origins", "unused"),
     [
         (frame_by_frame, {}, (), {"blocks.0 to 2": "blocks 0, 1, 2 of the file"}, {}),
         (
@@ -295,14 +295,14 @@ def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
         ),
     ],
 )
-def test_what_is_changed_and_what_is_left_is_said(timm, network, changes, blocks, origins, left_over):
+def test_changes_and_unused_tensors_are_reported(timm, network, changes, blocks, origins, unused):
     converted = from_vit(read_vit(timm), network(**changes), blocks=blocks)
     heads = dict.fromkeys(("head.weight", "head.bias"), "task heads are reinitialized")
     assert converted.origins == origins
-    assert converted.unused == heads | left_over
+    assert converted.unused == heads | unused
 
 
-def test_a_pooler_and_a_classifier_are_left_over_by_the_names_in_the_file(namings):
+def test_a_pooler_and_a_classifier_are_unused_by_the_names_in_the_file(namings):
     pooler = from_vit(read_vit(namings["file of the backbone"]), rpe_stdt()).unused
     assert set(pooler) == {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_embeddings"}
     classifier = from_vit(read_vit(namings["classifier"]), rpe_stdt(spatial_layers=1)).unused
