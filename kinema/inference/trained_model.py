@@ -284,13 +284,12 @@ def _shorten(error: Exception) -> str:
 
 def _fingerprint(trained: TrainedModel) -> dict[str, list[float]]:
     """Return the logits of a clip of fixed noise, in float32 on the CPU."""
-    preprocessing, frames = trained.preprocessing, trained.sampling.frames
+    preprocessing = trained.preprocessing
     generator = torch.Generator().manual_seed(0)
-    size = preprocessing.size
-    inputs: dict[Modality, Tensor] = {
-        modality: torch.randint(0, 256, (1, channels, frames, size, size), dtype=torch.uint8, generator=generator)
-        for modality, channels in preprocessing.channels.items()
-    }
+    inputs: dict[Modality, Tensor] = {}
+    for modality in preprocessing.modalities:
+        shape = (1, preprocessing.channels[modality], trained.sampling.frames, preprocessing.size, preprocessing.size)
+        inputs[modality] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     engine = Engine(
         trained.model,
         preprocessing=preprocessing,

@@ -61,8 +61,6 @@ class CentralDifferenceConv3d(nn.Conv3d):
         dilation: int | tuple[int, int, int] = 1,
         groups: int = 1,
         bias: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -73,8 +71,6 @@ class CentralDifferenceConv3d(nn.Conv3d):
             dilation=dilation,
             groups=groups,
             bias=bias,
-            device=device,
-            dtype=dtype,
         )
         for axis, length in zip("thw", self.kernel_size, strict=True):
             if length % 2 == 0:
@@ -115,7 +111,7 @@ class CentralDifferenceConv3d(nn.Conv3d):
 
     def folded(self) -> nn.Conv3d:
         """Return the equivalent plain convolution for evaluation."""
-        plain = nn.utils.skip_init(
+        plain: nn.Conv3d = nn.utils.skip_init(  # type: ignore[no-untyped-call]  # torch has no types for it
             nn.Conv3d,
             self.in_channels,
             self.out_channels,
@@ -127,12 +123,12 @@ class CentralDifferenceConv3d(nn.Conv3d):
             bias=self.bias is not None,
             device=self.weight.device,
             dtype=self.weight.dtype,
-        ).eval()
+        )
         with torch.no_grad():
             plain.weight.copy_(self.folded_weight())
             if self.bias is not None and plain.bias is not None:
                 plain.bias.copy_(self.bias)
-        return plain
+        return plain.eval()
 
     def extra_repr(self) -> str:
         """Return the settings shown by `print(module)`."""

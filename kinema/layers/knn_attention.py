@@ -159,11 +159,11 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, kept: int) -> Tensor:
         chunk = max(1, CHUNK // (query.shape[1] * query.shape[2] ** 2))
         if chunk < query.shape[0]:
             parts = zip(*(torch.split(tensor, chunk) for tensor in tensors), strict=True)
-            return torch.cat([_block_attention(*part, kept) for part in parts])
-    return _block_attention(*tensors, kept)
+            return torch.cat([_block_attention(*part, kept=kept) for part in parts])
+    return _block_attention(*tensors, kept=kept)
 
 
-def _block_attention(query: Tensor, key: Tensor, value: Tensor, kept: int) -> Tensor:
+def _block_attention(query: Tensor, key: Tensor, value: Tensor, *, kept: int) -> Tensor:
     kind = query.device.type
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():

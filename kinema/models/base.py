@@ -126,9 +126,12 @@ def vit_attention(config: EncoderConfig) -> RelativeSelfAttention:
 class SingleStreamNetwork(nn.Module):
     """Base class of the networks that classify one clip: `heads(features(clip))`.
 
-    Attributes:
-        feature_channels: Channels of the features.
-        heads: Task heads on the features.
+    Args of all subclasses:
+        config: Architecture.
+        heads: Number of classes of each task head.
+        channels: Channels of a clip.
+        frames: Frames of a clip.
+        size: Height and width of a clip in pixels.
     """
 
     feature_channels: int

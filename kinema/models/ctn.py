@@ -95,9 +95,7 @@ class CTNConfig(EncoderConfig):
         """Return the named models of this kind."""
         return {
             "ctn_base": NamedModel(CTN_BASE, 8, 224, "CTN as printed (Table 4.1): 1 token time from 8 frames"),
-            "ctn_base_dense": NamedModel(
-                CTN_BASE_DENSE, 8, 224, "CTN with 4 token times from 8 frames, near the printed FLOPs"
-            ),
+            "ctn_base_dense": NamedModel(CTN_BASE_DENSE, 8, 224, "CTN with 4 token times, near the printed FLOPs"),
             "ctn_small": NamedModel(CTN_SMALL, 8, 224, "CTN with the width of ViT-S"),
             "ctn_tiny": NamedModel(CTN_TINY, 16, 112, "small CTN that trains from scratch in minutes on a laptop"),
         }
@@ -183,12 +181,7 @@ def convolutional_attention(config: CTNConfig) -> SelfAttention:
 class CTN(SingleStreamNetwork):
     """Convolutional Transformer Network (figure 4.2a).
 
-    Args:
-        config: Architecture.
-        heads: Number of classes of each task head.
-        channels: Channels of the clip.
-        frames: Frames of a clip. Without a learned position, later clips may have any multiple of the token stride.
-        size: Height and width of a clip in pixels. The same holds for later clips.
+    Without a learned position, clips may have any multiple of the token stride.
     """
 
     def __init__(

@@ -123,9 +123,7 @@ class MFSTConfig(NetworkConfig):
         return {
             "mfst_base": NamedModel(MFST_BASE, 32, 224, "MFST with three stages (Table 2.3)"),
             "mfst_large": NamedModel(MFST_LARGE, 32, 224, "MFST with four stages (Table 2.3)"),
-            "mfst_bm": NamedModel(
-                MFST_BM, 32, 224, "MFST-Large without CDC, shortcuts and time scales (baseline of figure 2.6)"
-            ),
+            "mfst_bm": NamedModel(MFST_BM, 32, 224, "MFST-Large without CDC, shortcuts, scales (figure 2.6)"),
             "mfst_small": NamedModel(MFST_SMALL, 16, 112, "MFST with three stages, half as wide and half as deep"),
             "mfst_tiny": NamedModel(MFST_TINY, 16, 64, "small MFST that trains from scratch in minutes on a laptop"),
         }
@@ -332,12 +330,7 @@ class Stage(nn.Module):
 class MFST(SingleStreamNetwork):
     """Multimodal Fusion Spatial-Temporal transformer for one modality (figure 2.2).
 
-    Args:
-        config: Architecture.
-        heads: Number of classes of each task head.
-        channels: Channels of the clip.
-        frames: Frames of a clip. Later clips may have any number.
-        size: Height and width of a clip in pixels. Later clips may have any of at least 32.
+    Clips may have any number of frames and any size from 32 pixels.
     """
 
     def __init__(

@@ -163,12 +163,8 @@ class RPESTDTConfig(NetworkConfig):
     def named_models(cls) -> dict[str, NamedModel]:
         """Return the named models of this kind."""
         return {
-            "rpe_stdt_base": NamedModel(
-                RPE_STDT_BASE, 16, 224, "RPE-STDT: 8 spatial and 4 temporal layers (section 3.4.2)"
-            ),
-            "rpe_stdt_base12": NamedModel(
-                RPE_STDT_BASE12, 16, 224, "RPE-STDT: 12 spatial and 4 light temporal layers (tables)"
-            ),
+            "rpe_stdt_base": NamedModel(RPE_STDT_BASE, 16, 224, "RPE-STDT, 8 + 4 layers (section 3.4.2)"),
+            "rpe_stdt_base12": NamedModel(RPE_STDT_BASE12, 16, 224, "RPE-STDT, 12 + 4 light layers (tables)"),
             "rpe_stdt_small": NamedModel(RPE_STDT_SMALL, 16, 224, "RPE-STDT with the width of ViT-S"),
             "rpe_stdt_tiny": NamedModel(RPE_STDT_TINY, 16, 112, "small RPE-STDT that trains on a laptop"),
         }
@@ -338,13 +334,7 @@ def relative_attention(config: RPESTDTConfig, axis: Literal["space", "time"]) ->
 class RPESTDT(SingleStreamNetwork):
     """Spatially and temporally decoupled transformer with relative position (figure 3.2).
 
-    Args:
-        config: Architecture.
-        heads: Number of classes of each task head.
-        channels: Channels of the clip.
-        frames: Frames of a clip. Later clips may have any number.
-        size: Height and width of a clip in pixels. Later clips may have any multiple of the patch; an absolute
-            position is interpolated for them.
+    Clips may have any number of frames and any multiple of the patch; an absolute position is interpolated for them.
     """
 
     spatial_ids: Tensor | None

@@ -60,12 +60,8 @@ class ViTSpatialConfig(EncoderConfig):
     def named_models(cls) -> dict[str, NamedModel]:
         """Return the named models of this kind."""
         return {
-            "vit_base_spatial": NamedModel(
-                VIT_BASE_SPATIAL, 16, 224, "ViT-B per frame, averaged: spatial attention only (Table 3.3)"
-            ),
-            "vit_tiny_spatial": NamedModel(
-                VIT_TINY_SPATIAL, 16, 112, "spatial-only ViT with the width of rpe_stdt_tiny"
-            ),
+            "vit_base_spatial": NamedModel(VIT_BASE_SPATIAL, 16, 224, "ViT-B, spatial attention only (Table 3.3)"),
+            "vit_tiny_spatial": NamedModel(VIT_TINY_SPATIAL, 16, 112, "the same with the width of rpe_stdt_tiny"),
         }
 
     @property
@@ -79,15 +75,7 @@ VIT_TINY_SPATIAL = ViTSpatialConfig(start="scratch", width=128, depth=4, attenti
 
 
 class ViTSpatial(SingleStreamNetwork):
-    """ViT applied frame by frame.
-
-    Args:
-        config: Architecture.
-        heads: Number of classes of each task head.
-        channels: Channels of the clip.
-        frames: Frames of a clip. Later clips may have any number.
-        size: Height and width of a clip in pixels. Positions are interpolated for later clips of another size.
-    """
+    """ViT applied frame by frame. Positions are interpolated for clips of another size."""
 
     def __init__(
         self, config: ViTSpatialConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int

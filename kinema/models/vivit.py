@@ -60,9 +60,7 @@ class ViViTConfig(EncoderConfig):
     def named_models(cls) -> dict[str, NamedModel]:
         """Return the named models of this kind."""
         return {
-            "vivit_base": NamedModel(
-                VIVIT_BASE, 8, 224, "ViViT-B, joint space-time attention: baseline of CTN (Tables 4.3 and 4.7)"
-            ),
+            "vivit_base": NamedModel(VIVIT_BASE, 8, 224, "ViViT-B, joint space-time attention (Tables 4.3 and 4.7)"),
             "vivit_tiny": NamedModel(VIVIT_TINY, 16, 112, "ViViT with the width and about the MACs of ctn_tiny"),
         }
 
@@ -77,15 +75,7 @@ VIVIT_TINY = ViViTConfig(tubelet=(4, 16, 16), start="scratch", width=128, depth=
 
 
 class ViViT(SingleStreamNetwork):
-    """ViViT's model 1: one transformer over all tubelets of a clip.
-
-    Args:
-        config: Architecture.
-        heads: Number of classes of each task head.
-        channels: Channels of the clip.
-        frames: Frames of a clip. Later clips may have other multiples of the tubelet; positions are interpolated.
-        size: Height and width of a clip in pixels. The same holds for later clips.
-    """
+    """ViViT's model 1: one transformer over all tubelets. Positions are interpolated for other frames or sizes."""
 
     def __init__(
         self, config: ViViTConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int

@@ -36,11 +36,9 @@ SHAPES = {
 
 
 def layer(operator="cdc-st", *, theta=0.6, kernel=3, padding=1, out=6, dtype=torch.float64, **fields):
-    """4 channels in; weights have a mean, so that what is subtracted is never small beside them."""
+    """Return a layer whose weights have a mean, so that the subtracted sum is not small."""
     torch.manual_seed(0)
-    made = CentralDifferenceConv3d(
-        4, out, kernel, operator=operator, theta=theta, padding=padding, dtype=dtype, **fields
-    )
+    made = CentralDifferenceConv3d(4, out, kernel, operator=operator, theta=theta, padding=padding, **fields).to(dtype)
     for parameter in made.parameters():
         nn.init.normal_(parameter, mean=0.5)
     with torch.no_grad():
@@ -53,8 +51,8 @@ def clip(extent=(5, 6, 7), channels=4, dtype=torch.float64):
 
 
 def single(weight, **fields):
-    """One channel in and out, with this kernel."""
-    made = CentralDifferenceConv3d(1, 1, tuple(weight.shape), dtype=torch.float64, **fields)
+    """Return a layer of one channel with this kernel."""
+    made = CentralDifferenceConv3d(1, 1, tuple(weight.shape), **fields).double()
     with torch.no_grad():
         made.weight.copy_(weight)
     return made
@@ -410,8 +408,8 @@ def test_a_copy_goes_its_own_way():
     assert "operator=cdc-st, theta=0.6" in repr(copied)
 
 
-def test_without_numbers_it_tells_the_shape():
-    """As networks are counted: on the meta device, of which there is one everywhere."""
+def test_it_runs_on_the_meta_device():
+    """MACs are counted on the meta device."""
     with torch.device("meta"):
         made = layer(dtype=torch.float32)
     assert made(torch.empty(1, 4, 5, 6, 7, device="meta")).shape == (1, 6, 5, 6, 7)

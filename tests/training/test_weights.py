@@ -195,8 +195,8 @@ def test_an_mfst_starts_from_i3d_and_says_what_became_of_it(tmp_path, i3d, form)
     assert load_messages(started) == [
         f"weights from {path}: {6 * (3 + 8 * 4 - 6)} tensors loaded",
         *(
-            f"  mismatched: stages.{stage}.space.inceptions.0.{ours} ({units}: {there} in the file, {here} in the network)"
-            for stage, ours, units, there, here in mismatched
+            f"  mismatched: stages.{stage}.space.inceptions.0.{ours} ({unit}: {file} in the file, {own} in the network)"
+            for stage, ours, unit, file, own in mismatched
         ),
         f"  not part of I3D: {len(own) - 6 * (3 + 8 * 4)} tensors (stages.*.space.map_norm, "
         "stages.*.space.map, stages.*.space.layers, stages.*.time, stages.*.shortcut, norm, heads)",

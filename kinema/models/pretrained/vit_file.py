@@ -30,21 +30,10 @@ Layer: TypeAlias = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
-    """Names of ViT's parts in a file; `.weight` and `.bias` follow the name of a layer.
+    """Names of ViT's parts in a file.
 
-    Attributes:
-        label: Name of the naming, for messages.
-        patches: Patch embedding.
-        class_token: Class token.
-        position: Position table.
-        norm: Norm after the last block.
-        block: Prefix before the number of a block; a period and the name of a layer follow.
-        norm1: Norm before the attention of a block.
-        qkv: Layer of queries, keys and values of a block, or three layers.
-        proj: Output layer of the attention.
-        norm2: Norm before the MLP of a block.
-        fc1: First layer of the MLP.
-        fc2: Second layer of the MLP.
+    `label` names the naming in messages. `block` is the prefix before the number of a block; a period and the name of a
+    layer follow. `qkv` is one layer or three. `.weight` and `.bias` follow the name of a layer.
     """
 
     label: str
