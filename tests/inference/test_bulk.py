@@ -1,4 +1,4 @@
-"""Many files: all are answered for."""
+"""Predictions for many files report every file."""
 
 import csv
 import io
@@ -39,10 +39,10 @@ def run(trained, sources, **options):
 @pytest.mark.parametrize("form", ["text", "json", "csv"])
 def test_the_good_are_answered_and_the_broken_is_named(trained, videos, capsys, form):
     assert run(trained, videos, output_format=form) == 1
-    told = capsys.readouterr()
-    assert all(name in told.out for name in ("a 1.mp4", "c.mp4"))
-    assert "b.mp4" not in told.out
-    first, last = told.err.splitlines()
+    output = capsys.readouterr()
+    assert all(name in output.out for name in ("a 1.mp4", "c.mp4"))
+    assert "b.mp4" not in output.out
+    first, last = output.err.splitlines()
     assert first.startswith("kinema: ")
     assert "b.mp4: is not a video that can be read" in first
     assert last == "kinema: 1 of 3 videos could not be read"
@@ -64,8 +64,8 @@ def test_json_is_an_object_a_line(trained, videos, capsys, expected):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["video"] for line in lines] == list(expected)
     for line in lines:
-        said = [(p["label"], p["score"]) for p in line["predictions"]["label"]]
-        assert said == [(p.label, pytest.approx(p.score)) for p in expected[line["video"]]]
+        predicted = [(p["label"], p["score"]) for p in line["predictions"]["label"]]
+        assert predicted == [(p.label, pytest.approx(p.score)) for p in expected[line["video"]]]
 
 
 def test_csv_is_a_line_a_class(trained, videos, capsys, expected):
@@ -126,12 +126,12 @@ def both(tmp_path, make_trained_model, tiny_ctn, data_set):
     return tmp_path / "depth"
 
 
-def test_depth_files_go_with_their_find_videos_pairs(raises, both, data_set, monkeypatch):
+def test_depth_files_go_with_their_videos_in_pairs(raises, both, data_set, monkeypatch):
     rgb, depth = ([data_set.locate(entry.source(m)) for entry in data_set.entries[:2]] for m in ("rgb", "depth"))
-    asked = []
-    monkeypatch.setattr(Recognizer, "predict", lambda _, video, **__: asked.append(video) or {})
+    predicted = []
+    monkeypatch.setattr(Recognizer, "predict", lambda _, video, **__: predicted.append(video) or {})
     assert run(both, rgb, depth=depth, output_format="json") == 0
-    assert asked == [{"rgb": one, "depth": other} for one, other in zip(rgb, depth, strict=True)]
+    assert predicted == [{"rgb": one, "depth": other} for one, other in zip(rgb, depth, strict=True)]
     with raises(VideoError, 2, 1, field="depth"):
         run(both, rgb, depth=depth[:1])
 
@@ -150,7 +150,7 @@ def test_one_stream_answers_for_both_and_it_is_said_once(tmp_path, make_trained_
     files = [data_set.locate(entry.source(given)) for entry in data_set.entries[:2]]
     sources, depth = (files, ()) if given == "rgb" else ([], files)
     assert run(tmp_path / "two", sources, depth=depth, output_format="json") == 0
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     missing = "depth" if given == "rgb" else "rgb"
-    assert said.err.count(f"no {missing} given") == said.err.count(f"{given} alone") == 1
-    assert [json.loads(line)["video"] for line in said.out.splitlines()] == files
+    assert output.err.count(f"no {missing} given") == output.err.count(f"{given} alone") == 1
+    assert [json.loads(line)["video"] for line in output.out.splitlines()] == files

@@ -1,4 +1,4 @@
-"""Two trained models as one: its answers are the mean of theirs, on files and after a trip to the disk."""
+"""A fused model gives the mean of both models' predictions, on files and after saving."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def depth(make_trained_model, data_set, tiny_ctn):
 
 @pytest.mark.parametrize("score", ["logits", "softmax"])
 def test_it_answers_with_the_mean_of_both(tmp_path, color, depth, data_set, score):
-    """As `kinema evaluate --fuse` does from the predictions of the two."""
+    """Fused models equal `kinema evaluate --fuse` on both models' predictions."""
     for name, trained in (("color", color), ("depth", depth)):
         save_model(tmp_path / name, trained)
     save_model(tmp_path / "both", fuse_models(tmp_path / "color", tmp_path / "depth", score=score))

@@ -1,4 +1,4 @@
-"""A trained model that is shown longer clips, or larger ones, than it was trained with."""
+"""Trained models take longer or larger clips than in training."""
 
 import torch
 

@@ -1,8 +1,7 @@
-"""Eq. 2.3 to 2.6, held against the sums over taps, against torch's own convolutions, and in evaluation."""
+"""Central differences equal eq. 2.3 to 2.6 as sums over taps and torch's convolutions, also when folded."""
 
 import copy
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -59,7 +58,7 @@ def single(weight, **fields):
 
 
 def plain(made, x, weight=None, bias=None):
-    """torch's own convolution with the layer's strides and the like."""
+    """Return torch's own convolution with the layer's settings."""
     weight = made.weight if weight is None else weight
     return F.conv3d(x, weight, bias, made.stride, made.padding, made.dilation, made.groups)
 
@@ -103,7 +102,7 @@ def test_theta_zero_is_the_plain_convolution_to_the_bit(operator, fields):
 @pytest.mark.parametrize("operator", DIFFERENCES)
 @pytest.mark.parametrize("kernel", [1, 3, (5, 3, 1), (3, 7, 7)], ids=str)
 def test_only_the_center_tap_changes(operator, kernel):
-    """Spec: W' = W, and W'[center] = W[center] - theta * (all taps of W, or those of the other frames)."""
+    """W' = W except W'[center] = W[center] - theta * (sum of all taps, or of those of the other frames)."""
     made = layer(operator, kernel=kernel, groups=2)
     times, rows, columns = (extent // 2 for extent in made.kernel_size)
     expected = made.weight.detach().clone()
@@ -126,7 +125,7 @@ def test_only_the_center_tap_changes(operator, kernel):
     ids=["3x3x3", "dilation", "stride", "one tap", "one frame"],
 )
 def test_it_is_two_convolutions_where_the_padding_keeps_the_extent(operator, fields):
-    """The reference's form: a 1 x 1 x 1 convolution that is not padded, subtracted; for any number of frames here."""
+    """The reference's form subtracts an unpadded 1 x 1 x 1 convolution, for any number of frames."""
     made = layer(operator, **fields)
     assert all(p == d * (k // 2) for p, d, k in zip(made.padding, made.dilation, made.kernel_size, strict=True))
     others = [t for t in range(made.kernel_size[0]) if operator == "cdc-st" or t != made.kernel_size[0] // 2]
@@ -137,7 +136,7 @@ def test_it_is_two_convolutions_where_the_padding_keeps_the_extent(operator, fie
 
 @pytest.mark.parametrize("frame", [0, 1, 3, 4])
 def test_cdc_t_of_five_frames_counts_all_but_the_center_one(frame):
-    """The reference takes the first and the third, whatever the kernel."""
+    """The reference takes the first and the third frame of any kernel."""
     kernel = torch.zeros(5, 1, 1)
     kernel[frame] = 1
     x = clip(extent=(9, 2, 2), channels=1)
@@ -173,7 +172,7 @@ def test_a_kernel_of_one_tap_is_scaled_or_plain():
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
 def test_the_bias_is_added_once(operator):
-    """The reference would leave (1 - theta) of it."""
+    """The reference would scale the bias by (1 - theta)."""
     with_bias, without = layer(operator, bias=True), layer(operator)
     without.weight = with_bias.weight
     shift = with_bias.bias[:, None, None, None].expand(-1, 5, 6, 7)
@@ -195,7 +194,7 @@ def test_what_is_subtracted_is_the_pixel_under_the_center_tap(place):
 @pytest.mark.parametrize("theta", [0.6, 1.0])
 @pytest.mark.parametrize("operator", DIFFERENCES)
 def test_a_constant_clip_inside_and_at_the_border(operator, theta):
-    """Inside nothing is left of the differences; at the border the taps outside see zero, yet x(p0) goes from them."""
+    """Differences vanish inside; at the border x(p0) is subtracted from the zero padding, too."""
     made, constant = layer(operator, theta=theta), torch.full((1, 4, 5, 6, 7), 2.0, dtype=torch.float64)
     answer = made(constant)[0]
     weight = made.weight.detach()
@@ -214,7 +213,7 @@ def test_a_constant_clip_inside_and_at_the_border(operator, theta):
 
 
 def test_what_stands_still_is_nothing_to_differences_over_time():
-    """Both operators over frames alone, with theta = 1: CDC-ST gives zero, CDC-T what the center frame's tap gives."""
+    """With kernels over frames only and theta = 1, CDC-ST gives zero and CDC-T the center frame's response."""
     still = clip(extent=(1, 4, 4)).expand(-1, -1, 5, -1, -1)
     st, t = (layer(operator, theta=1, kernel=(3, 1, 1), padding=0) for operator in DIFFERENCES)
     assert st(still).abs().max() < 1e-12
@@ -297,7 +296,7 @@ def test_what_cannot_be_is_refused(fields, message):
 
 
 def norm(channels=6, dtype=torch.float32):
-    """A BatchNorm whose every number differs from where it started, with the stem's eps."""
+    """Return a BatchNorm with random parameters and statistics, and the stem's epsilon."""
     made = nn.BatchNorm3d(channels, eps=1e-3, dtype=dtype).eval()
     nn.init.normal_(made.weight)
     nn.init.normal_(made.bias)
@@ -354,7 +353,7 @@ def test_folding_does_not_change_the_layer_or_the_random_state():
 
 
 def test_a_fold_that_takes_it_for_a_plain_convolution_is_right_too():
-    """A gain by channel passes through the difference, so that torch's own fusion of BatchNorm does no harm."""
+    """A gain per channel commutes with the difference, so torch's own BatchNorm fusion is correct."""
     made, behind = layer(dtype=torch.float32).eval(), norm()
     x = clip(dtype=torch.float32)
     fused = fuse_conv_bn_eval(made, behind)
@@ -422,12 +421,6 @@ def test_it_is_exported(operator):
     batch = torch.export.Dim("batch", min=1, max=8)
     exported = torch.export.export(made, (x,), dynamic_shapes=({0: batch},)).module()
     torch.testing.assert_close(exported(x[:1]), made(x[:1]), rtol=0, atol=1e-12)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

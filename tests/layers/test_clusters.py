@@ -1,4 +1,4 @@
-"""Clusters of offsets, held against loops over the pairs of tokens."""
+"""Clusters of offsets equal loops over pairs of tokens."""
 
 import itertools
 import math
@@ -14,11 +14,11 @@ FROM_THE_CORNER = {
     1: [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
     3: [0, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3],
 }
-"""s(0), s(1), ..., s(13), worked out by hand from eq. 3.8 and 3.9."""
+"""s(0), s(1), ..., s(13), computed by hand from eq. 3.8 and 3.9."""
 
 
 def literal_s(x, ratio):
-    """Eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8, number by number; y, which need not be whole, is cut off."""
+    """Return s of eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8 for one number, y rounded down."""
     b, y, a = ratio, 2 * ratio, 8 * ratio
     if abs(x) <= b:
         return round(x)
@@ -26,7 +26,7 @@ def literal_s(x, ratio):
 
 
 def literal_id(i, j, *, columns, s, reach):
-    """The index of eq. 3.11 for two tokens, of which number 0 is the class token."""
+    """Return the index of eq. 3.11 for two tokens; token 0 is the class token."""
     if i == 0 or j == 0:
         return (2 * reach + 1) ** 2
     (row, column), (other_row, other_column) = divmod(i - 1, columns), divmod(j - 1, columns)
@@ -98,7 +98,7 @@ def test_clusters_of_a_frame_are_those_of_a_loop_over_197_x_197_tokens(function,
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 6), (6, 1), (2, 5), (5, 2), (20, 3)])
 @pytest.mark.parametrize("reach", [1, 3, 6])
 def test_clusters_are_those_of_the_loop_on_any_grid(rows, columns, reach):
-    """A patch to the right of another and one below it must not be mixed up, which a square would not show."""
+    """A grid that is not square shows whether rows and columns are swapped."""
     n = rows * columns + 1
 
     def s(offset):
@@ -137,7 +137,7 @@ def test_all_pairs_with_the_class_token_have_the_last_cluster_and_no_other_pair_
 
 
 def test_there_and_back_are_opposite_clusters():
-    """p of (j, i) is at the mirrored place of the table, so an offset is the query's place less the key's."""
+    """p of (j, i) is at the mirrored index, so an offset is the query's place minus the key's."""
     ids = Clusters().on_grid(5, 6)[1:, 1:]
     assert torch.equal(ids + ids.T, torch.full_like(ids, 48))
     assert ids[0, 1] == 3 * 7 + 2  # a key to the right is one column less
@@ -215,7 +215,7 @@ def test_each_count_is_one_more_than_the_values_and_its_clusters_stay_below_it(f
 
 
 def literal_times(times, s, reach):
-    """The clusters of frames with these numbers."""
+    """Return the clusters of frames with these numbers."""
     n = len(times) + 1
     return [
         [2 * reach + 1 if 0 in (i, j) else s(times[i - 1] - times[j - 1]) + reach for j in range(n)] for i in range(n)

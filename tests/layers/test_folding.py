@@ -1,4 +1,4 @@
-"""A copy for evaluation: for any network, and folded where a part says how."""
+"""Evaluation copies work for any network, and fold foldable parts."""
 
 import torch
 from torch import nn

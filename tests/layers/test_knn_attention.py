@@ -1,8 +1,7 @@
-"""k-NN attention, held against a loop over the rows of its map, and MFST's transformer layer around it."""
+"""k-NN attention equals a loop over the rows of its map; tests of MFST's transformer layer."""
 
 import copy
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,7 @@ from kinema.models.complexity import parameter_count
 
 @pytest.fixture(params=["sorting", "in chunks", "topk", "topk in a graph"])
 def way(request, monkeypatch):
-    """The ways to drop keys: the CPU's, that over and over, other devices', and that of torch.compile and export."""
+    """Implementations of dropping keys: CPU, CPU in chunks, other devices, torch.compile and export."""
     match request.param:
         case "in chunks":
             monkeypatch.setattr(operator, "CHUNK", 1)
@@ -36,25 +35,25 @@ def way(request, monkeypatch):
 
 
 def queries_keys_values(*, n=7, b=2, h=3, d=4, c=5, dtype=torch.float64):
-    """Random, so that no two logits of a row are equal."""
+    """Return random queries, keys and values, whose logits have no ties."""
     generator = torch.Generator().manual_seed(n)
     return tuple(torch.randn(b, h, n, size, dtype=dtype, generator=generator) for size in (d, d, c))
 
 
 def map_of(query, key, **choices):
-    """The attention map: it is what comes out if the values are the unit vectors."""
+    """Return the attention map: the output for unit vectors as values."""
     n = query.shape[-2]
     return knn_attention(query, key, torch.eye(n, dtype=query.dtype).expand(*query.shape[:2], n, n), **choices)
 
 
 def map_of_logits(logits, **choices):
-    """The map that one attention head makes of these logits."""
+    """Return the attention map of one head for these logits."""
     n = len(logits)
     return map_of(torch.eye(n, dtype=logits.dtype)[None, None] * n**0.5, logits.T[None, None], **choices)[0, 0]
 
 
 def trained(dim=12, **choices):
-    """A layer whose every number differs from where it started."""
+    """Return a layer with random parameters."""
     torch.manual_seed(0)
     made_of = KNNLayer(**{"heads": 3, "head_dim": 5, "hidden": 9, **choices})
     layer = knn_block(dim, made_of).double().eval()
@@ -77,9 +76,9 @@ def test_k_is_the_share_of_the_keys_rounded_down_and_at_least_one(n, share, kept
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan")])
 def test_a_share_that_keeps_none_or_more_than_there_are_is_refused(share):
-    for asked in (lambda: knn_attention(*queries_keys_values(), share=share), lambda: KNNLayer(share=share)):
+    for call in (lambda: knn_attention(*queries_keys_values(), share=share), lambda: KNNLayer(share=share)):
         with pytest.raises(ValueError, match="share"):
-            asked()
+            call()
 
 
 @pytest.mark.parametrize("share", [0.7, 0.3, 0.05, 0.99])
@@ -201,7 +200,7 @@ def test_keys_of_bfloat16_are_compared_in_float32():
 @pytest.mark.parametrize("attention", ["knn", "dense"])
 @pytest.mark.parametrize("dim", [12, 15])
 def test_the_layer_is_prenorm_attention_and_mlp_with_residuals(attention, dim):
-    """Attention heads are as wide as they are told, whatever the tokens are; queries, keys, values in this order."""
+    """Head width is independent of token width; queries, keys, values are in this order."""
     layer, x = trained(dim, attention=attention), tokens(dim=dim)
     share = 0.7 if attention == "knn" else 1
 
@@ -228,7 +227,7 @@ def literal_eq28(layer, x):
 
 
 def test_without_residuals_all_tokens_become_one():
-    """The reason for the DEVIATION: eight layers, those of a stage, at the start of a training."""
+    """The reason for the DEVIATION: eight layers, those of a stage, at initialization."""
 
     def spread(block):
         torch.manual_seed(0)
@@ -305,12 +304,6 @@ def test_activations_that_are_computed_again_keep_the_same_keys():
     layer(plain).logsumexp(-1).sum().backward()
     torch.utils.checkpoint.checkpoint(layer, again, use_reentrant=False).logsumexp(-1).sum().backward()
     assert torch.equal(plain.grad, again.grad)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

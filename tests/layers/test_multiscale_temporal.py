@@ -1,9 +1,8 @@
-"""WMS-Trans, held against one pass for each scale, and what the scales have to do with each other."""
+"""WMS-Trans equals one pass per scale; properties of the scales."""
 
 import copy
 import math
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ LENGTHS = {32: (32, 16, 8), 31: (31, 16, 8), 7: (7, 4, 2), 5: (5, 3, 2), 3: (3, 
 
 
 def trained(dim=6, *, depth=2, seed=0, **choices):
-    """A block whose every number differs from where it started."""
+    """Return a block with random parameters."""
     torch.manual_seed(seed)
     of_layers = {name: choices.pop(name) for name in list(choices) if name in KNNLayer.__dataclass_fields__}
     layer = KNNLayer(heads=2, head_dim=4, hidden=7, **of_layers)
@@ -34,7 +33,7 @@ def tokens(t=7, *, b=3, dim=6):
 
 
 def three_passes(block, x, branches):
-    """Each scale pooled, placed, through layers of its own, repeated; then the mean."""
+    """Return the mean of one pass per scale through its own copy of the layers."""
     total = 0
     for scale, layers in zip((1, 2, 4), branches, strict=True):
         scaled = F.avg_pool1d(x.mT, scale, ceil_mode=True).mT
@@ -48,14 +47,14 @@ def three_passes(block, x, branches):
 
 @pytest.fixture(params=["packed", "separate"])
 def way(request, monkeypatch):
-    """All scales at once, or one after the other."""
+    """Run all scales at once, or one after the other."""
     monkeypatch.setattr(operator, "PACKED", 10_000 if request.param == "packed" else 0)
     return request.param
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 256])
 def test_positions_are_sines_and_cosines(dim):
-    """Eq. 2.9 and 2.10, number by number; an odd width ends with a sine."""
+    """Eq. 2.9 and 2.10 hold element by element; an odd width ends with a sine."""
     ours = sinusoidal_position(33, dim, dtype=torch.float64, device=torch.device("cpu"))
     for position in range(33):
         for channel in range(dim):
@@ -99,7 +98,7 @@ def test_the_fast_path_is_the_one_scale_by_scale_and_time_by_time(t, branches):
 @pytest.mark.parametrize("attention", ["knn", "dense"])
 @pytest.mark.usefixtures("way")
 def test_it_is_three_passes_with_the_same_weights(t, position, attention):
-    """And the gradient is the sum of those of the three copies."""
+    """The gradient is the sum of those of the three copies."""
     block = trained(position=position, attention=attention)
     copies = [copy.deepcopy(block.layers) for _ in range(3)]
     x = tokens(t)
@@ -160,7 +159,7 @@ def test_one_scale_is_the_plain_transformer():
 @pytest.mark.parametrize("t", LENGTHS)
 @pytest.mark.parametrize("branches", ["shared", "unshared"])
 def test_what_is_constant_in_time_stays_so_without_position(t, branches):
-    """With k-NN attention too, although all logits of a row are then equal and any k of them may be kept."""
+    """This holds with k-NN attention, too, where all logits of a row are equal and any k are kept."""
     answer = trained(position="none", branches=branches)(tokens(1).expand(-1, t, -1))
     torch.testing.assert_close(answer, answer[:, :1].expand_as(answer), rtol=0, atol=1e-12)
     if t > 1:
@@ -169,7 +168,7 @@ def test_what_is_constant_in_time_stays_so_without_position(t, branches):
 
 
 def test_position_begins_anew_at_each_scale_and_is_added_once():
-    """With layers that hand their tokens through, what comes out is the mean of tokens and positions."""
+    """With identity layers the output is the mean of tokens and positions."""
     block, x = trained(), torch.zeros(3, 7, 6, dtype=torch.float64)
     for parameter in block.parameters():
         nn.init.zeros_(parameter)
@@ -200,7 +199,7 @@ def test_the_number_of_parameters_is_that_of_one_scale(dim, parameters):
 
 
 def test_weights_of_all_scales_are_those_of_one():
-    """Table 2.6 compares the two with equal layers: one may start from the other."""
+    """Table 2.6 compares both with equal layers, so that one loads the other's weights."""
     trained(scales=(1,)).load_state_dict(trained().state_dict())
 
 
@@ -230,12 +229,6 @@ def test_under_bfloat16_autocast_it_is_nearly_the_same():
 def test_scales_that_are_none_are_refused(scales):
     with pytest.raises(ValueError, match="scales"):
         MultiScaleTemporalTransformer(6, KNNLayer(), scales=scales)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,9 +1,8 @@
-"""Fewer frames, held against loops over rows of an attention map and the standard deviation that numpy has."""
+"""Temporal subsampling equals loops over rows of an attention map and numpy's standard deviation."""
 
 import itertools
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -23,7 +22,7 @@ from kinema.layers.temporal_topk import (
 
 
 def maps(frames=7, *, b=3, h=2, dtype=torch.float64):
-    """Rows that sum to one, some of them sharp and some flat."""
+    """Return attention maps with sharp and flat rows."""
     generator = torch.Generator().manual_seed(frames)
     sharpness = 4 * torch.rand(b, h, frames + 1, 1, dtype=torch.float64, generator=generator)
     logits = torch.randn(b, h, frames + 1, frames + 1, dtype=torch.float64, generator=generator)
@@ -35,14 +34,14 @@ def tokens(frames=7, *, b=3, dim=6, dtype=torch.float64):
 
 
 def some_places(*shape, frames=7):
-    """Different ones for each clip and attention head, in the order of time."""
+    """Return frames in temporal order that differ between clips and heads."""
     *outer, kept = shape
     drawn = torch.rand(*outer, frames, generator=torch.Generator().manual_seed(5))
     return drawn.argsort(-1)[..., :kept].sort(-1).values
 
 
 def eq_3_13(row):
-    """The loop of eq. 3.13 and 3.14 over one row, with 1/T where the thesis has it, outside of the root."""
+    """Return eq. 3.13 and 3.14 of one row as a loop, with 1/T outside the root as in the thesis."""
     mean = sum(row) / len(row)
     return math.sqrt(sum((entry - mean) ** 2 for entry in row)) / len(row)
 
@@ -69,7 +68,7 @@ def test_sigma_is_the_standard_deviation_of_each_frames_row_and_not_of_the_class
 
 
 def test_sigma_ranks_as_the_loop_of_eq_3_13_does():
-    """Which is smaller by the root of the tokens, for all rows alike."""
+    """Eq. 3.13 is smaller by the root of the number of tokens, for all rows alike."""
     scores = maps(16)
     sigma, kept = attention_std(scores), top_frames(attention_std(scores))
     for clip, head in itertools.product(range(3), range(2)):
@@ -215,7 +214,7 @@ def test_numbers_of_frames_stay_those_of_the_clip_when_half_go_twice():
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("frames", [1, 2, 7, 16])
 def test_attention_of_the_rows_that_are_kept_is_that_part_of_the_whole(heads, frames):
-    """Eq. 3.12 as a loop: all of the attention, numpy's deviation, a sorted list, and rows of what came out."""
+    """The reference is eq. 3.12 as a loop: full attention, numpy's deviation, a sorted list, rows of the output."""
     weights = maps(frames)
     value = torch.randn(3, 2, frames + 1, 5, dtype=torch.float64)
     sigma = attention_std(weights) if heads == 2 else attention_std(weights).mean(1, keepdim=True)
@@ -232,7 +231,7 @@ def test_attention_of_the_rows_that_are_kept_is_that_part_of_the_whole(heads, fr
 
 @pytest.mark.parametrize("heads", [1, 2])
 def test_tokens_rows_and_numbers_of_the_same_places_belong_together(heads):
-    """A token that holds its own number tells where it came from."""
+    """Tokens that hold their own number show where they come from."""
     places = some_places(3, heads, 4)
     numbered = torch.arange(-1.0, 7)[None, :, None].expand(3, -1, 2)
     times = gather_times(torch.arange(7).expand(3, 1, -1), places)
@@ -288,7 +287,7 @@ def test_in_training_every_frame_is_drawn_as_often():
 
 
 def test_random_places_of_a_test_are_the_same_for_all_clips_and_all_times():
-    """And they leave the chance of everything else alone."""
+    """They do not touch the global random state."""
     torch.manual_seed(0)
     first = random_frames(50, 16, training=False)
     drawn = torch.rand(1)
@@ -314,7 +313,7 @@ def pooling(kind, *, dim=6):
 
 
 def literally_pooled(made, x):
-    """Frame by frame."""
+    """Return the pooled tokens, frame by frame."""
     first, *frames = x
     pooled = [first]
     match made.kind:
@@ -336,7 +335,7 @@ def literally_pooled(made, x):
     + [("convolution", frames, (frames + 1) // 2) for frames in (1, 2, 3, 7, 8, 16)],
 )
 def test_pooling_is_a_loop_over_pairs_or_windows_of_frames(kind, frames, kept):
-    """What is left over of an odd number goes, but for the convolution, which pads."""
+    """The last of an odd number of frames is dropped, except by the convolution, which pads."""
     made, x = pooling(kind), tokens(frames)
     pooled = made(x)
     assert pooled.shape == (3, 1 + kept, 6)
@@ -374,17 +373,11 @@ def test_only_the_convolution_learns(kind):
 
 
 class HalfOfTheFrames(nn.Module):
-    """A map's rows, the tokens and their numbers, of the frames that deviate most."""
+    """Return rows, tokens and frame numbers of the frames with the largest deviation."""
 
     def forward(self, weights, x, times):
         places = top_frames(attention_std(weights))
         return gather_rows(weights, places), gather_frames(x, places), gather_times(times, places)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,4 +1,4 @@
-"""The parts that all our transformers share."""
+"""Shared transformer building blocks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""CTN does what chapter 4 says of it."""
+"""CTN follows chapter 4."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ def clip(batch=2, frames=16, size=32):
 
 
 def shake(model):
-    """Moves every number from where it started, so that equal answers mean equal arithmetic."""
+    """Perturb every parameter, so that equal outputs mean equal arithmetic."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -91,7 +91,7 @@ def test_video_to_tokens_has_the_shapes_of_figure_4_2(config, frames, stem, pool
 
 
 def macs_by_hand(config, *, frames, size, last_block, classes):
-    """Multiply-adds from the shapes alone."""
+    """Return the multiply-adds from the shapes alone."""
     width, (times, rows, columns) = config.width, config.grid(frames=frames, height=size, width=size)
     patches = times * rows * columns
     if config.embedding == "tubelets":
@@ -103,9 +103,9 @@ def macs_by_hand(config, *, frames, size, last_block, classes):
     n, mapped = patches + 1, patches * width * config.mapping_kernel**2 if config.mapping == "convolution" else 0
     for block in range(config.depth):
         whole = block < config.depth - 1 or last_block == "all"
-        asked = n if whole else 1
+        rows = n if whole else 1
         total += (3 if whole else 2) * mapped  # a query of the class token is not mapped by its neighbors
-        total += (asked + 2 * n) * width**2 + 2 * asked * n * width + asked * (1 + 2 * config.mlp_ratio) * width**2
+        total += (rows + 2 * n) * width**2 + 2 * rows * n * width + rows * (1 + 2 * config.mlp_ratio) * width**2
     return total + width * classes
 
 
@@ -127,7 +127,7 @@ def macs_by_hand(config, *, frames, size, last_block, classes):
     ],
 )
 def test_macs_counted_two_ways(config, frames, whole):
-    """Of whole last blocks, as the specification counts; and as executed, about 7 % fewer."""
+    """MACs with whole last blocks match the specification; executed MACs are about 7 % fewer."""
     with torch.device("meta"):
         model = CTN(config, heads=DIVING48, frames=frames, size=224)
     counted = macs(WholeLastBlock(model), channels=3, frames=frames, size=224)
@@ -267,7 +267,7 @@ def test_the_task_heads_see_the_features():
     ids=str,
 )
 def test_every_parameter_learns_but_those_that_cannot(changes):
-    """In the last block only the class token is read, and its query bypasses the depth-wise part (figure 4.4).
+    """In the last block only the class token is used, and its query bypasses the depth-wise part (figure 4.4).
 
     A bias of the keys moves all logits of a row alike, which softmax does not see.
     """
@@ -299,7 +299,7 @@ def test_evaluation_is_deterministic_and_batch_independent():
 
 
 def test_the_mapping_mixes_places_and_no_times():
-    """Through the block's own reshapes: attention weights do not depend on what moves, so only values carry it."""
+    """Attention weights do not depend on the moved patch, so only values carry it through the block's reshapes."""
     block = shake(tiny()).blocks[0].eval()
     block.attention.heads = 1
     mapping = block.attention.mapping
@@ -399,7 +399,7 @@ def test_a_clip_without_channels_is_refused(raises):
 
 
 def test_outside_the_maps_there_is_nothing_and_not_zero():
-    """Without an activation maps may be negative everywhere, and a border of zeros would win."""
+    """Without an activation maps may be negative everywhere, where padding with zeros would be the maximum."""
     pool = VideoToTokens(TINY, channels=3).pool
     assert pool(-1 - torch.rand(1, 8, 4, 6, 6)).max() < -1
 

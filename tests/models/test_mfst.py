@@ -1,4 +1,4 @@
-"""MFST does what chapter 2 says of it."""
+"""MFST follows chapter 2."""
 
 import copy
 import dataclasses
@@ -40,7 +40,7 @@ def clip(batch=2, frames=5, size=48, channels=3):
 
 
 def shake(model):
-    """Moves every number from where it started, so that equal answers mean equal arithmetic."""
+    """Perturb every parameter, so that equal outputs mean equal arithmetic."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -93,7 +93,7 @@ def test_parameters_of_the_parts_to_the_unit():
 
 
 def macs_by_hand(config, *, channels, frames, size):
-    """Multiply-adds from the shapes alone: what is convolved, mapped, and attended to."""
+    """Return the multiply-adds from the shapes of convolutions, mappings and attention."""
     side, total = math.ceil(size / 2), 0
     first, second, third = (wide // config.channel_divisor for wide in (64, 64, 192))
     total += frames * side**2 * first * channels * config.stem_kernel_frames * 49
@@ -201,7 +201,7 @@ def test_both_convolutions_of_the_stem_with_more_than_one_tap_are_of_the_operato
 
 
 def test_space_is_seen_frame_by_frame():
-    """What stands in one frame changes no other one in MSC-Trans."""
+    """One frame does not affect another in MSC-Trans."""
     model = shake(tiny()).eval()
     maps = torch.randn(5, 24, 8, 8)
     changed = maps.clone()
@@ -244,7 +244,7 @@ def test_the_first_stage_and_a_network_without_residuals_have_no_shortcut():
 
 
 def test_all_space_before_all_time():
-    """Factorized by the model: the same parts in the other order, and the shortcuts hand time on."""
+    """Factorization by model: the same parts in the other order; shortcuts pass the temporal features."""
     model = shake(tiny(factorization="model")).eval()
     one, two, three = model.stages
     maps = model.stem(clip()).transpose(1, 2).flatten(0, 1)

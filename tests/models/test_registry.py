@@ -1,4 +1,4 @@
-"""Models by name: what is unknown is refused with what was meant, and configs survive JSON."""
+"""Models are created by name, unknown names are refused with a suggestion, and configs survive JSON."""
 
 import json
 from pathlib import Path

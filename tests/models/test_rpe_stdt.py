@@ -1,4 +1,4 @@
-"""RPE-STDT does what chapter 3 says of it: its sizes, attention in space, and clips. Time is test_rpe_stdt_time's."""
+"""RPE-STDT follows chapter 3: sizes, spatial attention, clips. test_rpe_stdt_time.py tests the temporal encoder."""
 
 import itertools
 import math
@@ -76,7 +76,7 @@ def test_the_two_sizes_of_the_thesis_have_their_names():
 
 
 def layer_macs(width, inner, hidden, *, given, answered, clusters, terms="query"):
-    """Of one layer: queries, products, sums, output and MLP of the rows answered, keys and values of all tokens."""
+    """Return the MACs of one layer: all keys and values, and the rest for the computed rows."""
     mapped = answered["queries"] * width * inner + 2 * given * width * inner
     products = answered["queries"] * given * inner + answered["rows"] * given * inner
     tables = clusters * inner * answered["queries"]
@@ -88,7 +88,7 @@ def layer_macs(width, inner, hidden, *, given, answered, clusters, terms="query"
 
 
 def macs_by_hand(config, *, frames, size, last_block="class", classes=101, channels=3):
-    """Multiply-adds from the shapes alone."""
+    """Return the multiply-adds from the shapes alone."""
     patches, width, terms = (size // config.patch) ** 2, config.width, config.position_terms
     n, tables = patches + 1, config.position in ("shared", "per-head")
     total = patches * channels * config.patch**2 * width
@@ -192,14 +192,14 @@ def test_of_the_frames_their_change_over_the_clip_is_left(raises):
 
 
 def s(offset):
-    """Of eq. 3.8 and 3.9 for 50 clusters: 0, 1, 2, 2, and 3 from there on."""
+    """Return s of eq. 3.8 and 3.9 for 50 clusters: 0, 1, 2, 2, and 3 from 4 on."""
     return int(math.copysign((0, 1, 2, 2, 3)[min(abs(offset), 4)], offset))
 
 
 @pytest.mark.parametrize("position", ["none", "shared", "per-head"])
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (2, 8), (5, 1)])
 def test_a_frame_is_its_patches_after_a_class_token_through_pre_norm_layers(position, rows, columns):
-    """Patch by patch, row by row, with the clusters of a loop over all pairs; the last layer's class token, normed."""
+    """The reference computes the normalized class token patch by patch, with clusters of a loop over pairs."""
     model = shake(tiny(position=position)).double()
     given = clip(1, 3, 8 * rows, 8 * columns, dtype=torch.float64)
     places = list(itertools.product(range(rows), range(columns)))
@@ -233,7 +233,7 @@ def test_frames_do_not_see_each_other_in_space():
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
 def test_patches_that_change_places_are_seen_with_position_and_not_without(changes):
-    """Whole rows of patches swapped, so that the patches themselves stay as they are."""
+    """Swap whole rows of patches, so that the patches themselves do not change."""
     model = shake(tiny(**changes)).double()
     given = clip(dtype=torch.float64)
     moved = torch.cat((given[..., 16:24, :], given[..., :16, :], given[..., 24:, :]), dim=-2)
@@ -284,7 +284,7 @@ def test_any_multiple_of_the_patch(changes, height, width):
 
 @pytest.mark.parametrize("changes", [form for form in FORMS if form.get("position") != "absolute"], ids=str)
 def test_without_absolute_position_nothing_depends_on_the_clips_it_was_built_for(changes):
-    """A network built for others takes the weights, strictly, and answers the same."""
+    """A network built for other clips loads the weights strictly and gives the same logits."""
     here, elsewhere = shake(tiny(**changes)), tiny(frames=5, size=16, **changes)
     elsewhere.load_state_dict(here.state_dict())
     for given in (clip(), clip(2, 5, 16, 16), clip(1, 3, 24, 40)):
@@ -314,7 +314,7 @@ def test_an_absolute_position_in_time_lies_on_the_line_between_its_neighbors():
 
 @pytest.mark.parametrize("by", ["rows", "columns"])
 def test_an_absolute_position_in_space_keeps_rows_and_columns_apart(by):
-    """A table that only depends on the row is repeated for more columns, and the other way round."""
+    """A table that depends only on the row is repeated for more columns, and vice versa."""
     model = shake(tiny(position="absolute")).double()
     lines = torch.randn(4, 16, dtype=torch.float64)
     with torch.no_grad():

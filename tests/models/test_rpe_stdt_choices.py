@@ -1,10 +1,9 @@
-"""RPE-STDT with each of its choices: what is refused, what learns, how it starts, and other ways to run it."""
+"""RPE-STDT with each option: invalid values, gradients, initialization, compile, export and autocast."""
 
 import copy
 import dataclasses
 import json
 
-import jaxtyping
 import pytest
 import torch
 from small_rpe_stdt import POOLS, TINY, clip, shake, tiny
@@ -127,7 +126,7 @@ def test_a_config_survives_json():
 
 
 def dead_by_construction(config):
-    """What cannot learn: parameters by name, and the keys' part of biases."""
+    """Return the names of parameters without gradient, and the keys' part of biases."""
     spatial, temporal = f"spatial_blocks.{config.spatial_layers - 1}", f"temporal_blocks.{config.temporal_layers - 1}"
     dead = set()
     if (
@@ -179,7 +178,7 @@ def test_everything_learns_but_what_cannot(changes):
 @pytest.mark.parametrize("where", ["spatial", "temporal"])
 @pytest.mark.parametrize("terms", ["query", "query-key", "query-key-value"])
 def test_of_the_last_layers_tables_only_the_class_tokens_vector_is_met(where, terms):
-    """Keys and values learn it; the query's own changes no answer, whatever it is."""
+    """Tables on keys and values learn; the query's table does not change the logits."""
     model = shake(tiny(position_terms=terms)).double()
     position = getattr(model, f"{where}_blocks")[-1].attention.position
     answer = model(clip(dtype=torch.float64))
@@ -268,7 +267,7 @@ def test_evaluation_does_not_depend_on_the_batch_and_clips_are_not_mixed(pool):
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
 def test_precision_bfloat16_is_near(changes):
-    """Without Top-K, which may keep another frame for a digit."""
+    """Without Top-K, where rounding may select another frame."""
     model = shake(tiny(pool="none", **changes)).eval()
     with torch.autocast("cpu", torch.bfloat16):
         low = model(clip())
@@ -291,12 +290,6 @@ def test_copies_are_independent():
 
 
 # -- other ways to run it ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,4 +1,4 @@
-"""RPE-STDT's temporal encoder, held against loops over clips, attention heads and pairs of frames."""
+"""RPE-STDT's temporal encoder equals loops over clips, attention heads and pairs of frames."""
 
 import dataclasses
 import itertools
@@ -34,14 +34,14 @@ TOP_KS = [
 
 
 def tiny(frames=8, **changes):
-    """In float64, with every number moved from where it started: tables begin at zero, and attention nearly flat."""
+    """Return a float64 network with perturbed parameters: tables start at zero, attention nearly flat."""
     torch.manual_seed(0)
     model = RPESTDT(dataclasses.replace(TINY, **changes), heads={"label": 5}, frames=frames, size=16).double().eval()
     return shake(model, by=0.5)
 
 
 def some_frames(count=9, *, clips=2):
-    """What the spatial encoder makes of them."""
+    """Return random outputs of the spatial encoder."""
     generator = torch.Generator().manual_seed(count)
     return torch.randn(clips, count, TINY.width, dtype=torch.float64, generator=generator)
 
@@ -53,11 +53,11 @@ def features(model, frames):
 # -- as one reads it ---------------------------------------------------------------------------------------------------
 
 CLASS = None
-"""In the place of a frame's number."""
+"""Frame number of the class token."""
 
 
 def cluster(config, i, j):
-    """Of the frames with these numbers in the clip; 50 clusters in space are seven and one in time."""
+    """Return the cluster of two frame numbers; 50 clusters in space are 7 + 1 in time."""
     if i is CLASS or j is CLASS:
         return 7
     if config.position_function == "clip":
@@ -80,7 +80,7 @@ def mlp(x, block):
 
 
 def attend(config, block, x, numbers):
-    """Eq. 3.5 and 3.6 pair by pair: logits and map of each attention head, and what each row makes of the values."""
+    """Return logits, map and output rows of each attention head by eq. 3.5 and 3.6, pair by pair."""
     attention, n, d = block.attention, len(x), config.temporal_head_channels
     mapped = linear(normed(x, block.norm_attention), attention.mapping).reshape(n, 3, config.temporal_heads, d)
     logits, attended = np.zeros((config.temporal_heads, n, n)), np.zeros((n, config.temporal_heads, d))
@@ -106,7 +106,7 @@ def attend(config, block, x, numbers):
 
 
 def chosen(config, logits, weights):
-    """Eq. 3.12 to 3.14: for each attention head the places whose rows deviate most, in the order of time."""
+    """Return the frames with the largest deviation per attention head, in temporal order (eq. 3.12 to 3.14)."""
     scores = weights if config.pool_scores == "probabilities" else logits
     sigma = np.array([[np.std(row) for row in head[1:]] for head in scores])
     if config.pool_heads == "shared":
@@ -115,7 +115,7 @@ def chosen(config, logits, weights):
 
 
 def gathered(config, x, places):
-    """Rows of the class token and of the places; of each attention head's own share of channels, if they differ."""
+    """Return the rows of the class token and the selected frames; per head for its channels, if the heads differ."""
     if config.pool_heads == "shared":
         return x[[0, *(1 + place for place in places[0])]]
     shares = np.split(x, len(places), axis=1)
@@ -126,13 +126,13 @@ def at(numbers, places):
     return [[CLASS, *(own[1 + place] for place in kept)] for own, kept in zip(numbers, places, strict=True)]
 
 
-def fewer(config, block, x, numbers, told):
-    """Half of the frames of one clip, in each of the ways of Table 3.4, and the controls."""
+def reduce_frames(config, block, x, numbers, selected):
+    """Return half of the frames of one clip, by each method of Table 3.4 and the controls."""
     first, frames = x[:1], x[1:]
     kept = max(1, len(frames) // 2)
     match config.pool:
         case "top-k":
-            places = told
+            places = selected
         case "random":
             places = [random_frames(1, len(frames), training=False)[0].tolist()] * config.temporal_heads
         case "uniform":
@@ -155,27 +155,27 @@ def fewer(config, block, x, numbers, told):
 
 
 @torch.no_grad()
-def as_one_reads_it(model, frames):
-    """The tokens of one clip after the last layer, and the frames of each layer that leaves some out."""
+def reference_encoder(model, frames):
+    """Return the tokens of one clip after the last layer, and the frames that each pooling layer keeps."""
     config = model.config
     x = np.concatenate((model.temporal_class_token.token[None].numpy(), frames.numpy()))
     if config.position == "absolute":
         x = x + model.temporal_position((torch.zeros(1, *x.shape, dtype=torch.float64)), (len(frames),))[0].numpy()
-    numbers, told, kept = [[CLASS, *range(len(frames))]] * config.temporal_heads, None, {}
+    numbers, selected, kept = [[CLASS, *range(len(frames))]] * config.temporal_heads, None, {}
     for layer, block in enumerate(model.temporal_blocks):
         pools = config.pool != "none" and layer in config.pool_layers
         if pools and config.pool_place == "between":
-            x, numbers = fewer(config, block, x, numbers, told)
+            x, numbers = reduce_frames(config, block, x, numbers, selected)
         logits, weights, attended = attend(config, block, x, numbers)
-        told = chosen(config, logits, weights)
+        selected = chosen(config, logits, weights)
         if pools and config.pool_place == "inside" and config.pool == "top-k":
-            rows = [[0, *(1 + place for place in own)] for own in told]
+            rows = [[0, *(1 + place for place in own)] for own in selected]
             heads = np.split(attended, config.temporal_heads, axis=1)
             attended = np.concatenate([head[own] for head, own in zip(heads, rows, strict=True)], axis=1)
-            x, numbers = gathered(config, x, told), at(numbers, told)
+            x, numbers = gathered(config, x, selected), at(numbers, selected)
         x = x + linear(attended, block.attention.out)
         if pools and config.pool_place == "inside" and config.pool != "top-k":
-            x, numbers = fewer(config, block, x, numbers, told)
+            x, numbers = reduce_frames(config, block, x, numbers, selected)
         x = x + mlp(x, block)
         if pools:
             kept[layer] = [own[1:] for own in numbers]
@@ -208,7 +208,7 @@ def test_the_temporal_encoder_is_what_one_reads(frames, changes):
     model, given = tiny(**changes), some_frames(frames)
     tokens, kept = model.encode_time(given)
     for sample, own in enumerate(given):
-        expected, numbers = as_one_reads_it(model, own)
+        expected, numbers = reference_encoder(model, own)
         torch.testing.assert_close(tokens[sample].detach(), torch.from_numpy(expected), rtol=1e-10, atol=1e-10)
         assert list(kept) == list(numbers)
         for layer, of_heads in numbers.items():
@@ -216,7 +216,7 @@ def test_the_temporal_encoder_is_what_one_reads(frames, changes):
 
 
 def test_the_frames_of_these_tests_are_not_those_that_are_kept_by_chance():
-    """Other ones for each clip and attention head, and not the first ones, or places and numbers would be the same."""
+    """Selections differ between clips and heads and skip early frames, so that indices and frame numbers differ."""
     _, kept = tiny(pool_heads="per-head").encode_time(some_frames(9))
     firsts = kept[1].flatten(0, 1)
     assert len({tuple(own) for own in firsts.tolist()}) > 2
@@ -227,7 +227,7 @@ def test_the_frames_of_these_tests_are_not_those_that_are_kept_by_chance():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "counts"),
     [
         ({}, {1: 4}),
         ({"pool_layers": (0, 2)}, {0: 4, 2: 2}),
@@ -242,11 +242,11 @@ def test_the_frames_of_these_tests_are_not_those_that_are_kept_by_chance():
     ],
     ids=str,
 )
-def test_frames_are_told_of_the_layers_that_matter_alone(changes, told):
+def test_kept_frames_are_those_of_layers_that_matter(changes, counts):
     clip = torch.randn(2, 3, 9, 16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     model = tiny(**changes)
     kept = model.kept_frames(clip)
-    assert {layer: frames.shape[-1] for layer, frames in kept.items()} == told
+    assert {layer: frames.shape[-1] for layer, frames in kept.items()} == counts
     _, all_kept = model.encode_time(model.encode_space(clip))
     for layer, frames in kept.items():
         assert frames.shape[:2] == (2, 1)
@@ -278,7 +278,7 @@ def output_and_gradient(model, frames):
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("frames", [4, 9, 16])
 def test_what_the_last_layer_leaves_out_inside_changes_nothing(pool, frames):
-    """[1, 3] of four layers is [1], in output and gradient; the last convolution learns nothing."""
+    """[1, 3] of four layers equals [1] in output and gradient; the last convolution gets no gradient."""
     both, first = tiny(pool=pool), tiny(pool=pool, pool_layers=(1,))
     first.load_state_dict({k: v for k, v in both.state_dict().items() if "temporal_blocks.3.pooling" not in k})
     (ours, ours_given, ours_learned), (theirs, given, learned) = (
@@ -358,7 +358,7 @@ UNORDERED = [{"position": "none"}, {"temporal_position": "none"}, {"temporal_pos
 @pytest.mark.parametrize("pool", [{"pool": "none"}, {}, LOGITS, BETWEEN, {**LOGITS, **BETWEEN}], ids=str)
 @pytest.mark.parametrize("changes", UNORDERED, ids=str)
 def test_without_position_in_time_the_order_of_frames_does_not_matter(changes, pool):
-    """And frames that change their order are still the ones that are kept."""
+    """The same frames are kept in any order."""
     model, given = tiny(**changes, **pool), some_frames()
     torch.testing.assert_close(features(model, given[:, ORDER]), features(model, given), rtol=0, atol=1e-11)
     (_, moved), (_, kept) = model.encode_time(given[:, ORDER]), model.encode_time(given)
@@ -375,7 +375,7 @@ def test_of_a_clip_too():
 
 @pytest.mark.parametrize("place", [{}, BETWEEN], ids=str)
 def test_attention_heads_that_choose_for_themselves_put_frames_together_by_their_order(place):
-    """The first frames that two heads keep become one token, whichever they are: order is seen without position."""
+    """The first frames that two heads keep share one token, so order matters without position."""
     model, given = tiny(position="none", **APART, **place), some_frames()
     (_, moved), (_, kept) = model.encode_time(given[:, ORDER]), model.encode_time(given)
     assert torch.equal(ORDER[moved[1]].sort(-1).values, kept[1])
@@ -405,7 +405,7 @@ def test_clips_do_not_see_each_other_in_time():
 
 
 def test_selection_takes_the_gradient_of_what_is_kept_and_none_through_the_choice():
-    """Finite differences, in steps so small that the same frames are kept."""
+    """Finite differences with steps small enough that the same frames are kept."""
     for changes in ({}, {**APART, **BETWEEN}, {"pool": "max"}, {"pool": "uniform", **EVERY_TERM}):
         model = tiny(**changes)
         given = some_frames(5, clips=1).requires_grad_()

@@ -1,4 +1,4 @@
-"""Two networks as one: the arithmetic of their answers, a missing stream, and what cannot be."""
+"""Two-stream networks: arithmetic of the fusion, missing streams, invalid configs."""
 
 import json
 from dataclasses import replace

@@ -1,10 +1,9 @@
-"""ViT frame by frame, and the spatial encoders of both, held against the ViT of `transformers`."""
+"""ViT frame by frame, and RPE-STDT's spatial encoder, equal the ViT of `transformers`."""
 
 import copy
 import dataclasses
 import math
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -44,7 +43,7 @@ def tiny(heads=None, frames=4, size=32, channels=3, **changes):
 
 
 def theirs(model):
-    """ViTModel with the weights of ViTSpatial, or of RPE-STDT's spatial encoder, which may have no position."""
+    """Return a ViTModel with the weights of ViTSpatial or of RPE-STDT's spatial encoder, with or without position."""
     if isinstance(model, ViTSpatial):
         class_token, blocks, norm, position = model.class_token, model.blocks, model.norm, model.position
     else:
@@ -97,9 +96,9 @@ def theirs(model):
     return vit
 
 
-def of_frames(model, given, **asked):
-    """Their normalized class token of each frame of each clip."""
-    return torch.stack([model(frames.transpose(0, 1), **asked).last_hidden_state[:, 0] for frames in given])
+def of_frames(model, given, **options):
+    """Return transformers' normalized class token of each frame."""
+    return torch.stack([model(frames.transpose(0, 1), **options).last_hidden_state[:, 0] for frames in given])
 
 
 # -- the same as elsewhere ---------------------------------------------------------------------------------------------
@@ -152,7 +151,7 @@ def test_parameters_to_the_unit(depth, expected):
 
 
 def macs_by_hand(config, *, frames, size, last_block, classes):
-    """Multiply-adds from the shapes alone."""
+    """Return the multiply-adds from the shapes alone."""
     width, n = config.width, (size // config.patch) ** 2 + 1
     total = (n - 1) * 3 * config.patch**2 * width
     for rows in [n] * (config.depth - 1) + [1 if last_block == "class" else n]:
@@ -233,7 +232,7 @@ def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible():
     "config", [TINY, VIVIT, dataclasses.replace(VIVIT, position="none")], ids=["frames", "joint", "joint-no-position"]
 )
 def test_everything_learns_but_the_bias_of_keys(config):
-    """Which moves all logits of a row alike, and softmax does not see it."""
+    """A bias of keys shifts all logits of a row alike, which softmax cancels."""
     torch.manual_seed(0)
     model = shake(config.build(heads={"label": 5}, channels={"rgb": 3}, frames=4, size=32)).double()
     (3 * model(clip(4, 4, dtype=torch.float64))).logsumexp(1).square().sum().backward()
@@ -283,12 +282,6 @@ def test_copies_are_independent():
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     assert torch.equal(copied(clip()), before)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

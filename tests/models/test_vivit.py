@@ -1,10 +1,9 @@
-"""ViViT with joint attention, held against the ViViT of `transformers`, and what follows from its lack of order."""
+"""ViViT with joint attention equals the ViViT of `transformers` and ignores token order."""
 
 import copy
 import dataclasses
 import math
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,7 +28,7 @@ def tiny(heads=None, frames=4, size=32, channels=3, **changes):
 
 
 def theirs(model):
-    """VivitModel with the weights of ours. Its own GELU is an approximation, and ours is not."""
+    """Return a VivitModel with our weights and, unlike its default, exact GELU."""
     config = VivitConfig(
         hidden_size=16,
         num_hidden_layers=len(model.blocks),
@@ -95,7 +94,7 @@ def test_parameters_to_the_unit(frames, classes, expected):
 
 
 def macs_by_hand(config, *, frames, size, last_block, classes):
-    """Multiply-adds from the shapes alone."""
+    """Return the multiply-adds from the shapes alone."""
     times, rows, columns = config.tubelet
     n, width = frames // times * (size // rows) * (size // columns) + 1, config.width
     total = (n - 1) * 3 * times * rows * columns * width
@@ -117,7 +116,7 @@ def test_macs_counted_two_ways(frames, whole):
 
 
 def test_the_tiny_one_costs_about_what_ctn_tiny_does():
-    """What a comparison of the two rests on; a width of 132 or 136 comes nearer still."""
+    """The comparison of both relies on it; a width of 132 or 136 is closer still."""
     counts = {}
     for name in ("ctn_tiny", "vivit_tiny"):
         entry = MODELS[name]
@@ -144,7 +143,7 @@ def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_an
 
 
 def shuffled(given, tubelet, order):
-    """The clip with its tubelets in another order."""
+    """Return the clip with permuted tubelets."""
     times, rows, columns = tubelet
     grid = (given.shape[2] // times, given.shape[3] // rows, given.shape[4] // columns)
     cut = rearrange(given, "b c (t i) (h j) (w k) -> b (t h w) c i j k", i=times, j=rows, k=columns)
@@ -170,7 +169,7 @@ def test_without_position_order_inside_a_tubelet_is_seen():
 
 @pytest.mark.parametrize("grid", [(2, 4, 4), (5, 4, 4), (2, 3, 6), (3, 5, 2)])
 def test_position_of_other_extents_is_bicubic_in_space_and_linear_in_time(grid):
-    """Each time's map by itself, then each place between the two nearest times, half a step in from the ends."""
+    """Interpolate the map of each time, then each place between its two nearest times, as with align_corners=False."""
     position = shake(tiny()).position
     maps = position.table[1:].reshape(2, 4, 4, 16).permute(0, 3, 1, 2)
     maps = torch.stack([F.interpolate(one[None], grid[1:], mode="bicubic", align_corners=False)[0] for one in maps])
@@ -243,12 +242,6 @@ def test_copies_are_independent():
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     assert torch.equal(copied(clip(2, 4)), before)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

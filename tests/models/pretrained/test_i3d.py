@@ -49,7 +49,7 @@ UNUSED = {"Mixed_4f": "no counterpart in MFST", "logits": "task heads are reinit
 
 
 def units():
-    """I3D's units -> channels out and in, side of the kernel."""
+    """Return I3D's units -> channels out and in, side of the kernel."""
     found = dict(UNITS)
     for module, (channels, (alone, middle_in, middle, small_in, small, pooled)) in MODULES.items():
         found |= {f"{module}.b0": (alone, channels, 1), f"{module}.b1a": (middle_in, channels, 1)}
@@ -60,7 +60,7 @@ def units():
 
 @pytest.fixture(scope="module")
 def i3d():
-    """A file of I3D with random numbers."""
+    """Random I3D weights."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for number, (unit, (wide, channels, side)) in enumerate(units().items()):
@@ -77,7 +77,7 @@ def i3d():
 
 
 def network(stages=4, *, channels=3, **changes):
-    """Of the thesis's widths as far as I3D's modules go."""
+    """Return an MFST with the thesis's convolution widths and small transformers."""
     torch.manual_seed(1)
     small = {"layers": 1, "attention_heads": 1, "head_channels": 8, "mlp_channels": 8, "stem_operator": "vanilla"}
     config = MFSTConfig(stages=stages, **(small | changes))
@@ -95,12 +95,12 @@ def still(picture, frames):
 
 
 def picture(channels, size=9):
-    """As it leaves a ReLU: I3D pads its pools with zeros."""
+    """Return non-negative maps: I3D pads its pools with zeros."""
     return torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(2))
 
 
 def literal_unit(i3d, unit, clip, stride=1):
-    """I3D's own: convolution, BatchNorm in evaluation, ReLU."""
+    """Return I3D's unit written out: convolution, BatchNorm in evaluation, ReLU."""
     kernel = i3d[f"{unit}.conv3d.weight"]
     maps = F.conv3d(clip, kernel, stride=stride, padding=kernel.shape[-1] // 2)
     weight, bias, mean, variance = (i3d[f"{unit}.bn.{number}"][:, None, None, None] for number in NORM)

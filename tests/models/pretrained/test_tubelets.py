@@ -29,7 +29,7 @@ SIZES = {
 
 
 def shaken(model):
-    """Random numbers everywhere, norms and biases too."""
+    """Randomize all parameters, norms and biases included."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(mean=1.0 if "layernorm" in name and "weight" in name else 0.0, std=0.3)
@@ -80,7 +80,7 @@ def close(found, expected):
 
 
 def tokens_of(model, given):
-    """What the first block gets."""
+    """Return the input of the first block."""
     seen = []
     hook = model.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model(given)
@@ -153,7 +153,7 @@ def test_what_ctn_has_beyond_vit_stays_the_identity(vit):
 
 @pytest.fixture(scope="module")
 def namings(vivit, tmp_path_factory):
-    """The same weights by the names in memory and in the files that transformers writes."""
+    """Return the same weights under the names in memory and in transformers' files."""
     folder = tmp_path_factory.mktemp("vivit")
     vivit.save_pretrained(folder / "classifier")
     backbone = VivitModel(vivit.config)
@@ -182,7 +182,7 @@ def test_tubelets_positions_and_blocks_answer_as_transformers_vivit_does(vivit, 
 
 
 def test_the_names_are_those_that_files_have(namings):
-    """A check of the fixture: files and memory differ, so that both are tried."""
+    """A check of the fixture: names in files and in memory differ."""
     file, memory = set(namings["file of the classifier"]), set(namings["classifier in memory"])
     assert "vivit.encoder.layer.0.attention.attention.query.weight" in file
     assert "vivit.layers.0.attention.q_proj.weight" in memory
@@ -191,7 +191,7 @@ def test_the_names_are_those_that_files_have(namings):
 @torch.no_grad()
 @pytest.mark.parametrize("network", [ctn, our_vivit])
 def test_other_times_get_positions_between_those_of_the_file(vivit, network):
-    """As a network does for clips that are longer than those it is built for."""
+    """Positions are interpolated as for longer clips than the network was built for."""
     built = loaded(vivit.state_dict(), our_vivit(frames=6))
     other = loaded(vivit.state_dict(), network(frames=4))
     close(tokens_of(other, clip(frames=4)), tokens_of(built, clip(frames=4)))
@@ -287,7 +287,7 @@ def test_a_start_says_what_became_of_every_tensor(vivit, tmp_path):
 
 @pytest.fixture(scope="module")
 def base():
-    """Names and shapes of ViT-B/16 and of ViViT-B/16x2 with 32 frames, without numbers."""
+    """State dicts of ViT-B/16 and ViViT-B/16x2 with 32 frames, on the meta device."""
     with torch.device("meta"):
         vit = ViTModel(ViTConfig(), add_pooling_layer=False).state_dict()
         return {"ViT": vit, "ViViT": VivitForVideoClassification(VivitConfig()).state_dict()}

@@ -28,7 +28,7 @@ MAPPING = "attention.mapping.weight"
 
 @pytest.fixture(scope="module")
 def hugging_face():
-    """transformers' ViT with random numbers everywhere, norms and biases too. LayerNorm's 1e-6 is timm's and ours."""
+    """transformers' ViT with random norms and biases, too, and the LayerNorm epsilon of timm and ours, 1e-6."""
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=WIDTH,
@@ -48,7 +48,7 @@ def hugging_face():
 
 @pytest.fixture(scope="module")
 def timm(hugging_face):
-    """The same weights by timm's names."""
+    """The same weights under timm's names."""
     theirs = hugging_face.state_dict()
     tensors = {
         "cls_token": theirs["embeddings.cls_token"],
@@ -75,7 +75,7 @@ def frame_by_frame(*, size=SIZE, channels=3, **changes):
 
 
 def rpe_stdt(*, size=SIZE, channels=3, **changes):
-    """Its temporal encoder has as many attention heads as ViT, so that a block there can answer as ViT's does."""
+    """Return an RPE-STDT whose temporal encoder has ViT's attention heads, so that a block can equal ViT's."""
     torch.manual_seed(1)
     small = {"patch": PATCH, "width": WIDTH, "spatial_layers": LAYERS, "spatial_heads": HEADS, "clusters": 10}
     small |= {"spatial_mlp_channels": HIDDEN, "temporal_mlp_channels": HIDDEN, "temporal_layers": 2}
@@ -106,7 +106,7 @@ def of_blocks(hugging_face, numbers):
 
 
 def answers(hugging_face, pictures, **options):
-    """The class token, normalized."""
+    """Return the normalized class token."""
     return hugging_face(pictures, **options).last_hidden_state[:, 0]
 
 
@@ -126,7 +126,7 @@ def test_vit_on_one_frame_answers_as_transformers_vit_does(hugging_face, timm):
 @torch.no_grad()
 @pytest.mark.parametrize("position", ["none", "shared", "per-head"])
 def test_each_frame_of_rpe_stdt_is_answered_as_by_transformers_vit_without_position(hugging_face, timm, position):
-    """A relative position's vectors are zero at the start."""
+    """Relative positions are initialized to zero."""
     frames = loaded(timm, rpe_stdt(position=position)).encode_space(clip(frames=4))
     for time in range(4):
         close(frames[:, time], answers(without_position(hugging_face), clip(frames=4)[:, :, time]))
@@ -186,7 +186,7 @@ def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_gray_one(hugging_face,
 
 @pytest.fixture(scope="module")
 def namings(hugging_face, timm, tmp_path_factory):
-    """The weights by all the names that they can have; the files of transformers are its own work."""
+    """The weights under all namings; files are written by transformers itself."""
     classifier = ViTForImageClassification(hugging_face.config)
     classifier.vit.load_state_dict(hugging_face.state_dict(), strict=False)
     found = {"timm": timm, "DataParallel": {f"module.{name}": tensor for name, tensor in timm.items()}}
@@ -198,7 +198,7 @@ def namings(hugging_face, timm, tmp_path_factory):
 
 
 def test_transformers_names_weights_otherwise_in_files_than_in_memory(namings):
-    """If it no longer does, one of the two namings is not tested any more."""
+    """Otherwise one of the two namings would not be tested."""
     spelt = {
         "file of the backbone": "encoder.layer.0.attention.attention.query.weight",
         "file of the classifier": "vit.encoder.layer.0.attention.attention.query.weight",
@@ -225,7 +225,7 @@ def test_whatever_the_names_the_same_weights_are_loaded_to_the_bit(namings, timm
 
 
 def test_each_tensor_goes_to_its_own_place(timm):
-    """Names and numbers written out, so that two errors cannot undo each other."""
+    """Names and slices are written out, so that two errors cannot cancel."""
     weights = from_vit(read_vit(timm), rpe_stdt(position="absolute")).weights
     expected = {
         "embedding.patches.weight": timm["patch_embed.proj.weight"],
@@ -319,7 +319,7 @@ def test_a_pooler_and_a_classifier_are_unused_by_the_names_in_the_file(namings):
 
 @pytest.fixture(scope="module")
 def vit_base():
-    """The names and shapes of timm's ViT-B/16, without numbers."""
+    """State dict of timm's ViT-B/16 on the meta device."""
     with torch.device("meta"):
         tensors = {
             "cls_token": torch.empty(1, 1, 768),

@@ -30,7 +30,7 @@ def linear(name, *shape):
 
 @pytest.fixture(scope="module")
 def timm():
-    """A small ViT by timm's names."""
+    """A small ViT under timm's names."""
     torch.manual_seed(0)
     tensors = {"cls_token": torch.randn(1, 1, WIDTH), "pos_embed": torch.randn(1, 17, WIDTH)}
     tensors |= linear("patch_embed.proj", WIDTH, 3, 8, 8)
@@ -44,7 +44,7 @@ def timm():
 
 @pytest.fixture(scope="module")
 def hugging_face(timm):
-    """The same by the names of transformers' files."""
+    """The same weights under the names of transformers' files."""
     tensors = {}
     for name, tensor in timm.items():
         if ".qkv." in name:
