@@ -88,11 +88,7 @@ class TrainedModel:
         return replace(self, preprocessing=replace(self.preprocessing, modalities=tuple(modalities)))
 
     def with_clip(self, *, frames: int | None = None, size: int | None = None) -> "TrainedModel":
-        """Return the same model for clips of other frames or size. The short side is resized in proportion.
-
-        Args:
-            frames: Number of frames per clip; None for no change.
-            size: Height and width of a clip in pixels; None for no change.
+        """Return the same model for clips of other frames or size in pixels. The short side changes in proportion.
 
         Raises:
             ModelError: The network does not take such clips.

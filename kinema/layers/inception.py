@@ -61,11 +61,7 @@ class Inception(nn.Module):
     """Inception module of I3D with 1 x k x k kernels, which see each frame alone (section 2.3.4.1).
 
     The three 1 x 1 convolutions of the module's input are computed as one and split by channels.
-
-    Args:
-        channels: Channels of the input.
-        widths: Channels of the branches, as in `INCEPTIONS` of kinema.models.mfst.
-        pool: Axes of the pooling branch.
+    `widths` are the channels of the branches, as in `INCEPTIONS` of kinema.models.mfst.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...], *, pool: InceptionPool) -> None:

@@ -52,13 +52,8 @@ def knn_attention(
 ) -> Float[Tensor, "b h n c"]:
     """Return k-NN attention: each query attends to exactly its k highest-scoring keys. Ties are broken arbitrarily.
 
-    Logits and softmax are float32 or wider, also under autocast. Only kept logits get gradient.
-
-    Args:
-        query: Queries per attention head.
-        key: Keys per attention head.
-        value: Values per attention head.
-        share: Share of the keys to keep. If that is all, the result equals `scaled_dot_product_attention` bitwise.
+    Logits and softmax are float32 or wider, also under autocast. Only kept logits get gradient. With `share=1` the
+    result equals `scaled_dot_product_attention` bitwise.
     """
     n = query.shape[-2]
     kept = num_kept_keys(n, share)
@@ -102,12 +97,7 @@ class KNNLayer:
 
 
 class KNNSelfAttention(nn.Module):
-    """Multi-head k-NN self-attention, MSA_knn of eq. 2.8.
-
-    Args:
-        dim: Channels of a token.
-        layer: Settings of the layer.
-    """
+    """Multi-head k-NN self-attention, MSA_knn of eq. 2.8."""
 
     def __init__(self, dim: int, layer: KNNLayer) -> None:
         super().__init__()

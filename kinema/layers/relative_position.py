@@ -34,7 +34,9 @@ from kinema.layers.transformer import Rows
 MappingFunction = Literal["sectioned", "clip"]
 Distance = Literal["axes", "euclid"]
 Terms = Literal["query", "query-key", "query-key-value"]
+"""Terms with a table of relative position: query (eq. 3.7), query and key (eq. 3.6), also value (eq. 3.5)."""
 Sharing = Literal["shared", "per-head"]
+"""One table for all attention heads, or one per head."""
 RATIOS = {1: 0.9, 2: 1.0, 3: 1.9, 4: 2.4, 5: 2.9, 6: 3.4}
 """Largest value of s -> b. With these, the offsets of 14 x 14 patches reach every value."""
 
@@ -144,15 +146,7 @@ class Clusters:
 
 
 class RelativePosition(nn.Module):
-    """Tables of relative position, and attention with them. Zero at initialization: attention without position.
-
-    Args:
-        clusters: Number of clusters.
-        heads: Attention heads.
-        head_dim: Channels of one attention head.
-        sharing: One table for all attention heads, or one per head.
-        terms: Terms with a table: query (eq. 3.7), query and key (eq. 3.6), also value (eq. 3.5).
-    """
+    """Tables of relative position, and attention with them. Zero at initialization: attention without position."""
 
     def __init__(self, clusters: int, *, heads: int, head_dim: int, sharing: Sharing, terms: Terms = "query") -> None:
         super().__init__()
@@ -212,17 +206,7 @@ class RelativePosition(nn.Module):
 
 
 class RelativeSelfAttention(nn.Module):
-    """Multi-head self-attention with optional relative position (figure 3.3, eq. 3.7).
-
-    Args:
-        dim: Channels of a token.
-        heads: Attention heads.
-        head_dim: Channels of one attention head.
-        clusters: Number of relative positions; None for ViT's attention without position.
-        sharing: Sharing of the tables, as in `RelativePosition`.
-        terms: Terms with a table, as in `RelativePosition`.
-        dropout: Dropout probability of the attention map and of the output.
-    """
+    """Multi-head self-attention with relative position (figure 3.3, eq. 3.7); ViT's own with `clusters=None`."""
 
     def __init__(
         self,

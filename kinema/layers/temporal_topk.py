@@ -97,10 +97,6 @@ class FramePooling(nn.Module):
     """Pooling of neighboring frames: max, average, or strided convolution (Table 3.4).
 
     DEVIATION: kernel 3 and padding 1 of the convolution are ours; the thesis gives only its stride.
-
-    Args:
-        kind: Kind of pooling.
-        dim: Channels of a token.
     """
 
     def __init__(self, kind: Literal["max", "average", "convolution"], dim: int) -> None:

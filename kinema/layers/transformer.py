@@ -37,11 +37,7 @@ def select_rows(tokens: Float[Tensor, "batch n dim"], rows: Rows) -> Float[Tenso
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv:1603.09382): drops a branch per sample in training and rescales the others.
-
-    Args:
-        rate: Probability of dropping the branch, in [0, 1).
-    """
+    """Stochastic depth (arXiv:1603.09382): drops a branch per sample in training and rescales the others."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -59,13 +55,7 @@ class DropPath(nn.Module):
 
 
 class MLP(nn.Module):
-    """Feed-forward network of an encoder block (eq. 4.4): two linear layers with GELU between them.
-
-    Args:
-        dim: Channels of input and output.
-        hidden: Channels between the layers.
-        dropout: Dropout probability after each layer.
-    """
+    """Feed-forward network of an encoder block (eq. 4.4): two linear layers with GELU between them."""
 
     def __init__(self, dim: int, *, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -229,12 +219,6 @@ def grid_of(patch: int, *, height: int, width: int) -> tuple[int, int]:
 def grid_of_tubelets(tubelet: Grid, *, frames: int, height: int, width: int) -> Grid:
     """Return the times, rows and columns of tubelets of a clip.
 
-    Args:
-        tubelet: Frames, rows and columns of the clip from one token to the next.
-        frames: Frames of the clip.
-        height: Height of the clip in pixels.
-        width: Width of the clip in pixels.
-
     Raises:
         ClipError: The clip does not divide into tubelets.
     """
@@ -291,9 +275,7 @@ class Tubelets(nn.Module):
 class LearnedPosition(nn.Module):
     """Learned position table for the class token and each place of a token grid.
 
-    Args:
-        built: Grid of the table: (times,), (rows, columns), or (times, rows, columns).
-        dim: Channels of a token.
+    The grid `built` is (times,), (rows, columns), or (times, rows, columns).
     """
 
     def __init__(self, built: tuple[int, ...], dim: int) -> None:
@@ -337,12 +319,7 @@ class ClassToken(nn.Module):
 
 
 class TaskHeads(nn.Module):
-    """Linear classifier of each task.
-
-    Args:
-        dim: Channels of the features.
-        heads: Number of classes of each task head, by name. Epic-Kitchens has verb and noun (section 4.4.2).
-    """
+    """Linear classifier of each task, from its number of classes. Epic-Kitchens has verb and noun (section 4.4.2)."""
 
     def __init__(self, dim: int, heads: Mapping[str, int]) -> None:
         super().__init__()

@@ -97,13 +97,7 @@ class EncoderConfig(NetworkConfig):
 def encoder_blocks(
     config: EncoderConfig, attention: Callable[[], nn.Module], *, norm_order: NormOrder = "pre"
 ) -> nn.ModuleList:
-    """Return the encoder blocks of a network.
-
-    Args:
-        config: Architecture.
-        attention: Makes the attention of one block.
-        norm_order: Position of LayerNorm, as in `EncoderBlock`.
-    """
+    """Return the encoder blocks of a network; `attention` makes the attention of one block."""
     return nn.ModuleList(
         EncoderBlock(
             attention(),
@@ -126,12 +120,8 @@ def vit_attention(config: EncoderConfig) -> RelativeSelfAttention:
 class SingleStreamNetwork(nn.Module):
     """Base class of the networks that classify one clip: `heads(features(clip))`.
 
-    Args of all subclasses:
-        config: Architecture.
-        heads: Number of classes of each task head.
-        channels: Channels of a clip.
-        frames: Frames of a clip.
-        size: Height and width of a clip in pixels.
+    Subclasses are built from a config, the number of classes of each task head, and `channels`, `frames` and `size` (in
+    pixels) of a clip.
     """
 
     feature_channels: int

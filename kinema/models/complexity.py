@@ -45,11 +45,7 @@ def macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int
 
 
 class WholeLastBlock(nn.Module):
-    """Network that computes all rows of its last block, as papers count it, although only the class token is used.
-
-    Args:
-        network: Network to wrap. Its logits do not change.
-    """
+    """Network that computes all rows of its last block, as papers count it. Its logits do not change."""
 
     def __init__(self, network: CTN | RPESTDT | ViTSpatial | ViViT) -> None:
         super().__init__()

@@ -191,13 +191,7 @@ class Stem(nn.Module):
 
 
 class MSCTransformer(nn.Module):
-    """MSC-Trans: multi-scale convolutions, then k-NN attention within each frame (eq. 2.7, 2.8).
-
-    Args:
-        config: Architecture.
-        stage: Number of the stage, from 0.
-        channels: Channels of the input maps.
-    """
+    """MSC-Trans: multi-scale convolutions, then k-NN attention within each frame (eq. 2.7, 2.8)."""
 
     def __init__(self, config: MFSTConfig, *, stage: int, channels: int) -> None:
         super().__init__()
@@ -282,13 +276,7 @@ class Shortcut(nn.Module):
 
 
 class Stage(nn.Module):
-    """MSC-Trans over space, WMS-Trans over time, and the shortcut around both.
-
-    Args:
-        config: Architecture.
-        stage: Number of the stage, from 0. The first has no shortcut.
-        channels: Channels of the input maps.
-    """
+    """MSC-Trans over space, WMS-Trans over time, and the shortcut around both, except in stage 0."""
 
     def __init__(self, config: MFSTConfig, *, stage: int, channels: int) -> None:
         super().__init__()

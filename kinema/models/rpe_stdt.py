@@ -229,13 +229,7 @@ RPE_STDT_TINY = RPESTDTConfig(
 
 
 class TemporalBlock(nn.Module):
-    """Temporal encoder block: attention among the frames of a clip, optional frame pooling, MLP.
-
-    Args:
-        config: Architecture.
-        layer: Number of the layer, from 0.
-        drop_path: Drop-path probability of this block.
-    """
+    """Temporal encoder block: attention among the frames of a clip, optional frame pooling, MLP."""
 
     def __init__(self, config: RPESTDTConfig, *, layer: int, drop_path: float) -> None:
         super().__init__()

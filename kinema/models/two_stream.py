@@ -95,11 +95,7 @@ MFST_TINY_RGBD = TwoStreamConfig(rgb=MFST_TINY, depth=MFST_TINY_DEPTH, stream_dr
 class TwoStream(nn.Module):
     """RGB network and depth network with combined predictions. If one clip is missing, the other is used alone.
 
-    Args:
-        config: Architecture.
-        rgb: RGB network. Loses its task heads with `fusion="features"`.
-        depth: Depth network. Likewise.
-        heads: Number of classes of each task head.
+    With `fusion="features"` the networks lose their own task heads.
     """
 
     def __init__(self, config: TwoStreamConfig, *, rgb: Stream, depth: Stream, heads: Mapping[str, int]) -> None:
@@ -160,12 +156,7 @@ class TwoStream(nn.Module):
 def mean_prediction(
     predictions: Sequence[Tensor | Mapping[str, Tensor]], score: ScoreFusion
 ) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
-    """Return the mean of several networks' predictions as logits, per task head.
-
-    Args:
-        predictions: Logits of each network, or dicts of logits by task head.
-        score: Average logits or softmax scores, as in `mean_logits`.
-    """
+    """Return the mean of several networks' predictions as logits, per task head, as in `mean_logits`."""
     tensors = [logits for logits in predictions if isinstance(logits, Tensor)]
     if tensors:
         return mean_logits(tensors, score)
