@@ -48,7 +48,7 @@ def test_the_good_are_answered_and_the_broken_is_named(trained, videos, capsys, 
     assert last == "kinema: 1 of 3 videos could not be read"
 
 
-def test_nothing_is_said_of_failures_where_there_are_none(trained, videos, capsys):
+def test_without_failures_none_are_reported(trained, videos, capsys):
     assert run(trained, [videos[0], videos[2]]) == 0
     assert capsys.readouterr().err == ""
 
@@ -86,7 +86,7 @@ def test_text_is_for_reading(trained, videos, capsys, expected):
     assert lines == wanted
 
 
-def test_heads_are_named_where_there_are_several(tmp_path, make_trained_model, tiny_ctn, videos, capsys):
+def test_several_heads_are_named(tmp_path, make_trained_model, tiny_ctn, videos, capsys):
     classes = {"verb": ("a", "b"), "noun": ("c", "d", "e")}
     save_model(tmp_path / "two", make_trained_model(tiny_ctn({"verb": 2, "noun": 3}), classes=classes))
     run(tmp_path / "two", videos[:1], top_k=1, output_format="csv")
@@ -96,7 +96,7 @@ def test_heads_are_named_where_there_are_several(tmp_path, make_trained_model, t
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["verb", "noun"]
 
 
-def test_a_folder_stands_for_its_videos(tmp_path, videos):
+def test_a_folder_is_replaced_by_its_videos(tmp_path, videos):
     folder = tmp_path / "my, videos"
     (folder / "deeper").mkdir()
     shutil.copy(videos[0], folder / "deeper" / "d.AVI")
@@ -143,7 +143,7 @@ def test_a_file_that_the_model_would_not_look_at_is_refused(raises, both, data_s
 
 
 @pytest.mark.parametrize("given", ["rgb", "depth"])
-def test_one_stream_answers_for_both_and_it_is_said_once(tmp_path, make_trained_model, data_set, given, capsys):
+def test_a_missing_stream_is_reported_once(tmp_path, make_trained_model, data_set, given, capsys):
     torch.manual_seed(0)
     network = create_model("mfst_tiny_rgbd", num_classes=3, frames=8, size=32)
     save_model(tmp_path / "two", make_trained_model(network, modalities=("rgb", "depth"), depth=data_set.depth))

@@ -123,7 +123,7 @@ def test_answers_that_do_not_fit_the_heads_are_refused(make_trained_model, brigh
     assert list(by_head(answer, {"noun": 4})) == ["noun"]
 
 
-def test_a_device_that_is_not_there_is_refused_with_those_that_are(raises):
+def test_an_unavailable_device_is_refused(raises):
     absent = next(
         name
         for name, there in (("mps", torch.backends.mps.is_available()), ("cuda", torch.cuda.is_available()))
@@ -158,7 +158,7 @@ def test_the_score_of_several_views_is_the_mean_of_their_scores(make_trained_mod
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(batch))  # they are logarithms of the score
 
 
-def test_equal_views_say_what_one_says(make_trained_model, tiny_ctn):
+def test_equal_views_give_the_score_of_one(make_trained_model, tiny_ctn):
     trained = make_trained_model(tiny_ctn({"verb": 2, "noun": 4}), classes={"verb": ("a", "b"), "noun": tuple("cdef")})
     one = trained.engine(torch.device("cpu")).logits({"rgb": clips(3)})
     six = several(trained, 2, 3).engine(torch.device("cpu")).logits({"rgb": clips(3).repeat_interleave(6, 0)})

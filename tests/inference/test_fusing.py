@@ -64,7 +64,7 @@ def test_each_modality_stays_as_its_own_model_had_it(tmp_path, color, depth):
     assert again.preprocessing.depth == depth.preprocessing.depth
 
 
-def test_what_does_not_go_together_is_refused(raises, color, depth, make_trained_model, brightness):
+def test_incompatible_models_are_refused(raises, color, depth, make_trained_model, brightness):
     with raises(ModelError, "rgb and rgb"):
         fuse_models(color, color, score="logits")
     with raises(ModelError, "your own"):

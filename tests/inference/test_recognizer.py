@@ -46,14 +46,14 @@ def test_scores_are_the_softmax_of_the_logits(recognizer, data_set):
 
 
 @pytest.mark.parametrize(("top_k", "length"), [(1, 1), (2, 2), (3, 3), (5, 3), (1000, 3)])
-def test_there_are_at_most_as_many_answers_as_classes(recognizer, data_set, top_k, length):
+def test_there_are_at_most_as_many_predictions_as_classes(recognizer, data_set, top_k, length):
     ranked = recognizer(video(data_set, 0), top_k=top_k)
     assert len(ranked) == length
     assert all(isinstance(p, Prediction) for p in ranked)
 
 
 @pytest.mark.parametrize("top_k", [0, -1])
-def test_no_answer_at_all_cannot_be_asked_for(raises, recognizer, data_set, top_k):
+def test_top_k_below_1_is_refused(raises, recognizer, data_set, top_k):
     with raises(VideoError, top_k, field="top_k"):
         recognizer(video(data_set, 0), top_k=top_k)
 

@@ -87,7 +87,7 @@ def test_the_colors_of_depth_come_back(of_jet):
     assert load_model(of_jet).preprocessing.depth_colors == "jet"
 
 
-def test_a_model_of_before_there_were_colors_has_gray_depth(of_jet):
+def test_a_model_stored_without_depth_colors_has_gray_depth(of_jet):
     edit(of_jet, lambda description: description["preprocessing"].pop("depth_colors"))
     loaded = load_model(of_jet).preprocessing
     assert (loaded.depth_channels, loaded.depth_colors) == (3, "gray")
@@ -231,7 +231,7 @@ def test_a_description_that_was_touched_is_refused(raises, saved, touched):
         load_model(saved)
 
 
-def test_what_is_not_a_model_is_refused(raises, tmp_path, saved):
+def test_other_folders_are_refused(raises, tmp_path, saved):
     with raises(ModelError, path="gone"):
         load_model(tmp_path / "gone")
     (saved / "model.json").write_text("{")

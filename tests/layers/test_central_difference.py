@@ -72,7 +72,7 @@ def test_the_folded_convolution_is_the_sum_over_taps(operator, shape):
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
 @pytest.mark.parametrize("theta", [0.3, 0.8, 1.0])
-def test_theta_is_what_the_equations_say(operator, theta):
+def test_theta_follows_the_equations(operator, theta):
     made = layer(operator, theta=theta)
     torch.testing.assert_close(made(clip()), reference_central_difference(made, clip()), rtol=0, atol=1e-12)
 
@@ -180,7 +180,7 @@ def test_the_bias_is_added_once(operator):
 
 
 @pytest.mark.parametrize("place", [0, 1, 3], ids=["at the border", "inside", "farther inside"])
-def test_what_is_subtracted_is_the_pixel_under_the_center_tap(place):
+def test_the_pixel_under_the_center_tap_is_subtracted(place):
     """A 7 x 7 kernel with stride 2 and padding 3: pixel 2i. I3D's padding, 2 and 3, would center it on 2i + 1."""
     kernel = torch.zeros(3, 7, 7)
     kernel[1, 0, 0] = 1
@@ -212,7 +212,7 @@ def test_a_constant_clip_inside_and_at_the_border(operator, theta):
         torch.testing.assert_close(first_frame, -2 * weight[:, :, 0].sum((1, 2, 3)))
 
 
-def test_what_stands_still_is_nothing_to_differences_over_time():
+def test_temporal_differences_of_a_still_clip_are_zero():
     """With kernels over frames only and theta = 1, CDC-ST gives zero and CDC-T the center frame's response."""
     still = clip(extent=(1, 4, 4)).expand(-1, -1, 5, -1, -1)
     st, t = (layer(operator, theta=1, kernel=(3, 1, 1), padding=0) for operator in DIFFERENCES)
@@ -290,7 +290,7 @@ def test_it_costs_one_convolution_forward_and_backward(operator):
         ({"theta": float("nan")}, "theta"),
     ],
 )
-def test_what_cannot_be_is_refused(fields, message):
+def test_invalid_values_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         layer(**fields)
 
@@ -397,7 +397,7 @@ def test_memory_formats_pass_through(operator):
     assert made.folded_weight().is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def test_a_copy_goes_its_own_way():
+def test_a_copy_is_independent():
     made = layer()
     copied = copy.deepcopy(made)
     assert torch.equal(copied(clip()), made(clip()))

@@ -136,7 +136,7 @@ def test_all_pairs_with_the_class_token_have_the_last_cluster_and_no_other_pair_
     assert torch.equal(clusters.on_times(torch.arange(6)) == clusters.temporal_count - 1, last)
 
 
-def test_there_and_back_are_opposite_clusters():
+def test_opposite_offsets_have_mirrored_clusters():
     """p of (j, i) is at the mirrored index, so an offset is the query's place minus the key's."""
     ids = Clusters().on_grid(5, 6)[1:, 1:]
     assert torch.equal(ids + ids.T, torch.full_like(ids, 48))
@@ -147,7 +147,7 @@ def test_there_and_back_are_opposite_clusters():
 # -- the straight line -------------------------------------------------------------------------------------------------
 
 
-def test_by_the_straight_line_there_are_eight_clusters_and_five_are_met():
+def test_euclid_has_eight_clusters_of_which_five_occur():
     clusters = Clusters(count=8, distance="euclid")
     assert (clusters.reach, clusters.temporal_count) == (3, 8)
     assert clusters.on_grid(14, 14).unique().tolist() == [3, 4, 5, 6, 7]
@@ -165,7 +165,7 @@ def test_by_the_straight_line_a_cluster_is_s_of_eq_3_10(function):
 
 
 @pytest.mark.parametrize("reach", RATIOS)
-def test_by_the_straight_line_clusters_rise_with_the_distance_and_are_the_same_there_and_back(reach):
+def test_euclid_clusters_are_symmetric_and_rise_with_distance(reach):
     ids = Clusters(count=2 * reach + 2, distance="euclid").on_grid(14, 14)
     assert torch.equal(ids, ids.T)
     row, column = torch.arange(196) // 14, torch.arange(196) % 14

@@ -75,7 +75,7 @@ def test_k_is_the_share_of_the_keys_rounded_down_and_at_least_one(n, share, kept
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan")])
-def test_a_share_that_keeps_none_or_more_than_there_are_is_refused(share):
+def test_a_share_outside_0_to_1_is_refused(share):
     for call in (lambda: knn_attention(*queries_keys_values(), share=share), lambda: KNNLayer(share=share)):
         with pytest.raises(ValueError, match="share"):
             call()
@@ -125,14 +125,14 @@ def test_rows_of_equal_logits_keep_exactly_k(share, dtype):
 
 
 @pytest.mark.usefixtures("way")
-def test_logits_whose_difference_is_no_number_any_more_are_kept_as_well():
+def test_logits_with_a_non_finite_difference_are_kept():
     weights = map_of_logits(torch.tensor([[-3e38, 3e38, 2e38, -2e38]]).repeat(4, 1), share=0.75)
     assert torch.equal(weights, torch.tensor([0.0, 1, 0, 0]).repeat(4, 1))
 
 
 @pytest.mark.parametrize("share", [0.7, 0.1])
 @pytest.mark.usefixtures("way")
-def test_what_is_no_number_stays_visible(share):
+def test_nan_is_propagated(share):
     for spoilt, seen in (("query", 1), ("key", 20), ("value", None)):
         given = dict(zip(("query", "key", "value"), queries_keys_values(n=20), strict=True))
         given[spoilt] = given[spoilt].clone()
@@ -334,7 +334,7 @@ def test_exported_it_is_the_same_for_any_number_of_sequences(strict):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # k is fixed with the length: as it should be
-def test_traced_it_finds_its_keys_anew():
+def test_a_trace_selects_keys_for_each_input():
     layer = trained()
     traced = torch.jit.trace(layer, (tokens(),))
     torch.testing.assert_close(traced(-tokens()), layer(-tokens()), rtol=0, atol=1e-6)  # a trace keeps no double

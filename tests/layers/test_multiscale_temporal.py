@@ -77,7 +77,7 @@ def test_a_scale_has_the_length_divided_and_rounded_up(t, lengths):
         assert repeat_time(pool_time(tokens(t), scale), scale, length=t).shape == (3, t, 6)
 
 
-def test_what_is_left_over_is_averaged_by_itself():
+def test_the_remainder_is_averaged_alone():
     times = torch.arange(1.0, 6)[None, :, None]
     assert pool_time(times, 2).flatten().tolist() == [1.5, 3.5, 5]
     assert pool_time(times, 4).flatten().tolist() == [2.5, 5]
@@ -158,7 +158,7 @@ def test_one_scale_is_the_plain_transformer():
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("t", LENGTHS)
 @pytest.mark.parametrize("branches", ["shared", "unshared"])
-def test_what_is_constant_in_time_stays_so_without_position(t, branches):
+def test_constant_sequences_stay_constant_without_position(t, branches):
     """This holds with k-NN attention, too, where all logits of a row are equal and any k are kept."""
     answer = trained(position="none", branches=branches)(tokens(1).expand(-1, t, -1))
     torch.testing.assert_close(answer, answer[:, :1].expand_as(answer), rtol=0, atol=1e-12)
@@ -167,7 +167,7 @@ def test_what_is_constant_in_time_stays_so_without_position(t, branches):
         assert (moving - moving[:, :1]).abs().max() > 1e-3
 
 
-def test_position_begins_anew_at_each_scale_and_is_added_once():
+def test_position_restarts_at_each_scale_and_is_added_once():
     """With identity layers the output is the mean of tokens and positions."""
     block, x = trained(), torch.zeros(3, 7, 6, dtype=torch.float64)
     for parameter in block.parameters():

@@ -77,7 +77,7 @@ def position(request):
 
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize(("sharing", "tables"), [("shared", 1), ("per-head", 3)])
-def test_there_is_a_table_for_each_term_and_it_starts_at_zero(terms, sharing, tables):
+def test_each_term_has_a_table_of_zeros(terms, sharing, tables):
     position = RelativePosition(50, heads=3, head_dim=8, sharing=sharing, terms=terms)
     assert [tuple(table.shape) for table in position.parameters()] == [(tables, 50, 8)] * TABLES[terms]
     assert not any(table.any() for table in position.parameters())
@@ -232,7 +232,7 @@ class LargestAnswer(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("terms", TERMS)
-def test_there_is_never_a_vector_for_each_pair(terms):
+def test_no_vector_per_pair_is_materialized(terms):
     position, n = random_position(terms, "per-head", clusters=50, heads=2, d=64), 197
     given = [tensor.requires_grad_() for tensor in queries_keys_values(b=1, m=n, n=n, d=64)]
     ids = Clusters().on_grid(14, 14)[None, None]
@@ -362,7 +362,7 @@ def ways_of(attention, x, ids):
     return attention(x, ids), attention(x, ids, "class"), attention.attend(logits.softmax(-1), value, ids)
 
 
-def test_chance_is_for_training_only(position):
+def test_dropout_is_for_training_only(position):
     attention, x, ids = trained(position, dropout=0.5), tokens(), random_ids(1, 1, 5, 5)
     plain = ways_of(trained(position), x, ids)
     for first, again, without in zip(ways_of(attention, x, ids), ways_of(attention, x, ids), plain, strict=True):

@@ -103,7 +103,7 @@ def test_the_frames_that_are_kept_do_not_depend_on_a_positive_factor(factor):
     assert torch.equal(top_frames(attention_std(factor * scores)), expected)
 
 
-def test_a_frame_that_attends_to_all_alike_goes_and_one_that_attends_to_few_stays():
+def test_frames_with_uniform_attention_are_dropped():
     scores = torch.full((1, 1, 5, 5), 0.2)
     scores[0, 0, 0] = torch.tensor([1.0, 0, 0, 0, 0])  # the class token is no candidate
     scores[0, 0, 4] = torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1])  # is sharp by the class token's column alone
@@ -168,7 +168,7 @@ def test_the_class_token_comes_first_and_is_always_kept(heads):
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_only_what_is_kept_gets_a_gradient(heads):
+def test_only_kept_frames_get_gradient(heads):
     x, places = tokens().requires_grad_(), some_places(3, heads, 3)
     gather_frames(x, places).sum().backward()
     expected = torch.zeros(3, 8, 6, dtype=torch.float64)

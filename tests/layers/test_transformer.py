@@ -29,7 +29,7 @@ def test_attention_heads_that_do_not_divide_the_width_are_refused():
     [SelfAttention(LinearMapping(8), dim=8, heads=2, dropout=0.5), MLP(8, hidden=16, dropout=0.5), DropPath(0.5)],
     ids=["attention", "mlp", "drop-path"],
 )
-def test_chance_is_for_training_only(module):
+def test_dropout_is_for_training_only(module):
     tokens = torch.randn(16, 4, 8, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     module.train()

@@ -371,7 +371,7 @@ def test_without_a_learned_position_other_clips_that_fit_work(raises):
         model(torch.randn(1, 3, 8, 32, 40))
 
 
-def test_a_learned_position_wants_the_clips_it_was_built_for(raises):
+def test_a_learned_position_needs_the_clips_it_was_built_for(raises):
     model = tiny(position="learned")
     assert model(clip()).shape == (2, 5)
     with raises(ClipError, "16 frames of 32 x 32", "8 frames", field="position"):
@@ -398,7 +398,7 @@ def test_a_clip_without_channels_is_refused(raises):
         CTN(TINY, heads=DIVING48, channels=0, frames=8, size=32)
 
 
-def test_outside_the_maps_there_is_nothing_and_not_zero():
+def test_max_pooling_ignores_the_padding():
     """Without an activation maps may be negative everywhere, where padding with zeros would be the maximum."""
     pool = VideoToTokens(TINY, channels=3).pool
     assert pool(-1 - torch.rand(1, 8, 4, 6, 6)).max() < -1
@@ -407,7 +407,7 @@ def test_outside_the_maps_there_is_nothing_and_not_zero():
 # -- learning from scratch ---------------------------------------------------------------------------------------------
 
 
-def test_kernels_that_start_from_scratch_see_change_and_nothing_that_stands_still():
+def test_scratch_kernels_respond_to_change_only():
     stem = tiny(start="scratch", stem_channels=8).embedding.convolution
     still = clip(frames=1).expand(-1, -1, 16, -1, -1)
     assert stem(still)[:, :, 2:-2].abs().max() < 1e-5  # outside, zero padding is a change

@@ -176,7 +176,7 @@ def test_an_inception_module_is_its_branches(pool):
     torch.testing.assert_close(module(maps, 3), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_larger_of_two_neighboring_channels_goes_on_where_there_are_twice_as_many():
+def test_channel_pairs_are_reduced_by_their_maximum():
     """I3D's 4c has 512 channels for 256 of a token; here an eighth of both."""
     model = shake(tiny(widths=(16, 32, 24, 24))).eval()
     space = model.stages[1].space
@@ -200,7 +200,7 @@ def test_both_convolutions_of_the_stem_with_more_than_one_tap_are_of_the_operato
     assert type(stem.second.convolution) is nn.Conv3d
 
 
-def test_space_is_seen_frame_by_frame():
+def test_spatial_blocks_do_not_mix_frames():
     """One frame does not affect another in MSC-Trans."""
     model = shake(tiny()).eval()
     maps = torch.randn(5, 24, 8, 8)
@@ -211,7 +211,7 @@ def test_space_is_seen_frame_by_frame():
     assert not torch.equal(before[2], after[2])
 
 
-def test_time_is_seen_place_by_place():
+def test_temporal_blocks_do_not_mix_places():
     model = shake(tiny()).eval()
     maps = torch.randn(5, 16, 4, 4)
     changed = maps.clone()
@@ -340,7 +340,7 @@ def test_all_zero_depth_has_a_finite_answer_and_nan_stays_visible():
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(raises, changes, field):
+def test_invalid_values_are_refused(raises, changes, field):
     with raises(ConfigError, field=field):
         dataclasses.replace(TINY, **changes)
 

@@ -80,7 +80,7 @@ def test_fields_change_the_config_and_the_clip():
         ("ctn_tiny", {"frames": 12}, ClipError, "frames", "8, 16, 24"),
     ],
 )
-def test_what_is_unknown_or_wrong_is_refused_in_one_line(raises, name, fields, error, field, word):
+def test_unknown_names_and_invalid_values_are_refused(raises, name, fields, error, field, word):
     with raises(error, word, field=field):
         create_model(name, num_classes=3, **fields)
 

@@ -232,7 +232,7 @@ def test_frames_do_not_see_each_other_in_space():
 
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
-def test_patches_that_change_places_are_seen_with_position_and_not_without(changes):
+def test_swapped_patches_matter_with_position_only(changes):
     """Swap whole rows of patches, so that the patches themselves do not change."""
     model = shake(tiny(**changes)).double()
     given = clip(dtype=torch.float64)

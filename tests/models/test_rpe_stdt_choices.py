@@ -57,7 +57,7 @@ FORMS = [
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(raises, changes, field, word):
+def test_invalid_values_are_refused(raises, changes, field, word):
     with raises(ConfigError, word, field=field):
         dataclasses.replace(TINY, **changes)
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_is_refused(raises, changes, field, word):
     ],
     ids=str,
 )
-def test_what_is_refused_is_not_refused_where_it_can_be(changes):
+def test_refused_values_are_accepted_where_they_are_valid(changes):
     assert tiny(**changes)(clip()).shape == (2, 5)
 
 
@@ -164,7 +164,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("changes", CHOICES, ids=str)
-def test_everything_learns_but_what_cannot(changes):
+def test_all_parameters_but_the_dead_ones_get_gradient(changes):
     model = shake(tiny(**changes)).double()
     (3 * model(clip(4, dtype=torch.float64))).logsumexp(1).square().sum().backward()
     dead, biases = dead_by_construction(model.config)
@@ -230,7 +230,7 @@ def test_drop_path_rises_through_space_and_time():
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
 
 
-def test_both_branches_of_every_layer_can_be_dropped_and_what_is_left_is_the_tokens():
+def test_a_layer_with_both_branches_dropped_is_the_identity():
     model = tiny(dropout=0.3, pool="none").train()
     for block in (*model.spatial_blocks, *model.temporal_blocks):
         assert (block.attention.dropout, block.mlp.dropout.p) == (0.3, 0.3)
@@ -247,7 +247,7 @@ def test_both_branches_of_every_layer_can_be_dropped_and_what_is_left_is_the_tok
 
 
 @pytest.mark.parametrize("changes", [{"dropout": 0.3}, {"drop_path": 0.3}, {"pool": "random"}], ids=str)
-def test_chance_is_for_training_only(changes):
+def test_dropout_is_for_training_only(changes):
     torch.manual_seed(0)
     model = shake(tiny(**changes))
     assert not torch.equal(model(clip()), model(clip()))

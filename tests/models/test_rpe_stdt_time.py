@@ -204,7 +204,7 @@ def reference_encoder(model, frames):
     ],
     ids=str,
 )
-def test_the_temporal_encoder_is_what_one_reads(frames, changes):
+def test_the_temporal_encoder_equals_the_reference(frames, changes):
     model, given = tiny(**changes), some_frames(frames)
     tokens, kept = model.encode_time(given)
     for sample, own in enumerate(given):
@@ -215,7 +215,7 @@ def test_the_temporal_encoder_is_what_one_reads(frames, changes):
             assert kept[layer][sample].expand(2, -1).tolist() == of_heads
 
 
-def test_the_frames_of_these_tests_are_not_those_that_are_kept_by_chance():
+def test_the_frames_of_these_tests_tell_selections_apart():
     """Selections differ between clips and heads and skip early frames, so that indices and frame numbers differ."""
     _, kept = tiny(pool_heads="per-head").encode_time(some_frames(9))
     firsts = kept[1].flatten(0, 1)
@@ -256,7 +256,7 @@ def test_kept_frames_are_those_of_layers_that_matter(changes, counts):
         assert torch.equal(frames, all_kept[layer])
 
 
-def test_each_attention_head_that_chooses_has_its_frames_told():
+def test_kept_frames_of_each_attention_head_are_returned():
     kept = tiny(pool_heads="per-head").kept_frames(torch.randn(2, 3, 9, 16, 16, dtype=torch.float64))
     assert kept[1].shape == (2, 2, 4)
 
@@ -277,7 +277,7 @@ def output_and_gradient(model, frames):
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("frames", [4, 9, 16])
-def test_what_the_last_layer_leaves_out_inside_changes_nothing(pool, frames):
+def test_frames_dropped_inside_the_last_layer_change_nothing(pool, frames):
     """[1, 3] of four layers equals [1] in output and gradient; the last convolution gets no gradient."""
     both, first = tiny(pool=pool), tiny(pool=pool, pool_layers=(1,))
     first.load_state_dict({k: v for k, v in both.state_dict().items() if "temporal_blocks.3.pooling" not in k})
@@ -295,7 +295,7 @@ def test_what_the_last_layer_leaves_out_inside_changes_nothing(pool, frames):
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_what_another_layer_leaves_out_changes_the_answer(pool):
+def test_frames_dropped_by_another_layer_change_the_logits(pool):
     """[0, 2] is not [0], and before the last layer [1, 3] is not [1]."""
     for two, one, place in (((0, 2), (0,), {}), ((1, 3), (1,), BETWEEN)):
         both, first = tiny(pool=pool, pool_layers=two, **place), tiny(pool=pool, pool_layers=one, **place)
@@ -312,7 +312,7 @@ def test_the_choices_are_not_the_same(changes):
     assert (difference > 1e-3) == bool(changes)
 
 
-def test_what_deviates_is_the_map_before_dropout():
+def test_deviation_is_that_of_the_map_before_dropout():
     model = tiny(pool_layers=(0,), dropout=0.5)
     _, expected = model.encode_time(some_frames(16))
     _, kept = model.train().encode_time(some_frames(16))
@@ -404,7 +404,7 @@ def test_clips_do_not_see_each_other_in_time():
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-11)
 
 
-def test_selection_takes_the_gradient_of_what_is_kept_and_none_through_the_choice():
+def test_selection_passes_gradient_to_kept_frames_only():
     """Finite differences with steps small enough that the same frames are kept."""
     for changes in ({}, {**APART, **BETWEEN}, {"pool": "max"}, {"pool": "uniform", **EVERY_TERM}):
         model = tiny(**changes)

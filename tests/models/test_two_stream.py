@@ -83,12 +83,12 @@ def test_one_answer_stays_as_it_is(score):
 
 
 @pytest.mark.parametrize("fusion", ["features", "logits", "softmax"])
-def test_without_both_there_is_no_answer(raises, fusion):
+def test_two_missing_clips_are_refused(raises, fusion):
     with raises(StreamError, "neither"):
         two(fusion)()
 
 
-def test_training_takes_streams_away_as_often_as_it_says():
+def test_streams_are_dropped_at_the_given_rate():
     model = two(stream_dropout=0.4).train()
     for stream in (model.rgb, model.depth):
         stream.eval()
@@ -144,7 +144,7 @@ def test_streams_may_be_of_different_kinds_and_survive_json():
     ("stream", "field"),
     [(3, "rgb"), ({}, "rgb.kind"), ({"kind": "mfst", "config": 3}, "rgb.config"), ({"kind": "mfts"}, "rgb")],
 )
-def test_a_stored_stream_that_is_none_is_refused(raises, stream, field):
+def test_an_invalid_stored_stream_is_refused(raises, stream, field):
     with raises(ConfigError, field=field):
         config_from_json({"kind": "two-stream", "rgb": stream, "depth": {"kind": "mfst"}})
 
@@ -153,7 +153,7 @@ def test_a_stored_stream_that_is_none_is_refused(raises, stream, field):
     ("changes", "word"),
     [({"stream_dropout": 1.0}, "below 1"), ({"stream_dropout": 0.1, "fusion": "logits"}, "features")],
 )
-def test_what_cannot_be_is_refused(raises, changes, word):
+def test_invalid_values_are_refused(raises, changes, word):
     with raises(ConfigError, word, field="stream_dropout"):
         TwoStreamConfig(rgb=SMALL, depth=SMALL, **changes)
 

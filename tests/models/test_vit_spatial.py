@@ -188,7 +188,7 @@ def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_an
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 16, 33])
-def test_any_number_of_frames_each_seen_by_itself(frames):
+def test_each_of_any_number_of_frames_is_encoded_alone(frames):
     model, given = shake(tiny()), clip(2, frames)
     alone = torch.stack([model.features(given[:, :, [frame]]) for frame in range(frames)])
     torch.testing.assert_close(model.features(given), alone.mean(0), rtol=0, atol=1e-5)
@@ -342,7 +342,7 @@ def test_a_network_for_impossible_clips_is_refused(raises, clip_of):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(raises, changes, field):
+def test_invalid_values_are_refused(raises, changes, field):
     with raises(ConfigError, next(iter(changes)), field=field):
         dataclasses.replace(TINY, **changes)
 
@@ -355,6 +355,6 @@ def test_what_cannot_be_is_refused(raises, changes, field):
     ],
     ids=str,
 )
-def test_what_is_misspelt_is_refused_by_name(raises, changes, error, word):
+def test_misspelled_fields_are_refused_by_name(raises, changes, error, word):
     with raises(error, word, field=next(iter(changes))):
         create_model("vit_tiny_spatial", num_classes=3, **changes)

@@ -115,7 +115,7 @@ def test_macs_counted_two_ways(frames, whole):
     assert 0.06 < 1 - run / counted < 0.08
 
 
-def test_the_tiny_one_costs_about_what_ctn_tiny_does():
+def test_vivit_tiny_costs_about_as_much_as_ctn_tiny():
     """The comparison of both relies on it; a width of 132 or 136 is closer still."""
     counts = {}
     for name in ("ctn_tiny", "vivit_tiny"):
@@ -151,7 +151,7 @@ def shuffled(given, tubelet, order):
 
 
 @pytest.mark.parametrize("extent", [(4, 32, 32), (6, 16, 24)])
-def test_without_position_the_order_of_tubelets_is_not_seen(extent):
+def test_without_position_the_order_of_tubelets_does_not_matter(extent):
     given = clip(2, *extent)
     order = torch.randperm(extent[0] * extent[1] * extent[2] // 128, generator=torch.Generator().manual_seed(3))
     other = shuffled(given, TINY.tubelet, order)
@@ -162,7 +162,7 @@ def test_without_position_the_order_of_tubelets_is_not_seen(extent):
     assert (learned(other.double()) - learned(given.double())).abs().max() > 1e-2
 
 
-def test_without_position_order_inside_a_tubelet_is_seen():
+def test_without_position_the_order_inside_a_tubelet_matters():
     model, given = shake(tiny(position="none")).double(), clip(2, 4, dtype=torch.float64)
     assert (model(given) - model(given[:, :, [1, 0, 3, 2]])).abs().max() > 1e-2
 
@@ -309,7 +309,7 @@ def test_a_network_for_impossible_clips_is_refused(raises, clip_of):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(raises, changes, field):
+def test_invalid_values_are_refused(raises, changes, field):
     with raises(ConfigError, next(iter(changes)), field=field):
         dataclasses.replace(TINY, **changes)
 
@@ -323,6 +323,6 @@ def test_what_cannot_be_is_refused(raises, changes, field):
     ],
     ids=str,
 )
-def test_what_is_misspelt_is_refused_by_name(raises, changes, error, field, word):
+def test_misspelled_fields_are_refused_by_name(raises, changes, error, field, word):
     with raises(error, word, field=field):
         create_model("vivit_tiny", num_classes=3, **changes)

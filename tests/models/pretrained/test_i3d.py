@@ -183,7 +183,7 @@ def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_gray_one(i3d):
     close(model.stem.first.convolution(depth)[:, :, 3:-3], expected[:, :, 3:-3])
 
 
-def test_the_raw_weights_are_the_same_whatever_the_operator(i3d):
+def test_raw_weights_do_not_depend_on_the_operator(i3d):
     plain, differences = (loaded(i3d, 1, stem_operator=operator).state_dict() for operator in ("vanilla", "cdc-st"))
     for name in ("stem.first.convolution.weight", "stem.third.convolution.weight"):
         assert torch.equal(plain[name], differences[name])
@@ -205,7 +205,7 @@ def test_the_raw_weights_are_the_same_whatever_the_operator(i3d):
         (1, 1, [1]),
     ],
 )
-def test_each_tap_goes_to_the_nearest_one_that_is_kept(taps, frames, expected):
+def test_each_tap_is_added_to_its_nearest_tap(taps, frames, expected):
     kernel = (2.0 ** torch.arange(taps)).view(1, 1, taps, 1, 1).expand(2, 3, taps, 4, 5)
     short = shorten_kernel(kernel, frames)
     assert short.shape == (2, 3, frames, 4, 5)
@@ -226,7 +226,7 @@ def test_taps_without_a_center_and_longer_kernels_are_refused(taps, frames):
 # -- loaded, mismatched, unused ----------------------------------------------------------------------------------------
 
 
-def test_of_four_stages_everything_is_taken_but_what_sees_tokens(i3d):
+def test_four_stages_take_all_but_the_convolutions_of_tokens(i3d):
     model = network(4)
     converted = from_i3d(i3d, model)
     assert dict(converted.mismatched) == MISMATCHED
@@ -240,7 +240,7 @@ def test_of_four_stages_everything_is_taken_but_what_sees_tokens(i3d):
         assert weight.dtype == own[name].dtype
 
 
-def test_the_network_stays_as_it_is_and_shares_nothing_with_what_it_gets(i3d):
+def test_the_network_is_not_changed_and_shares_no_memory(i3d):
     model = network(1)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     copies = {name: tensor.clone() for name, tensor in i3d.items()}
@@ -284,7 +284,7 @@ def test_other_widths_may_take_a_later_module_whole(i3d):
 
 
 @pytest.mark.parametrize(("there", "here"), [(3, 2), (2, 3), (2, 1)])
-def test_a_first_convolution_of_other_channels_starts_anew_with_its_norm(i3d, there, here):
+def test_a_first_convolution_of_other_channels_is_mismatched(i3d, there, here):
     kernel = i3d["Conv3d_1a_7x7.conv3d.weight"]
     converted = from_i3d(i3d | {"Conv3d_1a_7x7.conv3d.weight": kernel[:, :there]}, network(1, channels=here))
     shapes = f"Conv3d_1a_7x7: [64, {there}, 3, 7, 7] in the file, [64, {here}, 3, 7, 7] in the network"
@@ -297,7 +297,7 @@ def test_a_network_of_fewer_channels_takes_nothing(i3d):
     assert not from_i3d(i3d, model).weights
 
 
-def test_batches_are_counted_where_they_are_known(i3d):
+def test_batch_counts_are_loaded_if_stored(i3d):
     counted = from_i3d(i3d, network(1)).weights
     expected = {name: i3d[f"Mixed_3b.{branch}.bn.{COUNT}"] for name, branch in (("single", "b2a"), ("pooled", "b3b"))}
     for name, count in expected.items():
@@ -322,7 +322,7 @@ def test_a_common_prefix_is_ignored(i3d, prefix):
 # -- other files -------------------------------------------------------------------------------------------------------
 
 
-def test_i3d_is_known_by_its_names(i3d):
+def test_i3d_is_recognized_by_its_names(i3d):
     assert is_i3d(i3d)
     assert is_i3d(f"module.{name}" for name in i3d)
     assert is_i3d(["Mixed_5c.b3b.bn.running_var"])

@@ -138,7 +138,7 @@ def test_a_clip_of_one_channel_is_answered_as_its_gray_picture(vit, network):
     close(model.features(gray), vit(gray[:, :, 1].expand(-1, 3, -1, -1)).last_hidden_state[:, 0])
 
 
-def test_what_ctn_has_beyond_vit_stays_the_identity(vit):
+def test_depthwise_parts_of_ctn_stay_the_identity(vit):
     model = ctn()
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     weights = from_vit(read_vit(vit.state_dict()), model).weights
@@ -257,7 +257,7 @@ def test_changes_and_unused_tensors_of_vivit_are_reported(vivit):
     assert "position.table" not in from_vit(read_vit(vivit.state_dict()), our_vivit(frames=6)).origins
 
 
-def test_a_start_says_what_became_of_every_tensor(vivit, tmp_path):
+def test_the_report_names_every_tensor(vivit, tmp_path):
     torch.save(vivit.state_dict(), tmp_path / "vivit.pt")
     model = ctn(embedding="video-to-tokens", position="none", frames=8)
     started = load_weights(model, tmp_path / "vivit.pt", classes={"label": tuple("abcde")})

@@ -214,7 +214,7 @@ def test_transformers_names_weights_otherwise_in_files_than_in_memory(namings):
 @pytest.mark.parametrize(
     "naming", ["DataParallel", "file of the backbone", "backbone", "file of the classifier", "classifier"]
 )
-def test_whatever_the_names_the_same_weights_are_loaded_to_the_bit(namings, timm, naming):
+def test_all_namings_load_identical_weights(namings, timm, naming):
     assert is_vit(namings[naming])
     model = rpe_stdt(position="absolute")
     one, other = (from_vit(read_vit(tensors), model) for tensors in (timm, namings[naming]))
@@ -224,7 +224,7 @@ def test_whatever_the_names_the_same_weights_are_loaded_to_the_bit(namings, timm
         assert torch.equal(weight, other.weights[name]), name
 
 
-def test_each_tensor_goes_to_its_own_place(timm):
+def test_each_tensor_is_loaded_into_its_counterpart(timm):
     """Names and slices are written out, so that two errors cannot cancel."""
     weights = from_vit(read_vit(timm), rpe_stdt(position="absolute")).weights
     expected = {
