@@ -21,6 +21,7 @@ from measuring import interleave, interval_text, machine, median_interval, ratio
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.layers.central_difference import CentralDifferenceConv3d, Operator
 
@@ -118,8 +119,7 @@ def convolution(
         operator=operator,
         stride=size.stride,
         padding=(times // 2, rows // 2, columns // 2),
-        device=device,
-    )
+    ).to(device)
 
 
 def vanilla(size: Size, device: torch.device) -> nn.Module:
@@ -165,8 +165,8 @@ def evaluation_steps(size: Size, clip: Tensor, arguments: Arguments) -> dict[str
     plain = convolution(size, "vanilla", clip.device, CentralDifferenceConv3d)
     norm = nn.BatchNorm3d(size.out_channels, eps=1e-3, device=clip.device)
     units = {
-        "vanilla, folded": nn.Sequential(plain.folded(norm), nn.ReLU()),
-        "cdc-st, folded": nn.Sequential(cdc.folded(norm), nn.ReLU()),
+        "vanilla, folded": nn.Sequential(fuse_conv_bn_eval(plain.folded(), norm.eval()), nn.ReLU()),
+        "cdc-st, folded": nn.Sequential(fuse_conv_bn_eval(cdc.folded(), norm.eval()), nn.ReLU()),
         "cdc-st, not folded": nn.Sequential(cdc, norm, nn.ReLU()),
     }
 

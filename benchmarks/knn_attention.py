@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from kinema.layers.knn_attention import KNNLayer, dense_attention, kept_keys, knn_attention
-from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pooled
+from kinema.layers.knn_attention import KNNLayer, dense_attention, knn_attention, num_kept_keys
+from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pool_time
 
 HEADS, HEAD_DIM, SHARE = 8, 64, 0.7
 ATTENTION = {"spatial, stage 1": (32, 196), "spatial, stages 2 to 4": (32, 49), "temporal, stage 1": (196, 32)}
@@ -130,7 +130,7 @@ def attention_contest(sequences: int, tokens: int, *, dtype: torch.dtype) -> Con
 
 def public_formulation(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     logits = query @ key.transpose(-2, -1) * HEAD_DIM**-0.5
-    nearest = logits.topk(kept_keys(logits.shape[-1], SHARE), dim=-1).indices
+    nearest = logits.topk(num_kept_keys(logits.shape[-1], SHARE), dim=-1).indices
     kept = torch.zeros_like(logits).scatter_(-1, nearest, 1.0)
     return torch.where(kept > 0, logits, torch.full_like(logits, -torch.inf)).softmax(-1) @ value
 
@@ -141,7 +141,7 @@ def scales_contest(sequences: int, times: int, dim: int) -> Contest:
     single = MultiScaleTemporalTransformer(dim, KNNLayer(), depth=1, scales=(1,))
 
     def scaled(tokens: Tensor) -> list[Tensor]:
-        return [pooled(tokens, scale) for scale in block.scales]
+        return [pool_time(tokens, scale) for scale in block.scales]
 
     return Contest(
         ways={

@@ -57,7 +57,7 @@ def main(arguments: Arguments) -> None:
         for size in arguments.sizes:
             said = [
                 evaluate(
-                    trained.at(size=size), recipe.data.manifest, split=recipe.data.evaluate, device=arguments.device
+                    trained.with_clip(size=size), recipe.data.manifest, split=recipe.data.evaluate, device=arguments.device
                 ).predictions
                 for trained in trained_models
             ]

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -323,3 +324,9 @@ def fill_arrays():
         return root
 
     return fill
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable jaxtyping's checks, which torch.compile and torch.export cannot trace."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

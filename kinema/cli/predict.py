@@ -42,7 +42,7 @@ class Predict(Command):
             self.videos,
             depth=self.depth,
             top_k=self.top_k,
-            form=self.format,
+            output_format=self.format,
             device=self.device,
             read_options=self.read_options,
         )

@@ -81,7 +81,7 @@ def evaluate(
         raise PredictionsError(f"{out}: a folder; expected a file for the predictions", path=out, field="out")
     trained = model if isinstance(model, TrainedModel) else load_model(model, model=network)
     if modalities:
-        trained = trained.seeing(modalities)
+        trained = trained.with_modalities(modalities)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_classes(table, trained)
     dataset = VideoDataset(

@@ -125,7 +125,7 @@ def evaluation_to_json(evaluation: ModelsEvaluation) -> dict[str, Any]:
 
 def _evaluate(source: Path, manifest: str, settings: EvaluationSettings, out: Path) -> Predictions:
     return evaluate(
-        load_model(source).at(frames=settings.frames, size=settings.size),
+        load_model(source).with_clip(frames=settings.frames, size=settings.size),
         manifest,
         split=settings.split,
         batch_size=settings.batch_size,

@@ -1,1 +1,1 @@
-"""What a trained model says about a video."""
+"""Inference with trained models: model folders, engine, Recognizer, bulk prediction, fusion."""

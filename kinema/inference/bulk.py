@@ -1,4 +1,4 @@
-"""Predictions for many files; a file that cannot be read is reported and skipped."""
+"""Predictions for many files. A file that cannot be read is reported and skipped."""
 
 import csv
 import json
@@ -16,15 +16,19 @@ from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.scan import VIDEO_SUFFIXES
 
 
-def videos_in(sources: Sequence[str]) -> Iterator[str]:
-    """Yield files and URLs as they are, and for a folder all videos below it, by their suffix."""
+def find_videos(sources: Sequence[str]) -> Iterator[str]:
+    """Yield files and URLs as they are, and all videos below a folder, by suffix.
+
+    Raises:
+        VideoError: A folder has no videos.
+    """
     for source in sources:
         if "://" not in source and Path(source).is_dir():
             files = (p for p in Path(source).rglob("*") if p.is_file() and not p.name.startswith("."))
-            found = sorted(str(p) for p in files if p.suffix.lower() in VIDEO_SUFFIXES)
-            if not found:
+            videos = sorted(str(p) for p in files if p.suffix.lower() in VIDEO_SUFFIXES)
+            if not videos:
                 raise VideoError(f"{source}: no videos in this folder", path=source)
-            yield from found
+            yield from videos
         else:
             yield source
 
@@ -35,68 +39,72 @@ def predict_files(
     *,
     depth: Sequence[str] = (),
     top_k: int,
-    form: Literal["text", "json", "csv"],
+    output_format: Literal["text", "json", "csv"],
     device: Device,
     read_options: ReadOptions = READ_OPTIONS,
 ) -> int:
-    """Print the likeliest classes of every video on standard output, and failures on standard error.
+    """Print the top-k classes of every video to standard output, and failures to standard error.
 
     Args:
-        model: run or model folder.
-        sources: files, URLs, folders.
-        depth: depth files in the order of `sources`, for a model of both; or alone, for a model that takes them alone.
-        top_k: number of classes.
-        form: `text`, `json` (one object per line) or `csv` (one line per class).
-        device: device that computes.
-        read_options: decoding options and limits.
+        model: Run or model folder.
+        sources: Files, URLs and folders.
+        depth: Depth files in the order of `sources`, for an RGB-D model; or alone, for a model that accepts depth only.
+        top_k: Number of classes.
+        output_format: `text`, `json` (one object per line) or `csv` (one line per class).
+        device: Device to run on.
+        read_options: Decoding options and limits.
 
     Returns:
         Number of videos that could not be read.
+
+    Raises:
+        VideoError: No video is given, or the numbers of videos and depth files differ.
+        ModelError: The model cannot be loaded.
     """
     if not sources and not depth:
-        raise VideoError("no videos given")
+        raise VideoError("no videos given. Pass files, URLs or folders.")
     recognizer = Recognizer.load(model, device=device, read_options=read_options)
-    paths = list(videos_in(sources))
+    paths = list(find_videos(sources))
     if paths and depth and len(depth) != len(paths):
-        raise VideoError(f"{len(depth)} depth files for {len(paths)} videos; expected one each", field="depth")
+        raise VideoError(f"depth: {len(depth)} files for {len(paths)} videos; expected one per video", field="depth")
     videos = _by_modality(recognizer, paths, depth)
     table = csv.writer(sys.stdout)
-    if form == "csv":
+    if output_format == "csv":
         table.writerow(["video", "head", "rank", "label", "score"])
     failed = 0
     for path, video in zip(paths or depth, videos, strict=True):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", MissingStream)  # printed once, by _by_modality
-                answer = recognizer.predict(video, top_k=top_k)
+                warnings.simplefilter("ignore", MissingStream)  # _by_modality prints it once
+                ranked = recognizer.predict(video, top_k=top_k)
         except UnreadableVideo as error:
             failed += 1
             print(f"kinema: {error}", file=sys.stderr)
             continue
-        if form == "json":
-            ranked = {head: [p._asdict() for p in predictions] for head, predictions in answer.items()}
-            print(json.dumps({"video": path, "predictions": ranked}, ensure_ascii=False))
-        elif form == "csv":
-            for head, predictions in answer.items():
+        if output_format == "json":
+            as_dicts = {head: [p._asdict() for p in predictions] for head, predictions in ranked.items()}
+            print(json.dumps({"video": path, "predictions": as_dicts}, ensure_ascii=False))
+        elif output_format == "csv":
+            for head, predictions in ranked.items():
                 table.writerows([path, head, i + 1, p.label, f"{p.score:.6f}"] for i, p in enumerate(predictions))
         else:
             print(path)
-            for head, predictions in answer.items():
+            for head, predictions in ranked.items():
                 for p in predictions:
-                    print(f"  {'' if len(answer) == 1 else head + '  '}{p.score:7.2%}  {p.label}")
+                    print(f"  {'' if len(ranked) == 1 else head + '  '}{p.score:7.2%}  {p.label}")
     if failed:
         print(f"kinema: {failed} of {len(videos)} videos could not be read", file=sys.stderr)
     return failed
 
 
 def _by_modality(recognizer: Recognizer, paths: Sequence[str], depth: Sequence[str]) -> list[Video]:
-    """Return each video as the recognizer takes it; print a note if one of two streams is missing."""
+    """Return each video as input of the recognizer; print a note if one of two streams is missing."""
     if paths and depth:
-        return [{"rgb": rgb, "depth": range_} for rgb, range_ in zip(paths, depth, strict=True)]
-    if not recognizer.engine.binding.answers_alone:
+        return [{"rgb": rgb, "depth": depth_path} for rgb, depth_path in zip(paths, depth, strict=True)]
+    if not recognizer.engine.binding.allows_missing:
         return list(paths) if paths else [{"depth": path} for path in depth]
-    alone: Modality = "rgb" if paths else "depth"
+    modality: Modality = "rgb" if paths else "depth"
     other = "depth" if paths else "rgb"
     if other in recognizer.trained.preprocessing.modalities:
-        print(f"kinema: no {other} given; predicting from {alone} alone", file=sys.stderr)
-    return [{alone: path} for path in paths or depth]
+        print(f"kinema: no {other} given; predicting from {modality} alone", file=sys.stderr)
+    return [{modality: path} for path in paths or depth]

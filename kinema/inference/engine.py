@@ -1,7 +1,7 @@
-"""Views to logits: the only way from a sample to an answer.
+"""Inference engine: clips to logits.
 
-Training's evaluation, `kinema evaluate`, `Recognizer` and all that comes after them call this one class on the same
-evaluation-mode copy of the network, so that equal batches give equal logits wherever they are asked for.
+Evaluation during training, `kinema evaluate`, `Recognizer` and everything built on them use this one class and the
+same evaluation copy of the network, so that equal batches give equal logits everywhere.
 """
 
 from collections.abc import Mapping
@@ -23,15 +23,15 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class Engine:
-    """A frozen copy of a network, with the preprocessing that it was trained with.
+    """Frozen copy of a network with its preprocessing.
 
     Args:
-        model: any network that follows the model call; it is copied, folded and left as it was.
-        preprocessing: turns bytes into the numbers that the network gets.
-        heads: number of classes of each task head.
-        device: where the copy computes.
-        precision: of the network's arithmetic; logits are float32 in any case.
-        views: clips of each sample, whose scores are averaged.
+        model: Any network whose `forward` takes one clip, or `rgb` and `depth`. It is copied and not changed.
+        preprocessing: Preprocessing that the network was trained with.
+        heads: Number of classes of each task head.
+        device: Device to run on.
+        precision: Arithmetic precision of the network. Logits are float32 in any case.
+        views: Clips per sample, whose scores are averaged.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Engine:
         views: int = 1,
     ) -> None:
         if views < 1:
-            raise ValueError(f"views={views} must be at least 1")
+            raise ValueError(f"views={views}; expected at least 1")
         self.model = evaluation_copy(model).to(device)
         self.binding = input_binding(model)
         self.preprocessing = preprocessing
@@ -56,21 +56,21 @@ class Engine:
 
     @torch.inference_mode()
     def logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
-        """Logits of each task head for each sample, float32, on the CPU.
+        """Return the logits of each task head for each sample, in float32 on the CPU.
 
-        Of one view they are the network's own. Of several they are the logarithm of the mean of the views' softmax, so
+        With one view they are the network's own. With several they are the logarithm of the views' mean softmax, so
         that their softmax is the mean score.
 
         Args:
-            inputs: bytes, (batch x views, channels, time, height, width) for each modality; the views of a sample
-                follow one another.
+            inputs: Clip of each modality: uint8, (batch x views, channels, time, height, width). The views of a sample
+                are adjacent.
         """
         if self.views == 1:
             return self._network_logits(inputs)
         for modality, clips in inputs.items():
             if len(clips) % self.views:
-                raise ValueError(f"{len(clips)} {modality} clips are no whole samples of {self.views} views each")
-        # View by view: it takes the memory of the batch that was asked for, not of all its views.
+                raise ValueError(f"{len(clips)} {modality} clips; expected a multiple of {self.views} views")
+        # View by view, so that memory is that of the batch, not of all its views.
         parts = [
             self._network_logits({modality: clips[view :: self.views] for modality, clips in inputs.items()})
             for view in range(self.views)
@@ -81,37 +81,37 @@ class Engine:
         on_device = {modality: clip.to(self.device, non_blocking=True) for modality, clip in inputs.items()}
         bound = self.binding(self.preprocessing.normalize_all(on_device))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            answer = self.model(**bound)
-        return {head: logits.float().cpu() for head, logits in by_head(answer, self.heads).items()}
+            output = self.model(**bound)
+        return {head: logits.float().cpu() for head, logits in by_head(output, self.heads).items()}
 
 
-def by_head(answer: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> dict[str, Tensor]:
-    """A network's answer as one tensor a task head; one head answers with a bare tensor.
+def by_head(output: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return a network's output as one tensor per task head; with one head it may be a single tensor.
 
     Raises:
-        ValueError: the answer does not fit the heads.
+        ValueError: The output does not match the heads.
     """
-    if isinstance(answer, Tensor):
+    if isinstance(output, Tensor):
         if len(heads) != 1:
-            raise ValueError(f"the model answers with one tensor, but there are heads {', '.join(heads)}")
-        answer = {next(iter(heads)): answer}
+            raise ValueError(f"the model returns one tensor; expected a dict with heads {', '.join(heads)}")
+        output = {next(iter(heads)): output}
     for head, classes in heads.items():
-        if head not in answer or answer[head].shape[-1] != classes:
-            got = {name: tuple(logits.shape) for name, logits in answer.items()}
-            raise ValueError(f"the model answers {got}, but head {head!r} has {classes} classes")
-    return {head: answer[head] for head in heads}
+        if head not in output or output[head].shape[-1] != classes:
+            shapes = {name: tuple(logits.shape) for name, logits in output.items()}
+            raise ValueError(f"the model returns {shapes}; expected {classes} classes for head {head!r}")
+    return {head: output[head] for head in heads}
 
 
 def choose_device(device: Device) -> torch.device:
-    """CUDA where it is there, else the CPU; or the one that is named. Apple's MPS is untried, so it must be named.
+    """Return the named device; for `auto`, CUDA if available, else the CPU. Apple's MPS is untested.
 
     Raises:
-        DeviceError: the named one is not there.
+        DeviceError: The named device is not available.
     """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    availability = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        return torch.device("cuda" if there["cuda"] else "cpu")
-    if not there[device]:
-        available = ", ".join(name for name, is_there in there.items() if is_there)
-        raise DeviceError(f"device {device!r} is not available; expected one of {available}", field="device")
+        return torch.device("cuda" if availability["cuda"] else "cpu")
+    if not availability[device]:
+        names = ", ".join(name for name, is_available in availability.items() if is_available)
+        raise DeviceError(f"device {device!r} is not available; expected one of {names}", field="device")
     return torch.device(device)

@@ -1,4 +1,4 @@
-"""Recognizer: a trained model, put to work on files."""
+"""Recognizer: action recognition on video files with a trained model."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,21 +17,22 @@ from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
 Video = str | Path | Mapping[Modality, str | Path]
+"""Video file or URL, or one per modality."""
 
 
 class MissingStream(UserWarning):
-    """Issued when a model of RGB and depth gets only one of them."""
+    """Issued when an RGB-D model gets only one modality."""
 
 
 class Prediction(NamedTuple):
-    """A class and its probability (softmax over the classes of its task head)."""
+    """Class and probability (softmax over the classes of its task head)."""
 
     label: str
     score: float
 
 
 class Recognizer:
-    """A trained model that recognizes the action in a video.
+    """Trained model that recognizes the action in a video.
 
     >>> from kinema import Recognizer
     >>> recognizer = Recognizer.load("runs/latest")  # doctest: +SKIP
@@ -39,9 +40,9 @@ class Recognizer:
     [Prediction(label='cartwheel', score=0.98...), ...]
 
     Args:
-        trained: a trained model.
-        device: device that computes.
-        read_options: decoding options and limits.
+        trained: Trained model.
+        device: Device to run on.
+        read_options: Decoding options and limits.
     """
 
     def __init__(
@@ -60,16 +61,17 @@ class Recognizer:
         device: Device = "auto",
         read_options: ReadOptions = READ_OPTIONS,
     ) -> "Recognizer":
-        """Load a run or a model folder.
+        """Load the model of a run or a model folder.
 
         Args:
-            path: the folder.
-            model: the network, if the folder holds the weights of the user's own.
-            device: device that computes.
-            read_options: decoding options and limits.
+            path: Run or model folder.
+            model: Network to load the weights into, if it is your own.
+            device: Device to run on.
+            read_options: Decoding options and limits.
 
         Raises:
-            ModelError: something is missing, broken, or does not fit.
+            ModelError: A file is missing or damaged, or the weights do not fit the network.
+            DeviceError: The device is not available.
         """
         return cls(load_model(path, model=model), device=device, read_options=read_options)
 
@@ -78,34 +80,66 @@ class Recognizer:
         """Class names of each task head."""
         return self.trained.classes
 
-    def prepare(self, video: Video) -> dict[Modality, Tensor]:
-        """Return the clips of a video: bytes, (views, channels, time, height, width) for each modality.
+    def __call__(self, video: Video, *, top_k: int = 5) -> list[Prediction] | dict[str, list[Prediction]]:
+        """Return the top-k classes like `predict`, as a plain list for a single task head."""
+        ranked = self.predict(video, top_k=top_k)
+        return next(iter(ranked.values())) if len(ranked) == 1 else ranked
+
+    def predict(self, video: Video, *, top_k: int = 5) -> dict[str, list[Prediction]]:
+        """Return the top-k classes of each task head, best first.
+
+        Args:
+            video: File or URL, or one per modality: `{"rgb": ..., "depth": ...}`.
+            top_k: Number of classes, at least 1. A task head with fewer classes returns all of them.
 
         Raises:
-            UnreadableVideo: the file is missing or cannot be decoded.
-            VideoError: a modality that the model wants is not given.
+            UnreadableVideo: The file is missing or cannot be decoded.
+            VideoError: The modalities do not fit the model, or `top_k` is below 1.
 
         Warns:
-            MissingStream: a model of two streams is given one, and does with it.
+            MissingStream: A two-stream model gets one modality and predicts from it alone.
+        """
+        if top_k < 1:
+            raise VideoError(f"top_k={top_k}; expected at least 1", field="top_k")
+        logits = self.engine.logits(self.prepare(video))
+        ranked = {}
+        for head, names in self.classes.items():
+            scores, order = torch.topk(logits[head][0].softmax(-1), k=min(top_k, len(names)))
+            ranked[head] = [
+                Prediction(names[i], score) for score, i in zip(scores.tolist(), order.tolist(), strict=True)
+            ]
+        return ranked
+
+    def prepare(self, video: Video) -> dict[Modality, Tensor]:
+        """Return the clips of a video: uint8, (views, channels, time, height, width) for each modality.
+
+        Raises:
+            UnreadableVideo: The file is missing or cannot be decoded.
+            VideoError: The modalities do not fit the model.
+
+        Warns:
+            MissingStream: A two-stream model gets one modality.
         """
         preprocessing = self.trained.preprocessing
         if not isinstance(video, str | Path):
             given = tuple(m for m in preprocessing.modalities if m in video)
-            if given and given != preprocessing.modalities and self.engine.binding.answers_alone:
-                preprocessing = self.trained.seeing(given).preprocessing
-                absent = next(m for m in self.trained.preprocessing.modalities if m not in given)
+            if given and given != preprocessing.modalities and self.engine.binding.allows_missing:
+                absent = next(m for m in preprocessing.modalities if m not in given)
+                preprocessing = self.trained.with_modalities(given).preprocessing
                 warnings.warn(f"no {absent} given; predicting from {given[0]} alone", MissingStream, stacklevel=2)
-        wanted = preprocessing.files
+        expected = preprocessing.files
         if isinstance(video, str | Path):
-            if len(wanted) > 1:
-                raise VideoError(f"the model takes {self._taken()}; pass a file for each: {{'rgb': ..., 'depth': ...}}")
-            video = {wanted[0]: video}
-        missing = [m for m in wanted if m not in video]
-        if missing:
-            raise VideoError(f"the model takes {self._taken()}; no {missing[0]} file given", field=missing[0])
-        unseen = [m for m in video if m not in wanted]
-        if unseen:
-            raise VideoError(f"the model takes {self._taken()}; got a {unseen[0]} file too", field=unseen[0])
+            if len(expected) > 1:
+                raise VideoError(
+                    f"the model takes {self._describe_inputs()}. Pass a file for each: {{'rgb': ..., 'depth': ...}}."
+                )
+            video = {expected[0]: video}
+        for modality in expected:
+            if modality not in video:
+                raise VideoError(f"the model takes {self._describe_inputs()}; {modality} is missing", field=modality)
+        for modality in video:
+            if modality not in expected:
+                raise VideoError(f"the model takes {self._describe_inputs()}; got {modality} as well", field=modality)
         return read_views(
             Entry(rgb=str(video.get("rgb", "")), depth=str(video.get("depth", ""))),
             locate=str,
@@ -114,35 +148,7 @@ class Recognizer:
             read_options=self.read_options,
         )
 
-    def _taken(self) -> str:
+    def _describe_inputs(self) -> str:
         preprocessing = self.trained.preprocessing
-        crop = "" if preprocessing.files == preprocessing.modalities else ", cut to the person that depth shows"
+        crop = "" if preprocessing.files == preprocessing.modalities else ", cropped to the person by depth"
         return " and ".join(preprocessing.modalities) + crop
-
-    def predict(self, video: Video, *, top_k: int = 5) -> dict[str, list[Prediction]]:
-        """Return the likeliest classes of each task head, best first.
-
-        Args:
-            video: a file or URL, or one for each modality: `{"rgb": ..., "depth": ...}`.
-            top_k: number of classes, at least 1; all where a task head has fewer.
-
-        Raises:
-            UnreadableVideo: the file is missing or cannot be decoded.
-
-        Warns:
-            MissingStream: as `prepare`.
-        """
-        if top_k < 1:
-            raise VideoError(f"top_k must be at least 1; got {top_k}", field="top_k")
-        logits = self.engine.logits(self.prepare(video))
-        return {head: self._ranked(head, logits[head][0], top_k) for head in self.classes}
-
-    def __call__(self, video: Video, *, top_k: int = 5) -> list[Prediction] | dict[str, list[Prediction]]:
-        """Return what `predict` does; for one task head, its list alone."""
-        ranked = self.predict(video, top_k=top_k)
-        return next(iter(ranked.values())) if len(ranked) == 1 else ranked
-
-    def _ranked(self, head: str, logits: Tensor, top_k: int) -> list[Prediction]:
-        names = self.classes[head]
-        scores, order = torch.topk(logits.softmax(-1), k=min(top_k, len(names)))
-        return [Prediction(names[i], score) for score, i in zip(scores.tolist(), order.tolist(), strict=True)]

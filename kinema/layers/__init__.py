@@ -1,1 +1,1 @@
-"""The operators that the thesis proposes, one file each, and what all models share."""
+"""Operators that the thesis proposes, one file each, and shared transformer building blocks."""

@@ -1,12 +1,14 @@
 """Depth-wise convolutional mapping of tokens to queries, keys and values (thesis section 4.3.4, eq. 4.6, figure 4.4).
 
-    tokens -> token maps -> depth-wise k x k -> BatchNorm -> point-wise -> tokens        (three times: q, k, v)
+    tokens -> token maps -> depth-wise k x k -> BatchNorm -> point-wise -> tokens        (once each for q, k, v)
 
-Eq. 4.6 says `Reshaped 2d`: a clip of several token times is so many maps, its times are folded into the batch and no
-two of them mix. The thesis does not say what becomes of the class token, which stands on no map: as in CvT
-(arXiv:2103.15808) it bypasses the depth-wise part and passes through the same point-wise weights. Those have the
-shape of ViT's own linear layers, and at the start the depth-wise part hands its input through, so that with ViT's
-weights the mapping is ViT's, in evaluation exactly.
+Eq. 4.6 says `Reshaped 2d`: token times are folded into the batch, so that maps of different times do not mix. The
+thesis does not say what happens to the class token, which has no place on a map. As in CvT (arXiv:2103.15808) it
+bypasses the depth-wise part and passes through the same point-wise weights. These have the shape of ViT's linear
+layers, and the depth-wise part starts as the identity, so that with ViT's weights the mapping is ViT's, exactly so in
+evaluation.
+
+DEVIATION: "flattened and projected into the initial dimension" is read as the point-wise layer.
 
 Axes: b batch, n tokens (the class token first, then t, h, w in this order), c channels, k kernel.
 """
@@ -26,25 +28,25 @@ QueryKeyValue = tuple[Float[Tensor, "batch m dim"], Float[Tensor, "batch n dim"]
 
 
 def to_maps(patches: Float[Tensor, "batch patches dim"], grid: Grid) -> Float[Tensor, "frames dim height width"]:
-    """`Reshaped 2d` of eq. 4.6, with time folded into the batch."""
+    """Return the patch tokens as maps with time folded into the batch: `Reshaped 2d` of eq. 4.6."""
     times, rows, columns = grid
     return rearrange(patches, "b (t h w) c -> (b t) c h w", t=times, h=rows, w=columns)
 
 
 def to_tokens(maps: Float[Tensor, "frames dim height width"], grid: Grid) -> Float[Tensor, "batch patches dim"]:
-    """`Flatten` of eq. 4.6."""
+    """Return maps as patch tokens: `Flatten` of eq. 4.6."""
     return rearrange(maps, "(b t) c h w -> b (t h w) c", t=grid[0])
 
 
 class SeparableConvolution(nn.Module):
-    """Depthwise Conv -> BatchNorm -> Pointwise Conv, for one of query, key and value.
+    """Depth-wise convolution -> BatchNorm -> point-wise layer, for one of query, key and value.
 
     Args:
-        dim: channels in and out.
-        kernel: side of the depth-wise kernel.
-        norm: `none` leaves BatchNorm out and gives the convolution a bias in its place (Table 4.6).
-        padding: what lies outside a map. Zeros tell a token how near the border it is; `circular` does not, and is the
-            control for the claim that no positional embedding is needed (section 4.4.3).
+        dim: Channels of input and output.
+        kernel: Side of the depth-wise kernel.
+        norm: `none` replaces BatchNorm by a bias of the convolution (Table 4.6).
+        padding: Padding of the maps. Zeros reveal the distance to the border; `circular` does not and is the control
+            for the claim that no positional embedding is needed (section 4.4.3).
     """
 
     def __init__(
@@ -59,10 +61,8 @@ class SeparableConvolution(nn.Module):
         self.reset_depthwise()
 
     def reset_depthwise(self) -> None:
-        """Makes the depth-wise part the identity of evaluation: the center tap alone, and a gain that undoes eps."""
-        nn.init.zeros_(self.depthwise.weight)
-        with torch.no_grad():
-            self.depthwise.weight[:, :, self.depthwise.kernel_size[0] // 2, self.depthwise.kernel_size[1] // 2] = 1
+        """Set the depth-wise part to the identity of evaluation: a center tap of 1, and a gain that cancels eps."""
+        nn.init.dirac_(self.depthwise.weight, groups=self.depthwise.groups)
         if self.depthwise.bias is not None:
             nn.init.zeros_(self.depthwise.bias)
         if isinstance(self.norm, nn.BatchNorm2d):
@@ -70,22 +70,22 @@ class SeparableConvolution(nn.Module):
             nn.init.constant_(self.norm.weight, (1 + self.norm.eps) ** 0.5)
 
     def init_weights(self, start: Start) -> None:
-        """Set the depth-wise part to the identity, or from scratch to random kernels; then the point-wise part."""
+        """Initialize the depth-wise part to the identity, or from scratch to random kernels; then the point-wise."""
         self.reset_depthwise()
         if start == "scratch":
             self.depthwise.reset_parameters()
         init_weights(self.pointwise, start)
 
     def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> Float[Tensor, "batch n dim"]:
+        """Return the mapped tokens."""
         maps = self.norm(self.depthwise(to_maps(tokens[:, 1:], grid)))
         mapped: Tensor = self.pointwise(torch.cat((tokens[:, :1], to_tokens(maps, grid)), dim=1))
         return mapped
 
     def class_row(self, tokens: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch 1 dim"]:
-        """`forward` of the class token alone, which bypasses the depth-wise part.
+        """Return the mapped class token, which bypasses the depth-wise part.
 
-        In training that part is looked at all the same, without effect: processes that learn together wait for a
-        gradient of every parameter, if only zero.
+        In training, the unused parameters join the graph with zero gradient, which distributed training waits for.
         """
         mapped: Tensor = self.pointwise(tokens[:, :1])
         if torch.is_grad_enabled():
@@ -95,7 +95,7 @@ class SeparableConvolution(nn.Module):
 
 
 class ConvolutionalMapping(nn.Module):
-    """Queries, keys and values by a depth-wise separable convolution each (eq. 4.6)."""
+    """Queries, keys and values, each by a depth-wise separable convolution (eq. 4.6)."""
 
     def __init__(
         self, dim: int, *, kernel: int, norm: Literal["batch", "none"], padding: Literal["zeros", "circular"]
@@ -106,18 +106,20 @@ class ConvolutionalMapping(nn.Module):
         self.value = SeparableConvolution(dim, kernel=kernel, norm=norm, padding=padding)
 
     def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid, rows: Rows = "all") -> QueryKeyValue:
+        """Return the queries of the selected rows, and all keys and values."""
         query = self.query.class_row(tokens) if rows == "class" else self.query(tokens, grid)
         return query, self.key(tokens, grid), self.value(tokens, grid)
 
     def folded(self) -> "FoldedConvolutionalMapping":
+        """Return an equivalent for evaluation."""
         return FoldedConvolutionalMapping(self.query, self.key, self.value)
 
 
 class FoldedConvolutionalMapping(nn.Module):
     """`ConvolutionalMapping` for evaluation: BatchNorm folded, and one depth-wise convolution instead of three.
 
-    It sees each map three times, for the kernels of query, key and value. A convolution with three outputs a channel
-    would see it once, but is slower, and what it gives would have to be put in order (`benchmarks/ctn.py`).
+    The maps are repeated for the kernels of query, key and value. One convolution with three outputs per channel needs
+    no copies, but is slower, and its outputs would have to be reordered (`benchmarks/ctn.py`).
     """
 
     def __init__(self, query: SeparableConvolution, key: SeparableConvolution, value: SeparableConvolution) -> None:
@@ -142,6 +144,7 @@ class FoldedConvolutionalMapping(nn.Module):
         self.eval()
 
     def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid, rows: Rows = "all") -> QueryKeyValue:
+        """Return the queries of the selected rows, and all keys and values."""
         maps = self.depthwise(to_maps(tokens[:, 1:].repeat(1, 1, 3), grid))
         query, key, value = (
             torch.cat((tokens[:, :1], patches), dim=1) for patches in to_tokens(maps, grid).chunk(3, dim=-1)
@@ -150,7 +153,7 @@ class FoldedConvolutionalMapping(nn.Module):
 
 
 def _without_norm(part: SeparableConvolution) -> nn.Conv2d:
-    """The depth-wise convolution with the statistics and the gain of its BatchNorm in weight and bias."""
+    """Return the depth-wise convolution with BatchNorm folded into weight and bias."""
     if isinstance(part.norm, nn.BatchNorm2d):
         return fuse_conv_bn_eval(copy.deepcopy(part.depthwise).eval(), copy.deepcopy(part.norm).eval())
     return part.depthwise

@@ -1,7 +1,7 @@
-"""A copy of a network for evaluation, in which everything that is fixed after training is computed once.
+"""Evaluation copy of a network, with everything that is fixed after training computed once.
 
-BatchNorm, for one, is a fixed scale and shift in evaluation and can be folded into the convolution before it. A module
-says how by a method `folded()`; a module without one, a user's own among them, is copied as it is.
+BatchNorm, for example, is a fixed scale and shift in evaluation and folds into the convolution before it. A module
+opts in with a method `folded()`; any other module, a user's own included, is copied as it is.
 """
 
 import copy
@@ -12,24 +12,24 @@ from torch import nn
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A module that has a cheaper equivalent in evaluation."""
+    """Module with a cheaper equivalent in evaluation."""
 
     def folded(self) -> nn.Module:
-        """The equivalent. The module itself stays as it is; the two may share weights."""
+        """Return the equivalent, which may share weights with this module. This module is not changed."""
         ...
 
 
 def evaluation_copy(module: nn.Module) -> nn.Module:
-    """A deep copy in evaluation mode, foldable parts replaced, that asks for no gradients of its weights."""
-    return _fold(copy.deepcopy(module), done={}).eval().requires_grad_(False)
+    """Return a deep copy in evaluation mode with foldable parts replaced and gradients disabled."""
+    return _fold(copy.deepcopy(module), folded={}).eval().requires_grad_(False)
 
 
-def _fold(module: nn.Module, *, done: dict[int, nn.Module]) -> nn.Module:
-    """Replaces foldable descendants in place; `done` keeps a module that stands in two places one module."""
-    if id(module) not in done:
-        done[id(module)] = module.folded() if isinstance(module, Foldable) else module
-        if done[id(module)] is module:
+def _fold(module: nn.Module, *, folded: dict[int, nn.Module]) -> nn.Module:
+    """Replace foldable descendants in place; `folded` keeps a shared module shared."""
+    if id(module) not in folded:
+        folded[id(module)] = module.folded() if isinstance(module, Foldable) else module
+        if folded[id(module)] is module:
             for name, child in list(module.named_modules(remove_duplicate=False)):
                 if name and "." not in name:
-                    setattr(module, name, _fold(child, done=done))
-    return done[id(module)]
+                    setattr(module, name, _fold(child, folded=folded))
+    return folded[id(module)]

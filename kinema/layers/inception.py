@@ -1,4 +1,4 @@
-"""Inception modules of I3D (arXiv:1705.07750) whose kernels see each frame alone (thesis section 2.3.3).
+"""Inception modules of I3D (arXiv:1705.07750) with kernels over single frames (thesis section 2.3.4.1).
 
 Axes: b batch, c channels in, d channels out, t frames, h w rows and columns; (b t) frames folded into the batch.
 """
@@ -15,15 +15,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.layers.central_difference import CentralDifferenceConv3d
 
-BATCH_NORM_EPS = 1e-3  # I3D's
+BATCH_NORM_EPS = 1e-3
+"""Epsilon of I3D's BatchNorms."""
 
 InceptionPool = Literal["spatial", "spatiotemporal"]
 
 
 def channels_last(clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-    """The same clip with a pixel's channels side by side in memory: on a CPU pooling takes a tenth of the time so.
+    """Return the clip in channels-last memory format, in which pooling on CPU takes a tenth of the time.
 
-    A clip of one channel lies so already; but torch goes by the strides, which have to say it.
+    A clip of one channel already has that layout, but torch goes by the strides, which must show it.
     """
     if clip.shape[1] == 1:
         return clip.squeeze(1).unsqueeze(-1).movedim(-1, 1)
@@ -31,7 +32,7 @@ def channels_last(clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"
 
 
 class ConvolutionNorm(nn.Module):
-    """ReLU(BN(convolution)), of maps with or without an axis of time; of a shortcut without ReLU."""
+    """ReLU(BN(convolution)), 2D or 3D; without ReLU for a shortcut."""
 
     def __init__(self, convolution: nn.Conv2d | nn.Conv3d, *, activation: Literal["relu", "none"] = "relu") -> None:
         super().__init__()
@@ -41,31 +42,26 @@ class ConvolutionNorm(nn.Module):
         self.activation = activation
 
     def forward(self, maps: Float[Tensor, "b c *places"]) -> Float[Tensor, "b d *_"]:
+        """Return the activated maps."""
         maps = self.norm(self.convolution(maps))
         return F.relu(maps, inplace=True) if self.activation == "relu" else maps
 
     def folded(self) -> "ConvolutionNorm":
-        """The same with BatchNorm's statistics, and central differences, in one biased convolution."""
+        """Return an equivalent for evaluation, with BatchNorm and central differences in one biased convolution."""
         folded = copy.deepcopy(self).eval()
         assert isinstance(folded.norm, nn.BatchNorm2d | nn.BatchNorm3d)
         if isinstance(folded.convolution, CentralDifferenceConv3d):
-            assert isinstance(folded.norm, nn.BatchNorm3d)
-            folded.convolution = folded.convolution.folded(folded.norm)
-        else:
-            folded.convolution = fuse_conv_bn_eval(folded.convolution, folded.norm)
+            folded.convolution = folded.convolution.folded()
+        folded.convolution = fuse_conv_bn_eval(folded.convolution, folded.norm)
         folded.norm = nn.Identity()
         return folded
 
 
 class Inception(nn.Module):
-    """An inception module of I3D whose kernels are 1 x k x k: it looks at each frame alone (section 2.3.3).
+    """Inception module of I3D with 1 x k x k kernels, which see each frame alone (section 2.3.4.1).
 
-    The three convolutions of a single tap that see the module's input are one, whose channels are then parted.
-
-    Args:
-        channels: of the input.
-        widths: of the branches, see `INCEPTIONS`.
-        pool: what the pooling branch pools over.
+    The three 1 x 1 convolutions of the module's input are computed as one and split by channels.
+    `widths` are the channels of the branches, as in `INCEPTIONS` of kinema.models.mfst.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...], *, pool: InceptionPool) -> None:
@@ -80,6 +76,7 @@ class Inception(nn.Module):
         self.pooled = ConvolutionNorm(nn.Conv2d(channels, pooled, 1, bias=False))
 
     def forward(self, maps: Float[Tensor, "bt c h w"], frames: int) -> Float[Tensor, "bt d h w"]:
+        """Return the concatenated branches."""
         alone, middle, small = torch.split(self.single(maps), self.parts, dim=1)
         branches = (alone, self.middle(middle), self.small(small), self.pooled(self._pool(maps, frames)))
         return torch.cat(branches, dim=1)

@@ -1,17 +1,17 @@
-"""k-NN self-attention and MFST's transformer layer around it (thesis section 2.3.4.1, eq. 2.8; KVT, arXiv:2106.00515).
+"""k-NN self-attention and MFST's transformer layer (thesis section 2.3.4.1, eq. 2.8; KVT, arXiv:2106.00515).
 
     tokens -> norm -> k-NN attention -> + -> norm -> MLP -> +
 
-    k-NN attention:  softmax(q k' / sqrt(d), of which each row keeps its k largest) v
+    k-NN attention:  softmax(the k largest logits of each row of q k' / sqrt(d)) v
 
-A token attends only to the k keys that it is most like; each attention head finds its own. The thesis does not say how
-many: k is 0.7 of the tokens, rounded down, and the widths are those of De+Recouple's public code, as in the other parts
-of MFST that the thesis leaves open.
+Each query attends to its k highest-scoring keys only, per attention head. The thesis does not give k: it is 0.7 of the
+tokens, rounded down. The widths are those of De+Recouple's public code, as in other parts of MFST that the thesis
+leaves open.
 
 Axes: b batch, h attention heads, n tokens, d channels of one attention head, c channels of a value.
 
-DEVIATION: eq. 2.8 has no residuals and one LayerNorm. The layer has a residual around attention and one around the MLP,
-and a LayerNorm before each, as De+Recouple has: without residuals, all tokens are the same one within a few layers.
+DEVIATION: eq. 2.8 has no residuals and one LayerNorm. The layer has a residual around attention and MLP each, and a
+LayerNorm before each, as De+Recouple does: without residuals all tokens collapse to one within a few layers.
 """
 
 import contextlib
@@ -28,16 +28,16 @@ from torch import Tensor, nn
 
 from kinema.layers.transformer import EncoderBlock
 
-LAYER_NORM_EPS = 1e-5  # torch's default
+LAYER_NORM_EPS = 1e-5
 CHUNK = 2_500_000
-"""Logits that are worked on together on the CPU: few enough for its caches, enough for its threads."""
+"""Number of logits processed per block on CPU; fits the cache and keeps all threads busy."""
 
 SHORT = 64
-"""Tokens up to which attention to all keys is faster written out than by the fused kernel of the CPU."""
+"""Largest number of tokens for which dense attention is faster written out than fused on CPU."""
 
 
-def kept_keys(n: int, share: float) -> int:
-    """k for a sequence of n tokens: the share of them, rounded down, and at least one."""
+def num_kept_keys(n: int, share: float) -> int:
+    """Return k for a sequence of n tokens: their share, rounded down, and at least 1."""
     if not 0 < share <= 1:
         raise ValueError(f"share={share} is not in (0, 1]: 0.7 keeps 137 of 196 keys, 1 keeps all")
     return max(1, int(share * n))
@@ -49,50 +49,40 @@ def knn_attention(
     value: Float[Tensor, "b h n c"],
     *,
     share: float = 0.7,
-    dropout: float = 0.0,
 ) -> Float[Tensor, "b h n c"]:
-    """Attention in which every row of the map keeps exactly k keys; which of equal ones, is not said.
+    """Return k-NN attention: each query attends to exactly its k highest-scoring keys. Ties are broken arbitrarily.
 
-    Logits and softmax are at least float32, under autocast too. The gradient goes through the kept logits alone.
-
-    Args:
-        query, key, value: by attention head.
-        share: of the keys that a row keeps. If that is all, the result is `scaled_dot_product_attention`'s to the bit.
-        dropout: probability for the attention map, whether in training or not.
+    Logits and softmax are float32 or wider, also under autocast. Only kept logits get gradient. With `share=1` the
+    result equals `scaled_dot_product_attention` bitwise.
     """
     n = query.shape[-2]
-    kept = kept_keys(n, share)
+    kept = num_kept_keys(n, share)
     if kept == n:
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-    return _product(query, key, value, kept=kept, dropout=dropout)
+        return F.scaled_dot_product_attention(query, key, value)
+    return _attention(query, key, value, kept)
 
 
 def dense_attention(
-    query: Float[Tensor, "b h n d"],
-    key: Float[Tensor, "b h n d"],
-    value: Float[Tensor, "b h n c"],
-    *,
-    dropout: float = 0.0,
+    query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n c"]
 ) -> Float[Tensor, "b h n c"]:
-    """Attention to all keys, by the faster of two ways that differ in rounding."""
+    """Return attention to all keys, by the faster of two implementations that differ in rounding."""
     n = query.shape[-2]
     if n <= SHORT and query.device.type == "cpu":
-        return _product(query, key, value, kept=n, dropout=dropout)
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return _attention(query, key, value, n)
+    return F.scaled_dot_product_attention(query, key, value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KNNLayer:
-    """What MFST's transformer layers are made of; the defaults are De+Recouple's and k-NN attention's own.
+    """Settings of MFST's transformer layers. The defaults are De+Recouple's and k-NN attention's own.
 
-    Args:
-        heads: attention heads.
-        head_dim: channels of one attention head, whatever a token has.
-        hidden: channels between the two layers of the MLP.
-        attention: `knn`, or `dense`, to all keys: the control.
-        share: of the keys that `knn` keeps, in (0, 1].
-        dropout: probability for attention's output and in the MLP, in training only.
-        map_dropout: probability for the attention map, in training only.
+    Attributes:
+        heads: Attention heads.
+        head_dim: Channels of one attention head.
+        hidden: Hidden channels of the MLP.
+        attention: `knn`, or `dense` as the control.
+        share: Share of the keys that `knn` keeps, in (0, 1].
+        dropout: Dropout probability of the attention's output and in the MLP.
     """
 
     heads: int = 8
@@ -101,26 +91,19 @@ class KNNLayer:
     attention: Literal["knn", "dense"] = "knn"
     share: float = 0.7
     dropout: float = 0.0
-    map_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        kept_keys(1, self.share)  # refuses a share that keeps none, or more than there are
+        num_kept_keys(1, self.share)  # raises ValueError for an invalid share
 
 
 class KNNSelfAttention(nn.Module):
-    """Multi-head self-attention to the nearest keys, MSA_knn of eq. 2.8.
-
-    Args:
-        dim: channels of a token.
-        layer: of which it takes what concerns attention.
-    """
+    """Multi-head k-NN self-attention, MSA_knn of eq. 2.8."""
 
     def __init__(self, dim: int, layer: KNNLayer) -> None:
         super().__init__()
         self.heads = layer.heads
         self.attention = layer.attention
         self.share = layer.share
-        self.map_dropout = layer.map_dropout
         self.mapping = nn.Linear(dim, 3 * layer.heads * layer.head_dim, bias=False)
         self.out = nn.Linear(layer.heads * layer.head_dim, dim)
         self.dropout = nn.Dropout(layer.dropout)
@@ -128,22 +111,22 @@ class KNNSelfAttention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "b n dim"], lengths: Sequence[int] | None = None
     ) -> Float[Tensor, "b n dim"]:
-        """Attention within one sequence, or within each of several, of these lengths, one behind the other."""
+        """Return the attended tokens. With `lengths`, attend within each of several concatenated sequences."""
         mapped = rearrange(self.mapping(tokens), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.heads)
         parts = [mapped] if lengths is None else torch.split(mapped, list(lengths), dim=3)
         attended = [rearrange(self.attend(*part.unbind(0)), "b h n d -> b n (h d)") for part in parts]
-        answered: Tensor = self.dropout(self.out(attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)))
-        return answered
+        output: Tensor = self.dropout(self.out(attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)))
+        return output
 
     def attend(
         self, query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n d"]
     ) -> Float[Tensor, "b h n d"]:
-        rate = self.map_dropout if self.training else 0.0
+        """Return the attended values of one sequence."""
         match self.attention:
             case "knn":
-                return knn_attention(query, key, value, share=self.share, dropout=rate)
+                return knn_attention(query, key, value, share=self.share)
             case "dense":
-                return dense_attention(query, key, value, dropout=rate)
+                return dense_attention(query, key, value)
             case _:
                 assert_never(self.attention)
 
@@ -155,10 +138,10 @@ def knn_block(dim: int, layer: KNNLayer) -> EncoderBlock:
     )
 
 
-def _product(query: Tensor, key: Tensor, value: Tensor, *, kept: int, dropout: float) -> Tensor:
-    """Attention written out; eager on the CPU, a few sequences at a time, so that each step finds them in a cache.
+def _attention(query: Tensor, key: Tensor, value: Tensor, kept: int) -> Tensor:
+    """Return written-out attention to the `kept` highest-scoring keys; on CPU in blocks that fit the cache.
 
-    Logits are float32 at least: of bfloat16 ones many would be equal, and others the largest.
+    Logits are float32 or wider: in bfloat16 many would be equal, and others the largest.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     tensors = query.to(dtype).contiguous() * query.shape[-1] ** -0.5, key.to(dtype).contiguous(), value.contiguous()
@@ -166,49 +149,46 @@ def _product(query: Tensor, key: Tensor, value: Tensor, *, kept: int, dropout: f
         chunk = max(1, CHUNK // (query.shape[1] * query.shape[2] ** 2))
         if chunk < query.shape[0]:
             parts = zip(*(torch.split(tensor, chunk) for tensor in tensors), strict=True)
-            return torch.cat([_product_at_once(*part, kept=kept, dropout=dropout) for part in parts])
-    return _product_at_once(*tensors, kept=kept, dropout=dropout)
+            return torch.cat([_block_attention(*part, kept=kept) for part in parts])
+    return _block_attention(*tensors, kept=kept)
 
 
-def _product_at_once(query: Tensor, key: Tensor, value: Tensor, *, kept: int, dropout: float) -> Tensor:
+def _block_attention(query: Tensor, key: Tensor, value: Tensor, *, kept: int) -> Tensor:
     kind = query.device.type
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():
         logits = query @ key.transpose(-1, -2)
     if kept < logits.shape[-1]:
-        logits = _nearest(logits, kept)
-    weights = logits.softmax(-1)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    return weights.to(value.dtype) @ value
+        logits = _keep_largest(logits, kept)
+    return logits.softmax(-1).to(value.dtype) @ value
 
 
-def _nearest(logits: Tensor, kept: int) -> Tensor:
-    """The logits, all but the k largest of a row at minus infinity. NaN counts as large, and so is not lost.
+def _keep_largest(logits: Tensor, kept: int) -> Tensor:
+    """Return the logits with all but the k largest of a row at -inf. NaN counts as large, so that it is not lost.
 
-    In eager mode they are written over behind autograd's back. That is right: the product before has no use for its
-    result, and softmax hands a gradient of zero to what is at minus infinity.
+    Eager mode overwrites the logits unseen by autograd. The gradient stays correct: the matrix product does not need
+    its result for backward, and softmax passes zero gradient to logits at -inf.
     """
     if eager_on_cpu(logits):
         _drop_by_sorting(logits.detach(), kept)
         return logits
     farthest = _farthest(logits.detach(), kept)
-    if _eager():
+    if _is_eager():
         logits.detach().scatter_(-1, farthest, -torch.inf)
         return logits
     return logits.scatter(-1, farthest, -torch.inf)
 
 
 def _farthest(logits: Tensor, kept: int) -> Tensor:
-    """Places of the other logits of each row."""
+    """Return the indices of the dropped logits of each row."""
     return logits.topk(logits.shape[-1] - kept, largest=False, sorted=False).indices
 
 
 def _drop_by_sorting(logits: Tensor, kept: int) -> None:
-    """Minus infinity at `_farthest`, in place and ten times as fast: numpy sorts rows by SIMD instructions.
+    """Set the logits at `_farthest` to -inf in place, ten times as fast: numpy sorts rows with SIMD instructions.
 
-    Each row loses its k-th largest logit, which changes no softmax, and what is negative then is dropped. Rows where
-    this would not keep exactly k, since logits are equal or not finite, are done by `_farthest`.
+    Subtracting each row's k-th largest logit does not change the softmax and makes exactly the dropped ones negative.
+    Rows with ties or infinities, where this would not keep exactly k, use `_farthest`.
     """
     others = logits.shape[-1] - kept
     ordered = torch.from_numpy(np.sort(logits.numpy(), axis=-1))
@@ -222,9 +202,9 @@ def _drop_by_sorting(logits: Tensor, kept: int) -> None:
 
 
 def eager_on_cpu(tensor: Tensor) -> bool:
-    """Not under torch.compile or torch.export, where there is no numpy and shapes may be symbols."""
-    return tensor.device.type == "cpu" and _eager()
+    """Return whether numpy may be used: not under torch.compile or torch.export, where shapes may be symbolic."""
+    return tensor.device.type == "cpu" and _is_eager()
 
 
-def _eager() -> bool:
+def _is_eager() -> bool:
     return not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch's own

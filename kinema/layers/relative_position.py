@@ -1,19 +1,21 @@
-"""Relative position in self-attention: clusters of offsets, and their contextual bias (thesis section 3.3.3).
+"""Contextual relative position in self-attention: clusters of offsets and their bias (thesis section 3.3.3).
 
     e_ij = (q_i k_j + q_i p_ij) / sqrt(d),    p_ij = B[cluster of (row_i - row_j, column_i - column_j)]    eq. 3.7, 3.11
 
-Two tokens that stand in the same relation share a learned vector p, and far relations share one, too: a function maps
-an offset to a few whole numbers. `sectioned` is exact near by and logarithmic far away (eq. 3.8, 3.9); `clip` cuts off
-(arXiv:1803.02155). The piecewise function, its 1 : 2 : 8 and the product of two axes are those of iRPE
-(arXiv:2107.14222), which the thesis does not cite.
+Pairs of tokens in the same relation share a learned vector p, and far relations share one, too: a function maps an
+offset to a few integers. `sectioned` is exact nearby and logarithmic far away (eq. 3.8, 3.9); `clip` truncates
+(arXiv:1803.02155). The piecewise function, its 1 : 2 : 8 and the product of two axes are iRPE's (arXiv:2107.14222),
+which the thesis does not cite.
 
 Axes: b batch, h attention heads, m queries, n tokens, the class token first, d channels of one attention head,
 c clusters.
 
-DEVIATION: eq. 3.10 puts the Euclidean distance of two tokens into s, which is one number and gives 2y + 2 clusters; the
-text counts (2y + 1)^2 and one for the class token, 50, which only the offsets along both axes give (eq. 3.11). These
-are the default; `euclid` is the other.
-DEVIATION: in eq. 3.7 p has d_z channels, those of one attention head here, since queries have no more.
+DEVIATION: eq. 3.10 applies s to the Euclidean distance of two tokens, which gives 2y + 2 clusters. The text counts
+(2y + 1)^2 and one for the class token, 50, which requires the offsets along both axes (eq. 3.11). These are the
+default; `euclid` follows eq. 3.10, where iRPE rounds the distance first.
+DEVIATION: 1 : 2 : 8 with 50 clusters gives y = 3 and b = 1.5; here b = 1.9, iRPE's, and y = 3.8 is rounded down.
+Offsets 4 to 6 map to 3 with b = 1.9 and to 2 with b = 1.5, where 6 is a tie.
+DEVIATION: p has d_z channels in eq. 3.7; here those of one attention head, which is what queries have.
 """
 
 import math
@@ -27,47 +29,49 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from kinema.errors import ConfigError
-from kinema.layers.transformer import EncoderBlock, Rows, drop_path_rates
+from kinema.layers.transformer import Rows
 
 MappingFunction = Literal["sectioned", "clip"]
 Distance = Literal["axes", "euclid"]
 Terms = Literal["query", "query-key", "query-key-value"]
+"""Terms with a table of relative position: query (eq. 3.7), query and key (eq. 3.6), also value (eq. 3.5)."""
 Sharing = Literal["shared", "per-head"]
+"""One table for all attention heads, or one per head."""
 RATIOS = {1: 0.9, 2: 1.0, 3: 1.9, 4: 2.4, 5: 2.9, 6: 3.4}
-"""Largest value of s -> b, with which offsets up to 13, those of 14 x 14 patches, reach every value up to it."""
+"""Largest value of s -> b. With these, the offsets of 14 x 14 patches reach every value."""
 
 LARGEST_CLIP = 13
 """Largest offset on a grid of 14 x 14."""
 
 
 def sectioned(offset: Float[Tensor, "*shape"] | Int64[Tensor, "*shape"], ratio: float) -> Int64[Tensor, "*shape"]:
-    """s of eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8: odd, not decreasing, 0 at 0, and at most y rounded down.
+    """Return s(offset) of eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8: odd, non-decreasing, at most y rounded down.
 
     Args:
-        offset: between two tokens.
-        ratio: b, up to which an offset keeps its own number; y is twice and a eight times as much.
+        offset: Offset between two tokens.
+        ratio: b, the largest offset that keeps its own number.
     """
     distance = offset.abs()
     if not distance.is_floating_point():
-        distance = distance.float()  # not every accelerator has float64, and no whole offset falls between two values
+        distance = distance.float()  # some accelerators lack float64, and no integer offset is near a tie
     far = ratio + (distance.clamp(min=ratio) / ratio).log() / math.log(8) * ratio
     near = torch.where(distance <= ratio, distance, far)
     return (near.round().clamp(max=math.floor(2 * ratio)) * offset.sign()).long()
 
 
 def clipped(offset: Float[Tensor, "*shape"] | Int64[Tensor, "*shape"], limit: int) -> Int64[Tensor, "*shape"]:
-    """max(-k, min(k, x)), the function that s is compared with (Table 3.2)."""
+    """Return max(-limit, min(limit, offset)), the baseline of Table 3.2."""
     return offset.clamp(-limit, limit).round().long()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clusters:
-    """Which offsets share a vector.
+    """Assignment of token offsets to clusters that share a vector.
 
-    Args:
-        count: vectors of two tokens in a frame, that of the class token among them.
-        function: from an offset to a whole number in [-reach, reach].
-        distance: `axes` takes rows and columns apart, `euclid` the straight line between two tokens.
+    Attributes:
+        count: Number of clusters in a frame, including the class token's.
+        function: Mapping of an offset to an integer in [-reach, reach].
+        distance: Offsets along both `axes`, or the `euclid` distance of two tokens.
     """
 
     count: int = 50
@@ -76,31 +80,30 @@ class Clusters:
 
     def __post_init__(self) -> None:
         if self.count not in self.reachable:
-            there = ", ".join(map(str, self.reachable))
             raise ConfigError(
                 f"clusters={self.count} is not possible with function={self.function}, distance={self.distance}; "
-                f"expected one of {there}",
+                f"expected one of {', '.join(map(str, self.reachable))}",
                 field="clusters",
             )
 
     @property
     def reachable(self) -> tuple[int, ...]:
-        """Counts of this function and distance."""
+        """Possible counts with this function and distance."""
         reaches = RATIOS if self.function == "sectioned" else range(1, LARGEST_CLIP + 1)
         return tuple((2 * reach + 1) ** (2 if self.distance == "axes" else 1) + 1 for reach in reaches)
 
     @property
     def reach(self) -> int:
-        """Largest value of the function, y rounded down or k."""
+        """Largest value of the function: y rounded down, or k."""
         return self.reachable.index(self.count) + 1
 
     @property
-    def count_in_time(self) -> int:
-        """Vectors of two frames, that of the class token among them."""
+    def temporal_count(self) -> int:
+        """Number of clusters among frames, including the class token's."""
         return 2 * self.reach + 2
 
-    def mapped(self, offset: Float[Tensor, "*shape"] | Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-        """The function's value, raised to begin at 0."""
+    def map_offset(self, offset: Float[Tensor, "*shape"] | Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+        """Return the function's value plus reach, so that it starts at 0."""
         match self.function:
             case "sectioned":
                 return sectioned(offset, RATIOS[self.reach]) + self.reach
@@ -109,49 +112,41 @@ class Clusters:
             case _:
                 assert_never(self.function)
 
-    def between(self, rows: Int64[Tensor, "*shape"], columns: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-        """The cluster of two patches so far apart (D of eq. 3.10, the index of eq. 3.11)."""
+    def cluster_of(self, rows: Int64[Tensor, "*shape"], columns: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+        """Return the cluster of two patches with this offset (D of eq. 3.10, the index of eq. 3.11)."""
         match self.distance:
             case "axes":
-                return self.mapped(rows) * (2 * self.reach + 1) + self.mapped(columns)
+                return self.map_offset(rows) * (2 * self.reach + 1) + self.map_offset(columns)
             case "euclid":
-                return self.mapped((rows**2 + columns**2).float().sqrt())
+                return self.map_offset((rows**2 + columns**2).float().sqrt())
             case _:
                 assert_never(self.distance)
 
     def on_grid(self, rows: int, columns: int, device: torch.device | None = None) -> Int64[Tensor, "n n"]:
-        """The cluster of each pair of tokens of a frame; a pair with the class token, which is first, has the last."""
+        """Return the cluster of each pair of tokens of a frame. Pairs with the class token share the last one."""
         row = torch.arange(rows, device=device).repeat_interleave(columns)
         column = torch.arange(columns, device=device).repeat(rows)
-        patches = self.between(row[:, None] - row, column[:, None] - column)
+        patches = self.cluster_of(row[:, None] - row, column[:, None] - column)
         return F.pad(patches, (1, 0, 1, 0), value=self.count - 1)
 
-    def in_time(self, times: Int64[Tensor, "*batch frames"]) -> Int64[Tensor, "*batch n n"]:
-        """The same of frames, by their numbers in the clip; frames between them may have been left out."""
-        patches = self.mapped(times[..., :, None] - times[..., None, :])
-        return F.pad(patches, (1, 0, 1, 0), value=self.count_in_time - 1)
+    def on_times(self, times: Int64[Tensor, "*batch frames"]) -> Int64[Tensor, "*batch n n"]:
+        """Return the cluster of each pair of frames, by their numbers in the clip, and of the class token."""
+        frames = self.map_offset(times[..., :, None] - times[..., None, :])
+        return F.pad(frames, (1, 0, 1, 0), value=self.temporal_count - 1)
 
     def map_from(self, row: int, column: int, *, rows: int, columns: int) -> Int64[Tensor, "rows columns"]:
-        """The clusters of all patches as seen from one (figure 3.5).
+        """Return the clusters of all patches relative to one (figure 3.5).
 
         Raises:
-            ValueError: the patch lies outside the grid.
+            ValueError: The patch lies outside the grid.
         """
         if not (0 <= row < rows and 0 <= column < columns):
-            raise ValueError(f"there is no patch ({row}, {column}) on a grid of {rows} x {columns}")
+            raise ValueError(f"patch ({row}, {column}) is outside the grid of {rows} x {columns}")
         return self.on_grid(rows, columns)[1 + row * columns + column, 1:].view(rows, columns)
 
 
 class RelativePosition(nn.Module):
-    """The vectors of the clusters, and attention with them. At the start they are zero: attention without position.
-
-    Args:
-        clusters: how many.
-        heads: attention heads.
-        head_dim: channels of one.
-        sharing: one table for all attention heads, or one each.
-        terms: what meets a vector of its own: queries (eq. 3.7); queries and keys (eq. 3.6); values, too (eq. 3.5).
-    """
+    """Tables of relative position, and attention with them. Zero at initialization: attention without position."""
 
     def __init__(self, clusters: int, *, heads: int, head_dim: int, sharing: Sharing, terms: Terms = "query") -> None:
         super().__init__()
@@ -167,25 +162,25 @@ class RelativePosition(nn.Module):
         ids: Int64[Tensor, "#b #h m n"],
         scale: float = 1.0,
     ) -> Float[Tensor, "b h m n"]:
-        """What position adds to the products of queries and keys, times `scale`.
+        """Return the addend of query-key products, times `scale`.
 
-        A query meets each cluster once, and its products are handed to the pairs: n x c, never n x n x d, numbers.
+        Each query is multiplied with each cluster once and the products are gathered: memory n x c, not n x n x d.
         """
         on_query = (self.table_on_query * scale).to(query.dtype)
         pairs = (*query.shape[:2], *ids.shape[-2:])
-        added = (query @ on_query.transpose(-1, -2)).gather(-1, ids.expand(pairs))
+        bias = (query @ on_query.transpose(-1, -2)).gather(-1, ids.expand(pairs))
         if self.table_on_key is not None:
             on_key = (self.table_on_key * scale).to(key.dtype)
             from_clusters = (key @ on_key.transpose(-1, -2)).transpose(-1, -2)  # b h c n
-            added = added + from_clusters.gather(-2, ids.expand(pairs))
-            constant = (self.table_on_query.to(key.dtype) * on_key).sum(-1)[None, :, None, :]  # R^Q R^K, one a cluster
-            added = added + constant.expand(*pairs[:-1], -1).gather(-1, ids.expand(pairs))
-        return added
+            bias = bias + from_clusters.gather(-2, ids.expand(pairs))
+            constant = (self.table_on_query.to(key.dtype) * on_key).sum(-1)[None, :, None, :]  # R^Q R^K per cluster
+            bias = bias + constant.expand(*pairs[:-1], -1).gather(-1, ids.expand(pairs))
+        return bias
 
-    def values(
+    def attend(
         self, weights: Float[Tensor, "b h m n"], value: Float[Tensor, "b h n d"], ids: Int64[Tensor, "#b #h m n"]
     ) -> Float[Tensor, "b h m d"]:
-        """Sums of values by an attention map, and of the vectors that values have for their clusters (eq. 3.5)."""
+        """Return the weighted sums of the values and, with a value table, of its vectors (eq. 3.5)."""
         attended = weights @ value
         if self.table_on_value is None:
             return attended
@@ -201,26 +196,17 @@ class RelativePosition(nn.Module):
         ids: Int64[Tensor, "#b #h m n"],
         dropout: float = 0.0,
     ) -> Float[Tensor, "b h m d"]:
-        """Attention; `ids` are the clusters of the queries' tokens and the keys'."""
+        """Return the attended values; `ids` are the clusters of query-key pairs."""
         scale = query.shape[-1] ** -0.5
         if self.table_on_value is None:
             bias = self.bias(query, key, ids, scale)
             return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         weights = ((query @ key.transpose(-1, -2) + self.bias(query, key, ids)) * scale).softmax(-1)
-        return self.values(F.dropout(weights, dropout), value, ids)
+        return self.attend(F.dropout(weights, dropout), value, ids)
 
 
 class RelativeSelfAttention(nn.Module):
-    """Multi-head self-attention, in which queries may know where keys stand (figure 3.3, eq. 3.7).
-
-    Args:
-        dim: channels of a token.
-        heads: attention heads.
-        head_dim: channels of one attention head.
-        clusters: number of relative positions; None for attention without position, as ViT has it.
-        sharing, terms: as `RelativePosition`.
-        dropout: probability for the attention map and for the output, in training only.
-    """
+    """Multi-head self-attention with relative position (figure 3.3, eq. 3.7); ViT's own with `clusters=None`."""
 
     def __init__(
         self,
@@ -248,61 +234,45 @@ class RelativeSelfAttention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "b n d"], ids: Int64[Tensor, "#b #h n n"] | None, rows: Rows = "all"
     ) -> Float[Tensor, "b m d"]:
-        """All rows, or that of the class token alone."""
+        """Return the attended tokens of the selected rows; `ids` are the clusters of token pairs."""
         if rows == "class":
             weight, bias = self.mapping.weight, self.mapping.bias
-            query = self._apart(F.linear(tokens[:, :1], weight[: self.inner], bias[: self.inner]), 1)[0]
-            key, value = self._apart(F.linear(tokens, weight[self.inner :], bias[self.inner :]), 2)
+            query = self._split(F.linear(tokens[:, :1], weight[: self.inner], bias[: self.inner]), 1)[0]
+            key, value = self._split(F.linear(tokens, weight[self.inner :], bias[self.inner :]), 2)
             ids = None if ids is None else ids[..., :1, :]
         else:
-            query, key, value = self._apart(self.mapping(tokens), 3)
+            query, key, value = self._split(self.mapping(tokens), 3)
         rate = self.dropout if self.training else 0.0
         if self.position is None or ids is None:
             attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
         else:
             attended = self.position(query, key, value, ids, rate)
-        return self.answer(attended)
+        return self._project(attended)
 
-    def map(
+    def logits_and_values(
         self, tokens: Float[Tensor, "b n d"], ids: Int64[Tensor, "#b #h n n"] | None
     ) -> tuple[Float[Tensor, "b h n n"], Float[Tensor, "b h n c"]]:
-        """The logits of the attention map and the values, for who looks at the map before it is used."""
-        query, key, value = self._apart(self.mapping(tokens), 3)
+        """Return the logits of the attention map, and the values, to inspect the map before `attend`."""
+        query, key, value = self._split(self.mapping(tokens), 3)
         logits = query @ key.transpose(-1, -2)
         if self.position is not None and ids is not None:
             logits = logits + self.position.bias(query, key, ids)
         return logits * query.shape[-1] ** -0.5, value
 
-    def by_map(
+    def attend(
         self,
         weights: Float[Tensor, "b h m n"],
         value: Float[Tensor, "b h n c"],
         ids: Int64[Tensor, "#b #h m n"] | None,
     ) -> Float[Tensor, "b m d"]:
-        """The answer of some rows of the map."""
+        """Return the attended tokens for some rows of the attention map."""
         weights = F.dropout(weights, self.dropout, self.training)
         if self.position is None or ids is None:
-            return self.answer(weights @ value)
-        return self.answer(self.position.values(weights, value, ids))
+            return self._project(weights @ value)
+        return self._project(self.position.attend(weights, value, ids))
 
-    def answer(self, attended: Float[Tensor, "b h m c"]) -> Float[Tensor, "b m d"]:
+    def _project(self, attended: Float[Tensor, "b h m c"]) -> Float[Tensor, "b m d"]:
         return F.dropout(self.out(rearrange(attended, "b h m c -> b m (h c)")), self.dropout, self.training)
 
-    def _apart(self, mapped: Tensor, parts: int) -> tuple[Tensor, ...]:
+    def _split(self, mapped: Tensor, parts: int) -> tuple[Tensor, ...]:
         return rearrange(mapped, "b n (qkv h c) -> qkv b h n c", qkv=parts, h=self.heads).unbind(0)
-
-
-def vit_blocks(
-    width: int, *, depth: int, heads: int, mlp_ratio: int, dropout: float, drop_path: float
-) -> nn.ModuleList:
-    """Return the encoder blocks of ViT: no position inside attention, drop-path that rises from the first block."""
-    return nn.ModuleList(
-        EncoderBlock(
-            RelativeSelfAttention(width, heads=heads, head_dim=width // heads, dropout=dropout),
-            dim=width,
-            hidden=mlp_ratio * width,
-            dropout=dropout,
-            drop_path=rate,
-        )
-        for rate in drop_path_rates(drop_path, depth)
-    )

@@ -1,4 +1,4 @@
-"""The mean of several answers to one sample: of two networks, or of the views of a clip."""
+"""Mean of several logits for one sample: of two networks, or of the views of a clip."""
 
 import math
 from collections.abc import Sequence
@@ -9,25 +9,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 ScoreFusion = Literal["logits", "softmax"]
-"""Average logits, or softmax scores."""
+"""Average logits or softmax scores."""
 
 
-def mean_logits(
-    answers: Sequence[Float[Tensor, "batch classes"]], score: ScoreFusion
-) -> Float[Tensor, "batch classes"]:
-    """Return the mean of several answers as logits.
+def mean_logits(logits: Sequence[Float[Tensor, "batch classes"]], score: ScoreFusion) -> Float[Tensor, "batch classes"]:
+    """Return the mean as logits.
 
     Args:
-        answers: logits of each network or view.
+        logits: Logits of each network or view.
         score: `softmax` averages scores and returns the logarithm of their mean, whose softmax is that mean.
     """
-    if len(answers) == 1:
-        return answers[0]
+    if len(logits) == 1:
+        return logits[0]
     match score:
         case "logits":
-            return torch.stack(list(answers)).mean(0)
+            return torch.stack(list(logits)).mean(0)
         case "softmax":
-            dtype = torch.promote_types(answers[0].dtype, torch.float32)
-            return torch.stack([a.log_softmax(-1, dtype=dtype) for a in answers]).logsumexp(0) - math.log(len(answers))
+            dtype = torch.promote_types(logits[0].dtype, torch.float32)
+            scores = torch.stack([one.log_softmax(-1, dtype=dtype) for one in logits])
+            return scores.logsumexp(0) - math.log(len(logits))
         case _:
             assert_never(score)

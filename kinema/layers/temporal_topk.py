@@ -1,16 +1,15 @@
-"""Fewer frames on the way through a temporal encoder (thesis section 3.3.5, eq. 3.12 to 3.14).
+"""Temporal subsampling inside a transformer (thesis section 3.3.5, eq. 3.12 to 3.14).
 
-    Top-K: keep the half of the frames whose rows of the attention map deviate most; their order stays
+    Top-K: keep the half of the frames whose attention rows have the largest standard deviation, in temporal order
 
-A frame that attends to a few others is taken for informative, one that attends to all alike is not. The thesis compares
-this with max-pooling, average-pooling and a strided convolution; random and uniform frames are controls that it lacks.
-The pooling is VidTr's (arXiv:2104.11746); its name is KVT's.
+A frame that attends to a few others is considered informative; one that attends to all alike is not. The thesis
+compares this with max pooling, average pooling and a strided convolution. Random and uniform frames are controls that
+it lacks. The pooling is VidTr's (arXiv:2104.11746); its name is KVT's (arXiv:2106.00515).
 
-Axes: b batch, h attention heads, t frames, k frames kept, d channels. The class token stands before the frames, and is
-always kept.
+Axes: b batch, h attention heads, t frames, k kept frames, d channels. The class token is first and always kept.
 
-DEVIATION: eq. 3.13 divides by T outside of the root and sums over the index that it ranks; here sigma is the standard
-deviation of a row. The ranking is the same for any factor.
+DEVIATION: eq. 3.13 divides by T outside the root and sums over the index that it ranks. Here sigma is the standard
+deviation of a row; any factor gives the same ranking.
 """
 
 import random
@@ -23,81 +22,81 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 Pooling = Literal["top-k", "max", "average", "convolution", "random", "uniform", "none"]
-Selection = Literal["top-k", "random", "uniform"]
 
 
-def kept_count(frames: int) -> int:
-    """Half of the frames, rounded down, and at least one."""
+def num_kept(frames: int) -> int:
+    """Return half the number of frames, rounded down, and at least 1."""
     return max(1, frames // 2)
 
 
-def deviation(scores: Float[Tensor, "b h n n"]) -> Float[Tensor, "b h t"]:
-    """sigma of eq. 3.13: of each frame's row of the map, the class token's column included; at least float32."""
+def attention_std(scores: Float[Tensor, "b h n n"]) -> Float[Tensor, "b h t"]:
+    """Return sigma of eq. 3.13: the standard deviation of each frame's attention row, in float32 or wider.
+
+    The class token's row is left out, its column is not.
+    """
     rows = scores[..., 1:, :]
     return rows.to(torch.promote_types(rows.dtype, torch.float32)).std(-1, correction=0)
 
 
-def most_deviating(sigma: Float[Tensor, "*batch t"]) -> Int64[Tensor, "*batch k"]:
-    """Places of the frames that eq. 3.12 keeps, in the order of time; which of equal ones, is not said."""
-    return sigma.topk(kept_count(sigma.shape[-1]), dim=-1).indices.sort(-1).values
+def top_frames(sigma: Float[Tensor, "*batch t"]) -> Int64[Tensor, "*batch k"]:
+    """Return the frames with the largest sigma (eq. 3.12) in temporal order. Ties are broken arbitrarily."""
+    return sigma.topk(num_kept(sigma.shape[-1]), dim=-1).indices.sort(-1).values
 
 
-def uniform_places(frames: int) -> Int64[Tensor, " k"]:
-    """The middles of equal parts."""
-    kept = kept_count(frames)
+def uniform_frames(frames: int) -> Int64[Tensor, " k"]:
+    """Return the middle frame of each of k equal parts."""
+    kept = num_kept(frames)
     return ((2 * torch.arange(kept) + 1) * frames // (2 * kept)).long()
 
 
-def random_places(batch: int, frames: int, *, training: bool) -> Int64[Tensor, "b k"]:
-    """Any frames, in the order of time: others for each clip in training, the same ones at every test."""
+def random_frames(batch: int, frames: int, *, training: bool) -> Int64[Tensor, "b k"]:
+    """Return random frames in temporal order: new ones per clip in training, a fixed set in evaluation."""
     if training:
-        return torch.rand(batch, frames).topk(kept_count(frames), dim=-1).indices.sort(-1).values
-    return torch.tensor(_drawn_once(frames)).expand(batch, -1)
+        return torch.rand(batch, frames).topk(num_kept(frames), dim=-1).indices.sort(-1).values
+    return torch.tensor(_fixed_frames(frames)).expand(batch, -1)
 
 
-def control_places(
+def control_frames(
     pool: Pooling, batch: int, frames: int, *, training: bool, device: torch.device
 ) -> Int64[Tensor, "b 1 k"]:
-    """Return the places of the frames that a control keeps: random or uniform."""
+    """Return the frames that a control keeps: random or uniform."""
     if pool == "random":
-        return random_places(batch, frames, training=training)[:, None].to(device)
-    return uniform_places(frames).to(device).expand(batch, 1, -1)
+        return random_frames(batch, frames, training=training)[:, None].to(device)
+    return uniform_frames(frames).to(device).expand(batch, 1, -1)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch has no types for it
-def _drawn_once(frames: int) -> list[int]:
-    """The same places wherever it is asked, in a compiled or exported network too."""
-    return sorted(random.Random(0).sample(range(frames), kept_count(frames)))
+def _fixed_frames(frames: int) -> list[int]:
+    """Return the same random frames in every process, also in a compiled or exported network."""
+    return sorted(random.Random(0).sample(range(frames), num_kept(frames)))
 
 
-def gather_frames(tokens: Float[Tensor, "b n d"], places: Int64[Tensor, "b h k"]) -> Float[Tensor, "b k+1 d"]:
-    """The class token and the frames at these places; with several attention heads, each its own share of channels."""
-    apart = rearrange(tokens, "b n (h c) -> b h n c", h=places.shape[1])
-    index = F.pad(places + 1, (1, 0))[..., None].expand(-1, -1, -1, apart.shape[-1])
-    return rearrange(apart.gather(2, index), "b h n c -> b n (h c)")
+def gather_frames(tokens: Float[Tensor, "b n d"], frames: Int64[Tensor, "b h k"]) -> Float[Tensor, "b k+1 d"]:
+    """Return the class token and the selected frames; with several attention heads, each selects for its channels."""
+    by_head = rearrange(tokens, "b n (h c) -> b h n c", h=frames.shape[1])
+    index = F.pad(frames + 1, (1, 0))[..., None].expand(-1, -1, -1, by_head.shape[-1])
+    return rearrange(by_head.gather(2, index), "b h n c -> b n (h c)")
 
 
-def rows_at(
-    table: Float[Tensor, "batch _ n n"] | Int64[Tensor, "batch _ n n"], places: Int64[Tensor, "batch _ k"]
+def gather_rows(
+    table: Float[Tensor, "batch _ n n"] | Int64[Tensor, "batch _ n n"], frames: Int64[Tensor, "batch _ k"]
 ) -> Float[Tensor, "batch _ m n"] | Int64[Tensor, "batch _ m n"]:
-    """The class token's row and those of the frames at these places."""
-    heads = max(table.shape[1], places.shape[1])
-    index = F.pad(places + 1, (1, 0)).expand(-1, heads, -1)[..., None].expand(-1, -1, -1, table.shape[-1])
+    """Return the rows of the class token and of the selected frames."""
+    heads = max(table.shape[1], frames.shape[1])
+    index = F.pad(frames + 1, (1, 0)).expand(-1, heads, -1)[..., None].expand(-1, -1, -1, table.shape[-1])
     return table.expand(-1, heads, -1, -1).gather(2, index)
 
 
-def frames_at(times: Int64[Tensor, "batch _ t"], places: Int64[Tensor, "batch _ k"]) -> Int64[Tensor, "batch _ k"]:
-    """The numbers of the frames at these places."""
-    heads = max(times.shape[1], places.shape[1])
-    return times.expand(-1, heads, -1).gather(-1, places.expand(-1, heads, -1))
+def gather_times(times: Int64[Tensor, "batch _ t"], frames: Int64[Tensor, "batch _ k"]) -> Int64[Tensor, "batch _ k"]:
+    """Return the frame numbers of the selected frames."""
+    heads = max(times.shape[1], frames.shape[1])
+    return times.expand(-1, heads, -1).gather(-1, frames.expand(-1, heads, -1))
 
 
 class FramePooling(nn.Module):
-    """The strategies that every frame gets the same treatment by: max, average, strided convolution (Table 3.4).
+    """Pooling of neighboring frames: max, average, or strided convolution (Table 3.4).
 
-    Args:
-        kind: which.
-        dim: channels of a token.
+    DEVIATION: kernel 3 and padding 1 of the convolution are ours; the thesis gives only its stride.
     """
 
     def __init__(self, kind: Literal["max", "average", "convolution"], dim: int) -> None:
@@ -106,14 +105,14 @@ class FramePooling(nn.Module):
         self.convolution = nn.Conv1d(dim, dim, 3, stride=2, padding=1) if kind == "convolution" else None
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
-        """Half of the frames; the class token stays as it is.
+        """Return the class token and half of the frames.
 
         Raises:
-            ValueError: there is a single frame, and two are needed for one.
+            ValueError: Max or average pooling of a single frame.
         """
         first, frames = tokens[:, :1], tokens[:, 1:].transpose(1, 2)
         if self.kind != "convolution" and frames.shape[-1] < 2:
-            raise ValueError(f"{self.kind} pooling makes one frame of two, but there is a single one; take more frames")
+            raise ValueError(f"{self.kind} pooling needs at least 2 frames; got 1")
         match self.kind:
             case "max":
                 pooled = F.max_pool1d(frames, 2)

@@ -1,11 +1,12 @@
-"""What all transformers share: self-attention, encoder block, patches, class token, learned position, task heads.
+"""Transformer building blocks: self-attention, encoder block, patches, class token, learned position, task heads.
 
-The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691); equations cited here are those of its
-section 4.3.1. An operator that the thesis itself proposes has a file of its own beside this one.
+The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691). Equations cited here are those of section
+4.3.1. Operators that the thesis proposes have their own files.
 
 Axes: n tokens, c channels, h attention heads, d channels of one attention head.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, assert_never, runtime_checkable
 
@@ -18,30 +19,25 @@ from torch import Tensor, nn
 from kinema.errors import ClipError
 
 Grid = tuple[int, int, int]
-"""Times, rows and columns of the token maps."""
+"""Token grid: times, rows, columns."""
 
 Rows = Literal["all", "class"]
-"""Rows of the attention map that are computed."""
+"""Rows of the attention map to compute."""
 
 NormOrder = Literal["pre", "post"]
 Start = Literal["vit", "scratch"]
-
 
 VIT_NORM_EPS = 1e-6
 """Epsilon of ViT's LayerNorms."""
 
 
 def select_rows(tokens: Float[Tensor, "batch n dim"], rows: Rows) -> Float[Tensor, "batch m dim"]:
-    """Return the tokens whose rows are computed: all of them, or the class token, which is first."""
+    """Return the tokens whose rows are computed: all, or only the class token, which is first."""
     return tokens[:, :1] if rows == "class" else tokens
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv:1603.09382): in training a whole sample loses the branch; the others are scaled up.
-
-    Args:
-        rate: probability of losing the branch, in [0, 1).
-    """
+    """Stochastic depth (arXiv:1603.09382): drops a branch per sample in training and rescales the others."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -50,21 +46,16 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, branch: Float[Tensor, " batch *rest"]) -> Float[Tensor, " batch *rest"]:
+        """Return the branch, dropped for a random share of the samples."""
         if not self.training or self.rate == 0:
             return branch
         keep = 1 - self.rate
-        kept = branch.new_empty(branch.shape[0], *(1 for _ in branch.shape[1:])).bernoulli_(keep)
-        return branch * (kept / keep)
+        mask = branch.new_empty(branch.shape[0], *(1 for _ in branch.shape[1:])).bernoulli_(keep)
+        return branch * (mask / keep)
 
 
 class MLP(nn.Module):
-    """The feed-forward network of an encoder block (eq. 4.4): two linear layers with GELU between them.
-
-    Args:
-        dim: channels in and out.
-        hidden: channels between the layers.
-        dropout: probability after each layer, in training only.
-    """
+    """Feed-forward network of an encoder block (eq. 4.4): two linear layers with GELU between them."""
 
     def __init__(self, dim: int, *, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -73,17 +64,18 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Map each token alone."""
         hidden = self.expand(tokens)
-        # In place where nothing is learnt: a block's largest map is not allocated twice, 6 % of RPE-STDT's time.
+        # Without gradients, GELU runs in place and the block's largest map is allocated once: 6 % of RPE-STDT's time.
+        # Not in a trace, whose check compares two runs.
         traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch has no types for it
-        kept = torch.is_grad_enabled() or traced  # a trace that is compared with another one stays as it is
-        hidden = F.gelu(hidden) if kept else torch.ops.aten.gelu_(hidden)
+        hidden = F.gelu(hidden) if torch.is_grad_enabled() or traced else torch.ops.aten.gelu_(hidden)
         contracted: Tensor = self.dropout(self.contract(self.dropout(hidden)))
         return contracted
 
 
 class LinearMapping(nn.Module):
-    """Queries, keys and values token by token, as in ViT and ViViT (figure 4.3)."""
+    """Linear mapping of tokens to queries, keys and values, as in ViT and ViViT (figure 4.3)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -94,21 +86,22 @@ class LinearMapping(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None, rows: Rows = "all"
     ) -> tuple[Float[Tensor, "batch m dim"], Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"]]:
-        del grid  # a token is mapped alone, wherever it stands
+        """Return the queries of the selected rows, and all keys and values. The grid is ignored."""
+        del grid
         return self.query(select_rows(tokens, rows)), self.key(tokens), self.value(tokens)
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention (eq. 4.3) over the token axis.
 
-    DEVIATION: eq. 4.3 divides the logits by sqrt(C); here it is the square root of one attention head's channels,
-    sqrt(64) in the base models, because the ImageNet weights that the thesis starts from were trained so.
+    DEVIATION: eq. 4.3 divides the logits by sqrt(C). Here it is the square root of one attention head's channels,
+    sqrt(64) in the base models, as the ImageNet weights that the thesis starts from were trained.
 
     Args:
-        mapping: (tokens, grid, rows) -> queries of these rows, keys and values of all tokens.
-        dim: channels in and out.
-        heads: attention heads; must divide `dim`.
-        dropout: probability for the attention map and for the output, in training only.
+        mapping: Module (tokens, grid, rows) -> queries of these rows, keys and values of all tokens.
+        dim: Channels of input and output.
+        heads: Attention heads. Must divide `dim`.
+        dropout: Dropout probability of the attention map and of the output.
     """
 
     def __init__(self, mapping: nn.Module, *, dim: int, heads: int, dropout: float = 0.0) -> None:
@@ -123,10 +116,11 @@ class SelfAttention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None, rows: Rows = "all"
     ) -> Float[Tensor, "batch m dim"]:
+        """Return the attended tokens of the selected rows."""
         query, key, value = (
             rearrange(mapped, "b n (h d) -> b h n d", h=self.heads) for mapped in self.mapping(tokens, grid, rows)
         )
-        rate = self.dropout if self.training else 0.0  # the fused kernel does not look at .training
+        rate = self.dropout if self.training else 0.0  # scaled_dot_product_attention ignores .training
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
         return F.dropout(self.out(rearrange(attended, "b h n d -> b n (h d)")), rate)
 
@@ -135,13 +129,13 @@ class EncoderBlock(nn.Module):
     """Transformer encoder block: attention, then MLP, each with LayerNorm and a residual.
 
     Args:
-        attention: (tokens, context) -> tokens; and with `rows="class"` as third argument, the class token's row alone.
-        dim: channels of a token.
-        hidden: channels between the layers of the MLP.
-        dropout: of the MLP, in training.
-        drop_path: probability that training drops a branch of this block.
-        norm_order: LayerNorm before the branch (ViT's), or after the sum (eq. 4.1, 4.2).
-        norm_eps: epsilon of LayerNorm.
+        attention: Module (tokens, context) -> tokens. With a third argument "class", it returns only that row.
+        dim: Channels of a token.
+        hidden: Hidden channels of the MLP.
+        dropout: Dropout probability of the MLP.
+        drop_path: Drop-path probability of both branches.
+        norm_order: LayerNorm before the branch (`pre`, ViT's) or after the sum (`post`, eq. 4.1 and 4.2).
+        norm_eps: Epsilon of LayerNorm.
     """
 
     def __init__(
@@ -166,20 +160,21 @@ class EncoderBlock(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch n dim"], context: Any = None, rows: Rows = "all"
     ) -> Float[Tensor, "batch m dim"]:
-        """
+        """Return the tokens of the selected rows after the block.
+
         Args:
-            tokens: the class token first, where there is one.
-            context: what the attention needs besides tokens: a grid, clusters of positions, lengths of sequences.
-            rows: rows that are computed.
+            tokens: Tokens; the class token, if any, is first.
+            context: Second argument of the attention: a grid, clusters of positions, or lengths of sequences.
+            rows: Rows to compute.
         """
-        further = (context,) if rows == "all" else (context, rows)
-        asked = select_rows(tokens, rows)
+        arguments = (context,) if rows == "all" else (context, rows)
+        residual = select_rows(tokens, rows)
         match self.norm_order:
             case "pre":
-                tokens = asked + self.drop_path(self.attention(self.norm_attention(tokens), *further))
+                tokens = residual + self.drop_path(self.attention(self.norm_attention(tokens), *arguments))
                 tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
             case "post":
-                tokens = self.norm_attention(asked + self.drop_path(self.attention(tokens, *further)))  # eq. 4.1
+                tokens = self.norm_attention(residual + self.drop_path(self.attention(tokens, *arguments)))  # eq. 4.1
                 tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
             case _:
                 assert_never(self.norm_order)
@@ -189,32 +184,34 @@ class EncoderBlock(nn.Module):
 def run_blocks(
     blocks: nn.ModuleList, tokens: Float[Tensor, "batch n dim"], context: Any, last_block: Rows
 ) -> Float[Tensor, "batch m dim"]:
-    """Return the tokens after all blocks; the last block may compute the class token's row alone."""
+    """Return the tokens after all blocks. The last block may compute the class token's row only."""
     for number, block in enumerate(blocks, start=1):
         tokens = block(tokens, context, last_block if number == len(blocks) else "all")
     return tokens
 
 
 def drop_path_rates(highest: float, depth: int) -> list[float]:
-    """Return each block's drop-path rate: it rises linearly from 0 at the first block."""
+    """Return the drop-path rate of each block, rising linearly from 0 at the first."""
     return [highest * block / max(depth - 1, 1) for block in range(depth)]
 
 
 def check_at_least(name: str, value: int, least: int = 1) -> None:
-    """Refuse clips with too few channels, frames or pixels.
-
-    Raises:
-        ClipError: `value` is below `least`.
-    """
+    """Raise ClipError if a clip has fewer channels, frames or pixels than `least`."""
     if value < least:
-        raise ClipError(f"{name} must be at least {least}; got {value}", field=name)
+        raise ClipError(f"{name}={value}; expected at least {least}", field=name)
+
+
+def check_channels(channels: int, expected: int) -> None:
+    """Raise ClipError if a clip has other channels than the network was built for."""
+    if channels != expected:
+        raise ClipError(f"channels={channels}; expected {expected}, as the network was built", field="channels")
 
 
 def grid_of(patch: int, *, height: int, width: int) -> tuple[int, int]:
     """Return the rows and columns of patches of a frame.
 
     Raises:
-        ClipError: the frame does not divide into patches.
+        ClipError: The frame does not divide into patches.
     """
     return grid_of_tubelets((1, patch, patch), frames=1, height=height, width=width)[1:]
 
@@ -222,18 +219,14 @@ def grid_of(patch: int, *, height: int, width: int) -> tuple[int, int]:
 def grid_of_tubelets(tubelet: Grid, *, frames: int, height: int, width: int) -> Grid:
     """Return the times, rows and columns of tubelets of a clip.
 
-    Args:
-        tubelet: frames, rows and columns of the clip from one token to the next.
-        frames, height, width: extent of the clip.
-
     Raises:
-        ClipError: the clip does not divide into tubelets.
+        ClipError: The clip does not divide into tubelets.
     """
     names = ("frames", "size", "size") if height == width else ("frames", "height", "width")
-    for name, extent, stride in zip(names, (frames, height, width), tubelet, strict=True):
-        if extent < stride or extent % stride:
+    for name, length, stride in zip(names, (frames, height, width), tubelet, strict=True):
+        if length < stride or length % stride:
             raise ClipError(
-                f"{name} must be a multiple of {stride}: {stride}, {2 * stride}, {3 * stride}, ...; got {extent}",
+                f"{name}={length}; expected a multiple of {stride}: {stride}, {2 * stride}, {3 * stride}, ...",
                 field=name,
             )
     times, rows, columns = tubelet
@@ -241,10 +234,7 @@ def grid_of_tubelets(tubelet: Grid, *, frames: int, height: int, width: int) -> 
 
 
 class FrameTokens(nn.Module):
-    """The patches of each frame as tokens, E x of eq. 3.1.
-
-    Clips of other channels, without frames, or with pixels left over are refused (ValueError).
-    """
+    """Patch embedding of each frame, E x of eq. 3.1."""
 
     def __init__(self, *, channels: int, patch: int, width: int) -> None:
         super().__init__()
@@ -252,126 +242,122 @@ class FrameTokens(nn.Module):
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "bt n d"]:
-        wanted, (channels, frames) = self.patches.in_channels, clip.shape[1:3]
-        if channels != wanted:
-            raise ClipError(f"the network takes clips of {wanted} channels; got {channels}", field="channels")
-        check_at_least("frames", frames)
+        """Return the tokens of each frame.
+
+        Raises:
+            ClipError: The clip has other channels, has no frames, or does not divide into patches.
+        """
+        check_channels(clip.shape[1], self.patches.in_channels)
+        check_at_least("frames", clip.shape[2])
         grid_of(self.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens: Tensor = rearrange(self.patches(rearrange(clip, "b c t h w -> (b t) c h w")), "bt d h w -> bt (h w) d")
         return tokens
 
 
 class Tubelets(nn.Module):
-    """ViViT's embedding: blocks of frames, rows and columns of the clip as tokens (arXiv:2103.15691, section 3.2).
-
-    Clips of other channels are refused (ValueError); `grid_of_tubelets` says which extents fit.
-    """
+    """ViViT's tubelet embedding: blocks of frames, rows and columns as tokens (arXiv:2103.15691, section 3.2)."""
 
     def __init__(self, *, channels: int, tubelet: Grid, width: int) -> None:
         super().__init__()
         self.patches = nn.Conv3d(channels, width, tubelet, stride=tubelet)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
-        wanted, channels = self.patches.in_channels, clip.shape[1]
-        if channels != wanted:
-            raise ClipError(f"the network takes clips of {wanted} channels; got {channels}", field="channels")
+        """Return the tokens on their grid.
+
+        Raises:
+            ClipError: The clip has other channels.
+        """
+        check_channels(clip.shape[1], self.patches.in_channels)
         tokens: Tensor = self.patches(clip)
         return tokens
 
 
 class LearnedPosition(nn.Module):
-    """A learned vector for the class token and for each place of a grid, of a row, or of a grid at several times.
+    """Learned position table for the class token and each place of a token grid.
 
-    Other extents than those of the table get it interpolated: bicubic on a grid, linear in time.
+    The grid `built` is (times,), (rows, columns), or (times, rows, columns).
     """
 
     def __init__(self, built: tuple[int, ...], dim: int) -> None:
         super().__init__()
         self.built = built
-        places = 1
-        for extent in built:
-            places *= extent
-        self.table = nn.Parameter(torch.zeros(1 + places, dim))
+        self.table = nn.Parameter(torch.zeros(1 + math.prod(built), dim))
 
-    def forward(self, tokens: Float[Tensor, "b n d"], extents: tuple[int, ...]) -> Float[Tensor, "b n d"]:
-        if extents == self.built:
+    def forward(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, ...]) -> Float[Tensor, "b n d"]:
+        """Add the positions, interpolated for another grid than that of the table."""
+        if grid == self.built:
             return tokens + self.table
-        return tokens + torch.cat((self.table[:1], interpolated(self.table[1:], self.built, extents)))
+        return tokens + torch.cat((self.table[:1], interpolate_position(self.table[1:], self.built, grid)))
 
 
-def interpolated(
-    places: Float[Tensor, "n d"], built: tuple[int, ...], extents: tuple[int, ...]
+def interpolate_position(
+    places: Float[Tensor, "n d"], built: tuple[int, ...], grid: tuple[int, ...]
 ) -> Float[Tensor, "m d"]:
-    """Vectors for places of other extents: a row of times, a grid, or a grid at several times.
-
-    Grids are interpolated bicubically, time linearly; the one does not see the other.
-    """
-    if len(built) != 2 and built[0] != extents[0]:
+    """Return the positions interpolated to another grid: linearly in time, then bicubically in space."""
+    if len(built) != 2 and built[0] != grid[0]:
         times = rearrange(places, "(t n) d -> 1 (n d) t", t=built[0])
-        times = F.interpolate(times, size=extents[0], mode="linear", align_corners=False)
+        times = F.interpolate(times, size=grid[0], mode="linear", align_corners=False)
         places = rearrange(times, "1 (n d) t -> (t n) d", d=places.shape[1])
-    if len(built) != 1 and built[-2:] != extents[-2:]:
+    if len(built) != 1 and built[-2:] != grid[-2:]:
         maps = rearrange(places, "(t h w) d -> t d h w", h=built[-2], w=built[-1])
-        maps = F.interpolate(maps, size=extents[-2:], mode="bicubic", align_corners=False)
+        maps = F.interpolate(maps, size=grid[-2:], mode="bicubic", align_corners=False)
         places = rearrange(maps, "t d h w -> (t h w) d")
     return places
 
 
 class ClassToken(nn.Module):
-    """Puts a learned token before the others; what it has gathered in the end is classified."""
+    """Learned class token, prepended to the others."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.token = nn.Parameter(torch.zeros(dim))
 
     def forward(self, tokens: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n+1 dim"]:
+        """Prepend the class token."""
         first = self.token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
         return torch.cat((first, tokens), dim=1)
 
 
 class TaskHeads(nn.Module):
-    """A linear classifier for each task: a tensor of logits for one task, a dict by task for several.
-
-    Args:
-        dim: channels of the features.
-        heads: name of the task -> number of its classes. Epic-Kitchens has a verb and a noun (section 4.4.2).
-    """
+    """Linear classifier of each task, from its number of classes. Epic-Kitchens has verb and noun (section 4.4.2)."""
 
     def __init__(self, dim: int, heads: Mapping[str, int]) -> None:
         super().__init__()
         if not heads:
-            raise ValueError('TaskHeads: heads is empty; a network needs at least one, like {"label": 48}')
+            raise ValueError('TaskHeads: heads is empty; expected at least one, like {"label": 48}')
         for name, classes in heads.items():
             if not name or "." in name:
-                raise ValueError(f"TaskHeads: a task head cannot be called {name!r}: empty, or with a full stop in it")
+                raise ValueError(f"TaskHeads: invalid name {name!r}; expected a non-empty name without a period")
             if classes < 1:
-                raise ValueError(f"TaskHeads: task head {name!r} has {classes} classes; it needs at least 1")
+                raise ValueError(f"TaskHeads: task head {name!r} has {classes} classes; expected at least 1")
         self.names = tuple(heads)
-        # The prefix lets a data set call its task anything, `type` or `keys` too, which nn.Module keeps for itself.
+        # The prefix allows any name for a task, even `type` or `keys`, which nn.ModuleDict reserves.
         self.classifiers = nn.ModuleDict({f"head_{name}": nn.Linear(dim, classes) for name, classes in heads.items()})
 
     def forward(
         self, features: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch classes"] | dict[str, Float[Tensor, "batch _"]]:
+        """Return the logits, or a dict of logits by name for several task heads."""
         logits = {name: self.classifiers[f"head_{name}"](features) for name in self.names}
         return logits[self.names[0]] if len(logits) == 1 else logits
 
 
 @runtime_checkable
 class InitializesItself(Protocol):
-    """A module that sets its own weights at the start of a training, and those of its children."""
+    """Module that initializes its own weights and those of its children."""
 
-    def init_weights(self, start: Start) -> None: ...
+    def init_weights(self, start: Start) -> None:
+        """Initialize the weights."""
 
 
 def init_weights(module: nn.Module, start: Start) -> None:
-    """Set all weights of a network as at the start of a training.
+    """Initialize all weights of a module, recursively.
 
-    Tables of relative position and norms keep what their constructors gave them.
+    Norms and tables of relative position keep the values of their constructors.
 
     Args:
-        module: a network or a part of one.
-        start: `vit` for weights that are loaded afterwards; `scratch` for learning from little data without such.
+        module: Network or part of one.
+        start: `vit` before pretrained weights are loaded; `scratch` to train on little data without.
     """
     match module:
         case InitializesItself():

@@ -1,1 +1,1 @@
-"""The networks, one file a model, and the one place that builds them by name."""
+"""Networks, one file per model, and the registry that builds them by name."""

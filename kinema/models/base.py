@@ -1,50 +1,152 @@
-"""What the configs of all models have in common."""
+"""Base classes of all models: network config, encoder config, single-stream network, named model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
 
-from kinema.errors import StreamError
+from kinema.config import Rate, config
+from kinema.errors import ConfigError, StreamError
+from kinema.layers.relative_position import RelativeSelfAttention
+from kinema.layers.transformer import (
+    EncoderBlock,
+    Grid,
+    NormOrder,
+    check_at_least,
+    drop_path_rates,
+    grid_of_tubelets,
+)
 
 
 class NetworkConfig(ABC):
-    """Base class of the models' configs: a config builds its network."""
+    """Base class of the model configs. A config builds its network."""
 
     @abstractmethod
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> nn.Module:
         """Return the network with fresh weights.
 
         Args:
-            heads: name of each task head -> number of its classes.
-            channels: channels of each modality's clip.
-            frames, size: frames of a clip, and its rows and columns.
+            heads: Number of classes of each task head.
+            channels: Channels of each modality's clip.
+            frames: Frames of a clip.
+            size: Height and width of a clip in pixels.
 
         Raises:
-            StreamError: the modalities do not fit the network.
-            ValueError: the network cannot be built for such clips.
+            StreamError: The modalities do not fit the network.
+            ClipError: The network cannot be built for such clips.
         """
 
     @abstractmethod
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuse clips that the network cannot be built for (ValueError)."""
+        """Raise ClipError if the network cannot be built for such clips."""
 
     @classmethod
     @abstractmethod
     def named_models(cls) -> dict[str, "NamedModel"]:
-        """Return the named architectures of this kind."""
+        """Return the named models of this kind."""
+
+
+@config
+class EncoderConfig(NetworkConfig):
+    """Config fields shared by networks that are one stack of ViT encoder blocks.
+
+    Attributes:
+        width: Channels of a token.
+        depth: Number of encoder blocks.
+        attention_heads: Attention heads per block. Must divide `width`.
+        mlp_ratio: Hidden channels of the MLP per channel of a token.
+        dropout: Dropout probability in attention and MLP.
+        drop_path: Drop-path probability of the last block. Rises linearly from 0 at the first block.
+    """
+
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    attention_heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width % self.attention_heads:
+            raise ConfigError(
+                f"width={self.width} is not divisible by attention_heads={self.attention_heads}", field="width"
+            )
+
+    @property
+    @abstractmethod
+    def token_stride(self) -> Grid:
+        """Frames, rows and columns of the clip from one token to the next."""
+
+    def grid(self, *, frames: int, height: int, width: int) -> Grid:
+        """Return the token grid (times, rows, columns) of a clip.
+
+        Raises:
+            ClipError: The clip does not divide into tokens.
+        """
+        return grid_of_tubelets(self.token_stride, frames=frames, height=height, width=width)
+
+    def check_clip(self, *, channels: int, frames: int, size: int) -> None:
+        """Raise ClipError if the network cannot be built for such clips."""
+        check_at_least("channels", channels)
+        self.grid(frames=frames, height=size, width=size)
+
+
+def encoder_blocks(
+    config: EncoderConfig, attention: Callable[[], nn.Module], *, norm_order: NormOrder = "pre"
+) -> nn.ModuleList:
+    """Return the encoder blocks of a network; `attention` makes the attention of one block."""
+    return nn.ModuleList(
+        EncoderBlock(
+            attention(),
+            dim=config.width,
+            hidden=config.mlp_ratio * config.width,
+            dropout=config.dropout,
+            drop_path=rate,
+            norm_order=norm_order,
+        )
+        for rate in drop_path_rates(config.drop_path, config.depth)
+    )
+
+
+def vit_attention(config: EncoderConfig) -> RelativeSelfAttention:
+    """Return ViT's self-attention, without position."""
+    head_dim = config.width // config.attention_heads
+    return RelativeSelfAttention(config.width, heads=config.attention_heads, head_dim=head_dim, dropout=config.dropout)
+
+
+class SingleStreamNetwork(nn.Module):
+    """Base class of the networks that classify one clip: `heads(features(clip))`.
+
+    Subclasses are built from a config, the number of classes of each task head, and `channels`, `frames` and `size` (in
+    pixels) of a clip.
+    """
+
+    feature_channels: int
+    heads: nn.Module
+
+    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
+        """Return the logits, or a dict of logits by name for several task heads."""
+        logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
+        return logits
+
+    def features(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d"]:
+        """Return the normalized features that the task heads classify."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A named architecture and the clips it is meant for.
+    """Named architecture and the clips it is meant for.
 
-    Args:
-        config: the architecture.
-        frames, size: default frames of a clip, and its rows and columns.
-        summary: one line for `kinema models`.
-        channels: default channels of each modality's clip.
+    Attributes:
+        config: Architecture.
+        frames: Default number of frames per clip.
+        size: Default height and width of a clip in pixels.
+        summary: One line for `kinema models`.
+        channels: Default channels of each modality's clip.
     """
 
     config: NetworkConfig
@@ -55,13 +157,13 @@ class NamedModel:
 
 
 def single_stream(network: str, channels: Mapping[str, int]) -> int:
-    """Return the channels of the one modality that a network of one stream takes.
+    """Return the channels of the one modality that a single-stream network takes.
 
     Raises:
-        StreamError: more or fewer than one modality.
+        StreamError: More or fewer than one modality.
     """
     if len(channels) != 1:
         raise StreamError(
-            f"modalities={tuple(channels)}, but {network} has one stream; choose one modality", field="modalities"
+            f"modalities={tuple(channels)}, but {network} has one stream. Choose one modality.", field="modalities"
         )
     return next(iter(channels.values()))

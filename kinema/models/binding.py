@@ -1,4 +1,4 @@
-"""Which modality goes to which argument of a network's `forward`.
+"""Binding of modalities to the arguments of a network's `forward`.
 
 one stream    forward(clip)          under any name, for any modality
 two streams   forward(rgb, depth)    a missing modality is None
@@ -16,78 +16,75 @@ from kinema.modality import MODALITIES
 
 Modality = TypeVar("Modality", bound=str)
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputBinding:
-    """Clips by modality -> keyword arguments, so that `model(**binding(inputs))` suits any network.
+    """Mapping of clips by modality to keyword arguments, so that `model(**binding(inputs))` fits any network.
 
-    Args:
-        network: its name, for messages.
-        arguments: the arguments of `forward` that take clips: one of any name, or the modalities.
-        answers_alone: whether a network of two streams does with one of them: `forward` has defaults for both.
+    Attributes:
+        network: Name of the network, for messages.
+        arguments: Arguments of `forward` that take clips: a single one of any name, or the modalities.
+        allows_missing: Whether a two-stream network runs without one of them: `forward` has defaults for both.
     """
 
     network: str
     arguments: tuple[str, ...]
-    answers_alone: bool = False
+    allows_missing: bool = False
 
     def __call__(self, inputs: Mapping[Modality, Tensor | None]) -> dict[str, Tensor | None]:
+        """Return the keyword arguments of `forward`.
+
+        Raises:
+            StreamError: A modality is unknown, or the modalities do not fit the network.
+        """
         for modality in inputs:
             if modality not in MODALITIES:
                 raise StreamError(
                     f"unknown modality {modality!r}; {did_you_mean(modality, MODALITIES)}", field=modality
                 )
-        given: dict[str, Tensor] = {modality: clip for modality, clip in inputs.items() if clip is not None}
-        if not given:
-            raise StreamError(f"{self.network} got no modality; it needs {' or '.join(MODALITIES)}")
+        clips: dict[str, Tensor] = {modality: clip for modality, clip in inputs.items() if clip is not None}
+        if not clips:
+            raise StreamError(f"{self.network}: no modality given; expected {' or '.join(MODALITIES)}")
         if len(self.arguments) > 1:
-            return {modality: given.get(modality) for modality in self.arguments}
-        if len(given) > 1:
+            return {modality: clips.get(modality) for modality in self.arguments}
+        if len(clips) > 1:
             raise StreamError(
-                f"{self.network} has one stream, forward({self.arguments[0]}), but got {' and '.join(given)}; "
-                f"choose one modality, or a network with forward({', '.join(MODALITIES)})"
+                f"{self.network}: forward({self.arguments[0]}) takes one stream; got {' and '.join(clips)}. "
+                f"Choose one modality, or a network with forward({', '.join(MODALITIES)})."
             )
-        return {self.arguments[0]: next(iter(given.values()))}
+        return {self.arguments[0]: next(iter(clips.values()))}
 
 
 def input_binding(model: nn.Module) -> InputBinding:
-    """The binding that fits the signature of the network's `forward`, decided once.
+    """Return the binding that fits the signature of the network's `forward`.
 
     Raises:
         StreamError: `forward` takes neither one clip nor `rgb` and `depth`.
     """
-    network = unwrapped(model)
+    network = unwrap(model)
     name = type(network).__name__
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(network.forward).parameters
-    required = {
-        parameter.name
-        for parameter in parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    }
-    bindable = {parameter.name for parameter in parameters.values() if parameter.kind in named}
+    signature = inspect.signature(network.forward)
+    parameters = [p for p in signature.parameters.values() if p.kind not in VARIADIC]
+    required = {p.name for p in parameters if p.default is p.empty}
+    bindable = {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}
     if set(MODALITIES) <= bindable and required <= set(MODALITIES):
-        return InputBinding(network=name, arguments=MODALITIES, answers_alone=not required)
+        return InputBinding(network=name, arguments=MODALITIES, allows_missing=not required)
     if len(required) == 1 and required <= bindable:
         return InputBinding(network=name, arguments=tuple(required))
     raise StreamError(
-        f"{name}.forward{inspect.signature(network.forward)} cannot be given clips: it must take one clip, under any "
-        f"name, or {' and '.join(MODALITIES)}; further arguments need defaults"
+        f"{name}.forward{signature}: unsupported signature; expected one clip under any name, or "
+        f"{' and '.join(MODALITIES)}. Give other arguments defaults."
     )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside what torch.compile, data parallelism and Fabric put around it."""
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network without the wrappers of torch.compile, data parallelism and Fabric."""
     while True:
-        inside = getattr(model, "_orig_mod", None)
-        if inside is None and _passes_everything_on(model):
-            inside = getattr(model, "module", None)
-        if not isinstance(inside, nn.Module):
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and all(p.kind in VARIADIC for p in inspect.signature(model.forward).parameters.values()):
+            inner = getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
             return model
-        model = inside
-
-
-def _passes_everything_on(model: nn.Module) -> bool:
-    parameters = inspect.signature(model.forward).parameters.values()
-    return all(p.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD) for p in parameters)
+        model = inner

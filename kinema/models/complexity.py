@@ -1,6 +1,6 @@
-"""What a network costs: parameters, and multiply-adds (MACs) of one clip, whole and child by child.
+"""Cost of a network: parameters, and multiply-adds (MACs) of one clip, in total and per child.
 
-MACs are counted by running the network without data, on the meta device, so that a base model costs milliseconds.
+MACs are counted on the meta device, without data, so that a base model takes milliseconds.
 """
 
 import copy
@@ -18,13 +18,16 @@ from kinema.models.rpe_stdt import RPESTDT
 from kinema.models.vit_spatial import ViTSpatial
 from kinema.models.vivit import ViViT
 
+Channels = int | Mapping[str, int]
+"""Channels of a single-stream network's clip, or of each modality's clip."""
+
 OWN = "(own)"
-"""The row for what a network does or holds itself, outside its children."""
+"""Row of the parameters and operations of a network outside its children."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComplexityRow:
-    """The cost of one child of a network."""
+    """Cost of one child of a network."""
 
     name: str
     parameters: int
@@ -32,47 +35,37 @@ class ComplexityRow:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Numbers that the network learns; a shared one counts once."""
+    """Return the number of parameters; a shared parameter counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-Channels = int | Mapping[str, int]
-"""Of a one-stream network's clip, or of each modality's."""
-
-
 def macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
-    """Multiply-adds of one clip of each modality through a network, products of attention included."""
+    """Return the multiply-adds of one clip of each modality, including attention's matrix products."""
     return sum(_macs_by_module(model, channels=channels, frames=frames, size=size)[""].values())
 
 
 class WholeLastBlock(nn.Module):
-    """Network that computes all rows of its last block, as papers count it, though only the class token is read.
-
-    Args:
-        network: the network to wrap; its logits do not change.
-    """
+    """Network that computes all rows of its last block, as papers count it. Its logits do not change."""
 
     def __init__(self, network: CTN | RPESTDT | ViTSpatial | ViViT) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, clip: Tensor) -> Tensor | dict[str, Tensor]:
-        answer: Tensor | dict[str, Tensor] = self.network.heads(self.network.features(clip, last_block="all"))
-        return answer
+        """Return the network's logits."""
+        logits: Tensor | dict[str, Tensor] = self.network.heads(self.network.features(clip, last_block="all"))
+        return logits
 
 
 def complexity_table(model: nn.Module, *, channels: Channels, frames: int, size: int) -> tuple[ComplexityRow, ...]:
-    """A row for each child, in order, lists of modules taken apart; the rows add up to the whole."""
+    """Return one row per child, in order, with module lists expanded. The rows add up to the total."""
     counts = _macs_by_module(model, channels=channels, frames=frames, size=size)
-    children = {
-        name: child
-        for outer, part in model.named_children()
-        for name, child in (
-            {f"{outer}.{inner}": c for inner, c in part.named_children()}
-            if isinstance(part, nn.ModuleList)
-            else {outer: part}
-        ).items()
-    }
+    children: dict[str, nn.Module] = {}
+    for name, child in model.named_children():
+        if isinstance(child, nn.ModuleList):
+            children |= {f"{name}.{inner}": module for inner, module in child.named_children()}
+        else:
+            children[name] = child
     rows = [
         ComplexityRow(name=name, parameters=parameter_count(child), macs=sum(counts.get(name, {}).values()))
         for name, child in children.items()
@@ -88,18 +81,18 @@ def complexity_table(model: nn.Module, *, channels: Channels, frames: int, size:
 def example_clips(
     model: nn.Module, *, channels: Channels, frames: int, size: int, batch: int
 ) -> dict[str, Tensor | None]:
-    """Arguments for the network's `forward` that hold no numbers, on the meta device."""
+    """Return arguments for the network's `forward` on the meta device, without data."""
     by_modality = {"rgb": channels} if isinstance(channels, int) else channels
     clips = {m: torch.zeros(batch, count, frames, size, size, device="meta") for m, count in by_modality.items()}
     return input_binding(model)(clips)
 
 
 def _macs_by_module(model: nn.Module, *, channels: Channels, frames: int, size: int) -> dict[str, dict[object, int]]:
-    """MACs by operation for each module that ran, by its name inside the network; the whole network is ""."""
+    """Return MACs by operation per module that ran; the key of the whole network is ""."""
     shadow = _on_meta(model).eval()
     clips = example_clips(shadow, channels=channels, frames=frames, size=size, batch=1)
     counter = FlopCounterMode(display=False)
-    # A fused attention kernel could count as nothing (the CPU's does): its products are asked for written out.
+    # The counter misses fused attention kernels, such as the CPU's.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         shadow(**clips)
     root = type(shadow).__name__
@@ -112,7 +105,7 @@ def _macs_by_module(model: nn.Module, *, channels: Channels, frames: int, size: 
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy of the network without its numbers."""
+    """Return a copy of the network on the meta device, without copying its data first."""
     memo: dict[int, Tensor] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)

@@ -4,15 +4,13 @@
 
 Axes: b batch, c color, t frames, h w pixels; after video-to-tokens d channels on a grid of t times, h rows, w columns.
 
-What the thesis says differently, or not at all:
-
 DEVIATION: eq. 4.1 and 4.2 put LayerNorm after the sum (`norm_order="post"`). The default puts it before, as figure 4.2b
-draws it and as the ViT weights need it that the thesis starts from.
-DEVIATION: the printed size, 88.6 M, agrees only with a position table, which the final model does not have
-(Table 4.3). Without it there are 86.2 M.
-DEVIATION: section 4.4.1 says "based on the patch size of 16 x 16 x 2", which means a stem that keeps all times. The
-stem as printed, stride 2 and stride 2 (Table 4.1, eq. 4.5), leaves one token time of 8 frames. `time_stride` names
-the two.
+draws it and as the ViT weights that the thesis starts from require.
+DEVIATION: the printed size, 88.6 M parameters, matches only a network with a position table, which the final model
+does not have (Table 4.3). Without it the network has 86.2 M.
+DEVIATION: section 4.4.1 says "based on the patch size of 16 x 16 x 2", which implies a stem that keeps all times. The
+stem as printed, with stride 2 twice (Table 4.1, eq. 4.5), leaves one token time of 8 frames. `time_stride` selects
+either.
 """
 
 import copy
@@ -26,13 +24,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kinema.config import Rate, config
-from kinema.errors import ClipError, ConfigError
+from kinema.config import config
+from kinema.errors import ClipError
 from kinema.layers.conv_projection import ConvolutionalMapping
 from kinema.layers.transformer import (
     VIT_NORM_EPS,
     ClassToken,
-    EncoderBlock,
     Grid,
     LearnedPosition,
     LinearMapping,
@@ -41,43 +38,35 @@ from kinema.layers.transformer import (
     SelfAttention,
     TaskHeads,
     Tubelets,
-    check_at_least,
-    drop_path_rates,
-    grid_of_tubelets,
     init_weights,
     run_blocks,
 )
-from kinema.models.base import NamedModel, NetworkConfig, single_stream
+from kinema.models.base import EncoderConfig, NamedModel, SingleStreamNetwork, encoder_blocks, single_stream
 
 
 @config
-class CTNConfig(NetworkConfig):
-    """What CTN is made of. The defaults are Table 4.1 and the last rows of Tables 4.3 to 4.6.
+class CTNConfig(EncoderConfig):
+    """Architecture of CTN. The defaults are Table 4.1 and the last rows of Tables 4.3 to 4.6.
 
-    Args:
-        embedding: `video-to-tokens` (eq. 4.5), or ViViT's `tubelets`, cut from the clip itself (Table 4.3); the fields
-            that begin with `stem`, and `time_stride`, then mean nothing.
-        time_stride: stride in time of the stem's convolution, and again of its pooling; 2 is literal.
-        stem_kernel: side of the stem's convolution (Table 4.4).
-        stem_channels: its channels (Table 4.4).
-        stem_pool: `max` is the 3 x 3 x 3 max-pooling; with `none` the convolution takes both strides (Table 4.4).
-        stem_norm: `none` leaves BatchNorm out and gives the convolution a bias in its place (Table 4.4).
-        stem_activation: `relu` cuts the stem's maps off below zero before they become tokens; eq. 4.5 has none.
-        patch: frames, rows and columns of the stem's maps in a token; of a tubelet, 4 times the rows and columns.
-        position: `learned` adds a table to the tokens (Table 4.3).
-        mapping: how queries, keys and values are made (Table 4.5).
-        mapping_kernel: side of the depth-wise convolution (Table 4.6).
-        mapping_norm: BatchNorm after the depth-wise convolution (Table 4.6).
-        mapping_padding: what the depth-wise convolution sees outside a map.
-        start: of the weights. `identity` is ViT's, with depth-wise kernels that hand their input through, so that a
-            block with ViT's weights is ViT's block; `scratch` is for learning from little data without such weights.
-        norm_order: LayerNorm before the branch (ViT's) or after the sum (eq. 4.1, 4.2).
-        width: channels of a token.
-        depth: encoder blocks.
-        attention_heads: must divide `width`.
-        mlp_ratio: hidden channels of the MLP for each channel of a token.
-        dropout: in attention and MLP, in training.
-        drop_path: probability that training drops a branch of the last block; it rises linearly from 0 at the first.
+    Attributes:
+        embedding: `video-to-tokens` (eq. 4.5), or ViViT's `tubelets` cut from the clip itself (Table 4.3). Tubelets
+            ignore `time_stride` and all fields that begin with `stem`.
+        time_stride: Temporal stride of the stem's convolution, and again of its pooling. 2 is the printed one.
+        stem_kernel: Side of the stem's convolution kernel (Table 4.4).
+        stem_channels: Channels of the stem's convolution (Table 4.4).
+        stem_pool: `max` is 3 x 3 x 3 max pooling; with `none` the convolution takes both strides (Table 4.4).
+        stem_norm: `none` replaces BatchNorm by a bias of the convolution (Table 4.4).
+        stem_activation: `relu` after the stem, before its maps become tokens; eq. 4.5 has none.
+        patch: Frames, rows and columns of the stem's maps per token. A tubelet has 4 times the rows and columns.
+        position: `learned` adds a position table to the tokens (Table 4.3).
+        mapping: Mapping of tokens to queries, keys and values (Table 4.5).
+        mapping_kernel: Side of the depth-wise kernel (Table 4.6).
+        mapping_norm: BatchNorm after the depth-wise convolution, or none (Table 4.6).
+        mapping_padding: Padding of the depth-wise convolution.
+        start: Initial weights. `identity` is ViT's initialization with depth-wise kernels that pass their input
+            through, so that a block with ViT's weights is ViT's block; `scratch` trains on little data without such
+            weights.
+        norm_order: LayerNorm before the branch (`pre`, ViT's) or after the sum (`post`, eq. 4.1 and 4.2).
     """
 
     kind: Literal["ctn"] = "ctn"
@@ -96,63 +85,33 @@ class CTNConfig(NetworkConfig):
     mapping_padding: Literal["zeros", "circular"] = "zeros"
     start: Literal["identity", "scratch"] = "identity"
     norm_order: NormOrder = "pre"
-    width: PositiveInt = 768
-    depth: PositiveInt = 12
-    attention_heads: PositiveInt = 12
-    mlp_ratio: PositiveInt = 4
-    dropout: Rate = 0.0
-    drop_path: Rate = 0.0
-
-    def __post_init__(self) -> None:
-        if self.width % self.attention_heads:
-            raise ConfigError(
-                f"width={self.width} is not divisible by attention_heads={self.attention_heads}", field="width"
-            )
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "CTN":
+        """Return the network with fresh weights."""
         return CTN(self, heads=heads, channels=single_stream("CTN", channels), frames=frames, size=size)
 
     @classmethod
     def named_models(cls) -> dict[str, NamedModel]:
+        """Return the named models of this kind."""
         return {
-            "ctn_base": NamedModel(CTN_BASE, 8, 224, "CTN as printed (Table 4.1): one token time from 8 frames"),
-            "ctn_base_dense": NamedModel(
-                CTN_BASE_DENSE,
-                8,
-                224,
-                "CTN with 4 token times from 8 frames, near the printed FLOPs",
-            ),
-            "ctn_small": NamedModel(CTN_SMALL, 8, 224, "CTN as narrow as ViT-S"),
-            "ctn_tiny": NamedModel(CTN_TINY, 16, 112, "a small CTN that a laptop trains from scratch in minutes"),
+            "ctn_base": NamedModel(CTN_BASE, 8, 224, "CTN as printed (Table 4.1): 1 token time from 8 frames"),
+            "ctn_base_dense": NamedModel(CTN_BASE_DENSE, 8, 224, "CTN with 4 token times, near the printed FLOPs"),
+            "ctn_small": NamedModel(CTN_SMALL, 8, 224, "CTN with the width of ViT-S"),
+            "ctn_tiny": NamedModel(CTN_TINY, 16, 112, "small CTN that trains from scratch in minutes on a laptop"),
         }
 
     @property
-    def token_stride(self) -> tuple[int, int, int]:
-        """Frames, rows and columns of the clip from one token to the next; s = 4 of eq. 4.5 times the patch."""
+    def token_stride(self) -> Grid:
+        """Frames, rows and columns of the clip from one token to the next: s = 4 of eq. 4.5 times the patch."""
         times = self.time_stride**2 if self.embedding == "video-to-tokens" else 1
         return times * self.patch[0], 4 * self.patch[1], 4 * self.patch[2]
-
-    def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuse clips that the network cannot be built for (ClipError)."""
-        check_at_least("channels", channels)
-        self.grid(frames=frames, height=size, width=size)
-
-    def grid(self, *, frames: int, height: int, width: int) -> Grid:
-        """Token times, rows and columns of a clip; a clip that leaves pixels over is refused."""
-        return grid_of_tubelets(self.token_stride, frames=frames, height=height, width=width)
 
 
 CTN_BASE = CTNConfig()
 CTN_BASE_DENSE = CTNConfig(time_stride=1)
 CTN_SMALL = CTNConfig(width=384, attention_heads=6)
 CTN_TINY = CTNConfig(
-    stem_kernel=5,
-    stem_channels=16,
-    stem_activation="relu",
-    start="scratch",
-    width=128,
-    depth=4,
-    attention_heads=4,
+    stem_kernel=5, stem_channels=16, stem_activation="relu", start="scratch", width=128, depth=4, attention_heads=4
 )
 
 
@@ -161,40 +120,42 @@ class VideoToTokens(nn.Module):
 
     def __init__(self, config: CTNConfig, *, channels: int) -> None:
         super().__init__()
-        time, kernel, bias = config.time_stride, config.stem_kernel, config.stem_norm == "none"
+        time, kernel = config.time_stride, config.stem_kernel
         match config.stem_pool:
             case "max":
-                stride: tuple[int, int, int] = (time, 2, 2)
+                stride: Grid = (time, 2, 2)
                 self.pool: nn.Module = nn.MaxPool3d(3, stride=stride, padding=1)
             case "none":
                 stride = (time**2, 4, 4)
                 self.pool = nn.Identity()
             case _:
                 assert_never(config.stem_pool)
+        bias = config.stem_norm == "none"
         self.convolution = nn.Conv3d(
             channels, config.stem_channels, kernel, stride=stride, padding=kernel // 2, bias=bias
         )
-        self.norm = nn.Identity() if config.stem_norm == "none" else nn.BatchNorm3d(config.stem_channels)
+        self.norm = nn.Identity() if bias else nn.BatchNorm3d(config.stem_channels)
         self.activation = nn.ReLU() if config.stem_activation == "relu" else nn.Identity()
         self.patches = nn.Conv3d(config.stem_channels, config.width, config.patch, stride=config.patch)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
-        clip = clip.contiguous(memory_format=torch.channels_last_3d)  # convolution and pooling are faster so
+        """Return the tokens on their grid."""
+        clip = clip.contiguous(memory_format=torch.channels_last_3d)  # speeds up convolution and pooling
         maps = self.pool(self.norm(self.convolution(clip)))  # eq. 4.5
         tokens: Tensor = self.patches(self.activation(maps))
         return tokens
 
     @torch.no_grad()
     def zero_temporal_mean_(self) -> None:
-        """Subtract the mean over time from the stem's kernels, so that at the start they respond to change alone.
+        """Subtract the temporal mean from the stem's kernels, so that they initially respond to change only.
 
-        Random kernels see little but the background; a transformer that starts from those needs several times as
-        many steps before it learns at all.
+        Random kernels respond mostly to the background, and a transformer trained on such tokens needs several times
+        as many steps before it learns anything.
         """
         self.convolution.weight -= self.convolution.weight.mean(2, keepdim=True)
 
     def folded(self) -> "VideoToTokens":
-        """The same with BatchNorm's statistics in the convolution."""
+        """Return an equivalent module for evaluation, with BatchNorm folded into the convolution."""
         if not isinstance(self.norm, nn.BatchNorm3d):
             return self
         folded = copy.deepcopy(self).eval()
@@ -204,14 +165,11 @@ class VideoToTokens(nn.Module):
 
 
 def convolutional_attention(config: CTNConfig) -> SelfAttention:
-    """Return the self-attention of a block (eq. 4.6), or of ViT with `mapping="linear"`."""
+    """Return the self-attention of a block (eq. 4.6); with `mapping="linear"`, ViT's."""
     match config.mapping:
         case "convolution":
             mapping: nn.Module = ConvolutionalMapping(
-                config.width,
-                kernel=config.mapping_kernel,
-                norm=config.mapping_norm,
-                padding=config.mapping_padding,
+                config.width, kernel=config.mapping_kernel, norm=config.mapping_norm, padding=config.mapping_padding
             )
         case "linear":
             mapping = LinearMapping(config.width)
@@ -220,27 +178,10 @@ def convolutional_attention(config: CTNConfig) -> SelfAttention:
     return SelfAttention(mapping, dim=config.width, heads=config.attention_heads, dropout=config.dropout)
 
 
-def encoder_block(config: CTNConfig, *, drop_path: float) -> EncoderBlock:
-    """Return a block of figure 4.2b (eq. 4.1 to 4.4)."""
-    return EncoderBlock(
-        convolutional_attention(config),
-        dim=config.width,
-        hidden=config.mlp_ratio * config.width,
-        dropout=config.dropout,
-        drop_path=drop_path,
-        norm_order=config.norm_order,
-    )
+class CTN(SingleStreamNetwork):
+    """Convolutional Transformer Network (figure 4.2a).
 
-
-class CTN(nn.Module):
-    """The network of figure 4.2a.
-
-    Args:
-        config: the architecture.
-        heads: name of a task -> number of its classes; for one task the answer is a tensor, for several a dict.
-        channels: of the clip.
-        frames: of the clips it is built for. Without a learned position, clips of any fitting extent can follow.
-        size: rows and columns of those clips.
+    Without a learned position, clips may have any multiple of the token stride.
     """
 
     def __init__(
@@ -259,35 +200,30 @@ class CTN(nn.Module):
                 assert_never(config.embedding)
         self.class_token = ClassToken(config.width)
         self.position = LearnedPosition(self.built_grid, config.width) if config.position == "learned" else None
-        rates = drop_path_rates(config.drop_path, config.depth)
-        self.blocks = nn.ModuleList(encoder_block(config, drop_path=rate) for rate in rates)
+        # Blocks are those of figure 4.2b (eq. 4.1 to 4.4).
+        self.blocks = encoder_blocks(config, lambda: convolutional_attention(config), norm_order=config.norm_order)
         match config.norm_order:
             case "pre":
                 self.norm: nn.Module = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
             case "post":
-                self.norm = nn.Identity()  # the last block ends with one
+                self.norm = nn.Identity()  # the last block ends with a LayerNorm
             case _:
                 assert_never(config.norm_order)
         self.feature_channels = config.width
-        self.heads: nn.Module = TaskHeads(config.width, heads)
+        self.heads = TaskHeads(config.width, heads)
         init_weights(self, "vit" if config.start == "identity" else "scratch")
         if config.start == "scratch" and isinstance(self.embedding, VideoToTokens):
             self.embedding.zero_temporal_mean_()
 
-    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
-        logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
-        return logits
-
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """The class token after the last block, normalized: what the task heads see.
+        """Return the normalized class token after the last block.
 
         Args:
-            clip: of an extent that fits.
-            last_block: rows of the last block that are computed; those of patches are not used by anyone.
+            clip: Clip whose frames, height and width are multiples of the token stride.
+            last_block: Rows of the last block to compute. Only the class token's is used.
         """
         grid = self.grid(clip)
-        tokens = rearrange(self.embedding(clip), "b d t h w -> b (t h w) d")
-        tokens = self.class_token(tokens)
+        tokens = self.class_token(rearrange(self.embedding(clip), "b d t h w -> b (t h w) d"))
         if self.position is not None:
             tokens = self.position(tokens, grid)
         tokens = run_blocks(self.blocks, tokens, grid, last_block)
@@ -295,13 +231,17 @@ class CTN(nn.Module):
         return features
 
     def grid(self, clip: Float[Tensor, "b c t h w"]) -> Grid:
-        """Token times, rows and columns of a clip; one that does not fit is refused."""
+        """Return the token grid (times, rows, columns) of a clip.
+
+        Raises:
+            ClipError: The clip does not divide into tokens, or has another grid than the learned position.
+        """
         frames, height, width = clip.shape[2:]
         grid = self.config.grid(frames=frames, height=height, width=width)
         if self.config.position == "learned" and grid != self.built_grid:
             times, rows, columns = (n * s for n, s in zip(self.built_grid, self.config.token_stride, strict=True))
             raise ClipError(
-                f"position=learned takes clips of {times} frames of {rows} x {columns} pixels, as built; "
+                f"position=learned: expected clips of {times} frames of {rows} x {columns} pixels, as built; "
                 f"got {frames} frames of {height} x {width}",
                 field="position",
             )

@@ -1,4 +1,4 @@
-"""The models by name.
+"""Registry of the models by name.
 
 from kinema import create_model
 model = create_model("ctn_base", num_classes=48, position="learned")
@@ -25,7 +25,7 @@ ModelConfig: TypeAlias = Annotated[
     CTNConfig | MFSTConfig | RPESTDTConfig | TwoStreamConfig | ViTSpatialConfig | ViViTConfig,
     Field(discriminator="kind"),
 ]
-"""Config of any model; `kind` tells them apart. A new model is registered by adding its config here."""
+"""Config of any model, selected by `kind`. Add the config of a new model here to register it."""
 
 MODELS: Mapping[str, NamedModel] = {
     name: model for kind in get_args(get_args(ModelConfig)[0]) for name, model in kind.named_models().items()
@@ -33,7 +33,7 @@ MODELS: Mapping[str, NamedModel] = {
 
 
 def list_models() -> tuple[str, ...]:
-    """Return all names that `create_model` knows."""
+    """Return the names of all models, sorted."""
     return tuple(sorted(MODELS))
 
 
@@ -44,15 +44,15 @@ def create_model(name: str, *, num_classes: int | Mapping[str, int], **fields: o
     >>> model = create_model("ctn_tiny", num_classes={"verb": 97, "noun": 300}, depth=2, channels=1)
 
     Args:
-        name: one of `list_models()`.
-        num_classes: number of classes of the only task head, or of each task head by name.
-        fields: `channels`, `frames` and `size` of the clips, and fields of the model's config, to change. A network of
-            two streams has `channels` of RGB, 3, and `depth_channels`, 1.
+        name: Name of a model; see `list_models()`.
+        num_classes: Number of classes, or a dict of numbers of classes for several task heads.
+        fields: Changes to the model's config, and to `channels`, `frames` and `size` of its clips. Two-stream models
+            have `channels` for RGB, 3 by default, and `depth_channels`, 1 by default.
 
     Raises:
-        UnknownModel: no model has this name.
-        UnknownField: the model has no field of this name.
-        ConfigError: a value breaks its field's type or constraint.
+        UnknownModel: No model has this name.
+        UnknownField: The model has no field of this name.
+        ConfigError: A value breaks its field's type or constraint.
     """
     if name not in MODELS:
         raise UnknownModel(f"unknown model {name!r}; {did_you_mean(name, MODELS)}")
@@ -60,10 +60,10 @@ def create_model(name: str, *, num_classes: int | Mapping[str, int], **fields: o
     channel_fields = {"rgb": "channels", "depth": "depth_channels"}
     clip = {channel_fields[modality]: count for modality, count in model.channels.items()}
     clip |= {"frames": model.frames, "size": model.size}
-    known = [*clip, *(field.name for field in dataclasses.fields(model.config))]  # type: ignore[arg-type]  # a dataclass
+    names = [*clip, *(field.name for field in dataclasses.fields(model.config))]  # type: ignore[arg-type]  # a dataclass
     for field, value in fields.items():
-        if field not in known:
-            raise UnknownField(f"{name}: unknown field {field!r}; {did_you_mean(field, known)}", field=field)
+        if field not in names:
+            raise UnknownField(f"{name}: unknown field {field!r}; {did_you_mean(field, names)}", field=field)
         if field in clip:
             if type(value) is not int:
                 raise ConfigError(f"{name}: {field}={value!r}; expected an int", field=field)
@@ -79,10 +79,10 @@ def create_model(name: str, *, num_classes: int | Mapping[str, int], **fields: o
 
 
 def config_from_json(stored: object) -> ModelConfig:
-    """Return the config of a stored model or recipe, of the current form or of that of kinema 0.1.
+    """Build the config of a stored model or recipe, in the current form or an older one.
 
     Raises:
-        ConfigError: a kind or field is unknown, or a value breaks its field's type or constraint.
+        ConfigError: A kind or field is unknown, or a value breaks its field's type or constraint.
     """
     config: ModelConfig = from_json(ModelConfig, flattened(stored))
     return config
@@ -91,10 +91,12 @@ def config_from_json(stored: object) -> ModelConfig:
 def flattened(stored: Any) -> Any:
     """Return a stored config in the current form, `{"kind": "ctn", ...}`.
 
-    kinema 0.1 stored `{"kind": "ctn", "config": {...}}`, also for the two networks inside a two-stream config.
+    kinema 0.1 stored `{"kind": "ctn", "config": {...}}`, also for the networks inside a two-stream config, and called
+    a field of MFST `factorisation`.
     """
     if not isinstance(stored, Mapping):
         return stored
     if set(stored) == {"kind", "config"} and isinstance(stored["config"], Mapping):
         stored = {"kind": stored["kind"], **stored["config"]}
-    return {name: flattened(value) for name, value in stored.items()}
+    names = {"factorisation": "factorization"}
+    return {names.get(name, name): flattened(value) for name, value in stored.items()}

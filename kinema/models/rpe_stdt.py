@@ -1,27 +1,26 @@
 """RPE-STDT: relative position, spatially and temporally decoupled transformer: thesis chapter 3, figure 3.2.
 
     clip -> patches of each frame -> class token -> [ attention with relative position -> MLP ] x L_S -> norm
-         -> the frames' class tokens -> class token -> [ attention -> MLP, fewer frames on the way ] x L_T
-         -> norm -> task heads
+         -> class tokens of the frames -> class token -> [ attention -> frame pooling -> MLP ] x L_T -> norm
+         -> task heads
 
 Axes: b batch, c color, t frames, h w pixels; n tokens, d channels.
 
-What the thesis says differently, or twice:
-
-DEVIATION: one sentence of section 3.4.2 gives the spatial encoder 8 layers, and calls the temporal one lighter; the
-sizes and costs of Tables 3.1 and 3.3 fit 12 layers and a temporal encoder of narrower layers alone. Both are here:
-`rpe_stdt_base` is the sentence, `rpe_stdt_base12` the tables.
-DEVIATION: Top-K drops rows of the attention map, and with `pool_place="inside"` nothing else: what the last layer drops
-is not looked at by anyone, since only its class row is used. [1, 3] of four layers therefore is [1], and so it is for
-every other way of leaving frames out. `between` takes the tokens away before the layer, by the map of the layer before.
-With `pool_heads="per-head"` a token is put together of the frames that each attention head keeps first, second, and so
-on: that alone tells the encoder something of their order.
-DEVIATION: from scratch the frames' class tokens are almost the same vector for all clips, since most of what they
-gather is common to all, and in the time that small data are worth the network learns nothing from the rest.
-`frame_norm="clip"` leaves of each channel how it changes from frame to frame, in units of its own deviation over the
-clip. The networks that start from ViT go without.
-DEVIATION: after Top-K, relative positions are those of the frames' numbers in the clip, not of their places among the
-kept ones, which the thesis leaves open.
+DEVIATION: one sentence of section 3.4.2 gives the spatial encoder 8 layers, and calls the temporal one lighter. The
+sizes and costs of Tables 3.1 and 3.3 fit only 12 layers and a temporal encoder of narrower layers. `rpe_stdt_base`
+follows the sentence, `rpe_stdt_base12` the tables.
+DEVIATION: Top-K with `pool_place="inside"` drops rows of the attention map only. In the last layer that changes
+nothing, since only its class row is used: [1, 3] of four layers equals [1], with every other selection as well.
+`between` drops tokens before the layer, by the attention map of the layer before. With `pool_heads="per-head"` a token
+mixes the frames that each attention head keeps first, second, and so on, and so carries some of their order.
+DEVIATION: the text under eq. 3.12 ranks frames by products of q and k; the default ranks them by attention
+probabilities, as public code does (gluonmm). `pool_scores` selects either. The superscript (1,:) of eq. 3.12 is read as
+(1:,:).
+DEVIATION: trained from scratch, the frames' class tokens are nearly the same vector for all clips, and on small data
+the network learns nothing from the rest. `frame_norm="clip"` standardizes each channel over the frames of a clip.
+Networks that start from ViT do without.
+DEVIATION: after Top-K, relative positions use the original frame numbers, which the thesis leaves open.
+DEVIATION: `position="absolute"` is learned, as in ViViT; the text under eq. 3.1 speaks of sinusoids.
 """
 
 from collections.abc import Mapping
@@ -35,22 +34,16 @@ from torch import Tensor, nn
 
 from kinema.config import Rate, config
 from kinema.errors import ClipError, ConfigError
-from kinema.layers.relative_position import (
-    Clusters,
-    Distance,
-    RelativeSelfAttention,
-    Sharing,
-    Terms,
-)
+from kinema.layers.relative_position import Clusters, Distance, RelativeSelfAttention, Sharing, Terms
 from kinema.layers.relative_position import MappingFunction as MappingFunction
 from kinema.layers.temporal_topk import (
     FramePooling,
-    control_places,
-    deviation,
-    frames_at,
+    attention_std,
+    control_frames,
     gather_frames,
-    most_deviating,
-    rows_at,
+    gather_rows,
+    gather_times,
+    top_frames,
 )
 from kinema.layers.temporal_topk import Pooling as Pooling
 from kinema.layers.transformer import (
@@ -70,39 +63,44 @@ from kinema.layers.transformer import (
     init_weights,
     run_blocks,
 )
-from kinema.models.base import NamedModel, NetworkConfig, single_stream
+from kinema.models.base import NamedModel, NetworkConfig, SingleStreamNetwork, single_stream
 
-FRAME_NORM_EPS = 1e-5  # torch's for norms of other kinds
+FRAME_NORM_EPS = 1e-5
 
 Position = Literal["none", "absolute", "shared", "per-head"]
 
 
 @config
 class RPESTDTConfig(NetworkConfig):
-    """What RPE-STDT is made of. The defaults are section 3.4.2's.
+    """Architecture of RPE-STDT. The defaults are section 3.4.2's.
 
-    Args:
-        patch: rows and columns of pixels in a token.
-        width: channels of a token, in space and in time.
-        spatial_layers, spatial_heads, spatial_mlp_channels: of the spatial encoder, whose heads share `width`.
-        temporal_layers, temporal_heads, temporal_head_channels, temporal_mlp_channels: of the temporal encoder.
-        position: `shared` and `per-head` are relative, with one table for all attention heads or one each (Table 3.1);
-            `absolute` adds learned vectors to the tokens, as ViViT does; `none`.
-        temporal_position: `as-space`, or `none`: figure 3.2 speaks of patches alone, section 3.4.2 of all layers.
-        position_terms: what meets a vector of its own: the query (eq. 3.7), keys too (3.6), values too (3.5).
-        position_function: from an offset to a whole number (Table 3.2).
-        position_distance: `axes` or `euclid` (eq. 3.10).
-        clusters: vectors of two tokens in a frame, the class token's among them (figure 3.4).
-        pool: how frames are left out (Table 3.4); `random` and `uniform` are controls.
-        pool_layers: where, counted from 0.
-        pool_place: `inside` the layer, between its attention and its MLP; `between` that layer and the one before.
-        pool_heads: all attention heads keep the same frames, by their mean, or each its own.
-        pool_scores: what deviates: the attention map, or its logits.
-        frame_norm: what is done to the frames' class tokens between the two encoders; `clip` makes each channel's mean
-            over the frames 0 and its deviation 1.
-        start: of the weights: ViT's, for weights that are loaded; `scratch` for learning from little data without.
-        dropout: in attention and MLP, in training.
-        drop_path: probability that training drops a branch of the last layer; it rises linearly from 0 at the first.
+    Attributes:
+        patch: Height and width of a patch in pixels.
+        width: Channels of a token, in space and in time.
+        spatial_layers: Layers of the spatial encoder.
+        spatial_heads: Attention heads of the spatial encoder. Must divide `width`.
+        spatial_mlp_channels: Hidden channels of the spatial encoder's MLP.
+        temporal_layers: Layers of the temporal encoder.
+        temporal_heads: Attention heads of the temporal encoder.
+        temporal_head_channels: Channels of one attention head of the temporal encoder.
+        temporal_mlp_channels: Hidden channels of the temporal encoder's MLP.
+        position: Relative position with one table for all attention heads (`shared`) or one per head (`per-head`,
+            Table 3.1); `absolute` adds learned vectors to the tokens, as ViViT does; or `none`.
+        temporal_position: Relative position in the temporal encoder: `as-space`, or `none`. Figure 3.2 shows it for
+            patches only, section 3.4.2 says all layers.
+        position_terms: Terms with relative position: query (eq. 3.7), also key (eq. 3.6), also value (eq. 3.5).
+        position_function: Mapping of offsets to integers (Table 3.2).
+        position_distance: Offset along both `axes`, or `euclid` (eq. 3.10).
+        clusters: Number of relative positions in a frame, including the class token's (figure 3.4).
+        pool: Reduction of frames (Table 3.4). `random` and `uniform` are controls.
+        pool_layers: Layers that reduce frames, from 0.
+        pool_place: `inside` the layer, between attention and MLP, or `between` the layer before and this one.
+        pool_heads: All attention heads keep the same frames (`shared`, by their mean), or each keeps its own.
+        pool_scores: Scores whose deviation is ranked: attention probabilities, or logits.
+        frame_norm: Normalization between the encoders. `clip` standardizes each channel over the frames of a clip.
+        start: Initial weights: `vit` before pretrained weights are loaded, `scratch` to train on little data without.
+        dropout: Dropout probability in attention and MLP.
+        drop_path: Drop-path probability of the last layer. Rises linearly from 0 at the first layer.
     """
 
     kind: Literal["rpe-stdt"] = "rpe-stdt"
@@ -136,21 +134,21 @@ class RPESTDTConfig(NetworkConfig):
             raise ConfigError(
                 f"width={self.width} is not divisible by spatial_heads={self.spatial_heads}", field="width"
             )
-        self.spatial_clusters  # noqa: B018  # refuses a count that cannot be reached
+        self.spatial_clusters  # noqa: B018  # raises ConfigError for an impossible number of clusters
         layers = self.pool_layers
-        if list(layers) != sorted(set(layers)) or (layers and not 0 <= layers[0] <= layers[-1] < self.temporal_layers):
+        if list(layers) != sorted(set(layers)) or (layers and layers[-1] >= self.temporal_layers):
             raise ConfigError(
-                f"pool_layers={layers}; expected different layers from 0 to {self.temporal_layers - 1}, in order",
+                f"pool_layers={layers}; expected increasing numbers from 0 to {self.temporal_layers - 1}",
                 field="pool_layers",
             )
-        if self.pool == "top-k" and self.pool_place == "between" and layers and layers[0] == 0:
+        if self.pool == "top-k" and self.pool_place == "between" and 0 in layers:
             raise ConfigError(
-                "pool_layers must start at 1 or later with pool_place=between, which pools by the attention map of "
-                "the layer before; got 0",
+                f"pool_layers={layers}; pool_place=between uses the attention map of the layer before. "
+                "Start at layer 1 or later.",
                 field="pool_layers",
             )
         if self.pool != "top-k" and (self.pool_heads != "shared" or self.pool_scores != "probabilities"):
-            raise ConfigError(f"pool_heads and pool_scores need pool=top-k; got pool={self.pool}", field="pool")
+            raise ConfigError(f"pool={self.pool}: pool_heads and pool_scores need pool=top-k", field="pool")
         if self.pool_heads == "per-head" and self.width % self.temporal_heads:
             raise ConfigError(
                 f"pool_heads=per-head: width={self.width} is not divisible by temporal_heads={self.temporal_heads}",
@@ -158,40 +156,53 @@ class RPESTDTConfig(NetworkConfig):
             )
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "RPESTDT":
+        """Return the network with fresh weights."""
         return RPESTDT(self, heads=heads, channels=single_stream("RPESTDT", channels), frames=frames, size=size)
 
     @classmethod
     def named_models(cls) -> dict[str, NamedModel]:
+        """Return the named models of this kind."""
         return {
-            "rpe_stdt_base": NamedModel(
-                RPE_STDT_BASE, 16, 224, "RPE-STDT: 8 layers in space, 4 in time (section 3.4.2)"
-            ),
-            "rpe_stdt_base12": NamedModel(RPE_STDT_BASE12, 16, 224, "RPE-STDT: 12 layers in space, 4 light in time"),
-            "rpe_stdt_small": NamedModel(RPE_STDT_SMALL, 16, 224, "RPE-STDT as narrow as ViT-S"),
-            "rpe_stdt_tiny": NamedModel(RPE_STDT_TINY, 16, 112, "a small RPE-STDT for a laptop"),
+            "rpe_stdt_base": NamedModel(RPE_STDT_BASE, 16, 224, "RPE-STDT, 8 + 4 layers (section 3.4.2)"),
+            "rpe_stdt_base12": NamedModel(RPE_STDT_BASE12, 16, 224, "RPE-STDT, 12 + 4 light layers (tables)"),
+            "rpe_stdt_small": NamedModel(RPE_STDT_SMALL, 16, 224, "RPE-STDT with the width of ViT-S"),
+            "rpe_stdt_tiny": NamedModel(RPE_STDT_TINY, 16, 112, "small RPE-STDT that trains on a laptop"),
         }
 
     @property
-    def relative(self) -> bool:
+    def is_relative(self) -> bool:
+        """Return whether attention uses relative position."""
         return self.position in ("shared", "per-head")
 
     @property
     def sharing(self) -> Sharing:
+        """Sharing of the relative positions among attention heads."""
         return "per-head" if self.position == "per-head" else "shared"
 
     @property
     def spatial_clusters(self) -> Clusters:
-        """Which offsets of two tokens share a vector."""
+        """Clusters of offsets in a frame."""
         return Clusters(count=self.clusters, function=self.position_function, distance=self.position_distance)
 
     def pools_at(self, layer: int) -> bool:
+        """Return whether a temporal layer reduces frames."""
         return self.pool != "none" and layer in self.pool_layers
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuse clips that the network cannot be built for (ClipError)."""
+        """Raise ClipError if the network cannot be built for such clips."""
         check_at_least("channels", channels)
-        check_frames(self, frames)
+        self.check_frames(frames)
         grid_of(self.patch, height=size, width=size)
+
+    def check_frames(self, frames: int) -> None:
+        """Raise ClipError if a clip has too few frames for the frame normalization or the pooling layers."""
+        check_at_least("frames", frames, 2 if self.frame_norm == "clip" else 1)
+        halvings = len(self.pool_layers) if self.pool in ("max", "average") else 0
+        if frames < 2**halvings:
+            raise ClipError(
+                f"frames={frames}; expected at least {2**halvings} for {halvings} layers of {self.pool} pooling",
+                field="frames",
+            )
 
 
 RPE_STDT_BASE = RPESTDTConfig()
@@ -217,37 +228,21 @@ RPE_STDT_TINY = RPESTDTConfig(
 )
 
 
-def check_frames(config: RPESTDTConfig, frames: int) -> None:
-    """Refuse clips with too few frames for the frame normalization or the pooling layers (ClipError)."""
-    check_at_least("frames", frames, 2 if config.frame_norm == "clip" else 1)
-    halvings = len(config.pool_layers) if config.pool in ("max", "average") else 0
-    if frames < 2**halvings:
-        raise ClipError(
-            f"frames must be at least {2**halvings} for {halvings} layers of {config.pool} pooling; got {frames}",
-            field="frames",
-        )
-
-
 class TemporalBlock(nn.Module):
-    """Attention among the frames of one clip, then MLP; a pooling layer drops half of the frames.
-
-    Args:
-        config: config of the network.
-        layer: number of the layer, from 0.
-        drop_path: probability that training drops a branch of this block.
-    """
+    """Temporal encoder block: attention among the frames of a clip, optional frame pooling, MLP."""
 
     def __init__(self, config: RPESTDTConfig, *, layer: int, drop_path: float) -> None:
         super().__init__()
         self.config = config
         self.clusters = config.spatial_clusters
-        self.pools_inside = config.pools_at(layer) and config.pool_place == "inside"
-        self.pools_before = config.pools_at(layer) and config.pool_place == "between"
+        pools = config.pools_at(layer)
+        self.pools_inside = pools and config.pool_place == "inside"
+        self.pools_before = pools and config.pool_place == "between"
         self.returns_scores = config.pool == "top-k" and config.pool_place == "between" and config.pools_at(layer + 1)
         self.norm_attention = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
-        self.attention = temporal_attention(config)
+        self.attention = relative_attention(config, "time")
         self.pooling: nn.Module | None = None
-        if config.pools_at(layer) and config.pool in ("max", "average", "convolution"):
+        if pools and config.pool in ("max", "average", "convolution"):
             self.pooling = FramePooling(config.pool, config.width)
         self.norm_mlp = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.mlp = MLP(config.width, hidden=config.temporal_mlp_channels, dropout=config.dropout)
@@ -259,33 +254,38 @@ class TemporalBlock(nn.Module):
         times: Int64[Tensor, "b _ t"],
         scores: Float[Tensor, "b _ t"] | None,
     ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b _ k"], Float[Tensor, "b _ k"] | None]:
-        """Return tokens, the frames' numbers in the clip, and deviations for a next layer that pools before attention.
+        """Return the tokens, their frame numbers, and the scores that a next layer with `between` pooling needs.
 
-        With `pool_heads="per-head"` each attention head has its own frames, and a token is put together of several.
+        Args:
+            tokens: Class token and frame tokens.
+            times: Frame numbers in the clip; one row, or one per attention head.
+            scores: Scores of the layer before, if this layer pools by them.
         """
         if self.pools_before:
             tokens, times = self.drop_frames(tokens, times, scores)
-        ids = self.clusters.in_time(times) if self.attention.position is not None else None
+        ids = self.clusters.on_times(times) if self.attention.position is not None else None
         normed, sigma = self.norm_attention(tokens), None
         if self.config.pool == "top-k" and (self.pools_inside or self.returns_scores):
-            logits, value = self.attention.map(normed, ids)
+            logits, value = self.attention.logits_and_values(normed, ids)
             weights = logits.softmax(-1)
-            sigma = self.deviations(logits, weights)
+            sigma = self.frame_scores(logits, weights)
             if self.pools_inside:
-                places = most_deviating(sigma)  # eq. 3.12
-                weights = rows_at(weights, places)
-                ids = None if ids is None else rows_at(ids, places)
-                tokens, times = gather_frames(tokens, places), frames_at(times, places)
-            tokens = tokens + self.drop_path(self.attention.by_map(weights, value, ids))
+                frames = top_frames(sigma)  # eq. 3.12
+                weights = gather_rows(weights, frames)
+                ids = None if ids is None else gather_rows(ids, frames)
+                tokens, times = gather_frames(tokens, frames), gather_times(times, frames)
+            tokens = tokens + self.drop_path(self.attention.attend(weights, value, ids))
         else:
             tokens = tokens + self.drop_path(self.attention(normed, ids))
             if self.pools_inside:
                 tokens, times = self.drop_frames(tokens, times, None)
         return tokens + self.drop_path(self.mlp(self.norm_mlp(tokens))), times, sigma if self.returns_scores else None
 
-    def deviations(self, logits: Float[Tensor, "b h n n"], weights: Float[Tensor, "b h n n"]) -> Float[Tensor, "b _ t"]:
-        """sigma of each attention head, or their mean (eq. 3.13)."""
-        sigma = deviation(weights if self.config.pool_scores == "probabilities" else logits)
+    def frame_scores(
+        self, logits: Float[Tensor, "b h n n"], weights: Float[Tensor, "b h n n"]
+    ) -> Float[Tensor, "b _ t"]:
+        """Return sigma (eq. 3.13) per attention head, or its mean over the heads."""
+        sigma = attention_std(weights if self.config.pool_scores == "probabilities" else logits)
         return sigma.mean(1, keepdim=True) if self.config.pool_heads == "shared" else sigma
 
     def drop_frames(
@@ -294,55 +294,41 @@ class TemporalBlock(nn.Module):
         """Return half of the frames and their numbers."""
         if self.pooling is not None:
             pooled = self.pooling(tokens)
-            return pooled, times[..., ::2][..., : pooled.shape[1] - 1]  # a pair stands where its first frame stood
+            return pooled, times[..., ::2][..., : pooled.shape[1] - 1]  # a pair keeps the number of its first frame
         if self.config.pool == "top-k":
             assert scores is not None
-            places = most_deviating(scores)
+            frames = top_frames(scores)
         else:
-            # len() would fix the batch of an exported network
-            places = control_places(
+            # tokens.shape[0], because len() would fix the batch of an exported network
+            frames = control_frames(
                 self.config.pool, tokens.shape[0], times.shape[-1], training=self.training, device=tokens.device
             )
-        return gather_frames(tokens, places), frames_at(times, places)
+        return gather_frames(tokens, frames), gather_times(times, frames)
 
 
-def spatial_attention(config: RPESTDTConfig) -> RelativeSelfAttention:
-    """Return the attention among the tokens of one frame."""
+def relative_attention(config: RPESTDTConfig, axis: Literal["space", "time"]) -> RelativeSelfAttention:
+    """Return the attention among the tokens of a frame, or among the frames of a clip."""
+    if axis == "space":
+        heads, head_dim, count = config.spatial_heads, config.width // config.spatial_heads, config.clusters
+    else:
+        heads, head_dim = config.temporal_heads, config.temporal_head_channels
+        count = config.spatial_clusters.temporal_count
+    is_relative = config.is_relative and (axis == "space" or config.temporal_position == "as-space")
     return RelativeSelfAttention(
         config.width,
-        heads=config.spatial_heads,
-        head_dim=config.width // config.spatial_heads,
-        clusters=config.clusters if config.relative else None,
+        heads=heads,
+        head_dim=head_dim,
+        clusters=count if is_relative else None,
         sharing=config.sharing,
         terms=config.position_terms,
         dropout=config.dropout,
     )
 
 
-def temporal_attention(config: RPESTDTConfig) -> RelativeSelfAttention:
-    """Return the attention among the frames of one clip."""
-    relative = config.relative and config.temporal_position == "as-space"
-    return RelativeSelfAttention(
-        config.width,
-        heads=config.temporal_heads,
-        head_dim=config.temporal_head_channels,
-        clusters=config.spatial_clusters.count_in_time if relative else None,
-        sharing=config.sharing,
-        terms=config.position_terms,
-        dropout=config.dropout,
-    )
+class RPESTDT(SingleStreamNetwork):
+    """Spatially and temporally decoupled transformer with relative position (figure 3.2).
 
-
-class RPESTDT(nn.Module):
-    """The network of figure 3.2.
-
-    Args:
-        config: the architecture.
-        heads: name of a task -> number of its classes; for one task the answer is a tensor, for several a dict.
-        channels: of the clip.
-        frames: of the clips it is built for; any number can follow.
-        size: rows and columns of those clips; any multiple of the patch can follow. A relative position needs nothing
-            for that, an absolute one is interpolated.
+    Clips may have any number of frames and any multiple of the patch; an absolute position is interpolated for them.
     """
 
     spatial_ids: Tensor | None
@@ -353,18 +339,17 @@ class RPESTDT(nn.Module):
         super().__init__()
         config.check_clip(channels=channels, frames=frames, size=size)
         self.config = config
+        self.grid = grid_of(config.patch, height=size, width=size)
         rates = drop_path_rates(config.drop_path, config.spatial_layers + config.temporal_layers)
         absolute = config.position == "absolute"
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.spatial_class_token = ClassToken(config.width)
-        grid = grid_of(config.patch, height=size, width=size)
-        self.spatial_position = LearnedPosition(grid, config.width) if absolute else None
-        self.grid = grid
-        ids = config.spatial_clusters.on_grid(*grid) if config.relative else None
-        self.register_buffer("spatial_ids", ids, persistent=False)  # of the grid that most clips have
+        self.spatial_position = LearnedPosition(self.grid, config.width) if absolute else None
+        ids = config.spatial_clusters.on_grid(*self.grid) if config.is_relative else None
+        self.register_buffer("spatial_ids", ids, persistent=False)
         self.spatial_blocks = nn.ModuleList(
             EncoderBlock(
-                spatial_attention(config),
+                relative_attention(config, "space"),
                 dim=config.width,
                 hidden=config.spatial_mlp_channels,
                 dropout=config.dropout,
@@ -381,50 +366,46 @@ class RPESTDT(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.feature_channels = config.width
-        self.heads: nn.Module = TaskHeads(config.width, heads)
+        self.heads = TaskHeads(config.width, heads)
         init_weights(self, config.start)
 
-    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
-        logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
-        return logits
-
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """The class token after the last layer, normalized: what the task heads see.
+        """Return the normalized class token after the last temporal layer.
 
         Args:
-            clip: any number of frames, any multiple of the patch.
-            last_block: rows of the last spatial block that are computed; those of patches are not used by anyone.
+            clip: Clip of any number of frames; height and width are multiples of the patch.
+            last_block: Rows of the last spatial block to compute. Only the class token's is used.
         """
-        tokens, _ = self.in_time(self.in_space(clip, last_block))
+        tokens, _ = self.encode_time(self.encode_space(clip, last_block))
         features: Tensor = self.norm(tokens[:, 0])
         return features
 
-    def in_space(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b t d"]:
-        """The class token of each frame, h_i of section 3.3.4."""
-        rows, columns = grid_of(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
+    def encode_space(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b t d"]:
+        """Return the class token of each frame, h_i of section 3.3.4."""
+        grid = grid_of(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens = self.spatial_class_token(self.embedding(clip))
         if self.spatial_position is not None:
-            tokens = self.spatial_position(tokens, (rows, columns))
-        tokens = run_blocks(self.spatial_blocks, tokens, self.ids_on(rows, columns), last_block)
+            tokens = self.spatial_position(tokens, grid)
+        tokens = run_blocks(self.spatial_blocks, tokens, self.cluster_ids(*grid), last_block)
         frames: Tensor = rearrange(self.spatial_norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0])
         if self.config.frame_norm == "none":
             return frames
         change = frames - frames.mean(1, keepdim=True)
         return change / (change.square().mean(1, keepdim=True) + FRAME_NORM_EPS).sqrt()
 
-    def ids_on(self, rows: int, columns: int) -> Int64[Tensor, "1 1 n n"] | None:
-        """The cluster of each pair of tokens of a frame, of any grid."""
+    def cluster_ids(self, rows: int, columns: int) -> Int64[Tensor, "1 1 n n"] | None:
+        """Return the cluster of each pair of tokens of a frame, or None without relative position."""
         if self.spatial_ids is None:
             return None
         if (rows, columns) == self.grid:
             return self.spatial_ids[None, None]
         return self.config.spatial_clusters.on_grid(rows, columns, self.spatial_ids.device)[None, None]
 
-    def in_time(
+    def encode_time(
         self, frames: Float[Tensor, "b t d"]
     ) -> tuple[Float[Tensor, "b m d"], dict[int, Int64[Tensor, "b _ k"]]]:
-        """The tokens after the last temporal layer, and the frames that each layer that leaves some out has kept."""
-        check_frames(self.config, frames.shape[1])
+        """Return the tokens after the last temporal layer, and the frame numbers after each layer that reduces them."""
+        self.config.check_frames(frames.shape[1])
         tokens = self.temporal_class_token(frames)
         if self.temporal_position is not None:
             tokens = self.temporal_position(tokens, (frames.shape[1],))
@@ -438,13 +419,13 @@ class RPESTDT(nn.Module):
 
     @torch.no_grad()
     def kept_frames(self, clip: Float[Tensor, "b c t h w"]) -> dict[int, Int64[Tensor, "b _ k"]]:
-        """Layer -> the frames of each clip that it has kept, one row, or one for each attention head that chooses.
+        """Return the frame numbers that each layer keeps: one row, or one per attention head.
 
-        What the last layer leaves out inside changes no answer, so it is not given. Empty where frames are pooled.
+        Empty if frames are pooled. A last layer that pools inside is left out: its choice does not change the logits.
         """
         if self.config.pool not in ("top-k", "random", "uniform"):
             return {}
-        _, kept = self.in_time(self.in_space(clip))
+        _, kept = self.encode_time(self.encode_space(clip))
         if self.config.pool_place == "inside":
             kept.pop(self.config.temporal_layers - 1, None)
         return kept

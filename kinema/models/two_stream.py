@@ -1,8 +1,8 @@
-"""Two networks side by side, one for RGB and one for depth.
+"""Two-stream network: one network for RGB and one for depth.
 
-The thesis's RGB-D rows (Tables 2.1 and 2.2) come from two networks, one for each modality. It does not say how their
-answers become one. Public code of the same authors trains them apart and averages their logits; that is the default of
-`kinema fuse`. A network that learns from both at once, over their features, is offered beside it.
+The thesis's RGB-D rows (Tables 2.1 and 2.2) come from two networks, one per modality. It does not say how their
+predictions are combined. Public code of the same authors trains them separately and averages their logits, which is
+the default of `kinema fuse`. A network that trains both jointly, on their concatenated features, is the alternative.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,15 @@ Stream = CTN | MFST | RPESTDT
 
 @config
 class TwoStreamConfig(NetworkConfig):
-    """Two networks side by side.
+    """Architecture of a two-stream network.
 
-    Args:
-        rgb, depth: the network of each modality.
-        fusion: `features` lays the features of both side by side and learns one task head over them; `logits` and
-            `softmax` leave each its own task head and take the mean of the two answers.
-        stream_dropout: of `features`: probability that training takes one stream away from a sample, either as often
-            as the other, so that each learns to answer alone.
+    Attributes:
+        rgb: Architecture of the RGB network.
+        depth: Architecture of the depth network.
+        fusion: `features` trains one task head on the concatenated features; `logits` and `softmax` keep a task head
+            per network and average the two predictions.
+        stream_dropout: Probability of dropping one stream of a sample in training, either equally often, so that each
+            learns to classify alone. For `features` only.
     """
 
     kind: Literal["two-stream"] = "two-stream"
@@ -53,10 +54,10 @@ class TwoStreamConfig(NetworkConfig):
             )
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "TwoStream":
+        """Return the network with fresh weights."""
         if set(channels) != set(MODALITIES):
             raise StreamError(
-                f"modalities={tuple(channels)}, but TwoStream learns from {' and '.join(MODALITIES)}",
-                field="modalities",
+                f"modalities={tuple(channels)}; TwoStream expects {' and '.join(MODALITIES)}", field="modalities"
             )
         rgb, depth = (
             stream.build(heads=heads, channels={modality: channels[modality]}, frames=frames, size=size)
@@ -66,21 +67,22 @@ class TwoStreamConfig(NetworkConfig):
 
     @classmethod
     def named_models(cls) -> dict[str, NamedModel]:
+        """Return the named models of this kind."""
         return {
             "mfst_large_rgbd": NamedModel(
                 MFST_LARGE_RGBD,
                 32,
                 224,
-                "two MFST-Large, of 3D-CDC-ST for RGB and 3D-CDC-T for depth, that learn together",
+                "two MFST-Large, trained jointly: 3D-CDC-ST for RGB, 3D-CDC-T for depth",
                 channels=RGBD,
             ),
             "mfst_tiny_rgbd": NamedModel(
-                MFST_TINY_RGBD, 16, 64, "two MFST-tiny, for RGB and depth, that learn together", channels=RGBD
+                MFST_TINY_RGBD, 16, 64, "two MFST-tiny for RGB and depth, trained jointly", channels=RGBD
             ),
         }
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuse clips that one of the networks cannot be built for (ClipError)."""
+        """Raise ClipError if one of the networks cannot be built for such clips."""
         for stream in (self.rgb, self.depth):
             stream.check_clip(channels=channels, frames=frames, size=size)
 
@@ -91,12 +93,9 @@ MFST_TINY_RGBD = TwoStreamConfig(rgb=MFST_TINY, depth=MFST_TINY_DEPTH, stream_dr
 
 
 class TwoStream(nn.Module):
-    """RGB and depth, each through a network of its own. Where one is missing, the other answers alone.
+    """RGB network and depth network with combined predictions. If one clip is missing, the other is used alone.
 
-    Args:
-        config: says how the two become one.
-        rgb, depth: the networks. With `features` they lose their task heads.
-        heads: name of a task -> number of its classes.
+    With `fusion="features"` the networks lose their own task heads.
     """
 
     def __init__(self, config: TwoStreamConfig, *, rgb: Stream, depth: Stream, heads: Mapping[str, int]) -> None:
@@ -111,57 +110,55 @@ class TwoStream(nn.Module):
     def forward(
         self, rgb: Float[Tensor, "b c t h w"] | None = None, depth: Float[Tensor, "b one t h w"] | None = None
     ) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
-        """
+        """Return the logits, or a dict of logits by name for several task heads.
+
         Raises:
-            StreamError: both clips are missing.
+            StreamError: Both clips are missing.
         """
         streams = [(self.rgb, rgb), (self.depth, depth)]
-        if all(clip is None for _, clip in streams):
-            raise StreamError("TwoStream got neither rgb nor depth; it needs at least one of them")
+        if rgb is None and depth is None:
+            raise StreamError("TwoStream: neither rgb nor depth given; expected at least one")
         match self.config.fusion:
             case "features":
                 logits: Tensor | dict[str, Tensor] = self.heads(self.features(rgb, depth))
                 return logits
             case "logits" | "softmax":
-                answers = [stream(clip) for stream, clip in streams if clip is not None]
-                return mean_answer(answers, self.config.fusion)
+                return mean_prediction(
+                    [stream(clip) for stream, clip in streams if clip is not None], self.config.fusion
+                )
             case _:
                 assert_never(self.config.fusion)
 
     def features(
         self, rgb: Float[Tensor, "b c t h w"] | None, depth: Float[Tensor, "b one t h w"] | None
     ) -> Float[Tensor, "b d"]:
-        """The features of both side by side; those of a missing stream, or of one that is dropped, are zeros.
+        """Return the concatenated features; those of a missing or dropped stream are zeros.
 
-        Both are normalized, so that zero is the middle of what the task heads are used to.
+        Features are normalized, so that zero is their center.
         """
-        found = {
+        by_stream = {
             stream: stream.features(clip) for stream, clip in ((self.rgb, rgb), (self.depth, depth)) if clip is not None
         }
-        some = next(iter(found.values()))
+        first = next(iter(by_stream.values()))
         sides = [
-            found.get(stream, some.new_zeros(len(some), stream.feature_channels)) for stream in (self.rgb, self.depth)
+            by_stream.get(stream, first.new_zeros(len(first), stream.feature_channels))
+            for stream in (self.rgb, self.depth)
         ]
-        if self.training and self.config.stream_dropout and len(found) == 2:
-            # One number a sample: below the rate a stream is dropped, below half of it RGB, else depth.
-            drawn = torch.rand(len(some), 1, device=some.device)
+        if self.training and self.config.stream_dropout and len(by_stream) == 2:
+            # One number per sample: below half of the rate RGB is dropped, from there to the rate depth.
+            drawn = torch.rand(len(first), 1, device=first.device)
             rate = self.config.stream_dropout
             sides[0] = sides[0] * (drawn >= rate / 2)
             sides[1] = sides[1] * ((drawn < rate / 2) | (drawn >= rate))
         return torch.cat(sides, dim=1)
 
 
-def mean_answer(
-    answers: Sequence[Tensor | Mapping[str, Tensor]], score: ScoreFusion
+def mean_prediction(
+    predictions: Sequence[Tensor | Mapping[str, Tensor]], score: ScoreFusion
 ) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
-    """The mean of several networks' logits, or of their softmaxes: then its logarithm, whose softmax it is.
-
-    Args:
-        answers: each a tensor for one task head, or one by the head's name.
-        score: what is averaged, head by head.
-    """
-    bare = [answer for answer in answers if isinstance(answer, Tensor)]
-    if bare:
-        return mean_logits(bare, score)
-    by_head = [answer for answer in answers if not isinstance(answer, Tensor)]
-    return {head: mean_logits([answer[head] for answer in by_head], score) for head in by_head[0]}
+    """Return the mean of several networks' predictions as logits, per task head, as in `mean_logits`."""
+    tensors = [logits for logits in predictions if isinstance(logits, Tensor)]
+    if tensors:
+        return mean_logits(tensors, score)
+    dicts = [by_head for by_head in predictions if not isinstance(by_head, Tensor)]
+    return {head: mean_logits([by_head[head] for by_head in dicts], score) for head in dicts[0]}

@@ -1,11 +1,10 @@
-"""ViT with spatial attention alone (Table 3.3; arXiv:2010.11929), which the thesis compares RPE-STDT with.
-
-Each frame is encoded by itself, and the mean over the frames of their class tokens is classified.
+"""ViT with spatial attention only (Table 3.3; arXiv:2010.11929), the baseline of RPE-STDT.
 
     clip -> patches of each frame -> class token -> position -> [ attention -> MLP ] x depth -> norm -> mean over frames
          -> task heads
 
-Positions are learned; for clips of another size than the network was built for they are interpolated.
+Each frame is encoded alone; the mean of the frames' class tokens is classified. Positions are learned, and
+interpolated for clips of another size than the network was built for.
 """
 
 from collections.abc import Mapping
@@ -16,89 +15,67 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from kinema.config import Rate, config
-from kinema.errors import ConfigError
-from kinema.layers.relative_position import vit_blocks
+from kinema.config import config
 from kinema.layers.transformer import (
     VIT_NORM_EPS,
     ClassToken,
     FrameTokens,
+    Grid,
     LearnedPosition,
     Rows,
     Start,
     TaskHeads,
-    check_at_least,
     grid_of,
     init_weights,
     run_blocks,
 )
-from kinema.models.base import NamedModel, NetworkConfig, single_stream
+from kinema.models.base import (
+    EncoderConfig,
+    NamedModel,
+    SingleStreamNetwork,
+    encoder_blocks,
+    single_stream,
+    vit_attention,
+)
 
 
 @config
-class ViTSpatialConfig(NetworkConfig):
-    """ViT-B, or a narrower one.
+class ViTSpatialConfig(EncoderConfig):
+    """Architecture of ViT with spatial attention only. The defaults are ViT-B.
 
-    Args:
-        patch: rows and columns of pixels in a token.
-        width: channels of a token.
-        depth: encoder blocks.
-        attention_heads: must divide `width`.
-        mlp_ratio: hidden channels of the MLP for each channel of a token.
-        start: of the weights: ViT's, for weights that are loaded; `scratch` for learning from little data without.
-        dropout: in attention and MLP, in training.
-        drop_path: probability that training drops a branch of the last block; it rises linearly from 0 at the first.
+    Attributes:
+        patch: Height and width of a patch in pixels.
+        start: Initial weights: `vit` before pretrained weights are loaded, `scratch` to train on little data without.
     """
 
     kind: Literal["vit-spatial"] = "vit-spatial"
     patch: PositiveInt = 16
-    width: PositiveInt = 768
-    depth: PositiveInt = 12
-    attention_heads: PositiveInt = 12
-    mlp_ratio: PositiveInt = 4
     start: Start = "vit"
-    dropout: Rate = 0.0
-    drop_path: Rate = 0.0
-
-    def __post_init__(self) -> None:
-        if self.width % self.attention_heads:
-            raise ConfigError(
-                f"width={self.width} is not divisible by attention_heads={self.attention_heads}", field="width"
-            )
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "ViTSpatial":
+        """Return the network with fresh weights."""
         return ViTSpatial(self, heads=heads, channels=single_stream("ViTSpatial", channels), frames=frames, size=size)
 
     @classmethod
     def named_models(cls) -> dict[str, NamedModel]:
+        """Return the named models of this kind."""
         return {
-            "vit_base_spatial": NamedModel(
-                VIT_BASE_SPATIAL, 16, 224, "ViT-B on single frames, their mean: spatial attention alone (Table 3.3)"
-            ),
-            "vit_tiny_spatial": NamedModel(VIT_TINY_SPATIAL, 16, 112, "the same, as narrow as rpe_stdt_tiny"),
+            "vit_base_spatial": NamedModel(VIT_BASE_SPATIAL, 16, 224, "ViT-B, spatial attention only (Table 3.3)"),
+            "vit_tiny_spatial": NamedModel(VIT_TINY_SPATIAL, 16, 112, "the same with the width of rpe_stdt_tiny"),
         }
 
-    def check_clip(self, *, channels: int, frames: int, size: int) -> None:
-        """Refuse clips that the network cannot be built for (ClipError)."""
-        check_at_least("channels", channels)
-        check_at_least("frames", frames)
-        grid_of(self.patch, height=size, width=size)
+    @property
+    def token_stride(self) -> Grid:
+        """Frames, rows and columns of the clip from one token to the next."""
+        return 1, self.patch, self.patch
 
 
 VIT_BASE_SPATIAL = ViTSpatialConfig()
 VIT_TINY_SPATIAL = ViTSpatialConfig(start="scratch", width=128, depth=4, attention_heads=4)
 
 
-class ViTSpatial(nn.Module):
-    """ViT frame by frame.
-
-    Args:
-        config: the architecture.
-        heads: name of a task -> number of its classes; for one task the answer is a tensor, for several a dict.
-        channels: of the clip.
-        frames: of the clips it is built for; any number can follow.
-        size: rows and columns of those clips; for others, positions are interpolated.
-    """
+class ViTSpatial(SingleStreamNetwork):
+    """ViT applied frame by frame. Positions are interpolated for clips of another size."""
 
     def __init__(
         self, config: ViTSpatialConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int
@@ -109,29 +86,18 @@ class ViTSpatial(nn.Module):
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.class_token = ClassToken(config.width)
         self.position = LearnedPosition(grid_of(config.patch, height=size, width=size), config.width)
-        self.blocks = vit_blocks(
-            config.width,
-            depth=config.depth,
-            heads=config.attention_heads,
-            mlp_ratio=config.mlp_ratio,
-            dropout=config.dropout,
-            drop_path=config.drop_path,
-        )
+        self.blocks = encoder_blocks(config, lambda: vit_attention(config))
         self.norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.feature_channels = config.width
-        self.heads: nn.Module = TaskHeads(config.width, heads)
+        self.heads = TaskHeads(config.width, heads)
         init_weights(self, config.start)
 
-    def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
-        logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
-        return logits
-
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """The mean over the frames of their normalized class tokens.
+        """Return the mean over the frames of their normalized class tokens.
 
         Args:
-            clip: any number of frames, any multiple of the patch.
-            last_block: rows of the last block that are computed; those of patches are not used by anyone.
+            clip: Clip of any number of frames; height and width are multiples of the patch.
+            last_block: Rows of the last block to compute. Only the class token's is used.
         """
         grid = grid_of(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens = self.position(self.class_token(self.embedding(clip)), grid)

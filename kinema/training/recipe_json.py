@@ -68,7 +68,6 @@ FORMAT2 = {
 
 
 def _from_format1(data: dict[str, Any]) -> dict[str, Any]:
-    data["model"] = flattened(data["model"])
     data["optim"].setdefault("decay", "all")  # runs from before this field decayed all parameters
     if "activations" in data["run"]:
         data["run"]["activations"] = {"keep": False, "recompute": True}[data["run"]["activations"]]
@@ -76,6 +75,7 @@ def _from_format1(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_format2(data: dict[str, Any]) -> dict[str, Any]:
+    data["model"] = flattened(data["model"])
     rename_fields(data, FORMAT2)
     if data["clip"].get("depth_colors") == "grey":
         data["clip"]["depth_colors"] = "gray"

@@ -194,16 +194,16 @@ def _load_i3d(model: nn.Module, stored: _Source) -> LoadReport:
         raise StartError(f"{stored.name}: I3D weights load into MFST only; the network is {network}", path=stored.name)
     converted = from_i3d(stored.tensors, model)
     if not converted.weights:
-        part, reason = next(iter(converted.unfit.items()))
+        part, reason = next(iter(converted.mismatched.items()))
         raise StartError(f"{stored.name}: no tensor fits the network; {part} comes from {reason}", path=stored.name)
     model.load_state_dict(converted.weights, strict=False)
-    mismatched = tuple(f"{part}." for part in converted.unfit)
+    mismatched = tuple(f"{part}." for part in converted.mismatched)
     return LoadReport(
         source=stored.source,
         digest=stored.digest,
         loaded_keys=tuple(converted.weights),
-        unexpected_keys=tuple(f"{module}: {reason}" for module, reason in converted.left_out.items()),
-        mismatched_keys=converted.unfit,
+        unexpected_keys=tuple(f"{module}: {reason}" for module, reason in converted.unused.items()),
+        mismatched_keys=converted.mismatched,
         family="I3D",
         extra_keys=tuple(
             name for name in model.state_dict() if name not in converted.weights and not name.startswith(mismatched)
@@ -226,10 +226,10 @@ def _load_vit(model: nn.Module, stored: _Source, *, blocks: Sequence[int], ignor
         source=stored.source,
         digest=stored.digest,
         loaded_keys=tuple(converted.weights),
-        reset_keys={name: f"not in {vit.called} weights" for name in others if _head_of(name) is not None},
-        unexpected_keys=tuple(f"{name}: {reason}" for name, reason in converted.left_over.items()),
+        reset_keys={name: f"not in {vit.family} weights" for name in others if _head_of(name) is not None},
+        unexpected_keys=tuple(f"{name}: {reason}" for name, reason in converted.unused.items()),
         origins=converted.origins,
-        family=vit.called,
+        family=vit.family,
         extra_keys=tuple(name for name in others if _head_of(name) is None),
     )
 

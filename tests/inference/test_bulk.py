@@ -1,4 +1,4 @@
-"""Many files: all are answered for."""
+"""Predictions for many files report every file."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kinema.errors import VideoError
-from kinema.inference.bulk import predict_files, videos_in
+from kinema.inference.bulk import find_videos, predict_files
 from kinema.inference.recognizer import Recognizer
 from kinema.inference.trained_model import save_model
 from kinema.models.registry import create_model
@@ -33,22 +33,22 @@ def videos(tmp_path, data_set):
 
 
 def run(trained, sources, **options):
-    return predict_files(trained, sources, **{"top_k": 2, "form": "text", "device": "cpu", **options})
+    return predict_files(trained, sources, **{"top_k": 2, "output_format": "text", "device": "cpu", **options})
 
 
 @pytest.mark.parametrize("form", ["text", "json", "csv"])
 def test_the_good_are_answered_and_the_broken_is_named(trained, videos, capsys, form):
-    assert run(trained, videos, form=form) == 1
-    told = capsys.readouterr()
-    assert all(name in told.out for name in ("a 1.mp4", "c.mp4"))
-    assert "b.mp4" not in told.out
-    first, last = told.err.splitlines()
+    assert run(trained, videos, output_format=form) == 1
+    output = capsys.readouterr()
+    assert all(name in output.out for name in ("a 1.mp4", "c.mp4"))
+    assert "b.mp4" not in output.out
+    first, last = output.err.splitlines()
     assert first.startswith("kinema: ")
     assert "b.mp4: is not a video that can be read" in first
     assert last == "kinema: 1 of 3 videos could not be read"
 
 
-def test_nothing_is_said_of_failures_where_there_are_none(trained, videos, capsys):
+def test_without_failures_none_are_reported(trained, videos, capsys):
     assert run(trained, [videos[0], videos[2]]) == 0
     assert capsys.readouterr().err == ""
 
@@ -60,16 +60,16 @@ def expected(trained, videos):
 
 
 def test_json_is_an_object_a_line(trained, videos, capsys, expected):
-    run(trained, videos, form="json")
+    run(trained, videos, output_format="json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["video"] for line in lines] == list(expected)
     for line in lines:
-        said = [(p["label"], p["score"]) for p in line["predictions"]["label"]]
-        assert said == [(p.label, pytest.approx(p.score)) for p in expected[line["video"]]]
+        predicted = [(p["label"], p["score"]) for p in line["predictions"]["label"]]
+        assert predicted == [(p.label, pytest.approx(p.score)) for p in expected[line["video"]]]
 
 
 def test_csv_is_a_line_a_class(trained, videos, capsys, expected):
-    run(trained, videos, form="csv")
+    run(trained, videos, output_format="csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     wanted = [(path, "label", str(n + 1), p.label) for path, ranked in expected.items() for n, p in enumerate(ranked)]
     assert [(line["video"], line["head"], line["rank"], line["label"]) for line in lines] == wanted
@@ -86,30 +86,30 @@ def test_text_is_for_reading(trained, videos, capsys, expected):
     assert lines == wanted
 
 
-def test_heads_are_named_where_there_are_several(tmp_path, make_trained_model, tiny_ctn, videos, capsys):
+def test_several_heads_are_named(tmp_path, make_trained_model, tiny_ctn, videos, capsys):
     classes = {"verb": ("a", "b"), "noun": ("c", "d", "e")}
     save_model(tmp_path / "two", make_trained_model(tiny_ctn({"verb": 2, "noun": 3}), classes=classes))
-    run(tmp_path / "two", videos[:1], top_k=1, form="csv")
+    run(tmp_path / "two", videos[:1], top_k=1, output_format="csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     assert [line["head"] for line in lines] == ["verb", "noun"]
     run(tmp_path / "two", videos[:1], top_k=1)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["verb", "noun"]
 
 
-def test_a_folder_stands_for_its_videos(tmp_path, videos):
+def test_a_folder_is_replaced_by_its_videos(tmp_path, videos):
     folder = tmp_path / "my, videos"
     (folder / "deeper").mkdir()
     shutil.copy(videos[0], folder / "deeper" / "d.AVI")
     (folder / "._c.mp4").write_bytes(b"what a Mac leaves beside a file")
     (folder / "notes.txt").write_text("")
     (folder / "folder.mp4").mkdir()
-    assert list(videos_in([str(folder)])) == sorted([*videos, str(folder / "deeper" / "d.AVI")])
-    assert list(videos_in(["s3://bucket/1.mp4", "gone.mp4"])) == ["s3://bucket/1.mp4", "gone.mp4"]
+    assert list(find_videos([str(folder)])) == sorted([*videos, str(folder / "deeper" / "d.AVI")])
+    assert list(find_videos(["s3://bucket/1.mp4", "gone.mp4"])) == ["s3://bucket/1.mp4", "gone.mp4"]
 
 
 def test_a_folder_without_videos_is_refused(raises, tmp_path):
     with raises(VideoError, path=tmp_path):
-        list(videos_in([str(tmp_path)]))
+        list(find_videos([str(tmp_path)]))
 
 
 def test_nothing_to_look_at_is_refused(raises, trained):
@@ -128,10 +128,10 @@ def both(tmp_path, make_trained_model, tiny_ctn, data_set):
 
 def test_depth_files_go_with_their_videos_in_pairs(raises, both, data_set, monkeypatch):
     rgb, depth = ([data_set.locate(entry.source(m)) for entry in data_set.entries[:2]] for m in ("rgb", "depth"))
-    asked = []
-    monkeypatch.setattr(Recognizer, "predict", lambda _, video, **__: asked.append(video) or {})
-    assert run(both, rgb, depth=depth, form="json") == 0
-    assert asked == [{"rgb": one, "depth": other} for one, other in zip(rgb, depth, strict=True)]
+    predicted = []
+    monkeypatch.setattr(Recognizer, "predict", lambda _, video, **__: predicted.append(video) or {})
+    assert run(both, rgb, depth=depth, output_format="json") == 0
+    assert predicted == [{"rgb": one, "depth": other} for one, other in zip(rgb, depth, strict=True)]
     with raises(VideoError, 2, 1, field="depth"):
         run(both, rgb, depth=depth[:1])
 
@@ -143,14 +143,14 @@ def test_a_file_that_the_model_would_not_look_at_is_refused(raises, both, data_s
 
 
 @pytest.mark.parametrize("given", ["rgb", "depth"])
-def test_one_stream_answers_for_both_and_it_is_said_once(tmp_path, make_trained_model, data_set, given, capsys):
+def test_a_missing_stream_is_reported_once(tmp_path, make_trained_model, data_set, given, capsys):
     torch.manual_seed(0)
     network = create_model("mfst_tiny_rgbd", num_classes=3, frames=8, size=32)
     save_model(tmp_path / "two", make_trained_model(network, modalities=("rgb", "depth"), depth=data_set.depth))
     files = [data_set.locate(entry.source(given)) for entry in data_set.entries[:2]]
     sources, depth = (files, ()) if given == "rgb" else ([], files)
-    assert run(tmp_path / "two", sources, depth=depth, form="json") == 0
-    said = capsys.readouterr()
+    assert run(tmp_path / "two", sources, depth=depth, output_format="json") == 0
+    output = capsys.readouterr()
     missing = "depth" if given == "rgb" else "rgb"
-    assert said.err.count(f"no {missing} given") == said.err.count(f"{given} alone") == 1
-    assert [json.loads(line)["video"] for line in said.out.splitlines()] == files
+    assert output.err.count(f"no {missing} given") == output.err.count(f"{given} alone") == 1
+    assert [json.loads(line)["video"] for line in output.out.splitlines()] == files

@@ -1,4 +1,4 @@
-"""The one way from a sample to an answer."""
+"""The engine gives the logits of the network, on any device, in batches and views."""
 
 import copy
 import dataclasses
@@ -111,19 +111,19 @@ def test_each_stream_gets_its_modality(make_trained_model):
 
 
 def test_answers_that_do_not_fit_the_heads_are_refused(make_trained_model, brightness):
-    with pytest.raises(ValueError, match=r"the model answers \{'label': \(2, 3\)\}, but head 'label' has 4 classes"):
+    with pytest.raises(ValueError, match=r"\(2, 3\)"):
         make_trained_model(brightness(), classes={"label": tuple("abcd")}).engine(torch.device("cpu")).logits(
             {"rgb": clips(2)}
         )
-    with pytest.raises(ValueError, match="the model answers with one tensor, but there are heads verb, noun"):
+    with pytest.raises(ValueError, match="verb, noun"):
         by_head(torch.zeros(2, 3), {"verb": 3, "noun": 4})
     answer = {"verb": torch.zeros(2, 3), "noun": torch.zeros(2, 4)}
-    with pytest.raises(ValueError, match="but head 'action' has 3 classes"):
+    with pytest.raises(ValueError, match="'action'"):
         by_head(answer, {"action": 3})
     assert list(by_head(answer, {"noun": 4})) == ["noun"]
 
 
-def test_a_device_that_is_not_there_is_refused_with_those_that_are(raises):
+def test_an_unavailable_device_is_refused(raises):
     absent = next(
         name
         for name, there in (("mps", torch.backends.mps.is_available()), ("cuda", torch.cuda.is_available()))
@@ -158,7 +158,7 @@ def test_the_score_of_several_views_is_the_mean_of_their_scores(make_trained_mod
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(batch))  # they are logarithms of the score
 
 
-def test_equal_views_say_what_one_says(make_trained_model, tiny_ctn):
+def test_equal_views_give_the_score_of_one(make_trained_model, tiny_ctn):
     trained = make_trained_model(tiny_ctn({"verb": 2, "noun": 4}), classes={"verb": ("a", "b"), "noun": tuple("cdef")})
     one = trained.engine(torch.device("cpu")).logits({"rgb": clips(3)})
     six = several(trained, 2, 3).engine(torch.device("cpu")).logits({"rgb": clips(3).repeat_interleave(6, 0)})
@@ -167,7 +167,7 @@ def test_equal_views_say_what_one_says(make_trained_model, tiny_ctn):
 
 
 def test_sure_views_do_not_become_infinite(make_trained_model):
-    """Scores of exactly 0 in single precision: the logarithm is taken where it is still a number."""
+    """Scores that round to 0 in single precision keep a finite logarithm."""
 
     class Sure(nn.Module):
         def forward(self, video):
@@ -202,9 +202,9 @@ def test_one_view_is_the_networks_own_answer_to_the_bit(make_trained_model, tiny
 
 def test_clips_that_are_no_whole_samples_are_refused(make_trained_model, tiny_ctn):
     engine = several(make_trained_model(tiny_ctn()), 2, 3).engine(torch.device("cpu"))
-    with pytest.raises(ValueError, match="8 rgb clips are no whole samples of 6 views each"):
+    with pytest.raises(ValueError, match="8 rgb"):
         engine.logits({"rgb": clips(8)})
-    with pytest.raises(ValueError, match="views=0 must be at least 1"):
+    with pytest.raises(ValueError, match="views=0"):
         Engine(
             nn.Flatten(),
             preprocessing=engine.preprocessing,

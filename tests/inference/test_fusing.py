@@ -1,4 +1,4 @@
-"""Two trained models as one: its answers are the mean of theirs, on files and after a trip to the disk."""
+"""A fused model gives the mean of both models' predictions, on files and after saving."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def depth(make_trained_model, data_set, tiny_ctn):
 
 @pytest.mark.parametrize("score", ["logits", "softmax"])
 def test_it_answers_with_the_mean_of_both(tmp_path, color, depth, data_set, score):
-    """As `kinema evaluate --fuse` does from the predictions of the two."""
+    """Fused models equal `kinema evaluate --fuse` on both models' predictions."""
     for name, trained in (("color", color), ("depth", depth)):
         save_model(tmp_path / name, trained)
     save_model(tmp_path / "both", fuse_models(tmp_path / "color", tmp_path / "depth", score=score))
@@ -64,7 +64,7 @@ def test_each_modality_stays_as_its_own_model_had_it(tmp_path, color, depth):
     assert again.preprocessing.depth == depth.preprocessing.depth
 
 
-def test_what_does_not_go_together_is_refused(raises, color, depth, make_trained_model, brightness):
+def test_incompatible_models_are_refused(raises, color, depth, make_trained_model, brightness):
     with raises(ModelError, "rgb and rgb"):
         fuse_models(color, color, score="logits")
     with raises(ModelError, "your own"):
@@ -86,7 +86,7 @@ def test_a_model_that_cannot_do_with_less_is_not_shown_less(
     classes = {"verb": ("a", "b", "c"), "noun": ("d", "e", "f", "g")}
     own = make_trained_model(color_and_depth(), modalities=("rgb", "depth"), classes=classes, depth=depth_facts)
     with raises(ModelError, "ColorAndDepth", field="modalities"):
-        own.seeing(("rgb",))
+        own.with_modalities(("rgb",))
     with raises(ModelError, "depth", field="modalities"):
-        color.seeing(("depth",))
-    assert color.seeing(("rgb",)) is color
+        color.with_modalities(("depth",))
+    assert color.with_modalities(("rgb",)) is color

@@ -1,4 +1,4 @@
-"""A trained model that is shown longer clips, or larger ones, than it was trained with."""
+"""Trained models take longer or larger clips than in training."""
 
 import torch
 
@@ -14,7 +14,7 @@ def recognizer(make_trained_model, name="rpe_stdt_tiny", **changes):
 
 def test_relative_position_does_not_care(make_trained_model, data_set):
     trained = recognizer(make_trained_model)
-    shown = trained.at(frames=12, size=64)
+    shown = trained.with_clip(frames=12, size=64)
     assert (shown.sampling.frames, shown.preprocessing.size, shown.preprocessing.short_side) == (12, 64, 72)
     assert shown.model is trained.model
     predictions = evaluate(shown, data_set, batch_size=6).predictions
@@ -26,15 +26,15 @@ def test_relative_position_does_not_care(make_trained_model, data_set):
 
 def test_the_same_extents_are_the_same_model(make_trained_model):
     trained = recognizer(make_trained_model)
-    assert trained.at() == trained.at(frames=8, size=32) == trained
+    assert trained.with_clip() == trained.with_clip(frames=8, size=32) == trained
 
 
 def test_extents_that_the_network_does_not_see_are_refused(raises, make_trained_model):
     with raises(ModelError, "8 frames of 40 pixels", field="size"):
-        recognizer(make_trained_model).at(size=40)
+        recognizer(make_trained_model).with_clip(size=40)
     with raises(ModelError, "3 frames of 32 pixels", field="frames"):
-        recognizer(make_trained_model, pool="max").at(frames=3)
+        recognizer(make_trained_model, pool="max").with_clip(frames=3)
     with raises(ModelError, "frames=0", field="frames"):
-        recognizer(make_trained_model).at(frames=0)
+        recognizer(make_trained_model).with_clip(frames=0)
     with raises(ModelError, "9 frames of 32 pixels", field="frames"):
-        recognizer(make_trained_model, "ctn_tiny").at(frames=9)
+        recognizer(make_trained_model, "ctn_tiny").with_clip(frames=9)

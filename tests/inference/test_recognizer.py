@@ -1,4 +1,4 @@
-"""A trained model, put to work on files: what it says is what was measured."""
+"""The recognizer gives the predictions that an evaluation measures."""
 
 import dataclasses
 import json
@@ -46,14 +46,14 @@ def test_scores_are_the_softmax_of_the_logits(recognizer, data_set):
 
 
 @pytest.mark.parametrize(("top_k", "length"), [(1, 1), (2, 2), (3, 3), (5, 3), (1000, 3)])
-def test_there_are_at_most_as_many_answers_as_classes(recognizer, data_set, top_k, length):
+def test_there_are_at_most_as_many_predictions_as_classes(recognizer, data_set, top_k, length):
     ranked = recognizer(video(data_set, 0), top_k=top_k)
     assert len(ranked) == length
     assert all(isinstance(p, Prediction) for p in ranked)
 
 
 @pytest.mark.parametrize("top_k", [0, -1])
-def test_no_answer_at_all_cannot_be_asked_for(raises, recognizer, data_set, top_k):
+def test_top_k_below_1_is_refused(raises, recognizer, data_set, top_k):
     with raises(VideoError, top_k, field="top_k"):
         recognizer(video(data_set, 0), top_k=top_k)
 
@@ -63,7 +63,7 @@ def test_a_path_a_string_and_a_mapping_are_the_same(recognizer, data_set):
     assert recognizer(path) == recognizer(Path(path)) == recognizer({"rgb": Path(path)}) == recognizer(f"file://{path}")
 
 
-def test_one_head_answers_with_a_list_and_several_with_a_dict(make_trained_model, tiny_ctn, recognizer, data_set):
+def test_one_head_gives_a_list_and_several_give_a_dict(make_trained_model, tiny_ctn, recognizer, data_set):
     classes = {"verb": ("a", "b"), "noun": ("c", "d", "e", "f")}
     several = Recognizer(make_trained_model(tiny_ctn({"verb": 2, "noun": 4}), classes=classes), device="cpu")
     answer = several(video(data_set, 0), top_k=3)
@@ -81,7 +81,7 @@ def both(make_trained_model, color_and_depth, depth_facts):
     return Recognizer(trained, device="cpu")
 
 
-def test_a_model_of_color_and_depth_wants_both(raises, both, data_set):
+def test_an_rgbd_model_needs_both(raises, both, data_set):
     assert set(both(pair(data_set, 0))) == {"verb", "noun"}
     with raises(VideoError, "rgb and depth"):
         both(video(data_set, 0))
@@ -92,17 +92,17 @@ def test_a_model_of_color_and_depth_wants_both(raises, both, data_set):
 
 @pytest.fixture
 def two_streams(make_trained_model, data_set):
-    """Ours, which does with one of them."""
+    """A two-stream model that accepts a missing modality."""
     torch.manual_seed(0)
     network = create_model("mfst_tiny_rgbd", num_classes=3, frames=8, size=32)
     return Recognizer(make_trained_model(network, modalities=("rgb", "depth"), depth=data_set.depth), device="cpu")
 
 
-def test_the_other_stream_answers_for_a_missing_one_and_it_is_said(raises, two_streams, data_set):
+def test_a_missing_stream_is_replaced_with_a_warning(raises, two_streams, data_set):
     whole = two_streams(pair(data_set, 0))
     clips = two_streams.prepare(pair(data_set, 0))
     for modality, missing in (("rgb", "depth"), ("depth", "rgb")):
-        with pytest.warns(MissingStream, match=f"no {missing} given.*{modality} alone"):
+        with pytest.warns(MissingStream, match=f"no {missing}"):
             alone = two_streams({modality: pair(data_set, 0)[modality]})
         expected = two_streams.engine.logits({modality: clips[modality]})["label"][0].softmax(-1)
         assert {p.label: p.score for p in alone} == pytest.approx(
@@ -115,7 +115,7 @@ def test_the_other_stream_answers_for_a_missing_one_and_it_is_said(raises, two_s
         two_streams({})
 
 
-def test_a_missing_depth_cannot_show_where_the_person_is(raises, two_streams, data_set):
+def test_a_missing_depth_cannot_crop_to_the_person(raises, two_streams, data_set):
     trained = two_streams.trained
     facts = dataclasses.replace(data_set.depth, coverage="masked")
     preprocessing = dataclasses.replace(trained.preprocessing, depth=facts, subject=SubjectCrop(margin=0.2))
@@ -134,8 +134,8 @@ def test_a_model_of_depth_takes_a_file_as_depth(raises, make_trained_model, tiny
         recognizer({"rgb": video(data_set, 2)})
 
 
-def test_what_is_demonstrated_is_what_was_measured(make_trained_model, tiny_ctn, data_set):
-    """An evaluation with batches of one sample, and the recognizer on the same files: no difference."""
+def test_predictions_equal_those_of_an_evaluation(make_trained_model, tiny_ctn, data_set):
+    """An evaluation with batches of one sample gives exactly the recognizer's logits."""
     trained = make_trained_model(tiny_ctn())
     measured = evaluate(trained, data_set, batch_size=1, workers=1, device="cpu").predictions
     recognizer = Recognizer(trained, device="cpu")
@@ -144,7 +144,7 @@ def test_what_is_demonstrated_is_what_was_measured(make_trained_model, tiny_ctn,
         np.testing.assert_array_equal(shown.numpy()[0], logits)
 
 
-def test_a_saved_model_says_the_same(tmp_path, make_trained_model, tiny_ctn, data_set):
+def test_a_saved_model_predicts_the_same(tmp_path, make_trained_model, tiny_ctn, data_set):
     trained = make_trained_model(tiny_ctn())
     save_model(tmp_path, trained)
     assert Recognizer.load(tmp_path, device="cpu")(video(data_set, 4)) == Recognizer(trained, device="cpu")(
@@ -168,13 +168,13 @@ def test_clips_are_bytes_with_a_batch_of_one(both, data_set):
     }
 
 
-def test_a_file_that_cannot_be_read_is_named(recognizer, tmp_path):
-    with pytest.raises(UnreadableVideo, match=r"gone\.mp4: no such file"):
+def test_a_file_that_cannot_be_read_is_named(raises, recognizer, tmp_path):
+    with raises(UnreadableVideo, path="gone.mp4"):
         recognizer(tmp_path / "gone.mp4")
 
 
 @pytest.mark.parametrize(("clips", "crops"), [(1, 3), (2, 1), (2, 3)])
-def test_what_is_shown_of_several_views_is_what_was_measured(make_trained_model, tiny_ctn, data_set, clips, crops):
+def test_predictions_of_several_views_equal_an_evaluation(make_trained_model, tiny_ctn, data_set, clips, crops):
     plain = make_trained_model(tiny_ctn())
     trained = dataclasses.replace(
         plain,
@@ -204,22 +204,20 @@ def test_several_views_come_back_with_the_model(tmp_path, make_trained_model, ti
     assert loaded(video(data_set, 4)) == Recognizer(trained, device="cpu")(video(data_set, 4))
 
 
-def test_a_model_that_knows_nothing_of_views_has_one(tmp_path, make_trained_model, tiny_ctn, data_set):
-    """As older ones are: fields that they do not have take their defaults."""
+def test_a_model_stored_without_views_has_one(tmp_path, make_trained_model, tiny_ctn, data_set):
+    """Older models lack these fields, which take their defaults."""
     trained = make_trained_model(tiny_ctn())
     save_model(tmp_path, trained)
-    said = json.loads((tmp_path / "model.json").read_text())
-    del said["sampling"]["clips"], said["preprocessing"]["crops"], said["preprocessing"]["subject"]
-    (tmp_path / "model.json").write_text(json.dumps(said))
+    stored = json.loads((tmp_path / "model.json").read_text())
+    del stored["sampling"]["clips"], stored["preprocessing"]["crops"], stored["preprocessing"]["subject"]
+    (tmp_path / "model.json").write_text(json.dumps(stored))
     old = Recognizer.load(tmp_path, device="cpu")
     assert old.trained.preprocessing == trained.preprocessing
     assert old.engine.views == 1
     assert old(video(data_set, 4)) == Recognizer(trained, device="cpu")(video(data_set, 4))
 
 
-def test_a_color_model_that_is_cut_to_the_person_wants_depth_too(
-    raises, tmp_path, make_trained_model, brightness, data_set
-):
+def test_a_color_model_cropped_to_the_person_needs_depth(raises, tmp_path, make_trained_model, brightness, data_set):
     plain = make_trained_model(brightness())
     facts = dataclasses.replace(data_set.depth, coverage="masked")
     preprocessing = dataclasses.replace(plain.preprocessing, depth=facts, subject=SubjectCrop(margin=0.2))
@@ -228,7 +226,7 @@ def test_a_color_model_that_is_cut_to_the_person_wants_depth_too(
     assert recognizer.trained.preprocessing == preprocessing
     assert set(recognizer.prepare(pair(data_set, 5))) == {"rgb"}
     assert recognizer(pair(data_set, 0))[0].label == "dim"
-    with raises(VideoError, "cut to the person"):
+    with raises(VideoError, "person"):
         recognizer(video(data_set, 0))
     with raises(VideoError, field="depth"):
         recognizer({"rgb": video(data_set, 0)})

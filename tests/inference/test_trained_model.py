@@ -1,4 +1,4 @@
-"""What is shipped answers as what was trained, or is refused."""
+"""Saved models give the trained network's logits, or are refused."""
 
 import dataclasses
 import hashlib
@@ -30,11 +30,11 @@ def answers(trained, inputs):
 
 
 def edit(folder, change):
-    """Change the description as someone with an editor would."""
+    """Edit the description in place."""
     path = folder / "model.json"
-    said = json.loads(path.read_text())
-    change(said)
-    path.write_text(json.dumps(said))
+    description = json.loads(path.read_text())
+    change(description)
+    path.write_text(json.dumps(description))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_depth_several_heads_and_precision_come_back(tmp_path, make_trained_mode
 
 @pytest.fixture
 def of_jet(tmp_path, make_trained_model, tiny_ctn, depth_facts):
-    """A network that sees depth in colors, saved."""
+    """A saved network of colored depth."""
     plain = make_trained_model(tiny_ctn(), modalities=("depth",), depth=depth_facts)
     colors = dataclasses.replace(plain.preprocessing, depth_channels=3, depth_colors="jet")
     save_model(tmp_path / "model", dataclasses.replace(plain, preprocessing=colors))
@@ -87,8 +87,8 @@ def test_the_colors_of_depth_come_back(of_jet):
     assert load_model(of_jet).preprocessing.depth_colors == "jet"
 
 
-def test_a_model_of_before_there_were_colors_has_gray_depth(of_jet):
-    edit(of_jet, lambda said: said["preprocessing"].pop("depth_colors"))
+def test_a_model_stored_without_depth_colors_has_gray_depth(of_jet):
+    edit(of_jet, lambda description: description["preprocessing"].pop("depth_colors"))
     loaded = load_model(of_jet).preprocessing
     assert (loaded.depth_channels, loaded.depth_colors) == (3, "gray")
 
@@ -142,14 +142,14 @@ def test_a_save_that_breaks_off_leaves_the_old_model(saved, make_trained_model, 
     before = load_model(saved).digest
     model = tiny_ctn()
     nn.init.zeros_(next(iter(model.heads.parameters())))
-    plain = trained_model_module._replace
+    plain = trained_model_module._write
 
     def stops_at_the_description(path, content):
         if path.suffix == ".json":
             raise KeyboardInterrupt
         plain(path, content)
 
-    monkeypatch.setattr(trained_model_module, "_replace", stops_at_the_description)
+    monkeypatch.setattr(trained_model_module, "_write", stops_at_the_description)
     with pytest.raises(KeyboardInterrupt):
         save_model(saved, make_trained_model(model))
     assert load_model(saved).digest == before
@@ -168,7 +168,7 @@ def test_other_weights_with_their_own_checksum_are_refused_by_the_fingerprint(ra
     (weights,) = saved.glob("*.safetensors")
     tensors = load_file(weights)
     save_file({name: t * 1.5 if t.is_floating_point() else t for name, t in tensors.items()}, weights)
-    edit(saved, lambda said: said.update(digest=hashlib.sha256(weights.read_bytes()).hexdigest()))
+    edit(saved, lambda description: description.update(digest=hashlib.sha256(weights.read_bytes()).hexdigest()))
     with raises(ModelError, field="fingerprint"):
         load_model(saved)
     assert load_model(saved, check="digest").config.kind == "ctn"
@@ -231,7 +231,7 @@ def test_a_description_that_was_touched_is_refused(raises, saved, touched):
         load_model(saved)
 
 
-def test_what_is_not_a_model_is_refused(raises, tmp_path, saved):
+def test_other_folders_are_refused(raises, tmp_path, saved):
     with raises(ModelError, path="gone"):
         load_model(tmp_path / "gone")
     (saved / "model.json").write_text("{")

@@ -1,7 +1,4 @@
-"""Reference paths of the operators: the equations as one reads them, slow and literal.
-
-The operators of `kinema.layers` are held against these.
-"""
+"""Reference implementations of `kinema.layers`: the equations written literally, element by element."""
 
 import math
 from itertools import product
@@ -16,7 +13,7 @@ from torch import Tensor, nn
 
 from kinema.layers.central_difference import CentralDifferenceConv3d
 from kinema.layers.conv_projection import ConvolutionalMapping, QueryKeyValue, SeparableConvolution
-from kinema.layers.knn_attention import kept_keys
+from kinema.layers.knn_attention import num_kept_keys
 from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer
 from kinema.layers.relative_position import RelativePosition
 from kinema.layers.transformer import Grid
@@ -25,7 +22,7 @@ from kinema.layers.transformer import Grid
 def reference_central_difference(
     operator: CentralDifferenceConv3d, clip: Float[Tensor, "b c t h w"]
 ) -> Float[Tensor, "b d times rows columns"]:
-    """`forward` as one reads it: at each place a sum over the taps of the kernel."""
+    """Return `forward` as a sum over the kernel taps at each place."""
     t, h, w = operator.padding
     seen = rearrange(F.pad(clip, (w, w, h, h, t, t)), "b (groups c) t h w -> t h w groups b c", groups=operator.groups)
     weight = rearrange(operator.weight, "(groups d) c t h w -> t h w groups c d", groups=operator.groups)
@@ -61,7 +58,7 @@ def reference_central_difference(
 def reference_separable(
     part: SeparableConvolution, tokens: Float[Tensor, "batch n dim"], grid: Grid
 ) -> Float[Tensor, "batch n dim"]:
-    """`forward` in evaluation as one reads it: a sum over the taps at each place of each frame."""
+    """Return `forward` in evaluation as a sum over the kernel taps at each place of each frame."""
     side = part.depthwise.kernel_size[0]
     _, rows, columns = grid
     mapped = [tokens[:, 0]]
@@ -81,15 +78,15 @@ def reference_separable(
         if isinstance(part.norm, nn.BatchNorm2d):
             assert part.norm.running_mean is not None
             assert part.norm.running_var is not None
-            centerd = total - part.norm.running_mean
-            total = centerd / (part.norm.running_var + part.norm.eps).sqrt() * part.norm.weight + part.norm.bias
+            centered = total - part.norm.running_mean
+            total = centered / (part.norm.running_var + part.norm.eps).sqrt() * part.norm.weight + part.norm.bias
         mapped.append(total)
     weight, bias = part.pointwise.weight, part.pointwise.bias
     return torch.stack([token @ weight.T + bias for token in mapped], dim=1)
 
 
 def reference_mapping(mapping: ConvolutionalMapping, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> QueryKeyValue:
-    """`forward` in evaluation, tap by tap."""
+    """Return `forward` in evaluation, tap by tap."""
     return (
         reference_separable(mapping.query, tokens, grid),
         reference_separable(mapping.key, tokens, grid),
@@ -100,12 +97,12 @@ def reference_mapping(mapping: ConvolutionalMapping, tokens: Float[Tensor, "batc
 def reference_knn_attention(
     query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n c"], *, share: float
 ) -> Float[Tensor, "b h n c"]:
-    """`knn_attention` as one reads it, row by row: sort the logits, softmax over the k first."""
+    """Return `knn_attention` row by row: sort the logits, softmax over the k first."""
     logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     attended = torch.zeros_like(value)
     for sequence, head, row in np.ndindex(*logits.shape[:-1]):
         order = logits[sequence, head, row].argsort(descending=True)
-        nearest = order[: kept_keys(len(order), share)]
+        nearest = order[: num_kept_keys(len(order), share)]
         weights = logits[sequence, head, row, nearest].softmax(-1)
         attended[sequence, head, row] = weights @ value[sequence, head, nearest]
     return attended
@@ -114,7 +111,7 @@ def reference_knn_attention(
 def reference_multiscale(
     transformer: MultiScaleTemporalTransformer, tokens: Float[Tensor, "b t d"]
 ) -> Float[Tensor, "b t d"]:
-    """`forward` as one reads it: scale by scale, time by time."""
+    """Return `forward` scale by scale, time by time."""
     length, dim = tokens.shape[1:]
     total = torch.zeros_like(tokens)
     for number, scale in enumerate(transformer.scales):
@@ -127,7 +124,8 @@ def reference_multiscale(
                 token = token + tokens.new_tensor(waves)  # eq. 2.10, eq. 2.9
             times.append(token)
         answer = torch.stack(times, dim=1)
-        for layer in transformer._branch(number):
+        first = number * transformer.depth if transformer.branches == "unshared" else 0
+        for layer in list(transformer.layers)[first : first + transformer.depth]:
             answer = layer(answer)
         total = total + torch.stack([answer[:, time // scale] for time in range(length)], dim=1)
     return total / len(transformer.scales)
@@ -140,7 +138,7 @@ def reference_relative_attention(
     value: Float[Tensor, "b h n d"],
     ids: Int64[Tensor, "b h m n"],
 ) -> Float[Tensor, "b h m d"]:
-    """Eq. 3.5 and 3.6 as one reads them, pair by pair."""
+    """Return the attention of eq. 3.5 and 3.6, pair by pair."""
     attended = torch.zeros_like(query)
     for sample in range(query.shape[0]):
         for head in range(query.shape[1]):

@@ -1,8 +1,7 @@
-"""Eq. 2.3 to 2.6, held against the sums over taps, against torch's own convolutions, and in evaluation."""
+"""Central differences equal eq. 2.3 to 2.6 as sums over taps and torch's convolutions, also when folded."""
 
 import copy
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,11 +35,9 @@ SHAPES = {
 
 
 def layer(operator="cdc-st", *, theta=0.6, kernel=3, padding=1, out=6, dtype=torch.float64, **fields):
-    """4 channels in; weights have a mean, so that what is subtracted is never small beside them."""
+    """Return a layer whose weights have a mean, so that the subtracted sum is not small."""
     torch.manual_seed(0)
-    made = CentralDifferenceConv3d(
-        4, out, kernel, operator=operator, theta=theta, padding=padding, dtype=dtype, **fields
-    )
+    made = CentralDifferenceConv3d(4, out, kernel, operator=operator, theta=theta, padding=padding, **fields).to(dtype)
     for parameter in made.parameters():
         nn.init.normal_(parameter, mean=0.5)
     with torch.no_grad():
@@ -53,15 +50,15 @@ def clip(extent=(5, 6, 7), channels=4, dtype=torch.float64):
 
 
 def single(weight, **fields):
-    """One channel in and out, with this kernel."""
-    made = CentralDifferenceConv3d(1, 1, tuple(weight.shape), dtype=torch.float64, **fields)
+    """Return a layer of one channel with this kernel."""
+    made = CentralDifferenceConv3d(1, 1, tuple(weight.shape), **fields).double()
     with torch.no_grad():
         made.weight.copy_(weight)
     return made
 
 
 def plain(made, x, weight=None, bias=None):
-    """torch's own convolution with the layer's strides and the like."""
+    """Return torch's own convolution with the layer's settings."""
     weight = made.weight if weight is None else weight
     return F.conv3d(x, weight, bias, made.stride, made.padding, made.dilation, made.groups)
 
@@ -75,7 +72,7 @@ def test_the_folded_convolution_is_the_sum_over_taps(operator, shape):
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
 @pytest.mark.parametrize("theta", [0.3, 0.8, 1.0])
-def test_theta_is_what_the_equations_say(operator, theta):
+def test_theta_follows_the_equations(operator, theta):
     made = layer(operator, theta=theta)
     torch.testing.assert_close(made(clip()), reference_central_difference(made, clip()), rtol=0, atol=1e-12)
 
@@ -105,7 +102,7 @@ def test_theta_zero_is_the_plain_convolution_to_the_bit(operator, fields):
 @pytest.mark.parametrize("operator", DIFFERENCES)
 @pytest.mark.parametrize("kernel", [1, 3, (5, 3, 1), (3, 7, 7)], ids=str)
 def test_only_the_center_tap_changes(operator, kernel):
-    """Spec: W' = W, and W'[center] = W[center] - theta * (all taps of W, or those of the other frames)."""
+    """W' = W except W'[center] = W[center] - theta * (sum of all taps, or of those of the other frames)."""
     made = layer(operator, kernel=kernel, groups=2)
     times, rows, columns = (extent // 2 for extent in made.kernel_size)
     expected = made.weight.detach().clone()
@@ -128,7 +125,7 @@ def test_only_the_center_tap_changes(operator, kernel):
     ids=["3x3x3", "dilation", "stride", "one tap", "one frame"],
 )
 def test_it_is_two_convolutions_where_the_padding_keeps_the_extent(operator, fields):
-    """The reference's form: a 1 x 1 x 1 convolution that is not padded, subtracted; for any number of frames here."""
+    """The reference's form subtracts an unpadded 1 x 1 x 1 convolution, for any number of frames."""
     made = layer(operator, **fields)
     assert all(p == d * (k // 2) for p, d, k in zip(made.padding, made.dilation, made.kernel_size, strict=True))
     others = [t for t in range(made.kernel_size[0]) if operator == "cdc-st" or t != made.kernel_size[0] // 2]
@@ -139,7 +136,7 @@ def test_it_is_two_convolutions_where_the_padding_keeps_the_extent(operator, fie
 
 @pytest.mark.parametrize("frame", [0, 1, 3, 4])
 def test_cdc_t_of_five_frames_counts_all_but_the_center_one(frame):
-    """The reference takes the first and the third, whatever the kernel."""
+    """The reference takes the first and the third frame of any kernel."""
     kernel = torch.zeros(5, 1, 1)
     kernel[frame] = 1
     x = clip(extent=(9, 2, 2), channels=1)
@@ -175,7 +172,7 @@ def test_a_kernel_of_one_tap_is_scaled_or_plain():
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
 def test_the_bias_is_added_once(operator):
-    """The reference would leave (1 - theta) of it."""
+    """The reference would scale the bias by (1 - theta)."""
     with_bias, without = layer(operator, bias=True), layer(operator)
     without.weight = with_bias.weight
     shift = with_bias.bias[:, None, None, None].expand(-1, 5, 6, 7)
@@ -183,7 +180,7 @@ def test_the_bias_is_added_once(operator):
 
 
 @pytest.mark.parametrize("place", [0, 1, 3], ids=["at the border", "inside", "farther inside"])
-def test_what_is_subtracted_is_the_pixel_under_the_center_tap(place):
+def test_the_pixel_under_the_center_tap_is_subtracted(place):
     """A 7 x 7 kernel with stride 2 and padding 3: pixel 2i. I3D's padding, 2 and 3, would center it on 2i + 1."""
     kernel = torch.zeros(3, 7, 7)
     kernel[1, 0, 0] = 1
@@ -197,7 +194,7 @@ def test_what_is_subtracted_is_the_pixel_under_the_center_tap(place):
 @pytest.mark.parametrize("theta", [0.6, 1.0])
 @pytest.mark.parametrize("operator", DIFFERENCES)
 def test_a_constant_clip_inside_and_at_the_border(operator, theta):
-    """Inside nothing is left of the differences; at the border the taps outside see zero, yet x(p0) goes from them."""
+    """Differences vanish inside; at the border x(p0) is subtracted from the zero padding, too."""
     made, constant = layer(operator, theta=theta), torch.full((1, 4, 5, 6, 7), 2.0, dtype=torch.float64)
     answer = made(constant)[0]
     weight = made.weight.detach()
@@ -215,8 +212,8 @@ def test_a_constant_clip_inside_and_at_the_border(operator, theta):
         torch.testing.assert_close(first_frame, -2 * weight[:, :, 0].sum((1, 2, 3)))
 
 
-def test_what_stands_still_is_nothing_to_differences_over_time():
-    """Both operators over frames alone, with theta = 1: CDC-ST gives zero, CDC-T what the center frame's tap gives."""
+def test_temporal_differences_of_a_still_clip_are_zero():
+    """With kernels over frames only and theta = 1, CDC-ST gives zero and CDC-T the center frame's response."""
     still = clip(extent=(1, 4, 4)).expand(-1, -1, 5, -1, -1)
     st, t = (layer(operator, theta=1, kernel=(3, 1, 1), padding=0) for operator in DIFFERENCES)
     assert st(still).abs().max() < 1e-12
@@ -284,22 +281,22 @@ def test_it_costs_one_convolution_forward_and_backward(operator):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kernel": 4}, r"kernel t=4 has no center tap; an odd one has: 3 or 5"),
-        ({"kernel": (3, 2, 3)}, r"kernel h=2 has no center tap"),
-        ({"kernel": (3, 3, 6)}, r"kernel w=6 has no center tap"),
-        ({"kernel": 2, "operator": "vanilla"}, r"kernel t=2 has no center tap"),
-        ({"theta": -0.1}, r"theta=-0\.1 is not in \[0, 1\]"),
-        ({"theta": 1.5}, r"theta=1\.5 is not in \[0, 1\]"),
-        ({"theta": float("nan")}, r"theta=nan is not in \[0, 1\]"),
+        ({"kernel": 4}, "t=4"),
+        ({"kernel": (3, 2, 3)}, "h=2"),
+        ({"kernel": (3, 3, 6)}, "w=6"),
+        ({"kernel": 2, "operator": "vanilla"}, "t=2"),
+        ({"theta": -0.1}, "theta"),
+        ({"theta": 1.5}, "theta"),
+        ({"theta": float("nan")}, "theta"),
     ],
 )
-def test_what_cannot_be_is_refused(fields, message):
+def test_invalid_values_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         layer(**fields)
 
 
 def norm(channels=6, dtype=torch.float32):
-    """A BatchNorm whose every number differs from where it started, with the stem's eps."""
+    """Return a BatchNorm with random parameters and statistics, and the stem's epsilon."""
     made = nn.BatchNorm3d(channels, eps=1e-3, dtype=dtype).eval()
     nn.init.normal_(made.weight)
     nn.init.normal_(made.bias)
@@ -309,7 +306,7 @@ def norm(channels=6, dtype=torch.float32):
 
 
 class Unit(nn.Module):
-    """How a network holds the two: what the layer's `folded` is made for."""
+    """Convolution and BatchNorm as a network holds them."""
 
     def __init__(self, convolution):
         super().__init__()
@@ -319,7 +316,7 @@ class Unit(nn.Module):
         return self.norm(self.convolution(x)).relu()
 
     def folded(self):
-        return nn.Sequential(self.convolution.folded(self.norm), nn.ReLU())
+        return nn.Sequential(fuse_conv_bn_eval(self.convolution.folded(), copy.deepcopy(self.norm).eval()), nn.ReLU())
 
 
 @pytest.mark.parametrize("operator", ["vanilla", *DIFFERENCES])
@@ -343,24 +340,20 @@ def test_alone_it_folds_into_a_plain_convolution(operator):
     assert torch.equal(copied(clip(dtype=torch.float32)), made(clip(dtype=torch.float32)))
 
 
-def test_folding_leaves_layer_norm_and_chance_as_they_were():
-    made, behind = layer(dtype=torch.float32, bias=True), norm().train()
-    before = copy.deepcopy((made.state_dict(), behind.state_dict()))
+def test_folding_does_not_change_the_layer_or_the_random_state():
+    made = layer(dtype=torch.float32, bias=True)
+    before = copy.deepcopy(made.state_dict())
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    for parameter in made.folded(behind).parameters():
-        nn.init.zeros_(parameter)
     for parameter in made.folded().parameters():
         nn.init.zeros_(parameter)
-    for old, module in zip(before, (made, behind), strict=True):
-        assert all(torch.equal(old[name], value) for name, value in module.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert made.training
-    assert behind.training
 
 
 def test_a_fold_that_takes_it_for_a_plain_convolution_is_right_too():
-    """A gain by channel passes through the difference, so that torch's own fusion of BatchNorm does no harm."""
+    """A gain per channel commutes with the difference, so torch's own BatchNorm fusion is correct."""
     made, behind = layer(dtype=torch.float32).eval(), norm()
     x = clip(dtype=torch.float32)
     fused = fuse_conv_bn_eval(made, behind)
@@ -404,7 +397,7 @@ def test_memory_formats_pass_through(operator):
     assert made.folded_weight().is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def test_a_copy_goes_its_own_way():
+def test_a_copy_is_independent():
     made = layer()
     copied = copy.deepcopy(made)
     assert torch.equal(copied(clip()), made(clip()))
@@ -414,12 +407,12 @@ def test_a_copy_goes_its_own_way():
     assert "operator=cdc-st, theta=0.6" in repr(copied)
 
 
-def test_without_numbers_it_tells_the_shape():
-    """As networks are counted: on the meta device, of which there is one everywhere."""
+def test_it_runs_on_the_meta_device():
+    """MACs are counted on the meta device."""
     with torch.device("meta"):
         made = layer(dtype=torch.float32)
     assert made(torch.empty(1, 4, 5, 6, 7, device="meta")).shape == (1, 6, 5, 6, 7)
-    assert made.folded(nn.BatchNorm3d(6, device="meta")).weight.is_meta
+    assert made.folded().weight.is_meta
 
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
@@ -428,12 +421,6 @@ def test_it_is_exported(operator):
     batch = torch.export.Dim("batch", min=1, max=8)
     exported = torch.export.export(made, (x,), dynamic_shapes=({0: batch},)).module()
     torch.testing.assert_close(exported(x[:1]), made(x[:1]), rtol=0, atol=1e-12)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,4 +1,4 @@
-"""Clusters of offsets, held against loops over the pairs of tokens."""
+"""Clusters of offsets equal loops over pairs of tokens."""
 
 import itertools
 import math
@@ -14,11 +14,11 @@ FROM_THE_CORNER = {
     1: [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
     3: [0, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3],
 }
-"""s(0), s(1), ..., s(13), worked out by hand from eq. 3.8 and 3.9."""
+"""s(0), s(1), ..., s(13), computed by hand from eq. 3.8 and 3.9."""
 
 
 def literal_s(x, ratio):
-    """Eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8, number by number; y, which need not be whole, is cut off."""
+    """Return s of eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8 for one number, y rounded down."""
     b, y, a = ratio, 2 * ratio, 8 * ratio
     if abs(x) <= b:
         return round(x)
@@ -26,7 +26,7 @@ def literal_s(x, ratio):
 
 
 def literal_id(i, j, *, columns, s, reach):
-    """The index of eq. 3.11 for two tokens, of which number 0 is the class token."""
+    """Return the index of eq. 3.11 for two tokens; token 0 is the class token."""
     if i == 0 or j == 0:
         return (2 * reach + 1) ** 2
     (row, column), (other_row, other_column) = divmod(i - 1, columns), divmod(j - 1, columns)
@@ -98,7 +98,7 @@ def test_clusters_of_a_frame_are_those_of_a_loop_over_197_x_197_tokens(function,
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 6), (6, 1), (2, 5), (5, 2), (20, 3)])
 @pytest.mark.parametrize("reach", [1, 3, 6])
 def test_clusters_are_those_of_the_loop_on_any_grid(rows, columns, reach):
-    """A patch to the right of another and one below it must not be mixed up, which a square would not show."""
+    """A grid that is not square shows whether rows and columns are swapped."""
     n = rows * columns + 1
 
     def s(offset):
@@ -133,11 +133,11 @@ def test_all_pairs_with_the_class_token_have_the_last_cluster_and_no_other_pair_
     assert torch.equal(clusters.on_grid(3, 4) == clusters.count - 1, last)
     last = torch.zeros(7, 7, dtype=torch.bool)
     last[0], last[:, 0] = True, True
-    assert torch.equal(clusters.in_time(torch.arange(6)) == clusters.count_in_time - 1, last)
+    assert torch.equal(clusters.on_times(torch.arange(6)) == clusters.temporal_count - 1, last)
 
 
-def test_there_and_back_are_opposite_clusters():
-    """p of (j, i) is at the mirrored place of the table, so an offset is the query's place less the key's."""
+def test_opposite_offsets_have_mirrored_clusters():
+    """p of (j, i) is at the mirrored index, so an offset is the query's place minus the key's."""
     ids = Clusters().on_grid(5, 6)[1:, 1:]
     assert torch.equal(ids + ids.T, torch.full_like(ids, 48))
     assert ids[0, 1] == 3 * 7 + 2  # a key to the right is one column less
@@ -147,9 +147,9 @@ def test_there_and_back_are_opposite_clusters():
 # -- the straight line -------------------------------------------------------------------------------------------------
 
 
-def test_by_the_straight_line_there_are_eight_clusters_and_five_are_met():
+def test_euclid_has_eight_clusters_of_which_five_occur():
     clusters = Clusters(count=8, distance="euclid")
-    assert (clusters.reach, clusters.count_in_time) == (3, 8)
+    assert (clusters.reach, clusters.temporal_count) == (3, 8)
     assert clusters.on_grid(14, 14).unique().tolist() == [3, 4, 5, 6, 7]
     assert clusters.map_from(7, 7, rows=14, columns=14).unique().tolist() == [3, 4, 5, 6]
 
@@ -165,7 +165,7 @@ def test_by_the_straight_line_a_cluster_is_s_of_eq_3_10(function):
 
 
 @pytest.mark.parametrize("reach", RATIOS)
-def test_by_the_straight_line_clusters_rise_with_the_distance_and_are_the_same_there_and_back(reach):
+def test_euclid_clusters_are_symmetric_and_rise_with_distance(reach):
     ids = Clusters(count=2 * reach + 2, distance="euclid").on_grid(14, 14)
     assert torch.equal(ids, ids.T)
     row, column = torch.arange(196) // 14, torch.arange(196) % 14
@@ -202,10 +202,10 @@ def test_each_count_is_one_more_than_the_values_and_its_clusters_stay_below_it(f
         clusters = Clusters(count=count, function=function, distance=distance)
         assert clusters.reach == reach
         assert count == (2 * reach + 1) ** (2 if distance == "axes" else 1) + 1
-        assert clusters.count_in_time == 2 * reach + 2
+        assert clusters.temporal_count == 2 * reach + 2
         for ids, below in (
             (clusters.on_grid(30, 2), count),
-            (clusters.in_time(torch.arange(64)), clusters.count_in_time),
+            (clusters.on_times(torch.arange(64)), clusters.temporal_count),
         ):
             assert ids.min() >= 0
             assert ids.max() == below - 1
@@ -215,7 +215,7 @@ def test_each_count_is_one_more_than_the_values_and_its_clusters_stay_below_it(f
 
 
 def literal_times(times, s, reach):
-    """The clusters of frames with these numbers."""
+    """Return the clusters of frames with these numbers."""
     n = len(times) + 1
     return [
         [2 * reach + 1 if 0 in (i, j) else s(times[i - 1] - times[j - 1]) + reach for j in range(n)] for i in range(n)
@@ -227,7 +227,7 @@ def literal_times(times, s, reach):
 )
 @pytest.mark.parametrize("times", [list(range(16)), [1, 2, 5, 9, 11, 12, 15], [4], [0, 63]])
 def test_clusters_of_frames_are_those_of_their_numbers_in_the_clip(function, s, times):
-    ids = Clusters(function=function).in_time(torch.tensor(times))
+    ids = Clusters(function=function).on_times(torch.tensor(times))
     assert ids.dtype == torch.int64
     assert ids.tolist() == literal_times(times, s, 3)
 
@@ -235,19 +235,19 @@ def test_clusters_of_frames_are_those_of_their_numbers_in_the_clip(function, s, 
 def test_each_clip_and_attention_head_may_have_other_frames():
     clusters = Clusters(count=26)
     times = torch.rand(3, 2, 16, generator=torch.Generator().manual_seed(0)).argsort(-1)[..., :5].sort(-1).values
-    ids = clusters.in_time(times)
+    ids = clusters.on_times(times)
     assert ids.shape == (3, 2, 6, 6)
     for clip, head in itertools.product(range(3), range(2)):
         assert ids[clip, head].tolist() == literal_times(times[clip, head].tolist(), lambda x: literal_s(x, 1.0), 2)
-    assert torch.equal(clusters.in_time(times[:, 0]), ids[:, 0])
+    assert torch.equal(clusters.on_times(times[:, 0]), ids[:, 0])
 
 
 def test_frames_left_out_do_not_move_the_others_together():
-    every = Clusters().in_time(torch.arange(16))
+    every = Clusters().on_times(torch.arange(16))
     kept = torch.tensor([0, 1, 6, 15])
     some = torch.cat((torch.zeros(1).long(), kept + 1))
-    assert torch.equal(Clusters().in_time(kept), every[some][:, some])
-    assert not torch.equal(Clusters().in_time(kept), Clusters().in_time(torch.arange(4)))
+    assert torch.equal(Clusters().on_times(kept), every[some][:, some])
+    assert not torch.equal(Clusters().on_times(kept), Clusters().on_times(torch.arange(4)))
 
 
 # -- figure 3.5 --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Eq. 4.6, held against the sum over taps, and its equivalent for evaluation."""
+"""The convolutional mapping equals eq. 4.6 as a sum over taps, also when folded."""
 
 import copy
 
@@ -16,7 +16,7 @@ CHOICES = [(k, n, p) for k in (3, 5) for n in ("batch", "none") for p in ("zeros
 
 
 def trained(kernel=3, norm="batch", padding="zeros", dim=6):
-    """A mapping whose every number differs from where it started."""
+    """Return a mapping with random parameters and statistics."""
     torch.manual_seed(0)
     mapping = ConvolutionalMapping(dim, kernel=kernel, norm=norm, padding=padding).double().eval()
     for parameter in mapping.parameters():
@@ -61,7 +61,7 @@ def test_folding_leaves_the_mapping_as_it_was():
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_at_the_start_the_mapping_is_the_linear_one(norm):
-    """Delta kernels, and a gain of sqrt(1 + eps) that undoes BatchNorm's eps."""
+    """Kernels are deltas, and a gain of sqrt(1 + eps) cancels BatchNorm's epsilon."""
     mapping = ConvolutionalMapping(6, kernel=3, norm=norm, padding="zeros").double().eval()
     parts = (mapping.query, mapping.key, mapping.value)
     for part in parts:
@@ -100,7 +100,7 @@ def test_token_maps_keep_the_order_of_time_rows_and_columns():
 
 
 def test_zeros_tell_where_the_border_is_and_circular_padding_does_not():
-    """The control for section 4.4.3: on a constant map only zero padding tells places apart."""
+    """The control for section 4.4.3: on a constant map only zero padding distinguishes places."""
     constant = torch.ones(1, 13, 6, dtype=torch.float64)
     spread = {
         padding: trained(padding=padding)(constant, (1, 4, 3))[0][:, 1:].std(dim=1).max()

@@ -1,4 +1,4 @@
-"""The convolutional mapping beside CvT's (arXiv:2103.15808) of `transformers`, with its weights."""
+"""The convolutional mapping equals CvT's (arXiv:2103.15808) of `transformers` with its weights."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ GRID = (1, 4, 5)
 
 
 def pair(kernel):
-    """CvT's attention and ours with the same numbers, none of them as at the start."""
+    """Return CvT's attention and ours with the same random parameters."""
     torch.manual_seed(0)
     theirs = CvtSelfAttention(
         HEADS, DIM, kernel, kernel // 2, kernel // 2, 1, 1, "dw_bn", qkv_bias=True, attention_drop_rate=0.0
@@ -35,7 +35,7 @@ def pair(kernel):
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_the_mapping_is_cvts_and_the_scale_is_not(kernel, mode):
-    """CvT divides logits by the root of all channels, ViT and we by that of one attention head's."""
+    """CvT divides logits by the root of all channels; ViT and ours by that of one head's channels."""
     theirs, ours = (module.train(mode == "train") for module in pair(kernel))
     tokens = torch.randn(2, 1 + 20, DIM, dtype=torch.float64)
     as_it_is = theirs(tokens, *GRID[1:])

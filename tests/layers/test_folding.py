@@ -1,4 +1,4 @@
-"""A copy for evaluation: for any network, and folded where a part says how."""
+"""Evaluation copies work for any network, and fold foldable parts."""
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ def test_a_users_own_module_is_copied_into_evaluation():
     assert torch.equal(copied(x), model.eval()(x))
 
 
-def test_a_part_that_folds_is_replaced_wherever_it_stands():
+def test_foldable_parts_are_replaced_at_any_depth():
     model = nn.Sequential(nn.ModuleDict({"inner": Doubling()})["inner"], nn.Sequential(Doubling()))
     copied = evaluation_copy(model)
     assert [type(module) for module in copied.modules()] == [nn.Sequential, nn.Linear, nn.Sequential, nn.Linear]
@@ -47,7 +47,7 @@ def test_a_whole_network_may_fold():
     assert isinstance(evaluation_copy(Doubling()), nn.Linear)
 
 
-def test_a_part_that_stands_in_two_places_stays_one():
+def test_a_shared_part_stays_shared():
     part = Doubling()
     copied = evaluation_copy(nn.Sequential(part, nn.ReLU(), part))
     assert copied[0] is copied[2]

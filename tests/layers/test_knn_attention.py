@@ -1,8 +1,7 @@
-"""k-NN attention, held against a loop over the rows of its map, and MFST's transformer layer around it."""
+"""k-NN attention equals a loop over the rows of its map; tests of MFST's transformer layer."""
 
 import copy
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,16 +14,16 @@ from kinema.layers import knn_attention as operator
 from kinema.layers.knn_attention import (
     KNNLayer,
     dense_attention,
-    kept_keys,
     knn_attention,
     knn_block,
+    num_kept_keys,
 )
 from kinema.models.complexity import parameter_count
 
 
 @pytest.fixture(params=["sorting", "in chunks", "topk", "topk in a graph"])
 def way(request, monkeypatch):
-    """The ways to drop keys: the CPU's, that over and over, other devices', and that of torch.compile and export."""
+    """Implementations of dropping keys: CPU, CPU in chunks, other devices, torch.compile and export."""
     match request.param:
         case "in chunks":
             monkeypatch.setattr(operator, "CHUNK", 1)
@@ -32,29 +31,29 @@ def way(request, monkeypatch):
             monkeypatch.setattr(operator, "eager_on_cpu", lambda _: False)
         case "topk in a graph":
             monkeypatch.setattr(operator, "eager_on_cpu", lambda _: False)
-            monkeypatch.setattr(operator, "_eager", lambda: False)
+            monkeypatch.setattr(operator, "_is_eager", lambda: False)
 
 
 def queries_keys_values(*, n=7, b=2, h=3, d=4, c=5, dtype=torch.float64):
-    """Random, so that no two logits of a row are equal."""
+    """Return random queries, keys and values, whose logits have no ties."""
     generator = torch.Generator().manual_seed(n)
     return tuple(torch.randn(b, h, n, size, dtype=dtype, generator=generator) for size in (d, d, c))
 
 
 def map_of(query, key, **choices):
-    """The attention map: it is what comes out if the values are the unit vectors."""
+    """Return the attention map: the output for unit vectors as values."""
     n = query.shape[-2]
     return knn_attention(query, key, torch.eye(n, dtype=query.dtype).expand(*query.shape[:2], n, n), **choices)
 
 
 def map_of_logits(logits, **choices):
-    """The map that one attention head makes of these logits."""
+    """Return the attention map of one head for these logits."""
     n = len(logits)
     return map_of(torch.eye(n, dtype=logits.dtype)[None, None] * n**0.5, logits.T[None, None], **choices)[0, 0]
 
 
 def trained(dim=12, **choices):
-    """A layer whose every number differs from where it started."""
+    """Return a layer with random parameters."""
     torch.manual_seed(0)
     made_of = KNNLayer(**{"heads": 3, "head_dim": 5, "hidden": 9, **choices})
     layer = knn_block(dim, made_of).double().eval()
@@ -72,14 +71,14 @@ def tokens(*, n=10, b=2, dim=12):
     [(196, 0.7, 137), (49, 0.7, 34), (32, 0.7, 22), (16, 0.7, 11), (8, 0.7, 5), (1, 0.7, 1), (3, 0.1, 1), (5, 1, 5)],
 )
 def test_k_is_the_share_of_the_keys_rounded_down_and_at_least_one(n, share, kept):
-    assert kept_keys(n, share) == kept
+    assert num_kept_keys(n, share) == kept
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan")])
-def test_a_share_that_keeps_none_or_more_than_there_are_is_refused(share):
-    for asked in (lambda: knn_attention(*queries_keys_values(), share=share), lambda: KNNLayer(share=share)):
+def test_a_share_outside_0_to_1_is_refused(share):
+    for call in (lambda: knn_attention(*queries_keys_values(), share=share), lambda: KNNLayer(share=share)):
         with pytest.raises(ValueError, match="share"):
-            asked()
+            call()
 
 
 @pytest.mark.parametrize("share", [0.7, 0.3, 0.05, 0.99])
@@ -120,20 +119,20 @@ def test_rows_of_equal_logits_keep_exactly_k(share, dtype):
     logits[4] = torch.arange(10) * 1e-40  # not equal, but their differences are no normal numbers
     logits[5] = torch.arange(10)
     weights = map_of_logits(logits.to(dtype), share=share)
-    assert (weights != 0).sum(-1).tolist() == [kept_keys(10, share)] * 10
+    assert (weights != 0).sum(-1).tolist() == [num_kept_keys(10, share)] * 10
     assert weights[1, 3] > 0
     assert weights[2, 3] == 0
 
 
 @pytest.mark.usefixtures("way")
-def test_logits_whose_difference_is_no_number_any_more_are_kept_as_well():
+def test_logits_with_a_non_finite_difference_are_kept():
     weights = map_of_logits(torch.tensor([[-3e38, 3e38, 2e38, -2e38]]).repeat(4, 1), share=0.75)
     assert torch.equal(weights, torch.tensor([0.0, 1, 0, 0]).repeat(4, 1))
 
 
 @pytest.mark.parametrize("share", [0.7, 0.1])
 @pytest.mark.usefixtures("way")
-def test_what_is_no_number_stays_visible(share):
+def test_nan_is_propagated(share):
     for spoilt, seen in (("query", 1), ("key", 20), ("value", None)):
         given = dict(zip(("query", "key", "value"), queries_keys_values(n=20), strict=True))
         given[spoilt] = given[spoilt].clone()
@@ -198,18 +197,10 @@ def test_keys_of_bfloat16_are_compared_in_float32():
     assert knn_attention(query, key, value).dtype == torch.bfloat16
 
 
-def test_the_map_may_lose_more_by_dropout():
-    query, key, _ = queries_keys_values(n=64, h=8)
-    torch.manual_seed(0)
-    kept, left = map_of(query, key), map_of(query, key, dropout=0.25)
-    assert ((left != 0).sum() / (kept != 0).sum()).item() == pytest.approx(0.75, abs=0.01)
-    torch.testing.assert_close(left[left != 0], kept[left != 0] / 0.75)
-
-
 @pytest.mark.parametrize("attention", ["knn", "dense"])
 @pytest.mark.parametrize("dim", [12, 15])
 def test_the_layer_is_prenorm_attention_and_mlp_with_residuals(attention, dim):
-    """Attention heads are as wide as they are told, whatever the tokens are; queries, keys, values in this order."""
+    """Head width is independent of token width; queries, keys, values are in this order."""
     layer, x = trained(dim, attention=attention), tokens(dim=dim)
     share = 0.7 if attention == "knn" else 1
 
@@ -236,7 +227,7 @@ def literal_eq28(layer, x):
 
 
 def test_without_residuals_all_tokens_become_one():
-    """The reason for the DEVIATION: eight layers, those of a stage, at the start of a training."""
+    """The reason for the DEVIATION: eight layers, those of a stage, at initialization."""
 
     def spread(block):
         torch.manual_seed(0)
@@ -272,9 +263,8 @@ def test_every_parameter_learns():
 
 @pytest.mark.parametrize("attention", ["knn", "dense"])
 @pytest.mark.parametrize("n", [10, 70])
-@pytest.mark.parametrize("rate", ["dropout", "map_dropout"])
-def test_chance_is_for_training_only(rate, n, attention):
-    layer, x = trained(**{rate: 0.5, "attention": attention}), tokens(n=n)
+def test_dropout_is_for_training_only(n, attention):
+    layer, x = trained(dropout=0.5, attention=attention), tokens(n=n)
     assert torch.equal(layer(x), layer(x))
     assert torch.equal(layer(x), trained(attention=attention)(x))
     layer.train()
@@ -316,12 +306,6 @@ def test_activations_that_are_computed_again_keep_the_same_keys():
     assert torch.equal(plain.grad, again.grad)
 
 
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
@@ -350,7 +334,7 @@ def test_exported_it_is_the_same_for_any_number_of_sequences(strict):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # k is fixed with the length: as it should be
-def test_traced_it_finds_its_keys_anew():
+def test_a_trace_selects_keys_for_each_input():
     layer = trained()
     traced = torch.jit.trace(layer, (tokens(),))
     torch.testing.assert_close(traced(-tokens()), layer(-tokens()), rtol=0, atol=1e-6)  # a trace keeps no double

@@ -1,9 +1,8 @@
-"""WMS-Trans, held against one pass for each scale, and what the scales have to do with each other."""
+"""WMS-Trans equals one pass per scale; properties of the scales."""
 
 import copy
 import math
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,14 +11,14 @@ from torch import nn
 
 from kinema.layers import multiscale_temporal as operator
 from kinema.layers.knn_attention import KNNLayer, knn_block
-from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pooled, repeated, sinusoidal_position
+from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, pool_time, repeat_time, sinusoidal_position
 from kinema.models.complexity import parameter_count
 
 LENGTHS = {32: (32, 16, 8), 31: (31, 16, 8), 7: (7, 4, 2), 5: (5, 3, 2), 3: (3, 2, 1), 2: (2, 1, 1), 1: (1, 1, 1)}
 
 
 def trained(dim=6, *, depth=2, seed=0, **choices):
-    """A block whose every number differs from where it started."""
+    """Return a block with random parameters."""
     torch.manual_seed(seed)
     of_layers = {name: choices.pop(name) for name in list(choices) if name in KNNLayer.__dataclass_fields__}
     layer = KNNLayer(heads=2, head_dim=4, hidden=7, **of_layers)
@@ -34,7 +33,7 @@ def tokens(t=7, *, b=3, dim=6):
 
 
 def three_passes(block, x, branches):
-    """Each scale pooled, placed, through layers of its own, repeated; then the mean."""
+    """Return the mean of one pass per scale through its own copy of the layers."""
     total = 0
     for scale, layers in zip((1, 2, 4), branches, strict=True):
         scaled = F.avg_pool1d(x.mT, scale, ceil_mode=True).mT
@@ -48,14 +47,14 @@ def three_passes(block, x, branches):
 
 @pytest.fixture(params=["packed", "separate"])
 def way(request, monkeypatch):
-    """All scales at once, or one after the other."""
+    """Run all scales at once, or one after the other."""
     monkeypatch.setattr(operator, "PACKED", 10_000 if request.param == "packed" else 0)
     return request.param
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 256])
 def test_positions_are_sines_and_cosines(dim):
-    """Eq. 2.9 and 2.10, number by number; an odd width ends with a sine."""
+    """Eq. 2.9 and 2.10 hold element by element; an odd width ends with a sine."""
     ours = sinusoidal_position(33, dim, dtype=torch.float64, device=torch.device("cpu"))
     for position in range(33):
         for channel in range(dim):
@@ -72,18 +71,18 @@ def test_positions_are_rounded_once(dtype):
 
 @pytest.mark.parametrize(("t", "lengths"), LENGTHS.items())
 def test_a_scale_has_the_length_divided_and_rounded_up(t, lengths):
-    assert tuple(pooled(tokens(t), scale).shape[1] for scale in (1, 2, 4)) == lengths
+    assert tuple(pool_time(tokens(t), scale).shape[1] for scale in (1, 2, 4)) == lengths
     for scale in (1, 2, 4):
-        torch.testing.assert_close(pooled(tokens(t), scale), F.avg_pool1d(tokens(t).mT, scale, ceil_mode=True).mT)
-        assert repeated(pooled(tokens(t), scale), scale, length=t).shape == (3, t, 6)
+        torch.testing.assert_close(pool_time(tokens(t), scale), F.avg_pool1d(tokens(t).mT, scale, ceil_mode=True).mT)
+        assert repeat_time(pool_time(tokens(t), scale), scale, length=t).shape == (3, t, 6)
 
 
-def test_what_is_left_over_is_averaged_by_itself():
+def test_the_remainder_is_averaged_alone():
     times = torch.arange(1.0, 6)[None, :, None]
-    assert pooled(times, 2).flatten().tolist() == [1.5, 3.5, 5]
-    assert pooled(times, 4).flatten().tolist() == [2.5, 5]
-    assert repeated(pooled(times, 2), 2, length=5).flatten().tolist() == [1.5, 1.5, 3.5, 3.5, 5]
-    assert pooled(times, 7).flatten().tolist() == [3]
+    assert pool_time(times, 2).flatten().tolist() == [1.5, 3.5, 5]
+    assert pool_time(times, 4).flatten().tolist() == [2.5, 5]
+    assert repeat_time(pool_time(times, 2), 2, length=5).flatten().tolist() == [1.5, 1.5, 3.5, 3.5, 5]
+    assert pool_time(times, 7).flatten().tolist() == [3]
 
 
 @pytest.mark.parametrize("t", LENGTHS)
@@ -99,7 +98,7 @@ def test_the_fast_path_is_the_one_scale_by_scale_and_time_by_time(t, branches):
 @pytest.mark.parametrize("attention", ["knn", "dense"])
 @pytest.mark.usefixtures("way")
 def test_it_is_three_passes_with_the_same_weights(t, position, attention):
-    """And the gradient is the sum of those of the three copies."""
+    """The gradient is the sum of those of the three copies."""
     block = trained(position=position, attention=attention)
     copies = [copy.deepcopy(block.layers) for _ in range(3)]
     x = tokens(t)
@@ -121,7 +120,7 @@ def test_packed_is_separate_in_output_and_gradients(t, attention):
     for way in (block.packed, block.separate):
         x = tokens(t).requires_grad_()
         block.zero_grad()
-        answers = way([pooled(x, scale) for scale in block.scales])
+        answers = way([pool_time(x, scale) for scale in block.scales])
         torch.cat(answers, 1).logsumexp(-1).sum().backward()
         results.append([*answers, x.grad, *(parameter.grad.clone() for parameter in block.parameters())])
     for packed, separate in zip(*results, strict=True):
@@ -159,8 +158,8 @@ def test_one_scale_is_the_plain_transformer():
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("t", LENGTHS)
 @pytest.mark.parametrize("branches", ["shared", "unshared"])
-def test_what_is_constant_in_time_stays_so_without_position(t, branches):
-    """With k-NN attention too, although all logits of a row are then equal and any k of them may be kept."""
+def test_constant_sequences_stay_constant_without_position(t, branches):
+    """This holds with k-NN attention, too, where all logits of a row are equal and any k are kept."""
     answer = trained(position="none", branches=branches)(tokens(1).expand(-1, t, -1))
     torch.testing.assert_close(answer, answer[:, :1].expand_as(answer), rtol=0, atol=1e-12)
     if t > 1:
@@ -168,8 +167,8 @@ def test_what_is_constant_in_time_stays_so_without_position(t, branches):
         assert (moving - moving[:, :1]).abs().max() > 1e-3
 
 
-def test_position_begins_anew_at_each_scale_and_is_added_once():
-    """With layers that hand their tokens through, what comes out is the mean of tokens and positions."""
+def test_position_restarts_at_each_scale_and_is_added_once():
+    """With identity layers the output is the mean of tokens and positions."""
     block, x = trained(), torch.zeros(3, 7, 6, dtype=torch.float64)
     for parameter in block.parameters():
         nn.init.zeros_(parameter)
@@ -200,7 +199,7 @@ def test_the_number_of_parameters_is_that_of_one_scale(dim, parameters):
 
 
 def test_weights_of_all_scales_are_those_of_one():
-    """Table 2.6 compares the two with equal layers: one may start from the other."""
+    """Table 2.6 compares both with equal layers, so that one loads the other's weights."""
     trained(scales=(1,)).load_state_dict(trained().state_dict())
 
 
@@ -211,9 +210,8 @@ def test_every_parameter_learns(branches):
     assert not [name for name, p in block.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-@pytest.mark.parametrize("rate", ["dropout", "map_dropout"])
-def test_chance_is_for_training_only(rate):
-    block, x = trained(**{rate: 0.5}), tokens()
+def test_dropout_is_for_training_only():
+    block, x = trained(dropout=0.5), tokens()
     assert torch.equal(block(x), trained()(x))
     block.train()
     assert not torch.equal(block(x), block(x))
@@ -231,12 +229,6 @@ def test_under_bfloat16_autocast_it_is_nearly_the_same():
 def test_scales_that_are_none_are_refused(scales):
     with pytest.raises(ValueError, match="scales"):
         MultiScaleTemporalTransformer(6, KNNLayer(), scales=scales)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

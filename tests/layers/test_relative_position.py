@@ -1,10 +1,9 @@
-"""Attention with the vectors of relative position, held against loops over the pairs of tokens."""
+"""Relative position attention equals loops over pairs of tokens."""
 
 import copy
 import itertools
 import math
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ SHARINGS = ("shared", "per-head")
 
 
 def random_position(terms, sharing, *, clusters=10, heads=2, d=4, seed=0):
-    """Tables whose every number differs from zero, where they start."""
+    """Return a relative position with random tables."""
     torch.manual_seed(seed)
     position = RelativePosition(clusters, heads=heads, head_dim=d, sharing=sharing, terms=terms).double()
     for table in position.parameters():
@@ -39,7 +38,7 @@ def random_ids(*shape, clusters=10):
 
 
 def by_pairs(position, query, key, value, ids):
-    """Eq. 3.5 and 3.6 with a tensor of vectors for each pair of tokens, R[b, h, i, j, :]."""
+    """Return attention by eq. 3.5 and 3.6 with an explicit tensor R[b, h, i, j, :]."""
     heads = query.shape[1]
 
     def vectors(table):
@@ -54,7 +53,7 @@ def by_pairs(position, query, key, value, ids):
 
 
 def trained(position, *, dim=6, heads=2, d=4, dropout=0.0):
-    """Attention whose every number differs from where it started."""
+    """Return attention with random parameters."""
     torch.manual_seed(1)
     attention = RelativeSelfAttention(dim, heads=heads, head_dim=d, dropout=dropout).double().eval()
     for parameter in attention.parameters():
@@ -69,7 +68,7 @@ def tokens(n=5, *, b=2, dim=6):
 
 @pytest.fixture(params=[None, *itertools.product(TERMS, SHARINGS)], ids=str)
 def position(request):
-    """No position, and each form of it."""
+    """Return no position, and each form of it."""
     return None if request.param is None else random_position(*request.param)
 
 
@@ -78,7 +77,7 @@ def position(request):
 
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize(("sharing", "tables"), [("shared", 1), ("per-head", 3)])
-def test_there_is_a_table_for_each_term_and_it_starts_at_zero(terms, sharing, tables):
+def test_each_term_has_a_table_of_zeros(terms, sharing, tables):
     position = RelativePosition(50, heads=3, head_dim=8, sharing=sharing, terms=terms)
     assert [tuple(table.shape) for table in position.parameters()] == [(tables, 50, 8)] * TABLES[terms]
     assert not any(table.any() for table in position.parameters())
@@ -99,7 +98,7 @@ def test_the_loop_over_pairs_is_the_sum_over_a_vector_for_each_pair(terms, shari
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize(("ids_b", "ids_h"), [(1, 1), (2, 1), (1, 3), (2, 3)])
 def test_attention_is_the_loop_over_pairs(terms, sharing, ids_b, ids_h):
-    """With clusters of all clips and attention heads, and with others for each."""
+    """Clusters may be shared by clips and heads, or differ."""
     position = random_position(terms, sharing, heads=3)
     given, ids = queries_keys_values(h=3), random_ids(ids_b, ids_h, 5, 5)
     expected = reference_relative_attention(position, *given, ids.expand(2, 3, -1, -1))
@@ -174,7 +173,7 @@ def test_some_queries_get_the_answers_that_they_get_among_all(terms, rows):
 
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_vectors_that_are_all_equal_change_nothing_for_queries(sharing):
-    """All logits of a row rise by the same number, which softmax cancels."""
+    """A constant added to all logits of a row cancels in softmax."""
     position, given = random_position("query", sharing), queries_keys_values()
     with torch.no_grad():
         position.table_on_query.copy_(position.table_on_query[:, :1].expand_as(position.table_on_query))
@@ -204,7 +203,7 @@ def test_a_vector_learns_only_if_its_cluster_occurs(terms):
 
 @pytest.mark.parametrize("terms", TERMS)
 def test_dropout_leaves_out_pairs_and_scales_the_others(terms):
-    """With unit vectors for values the answer is the map itself, plus what the vectors on values bring."""
+    """With unit vectors as values the output is the map itself, plus the term of the value table."""
     position, n = random_position(terms, "shared", clusters=4, heads=8, d=64), 64
     query, key, _ = queries_keys_values(b=1, h=8, m=n, n=n, d=64)
     value, ids = torch.eye(n, dtype=torch.float64).expand(1, 8, n, n), random_ids(1, 1, n, n, clusters=4)
@@ -217,7 +216,7 @@ def test_dropout_leaves_out_pairs_and_scales_the_others(terms):
 
 
 class LargestAnswer(TorchDispatchMode):
-    """How many numbers the largest tensor has that any operation answers."""
+    """Recorder of the size of the largest tensor that any operation returns."""
 
     def __init__(self):
         super().__init__()
@@ -233,7 +232,7 @@ class LargestAnswer(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("terms", TERMS)
-def test_there_is_never_a_vector_for_each_pair(terms):
+def test_no_vector_per_pair_is_materialized(terms):
     position, n = random_position(terms, "per-head", clusters=50, heads=2, d=64), 197
     given = [tensor.requires_grad_() for tensor in queries_keys_values(b=1, m=n, n=n, d=64)]
     ids = Clusters().on_grid(14, 14)[None, None]
@@ -262,11 +261,11 @@ def test_under_bfloat16_autocast_attention_is_nearly_the_same(terms):
     x = tokens(20).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = attention(x, ids)
-        logits, value = attention.map(x, ids)
-        by_map = attention.by_map(logits.softmax(-1), value, ids)
+        logits, value = attention.logits_and_values(x, ids)
+        by_attend = attention.attend(logits.softmax(-1), value, ids)
         cast.sum().backward()
     expected = attention(x, ids)
-    for answer in (cast, by_map):
+    for answer in (cast, by_attend):
         assert (answer - expected).norm() < 0.05 * expected.norm()
 
 
@@ -274,7 +273,7 @@ def test_under_bfloat16_autocast_attention_is_nearly_the_same(terms):
 
 
 def test_without_position_it_is_the_attention_of_vit():
-    """With these heads of four channels; the layer gives queries, keys, values in this order, head by head."""
+    """Heads have four channels; queries, keys, values are in this order, head by head."""
     attention, x = trained(None), tokens()
     expected = torch.zeros(2, 5, 6, dtype=torch.float64)
     weight, bias = attention.mapping.weight, attention.mapping.bias
@@ -321,7 +320,7 @@ def test_the_row_of_the_class_token_alone_is_the_first_of_all_in_output_and_grad
 
 
 def test_the_class_token_learns_nothing_from_the_vectors_on_its_query():
-    """All its pairs have one cluster, which softmax cancels: of a last layer these vectors change nothing."""
+    """All pairs with the class token share a cluster, which softmax cancels; the table has no effect."""
     attention, x = trained(random_position("query", "shared")), tokens()
     ids = Clusters(count=10).on_grid(2, 2)[None, None]
     answer = attention(x, ids, "class")
@@ -335,11 +334,11 @@ def test_the_class_token_learns_nothing_from_the_vectors_on_its_query():
 def test_the_map_and_the_answer_by_it_are_the_layer(position, ids_b, ids_h):
     attention, ids = trained(position), random_ids(ids_b, ids_h, 5, 5)
     expected = attention(tokens(), ids)
-    logits, value = attention.map(tokens(), ids)
+    logits, value = attention.logits_and_values(tokens(), ids)
     assert (logits.shape, value.shape) == ((2, 2, 5, 5), (2, 2, 5, 4))
     weights = logits.softmax(-1)
-    torch.testing.assert_close(attention.by_map(weights, value, ids), expected, rtol=0, atol=1e-12)
-    some = attention.by_map(weights[:, :, [0, 2]], value, ids[:, :, [0, 2]])
+    torch.testing.assert_close(attention.attend(weights, value, ids), expected, rtol=0, atol=1e-12)
+    some = attention.attend(weights[:, :, [0, 2]], value, ids[:, :, [0, 2]])
     torch.testing.assert_close(some, expected[:, [0, 2]], rtol=0, atol=1e-12)
 
 
@@ -358,12 +357,12 @@ def test_only_the_clusters_tell_the_order_of_tokens(position):
 
 
 def ways_of(attention, x, ids):
-    """The answers of the layer, of its class row, and of who takes its map apart."""
-    logits, value = attention.map(x, ids)
-    return attention(x, ids), attention(x, ids, "class"), attention.by_map(logits.softmax(-1), value, ids)
+    """Return the layer's output, its class row, and the output by `logits_and_values` and `attend`."""
+    logits, value = attention.logits_and_values(x, ids)
+    return attention(x, ids), attention(x, ids, "class"), attention.attend(logits.softmax(-1), value, ids)
 
 
-def test_chance_is_for_training_only(position):
+def test_dropout_is_for_training_only(position):
     attention, x, ids = trained(position, dropout=0.5), tokens(), random_ids(1, 1, 5, 5)
     plain = ways_of(trained(position), x, ids)
     for first, again, without in zip(ways_of(attention, x, ids), ways_of(attention, x, ids), plain, strict=True):
@@ -377,7 +376,7 @@ def test_chance_is_for_training_only(position):
 
 
 def test_dropout_is_on_the_map_and_on_the_output_and_right_on_average(position):
-    """Numbers of the output that are left are not all alike: the map has lost some of its own."""
+    """The remaining outputs differ, since the map lost some weights."""
     attention, ids, draws = trained(position, dropout=0.25).train(), random_ids(1, 1, 5, 5), 8000
     torch.manual_seed(0)
     answers = ways_of(attention, tokens(b=1).expand(draws, -1, -1), ids)
@@ -395,12 +394,6 @@ def test_every_parameter_learns(position):
 
 
 # -- other ways to run it ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,9 +1,8 @@
-"""Fewer frames, held against loops over rows of an attention map and the standard deviation that numpy has."""
+"""Temporal subsampling equals loops over rows of an attention map and numpy's standard deviation."""
 
 import itertools
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -11,19 +10,19 @@ from torch import nn
 
 from kinema.layers.temporal_topk import (
     FramePooling,
-    deviation,
-    frames_at,
+    attention_std,
     gather_frames,
-    kept_count,
-    most_deviating,
-    random_places,
-    rows_at,
-    uniform_places,
+    gather_rows,
+    gather_times,
+    num_kept,
+    random_frames,
+    top_frames,
+    uniform_frames,
 )
 
 
 def maps(frames=7, *, b=3, h=2, dtype=torch.float64):
-    """Rows that sum to one, some of them sharp and some flat."""
+    """Return attention maps with sharp and flat rows."""
     generator = torch.Generator().manual_seed(frames)
     sharpness = 4 * torch.rand(b, h, frames + 1, 1, dtype=torch.float64, generator=generator)
     logits = torch.randn(b, h, frames + 1, frames + 1, dtype=torch.float64, generator=generator)
@@ -35,14 +34,14 @@ def tokens(frames=7, *, b=3, dim=6, dtype=torch.float64):
 
 
 def some_places(*shape, frames=7):
-    """Different ones for each clip and attention head, in the order of time."""
+    """Return frames in temporal order that differ between clips and heads."""
     *outer, kept = shape
     drawn = torch.rand(*outer, frames, generator=torch.Generator().manual_seed(5))
     return drawn.argsort(-1)[..., :kept].sort(-1).values
 
 
 def eq_3_13(row):
-    """The loop of eq. 3.13 and 3.14 over one row, with 1/T where the thesis has it, outside of the root."""
+    """Return eq. 3.13 and 3.14 of one row as a loop, with 1/T outside the root as in the thesis."""
     mean = sum(row) / len(row)
     return math.sqrt(sum((entry - mean) ** 2 for entry in row)) / len(row)
 
@@ -52,26 +51,26 @@ def eq_3_13(row):
 
 @pytest.mark.parametrize(("frames", "kept"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (16, 8), (17, 8), (64, 32)])
 def test_half_of_the_frames_are_kept_rounded_down_and_at_least_one(frames, kept):
-    assert kept_count(frames) == kept
-    assert most_deviating(torch.rand(2, 3, frames)).shape == (2, 3, kept)
-    assert uniform_places(frames).shape == (kept,)
+    assert num_kept(frames) == kept
+    assert top_frames(torch.rand(2, 3, frames)).shape == (2, 3, kept)
+    assert uniform_frames(frames).shape == (kept,)
     for training in (True, False):
-        assert random_places(5, frames, training=training).shape == (5, kept)
+        assert random_frames(5, frames, training=training).shape == (5, kept)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 16])
 def test_sigma_is_the_standard_deviation_of_each_frames_row_and_not_of_the_class_tokens(frames):
     """The column of the class token belongs to the row."""
     scores = maps(frames)
-    sigma = deviation(scores)
+    sigma = attention_std(scores)
     assert sigma.shape == (3, 2, frames)
     np.testing.assert_allclose(sigma.numpy(), np.std(scores.numpy(), axis=-1)[..., 1:], rtol=0, atol=1e-12)
 
 
 def test_sigma_ranks_as_the_loop_of_eq_3_13_does():
-    """Which is smaller by the root of the tokens, for all rows alike."""
+    """Eq. 3.13 is smaller by the root of the number of tokens, for all rows alike."""
     scores = maps(16)
-    sigma, kept = deviation(scores), most_deviating(deviation(scores))
+    sigma, kept = attention_std(scores), top_frames(attention_std(scores))
     for clip, head in itertools.product(range(3), range(2)):
         literal = [eq_3_13(row) for row in scores[clip, head, 1:].tolist()]
         np.testing.assert_allclose(sigma[clip, head].numpy(), np.array(literal) * math.sqrt(17), rtol=0, atol=1e-12)
@@ -90,7 +89,7 @@ def test_sigma_ranks_as_the_loop_of_eq_3_13_does():
 )
 def test_sigma_has_float32_at_least(given, answered):
     scores = maps(16, dtype=given)
-    sigma = deviation(scores)
+    sigma = attention_std(scores)
     assert sigma.dtype == answered
     expected = np.std(scores.to(torch.float64).numpy(), axis=-1)[..., 1:]
     np.testing.assert_allclose(sigma.numpy(), expected, rtol=1e-5, atol=1e-7)
@@ -99,40 +98,40 @@ def test_sigma_has_float32_at_least(given, answered):
 @pytest.mark.parametrize("factor", [1 / 17, 17**-0.5, 16**-0.5, 3.0, 1e4])
 def test_the_frames_that_are_kept_do_not_depend_on_a_positive_factor(factor):
     scores = maps(16)
-    expected = most_deviating(deviation(scores))
-    assert torch.equal(most_deviating(factor * deviation(scores)), expected)
-    assert torch.equal(most_deviating(deviation(factor * scores)), expected)
+    expected = top_frames(attention_std(scores))
+    assert torch.equal(top_frames(factor * attention_std(scores)), expected)
+    assert torch.equal(top_frames(attention_std(factor * scores)), expected)
 
 
-def test_a_frame_that_attends_to_all_alike_goes_and_one_that_attends_to_few_stays():
+def test_frames_with_uniform_attention_are_dropped():
     scores = torch.full((1, 1, 5, 5), 0.2)
     scores[0, 0, 0] = torch.tensor([1.0, 0, 0, 0, 0])  # the class token is no candidate
     scores[0, 0, 4] = torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1])  # is sharp by the class token's column alone
     scores[0, 0, 2] = torch.tensor([0.2, 0.2, 0.5, 0.1, 0.0])
-    assert most_deviating(deviation(scores)).tolist() == [[[1, 3]]]
+    assert top_frames(attention_std(scores)).tolist() == [[[1, 3]]]
 
 
 def test_frames_that_change_their_order_are_still_the_ones_that_are_kept():
     scores, order = maps(16), torch.randperm(16, generator=torch.Generator().manual_seed(0))
     index = torch.cat((torch.zeros(1).long(), order + 1))
-    moved = most_deviating(deviation(scores[..., index, :][..., index]))
-    assert torch.equal(order[moved].sort(-1).values, most_deviating(deviation(scores)))
+    moved = top_frames(attention_std(scores[..., index, :][..., index]))
+    assert torch.equal(order[moved].sort(-1).values, top_frames(attention_std(scores)))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 16, 33])
 def test_the_most_deviating_are_the_first_of_a_sorted_list_in_the_order_of_time(frames):
     sigma = torch.rand(4, 3, frames, generator=torch.Generator().manual_seed(frames))
-    kept = most_deviating(sigma)
+    kept = top_frames(sigma)
     assert kept.dtype == torch.int64
     for clip, head in itertools.product(range(4), range(3)):
         row = sigma[clip, head].tolist()
-        expected = sorted(range(frames), key=lambda frame, of=row: -of[frame])[: kept_count(frames)]
+        expected = sorted(range(frames), key=lambda frame, of=row: -of[frame])[: num_kept(frames)]
         assert kept[clip, head].tolist() == sorted(expected)
 
 
 def test_of_equal_deviations_exactly_half_are_kept_all_different_and_in_order():
     ties = torch.tensor([[1.0] * 8, [0.0] * 8, [2, 1, 1, 1, 1, 1, 1, 2], [0, 1, 1, 0, 0, 1, 1, 0]])
-    kept = most_deviating(ties)
+    kept = top_frames(ties)
     assert kept.shape == (4, 4)
     assert (kept.diff() > 0).all()
     assert {0, 7} < set(kept[2].tolist())
@@ -169,7 +168,7 @@ def test_the_class_token_comes_first_and_is_always_kept(heads):
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_only_what_is_kept_gets_a_gradient(heads):
+def test_only_kept_frames_get_gradient(heads):
     x, places = tokens().requires_grad_(), some_places(3, heads, 3)
     gather_frames(x, places).sum().backward()
     expected = torch.zeros(3, 8, 6, dtype=torch.float64)
@@ -185,7 +184,7 @@ def test_rows_are_the_class_tokens_and_those_of_the_places(of_table, of_places, 
     table, places = maps(h=of_table), some_places(3, of_places, 4)
     if numbers == "ids":
         table = (1e6 * table).long()
-    rows = rows_at(table, places)
+    rows = gather_rows(table, places)
     assert rows.dtype == table.dtype
     assert rows.shape == (3, max(of_table, of_places), 5, 8)
     for clip, head in itertools.product(range(3), range(rows.shape[1])):
@@ -197,7 +196,7 @@ def test_rows_are_the_class_tokens_and_those_of_the_places(of_table, of_places, 
 @pytest.mark.parametrize(("of_times", "of_places"), [(1, 1), (1, 3), (3, 1), (3, 3)])
 def test_numbers_of_frames_are_those_at_the_places(of_times, of_places):
     times, places = some_places(3, of_times, 7, frames=32), some_places(3, of_places, 4)
-    kept = frames_at(times, places)
+    kept = gather_times(times, places)
     assert kept.shape == (3, max(of_times, of_places), 4)
     for clip, head in itertools.product(range(3), range(kept.shape[1])):
         own = times[clip, head if of_times > 1 else 0].tolist()
@@ -207,7 +206,7 @@ def test_numbers_of_frames_are_those_at_the_places(of_times, of_places):
 def test_numbers_of_frames_stay_those_of_the_clip_when_half_go_twice():
     times = torch.arange(16).expand(3, 1, -1)
     first, second = some_places(3, 1, 8, frames=16), some_places(3, 1, 4, frames=8)
-    kept = frames_at(frames_at(times, first), second)
+    kept = gather_times(gather_times(times, first), second)
     assert torch.equal(kept, first.gather(-1, second))
     assert (kept.diff() > 0).all()
 
@@ -215,11 +214,11 @@ def test_numbers_of_frames_stay_those_of_the_clip_when_half_go_twice():
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("frames", [1, 2, 7, 16])
 def test_attention_of_the_rows_that_are_kept_is_that_part_of_the_whole(heads, frames):
-    """Eq. 3.12 as a loop: all of the attention, numpy's deviation, a sorted list, and rows of what came out."""
+    """The reference is eq. 3.12 as a loop: full attention, numpy's deviation, a sorted list, rows of the output."""
     weights = maps(frames)
     value = torch.randn(3, 2, frames + 1, 5, dtype=torch.float64)
-    sigma = deviation(weights) if heads == 2 else deviation(weights).mean(1, keepdim=True)
-    ours = rows_at(weights, most_deviating(sigma)) @ value
+    sigma = attention_std(weights) if heads == 2 else attention_std(weights).mean(1, keepdim=True)
+    ours = gather_rows(weights, top_frames(sigma)) @ value
 
     literal = np.std(weights.numpy(), axis=-1)[..., 1:]
     for clip, head in itertools.product(range(3), range(2)):
@@ -232,12 +231,12 @@ def test_attention_of_the_rows_that_are_kept_is_that_part_of_the_whole(heads, fr
 
 @pytest.mark.parametrize("heads", [1, 2])
 def test_tokens_rows_and_numbers_of_the_same_places_belong_together(heads):
-    """A token that holds its own number tells where it came from."""
+    """Tokens that hold their own number show where they come from."""
     places = some_places(3, heads, 4)
     numbered = torch.arange(-1.0, 7)[None, :, None].expand(3, -1, 2)
-    times = frames_at(torch.arange(7).expand(3, 1, -1), places)
+    times = gather_times(torch.arange(7).expand(3, 1, -1), places)
     assert torch.equal(gather_frames(numbered, places)[:, 1:].mT.expand(-1, 2, -1), times.float().expand(-1, 2, -1))
-    rows = rows_at(torch.arange(-1, 7)[:, None].expand(3, 1, 8, 8), places)
+    rows = gather_rows(torch.arange(-1, 7)[:, None].expand(3, 1, 8, 8), places)
     assert torch.equal(rows[:, :, 1:, 0], times)
 
 
@@ -247,7 +246,7 @@ def test_tokens_rows_and_numbers_of_the_same_places_belong_together(heads):
 @pytest.mark.parametrize("frames", range(1, 41))
 def test_uniform_places_are_the_middles_of_equal_parts(frames):
     kept = max(1, frames // 2)
-    places = uniform_places(frames).tolist()
+    places = uniform_frames(frames).tolist()
     assert places == [math.floor((part + 0.5) * frames / kept) for part in range(kept)]
     assert places == sorted(set(places))
     assert 0 <= places[0] <= places[-1] < frames
@@ -257,13 +256,13 @@ def test_uniform_places_are_the_middles_of_equal_parts(frames):
     ("frames", "places"), [(1, [0]), (2, [1]), (3, [1]), (5, [1, 3]), (8, [1, 3, 5, 7]), (9, [1, 3, 5, 7])]
 )
 def test_uniform_places_of_a_few_frames(frames, places):
-    assert uniform_places(frames).tolist() == places
+    assert uniform_frames(frames).tolist() == places
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("frames", [1, 2, 3, 16, 33])
 def test_random_places_are_different_frames_in_the_order_of_time(frames, training):
-    places = random_places(50, frames, training=training)
+    places = random_frames(50, frames, training=training)
     assert places.dtype == torch.int64
     assert (places.diff() > 0).all()
     assert places.min() >= 0
@@ -272,33 +271,33 @@ def test_random_places_are_different_frames_in_the_order_of_time(frames, trainin
 
 def test_random_places_differ_between_clips_and_steps_of_training_and_follow_the_seed():
     torch.manual_seed(0)
-    first, second = (random_places(50, 16, training=True) for _ in range(2))
+    first, second = (random_frames(50, 16, training=True) for _ in range(2))
     assert len({tuple(places) for places in first.tolist()}) > 45
     assert not torch.equal(first, second)
     torch.manual_seed(0)
-    assert torch.equal(random_places(50, 16, training=True), first)
+    assert torch.equal(random_frames(50, 16, training=True), first)
     torch.manual_seed(1)
-    assert not torch.equal(random_places(50, 16, training=True), first)
+    assert not torch.equal(random_frames(50, 16, training=True), first)
 
 
 def test_in_training_every_frame_is_drawn_as_often():
     torch.manual_seed(0)
-    often = random_places(20_000, 7, training=True).flatten().bincount(minlength=7) / 20_000
+    often = random_frames(20_000, 7, training=True).flatten().bincount(minlength=7) / 20_000
     torch.testing.assert_close(often, torch.full((7,), 3 / 7), rtol=0, atol=0.015)
 
 
 def test_random_places_of_a_test_are_the_same_for_all_clips_and_all_times():
-    """And they leave the chance of everything else alone."""
+    """They do not touch the global random state."""
     torch.manual_seed(0)
-    first = random_places(50, 16, training=False)
+    first = random_frames(50, 16, training=False)
     drawn = torch.rand(1)
     torch.manual_seed(1)
-    again = random_places(3, 16, training=False)
+    again = random_frames(3, 16, training=False)
     assert torch.equal(first, first[:1].expand(50, -1))
     assert torch.equal(again, first[:3])
     torch.manual_seed(0)
     assert torch.equal(torch.rand(1), drawn)
-    assert not torch.equal(first[0], uniform_places(16))
+    assert not torch.equal(first[0], uniform_frames(16))
     assert not torch.equal(first[0], torch.arange(8))
 
 
@@ -314,7 +313,7 @@ def pooling(kind, *, dim=6):
 
 
 def literally_pooled(made, x):
-    """Frame by frame."""
+    """Return the pooled tokens, frame by frame."""
     first, *frames = x
     pooled = [first]
     match made.kind:
@@ -336,7 +335,7 @@ def literally_pooled(made, x):
     + [("convolution", frames, (frames + 1) // 2) for frames in (1, 2, 3, 7, 8, 16)],
 )
 def test_pooling_is_a_loop_over_pairs_or_windows_of_frames(kind, frames, kept):
-    """What is left over of an odd number goes, but for the convolution, which pads."""
+    """The last of an odd number of frames is dropped, except by the convolution, which pads."""
     made, x = pooling(kind), tokens(frames)
     pooled = made(x)
     assert pooled.shape == (3, 1 + kept, 6)
@@ -374,17 +373,11 @@ def test_only_the_convolution_learns(kind):
 
 
 class HalfOfTheFrames(nn.Module):
-    """A map's rows, the tokens and their numbers, of the frames that deviate most."""
+    """Return rows, tokens and frame numbers of the frames with the largest deviation."""
 
     def forward(self, weights, x, times):
-        places = most_deviating(deviation(weights))
-        return rows_at(weights, places), gather_frames(x, places), frames_at(times, places)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        places = top_frames(attention_std(weights))
+        return gather_rows(weights, places), gather_frames(x, places), gather_times(times, places)
 
 
 @pytest.mark.usefixtures("unchecked")

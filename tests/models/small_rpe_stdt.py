@@ -1,4 +1,4 @@
-"""A small RPE-STDT and clips for it, which several files of tests ask."""
+"""Small RPE-STDT and clips, shared by several test files."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def clip(batch=2, frames=8, height=32, width=32, channels=3, dtype=torch.float32
 
 
 def shake(model, by=0.3):
-    """Moves every number from where it started, tables from zero too, so that equal answers mean equal arithmetic."""
+    """Perturb every parameter, tables included, so that equal outputs mean equal arithmetic."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():

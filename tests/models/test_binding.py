@@ -1,4 +1,4 @@
-"""Modalities find their arguments, or the message says why not."""
+"""Modalities are bound to the arguments of `forward`, or refused."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ class TwoStream(nn.Module):
 
 
 class Compiled(nn.Module):
-    """Has what torch.compile's wrapper has."""
+    """Stand-in for torch.compile's wrapper."""
 
     def __init__(self, module):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Costs that are known from elsewhere: the thesis's models' own arithmetic, and a layer counted by hand."""
+"""Costs match the models' arithmetic and a layer counted by hand."""
 
 import torch
 from torch import nn

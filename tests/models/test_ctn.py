@@ -1,4 +1,4 @@
-"""CTN does what chapter 4 says of it."""
+"""CTN follows chapter 4."""
 
 import dataclasses
 import math
@@ -10,8 +10,9 @@ from torch import nn
 
 from kinema.errors import ClipError, ConfigError
 from kinema.layers.folding import evaluation_copy
+from kinema.models.base import encoder_blocks
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
-from kinema.models.ctn import CTN, CTNConfig, VideoToTokens, encoder_block
+from kinema.models.ctn import CTN, CTNConfig, VideoToTokens, convolutional_attention
 
 TINY = CTNConfig(stem_kernel=3, stem_channels=8, width=24, depth=2, attention_heads=3)
 BASE = CTNConfig()
@@ -30,7 +31,7 @@ def clip(batch=2, frames=16, size=32):
 
 
 def shake(model):
-    """Moves every number from where it started, so that equal answers mean equal arithmetic."""
+    """Perturb every parameter, so that equal outputs mean equal arithmetic."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -90,7 +91,7 @@ def test_video_to_tokens_has_the_shapes_of_figure_4_2(config, frames, stem, pool
 
 
 def macs_by_hand(config, *, frames, size, last_block, classes):
-    """Multiply-adds from the shapes alone."""
+    """Return the multiply-adds from the shapes alone."""
     width, (times, rows, columns) = config.width, config.grid(frames=frames, height=size, width=size)
     patches = times * rows * columns
     if config.embedding == "tubelets":
@@ -102,9 +103,9 @@ def macs_by_hand(config, *, frames, size, last_block, classes):
     n, mapped = patches + 1, patches * width * config.mapping_kernel**2 if config.mapping == "convolution" else 0
     for block in range(config.depth):
         whole = block < config.depth - 1 or last_block == "all"
-        asked = n if whole else 1
+        rows = n if whole else 1
         total += (3 if whole else 2) * mapped  # a query of the class token is not mapped by its neighbors
-        total += (asked + 2 * n) * width**2 + 2 * asked * n * width + asked * (1 + 2 * config.mlp_ratio) * width**2
+        total += (rows + 2 * n) * width**2 + 2 * rows * n * width + rows * (1 + 2 * config.mlp_ratio) * width**2
     return total + width * classes
 
 
@@ -126,7 +127,7 @@ def macs_by_hand(config, *, frames, size, last_block, classes):
     ],
 )
 def test_macs_counted_two_ways(config, frames, whole):
-    """Of whole last blocks, as the specification counts; and as executed, about 7 % fewer."""
+    """MACs with whole last blocks match the specification; executed MACs are about 7 % fewer."""
     with torch.device("meta"):
         model = CTN(config, heads=DIVING48, frames=frames, size=224)
     counted = macs(WholeLastBlock(model), channels=3, frames=frames, size=224)
@@ -187,10 +188,10 @@ def test_a_block_that_is_not_yet_trained_is_a_vit_block(norm):
 def test_the_order_of_the_norms_is_a_choice():
     """Eq. 4.1 and 4.2 end in LayerNorm, so that each token leaves with mean 0 and variance 1."""
     tokens = 5 + torch.randn(2, 9, 24)
-    post = encoder_block(dataclasses.replace(TINY, norm_order="post"), drop_path=0.0)(tokens, (2, 2, 2))
+    post = encoder_blocks(TINY, lambda: convolutional_attention(TINY), norm_order="post")[0](tokens, (2, 2, 2))
     torch.testing.assert_close(post.mean(-1), torch.zeros(2, 9), rtol=0, atol=1e-5)
     torch.testing.assert_close(post.var(-1, unbiased=False), torch.ones(2, 9), rtol=0, atol=1e-4)
-    pre = encoder_block(TINY, drop_path=0.0)(tokens, (2, 2, 2))
+    pre = encoder_blocks(TINY, lambda: convolutional_attention(TINY))[0](tokens, (2, 2, 2))
     assert pre.mean() > 4
     assert tiny(norm_order="post")(clip()).shape == (2, 5)
 
@@ -266,7 +267,7 @@ def test_the_task_heads_see_the_features():
     ids=str,
 )
 def test_every_parameter_learns_but_those_that_cannot(changes):
-    """In the last block only the class token is read, and its query bypasses the depth-wise part (figure 4.4).
+    """In the last block only the class token is used, and its query bypasses the depth-wise part (figure 4.4).
 
     A bias of the keys moves all logits of a row alike, which softmax does not see.
     """
@@ -283,7 +284,7 @@ def test_every_parameter_learns_but_those_that_cannot(changes):
 
 def test_the_parameters_that_cannot_learn_are_8448_in_the_base_model():
     with torch.device("meta"):
-        query = encoder_block(BASE, drop_path=0.0).attention.mapping.query
+        query = convolutional_attention(BASE).mapping.query
     assert parameter_count(query.depthwise) + parameter_count(query.norm) == 8_448
 
 
@@ -298,7 +299,7 @@ def test_evaluation_is_deterministic_and_batch_independent():
 
 
 def test_the_mapping_mixes_places_and_no_times():
-    """Through the block's own reshapes: attention weights do not depend on what moves, so only values carry it."""
+    """Attention weights do not depend on the moved patch, so only values carry it through the block's reshapes."""
     block = shake(tiny()).blocks[0].eval()
     block.attention.heads = 1
     mapping = block.attention.mapping
@@ -370,7 +371,7 @@ def test_without_a_learned_position_other_clips_that_fit_work(raises):
         model(torch.randn(1, 3, 8, 32, 40))
 
 
-def test_a_learned_position_wants_the_clips_it_was_built_for(raises):
+def test_a_learned_position_needs_the_clips_it_was_built_for(raises):
     model = tiny(position="learned")
     assert model(clip()).shape == (2, 5)
     with raises(ClipError, "16 frames of 32 x 32", "8 frames", field="position"):
@@ -397,8 +398,8 @@ def test_a_clip_without_channels_is_refused(raises):
         CTN(TINY, heads=DIVING48, channels=0, frames=8, size=32)
 
 
-def test_outside_the_maps_there_is_nothing_and_not_zero():
-    """Without an activation maps may be negative everywhere, and a border of zeros would win."""
+def test_max_pooling_ignores_the_padding():
+    """Without an activation maps may be negative everywhere, where padding with zeros would be the maximum."""
     pool = VideoToTokens(TINY, channels=3).pool
     assert pool(-1 - torch.rand(1, 8, 4, 6, 6)).max() < -1
 
@@ -406,7 +407,7 @@ def test_outside_the_maps_there_is_nothing_and_not_zero():
 # -- learning from scratch ---------------------------------------------------------------------------------------------
 
 
-def test_kernels_that_start_from_scratch_see_change_and_nothing_that_stands_still():
+def test_scratch_kernels_respond_to_change_only():
     stem = tiny(start="scratch", stem_channels=8).embedding.convolution
     still = clip(frames=1).expand(-1, -1, 16, -1, -1)
     assert stem(still)[:, :, 2:-2].abs().max() < 1e-5  # outside, zero padding is a change

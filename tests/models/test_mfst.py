@@ -1,4 +1,4 @@
-"""MFST does what chapter 2 says of it."""
+"""MFST follows chapter 2."""
 
 import copy
 import dataclasses
@@ -40,7 +40,7 @@ def clip(batch=2, frames=5, size=48, channels=3):
 
 
 def shake(model):
-    """Moves every number from where it started, so that equal answers mean equal arithmetic."""
+    """Perturb every parameter, so that equal outputs mean equal arithmetic."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -93,7 +93,7 @@ def test_parameters_of_the_parts_to_the_unit():
 
 
 def macs_by_hand(config, *, channels, frames, size):
-    """Multiply-adds from the shapes alone: what is convolved, mapped, and attended to."""
+    """Return the multiply-adds from the shapes of convolutions, mappings and attention."""
     side, total = math.ceil(size / 2), 0
     first, second, third = (wide // config.channel_divisor for wide in (64, 64, 192))
     total += frames * side**2 * first * channels * config.stem_kernel_frames * 49
@@ -176,7 +176,7 @@ def test_an_inception_module_is_its_branches(pool):
     torch.testing.assert_close(module(maps, 3), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_larger_of_two_neighboring_channels_goes_on_where_there_are_twice_as_many():
+def test_channel_pairs_are_reduced_by_their_maximum():
     """I3D's 4c has 512 channels for 256 of a token; here an eighth of both."""
     model = shake(tiny(widths=(16, 32, 24, 24))).eval()
     space = model.stages[1].space
@@ -200,8 +200,8 @@ def test_both_convolutions_of_the_stem_with_more_than_one_tap_are_of_the_operato
     assert type(stem.second.convolution) is nn.Conv3d
 
 
-def test_space_is_seen_frame_by_frame():
-    """What stands in one frame changes no other one in MSC-Trans."""
+def test_spatial_blocks_do_not_mix_frames():
+    """One frame does not affect another in MSC-Trans."""
     model = shake(tiny()).eval()
     maps = torch.randn(5, 24, 8, 8)
     changed = maps.clone()
@@ -211,7 +211,7 @@ def test_space_is_seen_frame_by_frame():
     assert not torch.equal(before[2], after[2])
 
 
-def test_time_is_seen_place_by_place():
+def test_temporal_blocks_do_not_mix_places():
     model = shake(tiny()).eval()
     maps = torch.randn(5, 16, 4, 4)
     changed = maps.clone()
@@ -244,7 +244,7 @@ def test_the_first_stage_and_a_network_without_residuals_have_no_shortcut():
 
 
 def test_all_space_before_all_time():
-    """Factorized by the model: the same parts in the other order, and the shortcuts hand time on."""
+    """Factorization by model: the same parts in the other order; shortcuts pass the temporal features."""
     model = shake(tiny(factorization="model")).eval()
     one, two, three = model.stages
     maps = model.stem(clip()).transpose(1, 2).flatten(0, 1)
@@ -309,7 +309,7 @@ def test_smaller_sides_are_refused(raises, extent):
     ],
 )
 def test_a_network_for_impossible_clips_is_refused(raises, clip_of, field):
-    with raises(ClipError, f"got {clip_of[field]}", field=field):
+    with raises(ClipError, f"{field}={clip_of[field]}", field=field):
         MFST(TINY, heads=NTU, **clip_of)
 
 
@@ -340,7 +340,7 @@ def test_all_zero_depth_has_a_finite_answer_and_nan_stays_visible():
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(raises, changes, field):
+def test_invalid_values_are_refused(raises, changes, field):
     with raises(ConfigError, field=field):
         dataclasses.replace(TINY, **changes)
 
@@ -354,7 +354,7 @@ def test_a_misspelt_choice_is_refused_by_name(raises, change):
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_clip_of_other_channels_is_refused(raises, channels):
-    with raises(ClipError, f"got {channels}", field="channels"):
+    with raises(ClipError, f"channels={channels}", field="channels"):
         tiny()(torch.zeros(1, channels, 5, 48, 48))
 
 

@@ -1,4 +1,4 @@
-"""Models by name: what is unknown is refused with what was meant, and configs survive JSON."""
+"""Models are created by name, unknown names are refused with a suggestion, and configs survive JSON."""
 
 import json
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_fields_change_the_config_and_the_clip():
         ("ctn_tiny", {"frames": 12}, ClipError, "frames", "8, 16, 24"),
     ],
 )
-def test_what_is_unknown_or_wrong_is_refused_in_one_line(raises, name, fields, error, field, word):
+def test_unknown_names_and_invalid_values_are_refused(raises, name, fields, error, field, word):
     with raises(error, word, field=field):
         create_model(name, num_classes=3, **fields)
 
@@ -125,7 +125,7 @@ def test_a_stored_config_of_another_kind_or_with_another_field_is_refused(raises
 def test_configs_that_kinema_0_1_stored_are_read():
     recipe = json.loads((STORED / "recipe_two_streams.json").read_text())
     assert config_from_json(recipe["model"]) == MODELS["mfst_tiny_rgbd"].config
-    model = json.loads((STORED / "ctn_artefact" / "model.json").read_text())
+    model = json.loads((STORED / "ctn_artefact" / "artefact.json").read_text())
     config = config_from_json(model["model"])
     assert isinstance(config, CTNConfig)
     assert (config.width, config.patch, config.stem_kernel, config.position) == (12, (2, 4, 4), 3, "learned")

@@ -1,4 +1,4 @@
-"""RPE-STDT does what chapter 3 says of it: its sizes, attention in space, and clips. Time is test_rpe_stdt_time's."""
+"""RPE-STDT follows chapter 3: sizes, spatial attention, clips. test_rpe_stdt_time.py tests the temporal encoder."""
 
 import itertools
 import math
@@ -76,7 +76,7 @@ def test_the_two_sizes_of_the_thesis_have_their_names():
 
 
 def layer_macs(width, inner, hidden, *, given, answered, clusters, terms="query"):
-    """Of one layer: queries, products, sums, output and MLP of the rows answered, keys and values of all tokens."""
+    """Return the MACs of one layer: all keys and values, and the rest for the computed rows."""
     mapped = answered["queries"] * width * inner + 2 * given * width * inner
     products = answered["queries"] * given * inner + answered["rows"] * given * inner
     tables = clusters * inner * answered["queries"]
@@ -88,7 +88,7 @@ def layer_macs(width, inner, hidden, *, given, answered, clusters, terms="query"
 
 
 def macs_by_hand(config, *, frames, size, last_block="class", classes=101, channels=3):
-    """Multiply-adds from the shapes alone."""
+    """Return the multiply-adds from the shapes alone."""
     patches, width, terms = (size // config.patch) ** 2, config.width, config.position_terms
     n, tables = patches + 1, config.position in ("shared", "per-head")
     total = patches * channels * config.patch**2 * width
@@ -178,28 +178,28 @@ def test_the_class_row_of_the_last_layer_is_that_of_the_whole_layer_in_output_an
 def test_of_the_frames_their_change_over_the_clip_is_left(raises):
     model, plain = shake(tiny(frame_norm="clip")).double(), shake(tiny()).double()
     given = clip(batch=3, dtype=torch.float64)
-    frames = model.in_space(given)
-    for sample, before in enumerate(plain.in_space(given)):
+    frames = model.encode_space(given)
+    for sample, before in enumerate(plain.encode_space(given)):
         for channel in range(16):
             values = before[:, channel]
             expected = (values - values.mean()) / (values.var(unbiased=False) + 1e-5).sqrt()
             torch.testing.assert_close(frames[sample, :, channel], expected, rtol=0, atol=1e-12)
     assert parameter_count(model) == parameter_count(plain)
     still = given[:, :, :1].expand(-1, -1, 8, -1, -1)
-    torch.testing.assert_close(model.in_space(still), torch.zeros_like(frames), rtol=0, atol=1e-12)
-    with raises(ClipError, "at least 2", field="frames"):
+    torch.testing.assert_close(model.encode_space(still), torch.zeros_like(frames), rtol=0, atol=1e-12)
+    with raises(ClipError, 2, field="frames"):
         model(given[:, :, :1])
 
 
 def s(offset):
-    """Of eq. 3.8 and 3.9 for 50 clusters: 0, 1, 2, 2, and 3 from there on."""
+    """Return s of eq. 3.8 and 3.9 for 50 clusters: 0, 1, 2, 2, and 3 from 4 on."""
     return int(math.copysign((0, 1, 2, 2, 3)[min(abs(offset), 4)], offset))
 
 
 @pytest.mark.parametrize("position", ["none", "shared", "per-head"])
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (2, 8), (5, 1)])
 def test_a_frame_is_its_patches_after_a_class_token_through_pre_norm_layers(position, rows, columns):
-    """Patch by patch, row by row, with the clusters of a loop over all pairs; the last layer's class token, normed."""
+    """The reference computes the normalized class token patch by patch, with clusters of a loop over pairs."""
     model = shake(tiny(position=position)).double()
     given = clip(1, 3, 8 * rows, 8 * columns, dtype=torch.float64)
     places = list(itertools.product(range(rows), range(columns)))
@@ -217,14 +217,14 @@ def test_a_frame_is_its_patches_after_a_class_token_through_pre_norm_layers(posi
             hidden = block.mlp.expand(F.layer_norm(x, (16,), block.norm_mlp.weight, block.norm_mlp.bias, 1e-6))
             x = x + block.mlp.contract(hidden * (1 + torch.erf(hidden / 2**0.5)) / 2)
         expected = F.layer_norm(x[0, 0], (16,), model.spatial_norm.weight, model.spatial_norm.bias, 1e-6)
-        torch.testing.assert_close(model.in_space(given)[0, frame], expected, rtol=0, atol=1e-11)
+        torch.testing.assert_close(model.encode_space(given)[0, frame], expected, rtol=0, atol=1e-11)
 
 
 def test_frames_do_not_see_each_other_in_space():
     model = shake(tiny())
     changed = clip()
     changed[1, :, 3] += 1
-    before, after = model.in_space(clip()), model.in_space(changed)
+    before, after = model.encode_space(clip()), model.encode_space(changed)
     others = torch.ones(2, 8, dtype=torch.bool)
     others[1, 3] = False
     torch.testing.assert_close(before[others], after[others], rtol=0, atol=1e-6)
@@ -232,12 +232,12 @@ def test_frames_do_not_see_each_other_in_space():
 
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
-def test_patches_that_change_places_are_seen_with_position_and_not_without(changes):
-    """Whole rows of patches swapped, so that the patches themselves stay as they are."""
+def test_swapped_patches_matter_with_position_only(changes):
+    """Swap whole rows of patches, so that the patches themselves do not change."""
     model = shake(tiny(**changes)).double()
     given = clip(dtype=torch.float64)
     moved = torch.cat((given[..., 16:24, :], given[..., :16, :], given[..., 24:, :]), dim=-2)
-    change = (model.in_space(given) - model.in_space(moved)).abs().max()
+    change = (model.encode_space(given) - model.encode_space(moved)).abs().max()
     assert (change < 1e-12) == (changes.get("position") == "none")
     assert change < 1e-12 or change > 1e-3
 
@@ -246,7 +246,7 @@ def test_the_task_heads_see_the_normalized_class_token_of_the_last_temporal_laye
     model = shake(tiny())
     features = model.features(clip())
     assert torch.equal(model(clip()), model.heads(features))
-    tokens, _ = model.in_time(model.in_space(clip()))
+    tokens, _ = model.encode_time(model.encode_space(clip()))
     expected = F.layer_norm(tokens[:, 0], (16,), model.norm.weight, model.norm.bias, 1e-6)
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-6)
 
@@ -254,8 +254,8 @@ def test_the_task_heads_see_the_normalized_class_token_of_the_last_temporal_laye
 def test_where_nothing_is_learnt_the_answers_are_the_same():
     model, given = shake(tiny()), clip(3, 5)
     with torch.no_grad():
-        answers = model.in_space(given), model(given)
-    for ours, learning in zip(answers, (model.in_space(given), model(given)), strict=True):
+        answers = model.encode_space(given), model(given)
+    for ours, learning in zip(answers, (model.encode_space(given), model(given)), strict=True):
         torch.testing.assert_close(ours, learning, rtol=1e-5, atol=1e-5)
 
 
@@ -268,7 +268,7 @@ def test_any_number_of_frames(raises, pool, frames):
     for place in ("inside", "between"):
         model, given = shake(tiny(pool=pool, pool_place=place)), clip(1, frames, 8, 16)
         if pool in ("max", "average") and frames < 4:
-            with raises(ClipError, "at least 4", f"got {frames}", field="frames"):
+            with raises(ClipError, 4, f"frames={frames}", field="frames"):
                 model(given)
         else:
             assert model(given).isfinite().all()
@@ -284,7 +284,7 @@ def test_any_multiple_of_the_patch(changes, height, width):
 
 @pytest.mark.parametrize("changes", [form for form in FORMS if form.get("position") != "absolute"], ids=str)
 def test_without_absolute_position_nothing_depends_on_the_clips_it_was_built_for(changes):
-    """A network built for others takes the weights, strictly, and answers the same."""
+    """A network built for other clips loads the weights strictly and gives the same logits."""
     here, elsewhere = shake(tiny(**changes)), tiny(frames=5, size=16, **changes)
     elsewhere.load_state_dict(here.state_dict())
     for given in (clip(), clip(2, 5, 16, 16), clip(1, 3, 24, 40)):
@@ -314,7 +314,7 @@ def test_an_absolute_position_in_time_lies_on_the_line_between_its_neighbors():
 
 @pytest.mark.parametrize("by", ["rows", "columns"])
 def test_an_absolute_position_in_space_keeps_rows_and_columns_apart(by):
-    """A table that only depends on the row is repeated for more columns, and the other way round."""
+    """A table that depends only on the row is repeated for more columns, and vice versa."""
     model = shake(tiny(position="absolute")).double()
     lines = torch.randn(4, 16, dtype=torch.float64)
     with torch.no_grad():
@@ -351,7 +351,7 @@ def test_a_network_for_impossible_clips_is_refused(raises, clip_of, changes, lea
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_clip_of_other_channels_is_refused(raises, channels):
-    with raises(ClipError, f"got {channels}", field="channels"):
+    with raises(ClipError, f"channels={channels}", field="channels"):
         tiny()(clip(channels=channels))
 
 

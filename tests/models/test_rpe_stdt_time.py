@@ -1,4 +1,4 @@
-"""RPE-STDT's temporal encoder, held against loops over clips, attention heads and pairs of frames."""
+"""RPE-STDT's temporal encoder equals loops over clips, attention heads and pairs of frames."""
 
 import dataclasses
 import itertools
@@ -12,7 +12,7 @@ from small_rpe_stdt import shake
 from torch import nn
 
 from kinema.errors import ClipError
-from kinema.layers.temporal_topk import random_places
+from kinema.layers.temporal_topk import random_frames
 from kinema.models.rpe_stdt import RPESTDT
 
 TINY = dataclasses.replace(small_rpe_stdt.TINY, spatial_layers=1)
@@ -34,30 +34,30 @@ TOP_KS = [
 
 
 def tiny(frames=8, **changes):
-    """In float64, with every number moved from where it started: tables begin at zero, and attention nearly flat."""
+    """Return a float64 network with perturbed parameters: tables start at zero, attention nearly flat."""
     torch.manual_seed(0)
     model = RPESTDT(dataclasses.replace(TINY, **changes), heads={"label": 5}, frames=frames, size=16).double().eval()
     return shake(model, by=0.5)
 
 
 def some_frames(count=9, *, clips=2):
-    """What the spatial encoder makes of them."""
+    """Return random outputs of the spatial encoder."""
     generator = torch.Generator().manual_seed(count)
     return torch.randn(clips, count, TINY.width, dtype=torch.float64, generator=generator)
 
 
 def features(model, frames):
-    return model.norm(model.in_time(frames)[0][:, 0])
+    return model.norm(model.encode_time(frames)[0][:, 0])
 
 
 # -- as one reads it ---------------------------------------------------------------------------------------------------
 
 CLASS = None
-"""In the place of a frame's number."""
+"""Frame number of the class token."""
 
 
 def cluster(config, i, j):
-    """Of the frames with these numbers in the clip; 50 clusters in space are seven and one in time."""
+    """Return the cluster of two frame numbers; 50 clusters in space are 7 + 1 in time."""
     if i is CLASS or j is CLASS:
         return 7
     if config.position_function == "clip":
@@ -80,7 +80,7 @@ def mlp(x, block):
 
 
 def attend(config, block, x, numbers):
-    """Eq. 3.5 and 3.6 pair by pair: logits and map of each attention head, and what each row makes of the values."""
+    """Return logits, map and output rows of each attention head by eq. 3.5 and 3.6, pair by pair."""
     attention, n, d = block.attention, len(x), config.temporal_head_channels
     mapped = linear(normed(x, block.norm_attention), attention.mapping).reshape(n, 3, config.temporal_heads, d)
     logits, attended = np.zeros((config.temporal_heads, n, n)), np.zeros((n, config.temporal_heads, d))
@@ -106,7 +106,7 @@ def attend(config, block, x, numbers):
 
 
 def chosen(config, logits, weights):
-    """Eq. 3.12 to 3.14: for each attention head the places whose rows deviate most, in the order of time."""
+    """Return the frames with the largest deviation per attention head, in temporal order (eq. 3.12 to 3.14)."""
     scores = weights if config.pool_scores == "probabilities" else logits
     sigma = np.array([[np.std(row) for row in head[1:]] for head in scores])
     if config.pool_heads == "shared":
@@ -115,7 +115,7 @@ def chosen(config, logits, weights):
 
 
 def gathered(config, x, places):
-    """Rows of the class token and of the places; of each attention head's own share of channels, if they differ."""
+    """Return the rows of the class token and the selected frames; per head for its channels, if the heads differ."""
     if config.pool_heads == "shared":
         return x[[0, *(1 + place for place in places[0])]]
     shares = np.split(x, len(places), axis=1)
@@ -126,15 +126,15 @@ def at(numbers, places):
     return [[CLASS, *(own[1 + place] for place in kept)] for own, kept in zip(numbers, places, strict=True)]
 
 
-def fewer(config, block, x, numbers, told):
-    """Half of the frames of one clip, in each of the ways of Table 3.4, and the controls."""
+def reduce_frames(config, block, x, numbers, selected):
+    """Return half of the frames of one clip, by each method of Table 3.4 and the controls."""
     first, frames = x[:1], x[1:]
     kept = max(1, len(frames) // 2)
     match config.pool:
         case "top-k":
-            places = told
+            places = selected
         case "random":
-            places = [random_places(1, len(frames), training=False)[0].tolist()] * config.temporal_heads
+            places = [random_frames(1, len(frames), training=False)[0].tolist()] * config.temporal_heads
         case "uniform":
             places = [[math.floor((part + 0.5) * len(frames) / kept) for part in range(kept)]] * config.temporal_heads
         case "convolution":
@@ -155,27 +155,27 @@ def fewer(config, block, x, numbers, told):
 
 
 @torch.no_grad()
-def as_one_reads_it(model, frames):
-    """The tokens of one clip after the last layer, and the frames of each layer that leaves some out."""
+def reference_encoder(model, frames):
+    """Return the tokens of one clip after the last layer, and the frames that each pooling layer keeps."""
     config = model.config
     x = np.concatenate((model.temporal_class_token.token[None].numpy(), frames.numpy()))
     if config.position == "absolute":
         x = x + model.temporal_position((torch.zeros(1, *x.shape, dtype=torch.float64)), (len(frames),))[0].numpy()
-    numbers, told, kept = [[CLASS, *range(len(frames))]] * config.temporal_heads, None, {}
+    numbers, selected, kept = [[CLASS, *range(len(frames))]] * config.temporal_heads, None, {}
     for layer, block in enumerate(model.temporal_blocks):
         pools = config.pool != "none" and layer in config.pool_layers
         if pools and config.pool_place == "between":
-            x, numbers = fewer(config, block, x, numbers, told)
+            x, numbers = reduce_frames(config, block, x, numbers, selected)
         logits, weights, attended = attend(config, block, x, numbers)
-        told = chosen(config, logits, weights)
+        selected = chosen(config, logits, weights)
         if pools and config.pool_place == "inside" and config.pool == "top-k":
-            rows = [[0, *(1 + place for place in own)] for own in told]
+            rows = [[0, *(1 + place for place in own)] for own in selected]
             heads = np.split(attended, config.temporal_heads, axis=1)
             attended = np.concatenate([head[own] for head, own in zip(heads, rows, strict=True)], axis=1)
-            x, numbers = gathered(config, x, told), at(numbers, told)
+            x, numbers = gathered(config, x, selected), at(numbers, selected)
         x = x + linear(attended, block.attention.out)
         if pools and config.pool_place == "inside" and config.pool != "top-k":
-            x, numbers = fewer(config, block, x, numbers, told)
+            x, numbers = reduce_frames(config, block, x, numbers, selected)
         x = x + mlp(x, block)
         if pools:
             kept[layer] = [own[1:] for own in numbers]
@@ -204,20 +204,20 @@ def as_one_reads_it(model, frames):
     ],
     ids=str,
 )
-def test_the_temporal_encoder_is_what_one_reads(frames, changes):
+def test_the_temporal_encoder_equals_the_reference(frames, changes):
     model, given = tiny(**changes), some_frames(frames)
-    tokens, kept = model.in_time(given)
+    tokens, kept = model.encode_time(given)
     for sample, own in enumerate(given):
-        expected, numbers = as_one_reads_it(model, own)
+        expected, numbers = reference_encoder(model, own)
         torch.testing.assert_close(tokens[sample].detach(), torch.from_numpy(expected), rtol=1e-10, atol=1e-10)
         assert list(kept) == list(numbers)
         for layer, of_heads in numbers.items():
             assert kept[layer][sample].expand(2, -1).tolist() == of_heads
 
 
-def test_the_frames_of_these_tests_are_not_those_that_are_kept_by_chance():
-    """Other ones for each clip and attention head, and not the first ones, or places and numbers would be the same."""
-    _, kept = tiny(pool_heads="per-head").in_time(some_frames(9))
+def test_the_frames_of_these_tests_tell_selections_apart():
+    """Selections differ between clips and heads and skip early frames, so that indices and frame numbers differ."""
+    _, kept = tiny(pool_heads="per-head").encode_time(some_frames(9))
     firsts = kept[1].flatten(0, 1)
     assert len({tuple(own) for own in firsts.tolist()}) > 2
     assert (firsts != torch.arange(4)).any(1).all()
@@ -227,7 +227,7 @@ def test_the_frames_of_these_tests_are_not_those_that_are_kept_by_chance():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "counts"),
     [
         ({}, {1: 4}),
         ({"pool_layers": (0, 2)}, {0: 4, 2: 2}),
@@ -242,12 +242,12 @@ def test_the_frames_of_these_tests_are_not_those_that_are_kept_by_chance():
     ],
     ids=str,
 )
-def test_frames_are_told_of_the_layers_that_matter_alone(changes, told):
+def test_kept_frames_are_those_of_layers_that_matter(changes, counts):
     clip = torch.randn(2, 3, 9, 16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     model = tiny(**changes)
     kept = model.kept_frames(clip)
-    assert {layer: frames.shape[-1] for layer, frames in kept.items()} == told
-    _, all_kept = model.in_time(model.in_space(clip))
+    assert {layer: frames.shape[-1] for layer, frames in kept.items()} == counts
+    _, all_kept = model.encode_time(model.encode_space(clip))
     for layer, frames in kept.items():
         assert frames.shape[:2] == (2, 1)
         assert (frames.diff() > 0).all()
@@ -256,13 +256,13 @@ def test_frames_are_told_of_the_layers_that_matter_alone(changes, told):
         assert torch.equal(frames, all_kept[layer])
 
 
-def test_each_attention_head_that_chooses_has_its_frames_told():
+def test_kept_frames_of_each_attention_head_are_returned():
     kept = tiny(pool_heads="per-head").kept_frames(torch.randn(2, 3, 9, 16, 16, dtype=torch.float64))
     assert kept[1].shape == (2, 2, 4)
 
 
 def test_frames_that_are_kept_later_are_some_of_those_kept_before():
-    _, kept = tiny(pool_layers=(0, 2)).in_time(some_frames(16, clips=20))
+    _, kept = tiny(pool_layers=(0, 2)).encode_time(some_frames(16, clips=20))
     for earlier, later in zip(kept[0][:, 0].tolist(), kept[2][:, 0].tolist(), strict=True):
         assert set(later) < set(earlier)
 
@@ -277,8 +277,8 @@ def output_and_gradient(model, frames):
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("frames", [4, 9, 16])
-def test_what_the_last_layer_leaves_out_inside_changes_nothing(pool, frames):
-    """[1, 3] of four layers is [1], in output and gradient; the last convolution learns nothing."""
+def test_frames_dropped_inside_the_last_layer_change_nothing(pool, frames):
+    """[1, 3] of four layers equals [1] in output and gradient; the last convolution gets no gradient."""
     both, first = tiny(pool=pool), tiny(pool=pool, pool_layers=(1,))
     first.load_state_dict({k: v for k, v in both.state_dict().items() if "temporal_blocks.3.pooling" not in k})
     (ours, ours_given, ours_learned), (theirs, given, learned) = (
@@ -295,7 +295,7 @@ def test_what_the_last_layer_leaves_out_inside_changes_nothing(pool, frames):
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_what_another_layer_leaves_out_changes_the_answer(pool):
+def test_frames_dropped_by_another_layer_change_the_logits(pool):
     """[0, 2] is not [0], and before the last layer [1, 3] is not [1]."""
     for two, one, place in (((0, 2), (0,), {}), ((1, 3), (1,), BETWEEN)):
         both, first = tiny(pool=pool, pool_layers=two, **place), tiny(pool=pool, pool_layers=one, **place)
@@ -312,10 +312,10 @@ def test_the_choices_are_not_the_same(changes):
     assert (difference > 1e-3) == bool(changes)
 
 
-def test_what_deviates_is_the_map_before_dropout():
+def test_deviation_is_that_of_the_map_before_dropout():
     model = tiny(pool_layers=(0,), dropout=0.5)
-    _, expected = model.in_time(some_frames(16))
-    _, kept = model.train().in_time(some_frames(16))
+    _, expected = model.encode_time(some_frames(16))
+    _, kept = model.train().encode_time(some_frames(16))
     assert torch.equal(kept[0], expected[0])
 
 
@@ -323,7 +323,7 @@ def test_what_deviates_is_the_map_before_dropout():
 @pytest.mark.parametrize("frames", [4, 7, 16])
 def test_of_frames_that_are_all_alike_half_are_kept_in_order(changes, frames):
     model = tiny(**changes, temporal_position="none")
-    tokens, kept = model.in_time(some_frames(1).expand(2, frames, -1))
+    tokens, kept = model.encode_time(some_frames(1).expand(2, frames, -1))
     assert tokens.isfinite().all()
     assert kept[1].shape[-1] == frames // 2
     assert (kept[1].diff() > 0).all()
@@ -333,18 +333,18 @@ def test_of_frames_that_are_all_alike_half_are_kept_in_order(changes, frames):
 def test_random_frames_are_others_for_each_clip_and_step_of_training_and_the_same_at_every_test(place):
     model = tiny(pool="random", pool_place=place).train()
     torch.manual_seed(0)
-    (_, first), (_, second) = (model.in_time(some_frames(16, clips=20)) for _ in range(2))
+    (_, first), (_, second) = (model.encode_time(some_frames(16, clips=20)) for _ in range(2))
     assert len({tuple(own) for own in first[1][:, 0].tolist()}) > 15
     assert not torch.equal(first[1], second[1])
     model.eval()
-    (_, first), (_, second) = (model.in_time(some_frames(16, clips=20)) for _ in range(2))
+    (_, first), (_, second) = (model.encode_time(some_frames(16, clips=20)) for _ in range(2))
     for layer in (1, 3):
         assert torch.equal(first[layer], first[layer][:1].expand(20, -1, -1))
         assert torch.equal(first[layer], second[layer])
 
 
 def test_uniform_frames_of_sixteen():
-    _, kept = tiny(pool="uniform").in_time(some_frames(16))
+    _, kept = tiny(pool="uniform").encode_time(some_frames(16))
     assert kept[1][0, 0].tolist() == [1, 3, 5, 7, 9, 11, 13, 15]
     assert kept[3][0, 0].tolist() == [3, 7, 11, 15]
 
@@ -358,10 +358,10 @@ UNORDERED = [{"position": "none"}, {"temporal_position": "none"}, {"temporal_pos
 @pytest.mark.parametrize("pool", [{"pool": "none"}, {}, LOGITS, BETWEEN, {**LOGITS, **BETWEEN}], ids=str)
 @pytest.mark.parametrize("changes", UNORDERED, ids=str)
 def test_without_position_in_time_the_order_of_frames_does_not_matter(changes, pool):
-    """And frames that change their order are still the ones that are kept."""
+    """The same frames are kept in any order."""
     model, given = tiny(**changes, **pool), some_frames()
     torch.testing.assert_close(features(model, given[:, ORDER]), features(model, given), rtol=0, atol=1e-11)
-    (_, moved), (_, kept) = model.in_time(given[:, ORDER]), model.in_time(given)
+    (_, moved), (_, kept) = model.encode_time(given[:, ORDER]), model.encode_time(given)
     for layer, frames in kept.items():
         assert torch.equal(ORDER[moved[layer]].sort(-1).values, frames)
 
@@ -375,9 +375,9 @@ def test_of_a_clip_too():
 
 @pytest.mark.parametrize("place", [{}, BETWEEN], ids=str)
 def test_attention_heads_that_choose_for_themselves_put_frames_together_by_their_order(place):
-    """The first frames that two heads keep become one token, whichever they are: order is seen without position."""
+    """The first frames that two heads keep share one token, so order matters without position."""
     model, given = tiny(position="none", **APART, **place), some_frames()
-    (_, moved), (_, kept) = model.in_time(given[:, ORDER]), model.in_time(given)
+    (_, moved), (_, kept) = model.encode_time(given[:, ORDER]), model.encode_time(given)
     assert torch.equal(ORDER[moved[1]].sort(-1).values, kept[1])
     assert (features(model, given[:, ORDER]) - features(model, given)).abs().max() > 1e-3
 
@@ -400,12 +400,12 @@ def test_with_position_the_order_of_frames_matters_once_the_tables_have_moved(ch
 def test_clips_do_not_see_each_other_in_time():
     for changes in (*TOP_KS, *({"pool": pool} for pool in POOLS[1:])):
         model, given = tiny(**changes), some_frames(9, clips=3)
-        together, alone = model.in_time(given)[0], torch.cat([model.in_time(own[None])[0] for own in given])
+        together, alone = model.encode_time(given)[0], torch.cat([model.encode_time(own[None])[0] for own in given])
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-11)
 
 
-def test_selection_takes_the_gradient_of_what_is_kept_and_none_through_the_choice():
-    """Finite differences, in steps so small that the same frames are kept."""
+def test_selection_passes_gradient_to_kept_frames_only():
+    """Finite differences with steps small enough that the same frames are kept."""
     for changes in ({}, {**APART, **BETWEEN}, {"pool": "max"}, {"pool": "uniform", **EVERY_TERM}):
         model = tiny(**changes)
         given = some_frames(5, clips=1).requires_grad_()
@@ -413,7 +413,7 @@ def test_selection_takes_the_gradient_of_what_is_kept_and_none_through_the_choic
 
 
 def test_a_clip_that_is_too_short_to_be_halved_is_refused_in_time_too(raises):
-    with raises(ClipError, "at least 4", field="frames"):
-        tiny(pool="average").in_time(some_frames(3))
+    with raises(ClipError, 4, field="frames"):
+        tiny(pool="average").encode_time(some_frames(3))
     for frames, pool in itertools.product((1, 2, 3), ("top-k", "convolution", "random", "uniform", "none")):
-        assert tiny(pool=pool).in_time(some_frames(frames))[0].isfinite().all()
+        assert tiny(pool=pool).encode_time(some_frames(frames))[0].isfinite().all()

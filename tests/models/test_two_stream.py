@@ -1,4 +1,4 @@
-"""Two networks as one: the arithmetic of their answers, a missing stream, and what cannot be."""
+"""Two-stream networks: arithmetic of the fusion, missing streams, invalid configs."""
 
 import json
 from dataclasses import replace
@@ -66,7 +66,7 @@ def test_scores_are_averaged_head_by_head(score, heads):
 
 
 def test_on_hand_made_logits():
-    """Where the mean of logits and the mean of softmaxes name another class."""
+    """The mean of logits and the mean of softmaxes rank different classes first."""
     one, other = torch.tensor([[4.0, 3.9, 0.0]]), torch.tensor([[-6.0, 0.0, 1.0]])
     assert mean_logits([one, other], "logits").tolist() == [[-1.0, pytest.approx(1.95), 0.5]]
     shares = np.exp([[4.0, 3.9, 0.0]]) / np.exp([4.0, 3.9, 0.0]).sum()
@@ -83,12 +83,12 @@ def test_one_answer_stays_as_it_is(score):
 
 
 @pytest.mark.parametrize("fusion", ["features", "logits", "softmax"])
-def test_without_both_there_is_no_answer(raises, fusion):
+def test_two_missing_clips_are_refused(raises, fusion):
     with raises(StreamError, "neither"):
         two(fusion)()
 
 
-def test_training_takes_streams_away_as_often_as_it_says():
+def test_streams_are_dropped_at_the_given_rate():
     model = two(stream_dropout=0.4).train()
     for stream in (model.rgb, model.depth):
         stream.eval()
@@ -144,7 +144,7 @@ def test_streams_may_be_of_different_kinds_and_survive_json():
     ("stream", "field"),
     [(3, "rgb"), ({}, "rgb.kind"), ({"kind": "mfst", "config": 3}, "rgb.config"), ({"kind": "mfts"}, "rgb")],
 )
-def test_a_stored_stream_that_is_none_is_refused(raises, stream, field):
+def test_an_invalid_stored_stream_is_refused(raises, stream, field):
     with raises(ConfigError, field=field):
         config_from_json({"kind": "two-stream", "rgb": stream, "depth": {"kind": "mfst"}})
 
@@ -153,7 +153,7 @@ def test_a_stored_stream_that_is_none_is_refused(raises, stream, field):
     ("changes", "word"),
     [({"stream_dropout": 1.0}, "below 1"), ({"stream_dropout": 0.1, "fusion": "logits"}, "features")],
 )
-def test_what_cannot_be_is_refused(raises, changes, word):
+def test_invalid_values_are_refused(raises, changes, word):
     with raises(ConfigError, word, field="stream_dropout"):
         TwoStreamConfig(rgb=SMALL, depth=SMALL, **changes)
 
@@ -178,6 +178,6 @@ def test_by_name_with_channels_of_each(raises):
         create_model("mfst_tiny", num_classes=3, depth_channels=3)
 
 
-def test_it_says_that_it_answers_alone():
-    assert input_binding(two()).answers_alone
-    assert not input_binding(create_model("mfst_tiny", num_classes=2)).answers_alone
+def test_a_missing_stream_is_allowed():
+    assert input_binding(two()).allows_missing
+    assert not input_binding(create_model("mfst_tiny", num_classes=2)).allows_missing

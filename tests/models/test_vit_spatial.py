@@ -1,10 +1,9 @@
-"""ViT frame by frame, and the spatial encoders of both, held against the ViT of `transformers`."""
+"""ViT frame by frame, and RPE-STDT's spatial encoder, equal the ViT of `transformers`."""
 
 import copy
 import dataclasses
 import math
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -44,7 +43,7 @@ def tiny(heads=None, frames=4, size=32, channels=3, **changes):
 
 
 def theirs(model):
-    """ViTModel with the weights of ViTSpatial, or of RPE-STDT's spatial encoder, which may have no position."""
+    """Return a ViTModel with the weights of ViTSpatial or of RPE-STDT's spatial encoder, with or without position."""
     if isinstance(model, ViTSpatial):
         class_token, blocks, norm, position = model.class_token, model.blocks, model.norm, model.position
     else:
@@ -97,9 +96,9 @@ def theirs(model):
     return vit
 
 
-def of_frames(model, given, **asked):
-    """Their normalized class token of each frame of each clip."""
-    return torch.stack([model(frames.transpose(0, 1), **asked).last_hidden_state[:, 0] for frames in given])
+def of_frames(model, given, **options):
+    """Return transformers' normalized class token of each frame."""
+    return torch.stack([model(frames.transpose(0, 1), **options).last_hidden_state[:, 0] for frames in given])
 
 
 # -- the same as elsewhere ---------------------------------------------------------------------------------------------
@@ -130,13 +129,13 @@ def test_the_spatial_encoder_of_rpe_stdt_is_vits_while_its_tables_are_zero(posit
     config = dataclasses.replace(RPE_STDT, position=position, position_terms=terms)
     model, given = shake(RPESTDT(config, heads={"label": 3}, frames=4, size=32)), clip()
     tables = [table for name, table in model.named_parameters() if "attention.position" in name]
-    before = model.in_space(given)
+    before = model.encode_space(given)
     for table in tables:
         nn.init.zeros_(table)
     vit = theirs(model)
-    torch.testing.assert_close(model.in_space(given), of_frames(vit, given), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.encode_space(given), of_frames(vit, given), rtol=0, atol=1e-5)
     assert bool(tables) == (position in ("shared", "per-head"))
-    assert not tables or (model.in_space(given) - before).abs().max() > 1e-2
+    assert not tables or (model.encode_space(given) - before).abs().max() > 1e-2
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------
@@ -152,7 +151,7 @@ def test_parameters_to_the_unit(depth, expected):
 
 
 def macs_by_hand(config, *, frames, size, last_block, classes):
-    """Multiply-adds from the shapes alone."""
+    """Return the multiply-adds from the shapes alone."""
     width, n = config.width, (size // config.patch) ** 2 + 1
     total = (n - 1) * 3 * config.patch**2 * width
     for rows in [n] * (config.depth - 1) + [1 if last_block == "class" else n]:
@@ -189,7 +188,7 @@ def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_an
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 16, 33])
-def test_any_number_of_frames_each_seen_by_itself(frames):
+def test_each_of_any_number_of_frames_is_encoded_alone(frames):
     model, given = shake(tiny()), clip(2, frames)
     alone = torch.stack([model.features(given[:, :, [frame]]) for frame in range(frames)])
     torch.testing.assert_close(model.features(given), alone.mean(0), rtol=0, atol=1e-5)
@@ -233,7 +232,7 @@ def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible():
     "config", [TINY, VIVIT, dataclasses.replace(VIVIT, position="none")], ids=["frames", "joint", "joint-no-position"]
 )
 def test_everything_learns_but_the_bias_of_keys(config):
-    """Which moves all logits of a row alike, and softmax does not see it."""
+    """A bias of keys shifts all logits of a row alike, which softmax cancels."""
     torch.manual_seed(0)
     model = shake(config.build(heads={"label": 5}, channels={"rgb": 3}, frames=4, size=32)).double()
     (3 * model(clip(4, 4, dtype=torch.float64))).logsumexp(1).square().sum().backward()
@@ -285,12 +284,6 @@ def test_copies_are_independent():
     assert torch.equal(copied(clip()), before)
 
 
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
 @pytest.mark.usefixtures("unchecked")
 def test_exported_it_is_the_same_for_any_number_of_clips():
     model = shake(tiny()).eval()
@@ -335,7 +328,7 @@ def test_pixels_left_over_are_refused_with_sizes_that_fit(raises, extent, field,
 @pytest.mark.parametrize("clip_of", [{"channels": 0}, {"frames": 0}, {"size": 20}])
 def test_a_network_for_impossible_clips_is_refused(raises, clip_of):
     ((field, value),) = clip_of.items()
-    with raises(ClipError, f"got {value}", field=field):
+    with raises(ClipError, f"{field}={value}", field=field):
         tiny(**clip_of)
 
 
@@ -349,7 +342,7 @@ def test_a_network_for_impossible_clips_is_refused(raises, clip_of):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(raises, changes, field):
+def test_invalid_values_are_refused(raises, changes, field):
     with raises(ConfigError, next(iter(changes)), field=field):
         dataclasses.replace(TINY, **changes)
 
@@ -362,6 +355,6 @@ def test_what_cannot_be_is_refused(raises, changes, field):
     ],
     ids=str,
 )
-def test_what_is_misspelt_is_refused_by_name(raises, changes, error, word):
+def test_misspelled_fields_are_refused_by_name(raises, changes, error, word):
     with raises(error, word, field=next(iter(changes))):
         create_model("vit_tiny_spatial", num_classes=3, **changes)

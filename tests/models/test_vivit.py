@@ -1,10 +1,9 @@
-"""ViViT with joint attention, held against the ViViT of `transformers`, and what follows from its lack of order."""
+"""ViViT with joint attention equals the ViViT of `transformers` and ignores token order."""
 
 import copy
 import dataclasses
 import math
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,7 +28,7 @@ def tiny(heads=None, frames=4, size=32, channels=3, **changes):
 
 
 def theirs(model):
-    """VivitModel with the weights of ours. Its own GELU is an approximation, and ours is not."""
+    """Return a VivitModel with our weights and, unlike its default, exact GELU."""
     config = VivitConfig(
         hidden_size=16,
         num_hidden_layers=len(model.blocks),
@@ -95,7 +94,7 @@ def test_parameters_to_the_unit(frames, classes, expected):
 
 
 def macs_by_hand(config, *, frames, size, last_block, classes):
-    """Multiply-adds from the shapes alone."""
+    """Return the multiply-adds from the shapes alone."""
     times, rows, columns = config.tubelet
     n, width = frames // times * (size // rows) * (size // columns) + 1, config.width
     total = (n - 1) * 3 * times * rows * columns * width
@@ -116,8 +115,8 @@ def test_macs_counted_two_ways(frames, whole):
     assert 0.06 < 1 - run / counted < 0.08
 
 
-def test_the_tiny_one_costs_about_what_ctn_tiny_does():
-    """What a comparison of the two rests on; a width of 132 or 136 comes nearer still."""
+def test_vivit_tiny_costs_about_as_much_as_ctn_tiny():
+    """The comparison of both relies on it; a width of 132 or 136 is closer still."""
     counts = {}
     for name in ("ctn_tiny", "vivit_tiny"):
         entry = MODELS[name]
@@ -144,7 +143,7 @@ def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_an
 
 
 def shuffled(given, tubelet, order):
-    """The clip with its tubelets in another order."""
+    """Return the clip with permuted tubelets."""
     times, rows, columns = tubelet
     grid = (given.shape[2] // times, given.shape[3] // rows, given.shape[4] // columns)
     cut = rearrange(given, "b c (t i) (h j) (w k) -> b (t h w) c i j k", i=times, j=rows, k=columns)
@@ -152,7 +151,7 @@ def shuffled(given, tubelet, order):
 
 
 @pytest.mark.parametrize("extent", [(4, 32, 32), (6, 16, 24)])
-def test_without_position_the_order_of_tubelets_is_not_seen(extent):
+def test_without_position_the_order_of_tubelets_does_not_matter(extent):
     given = clip(2, *extent)
     order = torch.randperm(extent[0] * extent[1] * extent[2] // 128, generator=torch.Generator().manual_seed(3))
     other = shuffled(given, TINY.tubelet, order)
@@ -163,14 +162,14 @@ def test_without_position_the_order_of_tubelets_is_not_seen(extent):
     assert (learned(other.double()) - learned(given.double())).abs().max() > 1e-2
 
 
-def test_without_position_order_inside_a_tubelet_is_seen():
+def test_without_position_the_order_inside_a_tubelet_matters():
     model, given = shake(tiny(position="none")).double(), clip(2, 4, dtype=torch.float64)
     assert (model(given) - model(given[:, :, [1, 0, 3, 2]])).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("grid", [(2, 4, 4), (5, 4, 4), (2, 3, 6), (3, 5, 2)])
 def test_position_of_other_extents_is_bicubic_in_space_and_linear_in_time(grid):
-    """Each time's map by itself, then each place between the two nearest times, half a step in from the ends."""
+    """Interpolate the map of each time, then each place between its two nearest times, as with align_corners=False."""
     position = shake(tiny()).position
     maps = position.table[1:].reshape(2, 4, 4, 16).permute(0, 3, 1, 2)
     maps = torch.stack([F.interpolate(one[None], grid[1:], mode="bicubic", align_corners=False)[0] for one in maps])
@@ -245,12 +244,6 @@ def test_copies_are_independent():
     assert torch.equal(copied(clip(2, 4)), before)
 
 
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Shapes are checked in Python that the compiler cannot read."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("position", ["learned", "none"])
 def test_exported_it_is_the_same_for_any_number_of_clips(position):
@@ -294,14 +287,14 @@ def test_clips_that_do_not_fit_are_refused_with_extents_that_do(raises, extent, 
 
 
 def test_clips_of_other_channels_are_refused(raises):
-    with raises(ClipError, "got 1", field="channels"):
+    with raises(ClipError, "channels=1", field="channels"):
         tiny()(clip(1, 4, channels=1))
 
 
 @pytest.mark.parametrize("clip_of", [{"channels": 0}, {"frames": 3}, {"size": 20}])
 def test_a_network_for_impossible_clips_is_refused(raises, clip_of):
     ((field, value),) = clip_of.items()
-    with raises(ClipError, f"got {value}", field=field):
+    with raises(ClipError, f"{field}={value}", field=field):
         tiny(**clip_of)
 
 
@@ -316,7 +309,7 @@ def test_a_network_for_impossible_clips_is_refused(raises, clip_of):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(raises, changes, field):
+def test_invalid_values_are_refused(raises, changes, field):
     with raises(ConfigError, next(iter(changes)), field=field):
         dataclasses.replace(TINY, **changes)
 
@@ -330,6 +323,6 @@ def test_what_cannot_be_is_refused(raises, changes, field):
     ],
     ids=str,
 )
-def test_what_is_misspelt_is_refused_by_name(raises, changes, error, field, word):
+def test_misspelled_fields_are_refused_by_name(raises, changes, error, field, word):
     with raises(error, word, field=field):
         create_model("vivit_tiny", num_classes=3, **changes)

@@ -44,7 +44,7 @@ def test_json_of_something_else_is_refused(raises) -> None:
 
 
 def test_a_clip_that_does_not_fit_the_model_is_refused_when_the_recipe_is_built(tiny_recipe: Recipe, raises) -> None:
-    with raises(ConfigError, "multiple of 8", "got 12"):
+    with raises(ConfigError, "multiple of 8", "frames=12"):
         replace(tiny_recipe, clip=Clip(frames=12, size=32, short_side=32))
 
 

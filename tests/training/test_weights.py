@@ -184,24 +184,24 @@ def test_mfst_loads_i3d_weights_and_reports_all_tensors(tmp_path, i3d, form):
     assert report.extra_keys == tuple(name for name in own if name not in taken)
     for name in (*anew, *report.extra_keys):
         assert torch.equal(own[name], fresh[name])
-    there_and_here = {
-        ("1", "single", "Mixed_4b.b0, Mixed_4b.b1a, Mixed_4b.b2a"): "[304, 480, 1, 1] there, [304, 256, 1, 1] here",
-        ("1", "pooled", "Mixed_4b.b3b"): "[64, 480, 1, 1] there, [64, 256, 1, 1] here",
-        ("2", "single", "Mixed_4d.b0, Mixed_4d.b1a, Mixed_4d.b2a"): "[280, 512, 1, 1] there, [280, 256, 1, 1] here",
-        ("2", "pooled", "Mixed_4d.b3b"): "[64, 512, 1, 1] there, [64, 256, 1, 1] here",
-        ("3", "single", "Mixed_5b.b0, Mixed_5b.b1a, Mixed_5b.b2a"): "[448, 832, 1, 1] there, [448, 512, 1, 1] here",
-        ("3", "pooled", "Mixed_5b.b3b"): "[128, 832, 1, 1] there, [128, 512, 1, 1] here",
-    }
+    mismatched = [
+        ("1", "single", "Mixed_4b.b0, Mixed_4b.b1a, Mixed_4b.b2a: [304, 480, 1, 1] in the file", "[304, 256, 1, 1]"),
+        ("1", "pooled", "Mixed_4b.b3b: [64, 480, 1, 1] in the file", "[64, 256, 1, 1]"),
+        ("2", "single", "Mixed_4d.b0, Mixed_4d.b1a, Mixed_4d.b2a: [280, 512, 1, 1] in the file", "[280, 256, 1, 1]"),
+        ("2", "pooled", "Mixed_4d.b3b: [64, 512, 1, 1] in the file", "[64, 256, 1, 1]"),
+        ("3", "single", "Mixed_5b.b0, Mixed_5b.b1a, Mixed_5b.b2a: [448, 832, 1, 1] in the file", "[448, 512, 1, 1]"),
+        ("3", "pooled", "Mixed_5b.b3b: [128, 832, 1, 1] in the file", "[128, 512, 1, 1]"),
+    ]
     assert load_messages(report) == [
         f"weights: {6 * (3 + 8 * 4 - 6)} tensors loaded from {path}",
         *(
-            f"  shape mismatch: stages.{stage}.space.inceptions.0.{ours} ({units}: {shapes})"
-            for (stage, ours, units), shapes in there_and_here.items()
+            f"  shape mismatch: stages.{stage}.space.inceptions.0.{ours} ({theirs}, {shape} in the network)"
+            for stage, ours, theirs, shape in mismatched
         ),
         f"  not part of I3D: {len(own) - 6 * (3 + 8 * 4)} tensors (stages.*.space.map_norm, "
         "stages.*.space.map, stages.*.space.layers, stages.*.time, stages.*.shortcut, norm, heads)",
-        "  unexpected: Mixed_4f: no stage of MFST has it",
-        "  unexpected: logits: the task heads start anew",
+        "  unexpected: Mixed_4f: no counterpart in MFST",
+        "  unexpected: logits: task heads are reinitialized",
     ]
 
 

@@ -115,8 +115,8 @@ def test_rpe_stdt_starts_from_a_file_and_says_what_became_of_it(tmp_path, timm, 
         *(f"  reset: {name} (not in ViT weights)" for name in HEADS),
         f"  not part of ViT: {len(own) - 2 * 12 - 5 - 2} tensors (spatial_blocks.*.attention.position, "
         "temporal_class_token, temporal_blocks, norm)",
-        f"  unexpected: {module}head.bias: the task heads start anew",
-        f"  unexpected: {module}head.weight: the task heads start anew",
+        f"  unexpected: {module}head.bias: task heads are reinitialized",
+        f"  unexpected: {module}head.weight: task heads are reinitialized",
         "  unexpected: pos_embed: the network has relative position",
         "  unexpected: blocks.2: the network takes other blocks",
     ]
@@ -135,7 +135,7 @@ def test_chosen_blocks_and_interpolated_positions_are_reported(tmp_path, timm):
     assert load_messages(report)[6].endswith(
         "tensors (temporal_class_token, temporal_position, temporal_blocks.*, norm)"
     )
-    assert "  unexpected: dist_token: init.ignore lets go of it" in load_messages(report)
+    assert "  unexpected: dist_token: ignored by init.ignore" in load_messages(report)
 
 
 def test_a_network_that_loads_all_tensors_resets_only_its_heads(tmp_path, timm):
@@ -385,4 +385,4 @@ def test_the_command_line_chooses_blocks_and_ignored_tensors(tiny_recipe: Recipe
     stderr = capsys.readouterr().err.splitlines()
     assert "  spatial_blocks.0 to 1: blocks 2, 0 of the file" in stderr
     assert "  temporal_blocks.0: block 2 of the file" in stderr
-    assert "  unexpected: dist_token: init.ignore lets go of it" in stderr
+    assert "  unexpected: dist_token: ignored by init.ignore" in stderr

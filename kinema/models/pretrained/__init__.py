@@ -1,1 +1,1 @@
-"""Public weights, converted to weights of our networks."""
+"""Public pretrained weights, converted to our networks."""

@@ -1,33 +1,29 @@
-"""Public weights of ViT, which has learned from pictures, and of ViViT, as weights of our networks.
+"""Pretrained ViT (images) and ViViT (video) weights, converted to our networks.
 
-    file of ViT -> one form (`vit_file.py`) -> patches, class token, position, blocks, norm of the network
+    ViT file -> one form (`vit_file.py`) -> patches, class token, position, blocks, norm of the network
 
-What fits is settled here:
+- The thesis does not say which of ViT's 12 blocks initialize the spatial encoder: the first ones, unless others are
+  chosen. ViT's last norm becomes the norm of the frames' class tokens. Temporal blocks, temporal class token, temporal
+  positions and the last norm keep their initialization.
+- More blocks can be chosen for the temporal encoder. Files do not store the number of attention heads: in
+  `rpe_stdt_base` the shapes agree, 768, but ViT-B's 12 heads of 64 channels become 8 heads of 96. The temporal blocks
+  of `rpe_stdt_base12` are narrower, and nothing fits.
+- A clip of one channel takes the patch kernel summed over the colors, so that a gray image gets the same result.
+- Positions are interpolated to the network's grid. A network with relative position, or none, does not use them.
+- In ViViT and CTN with tubelets, ViT's patch kernel initializes the middle frame, t // 2 from 0, and the others are
+  zero, as in ViViT (scenic's central-frame initialization). Every time gets the positions of ViT's image.
+- CTN's point-wise layers take ViT's query, key and value layers. Its depth-wise kernels and their BatchNorm have no
+  counterpart and keep their identity initialization, so that in evaluation a block is ViT's. In training BatchNorm
+  uses batch statistics and a block is not ViT's; `init.calibration_batches` compensates. The video-to-tokens module
+  keeps its initialization as well.
+- A ViViT file does not store the grid of its positions. It is taken to be the network's, and interpolated linearly if
+  the number of times differs.
 
-- The thesis does not say which of ViT's 12 blocks the spatial encoder's are: they are the first ones unless others are
-  chosen. Temporal blocks, temporal class token and positions start as they are, and so does the norm after them; ViT's
-  last norm is the one of the frames' class tokens.
-- Further blocks can be chosen for the temporal encoder. No file says how many attention heads there are, only their
-  channels all together: in `rpe_stdt_base` the shapes agree, 768, but ViT-B's 12 heads of 64 channels are read there as
-  8 heads of 96. Those of `rpe_stdt_base12` are narrower, and nothing fits.
-- A clip of one channel takes the sum of the patch kernel over the colors: a gray picture gets the same answer.
-- Positions of another grid are interpolated, as the network does for clips of another size. A network of relative
-  position, or none, does not use them.
-- ViViT and CTN see tubelets. ViT's patch kernel stands in the middle one of their frames, number t // 2 from 0, and the
-  others are zero: so ViViT's own authors begin (scenic's central-frame initialization). Every time has the positions
-  of ViT's one picture.
-- CTN maps queries, keys and values apart, by point-wise layers that are ViT's; its depth-wise kernels and their
-  BatchNorm have no counterpart and stay the identity that they start as, so that a block is ViT's in evaluation. In
-  training BatchNorm takes the batch's own statistics, and a block is not ViT's: `init.calibration_batches` is for
-  that. Its video-to-tokens module has no counterpart either, and starts as it is.
-- A file of ViViT does not say how its positions are arranged. A frame's grid is taken to be the network's, and where
-  the times then differ they are interpolated linearly.
+Differences with the same weights: our LayerNorms use epsilon 1e-6, like timm's and ViViT's; Hugging Face's ViT uses
+1e-12. Our GELU is exact, like ViT's; Hugging Face's ViViT uses the tanh approximation.
 
-What the network does differently with the same weights: its LayerNorms add 1e-6 to the variance, as timm's and ViViT's
-do; those of Hugging Face's ViT add 1e-12. Its GELU is exact, as ViT's is; Hugging Face's ViViT approximates it by tanh.
-
-Most public ViTs saw RGB between -1 and 1: a mean of 0.5 and a standard deviation of 0.5, the default of a recipe. DeiT
-saw ImageNet's mean and deviation.
+Most public ViTs expect RGB in [-1, 1], mean and standard deviation 0.5, the default of a recipe. DeiT expects
+ImageNet's mean and standard deviation.
 
 Axes: n, m class token and patches, d channels.
 """
@@ -35,16 +31,15 @@ Axes: n, m class token and patches, d channels.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kinema.errors import ViTError
-from kinema.layers.transformer import interpolated
+from kinema.layers.transformer import interpolate_position
 from kinema.models.ctn import CTN, CTNConfig
-from kinema.models.pretrained.vit_file import NUMBERS, ViT
+from kinema.models.pretrained.vit_file import PARAMETERS, ViT
 from kinema.models.rpe_stdt import RPESTDT
 from kinema.models.vit_spatial import ViTSpatial
 from kinema.models.vivit import ViViT
@@ -52,7 +47,7 @@ from kinema.models.vivit import ViViT
 COLORS = 3
 
 ViTNetwork = CTN | RPESTDT | ViTSpatial | ViViT
-"""Networks that can start from ViT."""
+"""Networks that can be initialized from ViT."""
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "norm1": ("norm_attention",),
@@ -62,208 +57,195 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "fc1": ("mlp.expand",),
     "fc2": ("mlp.contract",),
 }
-"""A layer of ViT's block -> that of ours, in space and in time; or those that share its rows."""
+"""Layers of ViT's block, and our layers that share their rows."""
 
-MAPPINGS: Mapping[str, tuple[str, ...]] = {
+QUERY_KEY_VALUE: Mapping[str, tuple[str, ...]] = {
     "linear": tuple(f"attention.mapping.{part}" for part in ("query", "key", "value")),
     "convolution": tuple(f"attention.mapping.{part}.pointwise" for part in ("query", "key", "value")),
 }
-"""The same of CTN's ways to map queries, keys and values, apart in each."""
+"""Layers of CTN that share the rows of `qkv`, by `CTNConfig.mapping`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Absent:
-    """A part of ViT that a network has not.
+class NetworkParts:
+    """Names of a network's parts that ViT has, too.
 
-    Args:
-        reason: why, for the report.
+    Attributes:
+        patches: Patch embedding; None if the network has another one.
+        class_token: Class token.
+        position: Position table; None if the network has none.
+        no_position: Reason for `position=None`.
+        grid: Grid of the position table: (rows, columns) or (times, rows, columns).
+        norm: Norm after the blocks.
+        blocks: Blocks that see patches.
+        frame_blocks: Blocks of the same kind that see frames.
+        layers: Layers of each block, as in `LAYERS`.
     """
 
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """What a network calls the parts of ViT.
-
-    Args:
-        patches, class_token, norm: as ViT has them; the patch kernel may have time.
-        grid: times, rows and columns of the places that `position` is for, or rows and columns.
-        position: the table of positions.
-        blocks: that see the patches of a frame, or of a clip.
-        further: blocks of the same kind that see something else.
-        layers: of each of these.
-    """
-
-    patches: str | Absent
-    class_token: str
-    norm: str
+    patches: str | None = "embedding.patches"
+    class_token: str = "class_token.token"
+    position: str | None
+    no_position: str = "the network has no position"
     grid: tuple[int, ...]
-    position: str | Absent
+    norm: str = "norm"
     blocks: tuple[str, ...]
-    further: tuple[str, ...] = ()
+    frame_blocks: tuple[str, ...] = ()
     layers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: LAYERS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedViT:
-    """What came of ViT's weights.
+    """ViT's weights for a network.
 
-    Args:
-        weights: names of the network's state dict -> tensors of the shapes there.
-        origins: parts of the network -> which blocks they are, and what was changed on the way.
-        left_over: names in the file, such as `blocks.8` and `pos_embed` -> why the network does not take them.
+    Attributes:
+        weights: Tensors by their names in the network's state dict.
+        origins: Blocks of the file that each part of the network takes, and changes to its weights.
+        unused: Names in the file that the network does not use, such as `blocks.8` or `pos_embed`, with the reason.
     """
 
     weights: dict[str, Tensor]
     origins: Mapping[str, str]
-    left_over: Mapping[str, str]
-
-
-NO_POSITION = "the network has no position"
-
-
-def check_ctn(config: CTNConfig) -> None:
-    """Refuses a CTN of whose blocks ViT's weights would make something else than ViT's."""
-    if config.norm_order == "post":
-        raise ViTError(
-            "with model.norm_order=post a block with ViT's weights does not compute what ViT's does; pre is ViT's order"
-        )
-    if config.mapping == "convolution" and config.start == "scratch":
-        raise ViTError(
-            "with model.start=scratch depth-wise kernels are random, and a block with ViT's weights does not compute "
-            "what ViT's does; say model.start=identity"
-        )
-
-
-def places_in(model: ViTNetwork) -> Places:
-    """Where the network has the parts of ViT."""
-    match model:
-        case ViTSpatial():
-            return Places(
-                patches="embedding.patches",
-                class_token="class_token.token",
-                norm="norm",
-                grid=model.position.built,
-                position="position.table",
-                blocks=tuple(f"blocks.{block}" for block in range(model.config.depth)),
-            )
-        case ViViT():
-            return Places(
-                patches="embedding.patches",
-                class_token="class_token.token",
-                norm="norm",
-                grid=() if model.position is None else model.position.built,
-                position=Absent(reason=NO_POSITION) if model.position is None else "position.table",
-                blocks=tuple(f"blocks.{block}" for block in range(model.config.depth)),
-            )
-        case CTN():
-            check_ctn(model.config)
-            tubelets, learned = model.config.embedding == "tubelets", model.config.position == "learned"
-            return Places(
-                patches="embedding.patches" if tubelets else Absent(reason="the network has video-to-tokens instead"),
-                class_token="class_token.token",
-                norm="norm",
-                grid=model.built_grid,
-                position="position.table" if learned else Absent(reason=NO_POSITION),
-                blocks=tuple(f"blocks.{block}" for block in range(model.config.depth)),
-                layers={**LAYERS, "qkv": MAPPINGS[model.config.mapping]},
-            )
-        case RPESTDT():
-            config = model.config
-            none = "the network has relative position" if config.relative else NO_POSITION
-            return Places(
-                patches="embedding.patches",
-                class_token="spatial_class_token.token",
-                norm="spatial_norm",
-                grid=model.grid,
-                position=Absent(reason=none) if model.spatial_position is None else "spatial_position.table",
-                blocks=tuple(f"spatial_blocks.{block}" for block in range(config.spatial_layers)),
-                further=tuple(f"temporal_blocks.{block}" for block in range(config.temporal_layers)),
-            )
-        case _:
-            assert_never(model)
+    unused: Mapping[str, str]
 
 
 def from_vit(vit: ViT, model: ViTNetwork, *, blocks: Sequence[int] = ()) -> ConvertedViT:
-    """The weights that a network can take from ViT. The network stays as it is.
+    """Return the weights that a network can take from ViT. The network is not changed.
 
     Args:
-        vit: what `read_vit` made of the file.
-        model: has the shapes.
-        blocks: numbers of ViT's blocks, from 0, for the network's blocks that see patches; once there is one for each
-            of them, for those that see frames. One may be named several times. Empty for the first ones, and none for
-            frames.
+        vit: Weights from `read_vit`.
+        model: Network that defines names and shapes.
+        blocks: Numbers of ViT's blocks, from 0, for the network's blocks that see patches, and then for those that
+            see frames. A block may be repeated. Default: the first ones, and none for frames.
 
     Raises:
-        ViTError: patches, width, or another shape differ; there is no such block, or there are too few or too many of
-            them; or positions are needed, and are not those of a square.
+        ViTError: A shape differs, a chosen block does not exist, the number of chosen blocks is wrong, or the positions
+            do not fit the grid.
     """
-    places = places_in(model)
+    parts = network_parts(model)
     own = model.state_dict()
     weights: dict[str, Tensor] = {}
     origins: dict[str, str] = {}
-    left_over = dict(vit.left_over)
+    unused = dict(vit.unused)
 
-    if isinstance(places.patches, Absent):
-        left_over[vit.naming.patches] = places.patches.reason
+    if parts.patches is None:
+        unused[vit.naming.patches] = "the network has video-to-tokens instead"
     else:
-        kernel, said = _with_shape(vit.patches.weight, own[f"{places.patches}.weight"].shape)
-        weights |= {f"{places.patches}.weight": kernel, f"{places.patches}.bias": vit.patches.bias}
-        origins |= {places.patches: said} if said else {}
-    width = len(own[places.class_token])
+        kernel, change = _fit_kernel(vit.patches["weight"], own[f"{parts.patches}.weight"].shape)
+        weights |= {f"{parts.patches}.weight": kernel, f"{parts.patches}.bias": vit.patches["bias"]}
+        origins |= {parts.patches: change} if change else {}
+    width = len(own[parts.class_token])
     if len(vit.class_token) != width:
-        raise ViTError(f"the width does not fit: {len(vit.class_token)} channels there, {width} here")
-    weights[places.class_token] = vit.class_token
+        raise ViTError(
+            f"width does not fit: {len(vit.class_token)} channels in the file, {width} in the network",
+            field="model.width",
+        )
+    weights[parts.class_token] = vit.class_token
 
-    if isinstance(places.position, Absent):
-        left_over[vit.naming.position] = places.position.reason
+    if parts.position is None:
+        unused[vit.naming.position] = parts.no_position
     else:
-        table, said = _on_grid(vit, places.grid) if vit.called == "ViT" else _at_times(vit, places.grid)
-        weights[places.position] = table
-        origins |= {places.position: said} if said else {}
+        table, change = (_fit_position if vit.family == "ViT" else _fit_times)(vit, parts.grid)
+        weights[parts.position] = table
+        origins |= {parts.position: change} if change else {}
 
-    chosen = _chosen(vit, places, blocks)
+    chosen = _choose_blocks(vit, parts, blocks)
     for part, number in chosen.items():
-        for theirs, ours in places.layers.items():
-            layer = getattr(vit.blocks[number], theirs)
-            for kind in NUMBERS:
-                rows = getattr(layer, kind).chunk(len(ours))
-                for name, tensor in zip((f"{part}.{one}.{kind}" for one in ours), rows, strict=True):
-                    if tensor.shape != own[name].shape:
-                        raise ViTError(
-                            f"block {number} does not fit {part}: {theirs}.{kind} is {list(tensor.shape)} there, "
-                            f"{list(own[name].shape)} here"
-                        )
-                    weights[name] = tensor
-    origins |= _in_short(chosen)
-    unused = [number for number in range(len(vit.blocks)) if number not in chosen.values()]
-    if unused:
-        left_over[", ".join(f"{vit.naming.block}{number}" for number in unused)] = "the network takes other blocks"
+        weights |= _block_weights(vit, number, part, parts.layers, own)
+    origins |= _block_origins(chosen)
+    rest = [f"{vit.naming.block}{number}" for number in range(len(vit.blocks)) if number not in chosen.values()]
+    if rest:
+        unused[", ".join(rest)] = "the network takes other blocks"
 
-    weights |= {f"{places.norm}.{kind}": getattr(vit.norm, kind) for kind in NUMBERS}
-    return ConvertedViT(weights=weights, origins=origins, left_over=left_over)
+    weights |= {f"{parts.norm}.{parameter}": vit.norm[parameter] for parameter in PARAMETERS}
+    return ConvertedViT(weights=weights, origins=origins, unused=unused)
 
 
-def _chosen(vit: ViT, places: Places, blocks: Sequence[int]) -> dict[str, int]:
-    """Blocks of the network, each with the number of ViT's."""
-    least, most = len(places.blocks), len(places.blocks) + len(places.further)
+def network_parts(model: ViTNetwork) -> NetworkParts:
+    """Return the names of a network's parts that ViT has, too.
+
+    Raises:
+        ViTError: A CTN whose blocks do not compute what ViT's do.
+    """
+    if isinstance(model, RPESTDT):
+        return NetworkParts(
+            class_token="spatial_class_token.token",
+            position=None if model.spatial_position is None else "spatial_position.table",
+            no_position=f"the network has {'relative' if model.config.is_relative else 'no'} position",
+            grid=model.grid,
+            norm="spatial_norm",
+            blocks=tuple(f"spatial_blocks.{block}" for block in range(model.config.spatial_layers)),
+            frame_blocks=tuple(f"temporal_blocks.{block}" for block in range(model.config.temporal_layers)),
+        )
+    patches: str | None = "embedding.patches"
+    layers = LAYERS
+    if isinstance(model, CTN):
+        _check_ctn(model.config)
+        patches = patches if model.config.embedding == "tubelets" else None
+        layers = {**LAYERS, "qkv": QUERY_KEY_VALUE[model.config.mapping]}
+    return NetworkParts(
+        patches=patches,
+        position=None if model.position is None else "position.table",
+        grid=() if model.position is None else model.position.built,
+        blocks=tuple(f"blocks.{block}" for block in range(model.config.depth)),
+        layers=layers,
+    )
+
+
+def _check_ctn(config: CTNConfig) -> None:
+    if config.norm_order == "post":
+        raise ViTError(
+            "model.norm_order=post: with ViT's weights a block does not compute what ViT's does; expected pre",
+            field="model.norm_order",
+        )
+    if config.mapping == "convolution" and config.start == "scratch":
+        raise ViTError(
+            "model.start=scratch: with random depth-wise kernels a block does not compute what ViT's does; "
+            "expected identity",
+            field="model.start",
+        )
+
+
+def _choose_blocks(vit: ViT, parts: NetworkParts, blocks: Sequence[int]) -> dict[str, int]:
+    """Return the number of ViT's block for each block of the network."""
+    least, most = len(parts.blocks), len(parts.blocks) + len(parts.frame_blocks)
     numbers = list(blocks) or list(range(least))
     if not least <= len(numbers) <= most:
-        takes = f"{least}, or up to {most} with those that see frames" if most > least else str(least)
-        raise ViTError(f"init.blocks={tuple(blocks)} names {len(numbers)} blocks; the network takes {takes}")
+        expected = f"{least} to {most}; those after the first {least} see frames" if most > least else str(least)
+        raise ViTError(
+            f"init.blocks={tuple(blocks)}: {len(numbers)} blocks chosen; expected {expected}", field="init.blocks"
+        )
     for number in numbers:
         if not 0 <= number < len(vit.blocks):
-            last = len(vit.blocks) - 1
             raise ViTError(
-                f"there is no block {number}: the file has {len(vit.blocks)}, 0 to {last}, and the network takes "
-                f"{len(numbers)}; init.blocks may name one several times"
+                f"init.blocks: the file has no block {number}, only 0 to {len(vit.blocks) - 1}, and the network takes "
+                f"{len(numbers)}. A block may be repeated.",
+                field="init.blocks",
             )
-    return dict(zip((*places.blocks, *places.further), numbers, strict=False))
+    return dict(zip((*parts.blocks, *parts.frame_blocks), numbers, strict=False))
 
 
-def _in_short(chosen: Mapping[str, int]) -> dict[str, str]:
-    """The same, one line for all blocks of a kind."""
+def _block_weights(
+    vit: ViT, number: int, part: str, layers: Mapping[str, tuple[str, ...]], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return ViT's block under the names of the network's block `part`."""
+    weights = {}
+    for theirs, ours in layers.items():
+        for parameter in PARAMETERS:
+            tensors = vit.blocks[number][theirs][parameter].chunk(len(ours))
+            for layer, tensor in zip(ours, tensors, strict=True):
+                name = f"{part}.{layer}.{parameter}"
+                if tensor.shape != own[name].shape:
+                    raise ViTError(
+                        f"block {number} does not fit {part}: {theirs}.{parameter} is {list(tensor.shape)} in the "
+                        f"file, {list(own[name].shape)} in the network",
+                        field=name,
+                    )
+                weights[name] = tensor
+    return weights
+
+
+def _block_origins(chosen: Mapping[str, int]) -> dict[str, str]:
+    """Return the chosen blocks as one line per kind of block."""
     lists: dict[str, list[int]] = {}
     for part, number in chosen.items():
         lists.setdefault(part.rpartition(".")[0], []).append(number)
@@ -275,53 +257,52 @@ def _in_short(chosen: Mapping[str, int]) -> dict[str, str]:
     }
 
 
-def _with_shape(kernel: Tensor, shape: torch.Size) -> tuple[Tensor, str]:
-    """The patch kernel as the network has it, and what was done to it, if anything."""
-    fitting, said = kernel, ""
+def _fit_kernel(kernel: Tensor, shape: torch.Size) -> tuple[Tensor, str]:
+    """Return the patch kernel in the network's shape, and a description of the change, if any."""
+    fitted, change = kernel, ""
     if shape[1] == 1 and kernel.shape[1] == COLORS:
-        fitting = fitting.sum(1, keepdim=True)
-        said += f", summed over {COLORS} colors"
+        fitted = fitted.sum(1, keepdim=True)
+        change += f", summed over {COLORS} colors"
     if len(shape) == 5 and kernel.ndim == 4:
         frames, middle = shape[2], shape[2] // 2
-        flat, fitting = fitting, fitting.new_zeros(*fitting.shape[:2], frames, *fitting.shape[2:])
-        fitting[:, :, middle] = flat
-        said += f", in frame {middle} of 0 to {frames - 1}, zeros in the others" if frames > 1 else ""
-    if fitting.shape != shape:
-        raise ViTError(f"the patch kernel does not fit: {list(kernel.shape)} there, {list(shape)} here")
-    return fitting, f"the patch kernel{said}" if said else ""
+        image, fitted = fitted, fitted.new_zeros(*fitted.shape[:2], frames, *fitted.shape[2:])
+        fitted[:, :, middle] = image
+        change += f", in frame {middle} of 0 to {frames - 1}, zeros in the others" if frames > 1 else ""
+    if fitted.shape != shape:
+        raise ViTError(
+            f"patch kernel does not fit: {list(kernel.shape)} in the file, {list(shape)} in the network",
+            field="model.patch",
+        )
+    return fitted, f"patch kernel{change}" if change else ""
 
 
-def _on_grid(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"], str]:
-    """ViT's positions of the class token and of a grid of patches, at each of several times where the grid has any.
-
-    And what was done to them, if anything.
-    """
+def _fit_position(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"], str]:
+    """Return ViT's positions on the network's grid, repeated for each time, and a description of the change, if any."""
     places = len(vit.position) - 1
     side = math.isqrt(max(places, 0))
     if side == 0 or side * side != places:
         raise ViTError(
-            f"{vit.naming.position} has {len(vit.position)} rows: beside the class token's there are {places}, "
-            "which is no square"
+            f"{vit.naming.position}: {len(vit.position)} rows; expected 1 for the class token and a square number",
+            field=vit.naming.position,
         )
     times, rows, columns = (1, *grid)[-3:]
-    said = "" if (rows, columns) == (side, side) else f", interpolated from {side} x {side} to {rows} x {columns}"
-    said += f", the same at each of {times} times" if times > 1 else ""
-    of_a_frame = interpolated(vit.position[1:], (side, side), (rows, columns))
-    table = torch.cat((vit.position[:1], of_a_frame.repeat(times, 1)))
-    return table, f"positions{said}" if said else ""
+    change = "" if (rows, columns) == (side, side) else f", interpolated from {side} x {side} to {rows} x {columns}"
+    change += f", the same at each of {times} times" if times > 1 else ""
+    frame = interpolate_position(vit.position[1:], (side, side), (rows, columns))
+    return torch.cat((vit.position[:1], frame.repeat(times, 1))), f"positions{change}" if change else ""
 
 
-def _at_times(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"], str]:
-    """ViViT's positions of the class token and of tubelets; and what was done to them, if anything."""
+def _fit_times(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"], str]:
+    """Return ViViT's positions on the network's grid, and a description of the change, if any."""
     times, rows, columns = grid
-    stored, left = divmod(len(vit.position) - 1, rows * columns)
-    if left or not stored:
+    stored, rest = divmod(len(vit.position) - 1, rows * columns)
+    if rest or not stored:
         raise ViTError(
-            f"{vit.naming.position} has {len(vit.position)} rows: beside the class token's there are "
-            f"{len(vit.position) - 1}, which are no times of the network's {rows} x {columns} places; give it clips of "
-            "the size that the file has learned from"
+            f"{vit.naming.position}: {len(vit.position)} rows; expected 1 for the class token and a multiple of "
+            f"{rows} x {columns}. Use clips of the size that the file was trained on.",
+            field=vit.naming.position,
         )
     if stored == times:
         return vit.position, ""
-    table = torch.cat((vit.position[:1], interpolated(vit.position[1:], (stored, rows, columns), grid)))
+    table = torch.cat((vit.position[:1], interpolate_position(vit.position[1:], (stored, rows, columns), grid)))
     return table, f"positions, interpolated from {stored} to {times} times of {rows} x {columns} places"

@@ -1,4 +1,4 @@
-"""I3D's weights in MFST: the same answers to a still clip, nothing in the wrong place, and nothing goes unsaid."""
+"""I3D weights in MFST: equal responses to a still clip, correct places, and a complete report."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from kinema.errors import I3DError
 from kinema.models.mfst import MFST, MFSTConfig
-from kinema.models.pretrained.i3d import I3D_KERNELS, from_i3d, is_i3d, shortened
+from kinema.models.pretrained.i3d import I3D_KERNELS, from_i3d, is_i3d, shorten_kernel
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 COUNT = "num_batches_tracked"
@@ -24,7 +24,7 @@ MODULES = {  # channels in; alone, before and in the middle branch, in the small
     "Mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
     "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
 }
-PLACES = {  # where a module of I3D stands in MFST
+PLACES = {  # stage and number of I3D's module in MFST
     "Mixed_3b": (0, 0),
     "Mixed_3c": (0, 1),
     "Mixed_4b": (1, 0),
@@ -34,22 +34,22 @@ PLACES = {  # where a module of I3D stands in MFST
     "Mixed_5b": (3, 0),
     "Mixed_5c": (3, 1),
 }
-ANEW = {  # what sees the tokens of a stage
+MISMATCHED = {  # convolutions of a stage's tokens
     "stages.1.space.inceptions.0.single": "Mixed_4b.b0, Mixed_4b.b1a, Mixed_4b.b2a: "
-    "[304, 480, 1, 1] there, [304, 256, 1, 1] here",
-    "stages.1.space.inceptions.0.pooled": "Mixed_4b.b3b: [64, 480, 1, 1] there, [64, 256, 1, 1] here",
+    "[304, 480, 1, 1] in the file, [304, 256, 1, 1] in the network",
+    "stages.1.space.inceptions.0.pooled": "Mixed_4b.b3b: [64, 480, 1, 1] in the file, [64, 256, 1, 1] in the network",
     "stages.2.space.inceptions.0.single": "Mixed_4d.b0, Mixed_4d.b1a, Mixed_4d.b2a: "
-    "[280, 512, 1, 1] there, [280, 256, 1, 1] here",
-    "stages.2.space.inceptions.0.pooled": "Mixed_4d.b3b: [64, 512, 1, 1] there, [64, 256, 1, 1] here",
+    "[280, 512, 1, 1] in the file, [280, 256, 1, 1] in the network",
+    "stages.2.space.inceptions.0.pooled": "Mixed_4d.b3b: [64, 512, 1, 1] in the file, [64, 256, 1, 1] in the network",
     "stages.3.space.inceptions.0.single": "Mixed_5b.b0, Mixed_5b.b1a, Mixed_5b.b2a: "
-    "[448, 832, 1, 1] there, [448, 512, 1, 1] here",
-    "stages.3.space.inceptions.0.pooled": "Mixed_5b.b3b: [128, 832, 1, 1] there, [128, 512, 1, 1] here",
+    "[448, 832, 1, 1] in the file, [448, 512, 1, 1] in the network",
+    "stages.3.space.inceptions.0.pooled": "Mixed_5b.b3b: [128, 832, 1, 1] in the file, [128, 512, 1, 1] in the network",
 }
-LEFT_OUT = {"Mixed_4f": "no stage of MFST has it", "logits": "the task heads start anew"}
+UNUSED = {"Mixed_4f": "no counterpart in MFST", "logits": "task heads are reinitialized"}
 
 
 def units():
-    """I3D's units -> channels out and in, side of the kernel."""
+    """Return I3D's units -> channels out and in, side of the kernel."""
     found = dict(UNITS)
     for module, (channels, (alone, middle_in, middle, small_in, small, pooled)) in MODULES.items():
         found |= {f"{module}.b0": (alone, channels, 1), f"{module}.b1a": (middle_in, channels, 1)}
@@ -60,7 +60,7 @@ def units():
 
 @pytest.fixture(scope="module")
 def i3d():
-    """A file of I3D with random numbers."""
+    """Random I3D weights."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for number, (unit, (wide, channels, side)) in enumerate(units().items()):
@@ -77,7 +77,7 @@ def i3d():
 
 
 def network(stages=4, *, channels=3, **changes):
-    """Of the thesis's widths as far as I3D's modules go."""
+    """Return an MFST with the thesis's convolution widths and small transformers."""
     torch.manual_seed(1)
     small = {"layers": 1, "attention_heads": 1, "head_channels": 8, "mlp_channels": 8, "stem_operator": "vanilla"}
     config = MFSTConfig(stages=stages, **(small | changes))
@@ -95,12 +95,12 @@ def still(picture, frames):
 
 
 def picture(channels, size=9):
-    """As it leaves a ReLU: I3D pads its pools with zeros."""
+    """Return non-negative maps: I3D pads its pools with zeros."""
     return torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(2))
 
 
 def literal_unit(i3d, unit, clip, stride=1):
-    """I3D's own: convolution, BatchNorm in evaluation, ReLU."""
+    """Return I3D's unit written out: convolution, BatchNorm in evaluation, ReLU."""
     kernel = i3d[f"{unit}.conv3d.weight"]
     maps = F.conv3d(clip, kernel, stride=stride, padding=kernel.shape[-1] // 2)
     weight, bias, mean, variance = (i3d[f"{unit}.bn.{number}"][:, None, None, None] for number in NORM)
@@ -183,7 +183,7 @@ def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_gray_one(i3d):
     close(model.stem.first.convolution(depth)[:, :, 3:-3], expected[:, :, 3:-3])
 
 
-def test_the_raw_weights_are_the_same_whatever_the_operator(i3d):
+def test_raw_weights_do_not_depend_on_the_operator(i3d):
     plain, differences = (loaded(i3d, 1, stem_operator=operator).state_dict() for operator in ("vanilla", "cdc-st"))
     for name in ("stem.first.convolution.weight", "stem.third.convolution.weight"):
         assert torch.equal(plain[name], differences[name])
@@ -205,42 +205,42 @@ def test_the_raw_weights_are_the_same_whatever_the_operator(i3d):
         (1, 1, [1]),
     ],
 )
-def test_each_tap_goes_to_the_nearest_one_that_is_kept(taps, frames, expected):
+def test_each_tap_is_added_to_its_nearest_tap(taps, frames, expected):
     kernel = (2.0 ** torch.arange(taps)).view(1, 1, taps, 1, 1).expand(2, 3, taps, 4, 5)
-    short = shortened(kernel, frames)
+    short = shorten_kernel(kernel, frames)
     assert short.shape == (2, 3, frames, 4, 5)
     assert torch.equal(short, torch.tensor(expected).float().view(1, 1, frames, 1, 1).expand_as(short))
 
 
 def test_half_precision_is_summed_in_single():
     kernel = torch.tensor([2048.0, 1, 1]).half().view(1, 1, 3, 1, 1)
-    assert shortened(kernel, 1).item() == 2050
+    assert shorten_kernel(kernel, 1).item() == 2050
 
 
 @pytest.mark.parametrize(("taps", "frames"), [(6, 3), (7, 4), (3, 5)])
 def test_taps_without_a_center_and_longer_kernels_are_refused(taps, frames):
-    with pytest.raises(ValueError, match=f"over {taps} frames cannot become one over {frames}: both are odd"):
-        shortened(torch.zeros(1, 1, taps, 1, 1), frames)
+    with pytest.raises(ValueError, match=f"over {taps} frames"):
+        shorten_kernel(torch.zeros(1, 1, taps, 1, 1), frames)
 
 
-# -- what is loaded, and what is not -----------------------------------------------------------------------------------
+# -- loaded, mismatched, unused ----------------------------------------------------------------------------------------
 
 
-def test_of_four_stages_everything_is_taken_but_what_sees_tokens(i3d):
+def test_four_stages_take_all_but_the_convolutions_of_tokens(i3d):
     model = network(4)
     converted = from_i3d(i3d, model)
-    assert dict(converted.unfit) == ANEW
-    assert dict(converted.left_out) == LEFT_OUT
+    assert dict(converted.mismatched) == MISMATCHED
+    assert dict(converted.unused) == UNUSED
     own = model.state_dict()
     ours = [name for name in own if name.startswith("stem.") or ".inceptions." in name]
-    assert list(converted.weights) == [name for name in ours if name.rsplit(".", 2)[0] not in ANEW]
+    assert list(converted.weights) == [name for name in ours if name.rsplit(".", 2)[0] not in MISMATCHED]
     assert len(converted.weights) == 6 * (3 + 8 * 4 - 6)
     for name, weight in converted.weights.items():
         assert weight.shape == own[name].shape
         assert weight.dtype == own[name].dtype
 
 
-def test_the_network_stays_as_it_is_and_shares_nothing_with_what_it_gets(i3d):
+def test_the_network_is_not_changed_and_shares_no_memory(i3d):
     model = network(1)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     copies = {name: tensor.clone() for name, tensor in i3d.items()}
@@ -261,30 +261,34 @@ def test_the_network_stays_as_it_is_and_shares_nothing_with_what_it_gets(i3d):
 def test_modules_of_stages_that_the_network_has_not_are_left_out(i3d, stages, modules):
     converted = from_i3d(i3d, network(stages))
     of_stages = {
-        module: f"of stage {PLACES[module][0] + 1}; the network has {stages}" for module in PLACES if module in modules
+        module: f"belongs to stage {PLACES[module][0] + 1}; the network has {stages}"
+        for module in PLACES
+        if module in modules
     }
-    assert dict(converted.left_out) == LEFT_OUT | of_stages
-    assert dict(converted.unfit) == {part: why for part, why in ANEW.items() if int(part.split(".")[1]) < stages}
+    assert dict(converted.unused) == UNUSED | of_stages
+    assert dict(converted.mismatched) == {
+        part: why for part, why in MISMATCHED.items() if int(part.split(".")[1]) < stages
+    }
 
 
 def test_they_may_be_missing_from_the_file(i3d):
     short = {name: tensor for name, tensor in i3d.items() if not name.startswith(("Mixed_4", "Mixed_5", "logits"))}
     converted = from_i3d(short, network(1))
     assert len(converted.weights) == 6 * (3 + 2 * 4)
-    assert not converted.left_out
+    assert not converted.unused
 
 
 def test_other_widths_may_take_a_later_module_whole(i3d):
     converted = from_i3d(i3d, network(2, widths=(480, 256, 512, 512)))
-    assert not converted.unfit
+    assert not converted.mismatched
 
 
 @pytest.mark.parametrize(("there", "here"), [(3, 2), (2, 3), (2, 1)])
-def test_a_first_convolution_of_other_channels_starts_anew_with_its_norm(i3d, there, here):
+def test_a_first_convolution_of_other_channels_is_mismatched(i3d, there, here):
     kernel = i3d["Conv3d_1a_7x7.conv3d.weight"]
     converted = from_i3d(i3d | {"Conv3d_1a_7x7.conv3d.weight": kernel[:, :there]}, network(1, channels=here))
-    said = f"Conv3d_1a_7x7: [64, {there}, 3, 7, 7] there, [64, {here}, 3, 7, 7] here"
-    assert dict(converted.unfit) == {"stem.first": said}
+    shapes = f"Conv3d_1a_7x7: [64, {there}, 3, 7, 7] in the file, [64, {here}, 3, 7, 7] in the network"
+    assert dict(converted.mismatched) == {"stem.first": shapes}
     assert not any(name.startswith("stem.first.") for name in converted.weights)
 
 
@@ -293,7 +297,7 @@ def test_a_network_of_fewer_channels_takes_nothing(i3d):
     assert not from_i3d(i3d, model).weights
 
 
-def test_batches_are_counted_where_they_are_known(i3d):
+def test_batch_counts_are_loaded_if_stored(i3d):
     counted = from_i3d(i3d, network(1)).weights
     expected = {name: i3d[f"Mixed_3b.{branch}.bn.{COUNT}"] for name, branch in (("single", "b2a"), ("pooled", "b3b"))}
     for name, count in expected.items():
@@ -305,20 +309,20 @@ def test_batches_are_counted_where_they_are_known(i3d):
         assert torch.equal(weight, torch.tensor(0) if name.endswith(COUNT) else counted[name])
 
 
-@pytest.mark.parametrize("beginning", ["module.", "module.basenet.", "rgb."])
-def test_what_all_names_begin_with_is_left_away(i3d, beginning):
-    longer = {f"{beginning}{name}": tensor for name, tensor in i3d.items()}
+@pytest.mark.parametrize("prefix", ["module.", "module.basenet.", "rgb."])
+def test_a_common_prefix_is_ignored(i3d, prefix):
+    longer = {f"{prefix}{name}": tensor for name, tensor in i3d.items()}
     one, other = (from_i3d(tensors, network(1)) for tensors in (i3d, longer))
-    assert one.unfit == other.unfit
-    assert one.left_out == other.left_out
+    assert one.mismatched == other.mismatched
+    assert one.unused == other.unused
     assert one.weights.keys() == other.weights.keys()
     assert all(torch.equal(weight, other.weights[name]) for name, weight in one.weights.items())
 
 
-# -- what is no I3D ----------------------------------------------------------------------------------------------------
+# -- other files -------------------------------------------------------------------------------------------------------
 
 
-def test_i3d_is_known_by_its_names(i3d):
+def test_i3d_is_recognized_by_its_names(i3d):
     assert is_i3d(i3d)
     assert is_i3d(f"module.{name}" for name in i3d)
     assert is_i3d(["Mixed_5c.b3b.bn.running_var"])
@@ -339,10 +343,10 @@ def test_others_are_not(names):
     assert not is_i3d(names)
 
 
-def test_an_mfst_is_none():
+def test_an_mfst_is_no_i3d(raises):
     model = network(1)
     assert not is_i3d(model.state_dict())
-    with pytest.raises(I3DError, match=r"none of the tensors has a name of I3D's, such as Conv3d_1a_7x7\.conv3d"):
+    with raises(I3DError, "no I3D tensor"):
         from_i3d(model.state_dict(), model)
 
 
@@ -356,13 +360,13 @@ def test_an_mfst_is_none():
         "Mixed_5c.b3b.bn.running_mean",
     ],
 )
-def test_a_tensor_that_is_missing_is_named(i3d, name):
-    with pytest.raises(I3DError, match=f"^{name} is missing; without it the weights are not I3D's$"):
+def test_a_missing_tensor_is_refused(raises, i3d, name):
+    with raises(I3DError, "missing", field=name):
         from_i3d({other: tensor for other, tensor in i3d.items() if other != name}, network(4))
 
 
 @pytest.mark.parametrize(
-    ("beginning", "name"),
+    ("prefix", "name"),
     [
         ("", "Mixed_6a.b0.conv3d.weight"),
         ("", "Mixed_3b.b3a.conv3d.weight"),
@@ -372,14 +376,14 @@ def test_a_tensor_that_is_missing_is_named(i3d, name):
         ("rgb.", "flow.Conv3d_2b_1x1.bn.bias"),
     ],
 )
-def test_a_name_that_is_none_of_i3ds_is_refused(i3d, beginning, name):
-    tensors = {f"{beginning}{own}": tensor for own, tensor in i3d.items()} | {name: torch.zeros(64)}
-    with pytest.raises(I3DError, match=f"^there are names of I3D's, but {name} is none$"):
+def test_an_unexpected_tensor_is_refused(raises, i3d, prefix, name):
+    tensors = {f"{prefix}{own}": tensor for own, tensor in i3d.items()} | {name: torch.zeros(64)}
+    with raises(I3DError, "unexpected", field=name):
         from_i3d(tensors, network(1))
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "said"),
+    ("name", "shape", "expected"),
     [
         ("Mixed_3b.b1b.conv3d.weight", (128, 96, 1, 3, 3), "[128, 96, 3, 3, 3]"),
         ("Mixed_3b.b0.bn.bias", (63,), "[64]"),
@@ -389,7 +393,6 @@ def test_a_name_that_is_none_of_i3ds_is_refused(i3d, beginning, name):
         ("Conv3d_1a_7x7.conv3d.weight", (64, 3, 5, 7, 7), "[64, 3, 7, 7, 7]"),
     ],
 )
-def test_a_tensor_of_another_shape_than_i3ds_is_named_with_both(i3d, name, shape, said):
-    with pytest.raises(I3DError) as error:
+def test_a_tensor_of_another_shape_is_refused(raises, i3d, name, shape, expected):
+    with raises(I3DError, list(shape), expected, field=name):
         from_i3d(i3d | {name: torch.zeros(shape)}, network(1))
-    assert str(error.value) == f"{name} is {list(shape)}; I3D's is {said}"

@@ -1,4 +1,4 @@
-"""ViT's weights in our networks: the answers of transformers' ViT, whatever the names, and nothing goes unsaid."""
+"""ViT weights in our networks: outputs equal those of transformers in any naming, and the report is complete."""
 
 import copy
 
@@ -28,7 +28,7 @@ MAPPING = "attention.mapping.weight"
 
 @pytest.fixture(scope="module")
 def hugging_face():
-    """transformers' ViT with random numbers everywhere, norms and biases too. LayerNorm's 1e-6 is timm's and ours."""
+    """transformers' ViT with random norms and biases, too, and the LayerNorm epsilon of timm and ours, 1e-6."""
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=WIDTH,
@@ -48,7 +48,7 @@ def hugging_face():
 
 @pytest.fixture(scope="module")
 def timm(hugging_face):
-    """The same weights by timm's names."""
+    """The same weights under timm's names."""
     theirs = hugging_face.state_dict()
     tensors = {
         "cls_token": theirs["embeddings.cls_token"],
@@ -75,7 +75,7 @@ def frame_by_frame(*, size=SIZE, channels=3, **changes):
 
 
 def rpe_stdt(*, size=SIZE, channels=3, **changes):
-    """Its temporal encoder has as many attention heads as ViT, so that a block there can answer as ViT's does."""
+    """Return an RPE-STDT whose temporal encoder has ViT's attention heads, so that a block can equal ViT's."""
     torch.manual_seed(1)
     small = {"patch": PATCH, "width": WIDTH, "spatial_layers": LAYERS, "spatial_heads": HEADS, "clusters": 10}
     small |= {"spatial_mlp_channels": HIDDEN, "temporal_mlp_channels": HIDDEN, "temporal_layers": 2}
@@ -106,7 +106,7 @@ def of_blocks(hugging_face, numbers):
 
 
 def answers(hugging_face, pictures, **options):
-    """The class token, normalized."""
+    """Return the normalized class token."""
     return hugging_face(pictures, **options).last_hidden_state[:, 0]
 
 
@@ -126,15 +126,15 @@ def test_vit_on_one_frame_answers_as_transformers_vit_does(hugging_face, timm):
 @torch.no_grad()
 @pytest.mark.parametrize("position", ["none", "shared", "per-head"])
 def test_each_frame_of_rpe_stdt_is_answered_as_by_transformers_vit_without_position(hugging_face, timm, position):
-    """A relative position's vectors are zero at the start."""
-    frames = loaded(timm, rpe_stdt(position=position)).in_space(clip(frames=4))
+    """Relative positions are initialized to zero."""
+    frames = loaded(timm, rpe_stdt(position=position)).encode_space(clip(frames=4))
     for time in range(4):
         close(frames[:, time], answers(without_position(hugging_face), clip(frames=4)[:, :, time]))
 
 
 @torch.no_grad()
 def test_with_absolute_position_each_frame_is_answered_as_by_transformers_vit(hugging_face, timm):
-    frames = loaded(timm, rpe_stdt(position="absolute")).in_space(clip(frames=4))
+    frames = loaded(timm, rpe_stdt(position="absolute")).encode_space(clip(frames=4))
     for time in range(4):
         close(frames[:, time], answers(hugging_face, clip(frames=4)[:, :, time]))
 
@@ -171,7 +171,7 @@ def test_positions_of_another_grid_are_interpolated_as_transformers_does(hugging
 @torch.no_grad()
 def test_a_network_built_for_another_size_and_one_that_is_shown_it_answer_alike(timm):
     models = [loaded(timm, rpe_stdt(position="absolute", size=size)) for size in (SIZE, 48)]
-    one, other = (model.in_space(clip(frames=2, size=48)) for model in models)
+    one, other = (model.encode_space(clip(frames=2, size=48)) for model in models)
     torch.testing.assert_close(one, other)
 
 
@@ -186,7 +186,7 @@ def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_gray_one(hugging_face,
 
 @pytest.fixture(scope="module")
 def namings(hugging_face, timm, tmp_path_factory):
-    """The weights by all the names that they can have; the files of transformers are its own work."""
+    """The weights under all namings; files are written by transformers itself."""
     classifier = ViTForImageClassification(hugging_face.config)
     classifier.vit.load_state_dict(hugging_face.state_dict(), strict=False)
     found = {"timm": timm, "DataParallel": {f"module.{name}": tensor for name, tensor in timm.items()}}
@@ -198,7 +198,7 @@ def namings(hugging_face, timm, tmp_path_factory):
 
 
 def test_transformers_names_weights_otherwise_in_files_than_in_memory(namings):
-    """If it no longer does, one of the two namings is not tested any more."""
+    """Otherwise one of the two namings would not be tested."""
     spelt = {
         "file of the backbone": "encoder.layer.0.attention.attention.query.weight",
         "file of the classifier": "vit.encoder.layer.0.attention.attention.query.weight",
@@ -214,7 +214,7 @@ def test_transformers_names_weights_otherwise_in_files_than_in_memory(namings):
 @pytest.mark.parametrize(
     "naming", ["DataParallel", "file of the backbone", "backbone", "file of the classifier", "classifier"]
 )
-def test_whatever_the_names_the_same_weights_are_loaded_to_the_bit(namings, timm, naming):
+def test_all_namings_load_identical_weights(namings, timm, naming):
     assert is_vit(namings[naming])
     model = rpe_stdt(position="absolute")
     one, other = (from_vit(read_vit(tensors), model) for tensors in (timm, namings[naming]))
@@ -224,8 +224,8 @@ def test_whatever_the_names_the_same_weights_are_loaded_to_the_bit(namings, timm
         assert torch.equal(weight, other.weights[name]), name
 
 
-def test_each_tensor_goes_to_its_own_place(timm):
-    """Names and numbers written out, so that two errors cannot undo each other."""
+def test_each_tensor_is_loaded_into_its_counterpart(timm):
+    """Names and slices are written out, so that two errors cannot cancel."""
     weights = from_vit(read_vit(timm), rpe_stdt(position="absolute")).weights
     expected = {
         "embedding.patches.weight": timm["patch_embed.proj.weight"],
@@ -254,7 +254,7 @@ def test_halves_become_whole_and_lose_nothing(timm):
     assert torch.equal(weights["embedding.patches.weight"], kernel)
 
 
-# -- what is said ------------------------------------------------------------------------------------------------------
+# -- the report -------------------------------------------------------------------------------------------------------
 
 
 def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
@@ -265,7 +265,7 @@ def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
 
 
 @pytest.mark.parametrize(
-    ("network", "changes", "blocks", "origins", "left_over"),
+    ("network", "changes", "blocks", "origins", "unused"),
     [
         (frame_by_frame, {}, (), {"blocks.0 to 2": "blocks 0, 1, 2 of the file"}, {}),
         (
@@ -273,7 +273,7 @@ def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
             {"channels": 1, "depth": 1, "size": 48},
             (),
             {
-                "embedding.patches": "the patch kernel, summed over 3 colors",
+                "embedding.patches": "patch kernel, summed over 3 colors",
                 "position.table": "positions, interpolated from 4 x 4 to 6 x 6",
                 "blocks.0": "block 0 of the file",
             },
@@ -295,17 +295,17 @@ def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
         ),
     ],
 )
-def test_what_is_changed_and_what_is_left_is_said(timm, network, changes, blocks, origins, left_over):
+def test_changes_and_unused_tensors_are_reported(timm, network, changes, blocks, origins, unused):
     converted = from_vit(read_vit(timm), network(**changes), blocks=blocks)
-    heads = dict.fromkeys(("head.weight", "head.bias"), "the task heads start anew")
+    heads = dict.fromkeys(("head.weight", "head.bias"), "task heads are reinitialized")
     assert converted.origins == origins
-    assert converted.left_over == heads | left_over
+    assert converted.unused == heads | unused
 
 
-def test_a_pooler_and_a_classifier_are_left_over_by_the_names_in_the_file(namings):
-    pooler = from_vit(read_vit(namings["file of the backbone"]), rpe_stdt()).left_over
+def test_a_pooler_and_a_classifier_are_unused_by_the_names_in_the_file(namings):
+    pooler = from_vit(read_vit(namings["file of the backbone"]), rpe_stdt()).unused
     assert set(pooler) == {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_embeddings"}
-    classifier = from_vit(read_vit(namings["classifier"]), rpe_stdt(spatial_layers=1)).left_over
+    classifier = from_vit(read_vit(namings["classifier"]), rpe_stdt(spatial_layers=1)).unused
     assert set(classifier) == {
         "classifier.weight",
         "classifier.bias",
@@ -319,7 +319,7 @@ def test_a_pooler_and_a_classifier_are_left_over_by_the_names_in_the_file(naming
 
 @pytest.fixture(scope="module")
 def vit_base():
-    """The names and shapes of timm's ViT-B/16, without numbers."""
+    """State dict of timm's ViT-B/16 on the meta device."""
     with torch.device("meta"):
         tensors = {
             "cls_token": torch.empty(1, 1, 768),
@@ -362,19 +362,17 @@ def test_the_base_networks_take_vit_base(vit_base, name, blocks, count):
         assert tensor.shape == own[weight].shape
 
 
-def test_the_light_temporal_layers_cannot_take_vits_blocks(vit_base):
+def test_the_light_temporal_layers_cannot_take_vits_blocks(raises, vit_base):
     with torch.device("meta"):
         model = create_model("rpe_stdt_base12", num_classes=101)
-    said = r"block 3 does not fit temporal_blocks\.0: qkv\.weight is \[2304, 768\] there, \[1536, 768\] here$"
-    with pytest.raises(ViTError, match=said):
+    with raises(ViTError, "[2304, 768]", "[1536, 768]", field="temporal_blocks.0.attention.mapping.weight"):
         from_vit(read_vit(vit_base), model, blocks=(*range(12), 3))
 
 
-def test_weights_of_another_width_are_refused_with_both_shapes(vit_base):
+def test_weights_of_another_width_are_refused_with_both_shapes(raises, vit_base):
     with torch.device("meta"):
         model = create_model("rpe_stdt_small", num_classes=101)
-    said = r"the patch kernel does not fit: \[768, 3, 16, 16\] there, \[384, 3, 16, 16\] here$"
-    with pytest.raises(ViTError, match=said):
+    with raises(ViTError, "[768, 3, 16, 16]", "[384, 3, 16, 16]", field="model.patch"):
         from_vit(read_vit(vit_base), model)
 
 
@@ -382,40 +380,34 @@ def test_weights_of_another_width_are_refused_with_both_shapes(vit_base):
 
 
 @pytest.mark.parametrize(
-    ("network", "changes", "blocks", "message"),
+    ("network", "changes", "blocks", "field", "words"),
     [
-        (frame_by_frame, {"patch": 16}, (), r"patch kernel .* \[24, 3, 8, 8\] there, \[24, 3, 16, 16\] here"),
-        (frame_by_frame, {"channels": 4}, (), r"patch kernel .* \[24, 3, 8, 8\] there, \[24, 4, 8, 8\] here"),
-        (frame_by_frame, {"depth": 4}, (), r"no block 3: the file has 3, 0 to 2, and the network takes 4"),
-        (frame_by_frame, {}, (0, 1, 3), r"no block 3: the file has 3, 0 to 2"),
-        (frame_by_frame, {}, (0, -1, 2), r"no block -1: the file has 3"),
-        (frame_by_frame, {}, (0, 1), r"init\.blocks=\(0, 1\) names 2 blocks; the network takes 3$"),
-        (frame_by_frame, {}, (0, 1, 2, 2), r"names 4 blocks; the network takes 3$"),
-        (rpe_stdt, {}, (0,) * 6, r"names 6 blocks; the network takes 3, or up to 5 with those that see frames$"),
-        (
-            frame_by_frame,
-            {"mlp_ratio": 3},
-            (),
-            r"block 0 does not fit blocks\.0: fc1\.weight is \[48, 24\] there, \[72, 24\] here",
-        ),
+        (frame_by_frame, {"patch": 16}, (), "model.patch", ("[24, 3, 8, 8]", "[24, 3, 16, 16]")),
+        (frame_by_frame, {"channels": 4}, (), "model.patch", ("[24, 3, 8, 8]", "[24, 4, 8, 8]")),
+        (frame_by_frame, {"depth": 4}, (), "init.blocks", ("no block 3", "0 to 2")),
+        (frame_by_frame, {}, (0, 1, 3), "init.blocks", ("no block 3", "0 to 2")),
+        (frame_by_frame, {}, (0, -1, 2), "init.blocks", ("no block -1",)),
+        (frame_by_frame, {}, (0, 1), "init.blocks", ("2 blocks", "expected 3")),
+        (frame_by_frame, {}, (0, 1, 2, 2), "init.blocks", ("4 blocks", "expected 3")),
+        (rpe_stdt, {}, (0,) * 6, "init.blocks", ("6 blocks", "3 to 5")),
+        (frame_by_frame, {"mlp_ratio": 3}, (), "blocks.0.mlp.expand.weight", ("block 0", "[48, 24]", "[72, 24]")),
         (
             rpe_stdt,
             {"temporal_mlp_channels": 24},
             (0, 1, 2, 1),
-            r"block 1 does not fit temporal_blocks\.0: fc1\.weight is \[48, 24\] there, \[24, 24\] here",
+            "temporal_blocks.0.mlp.expand.weight",
+            ("block 1", "[48, 24]", "[24, 24]"),
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(timm, network, changes, blocks, message):
-    with pytest.raises(ViTError, match=message):
+def test_weights_that_do_not_fit_are_refused(raises, timm, network, changes, blocks, field, words):
+    with raises(ViTError, *words, field=field):
         from_vit(read_vit(timm), network(**changes), blocks=blocks)
 
 
-def test_places_that_make_no_square_are_refused_where_they_are_needed(timm):
+def test_positions_of_no_square_are_refused_if_they_are_needed(raises, timm):
     odd = timm | {"pos_embed": torch.zeros(1, 18, WIDTH)}
     assert from_vit(read_vit(odd), rpe_stdt()).weights
     for model in (frame_by_frame(), rpe_stdt(position="absolute")):
-        with pytest.raises(
-            ViTError, match=r"pos_embed has 18 rows: beside the class token's there are 17, which is no"
-        ):
+        with raises(ViTError, "18 rows", field="pos_embed"):
             from_vit(read_vit(odd), model)

@@ -1,4 +1,4 @@
-"""Files of ViT in one form: what is missing, unknown or of another shape is refused by name."""
+"""ViT files are read in one form; missing, unknown and misshapen tensors are refused by name."""
 
 import re
 
@@ -30,7 +30,7 @@ def linear(name, *shape):
 
 @pytest.fixture(scope="module")
 def timm():
-    """A small ViT by timm's names."""
+    """A small ViT under timm's names."""
     torch.manual_seed(0)
     tensors = {"cls_token": torch.randn(1, 1, WIDTH), "pos_embed": torch.randn(1, 17, WIDTH)}
     tensors |= linear("patch_embed.proj", WIDTH, 3, 8, 8)
@@ -44,7 +44,7 @@ def timm():
 
 @pytest.fixture(scope="module")
 def hugging_face(timm):
-    """The same by the names of transformers' files."""
+    """The same weights under the names of transformers' files."""
     tensors = {}
     for name, tensor in timm.items():
         if ".qkv." in name:
@@ -59,26 +59,26 @@ def hugging_face(timm):
     return tensors
 
 
-def test_what_is_read_is_what_the_file_holds(timm, hugging_face):
+def test_every_naming_is_read_in_one_form(timm, hugging_face):
     one, other = read_vit(timm), read_vit(hugging_face)
-    assert one.naming.called == "timm's"
-    assert other.naming.called == "Hugging Face's"
+    assert one.naming.label == "timm"
+    assert other.naming.label == "Hugging Face"
     for vit in (one, other):
         assert torch.equal(vit.class_token, timm["cls_token"][0, 0])
         assert torch.equal(vit.position, timm["pos_embed"][0])
-        assert torch.equal(vit.patches.weight, timm["patch_embed.proj.weight"])
-        assert torch.equal(vit.norm.bias, timm["norm.bias"])
+        assert torch.equal(vit.patches["weight"], timm["patch_embed.proj.weight"])
+        assert torch.equal(vit.norm["bias"], timm["norm.bias"])
         assert len(vit.blocks) == 3
         for number, block in enumerate(vit.blocks):
-            assert torch.equal(block.qkv.weight, timm[f"blocks.{number}.attn.qkv.weight"])
-            assert torch.equal(block.qkv.bias, timm[f"blocks.{number}.attn.qkv.bias"])
-            assert torch.equal(block.norm2.weight, timm[f"blocks.{number}.norm2.weight"])
-            assert torch.equal(block.fc2.bias, timm[f"blocks.{number}.mlp.fc2.bias"])
-    assert set(one.left_over) == {"head.weight", "head.bias"}
-    assert set(other.left_over) == {"classifier.weight", "classifier.bias"}
+            assert torch.equal(block["qkv"]["weight"], timm[f"blocks.{number}.attn.qkv.weight"])
+            assert torch.equal(block["qkv"]["bias"], timm[f"blocks.{number}.attn.qkv.bias"])
+            assert torch.equal(block["norm2"]["weight"], timm[f"blocks.{number}.norm2.weight"])
+            assert torch.equal(block["fc2"]["bias"], timm[f"blocks.{number}.mlp.fc2.bias"])
+    assert set(one.unused) == {"head.weight", "head.bias"}
+    assert set(other.unused) == {"classifier.weight", "classifier.bias"}
 
 
-def test_vit_is_known_by_its_names_and_our_own_networks_are_none(timm, hugging_face):
+def test_vit_is_recognized_by_its_names_and_our_own_networks_are_not(timm, hugging_face):
     for names in (timm, hugging_face, ["pos_embed"], ["head.weight", "module.blocks.11.mlp.fc2.bias"]):
         assert is_vit(names)
     others = ["norm.weight", "head.weight", "blocks.0.attn.qkv", "layers.0.blocks.0.attn.qkv.weight", "blocks.x.norm1"]
@@ -91,8 +91,8 @@ def test_vit_is_known_by_its_names_and_our_own_networks_are_none(timm, hugging_f
 
 
 @pytest.mark.parametrize("name", ["head_dist.weight", "pre_logits.fc.bias", "fc_norm.weight", "module.head.bias"])
-def test_what_stands_behind_the_last_norm_needs_no_permission(timm, name):
-    assert name in read_vit({**timm, name: torch.zeros(2)}).left_over
+def test_tensors_after_the_last_norm_are_ignored(timm, name):
+    assert name in read_vit({**timm, name: torch.zeros(2)}).unused
 
 
 @pytest.mark.parametrize(
@@ -107,88 +107,90 @@ def test_what_stands_behind_the_last_norm_needs_no_permission(timm, name):
         "norm.weight",
     ],
 )
-def test_a_tensor_that_is_missing_is_named(timm, name):
-    with pytest.raises(ViTError, match=rf"^{name} is missing; without it the weights are not ViT's$"):
+def test_a_missing_tensor_is_refused(raises, timm, name):
+    with raises(ViTError, "missing", field=name):
         read_vit({other: tensor for other, tensor in timm.items() if other != name})
 
 
-def test_a_block_that_is_missing_is_named_as_the_file_would(timm, hugging_face):
+def test_a_missing_block_is_named_as_in_the_file(raises, timm, hugging_face):
     for tensors, begin, first in (
         (timm, "blocks.1.", "attn.qkv"),
         (hugging_face, "encoder.layer.1.", "attention.attention.query"),
     ):
         short = {name: tensor for name, tensor in tensors.items() if not name.removeprefix("vit.").startswith(begin)}
-        with pytest.raises(ViTError, match=rf"^{begin}{first}\.weight is missing"):
+        with raises(ViTError, "missing", field=f"{begin}{first}.weight"):
             read_vit(short)
 
 
-@pytest.mark.parametrize("gone", ["blocks.", "patch_embed."])
-def test_what_is_left_of_a_vit_is_no_vit(timm, gone):
+@pytest.mark.parametrize(
+    ("gone", "field"), [("blocks.", "blocks.0.attn.qkv.weight"), ("patch_embed.", "patch_embed.proj.weight")]
+)
+def test_an_incomplete_vit_is_refused(raises, timm, gone, field):
     short = {name: tensor for name, tensor in timm.items() if not name.startswith(gone)}
-    with pytest.raises(ViTError, match=rf"{gone}.* is missing"):
+    with raises(ViTError, "missing", field=field):
         read_vit(short)
 
 
 @pytest.mark.parametrize(
-    ("added", "message"),
+    ("added", "words"),
     [
-        (["dist_token"], r"^1 name is not ViT's in timm's naming: dist_token; .*--init\.ignore takes beginnings"),
+        (["dist_token"], ("1 unexpected", "timm", "dist_token")),
         (
             ["blocks.0.ls1.gamma", "blocks.1.ls1.gamma", "blocks.2.ls1.gamma", "norm_pre.bias"],
-            r"^4 names are not ViT's .*: blocks\.0\.ls1\.gamma, blocks\.1\.ls1\.gamma, blocks\.2\.ls1\.gamma, \.\.\.;",
+            ("4 unexpected", "blocks.0.ls1.gamma, blocks.1.ls1.gamma, blocks.2.ls1.gamma, ..."),
         ),
-        (["encoder.layer.0.output.dense.bias"], r"1 name is not ViT's in timm's naming"),
-        (["blocks.01.norm1.bias"], r"1 name is not ViT's"),
+        (["encoder.layer.0.output.dense.bias"], ("1 unexpected", "timm")),
+        (["blocks.01.norm1.bias"], ("1 unexpected",)),
     ],
 )
-def test_names_that_are_not_vits_are_refused_with_the_first_of_them(timm, added, message):
-    with pytest.raises(ViTError, match=message):
+def test_unexpected_tensors_are_refused_with_the_first_of_them(raises, timm, added, words):
+    with raises(ViTError, *words, field="init.ignore"):
         read_vit(timm | {name: torch.zeros(2) for name in added})
 
 
-def test_they_can_be_let_go_by_their_beginnings(timm, hugging_face):
+def test_tensors_can_be_ignored_by_prefix(raises, timm, hugging_face):
     vit = read_vit(timm | {"dist_token": torch.zeros(1, 1, WIDTH)}, ignore=["dist"])
-    assert vit.left_over["dist_token"] == "init.ignore lets go of it"
+    assert vit.unused["dist_token"] == "ignored by init.ignore"
     masked = hugging_face | {"vit.embeddings.mask_token": torch.zeros(1, 1, WIDTH)}
     for beginning in ("embeddings.mask", "vit.embeddings.mask"):
-        assert "vit.embeddings.mask_token" in read_vit(masked, ignore=[beginning]).left_over
-    with pytest.raises(ViTError, match="1 name is not ViT's in timm's naming: norm_pre"):
+        assert "vit.embeddings.mask_token" in read_vit(masked, ignore=[beginning]).unused
+    with raises(ViTError, "1 unexpected", "norm_pre", field="init.ignore"):
         read_vit(timm | {"dist_token": torch.zeros(2), "norm_pre.bias": torch.zeros(2)}, ignore=["dist"])
 
 
-@pytest.mark.parametrize("beginning", ["dist_token", "blocks.2", "ed.weight"])
-def test_a_permission_that_nothing_needs_is_refused(timm, beginning):
-    """ViT's own names are taken and cannot be let go."""
-    with pytest.raises(ViTError, match=rf"init\.ignore: none .* begins with {beginning}$"):
-        read_vit(timm, ignore=[beginning])
+@pytest.mark.parametrize("prefix", ["dist_token", "blocks.2", "ed.weight"])
+def test_an_unused_prefix_to_ignore_is_refused(raises, timm, prefix):
+    """ViT's own tensors cannot be ignored."""
+    with raises(ViTError, prefix, field="init.ignore"):
+        read_vit(timm, ignore=[prefix])
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor", "message"),
+    ("name", "tensor", "words"),
     [
-        ("patch_embed.proj.weight", torch.zeros(24, 3, 64), r"\[24, 3, 64\]; a patch kernel has channels out and in"),
-        ("patch_embed.proj.bias", torch.zeros(25), r"\[25\]; with the others it would be \[24\]"),
-        ("cls_token", torch.zeros(1, 1, 25), r"cls_token is \[1, 1, 25\]; with the others it would be \[1, 1, 24\]"),
-        ("pos_embed", torch.zeros(17, 24), r"pos_embed is \[17, 24\]; with the others it would be \[1, 24, 24\]"),
-        ("blocks.1.attn.qkv.weight", torch.zeros(24, 24), r"\[24, 24\]; with the others it would be \[72, 24\]"),
-        ("blocks.1.mlp.fc2.weight", torch.zeros(24, 47), r"\[24, 47\]; with the others it would be \[24, 48\]"),
-        ("blocks.1.norm2.bias", torch.zeros(24, dtype=torch.int8), r"norm2\.bias is of torch\.int8, and not"),
-        ("module.norm.bias", torch.zeros(24), r"^norm\.bias is there twice, with other words before"),
+        ("patch_embed.proj.weight", torch.zeros(24, 3, 64), ("[24, 3, 64]",)),
+        ("patch_embed.proj.bias", torch.zeros(25), ("[25]", "[24]")),
+        ("cls_token", torch.zeros(1, 1, 25), ("[1, 1, 25]", "[1, 1, 24]")),
+        ("pos_embed", torch.zeros(17, 24), ("[17, 24]", "[1, 24, 24]")),
+        ("blocks.1.attn.qkv.weight", torch.zeros(24, 24), ("[24, 24]", "[72, 24]")),
+        ("blocks.1.mlp.fc2.weight", torch.zeros(24, 47), ("[24, 47]", "[24, 48]")),
+        ("blocks.1.norm2.bias", torch.zeros(24, dtype=torch.int8), ("torch.int8",)),
+        ("module.norm.bias", torch.zeros(24), ("duplicate",)),
     ],
 )
-def test_shapes_that_do_not_agree_are_refused_by_name(timm, name, tensor, message):
-    with pytest.raises(ViTError, match=message):
+def test_tensors_that_do_not_agree_are_refused(raises, timm, name, tensor, words):
+    with raises(ViTError, *words, field=name.removeprefix("module.")):
         read_vit({**timm, name: tensor})
 
 
 def test_a_kernel_with_frames_is_vivits(timm):
-    assert read_vit(timm).called == "ViT"
+    assert read_vit(timm).family == "ViT"
     kernel = torch.randn(24, 3, 2, 8, 8)
     vivit = read_vit({f"vivit.{name}": tensor for name, tensor in (timm | {"patch_embed.proj.weight": kernel}).items()})
-    assert vivit.called == "ViViT"
-    assert torch.equal(vivit.patches.weight, kernel)
+    assert vivit.family == "ViViT"
+    assert torch.equal(vivit.patches["weight"], kernel)
 
 
-def test_what_has_no_name_of_vits_is_refused():
-    with pytest.raises(ViTError, match=r"none of the tensors has a name of ViT's, such as blocks\.0\.attn\.qkv"):
+def test_a_file_without_tensors_of_vit_is_refused(raises):
+    with raises(ViTError, "no ViT tensor"):
         read_vit({"norm.weight": torch.zeros(3)})
