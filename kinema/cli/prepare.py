@@ -1,10 +1,11 @@
-"""The command `prepare`: a subcommand per data set, with the options of that data set alone."""
+"""Command `prepare`: one subcommand per dataset, each with its own options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kinema.cli.command import Command
+from kinema.cli.help import HELP_FLAGS, options_of, print_help
 from kinema.cli.parsing import parse_options
 from kinema.datasets.registry import DATASETS, load_dataset
 from kinema.errors import UsageError
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(Command):
-    """Make a manifest of your own videos or of a public data set.
+    """Make a manifest of your own videos or of a public dataset.
 
-    Args:
-        dataset: Name of the data set.
-        options: Its options.
+    Attributes:
+        dataset: Name of the dataset.
+        options: Options of the dataset.
     """
 
     dataset: str
@@ -27,18 +28,25 @@ class Prepare(Command):
 
     @classmethod
     def from_args(cls, args: Sequence[str], prog: str) -> "Prepare":
-        """Parse the options of the data set that the first argument names."""
-        if args and args[0] in ("-h", "--help"):
+        """Parse the options of the dataset that the first argument names."""
+        if args and args[0] in HELP_FLAGS:
             print(_overview(prog))
             raise SystemExit(0)
         if not args:
-            raise UsageError(f"prepare: no data set given; expected one of {', '.join(DATASETS)}", field="dataset")
+            raise UsageError(f"prepare: no dataset given; expected one of {', '.join(DATASETS)}", field="dataset")
         name, *rest = args
         kind, _ = load_dataset(name)
-        return cls(dataset=name, options=parse_options(kind, rest, f"{prog} {name}"))
+        prog = f"{prog} {name}"
+        if set(rest) & set(HELP_FLAGS):
+            summary = f"Make a manifest of {DATASETS[name].summary.replace('Your', 'your')}"
+            root = f"table.{name}" if name in ("csv", "json") else "videos"
+            example = f"{prog} --root {root} --out {'mine' if 'your' in summary else name}.csv"
+            print_help(prog, summary=summary, example=example, options=options_of(kind))
+            raise SystemExit(0)
+        return cls(dataset=name, options=parse_options(kind, rest, prog))
 
     def run(self) -> int:
-        """Write the manifest and print what it holds."""
+        """Write the manifest and print its summary."""
         _, prepare = load_dataset(self.dataset)
         prepared = prepare(self.options)
         for note in prepared.notes:
@@ -53,12 +61,14 @@ def _overview(prog: str) -> str:
     width = max(map(len, DATASETS))
     return "\n".join(
         [
-            "Make a manifest of your own videos or of a public data set.",
+            "Make a manifest of your own videos or of a public dataset.",
             "",
-            f"Usage: {prog} DATASET [OPTIONS]",
+            f"Usage:   {prog} DATASET [OPTIONS]",
+            f"Example: {prog} folder --root videos --out mine.csv",
             "",
+            "Datasets:",
             *(f"  {name:<{width}}  {dataset.summary}" for name, dataset in DATASETS.items()),
             "",
-            f"`{prog} DATASET --help` shows its options.",
+            f"`{prog} DATASET --help` lists the options of a dataset.",
         ]
     )
