@@ -51,7 +51,9 @@ FAULTS = (
         "tests/test_files.py",
     ),
     # Packing and checking
-    Fault("kinema/curation/pack.py", "state in ((), known.state) and ", "", "tests/curation/test_pack_interruption.py"),
+    Fault(
+        "kinema/curation/pack.py", "state in ((), record.state) and ", "", "tests/curation/test_pack_interruption.py"
+    ),
     Fault(
         "kinema/curation/pack.py",
         "file.stat().st_size == record.bytes",
@@ -60,27 +62,27 @@ FAULTS = (
     ),
     Fault(
         "kinema/curation/pack.py",
-        'known["manifests"][target.name] = origin',
-        "pass",
+        ", target.name: origin}",
+        "}",
         "tests/curation/test_pack_interruption.py",
     ),
     Fault("kinema/curation/pack.py", "        rgb_box=None,\n", "", "tests/curation/test_pack.py"),
     Fault(
         "kinema/curation/inspections.py",
-        "return [about.st_size, about.st_mtime_ns]",
-        "return [about.st_size]",
+        "return [stat.st_size, stat.st_mtime_ns]",
+        "return [stat.st_size]",
         "tests/curation/test_check.py",
     ),
     Fault(
         "kinema/curation/inspections.py",
-        "found[source] for source in wanted",
-        "found[source] for source in found",
+        "inspections[file] for file in unique",
+        "inspections[file] for file in inspections",
         "tests/curation/test_check.py",
     ),
     Fault(
         "kinema/curation/check_files.py",
-        "entry.stop_frame > seen.frames",
-        "entry.stop_frame > seen.frames + 1",
+        "entry.stop_frame > file.frames",
+        "entry.stop_frame > file.frames + 1",
         "tests/curation/test_check.py",
     ),
     Fault("kinema/curation/check_files.py", "if length < 2:", "if length < 1:", "tests/curation/test_check.py"),
