@@ -1,10 +1,10 @@
-"""RPE-STDT-tiny trained at 112 pixels and asked at more: relative position against an interpolated absolute one.
+"""Train RPE-STDT-tiny at 112 pixels and evaluate it at larger sizes: relative against interpolated absolute position.
 
     python benchmarks/resolution.py --runs runs/resolution --out results/moves_resolution.json
 
-Of each position and seed it trains the shipped recipe on the moves (synthetic), and evaluates the same weights at every
-size; pictures are resized in proportion. A relative table does not care for the size, an absolute one is interpolated.
-It goes on where it was stopped.
+For each position and seed, the shipped recipe is trained on moves (synthetic) and the same weights are evaluated at
+every size; frames are resized in proportion. A relative table is independent of the size, an absolute one is
+interpolated. An interrupted experiment resumes.
 """
 
 import json
@@ -28,15 +28,15 @@ RECIPE = "moves_rpe_stdt_tiny_depth"
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
-        runs: folder of the trainings.
+        runs: Folder of the trainings.
         out: JSON file to write.
-        positions: that are compared.
-        sizes: of the clips at test time.
-        seeds: of the trainings.
-        device: where to compute.
+        positions: Position embeddings to compare.
+        sizes: Clip sizes at test time [px].
+        seeds: Seeds of the trainings.
+        device: Device to compute on.
     """
 
     runs: Path

@@ -1,4 +1,4 @@
-"""What a check prints: progress while it runs, and at its end what is wrong."""
+"""Printed check: a progress bar, and lines with all faults and examples of notes."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from kinema.curation.check import Checked
 from kinema.curation.findings import Finding
 
 EXAMPLES = 3
-"""Notes of one kind that are printed."""
+"""Number of notes printed per kind."""
 
 
 class CheckProgress:
-    """A line with files done, files a second, and the time left; nothing where the output is no terminal.
+    """Progress bar with files done, files per second and time left; hidden if the output is not a terminal.
 
     Args:
-        console: where it is shown; standard error where None.
+        console: Console to print to; standard error if None.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -46,6 +46,13 @@ class CheckProgress:
         self._bar.stop()
 
     def show(self, done: int, total: int, remembered: int) -> None:
+        """Update the bar.
+
+        Args:
+            done: Number of files done.
+            total: Number of all files.
+            remembered: Number of files done that were not decoded again, which do not count for the speed.
+        """
         elapsed = self._bar.tasks[0].elapsed or 0
         rate = f"{(done - remembered) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
         known = f"  {remembered:,} unchanged" if remembered else ""
@@ -53,32 +60,30 @@ class CheckProgress:
 
 
 def check_lines(checked: Checked) -> Iterator[str]:
-    """Counts, then every fault in a line of its own, then the kinds of notes with their first examples."""
+    """Yield counts, then one line per fault, then the kinds of notes with their first examples."""
     path = checked.manifest.path
-    frames = sum(seen.frames for seen in checked.inspections.values())
-    known = f", {checked.remembered:,} of them unchanged since an earlier check" if checked.remembered else ""
-    yield (
-        f"{path}: {len(checked.entries):,} samples in {len(checked.inspections):,} files with {frames:,} frames{known}"
-    )
+    files, frames = len(checked.inspections), sum(file.frames for file in checked.inspections.values())
+    unchanged = f" ({checked.remembered:,} files unchanged since the last check)" if checked.remembered else ""
+    yield f"{path}: {len(checked.entries):,} samples in {files:,} files with {frames:,} frames{unchanged}"
     if checked.incomparable:
-        yield f"{checked.incomparable:,} files cannot be read or show nothing, and were not compared with the others"
+        yield f"{checked.incomparable:,} files are unreadable or blank, and were not compared with the others"
     if checked.faults:
         yield f"faults: {_counted(checked.faults)}"
-        yield from (f"  {_told(path.name, finding)}" for finding in checked.faults)
+        yield from (_line(path.name, finding) for finding in checked.faults)
     else:
-        yield "nothing is wrong"
+        yield "no faults found"
     for kind in dict.fromkeys(finding.kind for finding in checked.notes):
         every = [finding for finding in checked.notes if finding.kind == kind]
         yield f"note: {kind} ({len(every):,})"
-        yield from (f"  {_told(path.name, finding)}" for finding in every[:EXAMPLES])
+        yield from (_line(path.name, finding) for finding in every[:EXAMPLES])
         if len(every) > EXAMPLES:
             yield f"  and {len(every) - EXAMPLES:,} more"
 
 
-def _told(name: str, finding: Finding) -> str:
+def _line(name: str, finding: Finding) -> str:
     place = f"{name}, line {finding.line}: " if finding.line else f"{name}: "
     subject = f"{finding.file}: " if finding.file else ""
-    return " ".join(f"{place}{finding.kind}: {subject}{finding.sentence}".split())
+    return "  " + " ".join(f"{place}{finding.kind}: {subject}{finding.sentence}".split())
 
 
 def _counted(findings: Sequence[Finding]) -> str:

@@ -18,7 +18,7 @@ from kinema.training.runs import Run
 def print_example(manifest: Manifest, position: int, recognizer: Recognizer) -> None:
     """Print the top predictions for one clip."""
     entry = manifest.entries[position]
-    print(f"\n{entry.rgb} ({entry.labels['label']}) is predicted as:")
+    print(f"\nPrediction for {entry.rgb} (true class: {entry.labels['label']}):")
     for label, score in recognizer.predict(manifest.locate(entry.rgb), top_k=3)["label"]:
         print(f"  {score:6.1%}  {label}")
 
@@ -36,8 +36,13 @@ def write_demo(
     """Write summary.json and report.html.
 
     Args:
-        num_train: number of training clips.
-        seconds: time since the start of the demo.
+        out: Output folder.
+        run: Finished training.
+        manifest: Built-in dataset.
+        evaluation: Evaluation on the test split.
+        recognizer: Trained model.
+        num_train: Number of training clips.
+        seconds: Time since the start of the demo [s].
 
     Returns:
         Content of summary.json: `top1` and `chance` in percent, counts, seconds.
@@ -58,7 +63,7 @@ def write_demo(
 
 def print_summary(summary: dict[str, float]) -> None:
     """Print the accuracy and the time."""
-    print(f"\nTop-1 on held-out bodies: {summary['top1']:.1f} % (chance {summary['chance']:.1f} %)")
+    print(f"\nTop-1 on unseen subjects: {summary['top1']:.1f} % (chance {summary['chance']:.1f} %)")
     print(f"Time: {summary['seconds']:.0f} s")
 
 
@@ -75,11 +80,11 @@ def _write_report(
     write_page(
         path,
         title="kinema demo",
-        lead="CTN-tiny, trained from scratch on the built-in moves: rendered people, driven by real motion capture. "
-        "It is tested on bodies that it has not seen, in the same performances. This is no measure of unseen "
+        lead="CTN-tiny, trained from scratch on the built-in dataset: rendered people driven by real motion capture. "
+        "The test set shows unseen bodies in the same performances, so the accuracy does not carry over to new "
         "performances or real footage.",
         numbers=[
-            ("top-1, held-out bodies", f"{summary['top1']:.1f} %"),
+            ("top-1, unseen subjects", f"{summary['top1']:.1f} %"),
             ("chance", f"{summary['chance']:.1f} %"),
             ("training clips", str(summary["train_clips"])),
             ("test clips", str(summary["test_clips"])),
@@ -88,17 +93,17 @@ def _write_report(
         sections=[
             Section(
                 heading="Training",
-                text="Loss of each training step (blue) and accuracy on the held-out bodies (orange).",
+                text="Training loss per step (blue) and top-1 on unseen subjects (orange).",
                 figure=learning_curve(run.steps(), run.metrics()),
             ),
             Section(
                 heading="Confusion matrix",
-                text="Number of clips: a row per true action, a column per prediction.",
+                text="Number of clips per true class (rows) and predicted class (columns).",
                 figure=confusion_figure(counts, names),
             ),
             Section(
-                heading="Held-out clips and their predictions",
-                text="One clip of each action, and every mistake up to thirty.",
+                heading="Predictions on test clips",
+                text="One clip per class, and up to thirty errors.",
                 clips=[_clip(position, manifest, recognizer) for position in _positions_shown(predictions)],
             ),
         ],
@@ -106,7 +111,7 @@ def _write_report(
 
 
 def _positions_shown(predictions: Predictions) -> list[int]:
-    """Return the positions of the first clip of each class, then of the mistakes."""
+    """Return the positions of the first clip of each class, then of the errors."""
     targets = predictions.targets["label"]
     _, first = np.unique(targets, return_index=True)
     wrong = np.flatnonzero(predictions.logits["label"].argmax(axis=1) != targets)[:30]

@@ -1,4 +1,4 @@
-"""HTML pages of one file: no script, font or picture is loaded from elsewhere."""
+"""Self-contained HTML pages, without external scripts, fonts or images."""
 
 import base64
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from kinema.files import atomic_write
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPicture:
-    """Picture of a clip with its true class and the predicted classes, best first, with their probabilities."""
+    """Image of a clip with its true class, and predicted classes with probabilities, best first."""
 
     picture: bytes
     truth: str
@@ -29,7 +29,7 @@ class CaptionedPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Column names, and rows of as many cells."""
+    """Column names and rows."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -37,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Heading and paragraph, with an SVG figure, a table, pictures or clips."""
+    """Heading and paragraph, with an SVG figure, a table, images or clips."""
 
     heading: str
     text: str
@@ -54,10 +54,10 @@ def write_page(
 
     Args:
         path: HTML file to write; created with its folders.
-        title: heading of the page.
-        lead: paragraph below it.
-        numbers: names and values shown first.
-        sections: body of the page.
+        title: Heading of the page.
+        lead: Paragraph below the heading.
+        numbers: Names and values at the top of the page.
+        sections: Body of the page.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -121,8 +121,7 @@ def test_segments_without_labels_are_answered_and_handed_in_but_not_measured(
     asked = ["--manifest", epic, "--split", "test", "--out", answers, "--workers", "0", "--device", "cpu"]
     main(["evaluate", str(run.path), *map(str, asked)])
     assert capsys.readouterr().out == (
-        f"3 samples of split 'test', coverage 100.00 %, which has no labels: answered, not measured; predictions: "
-        f"{answers}\n"
+        f"3 samples of split 'test', coverage 100.00 % (no labels: predictions only); predictions: {answers}\n"
     )
     main(["submit", "epic_kitchens", str(answers), "--manifest", str(epic), "--out", str(out), "--sls-pt", "0"])
     results = json.loads(out.read_text())["results"]
