@@ -40,7 +40,7 @@ COLUMNS = (
     "sample",
 )
 LABEL = "label"
-UNLabeled = -1
+UNLABELED = -1
 """The class number of a sample of a split that has no labels."""
 BUILT_IN = ("moves_cross_subject", "moves_cross_view")
 """Manifests that are shipped; their names stand wherever the path of a manifest is wanted."""
@@ -138,7 +138,7 @@ class Manifest:
         """Class number of each task head for one sample; -1 in a split that has no labels."""
         labels = self.entries[position].labels
         if not labels:
-            return dict.fromkeys(self.classes, UNLabeled)
+            return dict.fromkeys(self.classes, UNLABELED)
         return {head: names.index(labels[head]) for head, names in self.classes.items()}
 
     @property
@@ -219,7 +219,7 @@ def write_manifest(
         cells = [getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes]
         writer.writerow(["" if cell is None else cell for cell in cells])
     facts: dict[str, Any] = {
-        "dataset": dataset,
+        "corpus": dataset,  # the first format's key; another one would change the hash of every manifest
         "version": version,
         "classes": {head: list(names) for head, names in classes.items()},
         "depth": None
@@ -232,7 +232,7 @@ def write_manifest(
         "declared": dict(sorted((there if declared is None else declared).items())),
     }
     if unlabeled:
-        facts["unlabeled"] = unlabeled
+        facts["unlabelled"] = unlabeled
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(table.getvalue(), encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -316,10 +316,10 @@ def _read_facts(path: Path) -> dict[str, Any]:
         depth = facts.get("depth")
         return {
             "classes": {head: tuple(str(name) for name in names) for head, names in facts["classes"].items()},
-            "dataset": str(facts["dataset"] if "dataset" in facts else facts["corpus"]),
+            "dataset": str(facts["corpus"]),
             "version": str(facts["version"]),
             "declared": {str(split): int(count) for split, count in facts["declared"].items()},
-            "unlabeled": tuple(str(split) for split in facts.get("unlabeled", facts.get("unlabelled", ()))),
+            "unlabeled": tuple(str(split) for split in facts.get("unlabelled", ())),
             "depth": None
             if depth is None
             else DepthFacts(
@@ -367,7 +367,7 @@ def _check_labels(manifest: Manifest) -> None:
                 if entry.labels:
                     raise ManifestError(
                         f"{manifest.path}, line {entry.line}: has a label, but its split {entry.split!r} is said to "
-                        f"have none: take it out of `unlabeled` in {manifest.path.with_suffix('.json').name}"
+                        f"have none: take it out of `unlabelled` in {manifest.path.with_suffix('.json').name}"
                     )
                 continue
             if head not in entry.labels:

@@ -12,7 +12,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from kinema.data.manifest import Manifest, UNLabeled
+from kinema.data.manifest import Manifest, UNLABELED
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.files import atomic_write
@@ -91,7 +91,7 @@ class Predictions:
                     f"{logits.shape} and targets of shape {targets.shape}",
                     field=head,
                 )
-            labels, num_labels = (targets, len(names)) if self.is_labeled else (targets - UNLabeled, 1)
+            labels, num_labels = (targets, len(names)) if self.is_labeled else (targets - UNLABELED, 1)
             if not np.isfinite(logits).all():
                 raise PredictionsError(f"head {head!r}: logits are not finite", field=head)
             if labels.min() < 0 or labels.max() >= num_labels:
@@ -105,7 +105,7 @@ class Predictions:
     @property
     def is_labeled(self) -> bool:
         """Whether any sample has a label."""
-        return any((targets != UNLabeled).any() for targets in self.targets.values())
+        return any((targets != UNLABELED).any() for targets in self.targets.values())
 
     @property
     def coverage(self) -> float:
@@ -235,7 +235,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         "manifest_digest": predictions.manifest_digest,
         "weights_digest": predictions.weights_digest,
         "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
-        "dataset": predictions.dataset,
+        "corpus": predictions.dataset,  # the first format's key
         "version": predictions.version,
     }
     try:
@@ -273,7 +273,7 @@ def load_predictions(path: Path) -> Predictions:
                 weights_digest=header["weights_digest"],
                 protocol=None if protocol is None else Protocol(**protocol),
                 groups={name: file.get_tensor(f"units.{name}") for name in GROUP_COLUMNS if f"units.{name}" in stored},
-                dataset=header.get("dataset", header.get("corpus", "")),
+                dataset=header.get("corpus", ""),
                 version=header.get("version", ""),
             )
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:

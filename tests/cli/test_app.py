@@ -325,7 +325,7 @@ def test_a_clip_of_one_frame(capsys, trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_clip_of_one_frame_in_a_manifest_is_named_with_its_line(capsys, trained: Path, tmp_path: Path) -> None:
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,frames,split,label\na.mp4,12,test,kick\nb.mp4,1,test,walk\n")
     write_video(tmp_path / "a.mp4", 12)
@@ -445,7 +445,7 @@ def test_a_manifest_is_missing_empty_or_without_json(capsys, trained: Path, tmp_
     assert "nowhere.csv: " in refused(capsys, "train", "moves_ctn_tiny", "--data.manifest", "nowhere.csv")
     (tmp_path / "empty.csv").write_text("")
     assert "empty.json" in refused(capsys, "evaluate", trained, "--manifest", tmp_path / "empty.csv")
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "empty.json").write_text(json.dumps(facts))
     for content in ("", "rgb,label\n"):
         (tmp_path / "empty.csv").write_text(content)
@@ -454,7 +454,7 @@ def test_a_manifest_is_missing_empty_or_without_json(capsys, trained: Path, tmp_
 
 
 def test_a_label_outside_the_class_list(capsys, trained: Path, tmp_path: Path) -> None:
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,wallk\n")
     line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "m.csv")
@@ -464,7 +464,7 @@ def test_a_label_outside_the_class_list(capsys, trained: Path, tmp_path: Path) -
 
 
 def test_an_unreadable_sample_stops_an_evaluation_unless_allowed(capsys, trained: Path, tmp_path: Path) -> None:
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,walk\n")
     write_video(tmp_path / "a.mp4", 12)
@@ -510,7 +510,7 @@ def test_a_folder_that_is_not_a_model(capsys, tmp_path: Path) -> None:
 
 
 def test_an_unknown_split(capsys, trained: Path, tmp_path: Path) -> None:
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,val,kick\n")
     line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "m.csv", "--split", "test")

@@ -11,7 +11,7 @@ from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 
 FACTS = {
-    "dataset": "own",
+    "corpus": "own",
     "version": "1",
     "classes": {"label": ["run", "walk"]},
     "depth": None,
@@ -223,7 +223,7 @@ def test_a_table_without_its_facts_says_what_makes_both(tmp_path):
         load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n", facts=None))
 
 
-@pytest.mark.parametrize("field", ["classes", "dataset", "version", "declared"])
+@pytest.mark.parametrize("field", ["classes", "corpus", "version", "declared"])
 def test_facts_without_a_field_are_refused_by_its_name(tmp_path, field):
     facts = {name: value for name, value in FACTS.items() if name != field}
     with pytest.raises(ManifestError, match=rf"m\.json: field '{field}' is missing"):
@@ -294,8 +294,8 @@ def test_a_split_may_have_no_labels_and_says_so(tmp_path):
 )
 def test_labels_stand_in_all_splits_but_those_that_are_said_to_have_none(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message):
-        load_manifest(table(tmp_path, text, facts={**FACTS, "unlabeled": ["test"]}))
+        load_manifest(table(tmp_path, text, facts={**FACTS, "unlabelled": ["test"]}))
     text = "rgb,split,label.a,label.b\n1.mp4,train,x,y\n2.mp4,test,x,\n"
-    facts = {**FACTS, "classes": {"a": ["x", "z"], "b": ["y", "z"]}, "unlabeled": ["test"]}
+    facts = {**FACTS, "classes": {"a": ["x", "z"], "b": ["y", "z"]}, "unlabelled": ["test"]}
     with pytest.raises(ManifestError, match=r"line 3: label\.b is empty"):
         load_manifest(table(tmp_path, text, facts=facts))
