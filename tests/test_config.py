@@ -69,13 +69,13 @@ def test_a_config_that_breaks_a_rule_names_the_field(build, field: str, word: st
     assert "\n" not in str(caught.value)
 
 
-def test_a_whole_number_is_a_float() -> None:
+def test_an_int_is_accepted_as_a_float() -> None:
     radius = Circle(radius=1).radius
     assert radius == 1.0
     assert type(radius) is float
 
 
-def test_a_config_comes_back_from_json_as_it_was() -> None:
+def test_a_config_survives_a_round_trip_through_json() -> None:
     drawing = Drawing(first=Circle(out=Path("a"), radius=2.5), shape=Square(side=3))
     assert from_json(Drawing, {"layers": 3}).layers == 3
     data = to_json(drawing)
@@ -83,6 +83,6 @@ def test_a_config_comes_back_from_json_as_it_was() -> None:
     assert from_json(Drawing, data) == drawing
 
 
-def test_a_config_cannot_be_changed() -> None:
+def test_a_config_is_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         Circle().points = 3

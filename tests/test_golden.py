@@ -1,6 +1,6 @@
-"""Twenty steps of each model on fixed numbers: a refactoring leaves the losses as they are.
+"""Golden losses: twenty steps of each model on fixed numbers, which a refactoring must not change.
 
-Regenerate only with a change that is meant to alter the arithmetic, and say so in its commit:
+Regenerate them only for an intended change of the arithmetic, and state it in the commit:
 `python tests/test_golden.py` prints the new lines.
 """
 
@@ -62,38 +62,38 @@ RATE = {
     "vit_tiny_spatial": 2e-4,
     "vivit_tiny": 2e-5,
 }
-"""So that the last loss is neither the first nor nothing."""
+"""Learning rate per model, so that the last loss differs from the first and is above zero."""
 
 DTYPE = {name: torch.float64 for name in SMALL if name.startswith(("mfst", "rpe_stdt"))}
-"""Float32 where nothing is said. On noise, MFST makes a difference in the seventh digit ten thousand times as large in
-ten steps: the nearest keys, and the largest of several pixels, change places. RPE-STDT's frames could, too."""
+"""Type per model; float32 for all others. On noise, MFST amplifies a difference in the seventh digit by 10,000 in ten
+steps, since its nearest keys and pooling maxima change. The frames that RPE-STDT selects could change, too."""
 
 
 def losses(name: str) -> list[float]:
-    """Loss of each of 20 SGD steps on 4 clips of noise."""
+    """Return the loss of each of 20 SGD steps on 4 clips of noise."""
     torch.manual_seed(0)
     dtype = DTYPE.get(name, torch.float32)
     model = create_model(name, num_classes=4, **SMALL[name]).to(dtype).train()
     for field, parameter in model.named_parameters():
-        if "attention.position" in field:  # zero at the start, and so small after twenty steps that no loss shows them
+        if "attention.position" in field:  # initially zero, and too small after twenty steps to affect the loss
             torch.nn.init.normal_(parameter)
     generator = torch.Generator().manual_seed(1)
     clips = torch.randn(4, 3, SMALL[name]["frames"], 32, 32, generator=generator).to(dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE[name], momentum=0.9)
-    seen = []
+    values = []
     for _ in range(20):
         loss = multi_head_loss({"label": model(clips)}, {"label": torch.arange(4)}, label_smoothing=0.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        seen.append(loss.item())
-    return seen
+        values.append(loss.item())
+    return values
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
-def test_twenty_steps_end_where_they_always_did(name: str) -> None:
+def test_losses_are_unchanged(name: str) -> None:
     seen = losses(name)
-    # Other processors sum in another order; a change of the arithmetic moves the last loss by far more.
+    # Tolerance for the order of sums on other processors; a change of the arithmetic has a much larger effect.
     assert (seen[0], seen[9], seen[19]) == pytest.approx(GOLDEN[name], rel=2e-3)
 
 

@@ -1,4 +1,4 @@
-"""The names that users type: lazy, complete, and honest about what is not there."""
+"""Tests of the public names: lazy, complete, and with an error for unknown names."""
 
 import doctest
 
@@ -9,14 +9,14 @@ import kinema.inference.recognizer
 import kinema.models.registry
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_can_be_imported() -> None:
     assert set(kinema.__all__) == {"Recipe", "Recognizer", "create_model", "evaluate", "list_models", "train"}
     for name in kinema.__all__:
         assert callable(getattr(kinema, name))
         assert name in dir(kinema)
 
 
-def test_an_unknown_name_is_refused_with_those_that_are_there() -> None:
+def test_an_unknown_name_is_refused_with_the_public_names() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'recognize'; its public names are Recipe, Recognizer"):
         _ = kinema.recognize
 

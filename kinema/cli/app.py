@@ -92,8 +92,8 @@ def load_command(name: str) -> "type[Command]":
     if name not in COMMANDS:
         raise UsageError(f"unknown command {name!r}; {did_you_mean(name, COMMANDS)}", field=name)
     module_name, _, class_name = COMMANDS[name].options.partition(":")
-    found: type[Command] = getattr(importlib.import_module(f"kinema.cli.{module_name}"), class_name)
-    return found
+    command: type[Command] = getattr(importlib.import_module(f"kinema.cli.{module_name}"), class_name)
+    return command
 
 
 def _overview() -> str:

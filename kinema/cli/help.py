@@ -5,7 +5,6 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from itertools import groupby
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -67,7 +66,7 @@ def options_of(owner: Any, prefix: str = "--", group: str = "") -> Iterator[Opti
         description, heading = docs.get(field.name, ""), headings.get(field.name, group)
         shown = "" if default is None and isinstance(owner, type) else _shown(default)
         if is_dataclass(default):
-            yield from options_of(default, f"{name}.", description.partition(". ")[0].rstrip("."))
+            yield from options_of(default, f"{name}.", first_sentence(description).rstrip("."))
         elif MARKER["positional"] in markers:
             values = _values(hints[field.name])
             required = default is MISSING
@@ -98,11 +97,10 @@ def print_help(
     print(f"\nUsage:   {' '.join([prog, *positional, '[OPTIONS]'])}\nExample: {example}")
     if details:
         print("\n" + textwrap.fill(details, width))
-    order = list(dict.fromkeys(option.group for option in options))
     column = min(max(len(option.usage) for option in options), MAX_NAME_WIDTH) + 4
-    for group, members in groupby(sorted(options, key=lambda option: order.index(option.group)), key=lambda o: o.group):
+    for group in dict.fromkeys(option.group for option in options):
         print(f"\n{group or 'Options'}:")
-        for option in members:
+        for option in (option for option in options if option.group == group):
             default = f" [default: {option.default}]" if option.default and option.values else ""
             text = textwrap.wrap(option.help + default, max(width - column, 20), break_on_hyphens=False) or [""]
             if len(option.usage) + 4 > column:

@@ -114,7 +114,7 @@ def check(
         *class_findings(manifest, entries),
         *dataset_findings(manifest, entries, inspections),
     ]
-    order = {kind: place for place, kind in enumerate(SEVERITY)}
+    order = {kind: position for position, kind in enumerate(SEVERITY)}
     return Checked(
         manifest=manifest,
         entries=entries,

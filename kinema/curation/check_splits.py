@@ -53,7 +53,7 @@ def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspec
         for file in files
         if inspections[MediaFile(file, kind)].signature
     }
-    found = []
+    copies = []
     # Train comes last, so that the file reported for removal is a training file.
     for first, second in combinations(sorted(lines, key=lambda split: (split == "train", split)), 2):
         shared = lines[first].keys() & lines[second].keys()  # reported as "same video"
@@ -63,7 +63,7 @@ def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspec
         rows = (np.stack([pictures[file] for file in left]), np.stack([pictures[file] for file in right]))
         for pair in near_duplicates(rows[0], rows[1], THRESHOLDS[kind]):
             files = (left[pair.first], right[pair.second])
-            found.append(
+            copies.append(
                 CopyPair(
                     first=files[0],
                     second=files[1],
@@ -74,7 +74,7 @@ def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspec
                 )
             )
     every = {file for files in lines.values() for file in files}
-    return found, len(every) - len(pictures)
+    return copies, len(every) - len(pictures)
 
 
 def copy_findings(copies: Sequence[CopyPair]) -> Iterator[Finding]:

@@ -151,17 +151,17 @@ def near_duplicates(
         second: Signatures of the second set.
         thresholds: Correlations from which a pair is a copy.
     """
-    found = []
+    pairs = []
     if len(first) and len(second):
         moving = [_motion_energy(row) >= STILL for row in (first, second)]
         for i, j, mirrored in _candidates(first, second, *moving):
             other = second[j][..., ::-1] if mirrored else second[j]
             motion, appearance = _compare(first[i], other)
             if motion >= thresholds.motion and appearance >= thresholds.appearance:
-                found.append(Pair(first=i, second=j, motion=motion, appearance=appearance, mirrored=mirrored))
-        found += _still_pairs(first, second, ~moving[0], ~moving[1], thresholds)
+                pairs.append(Pair(first=i, second=j, motion=motion, appearance=appearance, mirrored=mirrored))
+        pairs += _still_pairs(first, second, ~moving[0], ~moving[1], thresholds)
     best: dict[tuple[int, int], Pair] = {}
-    for pair in sorted(found, key=lambda pair: (-pair.motion, pair.mirrored)):
+    for pair in sorted(pairs, key=lambda pair: (-pair.motion, pair.mirrored)):
         best.setdefault((pair.first, pair.second), pair)
     return sorted(best.values(), key=lambda pair: (-pair.motion, pair.first, pair.second))
 
@@ -174,7 +174,7 @@ def _candidates(
     if not len(rows) or not len(columns):
         return []
     wholes, *parts = [_coarse(second[columns], span) for span in COARSE_SPANS]
-    found = []
+    candidates = []
     step = max(1, BLOCK // len(columns))
     for begin in range(0, len(rows), step):
         block = first[rows[begin : begin + step]]
@@ -185,10 +185,10 @@ def _candidates(
                 np.maximum(score, left @ right.T, out=score)
             for i in np.flatnonzero(score.max(1) >= COARSE_MOTION):
                 best = np.argsort(-score[i], kind="stable")[:CANDIDATES]
-                found += [
+                candidates += [
                     (int(rows[begin + i]), int(columns[j]), mirrored) for j in best if score[i, j] >= COARSE_MOTION
                 ]
-    return found
+    return candidates
 
 
 def _compare(
@@ -229,12 +229,12 @@ def _still_pairs(
     if not len(rows) or not len(columns):
         return []
     other = _normalized(second[columns].mean(1, dtype=np.float32).reshape(len(columns), -1))
-    found = []
+    pairs = []
     for mirrored in (False, True):
         means = first[rows].mean(1, dtype=np.float32)
         score = _normalized((means[..., ::-1] if mirrored else means).reshape(len(rows), -1)) @ other.T
         for i, j in np.argwhere(score >= thresholds.still):
-            found.append(
+            pairs.append(
                 Pair(
                     first=int(rows[i]),
                     second=int(columns[j]),
@@ -243,7 +243,7 @@ def _still_pairs(
                     mirrored=mirrored,
                 )
             )
-    return found
+    return pairs
 
 
 def _coarse(pictures: ndarray, span: tuple[float, float]) -> Float32[ndarray, "n features"]:

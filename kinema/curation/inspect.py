@@ -4,7 +4,7 @@ from array import array
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -82,7 +82,7 @@ class Inspection:
 
 @dataclass(kw_only=True)
 class _Scan:
-    """Measurements taken while the frames of a file are decoded."""
+    """Measurements taken while the frames of a file are decoded; `header` has further fields of the inspection."""
 
     form: Form
     frames: int = 0
@@ -90,14 +90,7 @@ class _Scan:
     blank: int = 0
     empty: int = 0
     damaged: int = 0
-    rotation: int = 0
-    size: tuple[int, int] = (0, 0)
-    announced_frames: int = 0
-    announced_s: float = 0.0
-    end_s: float | None = None
-    codec: str = ""
-    pixel_format: str = ""
-    bits: int = 8
+    header: dict[str, Any] = field(default_factory=dict)
     has_stamps: bool = True
     second: float = 1.0
     stamps: "array[int]" = field(default_factory=lambda: array("q"))
@@ -129,21 +122,14 @@ class _Scan:
             problem=problem,
             reason=reason,
             frames=self.frames,
-            announced_frames=self.announced_frames,
             seconds=seconds,
-            lost_s=0.0 if self.end_s is None else max(self.announced_s - self.end_s, 0.0),
             rate=rate,
             uneven=uneven,
-            width=self.size[0],
-            height=self.size[1],
-            codec=self.codec,
-            pixel_format=self.pixel_format,
-            bits=self.bits,
-            rotation=self.rotation,
             damaged=self.damaged,
             blank=self.blank / max(self.sampled, 1),
             empty=self.empty / max(self.sampled, 1),
             signature="" if problem else self.builder.signature(self.frames),
+            **self.header,
         )
 
 
@@ -183,18 +169,19 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
     orientation = UPRIGHT
     with open_video(file, options.limits) as (container, stream):
         stored = stream.codec_context.format
-        scan.codec = stream.codec_context.name
-        scan.pixel_format = "" if stored is None else stored.name
-        scan.bits = 16 if stored is not None and stored.components[0].bits > 8 else 8
+        bits = 16 if stored is not None and stored.components[0].bits > 8 else 8
+        pixel_format = "" if stored is None else stored.name
+        scan.header.update(codec=stream.codec_context.name, pixel_format=pixel_format, bits=bits)
         # AVI stores no presentation times: if frames are reordered, FFmpeg guesses them in the wrong order.
         scan.has_stamps = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         scan.second = 1 / float(stream.time_base) if stream.time_base else 1.0
-        form = "gray16le" if kind == "depth" and scan.bits == 16 else "gray"
+        form = "gray16le" if kind == "depth" and bits == 16 else "gray"
         for frame in decode_frames(file, container, stream, options.limits):
             if scan.frames == 0:
                 orientation = orientation_of(frame)
-                scan.size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
-                scan.rotation = -1 if sum(orientation) % 2 else round(frame.rotation) % 360
+                size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
+                rotation = -1 if sum(orientation) % 2 else round(frame.rotation) % 360
+                scan.header.update(width=size[0], height=size[1], rotation=rotation)
             if frame.pts is None:
                 scan.has_stamps = False
             else:
@@ -228,18 +215,17 @@ def _scan_packets(file: str, options: ReadOptions, scan: _Scan) -> None:
         except (av.FFmpegError, OSError):
             pass
         if stream.frames:
-            scan.announced_frames = max(stream.frames - discarded - before_first_key, 0)
+            scan.header["announced_frames"] = max(stream.frames - discarded - before_first_key, 0)
         if container.duration is not None and end > begin:
-            scan.announced_s = container.duration / av.time_base
-            scan.end_s = end - begin
+            scan.header["lost_s"] = max(container.duration / av.time_base - (end - begin), 0.0)
 
 
 def _scan_images(source: ImageFolder | ArrayFile, kind: Modality, scan: _Scan) -> None:
     first = source.files[0] if isinstance(source, ImageFolder) else Path(source.path)
     for image in source.iter_frames(range(source.num_frames), "rgb" if kind == "rgb" else "gray"):
         if scan.frames == 0:
-            scan.size, scan.bits = (image.shape[1], image.shape[0]), 8 * image.dtype.itemsize
-            scan.codec = first.suffix.lower().removeprefix(".")
+            codec, bits = first.suffix.lower().removeprefix("."), 8 * image.dtype.itemsize
+            scan.header.update(width=image.shape[1], height=image.shape[0], codec=codec, bits=bits)
         if scan.builder.needs(scan.frames):
             gray = Image.fromarray(image).convert("L") if image.ndim == 3 else Image.fromarray(image.astype(np.float32))
             scan.add_image(np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32))

@@ -97,8 +97,8 @@ def memory_of(manifest: Path, folder: Path | None) -> Path:
         manifest: CSV of the manifest.
         folder: Folder of the journals; that of kinema's cache if None.
     """
-    place = hashlib.sha256(str(manifest.parent.resolve()).encode()).hexdigest()[:16]
-    return (folder or default_cache() / "check") / f"{place}.jsonl"
+    name = hashlib.sha256(str(manifest.parent.resolve()).encode()).hexdigest()[:16]
+    return (folder or default_cache() / "check") / f"{name}.jsonl"
 
 
 class _Memory:

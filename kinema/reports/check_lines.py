@@ -55,8 +55,8 @@ class CheckProgress:
         """
         elapsed = self._bar.tasks[0].elapsed or 0
         rate = f"{(done - remembered) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
-        known = f"  {remembered:,} unchanged" if remembered else ""
-        self._bar.update(self._task, completed=done, total=total, description=rate + known)
+        unchanged = f"  {remembered:,} unchanged" if remembered else ""
+        self._bar.update(self._task, completed=done, total=total, description=rate + unchanged)
 
 
 def check_lines(checked: Checked) -> Iterator[str]:

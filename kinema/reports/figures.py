@@ -63,12 +63,12 @@ def confusion_figure(counts: Int64[ndarray, "classes classes"], names: Sequence[
 
 def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> bytes:
     """Draw the number of samples per class and split as SVG; for many classes, sorted counts without names."""
-    places = np.arange(len(names))
+    positions = np.arange(len(names))
     if len(names) > MAX_NAMES:
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         axes = figure.subplots()
         for (split, numbers), color in zip(counts.items(), COLORS * len(counts), strict=False):
-            axes.step(places + 1, sorted(numbers, reverse=True), where="mid", label=split, color=color)
+            axes.step(positions + 1, sorted(numbers, reverse=True), where="mid", label=split, color=color)
         axes.set_xlabel("classes, largest first")
         axes.set_ylabel("samples")
         axes.set_ylim(bottom=0)
@@ -76,9 +76,9 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
         figure = Figure(figsize=(7.2, 1.1 + 0.24 * len(names)), layout="constrained")
         axes = figure.subplots()
         thick = 0.8 / max(len(counts), 1)
-        for place, ((split, numbers), color) in enumerate(zip(counts.items(), COLORS * len(counts), strict=False)):
-            axes.barh(places + (place + 0.5) * thick - 0.4, numbers, thick, label=split, color=color)
-        axes.set_yticks(places, names, fontsize=8)
+        for position, ((split, numbers), color) in enumerate(zip(counts.items(), COLORS * len(counts), strict=False)):
+            axes.barh(positions + (position + 0.5) * thick - 0.4, numbers, thick, label=split, color=color)
+        axes.set_yticks(positions, names, fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("samples")
     for axis in (axes.xaxis, axes.yaxis):
@@ -143,8 +143,8 @@ def strips(videos: Sequence[UInt8[ndarray, "_ _ _ 3"]]) -> bytes:
         rows.append(np.concatenate(images, axis=1))
     widest = max(row.shape[1] for row in rows)
     picture = np.full((len(rows) * (STRIP_HEIGHT + 4) - 4, widest, 3), 255, np.uint8)
-    for place, row in enumerate(rows):
-        picture[place * (STRIP_HEIGHT + 4) :][:STRIP_HEIGHT, : row.shape[1]] = row
+    for position, row in enumerate(rows):
+        picture[position * (STRIP_HEIGHT + 4) :][:STRIP_HEIGHT, : row.shape[1]] = row
     return _jpeg(picture)
 
 

@@ -193,7 +193,7 @@ def write_colored(path, pictures, *, color=None, form="yuv420p"):
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_packed_picture_is_the_scaled_original_but_for_codec_noise(tmp_path, scene, kind):
+def test_a_packed_frame_is_the_resized_original_up_to_codec_noise(tmp_path, scene, kind):
     path = write_colored(tmp_path / "a.mp4", scene(20, 96, 128), **SOURCES[kind])
     file = files_of(packed(manifest_of(tmp_path, [Entry(rgb=path)] * 2), tmp_path / "out"))[0]
     wanted = [
@@ -207,7 +207,7 @@ def test_a_packed_picture_is_the_scaled_original_but_for_codec_noise(tmp_path, s
     assert np.abs(shift).max() < 1, shift
 
 
-def test_turned_and_mirrored_recordings_are_packed_upright(tmp_path, scene):
+def test_rotated_and_mirrored_recordings_are_packed_upright(tmp_path, scene):
     content = bytearray(Path(write_colored(tmp_path / "a.mp4", scene(20, 96, 128))).read_bytes())
     for name, rows in {"turned": (0, 1, -1, 0), "mirrored": (-1, 0, 0, 1)}.items():
         a, b, c, d = rows
@@ -222,7 +222,7 @@ def test_turned_and_mirrored_recordings_are_packed_upright(tmp_path, scene):
         assert psnr(got, wanted) > 35
 
 
-def test_folders_and_arrays_of_pictures_become_videos(tmp_path, scene):
+def test_folders_and_arrays_of_images_become_videos(tmp_path, scene):
     pictures = scene(40, 60, 80)
     (tmp_path / "frames").mkdir()
     for number, picture in enumerate(pictures):
@@ -236,7 +236,7 @@ def test_folders_and_arrays_of_pictures_become_videos(tmp_path, scene):
         assert psnr(read_rgb(file, range(35)), wanted) > 37
 
 
-def test_a_box_of_rgb_is_cut_once_and_is_then_the_whole_picture(tmp_path, write_video, scene):
+def test_an_rgb_box_is_cropped_and_removed(tmp_path, write_video, scene):
     """The offsets are odd, at which the chroma planes of H.264 cannot be cut."""
     path = write_video(tmp_path / "a.mp4", scene(20, 96, 160), options={"crf": "4"})
     box = PixelBox(left=31, top=7, right=131, bottom=81)
@@ -294,7 +294,7 @@ def depth():
     return np.random.default_rng(0).integers(0, 65536, (14, 50, 60), dtype=np.uint16)
 
 
-def test_every_bit_of_every_form_of_depth_is_kept(tmp_path, write_video, depth):
+def test_depth_is_packed_without_loss(tmp_path, write_video, depth):
     (tmp_path / "png").mkdir()
     for number, picture in enumerate(depth):
         Image.fromarray(picture).save(tmp_path / "png" / f"{number}.png")
@@ -315,7 +315,7 @@ def test_every_bit_of_every_form_of_depth_is_kept(tmp_path, write_video, depth):
         assert (read_gray(file, [1, 1, 6]) == wanted[[1, 1, 6]]).all()
 
 
-def test_eight_bit_depth_in_a_video_is_copied_and_a_segment_of_it_loses_nothing(tmp_path, write_video):
+def test_8_bit_depth_in_a_video_is_copied_and_its_segments_are_lossless(tmp_path, write_video):
     gray = np.random.default_rng(0).integers(0, 256, (20, 48, 64), dtype=np.uint8)
     path = write_video(
         tmp_path / "K_00001.avi", gray[..., None].repeat(3, 3), codec="mpeg4", options={"g": "250", "b": "900000"}
@@ -328,7 +328,7 @@ def test_eight_bit_depth_in_a_video_is_copied_and_a_segment_of_it_loses_nothing(
     assert (read_gray(part, range(13)) == read_gray(path, range(4, 17))).all()
 
 
-def test_smaller_depth_holds_no_depth_that_was_not_there(tmp_path, depth):
+def test_resized_depth_contains_only_original_values(tmp_path, depth):
     np.savez(tmp_path / "d.npz", depth=depth)
     result = packed(manifest_of(tmp_path, [Entry(depth="d.npz")] * 2), tmp_path / "out", depth_short_side=25)
     got = read_gray(files_of(result, "depth")[0], range(14))
@@ -353,7 +353,7 @@ def test_depth_is_cut_by_the_frames_of_its_rgb(tmp_path, write_video, stamp, dep
 # -- the manifest ------------------------------------------------------------------------------------------------------
 
 
-def test_all_columns_and_facts_are_those_of_the_original(tmp_path, numbered, depth):
+def test_all_other_columns_are_unchanged(tmp_path, numbered, depth):
     np.savez(tmp_path / "d.npz", depth=depth)
     about = {"group": "g1", "subject": "s1", "camera": "c1", "sample": "P01_0"}
     entries = [
@@ -372,7 +372,7 @@ def test_all_columns_and_facts_are_those_of_the_original(tmp_path, numbered, dep
     assert not Path(new.entries[0].rgb).is_absolute()
 
 
-def test_what_cannot_be_packed_keeps_its_line_and_its_files_and_is_named(tmp_path, numbered, fill_arrays, capsys):
+def test_samples_that_cannot_be_packed_keep_their_files_and_are_named(tmp_path, numbered, fill_arrays, capsys):
     fill_arrays(tmp_path, "d.npz")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     entries = [
@@ -410,7 +410,7 @@ def test_sources_behind_urls_are_packed(tmp_path, numbered, monkeypatch, read_st
     assert result.unreadable[0].startswith("zip://no.mp4")
 
 
-def test_a_second_manifest_of_the_same_videos_packs_only_what_is_new(tmp_path, numbered):
+def test_a_second_manifest_of_the_same_videos_packs_only_new_parts(tmp_path, numbered):
     spans = [Entry(rgb=numbered, start_frame=10 * i, stop_frame=10 * i + 10) for i in range(4)]
     first = packed(manifest_of(tmp_path, spans[:3]), tmp_path / "out")
     second = packed(manifest_of(tmp_path, spans[1:], name="other.csv"), tmp_path / "out")

@@ -73,7 +73,7 @@ def many(tmp_path, write_video):
 
 
 @pytest.mark.long
-def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(many, tmp_path):
+def test_a_killed_run_resumes_with_the_result_of_an_undisturbed_one(many, tmp_path):
     out = tmp_path / "out"
     process = command(many, out)
     try:
@@ -110,7 +110,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(many, tmp_pat
 
 
 @pytest.mark.long
-def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(many, tmp_path):
+def test_a_full_disk_gives_one_line_and_keeps_finished_files(many, tmp_path):
     out = tmp_path / "out"
     first = dataclasses.replace(many.entries[0], start_frame=0, stop_frame=1)
     manifest = manifest_of(tmp_path, [first, *many.entries[1:3]])
@@ -126,7 +126,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(many, tmp_path):
     assert packed(manifest, out).remembered == 1
 
 
-def test_a_source_that_has_changed_is_packed_again_and_one_that_is_gone_is_not(tmp_path, write_video, stamp):
+def test_a_changed_source_is_packed_again_and_a_deleted_one_is_not(tmp_path, write_video, stamp):
     paths = [write_video(tmp_path / f"{k}.mp4", [stamp(n) for n in range(20)], options=FAR_KEYFRAMES) for k in "ab"]
     manifest = manifest_of(tmp_path, [Entry(rgb=path) for path in paths])
     first = packed(manifest, tmp_path / "out")
