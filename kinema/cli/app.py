@@ -6,7 +6,7 @@ Only the command that runs is imported: `kinema --help` needs neither torch nor 
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kinema import __version__
@@ -14,6 +14,7 @@ from kinema.errors import KinemaError, TrainingStopped, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from kinema.cli.command import Command
+    from kinema.datasets.registry import Dataset
 
 
 class CommandLine(NamedTuple):
@@ -59,7 +60,8 @@ def main(args: Sequence[str] | None = None) -> None:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     if not args or args[0] in ("-h", "--help", "help"):
-        print(_overview())
+        summary = "Recognize human actions in video: color, depth, or both."
+        print_overview("kinema", "COMMAND", summary=summary, example="predict runs/latest new.mp4", rows=COMMANDS)
         return
     if args[0] == "--version":
         print(f"kinema {__version__}")
@@ -96,18 +98,19 @@ def load_command(name: str) -> "type[Command]":
     return command
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    return "\n".join(
-        [
-            "Recognize human actions in video: color, depth, or both.",
-            "",
-            "Usage:   kinema COMMAND [OPTIONS]",
-            "Example: kinema predict runs/latest new.mp4",
-            "",
-            "Commands:",
-            *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
-            "",
-            "`kinema COMMAND --help` lists the options of a command. --debug prints the traceback of an error.",
-        ]
-    )
+def print_overview(
+    prog: str, argument: str, *, summary: str, example: str, rows: Mapping[str, "CommandLine | Dataset"]
+) -> None:
+    """Print the help page of a command with subcommands.
+
+    Args:
+        prog: Command.
+        argument: Placeholder of the subcommand.
+        summary: One imperative line.
+        example: Subcommand and options that a user can copy.
+        rows: Subcommands.
+    """
+    print(f"{summary}\n\nUsage:   {prog} {argument} [OPTIONS]\nExample: {prog} {example}\n\n{argument.title()}s:")
+    for name, row in rows.items():
+        print(f"  {name:<{max(map(len, rows))}}  {row.summary}")
+    print(f"\n`{prog} {argument} --help` lists its options. --debug prints the traceback of an error.")

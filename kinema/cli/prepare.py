@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kinema.cli.app import COMMANDS, print_overview
 from kinema.cli.command import Command
 from kinema.cli.help import HELP_FLAGS, options_of, print_help
 from kinema.cli.parsing import parse_options
@@ -30,7 +31,8 @@ class Prepare(Command):
     def from_args(cls, args: Sequence[str], prog: str) -> "Prepare":
         """Parse the options of the dataset that the first argument names."""
         if args and args[0] in HELP_FLAGS:
-            print(_overview(prog))
+            summary, example = COMMANDS["prepare"].summary, "folder --root videos --out mine.csv"
+            print_overview(prog, "DATASET", summary=summary, example=example, rows=DATASETS)
             raise SystemExit(0)
         if not args:
             raise UsageError(f"prepare: no dataset given; expected one of {', '.join(DATASETS)}", field="dataset")
@@ -55,20 +57,3 @@ class Prepare(Command):
             print(f"unreadable: {reason}")
         print(prepared.summary)
         return 0
-
-
-def _overview(prog: str) -> str:
-    width = max(map(len, DATASETS))
-    return "\n".join(
-        [
-            "Make a manifest of your own videos or of a public dataset.",
-            "",
-            f"Usage:   {prog} DATASET [OPTIONS]",
-            f"Example: {prog} folder --root videos --out mine.csv",
-            "",
-            "Datasets:",
-            *(f"  {name:<{width}}  {dataset.summary}" for name, dataset in DATASETS.items()),
-            "",
-            f"`{prog} DATASET --help` lists the options of a dataset.",
-        ]
-    )

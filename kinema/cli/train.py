@@ -67,26 +67,22 @@ class Train(Command):
         """Train in a new run folder, or resume one."""
         from kinema.training.distributed import rank
         from kinema.training.loop import train
+        from kinema.training.runs import Run
 
-        if self.resume is None:
-            recipe, run = self._new_run()
-        else:
-            run = self._resumed_run(self.resume)
+        if self.resume is not None:
+            if self.recipe or self.overrides or self.init:
+                raise UsageError(
+                    "--resume uses the recipe stored in the run; remove the recipe argument and its overrides.",
+                    field="--resume",
+                )
+            run = Run.open(self.resume)
             recipe = run.recipe
+        else:
+            recipe, run = self._new_run()
         train(recipe, run, max_steps=self.max_steps, progress="bar")
         if rank() == 0:
             print(f"model: {run.model}")
         return 0
-
-    def _resumed_run(self, folder: Path) -> "Run":
-        from kinema.training.runs import Run
-
-        if self.recipe or self.overrides or self.init:
-            raise UsageError(
-                "--resume uses the recipe stored in the run; remove the recipe argument and its overrides.",
-                field="--resume",
-            )
-        return Run.open(folder)
 
     def _new_run(self) -> tuple["Recipe", "Run"]:
         from kinema.training.recipe import load_recipe, recipes_in_short
