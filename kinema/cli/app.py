@@ -59,15 +59,15 @@ def main(args: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    if not args or args[0] in ("-h", "--help", "help"):
-        summary = "Recognize human actions in video: color, depth, or both."
-        print_overview("kinema", "COMMAND", summary=summary, example="predict runs/latest new.mp4", rows=COMMANDS)
-        return
-    if args[0] == "--version":
-        print(f"kinema {__version__}")
-        return
+    code = 0
     try:
-        code = load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
+        if not args or args[0] in ("-h", "--help", "help"):
+            summary = "Recognize human actions in video: color, depth, or both."
+            print_overview("kinema", "COMMAND", summary=summary, example="predict runs/latest new.mp4", rows=COMMANDS)
+        elif args[0] == "--version":
+            print(f"kinema {__version__}")
+        else:
+            code = load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # e.g. `kinema predict ... | head`
