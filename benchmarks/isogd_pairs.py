@@ -74,23 +74,23 @@ def main(arguments: Arguments) -> None:
 def with_wrong_pairs(pairs: Manifest, out: Path) -> Manifest:
     """Return the training pairs, the same for testing, and RGB with the depth of the next other gesture."""
     entries = list(pairs.entries)
-    exchanged = []
+    mismatched = []
     for position, entry in enumerate(entries):
         others = entries[position + 1 :] + entries[:position]
         other = next(e for e in others if e.labels != entry.labels)
-        exchanged.append(replace(entry, split="exchanged", depth=other.depth, frames=fewer(entry, other)))
-    again = [replace(entry, split="again") for entry in entries]
+        mismatched.append(replace(entry, split="exchanged", depth=other.depth, frames=min_frames(entry, other)))
+    test = [replace(entry, split="again") for entry in entries]
     absolute = [
-        replace(e, rgb=pairs.locate(e.rgb), depth=pairs.locate(e.depth)) for e in (*entries, *again, *exchanged)
+        replace(e, rgb=pairs.locate(e.rgb), depth=pairs.locate(e.depth)) for e in (*entries, *test, *mismatched)
     ]
     return write_manifest(
         out, entries=absolute, classes=pairs.classes, dataset=pairs.dataset, version=pairs.version, depth=pairs.depth
     )
 
 
-def fewer(one: Entry, other: Entry) -> int:
+def min_frames(one: Entry, other: Entry) -> int:
     if one.frames is None or other.frames is None:
-        raise ValueError("the frames of a pair are not counted")
+        raise ValueError("the manifest has no frame counts")
     return min(one.frames, other.frames)
 
 

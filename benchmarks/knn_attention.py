@@ -62,16 +62,16 @@ class Contest:
     """Implementations of one function, on the same tensors; the first is the baseline."""
 
     ways: dict[str, Way]
-    given: list[Tensor]
+    inputs: list[Tensor]
     towards: Tensor
 
     def run(self, way: str, direction: Pass) -> list[Tensor]:
         """Return the output, or the gradients."""
         if direction == "forward":
             with torch.no_grad():
-                return [self.ways[way](*self.given)]
-        given = [tensor.detach().requires_grad_() for tensor in self.given]
-        return list(torch.autograd.grad(self.ways[way](*given), given, self.towards))
+                return [self.ways[way](*self.inputs)]
+        inputs = [tensor.detach().requires_grad_() for tensor in self.inputs]
+        return list(torch.autograd.grad(self.ways[way](*inputs), inputs, self.towards))
 
     def milliseconds(self, way: str, direction: Pass) -> float:
         start = time.perf_counter()
@@ -120,10 +120,10 @@ def attention_contest(sequences: int, tokens: int, *, dtype: torch.dtype) -> Con
         ways={
             "sdpa": F.scaled_dot_product_attention,
             "dense": dense_attention,
-            "knn": lambda *given: knn_attention(*given, share=SHARE),
+            "knn": lambda *inputs: knn_attention(*inputs, share=SHARE),
             "public knn": public_formulation,
         },
-        given=list(mapped.unbind(0)),
+        inputs=list(mapped.unbind(0)),
         towards=torch.randn(sequences, HEADS, tokens, HEAD_DIM, dtype=dtype),
     )
 
@@ -149,7 +149,7 @@ def scales_contest(sequences: int, times: int, dim: int) -> Contest:
             "packed": lambda tokens: torch.cat(block.packed(scaled(tokens)), dim=1),
             "one scale": lambda tokens: F.pad(single(tokens), (0, 0, 0, times // 2 + times // 4)),
         },
-        given=[torch.randn(sequences, times, dim)],
+        inputs=[torch.randn(sequences, times, dim)],
         towards=torch.randn(sequences, times + times // 2 + times // 4, dim),
     )
 

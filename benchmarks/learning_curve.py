@@ -106,12 +106,12 @@ def main(arguments: Arguments) -> None:
     targets: dict[str, list[int]] = {}
     for training in trainings(arguments):
         run = trained(arguments, training)
-        said = load_predictions(run.predictions)
-        said = said.select_rows(np.argsort(said.index))
-        targets[training.corpus] = said.targets[LABEL].tolist()
-        right = said.correct(LABEL)
-        found.append(asdict(training) | {"answers": said.logits[LABEL].argmax(axis=1).tolist()})
-        print(f"{training.name}: {100 * right.mean():.1f} %", flush=True)
+        predictions = load_predictions(run.predictions)
+        predictions = predictions.select_rows(np.argsort(predictions.index))
+        targets[training.corpus] = predictions.targets[LABEL].tolist()
+        correct = predictions.correct(LABEL)
+        found.append(asdict(training) | {"answers": predictions.logits[LABEL].argmax(axis=1).tolist()})
+        print(f"{training.name}: {100 * correct.mean():.1f} %", flush=True)
     report = {
         "title": f"CTN-tiny from scratch, {arguments.steps} steps of {BATCH} clips: {arguments.what}",
         "commit": commit(),
@@ -145,11 +145,11 @@ def trainings(arguments: Arguments) -> Iterator[Training]:
 
 
 def trained(arguments: Arguments, training: Training) -> Run:
-    whole = load_manifest(manifest_of(training.corpus, arguments))
-    manifest = whole if training.share == 1 else part_of(whole, training, arguments.runs)
+    manifest = load_manifest(manifest_of(training.corpus, arguments))
+    manifest = manifest if training.share == 1 else part_of(manifest, training, arguments.runs)
     clips = sum(entry.split == "train" for entry in manifest.entries)
     recipe = recipe_of(training.corpus, networks(arguments)[training.network])
-    passes = (arguments.steps - 0.5) * BATCH / clips  # a part of a step is a step
+    passes = (arguments.steps - 0.5) * BATCH / clips  # a partial step counts as a step
     recipe = replace(
         recipe,
         data=replace(recipe.data, manifest=str(manifest.path), batch_size=BATCH),
@@ -171,31 +171,36 @@ def recipe_of(corpus: str, network: ModelConfig) -> Recipe:
     return replace(recipe, model=network, clip=replace(recipe.clip, frames=16, depth_channels=3))
 
 
-def part_of(whole: Manifest, training: Training, folder: Path) -> Manifest:
+def part_of(manifest: Manifest, training: Training, folder: Path) -> Manifest:
     """Return the manifest with a share of each class's training clips, at least one, and all other splits."""
     out = folder / f"{training.corpus}-{training.share:g}-seed{training.seed}.csv"
     if out.is_file():
         return load_manifest(out)
     rng = np.random.default_rng(training.seed)
     by_class: dict[str, list[Entry]] = {}
-    for entry in whole.entries:
+    for entry in manifest.entries:
         if entry.split == "train":
             by_class.setdefault(entry.labels[LABEL], []).append(entry)
-    kept = [entry for entry in whole.entries if entry.split != "train"]
+    entries = [entry for entry in manifest.entries if entry.split != "train"]
     for _, clips in sorted(by_class.items()):
         chosen = rng.permutation(len(clips))[: max(1, round(training.share * len(clips)))]
-        kept += [clips[place] for place in sorted(chosen)]
+        entries += [clips[place] for place in sorted(chosen)]
     folder.mkdir(parents=True, exist_ok=True)
     moved = [
         replace(
             entry,
-            rgb=whole.locate(entry.rgb) if entry.rgb else "",
-            depth=whole.locate(entry.depth) if entry.depth else "",
+            rgb=manifest.locate(entry.rgb) if entry.rgb else "",
+            depth=manifest.locate(entry.depth) if entry.depth else "",
         )
-        for entry in kept
+        for entry in entries
     ]
     return write_manifest(
-        out, entries=moved, classes=whole.classes, dataset=whole.dataset, version=whole.version, depth=whole.depth
+        out,
+        entries=moved,
+        classes=manifest.classes,
+        dataset=manifest.dataset,
+        version=manifest.version,
+        depth=manifest.depth,
     )
 
 

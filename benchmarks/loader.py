@@ -218,7 +218,7 @@ def summary(runs: dict[Task, list[dict[str, float]]]) -> dict[str, Any]:
 def print_report(report: dict[str, Any]) -> None:
     console = Console()
     first = next(iter(report["measured"].values()))
-    table = Table(title="16 frames: share of each step in percent; samples in a second")
+    table = Table(title="16 frames: share of each step [%]; samples per second")
     for column in ("file and size", *first["shares"], *first["samples_per_second"]):
         table.add_column(column)
     for name, numbers in report["measured"].items():

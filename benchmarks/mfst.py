@@ -152,8 +152,8 @@ def memory(arguments: Arguments) -> dict[str, Any]:
             words = [sys.executable, __file__, "--measure", way, "--model", arguments.model]
             words += ["--frames", str(arguments.frames), "--size", str(arguments.size)]
             words += ["--threads", str(arguments.threads)]
-            said = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
-            found.append(json.loads(said.stdout)["mib"])
+            process = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
+            found.append(json.loads(process.stdout)["mib"])
     ratio = ratio_interval(peaks["recompute"], peaks["keep"])
     return {way: median_interval(values) for way, values in peaks.items()} | {"recompute_over_keep": ratio}
 

@@ -131,15 +131,15 @@ def interval(values: list[float]) -> dict[str, Any]:
 
 def print_report(report: dict[str, Any]) -> None:
     table = Table(title=f"CTN-tiny, {report['arguments']['repeats']} trainings each; median and 95 % interval")
-    for column in ("arrangement", "clips/s", "waiting for data", "to one of one"):
+    for column in ("processes and threads", "clips/s", "waiting for data", "ratio to one process"):
         table.add_column(column)
-    for name, found in report["measured"].items():
-        table.add_row(name, said(found), said(found["waiting_for_data"]), said(found["ratio"]))
+    for name, entry in report["measured"].items():
+        table.add_row(name, interval_of(entry), interval_of(entry["waiting_for_data"]), interval_of(entry["ratio"]))
     Console().print(table)
-    Console().print(f"two processes against two threads: {said(report['two_processes_against_two_threads'])}")
+    Console().print(f"two processes over two threads: {interval_of(report['two_processes_against_two_threads'])}")
 
 
-def said(numbers: dict[str, Any]) -> str:
+def interval_of(numbers: dict[str, Any]) -> str:
     low, high = numbers["interval"]
     return f"{numbers['median']:.2f} ({low:.2f}-{high:.2f})"
 

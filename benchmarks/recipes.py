@@ -117,8 +117,8 @@ def measured(name: str, arguments: Arguments) -> dict[str, Any]:
         for clips, taken in found.items():
             words = [sys.executable, __file__, "--measure", name, "--clips", str(clips)]
             words += ["--activations", arguments.activations, "--threads", str(arguments.threads)]
-            said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
-            taken.append(json.loads(said.stdout.splitlines()[-1]))
+            process = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
+            taken.append(json.loads(process.stdout.splitlines()[-1]))
             print(f"{name}, {clips}: {taken[-1]}", flush=True)
     gpus = GPUS[next(corpus for corpus in GPUS if name.startswith(corpus))]
     share = recipe.data.batch_size // gpus

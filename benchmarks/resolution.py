@@ -55,23 +55,23 @@ def main(arguments: Arguments) -> None:
         trained_models = [load_model(run.model) for run in runs]
         found[position] = {"runs": [dict(trained.provenance) for trained in trained_models], "answers": {}, "top1": {}}
         for size in arguments.sizes:
-            said = [
+            predictions = [
                 evaluate(
                     trained.at(size=size), recipe.data.manifest, split=recipe.data.evaluate, device=arguments.device
                 ).predictions
                 for trained in trained_models
             ]
-            said = [one.select_rows(np.argsort(one.index)) for one in said]
-            found[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in said]
-            found[position]["top1"][size] = [round(float(100 * one.correct("label").mean()), 2) for one in said]
+            predictions = [one.select_rows(np.argsort(one.index)) for one in predictions]
+            found[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in predictions]
+            found[position]["top1"][size] = [round(float(100 * one.correct("label").mean()), 2) for one in predictions]
     report = {
         "title": "RPE-STDT-tiny trained at 112 pixels on moves (synthetic), asked at more",
         "recipe": RECIPE,
         "manifest": recipe.data.manifest,
         "split": recipe.data.evaluate,
         "seeds": arguments.seeds,
-        "index": np.sort(said[0].index).tolist(),
-        "targets": said[0].targets["label"].tolist(),
+        "index": np.sort(predictions[0].index).tolist(),
+        "targets": predictions[0].targets["label"].tolist(),
         "positions": found,
     }
     arguments.out.write_text(json.dumps(report) + "\n", encoding="utf-8")

@@ -234,8 +234,8 @@ def stamp(out: Path) -> tuple[int, int] | None:
 
 
 def state(out: Path) -> dict[str, Any]:
-    said: dict[str, Any] = torch.load(out / "checkpoints" / "last.pt", weights_only=True, mmap=True)
-    return said
+    checkpoint: dict[str, Any] = torch.load(out / "checkpoints" / "last.pt", weights_only=True, mmap=True)
+    return checkpoint
 
 
 def step_of(out: Path) -> int:

@@ -70,20 +70,20 @@ def main(arguments: Arguments) -> None:
         "protocols": found,
     }
     arguments.out.write_text(json.dumps(report, indent=None) + "\n", encoding="utf-8")
-    print(json.dumps({protocol: said["top1"] for protocol, said in found.items()}, indent=1))
+    print(json.dumps({protocol: entry["top1"] for protocol, entry in found.items()}, indent=1))
 
 
 def answers(arguments: Arguments, protocol: str, seed: int) -> tuple[dict[str, Predictions], dict[str, Any]]:
     """Return the predictions of each model on the test clips, in the order of the manifest, and their sources."""
     runs = {name: trained(arguments, recipe, protocol, seed) for name, recipe in RECIPES.items()}
-    said = {name: load_predictions(run.predictions) for name, run in runs.items()}
-    apart = [said["rgb"], said["depth"]]
+    predictions = {name: load_predictions(run.predictions) for name, run in runs.items()}
+    separate = [predictions["rgb"], predictions["depth"]]
     ways = {
-        "RGB": said["rgb"],
-        "depth": said["depth"],
-        "RGB + depth, mean of logits": fuse(apart, score="logits"),
-        "RGB + depth, mean of softmaxes": fuse(apart, score="softmax"),
-        "RGB + depth, trained together": said["together"],
+        "RGB": predictions["rgb"],
+        "depth": predictions["depth"],
+        "RGB + depth, mean of logits": fuse(separate, score="logits"),
+        "RGB + depth, mean of softmaxes": fuse(separate, score="softmax"),
+        "RGB + depth, trained together": predictions["together"],
     }
     together = runs["together"]
     streams: tuple[Modality, ...] = ("rgb", "depth")

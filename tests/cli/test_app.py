@@ -529,10 +529,10 @@ def test_unknown_columns(capsys, tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["kinema", "kinema.cli"])
 def test_debug_prints_the_traceback(module: str) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for flag, wanted in (([], False), (["--debug"], True)):
+    for flag, expected in (([], False), (["--debug"], True)):
         answer = subprocess.run(
             [sys.executable, "-m", module, "trian", *flag], capture_output=True, text=True, env=environment, check=False
         )
-        assert ("Traceback" in answer.stderr) is wanted
+        assert ("Traceback" in answer.stderr) is expected
         assert "unknown command 'trian'" in answer.stderr
-        assert answer.returncode == (1 if wanted else 2)
+        assert answer.returncode == (1 if expected else 2)

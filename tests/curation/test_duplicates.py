@@ -112,25 +112,25 @@ def test_a_signature_is_the_mean_over_each_part():
         for number, picture in enumerate(pictures):
             builder.add(number, picture)
         # Repeat each image 32 times, which makes all parts equally long.
-        wanted = np.repeat(pictures, TIMES, 0).reshape(TIMES, frames, SIDE, SIDE).mean(1)
+        expected = np.repeat(pictures, TIMES, 0).reshape(TIMES, frames, SIDE, SIDE).mean(1)
         got = signature_pictures(builder.signature(frames)).astype(float)
-        low, high = wanted.min(), wanted.max()
+        low, high = expected.min(), expected.max()
         # Frames of long videos are merged, which blurs their means.
         blur = 1 if frames <= 128 else 60
-        assert np.abs(got - (wanted - low) / (high - low) * 255).max() < blur
+        assert np.abs(got - (expected - low) / (high - low) * 255).max() < blur
         if frames > 128:
-            assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.9
+            assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.9
 
 
 def test_memory_does_not_grow_with_the_length_of_a_video():
     builder = SignatureBuilder()
-    wanted = 0
+    expected = 0
     for number in range(100_000):
         if builder.needs(number):
-            wanted += 1
+            expected += 1
             builder.add(number, np.full((SIDE, SIDE), number % 255, float))
     assert len(builder._sums) <= duplicates.MAX_SEGMENTS
-    assert wanted < 5000
+    assert expected < 5000
 
 
 def test_a_blank_video_has_no_signature():

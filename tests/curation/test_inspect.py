@@ -53,7 +53,7 @@ def test_properties_of_an_intact_video(numbered):
 
 
 def test_a_truncated_file_is_found_by_its_frame_count(tmp_path, front):
-    seen = inspect(cut(front, tmp_path / "torn.mp4", 0.6), "rgb")
+    seen = inspect(cut(front, tmp_path / "truncated.mp4", 0.6), "rgb")
     assert seen.announced_frames == 200
     assert 50 < seen.frames < 170
     assert kinds(seen) in (["truncated"], ["truncated", "damaged"], ["broken"])
@@ -71,10 +71,10 @@ def test_a_truncated_file_without_a_frame_count_is_found_by_its_duration(
     whole = write_video(tmp_path / f"whole.{suffix}", pictures, codec=codec, options=options)
     assert inspect(whole, "rgb").announced_frames == 0
     assert kinds(inspect(whole, "rgb")) == []
-    torn = inspect(cut(whole, tmp_path / f"torn.{suffix}", 0.7), "rgb")
-    assert 30 < torn.frames < 95
-    assert torn.lost_s == pytest.approx(4 - torn.frames / 25, abs=0.15)
-    assert "truncated" in kinds(torn) or torn.problem == "broken"
+    truncated = inspect(cut(whole, tmp_path / f"truncated.{suffix}", 0.7), "rgb")
+    assert 30 < truncated.frames < 95
+    assert truncated.lost_s == pytest.approx(4 - truncated.frames / 25, abs=0.15)
+    assert "truncated" in kinds(truncated) or truncated.problem == "broken"
 
 
 def test_sound_that_outlasts_the_video_is_not_truncation(tmp_path, write_video, write_sound, with_sound, stamp):
@@ -112,12 +112,12 @@ def test_frames_missing_from_the_file_are_lost(tmp_path, write_video, stamp):
         places.append(place)
         place += 8 + (struct.unpack_from("<I", content, place + 4)[0] + 1) // 2 * 2
     assert len(places) == 100
-    torn = tmp_path / "torn.avi"
+    truncated = tmp_path / "truncated.avi"
     junk = bytearray(content)
     for hit in places[40:45]:
         junk[hit : hit + 4] = b"JUNK"
-    torn.write_bytes(junk)
-    shifted = inspect(str(torn), "rgb")
+    truncated.write_bytes(junk)
+    shifted = inspect(str(truncated), "rgb")
     assert (shifted.problem, kinds(shifted)) == ("broken", ["broken"])
     assert "index" in shifted.reason
     path.write_bytes(content[: places[40]] + content[places[45] : place])  # without an index
@@ -230,9 +230,9 @@ def test_a_folder_with_a_broken_or_different_image_is_broken(tmp_path, fill_pict
     fill_pictures(tmp_path, "a", "b", count=12)
     (tmp_path / "a" / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     Image.fromarray(np.zeros((9, 8, 3), np.uint8)).save(tmp_path / "b" / "9.png")
-    torn, other = inspect(str(tmp_path / "a"), "rgb"), inspect(str(tmp_path / "b"), "rgb")
-    assert (torn.problem, torn.frames) == ("broken", 7)
-    assert "7.png" in torn.reason
+    truncated, other = inspect(str(tmp_path / "a"), "rgb"), inspect(str(tmp_path / "b"), "rgb")
+    assert (truncated.problem, truncated.frames) == ("broken", 7)
+    assert "7.png" in truncated.reason
     assert (other.problem, other.frames) == ("broken", 9)
     assert all(part in other.reason for part in ("9.png", "8 x 9", "0.png", "8 x 6"))
 

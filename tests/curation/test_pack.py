@@ -144,7 +144,7 @@ def test_keyframes_are_at_the_requested_interval(tmp_path, write_video, stamp):
 
 
 @pytest.mark.parametrize(
-    ("size", "short_side", "wanted"),
+    ("size", "short_side", "expected"),
     [
         ((1080, 1920), 256, (256, 456)),
         ((240, 320), 256, (240, 320)),
@@ -154,8 +154,8 @@ def test_keyframes_are_at_the_requested_interval(tmp_path, write_video, stamp):
         ((500, 100), 16, (80, 16)),
     ],
 )
-def test_sizes_are_even_and_never_larger(tmp_path, scene, size, short_side, wanted):
-    assert fitted_size(*size, Encoding(short_side=short_side)) == wanted
+def test_sizes_are_even_and_never_larger(tmp_path, scene, size, short_side, expected):
+    assert fitted_size(*size, Encoding(short_side=short_side)) == expected
     if size == (63, 49):
         pictures = scene(20, *size)
         np.savez(tmp_path / "a.npz", np.stack(pictures))
@@ -196,14 +196,14 @@ def write_colored(path, pictures, *, color=None, form="yuv420p"):
 def test_a_packed_frame_is_the_resized_original_up_to_codec_noise(tmp_path, scene, kind):
     path = write_colored(tmp_path / "a.mp4", scene(20, 96, 128), **SOURCES[kind])
     file = files_of(packed(manifest_of(tmp_path, [Entry(rgb=path)] * 2), tmp_path / "out"))[0]
-    wanted = [
+    expected = [
         np.asarray(Image.fromarray(picture).resize((64, 48), Image.Resampling.BILINEAR))
         for picture in read_rgb(path, range(20))
     ]
     got = read_rgb(file, range(20))
     assert got.shape == (20, 48, 64, 3)
-    assert psnr(got, wanted) > (35 if kind == "4:4:4" else 37)  # 4:2:0 halves the resolution of its colors
-    shift = (got.astype(float) - wanted).mean((0, 1, 2))
+    assert psnr(got, expected) > (35 if kind == "4:4:4" else 37)  # 4:2:0 halves the resolution of its colors
+    shift = (got.astype(float) - expected).mean((0, 1, 2))
     assert np.abs(shift).max() < 1, shift
 
 
@@ -217,9 +217,9 @@ def test_rotated_and_mirrored_recordings_are_packed_upright(tmp_path, scene):
         path = tmp_path / f"{name}.mp4"
         path.write_bytes(content)
         result = packed(manifest_of(tmp_path, [Entry(rgb=str(path))] * 2), tmp_path / f"out {name}", short_side=96)
-        got, wanted = read_rgb(files_of(result)[0], range(20)), read_rgb(str(path), range(20))
-        assert got.shape == wanted.shape == ((20, 128, 96, 3) if name == "turned" else (20, 96, 128, 3))
-        assert psnr(got, wanted) > 35
+        got, expected = read_rgb(files_of(result)[0], range(20)), read_rgb(str(path), range(20))
+        assert got.shape == expected.shape == ((20, 128, 96, 3) if name == "turned" else (20, 96, 128, 3))
+        assert psnr(got, expected) > 35
 
 
 def test_folders_and_arrays_of_images_become_videos(tmp_path, scene):
@@ -232,8 +232,8 @@ def test_folders_and_arrays_of_images_become_videos(tmp_path, scene):
     result = packed(manifest_of(tmp_path, entries), tmp_path / "out")
     for new, file in zip(result.manifest.entries, files_of(result), strict=True):
         assert (new.frames, new.start_frame) == (35, None)
-        wanted = [np.asarray(Image.fromarray(p).resize((64, 48), Image.Resampling.BILINEAR)) for p in pictures[3:38]]
-        assert psnr(read_rgb(file, range(35)), wanted) > 37
+        expected = [np.asarray(Image.fromarray(p).resize((64, 48), Image.Resampling.BILINEAR)) for p in pictures[3:38]]
+        assert psnr(read_rgb(file, range(35)), expected) > 37
 
 
 def test_an_rgb_box_is_cropped_and_removed(tmp_path, write_video, scene):
@@ -248,10 +248,10 @@ def test_an_rgb_box_is_cropped_and_removed(tmp_path, write_video, scene):
     assert (read_rgb(cut, [0]).shape, read_rgb(whole, [0]).shape) == ((1, 48, 64, 3), (1, 48, 80, 3))
     before, after = (views(m, m.entries[0], "rgb", short_side=48, size=48) for m in (manifest, result.manifest))
     assert psnr(before, after) > 30
-    beyond = manifest_of(
+    outside = manifest_of(
         tmp_path, [Entry(rgb=path, rgb_box=dataclasses.replace(box, right=161)), entries[1]], name="b.csv"
     )
-    failed = packed(beyond, tmp_path / "other")
+    failed = packed(outside, tmp_path / "other")
     (reason,) = failed.unreadable
     assert reason.startswith(f"{path}: ")
     assert "rgb_box=31 7 161 81" in reason
@@ -307,12 +307,12 @@ def test_depth_is_packed_without_loss(tmp_path, write_video, depth):
     result = packed(manifest_of(tmp_path, entries, depth=FACTS), tmp_path / "out", short_side=16)
     assert result.manifest.depth == FACTS
     for new, file in zip(result.manifest.entries, files_of(result, "depth"), strict=True):
-        wanted = depth if new.frames == 14 else depth[2:9]
+        expected = depth if new.frames == 14 else depth[2:9]
         got = read_gray(file, range(new.frames))
         assert got.dtype == np.uint16
-        assert (got == wanted).all()
-        assert count_frames(file) == len(wanted)
-        assert (read_gray(file, [1, 1, 6]) == wanted[[1, 1, 6]]).all()
+        assert (got == expected).all()
+        assert count_frames(file) == len(expected)
+        assert (read_gray(file, [1, 1, 6]) == expected[[1, 1, 6]]).all()
 
 
 def test_8_bit_depth_in_a_video_is_copied_and_its_segments_are_lossless(tmp_path, write_video):
@@ -451,9 +451,9 @@ def test_evaluation_clips_of_real_videos_differ_by_codec_noise(tmp_path, real_da
     assert result.unreadable == ()
     for before, after in zip(old.entries, result.manifest.entries, strict=True):
         assert after.frames == 32
-        wanted, got = views(old, before, "rgb"), views(result.manifest, after, "rgb")
-        assert psnr(got, wanted) > 32, before.rgb
-        assert np.abs((got.astype(float) - wanted).mean((0, 2, 3, 4))).max() < 1
+        expected, got = views(old, before, "rgb"), views(result.manifest, after, "rgb")
+        assert psnr(got, expected) > 32, before.rgb
+        assert np.abs((got.astype(float) - expected).mean((0, 2, 3, 4))).max() < 1
 
 
 def test_clips_of_real_depth_are_the_same_to_the_bit(tmp_path, real_data):

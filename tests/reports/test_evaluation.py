@@ -159,8 +159,8 @@ def test_each_fused_model_is_evaluated_and_stored(
 
 
 def test_models_on_other_samples_are_fused_only_with_allow_missing(stored: Path, capsys) -> None:
-    save_predictions(stored / "fewer.safetensors", predictions_of(2).select_rows(np.arange(30)))
-    words = ["evaluate", "--predictions", stored / "one.safetensors", "--fuse", stored / "fewer.safetensors"]
+    save_predictions(stored / "subset.safetensors", predictions_of(2).select_rows(np.arange(30)))
+    words = ["evaluate", "--predictions", stored / "one.safetensors", "--fuse", stored / "subset.safetensors"]
     assert "10 samples" in refused(capsys, *words)
     lines = output(capsys, *words, "--allow-missing")
     assert row(lines, "mean of softmax ")[-3:] == ["(coverage", "75.00", "%)"]
