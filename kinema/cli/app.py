@@ -101,15 +101,7 @@ def load_command(name: str) -> "type[Command]":
 def print_overview(
     prog: str, argument: str, *, summary: str, example: str, rows: Mapping[str, "CommandLine | Dataset"]
 ) -> None:
-    """Print the help page of a command with subcommands.
-
-    Args:
-        prog: Command.
-        argument: Placeholder of the subcommand.
-        summary: One imperative line.
-        example: Subcommand and options that a user can copy.
-        rows: Subcommands.
-    """
+    """Print the help page of a command with subcommands; `argument` is their placeholder."""
     print(f"{summary}\n\nUsage:   {prog} {argument} [OPTIONS]\nExample: {prog} {example}\n\n{argument.title()}s:")
     for name, row in rows.items():
         print(f"  {name:<{max(map(len, rows))}}  {row.summary}")

@@ -53,11 +53,11 @@ class Check(Command):
         from kinema.curation.check import check
         from kinema.curation.inspections import memory_of
         from kinema.data.manifest import load_manifest
-        from kinema.reports.check_lines import CheckProgress, check_lines
+        from kinema.reports.check_lines import check_lines, check_progress
         from kinema.reports.check_page import write_check
 
         manifest = load_manifest(self.manifest)
-        with CheckProgress() as progress:
+        with check_progress() as progress:
             checked = check(
                 manifest,
                 memory=memory_of(manifest.path, self.cache),
@@ -65,7 +65,7 @@ class Check(Command):
                 clip_frames=self.frames,
                 read_options=self.read_options,
                 workers=self.workers,
-                progress=progress.show,
+                progress=progress,
             )
         for line in check_lines(checked):
             print(line)
@@ -117,7 +117,7 @@ class Pack(Command):
         at_least_one("--workers", self.workers)
         from kinema.curation.pack import pack
         from kinema.data.manifest import load_manifest
-        from kinema.reports.check_lines import CheckProgress
+        from kinema.reports.check_lines import check_progress
         from kinema.video.encode import Encoding
 
         try:
@@ -131,14 +131,14 @@ class Pack(Command):
         except ValueError as error:
             raise UsageError(f"pack: {error}", field=getattr(error, "field", None)) from error
         manifest = load_manifest(self.manifest)
-        with CheckProgress() as progress:
+        with check_progress() as progress:
             packed = pack(
                 manifest,
                 self.out,
                 encoding=encoding,
                 read_options=ReadOptions(cache=self.cache, limits=self.limits),
                 workers=self.workers,
-                progress=progress.show,
+                progress=progress,
             )
         for note in packed.notes:
             print(note)

@@ -80,16 +80,7 @@ def options_of(owner: Any, prefix: str = "--", group: str = "") -> Iterator[Opti
 def print_help(
     prog: str, *, summary: str, example: str, options: Iterable[Option], details: str = "", footer: str = ""
 ) -> None:
-    """Print a help page.
-
-    Args:
-        prog: Command, as in `kinema evaluate`.
-        summary: One imperative line.
-        example: Command line that a user can copy.
-        options: Options, grouped in the order in which each group first appears.
-        details: Text after the example.
-        footer: Last lines of the page.
-    """
+    """Print a help page; groups of options are in the order in which they first appear."""
     width = shutil.get_terminal_size((100, 24)).columns
     options = list(options)
     positional = [option.usage for option in options if option.group == "Arguments"]

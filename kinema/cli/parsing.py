@@ -17,12 +17,7 @@ Options = TypeVar("Options")
 
 
 def parse_options(kind: type[Options], args: Sequence[str], prog: str) -> Options:
-    """Parse options and refuse any unknown one.
-
-    Args:
-        kind: Dataclass of the options.
-        args: Arguments after the name of the command.
-        prog: Command, as in `kinema evaluate`.
+    """Parse options and refuse any unknown one; `prog` is the command, as in `kinema evaluate`.
 
     Raises:
         UsageError: An option is unknown, missing or has an invalid value.
@@ -71,13 +66,7 @@ def parse_known_options(
 
 
 def unknown_option(option: str, owner: Any, prog: str) -> UsageError:
-    """Return the error for an argument that matches no option.
-
-    Args:
-        option: Argument as typed.
-        owner: Dataclass of the options, or an instance of it.
-        prog: Command, as in `kinema evaluate`.
-    """
+    """Return the error for an argument that matches no option of a dataclass or an instance of one."""
     names = [o.name for o in options_of(owner) if o.name.startswith("--")]
     near = difflib.get_close_matches(_name(option), names, n=1)
     if not near:  # `--learning-rate` for `--optim.lr` is out of reach, `--lr` is not

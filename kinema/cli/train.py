@@ -113,11 +113,7 @@ def override(recipe: "Recipe", args: Sequence[str], prog: str) -> "Recipe":
 
 
 def print_recipe_help(name: str, *, scope: Literal["common", "all"]) -> None:
-    """Print the options of a recipe, with its values as defaults.
-
-    Args:
-        name: Name or Python file of the recipe.
-        scope: The common options on one screen, or all with their full descriptions.
+    """Print the options of a recipe with its values as defaults: the common ones on one screen, or all in full.
 
     Raises:
         RecipeError: The recipe does not exist or cannot be built.

@@ -21,16 +21,7 @@ IMBALANCE = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class CopyPair:
-    """Two files in different splits that are copies of one recording.
-
-    Attributes:
-        first: Path of the first file in the manifest.
-        second: Path of the second file in the manifest.
-        modality: Modality that was compared.
-        splits: Split of each file.
-        lines: First line of each file.
-        pair: Result of the comparison.
-    """
+    """Two files in different splits that are copies of one recording, with the first line of each in the manifest."""
 
     first: str
     second: str

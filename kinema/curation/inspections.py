@@ -35,12 +35,7 @@ class MediaFile(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """Inspections of many files.
-
-    Attributes:
-        inspections: Inspection of each file, in the order of the request.
-        remembered: Number of inspections taken from the journal.
-    """
+    """Inspections in the order of the request, and how many of them were taken from the journal."""
 
     inspections: Mapping[MediaFile, Inspection]
     remembered: int

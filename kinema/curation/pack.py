@@ -100,7 +100,7 @@ def pack(
             _claim(out, manifest, encoding)
             for leftover in out.glob("*/*.unfinished"):
                 leftover.unlink()
-            with _PackRun(out, encoding, read_options, len(parts), progress) as run:
+            with closing(_PackRun(out, encoding, read_options, len(parts), progress)) as run:
                 run.pack_all(parts, workers)
             return _finish(manifest, out, encoding, samples, run)
     except OSError as error:
@@ -219,8 +219,6 @@ class _PackRun:
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
         self._done = 0
-
-    def __enter__(self) -> "_PackRun":
         self._journal = Journal(self._out / "pack.jsonl")
         for line in self._journal.read():
             try:
@@ -230,9 +228,8 @@ class _PackRun:
             self.records[record.key] = record
         for kind in MODALITIES:
             (self._out / kind).mkdir(exist_ok=True)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._journal.close()
 
     def pack_all(self, parts: Iterable[Part], workers: int) -> None:

@@ -237,15 +237,7 @@ def write_part(
     encoding: Encoding,
     is_cancelled: Callable[[], bool],
 ) -> Record:
-    """Write the packed file of a part atomically.
-
-    Args:
-        part: Part to write.
-        source: Its source.
-        state: State of the source before it is read.
-        out: Output folder, which contains a folder per modality.
-        encoding: Encoding of RGB and depth.
-        is_cancelled: Called before each frame.
+    """Write the packed file of a part atomically, below `out`; `state` is that of the source before it is read.
 
     Raises:
         UnreadableVideo: The source cannot be read or encoded, or lacks frames.

@@ -1,8 +1,8 @@
 """Printed check: a progress bar, and lines with all faults and examples of notes."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,49 +14,29 @@ EXAMPLES = 3
 """Number of notes printed per kind."""
 
 
-class CheckProgress:
-    """Progress bar with files done, files per second and time left; hidden if the output is not a terminal.
+@contextmanager
+def check_progress(console: Console | None = None) -> Iterator[Callable[[int, int, int], None]]:
+    """Show a progress bar with files done, files per second and time left; hidden if the output is not a terminal.
+
+    Yields a function to call with the number of files done, their total, and how many of those done were not decoded
+    again, which do not count for the speed.
 
     Args:
         console: Console to print to; standard error if None.
     """
+    console = console or Console(stderr=True)
+    columns = (MofNCompleteColumn(), TextColumn("files"), BarColumn(), TextColumn("{task.description}"))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
 
-    def __init__(self, console: Console | None = None) -> None:
-        console = console or Console(stderr=True)
-        self._bar = Progress(
-            MofNCompleteColumn(),
-            TextColumn("files"),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=None)
+        def show(done: int, total: int, remembered: int) -> None:
+            elapsed = bar.tasks[0].elapsed or 0
+            rate = f"{(done - remembered) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
+            unchanged = f"  {remembered:,} unchanged" if remembered else ""
+            bar.update(task, completed=done, total=total, description=rate + unchanged)
 
-    def __enter__(self) -> "CheckProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def show(self, done: int, total: int, remembered: int) -> None:
-        """Update the bar.
-
-        Args:
-            done: Number of files done.
-            total: Number of all files.
-            remembered: Number of files done that were not decoded again, which do not count for the speed.
-        """
-        elapsed = self._bar.tasks[0].elapsed or 0
-        rate = f"{(done - remembered) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
-        unchanged = f"  {remembered:,} unchanged" if remembered else ""
-        self._bar.update(self._task, completed=done, total=total, description=rate + unchanged)
+        yield show
 
 
 def check_lines(checked: Checked) -> Iterator[str]:

@@ -33,20 +33,7 @@ def write_demo(
     num_train: int,
     seconds: float,
 ) -> dict[str, float]:
-    """Write summary.json and report.html.
-
-    Args:
-        out: Output folder.
-        run: Finished training.
-        manifest: Built-in dataset.
-        evaluation: Evaluation on the test split.
-        recognizer: Trained model.
-        num_train: Number of training clips.
-        seconds: Time since the start of the demo [s].
-
-    Returns:
-        Content of summary.json: `top1` and `chance` in percent, counts, seconds.
-    """
+    """Write summary.json and report.html; return the summary: `top1` and `chance` in percent, counts, seconds."""
     num_classes = len(manifest.classes["label"])
     summary = {
         "top1": round(evaluation.measures["top1"], 2),

@@ -50,15 +50,7 @@ class Section:
 def write_page(
     path: Path, *, title: str, lead: str, numbers: Sequence[tuple[str, str]], sections: Sequence[Section]
 ) -> None:
-    """Render `page.html.jinja`; all text is escaped.
-
-    Args:
-        path: HTML file to write; created with its folders.
-        title: Heading of the page.
-        lead: Paragraph below the heading.
-        numbers: Names and values at the top of the page.
-        sections: Body of the page.
-    """
+    """Render `page.html.jinja` to a file, created with its folders; all text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

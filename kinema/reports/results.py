@@ -108,7 +108,9 @@ def load_result(path: Path) -> Predictions:
         index = np.array(stored["index"], np.int64)
         return Predictions(
             logits={
-                head: _unpacked(text, samples=len(index), classes=len(classes[head]))
+                head: np.frombuffer(base64.b64decode(text, validate=True), "<f2")
+                .reshape(len(index), len(classes[head]))
+                .astype(np.float32)
                 for head, text in stored["scores"].items()
             },
             targets={head: np.array(targets, np.int64) for head, targets in stored["targets"].items()},
@@ -140,8 +142,3 @@ def _packed(logits: Float[ndarray, "samples classes"]) -> str | None:
     shifted = logits - logits.max(axis=1, keepdims=True)  # half floats are finest near 0
     lowest = np.finfo(np.float16).min
     return base64.b64encode(np.maximum(shifted, lowest).astype("<f2").tobytes()).decode("ascii")
-
-
-def _unpacked(text: str, *, samples: int, classes: int) -> Float[ndarray, "samples classes"]:
-    halves = np.frombuffer(base64.b64decode(text, validate=True), "<f2")
-    return halves.reshape(samples, classes).astype(np.float32)

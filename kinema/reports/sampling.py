@@ -14,12 +14,6 @@ from kinema.video.source import open_source
 def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) -> Iterator[str]:
     """Yield the frames of a sample: one line per view of an evaluation, then one per training draw.
 
-    Args:
-        manifest: Manifest of the sample.
-        index: Position of the sample, from 0.
-        clip: Clip settings of a recipe.
-        draws: Number of training draws.
-
     Raises:
         UsageError: No sample has this position.
     """

@@ -15,7 +15,7 @@ from rich.console import Console
 from kinema.curation.check import check
 from kinema.curation.findings import Finding
 from kinema.data.manifest import Entry, write_manifest
-from kinema.reports.check_lines import CheckProgress, check_lines
+from kinema.reports.check_lines import check_lines, check_progress
 from kinema.reports.check_page import write_check
 from kinema.reports.figures import balance_figure, histograms_figure, strips
 from kinema.video.read_options import ReadOptions
@@ -116,9 +116,9 @@ def test_each_fault_is_printed_in_one_line_with_line_and_file(checked):
 def test_progress_is_shown_in_a_terminal_only():
     for terminal in (True, False):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
-        with CheckProgress(console) as progress:
-            progress.show(3, 12, 2)
-            progress.show(12, 12, 2)
+        with check_progress(console) as progress:
+            progress(3, 12, 2)
+            progress(12, 12, 2)
         shown = console.file.getvalue()
         assert ("12/12" in shown and "2 unchanged" in shown) is terminal
         assert bool(shown) is terminal
