@@ -92,14 +92,14 @@ def print_help(
     for group in dict.fromkeys(option.group for option in options):
         print(f"\n{group or 'Options'}:")
         for option in (option for option in options if option.group == group):
-            default = f" [default: {option.default}]" if option.default and option.values else ""
+            default = f" [default:\xa0{option.default}]" if option.default and option.values else ""
             text = textwrap.wrap(option.help + default, max(width - column, 20), break_on_hyphens=False) or [""]
             if len(option.usage) + 4 > column:
                 print(f"  {option.usage}")
             else:
-                print(f"  {option.usage:<{column - 2}}{text.pop(0)}")
+                print(f"  {option.usage:<{column - 2}}{text.pop(0)}".replace("\xa0", " "))
             for line in text:
-                print(" " * column + line)
+                print(" " * column + line.replace("\xa0", " "))
     if footer:
         print("\n" + footer)
 

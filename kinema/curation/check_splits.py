@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from kinema.curation.duplicates import THRESHOLDS, Pair, near_duplicates, signature_pictures
+from kinema.curation.duplicates import THRESHOLDS, Pair, near_duplicates, signature_images
 from kinema.curation.findings import Finding
 from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import MediaFile
@@ -38,8 +38,8 @@ def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspec
     for entry in entries:
         if entry.source(kind):
             lines[entry.split].setdefault(entry.source(kind), entry.line)
-    pictures = {
-        file: signature_pictures(inspections[MediaFile(file, kind)].signature)
+    images = {
+        file: signature_images(inspections[MediaFile(file, kind)].signature)
         for files in lines.values()
         for file in files
         if inspections[MediaFile(file, kind)].signature
@@ -48,10 +48,10 @@ def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspec
     # Train comes last, so that the file reported for removal is a training file.
     for first, second in combinations(sorted(lines, key=lambda split: (split == "train", split)), 2):
         shared = lines[first].keys() & lines[second].keys()  # reported as "same video"
-        left, right = ([f for f in lines[split] if f in pictures and f not in shared] for split in (first, second))
+        left, right = ([f for f in lines[split] if f in images and f not in shared] for split in (first, second))
         if not left or not right:
             continue
-        rows = (np.stack([pictures[file] for file in left]), np.stack([pictures[file] for file in right]))
+        rows = (np.stack([images[file] for file in left]), np.stack([images[file] for file in right]))
         for pair in near_duplicates(rows[0], rows[1], THRESHOLDS[kind]):
             files = (left[pair.first], right[pair.second])
             copies.append(
@@ -65,7 +65,7 @@ def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspec
                 )
             )
     every = {file for files in lines.values() for file in files}
-    return copies, len(every) - len(pictures)
+    return copies, len(every) - len(images)
 
 
 def copy_findings(copies: Sequence[CopyPair]) -> Iterator[Finding]:

@@ -94,7 +94,7 @@ class SignatureBuilder:
         """Return whether the frame with this number is part of a mean."""
         return number % max(1, self._width // SEGMENT_SAMPLES) == 0
 
-    def add(self, number: int, picture: Float[ndarray, "side side"]) -> None:
+    def add(self, number: int, image: Float[ndarray, "side side"]) -> None:
         """Add a frame; numbers must increase."""
         place = number // self._width
         if place >= MAX_SEGMENTS:
@@ -103,10 +103,10 @@ class SignatureBuilder:
             self._width *= 2
             place = number // self._width
         if place == len(self._sums):
-            self._sums.append(picture.astype(np.float64))
+            self._sums.append(image.astype(np.float64))
             self._counts.append(1)
         else:
-            self._sums[place] += picture
+            self._sums[place] += image
             self._counts[place] += 1
 
     def signature(self, frames: int) -> str:
@@ -129,7 +129,7 @@ class SignatureBuilder:
         return b64encode(zlib.compress(levels.tobytes())).decode("ascii")
 
 
-def signature_pictures(signature: str) -> UInt8[ndarray, "times side side"]:
+def signature_images(signature: str) -> UInt8[ndarray, "times side side"]:
     """Return the images of a signature.
 
     Raises:
@@ -197,22 +197,22 @@ def _compare(
     """Return motion and appearance at the best alignment, with either video trimmed by up to a quarter at each end."""
     best = (-1.0, -1.0)
     for long, short in ((first, second), (second, first)):
-        pictures, other = _rows(long).astype(np.float32), _spans(((0.0, 1.0),), FINE_TIMES)[0] @ _rows(short)
-        _, start, stop = _best_span(pictures, other, FINE_SPANS)
+        images, other = _rows(long).astype(np.float32), _spans(((0.0, 1.0),), FINE_TIMES)[0] @ _rows(short)
+        _, start, stop = _best_span(images, other, FINE_SPANS)
         near = tuple((max(start + a, 0.0), min(stop + b, 1.0)) for a, b in product(FINE_SHIFTS, FINE_SHIFTS))
-        motion, start, stop = _best_span(pictures, other, near)
-        part = _spans(((start, stop),), FINE_TIMES)[0] @ pictures
+        motion, start, stop = _best_span(images, other, near)
+        part = _spans(((start, stop),), FINE_TIMES)[0] @ images
         best = max(best, (motion, _correlation(part.mean(0), other.mean(0))))
     return best
 
 
 def _best_span(
-    pictures: Float32[ndarray, "times pixels"],
+    images: Float32[ndarray, "times pixels"],
     other: Float32[ndarray, "fine_times pixels"],
     spans: tuple[tuple[float, float], ...],
 ) -> tuple[float, float, float]:
     """Return the largest correlation of motion over all spans of the first video, and its span."""
-    parts = _spans(spans, FINE_TIMES) @ pictures
+    parts = _spans(spans, FINE_TIMES) @ images
     parts = parts - parts.mean(1, keepdims=True)
     rest = other - other.mean(0)
     size = np.sqrt((parts**2).sum((1, 2)) * (rest**2).sum()) + 1e-6
@@ -246,15 +246,13 @@ def _still_pairs(
     return pairs
 
 
-def _coarse(pictures: ndarray, span: tuple[float, float]) -> Float32[ndarray, "n features"]:
+def _coarse(images: ndarray, span: tuple[float, float]) -> Float32[ndarray, "n features"]:
     """Return downsampled motion of unit norm, so that products of rows are correlations."""
     share = SIDE // COARSE_SIDE
-    small = pictures.reshape(len(pictures), TIMES, COARSE_SIDE, share, COARSE_SIDE, share).mean(
-        (3, 5), dtype=np.float32
-    )
-    parts = _spans((span,), COARSE_TIMES)[0] @ small.reshape(len(pictures), TIMES, -1)
+    small = images.reshape(len(images), TIMES, COARSE_SIDE, share, COARSE_SIDE, share).mean((3, 5), dtype=np.float32)
+    parts = _spans((span,), COARSE_TIMES)[0] @ small.reshape(len(images), TIMES, -1)
     parts = parts - parts.mean(1, keepdims=True)
-    flat = parts.reshape(len(pictures), -1)
+    flat = parts.reshape(len(images), -1)
     return np.asarray(flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6), np.float32)
 
 
@@ -262,14 +260,14 @@ def _spans(spans: tuple[tuple[float, float], ...], times: int) -> Float32[ndarra
     """Return weights of the mean over each of `times` equal parts of each span."""
     bounds = np.array(spans, np.float32)[:, :, None] * TIMES
     edges = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) * np.linspace(0, 1, times + 1, dtype=np.float32)
-    picture = np.arange(TIMES, dtype=np.float32)
-    overlap = np.minimum(edges[:, 1:, None], picture + 1) - np.maximum(edges[:, :-1, None], picture)
+    image = np.arange(TIMES, dtype=np.float32)
+    overlap = np.minimum(edges[:, 1:, None], image + 1) - np.maximum(edges[:, :-1, None], image)
     weights = np.maximum(overlap, 0)
     return np.asarray(weights / weights.sum(-1, keepdims=True))
 
 
-def _motion_energy(pictures: ndarray) -> Float[ndarray, " n"]:
-    return np.array([np.sqrt(np.var(row, axis=0, dtype=np.float32).mean()) for row in pictures])
+def _motion_energy(images: ndarray) -> Float[ndarray, " n"]:
+    return np.array([np.sqrt(np.var(row, axis=0, dtype=np.float32).mean()) for row in images])
 
 
 def _correlation(first: Float32[ndarray, " pixels"], second: Float32[ndarray, " pixels"]) -> float:
@@ -281,5 +279,5 @@ def _normalized(rows: ndarray) -> Float32[ndarray, "n pixels"]:
     return np.asarray(rest / (np.linalg.norm(rest, axis=1, keepdims=True) + 1e-6), np.float32)
 
 
-def _rows(pictures: ndarray) -> ndarray:
-    return pictures.reshape(len(pictures), -1)
+def _rows(images: ndarray) -> ndarray:
+    return images.reshape(len(images), -1)

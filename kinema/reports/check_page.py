@@ -11,12 +11,12 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.curation.check import Checked
-from kinema.curation.duplicates import signature_pictures
+from kinema.curation.duplicates import signature_images
 from kinema.curation.findings import SEVERITY, Finding
 from kinema.curation.inspections import MediaFile
 from kinema.errors import UnreadableVideo
 from kinema.reports.figures import balance_figure, histograms_figure, strips
-from kinema.reports.page import CaptionedPicture, Section, Table, write_page
+from kinema.reports.page import CaptionedImage, Section, Table, write_page
 from kinema.video.read_options import ReadOptions
 from kinema.video.source import read_gray, read_rgb
 
@@ -112,7 +112,7 @@ def _copies(checked: Checked, read_options: ReadOptions) -> Iterator[Section]:
     )
     if len(shown) < len(checked.copies):
         text += f" The first {len(shown)} are shown, check.json has all."
-    pictures = []
+    images = []
     for copy in sorted(shown, key=lambda copy: -copy.pair.motion):
         rows = [_frames(checked, MediaFile(file, copy.modality), read_options) for file in (copy.first, copy.second)]
         mirrored = ", mirrored" if copy.pair.mirrored else ""
@@ -121,8 +121,8 @@ def _copies(checked: Checked, read_options: ReadOptions) -> Iterator[Section]:
             f"({copy.splits[1] or 'no split'}, line {copy.lines[1]}): motion similarity {copy.pair.motion:.2f}, "
             f"appearance similarity {copy.pair.appearance:.2f}{mirrored}"
         )
-        pictures.append(CaptionedPicture(picture=strips(rows), caption=caption))
-    yield Section(heading="Near-duplicates across splits", text=text, pictures=pictures)
+        images.append(CaptionedImage(image=strips(rows), caption=caption))
+    yield Section(heading="Near-duplicates across splits", text=text, images=images)
 
 
 def _frames(checked: Checked, source: MediaFile, read_options: ReadOptions) -> UInt8[ndarray, "frames height width 3"]:
@@ -136,7 +136,7 @@ def _frames(checked: Checked, source: MediaFile, read_options: ReadOptions) -> U
         gray = read_gray(path, indices, read_options).astype(np.float32)
         gray = gray * (255 / max(float(gray.max()), 1.0))
     except UnreadableVideo:
-        images = signature_pictures(inspection.signature)
+        images = signature_images(inspection.signature)
         gray = images[:: len(images) // STRIP_FRAMES]
     return gray.astype(np.uint8)[..., None].repeat(3, axis=-1)
 

@@ -11,7 +11,7 @@ from kinema.evaluation.metrics import confusion
 from kinema.evaluation.predictions import Predictions
 from kinema.inference.recognizer import Recognizer
 from kinema.reports.figures import confusion_figure, film_strip, learning_curve
-from kinema.reports.page import ClipPicture, Section, write_page
+from kinema.reports.page import ClipImage, Section, write_page
 from kinema.training.runs import Run
 
 
@@ -106,11 +106,11 @@ def _positions_shown(predictions: Predictions) -> list[int]:
     return [int(predictions.index[row]) for row in rows]
 
 
-def _clip(position: int, manifest: Manifest, recognizer: Recognizer) -> ClipPicture:
+def _clip(position: int, manifest: Manifest, recognizer: Recognizer) -> ClipImage:
     entry = manifest.entries[position]
     video = manifest.locate(entry.rgb)
-    return ClipPicture(
-        picture=film_strip(recognizer.prepare(video)["rgb"][0]),
+    return ClipImage(
+        image=film_strip(recognizer.prepare(video)["rgb"][0]),
         truth=entry.labels["label"],
         answers=[(p.label, p.score) for p in recognizer.predict(video, top_k=3)["label"]],
     )

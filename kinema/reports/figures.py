@@ -142,17 +142,17 @@ def strips(videos: Sequence[UInt8[ndarray, "_ _ _ 3"]]) -> bytes:
         images = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)) for image in video]
         rows.append(np.concatenate(images, axis=1))
     widest = max(row.shape[1] for row in rows)
-    picture = np.full((len(rows) * (STRIP_HEIGHT + 4) - 4, widest, 3), 255, np.uint8)
+    image = np.full((len(rows) * (STRIP_HEIGHT + 4) - 4, widest, 3), 255, np.uint8)
     for position, row in enumerate(rows):
-        picture[position * (STRIP_HEIGHT + 4) :][:STRIP_HEIGHT, : row.shape[1]] = row
-    return _jpeg(picture)
+        image[position * (STRIP_HEIGHT + 4) :][:STRIP_HEIGHT, : row.shape[1]] = row
+    return _jpeg(image)
 
 
 def film_strip(clip: UInt8[Tensor, "channels time height width"], frames: int = 6) -> bytes:
     """Draw evenly spaced frames of a clip side by side, as JPEG; a single channel is drawn in gray."""
     chosen = np.linspace(0, clip.shape[1] - 1, min(frames, clip.shape[1])).round().astype(int)
-    pictures = clip.permute(1, 2, 3, 0)[chosen].numpy()
-    strip: UInt8[ndarray, "height width channels"] = np.concatenate(list(pictures), axis=1)
+    images = clip.permute(1, 2, 3, 0)[chosen].numpy()
+    strip: UInt8[ndarray, "height width channels"] = np.concatenate(list(images), axis=1)
     if strip.shape[-1] == 1:
         strip = np.repeat(strip, 3, axis=-1)
     return _jpeg(strip)

@@ -11,19 +11,19 @@ from kinema.files import atomic_write
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipPicture:
+class ClipImage:
     """Image of a clip with its true class, and predicted classes with probabilities, best first."""
 
-    picture: bytes
+    image: bytes
     truth: str
     answers: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionedPicture:
+class CaptionedImage:
     """JPEG with a caption."""
 
-    picture: bytes
+    image: bytes
     caption: str
 
 
@@ -43,8 +43,8 @@ class Section:
     text: str
     figure: bytes = b""
     table: Table | None = None
-    pictures: Sequence[CaptionedPicture] = ()
-    clips: Sequence[ClipPicture] = ()
+    images: Sequence[CaptionedImage] = ()
+    clips: Sequence[ClipImage] = ()
 
 
 def write_page(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kinema.curation import duplicates
-from kinema.curation.duplicates import SIDE, THRESHOLDS, TIMES, SignatureBuilder, near_duplicates, signature_pictures
+from kinema.curation.duplicates import SIDE, THRESHOLDS, TIMES, SignatureBuilder, near_duplicates, signature_images
 from kinema.curation.inspect import inspect
 
 
@@ -29,7 +29,7 @@ def signature(pictures):
             rows = np.add.reduceat(picture[..., 0].astype(float), np.arange(SIDE) * height // SIDE, axis=0)
             both = np.add.reduceat(rows, np.arange(SIDE) * width // SIDE, axis=1)
             builder.add(number, both * SIDE * SIDE / (height * width))
-    return signature_pictures(builder.signature(len(pictures)))
+    return signature_images(builder.signature(len(pictures)))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ COPIES = {
 def test_a_copy_is_found(tmp_path, write_video, films, how):
     pictures, options = COPIES[how](film(2, 3))
     path = write_video(tmp_path / "copy.mp4", [np.ascontiguousarray(p) for p in pictures], options=options)
-    copy = signature_pictures(inspect(path, "rgb").signature)
+    copy = signature_images(inspect(path, "rgb").signature)
     (pair,) = near_duplicates(films, copy[None], THRESHOLDS["rgb"])
     assert (pair.first, pair.second, pair.mirrored) == (13, 0, how == "mirrored")
     assert pair.motion > 0.92
@@ -113,7 +113,7 @@ def test_a_signature_is_the_mean_over_each_part():
             builder.add(number, picture)
         # Repeat each image 32 times, which makes all parts equally long.
         expected = np.repeat(pictures, TIMES, 0).reshape(TIMES, frames, SIDE, SIDE).mean(1)
-        got = signature_pictures(builder.signature(frames)).astype(float)
+        got = signature_images(builder.signature(frames)).astype(float)
         low, high = expected.min(), expected.max()
         # Frames of long videos are merged, which blurs their means.
         blur = 1 if frames <= 128 else 60
@@ -155,7 +155,7 @@ def test_real_clips_of_other_sources_are_not_copies_and_trimmed_ones_are(real_da
         rows = list(csv.DictReader(file))
     seen = {row["path"]: inspect(str(real_data / "jhmdb" / row["path"]), "rgb") for row in rows}
     sides = [
-        np.stack([signature_pictures(seen[row["path"]].signature) for row in rows if row["split"] == split])
+        np.stack([signature_images(seen[row["path"]].signature) for row in rows if row["split"] == split])
         for split in ("train", "val")
     ]
     assert near_duplicates(sides[0], sides[1], THRESHOLDS["rgb"]) == []
@@ -164,7 +164,7 @@ def test_real_clips_of_other_sources_are_not_copies_and_trimmed_ones_are(real_da
         frames = seen[row["path"]].frames
         pictures = read_rgb(str(real_data / "jhmdb" / row["path"]), range(frames // 10, frames))
         path = write_video(tmp_path / "trimmed.mp4", list(pictures[:, ::2, ::2]), options={"crf": "24"})
-        copy = signature_pictures(inspect(path, "rgb").signature)
-        own = signature_pictures(seen[row["path"]].signature)
+        copy = signature_images(inspect(path, "rgb").signature)
+        own = signature_images(seen[row["path"]].signature)
         found += bool(near_duplicates(own[None], copy[None], THRESHOLDS["rgb"]))
     assert found >= 19  # of 20

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kinema.reports.page import CaptionedPicture, ClipPicture, Section, Table, write_page
+from kinema.reports.page import CaptionedImage, ClipImage, Section, Table, write_page
 
 NASTY = "<script>alert('x')</script> & \"q\" {{ 7 * 7 }}"
 
@@ -30,13 +30,13 @@ class Tags(HTMLParser):
 @pytest.fixture
 def page(tmp_path):
     clips = [
-        ClipPicture(picture=b"jpg", truth=NASTY, answers=[(NASTY, 0.756), ("b", 0.2)]),
-        ClipPicture(picture=b"jpg", truth="b", answers=[(NASTY, 0.756)]),
+        ClipImage(image=b"jpg", truth=NASTY, answers=[(NASTY, 0.756), ("b", 0.2)]),
+        ClipImage(image=b"jpg", truth="b", answers=[(NASTY, 0.756)]),
     ]
     sections = [
         Section(heading=NASTY, text=NASTY, figure=b"<svg/>"),
         Section(heading="2", text="", table=Table(columns=("a", NASTY), rows=[("1", NASTY), ("2", "3")])),
-        Section(heading="3", text="", pictures=[CaptionedPicture(picture=b"jpg", caption=NASTY)], clips=clips),
+        Section(heading="3", text="", images=[CaptionedImage(image=b"jpg", caption=NASTY)], clips=clips),
     ]
     write_page(tmp_path / "new" / "page.html", title=NASTY, lead=NASTY, numbers=[(NASTY, NASTY)], sections=sections)
     return (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
