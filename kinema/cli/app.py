@@ -7,14 +7,14 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kinema import __version__
 from kinema.errors import KinemaError, TrainingStopped, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from kinema.cli.command import Command
-    from kinema.datasets.registry import Dataset
+    from kinema.datasets.registry import DatasetSpec
 
 
 class CommandLine(NamedTuple):
@@ -99,7 +99,7 @@ def load_command(name: str) -> "type[Command]":
 
 
 def print_overview(
-    prog: str, argument: str, *, summary: str, example: str, rows: Mapping[str, "CommandLine | Dataset"]
+    prog: str, argument: str, *, summary: str, example: str, rows: Mapping[str, "CommandLine | DatasetSpec[Any]"]
 ) -> None:
     """Print the help page of a command with subcommands; `argument` is their placeholder."""
     print(f"{summary}\n\nUsage:   {prog} {argument} [OPTIONS]\nExample: {prog} {example}\n\n{argument.title()}s:")

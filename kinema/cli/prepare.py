@@ -8,7 +8,7 @@ from kinema.cli.app import COMMANDS, print_overview
 from kinema.cli.command import Command
 from kinema.cli.help import HELP_FLAGS, options_of, print_help
 from kinema.cli.parsing import parse_options
-from kinema.datasets.registry import DATASETS, load_dataset
+from kinema.datasets.registry import get_dataset, list_datasets
 from kinema.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,25 +32,25 @@ class Prepare(Command):
         """Parse the options of the dataset that the first argument names."""
         if args and args[0] in HELP_FLAGS:
             summary, example = COMMANDS["prepare"].summary, "folder --root videos --out mine.csv"
-            print_overview(prog, "DATASET", summary=summary, example=example, rows=DATASETS)
+            print_overview(prog, "DATASET", summary=summary, example=example, rows=list_datasets())
             raise SystemExit(0)
         if not args:
-            raise UsageError(f"prepare: no dataset given; expected one of {', '.join(DATASETS)}", field="dataset")
+            raise UsageError(
+                f"prepare: no dataset given; expected one of {', '.join(list_datasets())}", field="dataset"
+            )
         name, *rest = args
-        kind, _ = load_dataset(name)
-        prog = f"{prog} {name}"
+        dataset, prog = get_dataset(name), f"{prog} {name}"
         if set(rest) & set(HELP_FLAGS):
-            summary = f"Make a manifest of {DATASETS[name].summary.replace('Your', 'your')}"
+            summary = f"Make a manifest of {dataset.summary.replace('Your', 'your')}"
             root = f"table.{name}" if name in ("csv", "json") else "videos"
             example = f"{prog} --root {root} --out {'mine' if 'your' in summary else name}.csv"
-            print_help(prog, summary=summary, example=example, options=options_of(kind))
+            print_help(prog, summary=summary, example=example, options=options_of(dataset.options))
             raise SystemExit(0)
-        return cls(dataset=name, options=parse_options(kind, rest, prog))
+        return cls(dataset=name, options=parse_options(dataset.options, rest, prog))
 
     def run(self) -> int:
         """Write the manifest and print its summary."""
-        _, prepare = load_dataset(self.dataset)
-        prepared = prepare(self.options)
+        prepared = get_dataset(self.dataset).prepare(self.options)
         for note in prepared.notes:
             print(note)
         for reason in prepared.unreadable:

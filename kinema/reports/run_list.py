@@ -95,7 +95,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
         early = _stopped_early(recipe, metrics)
         try:
             samples = count(recipe.data.manifest, recipe.data.train)
-            planned = Schedule.of(recipe, samples=samples, max_steps=None).steps
+            planned = Schedule.from_recipe(recipe, samples=samples, max_steps=None).steps
         except (ManifestError, OSError) as error:
             faults.append(f"unknown number of steps: {error}")
     if metrics and not run.predictions.is_file():

@@ -15,7 +15,7 @@ from kinema.cli.app import COMMANDS, load_command, main
 from kinema.cli.help import HELP_FLAGS, options_of
 from kinema.cli.train import COMMON
 from kinema.data.manifest import load_manifest
-from kinema.datasets.registry import DATASETS
+from kinema.datasets.registry import list_datasets
 from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.models.ctn import CTNConfig
 from kinema.training.recipe import Clip, Data, Optim, Recipe, load_recipe
@@ -124,8 +124,9 @@ def test_the_example_of_a_command_can_be_parsed(command: str) -> None:
 
 def test_help_of_a_dataset_lists_its_own_options_only(capsys) -> None:
     listed = help_of(capsys, "prepare")
-    assert all(f"  {name} " in listed and dataset.summary in listed for name, dataset in DATASETS.items())
-    shown = {name: help_of(capsys, "prepare", name) for name in DATASETS}
+    datasets = list_datasets()
+    assert all(f"  {name} " in listed and dataset.summary in listed for name, dataset in datasets.items())
+    shown = {name: help_of(capsys, "prepare", name) for name in datasets}
     for name, answer in shown.items():
         assert f"kinema prepare {name}" in answer
         assert "--root PATH" in answer
