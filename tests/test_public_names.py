@@ -17,7 +17,7 @@ def test_every_public_name_can_be_imported() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_public_names() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'recognize'; its public names are Recipe, Recognizer"):
+    with pytest.raises(AttributeError, match="Recognizer"):
         _ = kinema.recognize
 
 
