@@ -1,10 +1,10 @@
-"""A step of 3D central difference convolution beside one of the plain convolution, and its evaluation when folded.
+"""Benchmark 3D central difference convolution against plain convolution: training step and folded evaluation.
 
     python benchmarks/central_difference.py --out results/central_difference_speed.json
 
-At the sizes of MFST's stem. Interleaved: in each repeat every form runs once, in a random order, and ratios are taken
-within a repeat. A training step is forward and backward, to the weights and, but for the first convolution of a
-network, to the clip; evaluation is convolution, BatchNorm and ReLU, without gradients.
+Sizes are those of MFST's stem. Each repeat runs every form once in random order; ratios are taken within a repeat. A
+training step is forward and backward, to the weights and, except for the first convolution of a network, to the clip.
+Evaluation is convolution, BatchNorm and ReLU without gradients.
 """
 
 import time
@@ -27,12 +27,12 @@ from kinema.layers.central_difference import CentralDifferenceConv3d, Operator
 
 Step = Callable[[], object]
 BASELINES = {"training": "vanilla", "evaluation": "vanilla, folded"}
-"""What the other forms' times are divided by."""
+"""Form whose time is the denominator of all ratios."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A convolution of the stem, a clip that it sees, and whether anything before it learns."""
+    """Convolution of the stem, its input, and whether a trainable layer precedes it."""
 
     clip: tuple[int, int, int, int]
     out_channels: int
@@ -50,16 +50,16 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last_3d": torch.chan
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        repeats: times that each form runs.
-        batch: clips in a step.
-        scale: rows and columns of the clips, as a multiple of those above; 2 is what MFST sees at 224 x 224.
-        device: where to run.
-        precision: of the convolution; bfloat16 by autocast.
-        seed: of the order within a repeat.
+        repeats: Number of repeats.
+        batch: Number of clips per step.
+        scale: Factor on the rows and columns of the clips; 2 gives those of MFST at 224 x 224.
+        device: Device to run on.
+        precision: Precision of the convolution; bfloat16 by autocast.
+        seed: Seed of the order within a repeat.
     """
 
     out: Path
@@ -72,7 +72,7 @@ class Arguments:
 
 
 class TwoConvolutions(CentralDifferenceConv3d):
-    """3D-CDC-ST as its reference code computes it: a second convolution of one tap, subtracted."""
+    """3D-CDC-ST as in its reference code, with a second one-tap convolution that is subtracted."""
 
     def forward(self, clip: Tensor) -> Tensor:
         plain = F.conv3d(clip, self.weight, None, self.stride, self.padding)
@@ -123,12 +123,12 @@ def convolution(
 
 
 def vanilla(size: Size, device: torch.device) -> nn.Module:
-    """torch's own, with equal weights."""
+    """Return torch's convolution with the same weights."""
     return convolution(size, "vanilla", device, CentralDifferenceConv3d).folded().train()
 
 
 def difference(size: Size, clip: Tensor) -> float:
-    """Largest difference of an output to the reference's form, as a share of the largest output."""
+    """Return the largest difference to the output of the reference, relative to the largest output."""
     with torch.no_grad():
         ours, other = (
             convolution(size, "cdc-st", clip.device, kind)(clip) for kind in (CentralDifferenceConv3d, TwoConvolutions)
@@ -199,7 +199,7 @@ def clock(arguments: Arguments) -> float:
 
 
 def summary(timings: dict[str, list[float]], baseline: str) -> dict[str, Any]:
-    """Times, and each form's as a multiple of the baseline's, repeat by repeat."""
+    """Return times, and their ratios to the baseline within each repeat."""
     return {
         "milliseconds": timings,
         "medians": {name: median_interval(values) for name, values in timings.items()},

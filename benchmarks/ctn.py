@@ -1,13 +1,13 @@
-"""CTN beside this machine's products, beside what others have, and beside itself without each of its fast forms.
+"""Benchmark CTN against the matrix products of this machine, other networks, and itself without each fast form.
 
     python benchmarks/ctn.py --out results/ctn_speed.json
 
-In each repeat everything runs once, in a random order: CTN-B at 8 x 224, forward as it is evaluated and a step of SGD;
-products of the machine, of which the faster one counts; VideoMAE-B at 16 x 224 and TimeSformer-B at 8 x 224 of
-`transformers`, forward. Multiply-adds are those that are executed, counted alike for all networks.
+Each repeat runs everything once in random order: CTN-B at 8 x 224, evaluated forward and one step of SGD; matrix
+products, of which the faster counts; VideoMAE-B at 16 x 224 and TimeSformer-B at 8 x 224 of `transformers`, forward.
+Executed multiply-adds are counted in the same way for all networks.
 
-Then what each fast form gains: in the network BatchNorm folded, the three depth-wise convolutions as one, and the last
-block's class row alone; in the stem maps in channels-last order, and other convolutions that are equal to its own.
+The second part measures each fast form: folded BatchNorm, the three depth-wise convolutions as one, and only the class
+row of the last block; for the stem, channels-last order and equivalent convolutions.
 """
 
 import copy
@@ -31,21 +31,21 @@ from kinema.models.ctn import CTN
 from kinema.models.registry import create_model
 
 PARTS = {"stem": "stem", "video-to-tokens": "video-to-tokens", "depth-wise": "depth-wise convolution"}
-"""First words of what is compared with a part of the network, and the part's name; all else is the whole network."""
+"""Part of the network that a form is compared with, by the start of its name; the whole network for all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        model: name in the zoo.
-        frames: of its clip.
-        repeats: times that everything is timed.
-        form_repeats: the same for the forms.
-        threads: of torch.
-        seed: of the order within a repeat.
+        model: Name of the model.
+        frames: Number of frames per clip.
+        repeats: Number of timed repeats.
+        form_repeats: Number of timed repeats of the forms.
+        threads: Number of torch threads.
+        seed: Seed of the order within a repeat.
     """
 
     out: Path = Path("results/ctn_speed.json")
@@ -69,7 +69,7 @@ def main(arguments: Arguments) -> None:
 
 
 def speed(arguments: Arguments) -> dict[str, Any]:
-    """Forward and a step, as shares of the machine's rate; forward, beside others'."""
+    """Return forward and training speed as shares of the machine's rate, and forward time over other networks."""
     clip = torch.randn(1, 3, arguments.frames, SIZE, SIZE)
     others = {"VideoMAE-B, 16 frames": (videomae(16), 16), "TimeSformer-B, 8 frames": (timesformer(8), 8)}
     works = {
@@ -94,7 +94,7 @@ def speed(arguments: Arguments) -> dict[str, Any]:
 
 
 def forms(arguments: Arguments) -> dict[str, Any]:
-    """The network without each fast form, as multiples of the time with it; and the stem alone, in other forms."""
+    """Return the time without each fast form over the time with it, and the stem alone in other forms."""
     clip = torch.randn(1, 3, arguments.frames, SIZE, SIZE)
     network = ours(arguments).eval()
     fast = evaluation_copy(network)
@@ -148,7 +148,7 @@ def ours(arguments: Arguments) -> CTN:
 
 
 class Apart(nn.Module):
-    """The mapping of a network, folded one by one: three convolutions instead of one."""
+    """Mapping of a network, folded separately: three convolutions instead of one."""
 
     def __init__(self, mapping: ConvolutionalMapping) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class Apart(nn.Module):
 
 
 class FoldedAlone(SeparableConvolution):
-    """One of the three, with its own BatchNorm in its own convolution."""
+    """Return one of the three, with its BatchNorm folded into its convolution."""
 
     def __init__(self, part: SeparableConvolution) -> None:
         nn.Module.__init__(self)
@@ -169,7 +169,7 @@ class FoldedAlone(SeparableConvolution):
 
 
 def pictures(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
-    """The stem as a convolution of pictures that hold the frames of its kernel as channels."""
+    """Stem as a 2D convolution with the frames of its kernel as channels."""
     kernel, stride, edge = stem.kernel_size[0], stem.stride[0], stem.padding[0]
     weight = stem.weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
@@ -185,7 +185,7 @@ def pictures(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
 
 
 def blocks_of_pixels(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
-    """The stem on blocks of 2 x 2 x 2 pixels, each a channel: a kernel of 8 in place of 7, with a side of zeros."""
+    """Stem on 2 x 2 x 2 space-to-depth blocks: a kernel of 8 instead of 7, with one side of zeros."""
     weight = F.pad(stem.weight, (1, 0) * 3).unflatten(4, (4, 2)).unflatten(3, (4, 2)).unflatten(2, (4, 2))
     weight = weight.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4).contiguous(memory_format=torch.channels_last_3d)
 

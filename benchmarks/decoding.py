@@ -1,10 +1,10 @@
-"""Sixteen frames of a video, by kinema and by the libraries that people of this field use, side by side.
+"""Benchmark reading sixteen frames of a video: kinema against other libraries.
 
     python benchmarks/decoding.py --out results/decoding_speed.json
 
-Interleaved: in each repeat every library reads every file once, in a random order; ratios are taken within a repeat, so
-that a machine that slows down slows all of them. Files are in the system's cache, frame numbers are given (kinema's
-manifests hold the number of frames), and opening counts for everyone.
+Each repeat reads every file once with every library, in random order; ratios are taken within a repeat, so that a
+slowdown of the machine affects all libraries. Files are in the page cache, frame numbers are given (kinema's manifests
+contain the number of frames), and opening the file counts for all.
 """
 
 import tempfile
@@ -30,18 +30,18 @@ COMPARISONS = {
     "pytorchvideo, whole video": ("pytorchvideo, whole video",),
     "pytorchvideo, a clip a frame": ("pytorchvideo, a clip a frame",),
 }
-"""What kinema's speed is given against: of the libraries whose names begin so, the one with the lowest median."""
+"""Prefixes of library names; kinema is compared with the fastest library of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        repeats: times that each library reads each file.
-        frames: frames to read, the middle ones of equal segments.
-        seed: of the order within a repeat.
+        repeats: Number of repeats.
+        frames: Number of frames to read, the middle ones of equal segments.
+        seed: Seed of the order within a repeat.
     """
 
     out: Path
@@ -74,15 +74,15 @@ def main(arguments: Arguments) -> None:
 
 
 def compare(libraries: dict[str, Reader], path: str, indices: Sequence[int]) -> dict[str, int]:
-    """Largest difference of any byte to kinema's frames, by library; the first reading also warms the file's cache."""
+    """Return the largest difference of any byte to kinema's frames, by library; also warms the page cache."""
     ours = libraries["kinema"](path, indices).astype(np.int16)
     return {name: int(np.abs(read(path, indices) - ours).max()) for name, read in libraries.items()}
 
 
 def against(timings: dict[str, list[float]], rivals: Sequence[str]) -> dict[str, Any]:
-    """The fastest of these libraries, and its time as a multiple of kinema's, repeat by repeat.
+    """Return the fastest of these libraries, and its time over kinema's within each repeat.
 
-    One rival is chosen for all repeats: the fastest of many in each repeat would be a rival that nobody can use.
+    One library is chosen for all repeats; the fastest in each repeat would be a mix that nobody can use.
     """
     best = min((name for name in timings if name.startswith(tuple(rivals))), key=lambda name: np.median(timings[name]))
     return {"rival": best, **ratio_interval(timings[best], timings["kinema"])}

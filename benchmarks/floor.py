@@ -1,11 +1,11 @@
-"""The answers of a simple floor to every clip of a split, stored like a training's, to hold trainings against.
+"""Store the predictions of a simple baseline (floor) on a split, to compare trainings with.
 
     python benchmarks/floor.py --tool ridge_baseline.py --data msr_action3d --manifest msr.csv --split val \
         --title "..." --out results/msr_action3d_floor.json
 
-The floor is ridge regression on maps of motion energy, computed by functions of a script that is not part of kinema: it
-has `load(folder, split)` and `ridge(x_train, y_train, x_test, penalty)`. Two penalties are tried on the split itself
-and the better one counts: a floor that had it easier than what is held against it.
+The baseline is ridge regression on motion-energy maps. A script outside kinema computes it: `load(folder, split)` and
+`ridge(x_train, y_train, x_test, penalty)`. The better of two penalties on the split itself counts, which favors the
+baseline.
 """
 
 import importlib.util
@@ -25,14 +25,15 @@ PENALTIES = (0.03, 0.3)
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
-        tool: the script with the two functions.
-        data: the folder with annotations.csv.
-        manifest: of the same files, made by `kinema prepare`; the answers are stored in its order.
-        train, split: to learn from and to answer.
-        title: of the result.
+        tool: Script with the two functions.
+        data: Folder with annotations.csv.
+        manifest: Manifest of the same files, made by `kinema prepare`; predictions are stored in its order.
+        train: Split to train on.
+        split: Split to predict.
+        title: Title of the result.
         out: JSON file to write.
     """
 
@@ -86,7 +87,7 @@ def loaded(path: Path) -> ModuleType:
 
 
 def check_order(arguments: Arguments, classes: tuple[str, ...], ours: list[int], theirs: list[int]) -> None:
-    """Both list the same clips in the same order: as far as labels tell, one class there is one class here."""
+    """Check that both list the same clips in the same order, by a one-to-one mapping of their labels."""
     pairs = set(zip(ours, theirs, strict=True))
     if len(pairs) != len({one for one, _ in pairs}) or len(pairs) != len({other for _, other in pairs}):
         raise SystemExit(f"{arguments.manifest} and {arguments.data} do not list the same clips in the same order")

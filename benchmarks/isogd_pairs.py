@@ -1,10 +1,10 @@
-"""Two streams of MFST-tiny learn the 121 pairs of IsoGD by heart, and answer with both, with one, with wrong pairs.
+"""Overfit two-stream MFST-tiny to 121 RGB-D pairs of IsoGD; predict from both, one, and mismatched streams.
 
     python benchmarks/isogd_pairs.py --root "$KINEMA_DATA/isogd_rgbd" --out results/isogd_pairs.json
 
-121 clips of 50 gestures measure no accuracy; they show that color and depth of a sample reach the network together. A
-network that has them by heart answers nearly all of them, with one stream alone fewer, and is lost where each RGB clip
-comes with the depth clip of another gesture.
+121 clips of 50 gestures do not measure accuracy. They show that RGB and depth of a sample reach the network together:
+an overfitted network classifies nearly all pairs, fewer with one stream, and fails if each RGB clip comes with the
+depth of another gesture.
 """
 
 import json
@@ -27,13 +27,13 @@ from kinema.transforms.augment import Augmentation
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
-        root: the folder with the list and the folder `train`.
+        root: Folder with the list and the folder `train`.
         out: JSON file to write.
-        epochs: passes over the pairs.
-        seed: of the training.
+        epochs: Passes over the pairs.
+        seed: Seed of the training.
     """
 
     root: Path
@@ -72,25 +72,25 @@ def main(arguments: Arguments) -> None:
 
 
 def with_wrong_pairs(pairs: Manifest, out: Path) -> Manifest:
-    """The pairs to learn, the same to be asked about, and RGB with the depth of the next clip of another gesture."""
+    """Return the training pairs, the same for testing, and RGB with the depth of the next other gesture."""
     entries = list(pairs.entries)
-    exchanged = []
+    mismatched = []
     for position, entry in enumerate(entries):
         others = entries[position + 1 :] + entries[:position]
         other = next(e for e in others if e.labels != entry.labels)
-        exchanged.append(replace(entry, split="exchanged", depth=other.depth, frames=fewer(entry, other)))
-    again = [replace(entry, split="again") for entry in entries]
+        mismatched.append(replace(entry, split="exchanged", depth=other.depth, frames=min_frames(entry, other)))
+    test = [replace(entry, split="again") for entry in entries]
     absolute = [
-        replace(e, rgb=pairs.locate(e.rgb), depth=pairs.locate(e.depth)) for e in (*entries, *again, *exchanged)
+        replace(e, rgb=pairs.locate(e.rgb), depth=pairs.locate(e.depth)) for e in (*entries, *test, *mismatched)
     ]
     return write_manifest(
         out, entries=absolute, classes=pairs.classes, dataset=pairs.dataset, version=pairs.version, depth=pairs.depth
     )
 
 
-def fewer(one: Entry, other: Entry) -> int:
+def min_frames(one: Entry, other: Entry) -> int:
     if one.frames is None or other.frames is None:
-        raise ValueError("the frames of a pair are not counted")
+        raise ValueError("the manifest has no frame counts")
     return min(one.frames, other.frames)
 
 

@@ -1,11 +1,11 @@
-"""k-NN attention beside dense attention and the public formulation; the scales of WMS-Trans at once and one by one.
+"""Benchmark k-NN attention against dense attention and the public formulation; WMS-Trans scales joint or separate.
 
     python benchmarks/knn_attention.py --out results/knn_attention_speed.json
 
-Shapes are MFST's for one clip of 32 frames: places by frame in the spatial blocks, times by place in the temporal ones.
-One repeat measures everything once, in a random order; ratios are taken within a repeat. The public formulation is that
-of KVT and De+Recouple in our own words: the k largest logits, a map of zeros with ones there, a choice between the
-logits and minus infinity. Answers and gradients are compared before the clock starts.
+Shapes are MFST's for one clip of 32 frames: positions per frame in spatial blocks, times per position in temporal
+blocks. Each repeat measures everything once in random order; ratios are taken within a repeat. The public formulation
+of KVT and De+Recouple is reimplemented: top-k of the logits, a mask with ones there, and minus infinity elsewhere.
+Outputs and gradients are compared before timing.
 """
 
 import time
@@ -28,10 +28,10 @@ from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer, poo
 
 HEADS, HEAD_DIM, SHARE = 8, 64, 0.7
 ATTENTION = {"spatial, stage 1": (32, 196), "spatial, stages 2 to 4": (32, 49), "temporal, stage 1": (196, 32)}
-"""Sequences and tokens of one."""
+"""Number of sequences, and of tokens per sequence."""
 
 SCALES = {"stage 1": (196, 32, 256), "stages 3 and 4": (49, 32, 512), "16 places": (16, 32, 256)}
-"""Sequences, times and channels of a temporal block."""
+"""Number of sequences, times and channels of a temporal block."""
 
 Pass = Literal["forward", "forward and backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward and backward")
@@ -40,14 +40,14 @@ Way = Callable[..., Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        repeats: times that everything is measured.
-        threads: of torch.
-        dtype: of attention's queries, keys and values; the temporal blocks are float32.
-        seed: of the order within a repeat.
+        repeats: Number of repeats.
+        threads: Number of torch threads.
+        dtype: Type of queries, keys and values; temporal blocks are float32.
+        seed: Seed of the order within a repeat.
     """
 
     out: Path
@@ -59,19 +59,19 @@ class Arguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """Ways to the same answer, on the same tensors. The first one is what the others are measured by."""
+    """Implementations of one function, on the same tensors; the first is the baseline."""
 
     ways: dict[str, Way]
-    given: list[Tensor]
+    inputs: list[Tensor]
     towards: Tensor
 
     def run(self, way: str, direction: Pass) -> list[Tensor]:
-        """The answer, or the gradients."""
+        """Return the output, or the gradients."""
         if direction == "forward":
             with torch.no_grad():
-                return [self.ways[way](*self.given)]
-        given = [tensor.detach().requires_grad_() for tensor in self.given]
-        return list(torch.autograd.grad(self.ways[way](*given), given, self.towards))
+                return [self.ways[way](*self.inputs)]
+        inputs = [tensor.detach().requires_grad_() for tensor in self.inputs]
+        return list(torch.autograd.grad(self.ways[way](*inputs), inputs, self.towards))
 
     def milliseconds(self, way: str, direction: Pass) -> float:
         start = time.perf_counter()
@@ -79,7 +79,7 @@ class Contest:
         return 1000 * (time.perf_counter() - start)
 
     def difference(self, way: str, other: str) -> float:
-        """The largest, over the largest number, in answers and gradients."""
+        """Return the largest relative difference of outputs and gradients."""
         pairs = [
             pair
             for direction in PASSES
@@ -114,16 +114,16 @@ def main(arguments: Arguments) -> None:
 
 
 def attention_contest(sequences: int, tokens: int, *, dtype: torch.dtype) -> Contest:
-    """Queries, keys and values lie in memory as a layer's linear mapping leaves them."""
+    """Measure attention, with the memory layout of a layer's linear mapping."""
     mapped = torch.randn(sequences, tokens, 3, HEADS, HEAD_DIM, dtype=dtype).permute(2, 0, 3, 1, 4)
     return Contest(
         ways={
             "sdpa": F.scaled_dot_product_attention,
             "dense": dense_attention,
-            "knn": lambda *given: knn_attention(*given, share=SHARE),
+            "knn": lambda *inputs: knn_attention(*inputs, share=SHARE),
             "public knn": public_formulation,
         },
-        given=list(mapped.unbind(0)),
+        inputs=list(mapped.unbind(0)),
         towards=torch.randn(sequences, HEADS, tokens, HEAD_DIM, dtype=dtype),
     )
 
@@ -136,7 +136,7 @@ def public_formulation(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def scales_contest(sequences: int, times: int, dim: int) -> Contest:
-    """One layer, for three scales and, to see what they cost, for one."""
+    """Measure one layer for three scales and for one."""
     block = MultiScaleTemporalTransformer(dim, KNNLayer(), depth=1)
     single = MultiScaleTemporalTransformer(dim, KNNLayer(), depth=1, scales=(1,))
 
@@ -149,19 +149,19 @@ def scales_contest(sequences: int, times: int, dim: int) -> Contest:
             "packed": lambda tokens: torch.cat(block.packed(scaled(tokens)), dim=1),
             "one scale": lambda tokens: F.pad(single(tokens), (0, 0, 0, times // 2 + times // 4)),
         },
-        given=[torch.randn(sequences, times, dim)],
+        inputs=[torch.randn(sequences, times, dim)],
         towards=torch.randn(sequences, times + times // 2 + times // 4, dim),
     )
 
 
 def equality(contest: Contest) -> dict[str, float]:
-    """How far the ways that should give the same are apart; this runs each of them once before it is measured."""
+    """Return the largest difference between equivalent implementations; also runs each once as warm-up."""
     pairs = [("knn", "public knn"), ("dense", "sdpa"), ("packed", "separate")]
     return {f"{one}, {other}": contest.difference(one, other) for one, other in pairs if one in contest.ways}
 
 
 def summary(ways: dict[str, list[float]]) -> dict[str, Any]:
-    """Milliseconds, and ratios to the first way within each repeat."""
+    """Return milliseconds, and ratios to the baseline within each repeat."""
     first = next(way for way in ("sdpa", "separate") if way in ways)
     return {
         "milliseconds": {way: median_interval(values) for way, values in ways.items()},

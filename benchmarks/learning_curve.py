@@ -1,15 +1,15 @@
-"""CTN-tiny beside ViViT-tiny on shares of the training data, without its parts, and told where its tokens stand.
+r"""Train CTN-tiny and ViViT-tiny on shares of the data, CTN without some parts, and with position embeddings.
 
-    python benchmarks/learning_curve.py share --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/share \\
+    python benchmarks/learning_curve.py share --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/share \
         --out results/learning_curve.json
-    python benchmarks/learning_curve.py parts --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/parts \\
+    python benchmarks/learning_curve.py parts --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/parts \
         --corpora msr_action3d --out results/ctn_parts.json
-    python benchmarks/learning_curve.py position --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/position \\
+    python benchmarks/learning_curve.py position --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/position \
         --corpora msr_action3d --out results/ctn_position.json
 
-Both networks execute about as many multiply-adds a clip, which is stored, and take the same number of steps, from
-scratch, on the same clips: of each class the same share, drawn anew with each seed. The steps are few: these are
-differences between networks, and not what either can reach. It goes on where it was stopped.
+Both networks execute similar multiply-adds per clip (stored) and take the same number of steps from scratch on the same
+clips: the same share of each class, drawn anew for each seed. Steps are few, so results are differences between
+networks, not their best accuracy. An interrupted experiment resumes.
 """
 
 import json
@@ -34,7 +34,7 @@ from kinema.training.runs import Run, commit
 
 BATCH = 16
 RECIPES = {"jhmdb": "jhmdb_ctn_small", "msr_action3d": "msr_action3d_ctn_small"}
-"""Whose clips, augmentation and rates are used."""
+"""Recipe whose clips, augmentation and learning rates are used."""
 
 SHARES: dict[str, ModelConfig] = {"ctn_tiny": CTN_TINY, "vivit_tiny": VIVIT_TINY}
 PARTS: dict[str, ModelConfig] = {
@@ -44,7 +44,7 @@ PARTS: dict[str, ModelConfig] = {
     "tubelets in place of the stem": replace(CTN_TINY, embedding="tubelets"),
     "tubelets and linear mapping": replace(CTN_TINY, embedding="tubelets", mapping="linear"),
 }
-"""CTN-tiny, and CTN-tiny with less of what makes it one."""
+"""CTN-tiny, and CTN-tiny without some of its parts."""
 PADDINGS: tuple[Literal["zeros", "circular"], ...] = ("zeros", "circular")
 POSITION: tuple[Literal["none", "learned"], ...] = ("none", "learned")
 DENSE = replace(CTN_TINY, time_stride=1)
@@ -58,20 +58,20 @@ POSITIONS: dict[str, ModelConfig] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
-        what: shares of the training data; or, on all of them, CTN's parts, or kinds of position.
-        jhmdb, msr_action3d: manifests of `kinema prepare`.
-        runs: folder of the trainings.
+        what: Experiment: shares of the training data, or parts of CTN or position embeddings on all of it.
+        jhmdb: Manifest of `kinema prepare jhmdb`.
+        msr_action3d: Manifest of `kinema prepare msr_action3d`.
+        runs: Folder of the trainings.
         out: JSON file to write.
-        corpora: those that are trained on.
-        networks: those that are trained, by their names in the tables; all where none is named.
-        shares: of each class's training clips.
-        seeds: of the trainings, and of which clips there are.
-        steps: of 16 clips, in every training.
-        rate: by which the recipe's learning rate is multiplied: it was chosen for CTN, and another network may want
-            another.
+        corpora: Datasets to train on.
+        networks: Networks to train, by their names in the tables; all if omitted.
+        shares: Shares of each class's training clips.
+        seeds: Seeds of the trainings and of the choice of clips.
+        steps: Number of steps of 16 clips.
+        rate: Factor on the learning rate of the recipe, which was chosen for CTN.
     """
 
     what: tyro.conf.Positional[Literal["share", "parts", "position"]]
@@ -89,7 +89,7 @@ class Arguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One of them."""
+    """One training."""
 
     corpus: str
     network: str
@@ -106,12 +106,12 @@ def main(arguments: Arguments) -> None:
     targets: dict[str, list[int]] = {}
     for training in trainings(arguments):
         run = trained(arguments, training)
-        said = load_predictions(run.predictions)
-        said = said.select_rows(np.argsort(said.index))
-        targets[training.corpus] = said.targets[LABEL].tolist()
-        right = said.correct(LABEL)
-        found.append(asdict(training) | {"answers": said.logits[LABEL].argmax(axis=1).tolist()})
-        print(f"{training.name}: {100 * right.mean():.1f} %", flush=True)
+        predictions = load_predictions(run.predictions)
+        predictions = predictions.select_rows(np.argsort(predictions.index))
+        targets[training.corpus] = predictions.targets[LABEL].tolist()
+        correct = predictions.correct(LABEL)
+        found.append(asdict(training) | {"answers": predictions.logits[LABEL].argmax(axis=1).tolist()})
+        print(f"{training.name}: {100 * correct.mean():.1f} %", flush=True)
     report = {
         "title": f"CTN-tiny from scratch, {arguments.steps} steps of {BATCH} clips: {arguments.what}",
         "commit": commit(),
@@ -136,7 +136,7 @@ def networks(arguments: Arguments) -> dict[str, ModelConfig]:
 
 
 def trainings(arguments: Arguments) -> Iterator[Training]:
-    """Seed by seed, so that what is there of an unfinished experiment is of use."""
+    """Yield the trainings seed by seed, so that an unfinished experiment is usable."""
     for seed in arguments.seeds:
         for corpus in arguments.corpora:
             for share in arguments.shares if arguments.what == "share" else (1.0,):
@@ -145,11 +145,11 @@ def trainings(arguments: Arguments) -> Iterator[Training]:
 
 
 def trained(arguments: Arguments, training: Training) -> Run:
-    whole = load_manifest(manifest_of(training.corpus, arguments))
-    manifest = whole if training.share == 1 else part_of(whole, training, arguments.runs)
+    manifest = load_manifest(manifest_of(training.corpus, arguments))
+    manifest = manifest if training.share == 1 else part_of(manifest, training, arguments.runs)
     clips = sum(entry.split == "train" for entry in manifest.entries)
     recipe = recipe_of(training.corpus, networks(arguments)[training.network])
-    passes = (arguments.steps - 0.5) * BATCH / clips  # a part of a step is a step
+    passes = (arguments.steps - 0.5) * BATCH / clips  # a partial step counts as a step
     recipe = replace(
         recipe,
         data=replace(recipe.data, manifest=str(manifest.path), batch_size=BATCH),
@@ -166,41 +166,46 @@ def trained(arguments: Arguments, training: Training) -> Run:
 
 
 def recipe_of(corpus: str, network: ModelConfig) -> Recipe:
-    """16 frames of 64 pixels, so that a training takes minutes; three channels of depth, so that both cost alike."""
+    """Return clips of 16 x 64, for trainings of minutes, with three depth channels, for equal cost of both datasets."""
     recipe = load_recipe(RECIPES[corpus])
     return replace(recipe, model=network, clip=replace(recipe.clip, frames=16, depth_channels=3))
 
 
-def part_of(whole: Manifest, training: Training, folder: Path) -> Manifest:
-    """The manifest with a share of each class's training clips, at least one, and all others."""
+def part_of(manifest: Manifest, training: Training, folder: Path) -> Manifest:
+    """Return the manifest with a share of each class's training clips, at least one, and all other splits."""
     out = folder / f"{training.corpus}-{training.share:g}-seed{training.seed}.csv"
     if out.is_file():
         return load_manifest(out)
     rng = np.random.default_rng(training.seed)
     by_class: dict[str, list[Entry]] = {}
-    for entry in whole.entries:
+    for entry in manifest.entries:
         if entry.split == "train":
             by_class.setdefault(entry.labels[LABEL], []).append(entry)
-    kept = [entry for entry in whole.entries if entry.split != "train"]
+    entries = [entry for entry in manifest.entries if entry.split != "train"]
     for _, clips in sorted(by_class.items()):
         chosen = rng.permutation(len(clips))[: max(1, round(training.share * len(clips)))]
-        kept += [clips[place] for place in sorted(chosen)]
+        entries += [clips[place] for place in sorted(chosen)]
     folder.mkdir(parents=True, exist_ok=True)
     moved = [
         replace(
             entry,
-            rgb=whole.locate(entry.rgb) if entry.rgb else "",
-            depth=whole.locate(entry.depth) if entry.depth else "",
+            rgb=manifest.locate(entry.rgb) if entry.rgb else "",
+            depth=manifest.locate(entry.depth) if entry.depth else "",
         )
-        for entry in kept
+        for entry in entries
     ]
     return write_manifest(
-        out, entries=moved, classes=whole.classes, dataset=whole.dataset, version=whole.version, depth=whole.depth
+        out,
+        entries=moved,
+        classes=manifest.classes,
+        dataset=manifest.dataset,
+        version=manifest.version,
+        depth=manifest.depth,
     )
 
 
 def gmac_of(corpus: str, arguments: Arguments) -> dict[str, float]:
-    """Executed multiply-adds of a clip."""
+    """Return the executed multiply-adds per clip."""
     found = {}
     for name, config in networks(arguments).items():
         clip = recipe_of(corpus, config).clip

@@ -1,11 +1,11 @@
-"""From a file to a normalized batch: samples in a second with 0, 1 and 2 workers, and where the time of a sample goes.
+"""Benchmark the loader from file to normalized batch: samples per second by workers, and time per step.
 
     python benchmarks/loader.py --out results/loader_speed.json
 
-The shares are those of one process with one thread, as a worker is: functions of the package are timed where they are
-called. What it costs to hand a batch from a worker to the training is measured apart, on batches that are ready made.
-Each file stands in a manifest many times; it is in the system's cache, as in training from the second epoch on, if the
-memory is large enough. Interleaved: one repeat measures everything once, in a random order.
+Times per step are those of one process with one thread, like a worker: functions of the package are timed at their
+callers. The transfer of a batch from a worker is measured separately, on ready-made batches. Each file is in a manifest
+many times and in the page cache, as in training from the second epoch on if the memory suffices. Each repeat measures
+everything once in random order.
 """
 
 import tempfile
@@ -43,29 +43,29 @@ STEPS = {
     "color": (transforms, "recolor"),
     "collate": (data, "collate"),
 }
-"""Steps, and the functions that take them, in the modules where they are called."""
+"""Functions of each step, in the modules that call them."""
 
 FRAMES, BATCH = 16, 8
 SHORT_SIDES = {112: (128, 160), 224: (256, 320)}
-"""Sizes of a clip, and the short sides that a training draws from."""
+"""Clip sizes, and the range of short sides in training."""
 
 WARM = 2
-"""Batches before the clock starts."""
+"""Number of warm-up batches."""
 
 Task = Literal["transfer", "0 workers", "1 worker", "2 workers"]
 TASKS: dict[Task, int] = {"transfer": 1, "0 workers": 0, "1 worker": 1, "2 workers": 2}
-"""What is measured, and by how many workers."""
+"""Measurements, and the number of workers of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        repeats: times that everything is measured.
-        samples: of each manifest, and of each measurement.
-        seed: of the order within a repeat.
+        repeats: Number of repeats.
+        samples: Number of samples per manifest and measurement.
+        seed: Seed of the order within a repeat.
     """
 
     out: Path
@@ -98,7 +98,7 @@ def main(arguments: Arguments) -> None:
 
 
 def training_set(file: Footage, frames: int, size: int, samples: int, folder: Path) -> VideoDataset:
-    """One file, many times, with all that a training draw varies."""
+    """Return a dataset of one file many times, with training augmentation."""
     manifest = write_manifest(
         folder / f"{file.name} {size}.csv",
         entries=[Entry(rgb=file.path, frames=frames, split="train", labels={"label": "any"})] * samples,
@@ -116,9 +116,9 @@ def training_set(file: Footage, frames: int, size: int, samples: int, folder: Pa
 
 
 def measure(dataset: VideoDataset, task: Task, batches: int) -> dict[str, float]:
-    """Milliseconds a sample: in all, and without workers of each step too."""
+    """Return milliseconds per sample, and per step if there are no workers."""
     workers = TASKS[task]
-    # Behind the last batch that counts there are more, so that the workers are as busy at the end as at the start.
+    # More batches follow the last timed one, so that the workers stay busy until the end.
     steps = WARM + batches + 2 * workers + 1
     positions = list(range(len(dataset)))
     draws = TrainingBatches(positions, batch_size=BATCH, steps=steps, seed=0)
@@ -139,7 +139,7 @@ def run(
     preprocessing: Preprocessing | None = None,
     seconds: dict[str, float] | None = None,
 ) -> float:
-    """Milliseconds a sample until its batch is there, and is normalized where a preprocessing is given."""
+    """Return milliseconds per sample until its batch arrives, normalized if a preprocessing is given."""
     start = 0.0
     for number, loaded in enumerate(loader):
         batch = complete(loaded)
@@ -157,7 +157,7 @@ def run(
 
 
 class Ready(torch.utils.data.Dataset[LoadedBatch]):
-    """Finished batches: copies of one, since a tensor that was handed over once is handed over again for nothing."""
+    """Dataset of ready-made batches; copies, since a tensor is transferred only once."""
 
     def __init__(self, loaded: LoadedBatch, length: int) -> None:
         batch = complete(loaded)
@@ -175,7 +175,7 @@ class Ready(torch.utils.data.Dataset[LoadedBatch]):
 
 @contextmanager
 def timed_steps() -> Iterator[dict[str, float]]:
-    """Seconds in each step, as long as the context lasts."""
+    """Measure the seconds in each step within the context."""
     seconds: dict[str, float] = defaultdict(float)
     plain = {step: getattr(module, name) for step, (module, name) in STEPS.items()}
 
@@ -198,7 +198,7 @@ def timed_steps() -> Iterator[dict[str, float]]:
 
 
 def summary(runs: dict[Task, list[dict[str, float]]]) -> dict[str, Any]:
-    """Medians over repeats: shares of a worker's time with the transfer, and samples in a second."""
+    """Return medians over repeats: shares of a worker's time with the transfer, and samples per second."""
     transfer = float(np.median([parts["all"] for parts in runs["transfer"]]))
     shares: dict[str, list[float]] = defaultdict(list)
     for parts in runs["0 workers"]:
@@ -218,7 +218,7 @@ def summary(runs: dict[Task, list[dict[str, float]]]) -> dict[str, Any]:
 def print_report(report: dict[str, Any]) -> None:
     console = Console()
     first = next(iter(report["measured"].values()))
-    table = Table(title="16 frames: share of each step in percent; samples in a second")
+    table = Table(title="16 frames: share of each step [%]; samples per second")
     for column in ("file and size", *first["shares"], *first["samples_per_second"]):
         table.add_column(column)
     for name, numbers in report["measured"].items():

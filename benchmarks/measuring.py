@@ -1,4 +1,4 @@
-"""Harness of the benchmarks: interleaved timing, medians and ratios with intervals, and reports as JSON."""
+"""Benchmark harness: interleaved timing, medians and ratios with intervals, and JSON reports."""
 
 import json
 import os
@@ -28,14 +28,14 @@ def interleave(
 ) -> dict[Any, list[float]]:
     """Return the seconds of every run in every repeat.
 
-    A repeat does every run once, in a random order, so that a machine that slows down slows all of them.
+    Each repeat does every run once in random order, so that a slowdown of the machine affects all runs.
 
     Args:
-        runs: what to time, by name.
-        repeats: number of repeats that count.
-        seed: seed of the order.
-        warm_up: whether a first repeat is not counted.
-        clock: returns seconds.
+        runs: Functions to time, by name.
+        repeats: Number of repeats that count.
+        seed: Seed of the order.
+        warm_up: Whether to discard a first repeat.
+        clock: Function that returns seconds.
     """
     seconds: dict[Any, list[float]] = {name: [] for name in runs}
     for repeat, name in turns(runs, repeats=repeats + warm_up, seed=seed):
@@ -96,10 +96,10 @@ def store(
 
     Args:
         out: JSON file.
-        arguments: of the command line; `out` is left out.
-        packages: whose versions are stored.
-        parts: what was measured.
-        show: whether the report is printed too, without its single repeats.
+        arguments: Options of the command line; `out` is not stored.
+        packages: Packages whose versions are stored.
+        parts: Measurements.
+        show: Whether to print the report without single repeats.
     """
     report = {
         "machine": machine(packages),

@@ -1,12 +1,11 @@
-"""MFST-Base beside what this machine's convolutions and matrix products can do; the memory of a training step.
+"""Benchmark MFST-Base against the convolutions and matrix products of this machine; memory of a training step.
 
     python benchmarks/mfst.py --out results/mfst_speed.json
 
-Multiply-adds are counted by operation, convolutions and products apart. In each repeat the machine's rate of both is
-measured, at sizes of the network's own, and the network is timed: forward as it is evaluated, folded, and a whole step
-of SGD. What it takes is held against what its multiply-adds would take at those rates alone; the rest is memory traffic
-(pooling, norms, softmax, GELU) and the search for the nearest keys. Peak memory is that of a process which takes three
-steps and nothing else, less what it had before the first.
+Multiply-adds of convolutions and matrix products are counted separately. Each repeat measures the machine's rate of
+both, at sizes of the network, and times the network: folded forward, and one step of SGD. The time is compared with
+that of its multiply-adds at those rates; the rest is memory traffic (pooling, norms, softmax, GELU) and the search for
+the nearest keys. Peak memory is that of a process that takes only three steps, less the memory before the first.
 """
 
 import json
@@ -36,17 +35,18 @@ CLASSES = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        model: name in the zoo.
-        frames, size: of the clip.
-        repeats: times that everything is timed.
-        memory_repeats: processes that each way of keeping activations is measured in.
-        threads: of torch.
-        seed: of the order within a repeat.
-        measure: used by the script itself: measure the memory of one way in this process, and print it.
+        model: Name of the model.
+        frames: Number of frames per clip.
+        size: Side of the clip [px].
+        repeats: Number of timed repeats.
+        memory_repeats: Number of processes per way of keeping activations.
+        threads: Number of torch threads.
+        seed: Seed of the order within a repeat.
+        measure: Internal: measure and print the memory of one way in this process.
     """
 
     out: Path = Path("results/mfst_speed.json")
@@ -100,7 +100,7 @@ def network(arguments: Arguments) -> nn.Module:
 
 
 def counted(model: nn.Module, arguments: Arguments) -> tuple[int, int]:
-    """Multiply-adds of a forward pass: in convolutions, and in matrix products."""
+    """Return the multiply-adds of a forward pass in convolutions and in matrix products."""
     bare = evaluation_copy(model).to("meta")
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         bare(torch.empty(1, 3, arguments.frames, arguments.size, arguments.size, device="meta"))
@@ -118,7 +118,7 @@ def forward(model: nn.Module, clip: Tensor) -> Callable[[], object]:
 
 
 def step(model: nn.Module, clip: Tensor) -> Callable[[], object]:
-    """SGD on one clip; BatchNorm over maps does with one."""
+    """Return a function that takes a step of SGD on one clip."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     model.train()
 
@@ -131,7 +131,7 @@ def step(model: nn.Module, clip: Tensor) -> Callable[[], object]:
 
 
 def convolution() -> tuple[Callable[[], object], int]:
-    """3 x 3 x 3, 64 to 192 channels, on the maps of a clip of 16 frames of 112 pixels: the stem's largest, plain."""
+    """Return the largest convolution of the stem, plain: 3 x 3 x 3, 64 to 192 channels, for a clip of 16 x 112."""
     maps = torch.randn(1, 64, 16, 28, 28).contiguous(memory_format=torch.channels_last_3d)
     layer = nn.Conv3d(64, 192, 3, padding=1, bias=False).to(memory_format=torch.channels_last_3d)
     layer.weight.requires_grad_(False)
@@ -139,21 +139,21 @@ def convolution() -> tuple[Callable[[], object], int]:
 
 
 def product() -> tuple[Callable[[], object], int]:
-    """A square product of 2048."""
+    """Return a square matrix product of size 2048."""
     one = torch.randn(2048, 2048)
     return (lambda: one @ one), 2048**3
 
 
 def memory(arguments: Arguments) -> dict[str, Any]:
-    """Peak of a step, in processes of their own, kept and computed again in turns."""
+    """Return the peak memory of a step with kept and recomputed activations, in alternating processes."""
     peaks: dict[str, list[float]] = {"keep": [], "recompute": []}
     for _ in range(arguments.memory_repeats):
         for way, found in peaks.items():
             words = [sys.executable, __file__, "--measure", way, "--model", arguments.model]
             words += ["--frames", str(arguments.frames), "--size", str(arguments.size)]
             words += ["--threads", str(arguments.threads)]
-            said = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
-            found.append(json.loads(said.stdout)["mib"])
+            process = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
+            found.append(json.loads(process.stdout)["mib"])
     ratio = ratio_interval(peaks["recompute"], peaks["keep"])
     return {way: median_interval(values) for way, values in peaks.items()} | {"recompute_over_keep": ratio}
 

@@ -1,6 +1,6 @@
-"""Networks to time: a forward pass or a step of one clip, those of `transformers`, and the machine's own products.
+"""Networks to time: forward pass or training step of one clip, networks of `transformers`, and matrix products.
 
-Multiply-adds are those that are executed, counted alike for all networks.
+Executed multiply-adds are counted in the same way for all networks.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,16 +25,16 @@ from transformers import (
 CLASSES = 101
 SIZE = 224
 TUBELET = 2
-"""Frames in a token of ViViT-B and VideoMAE-B."""
+"""Number of frames per token of ViViT-B and VideoMAE-B."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Something to time.
+    """Timed workload.
 
     Args:
-        run: does it once.
-        macs: multiply-adds of that.
+        run: Function that runs it once.
+        macs: Multiply-adds of one run.
     """
 
     run: Callable[[], object]
@@ -52,13 +52,13 @@ def timesformer(frames: int) -> nn.Module:
 
 
 def vivit(frames: int) -> nn.Module:
-    """ViViT-B with joint space-time attention, model 1 of its paper."""
+    """Return ViViT-B with joint space-time attention (model 1 of its paper)."""
     config = VivitConfig(num_frames=frames, num_labels=CLASSES, tubelet_size=[TUBELET, 16, 16])
     return VivitForVideoClassification(config)
 
 
 def videomae(frames: int) -> nn.Module:
-    """VideoMAE-B, which classifies the mean of all tokens."""
+    """Return VideoMAE-B, which classifies the mean of all tokens."""
     config = VideoMAEConfig(num_frames=frames, num_labels=CLASSES, tubelet_size=TUBELET)
     return VideoMAEForVideoClassification(config)
 
@@ -74,7 +74,7 @@ def forward(network: nn.Module, clip: Tensor) -> Work:
 
 
 def step(network: nn.Module, clip: Tensor) -> Work:
-    """SGD on one clip. Its multiply-adds are taken as three times those of the forward pass."""
+    """Return a step of SGD on one clip, counted as three times the multiply-adds of a forward pass."""
     macs = 3 * counted(network, clip)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
     network.train()
@@ -93,13 +93,13 @@ def square() -> Work:
 
 
 def layer(frames: int) -> Work:
-    """The first layer of an MLP on all tokens of the clip."""
+    """Return the first layer of an MLP on all tokens of the clip."""
     tokens, weight, bias = torch.randn(frames * 197, 768), torch.randn(3072, 768), torch.randn(3072)
     return Work(run=lambda: F.linear(tokens, weight, bias), macs=frames * 197 * 768 * 3072)
 
 
 def counted(network: nn.Module, clip: Tensor) -> int:
-    """Multiply-adds that one clip takes, the products of attention among them."""
+    """Return the multiply-adds per clip, including those of attention."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         network(clip)

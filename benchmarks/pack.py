@@ -1,12 +1,12 @@
-"""What packing gains: clips in a second from the original files and from packed ones, and how large they are.
+"""Benchmark packing: clips per second and bytes of original and packed files.
 
     python benchmarks/pack.py --out results/pack_speed.json
 
-Real recordings, with a training's draws, by one process of one thread: UCF-101 (320x240), NTU RGB+D (1920x1080), three
-clips of Kinetics, segments of a long video (the NTU clip many times, encoded as a camera would), depth of MSR-Action3D
-as npz and as folders of 16-bit PNG, and IsoGD's 8-bit depth. RGB is packed with several distances of keyframes; depth
-also as FFV1 and as an npz of one array, which `kinema pack` does not write. Interleaved: in each repeat every form of
-every set is read once, in a random order, and ratios are taken within a repeat. All files are in the system's cache.
+One process of one thread reads training clips of real recordings: UCF-101 (320x240), NTU RGB+D (1920x1080), three clips
+of Kinetics, segments of a long video (the NTU clip repeated, encoded like a camera recording), depth of MSR-Action3D as
+npz and as folders of 16-bit PNG, and 8-bit depth of IsoGD. RGB is packed with several keyframe intervals; depth also as
+FFV1 and as an npz of one array, which `kinema pack` does not write. Each repeat reads every form of every dataset once
+in random order; ratios are taken within a repeat. All files are in the page cache.
 """
 
 import tempfile
@@ -37,22 +37,22 @@ from kinema.video.source import count_frames, read_gray, read_rgb
 SHORT_SIDE, SIZE = 256, 224
 FACTS = DepthFacts(unit_mm=None, near=1.0, far=1000.0, coverage="masked")
 SEGMENT = 100
-"""Frames of a segment of the long video."""
+"""Number of frames per segment of the long video."""
 KEYFRAMES_OF_A_CAMERA = 250
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        repeats: times that everything is read.
-        frames: of a clip.
-        keyframe_every: distances of keyframes that are compared; the first one's speed is given against the original.
-        rounds: how often the long video shows the NTU clip; each is a segment.
-        files: most of each set.
-        seed: of the draws and of the order within a repeat.
+        repeats: Number of repeats.
+        frames: Number of frames per clip.
+        keyframe_every: Keyframe intervals to compare [frames]; the speed of the first is compared with the original.
+        rounds: Number of repetitions of the NTU clip in the long video; each is a segment.
+        files: Largest number of files per dataset.
+        seed: Seed of the draws and of the order within a repeat.
     """
 
     out: Path
@@ -99,10 +99,10 @@ def main(arguments: Arguments) -> None:
 
 
 def samples(data: Path, folder: Path, rounds: int) -> dict[str, list[Entry]]:
-    """The sets; what must be made is written into `folder`.
+    """Return the datasets; generated files are written to `folder`.
 
     Raises:
-        FileNotFoundError: the real recordings are not there.
+        FileNotFoundError: The real recordings are missing.
     """
     ntu = found(data, "format_samples/mmaction2/S001C001P001R001A001_rgb.avi")
     npz = found(data, "msr_action3d/depth160/a0*_s01_e01.npz")
@@ -140,7 +140,7 @@ def whole(paths: Iterable[Path], kind: str = "rgb") -> list[Entry]:
 
 
 def long_video(source: Path, target: Path, rounds: int) -> list[Entry]:
-    """One file that shows a clip many times, with a segment in each."""
+    """Write one file that repeats a clip, with a segment per repetition."""
     pictures = [
         av.VideoFrame.from_ndarray(p, format="rgb24").reformat(format="yuv420p")
         for p in read_rgb(str(source), range(SEGMENT))
@@ -162,7 +162,7 @@ def long_video(source: Path, target: Path, rounds: int) -> list[Entry]:
 
 
 def as_pictures(source: Path, folder: Path) -> Path:
-    """The same depth as a folder of 16-bit PNG."""
+    """Write the same depth as a folder of 16-bit PNG."""
     target = folder / "png" / source.stem
     target.mkdir(parents=True)
     for number, picture in enumerate(read_gray(str(source), range(count_frames(str(source))))):
@@ -171,7 +171,7 @@ def as_pictures(source: Path, folder: Path) -> Path:
 
 
 def forms_of(name: str, entries: Sequence[Entry], folder: Path, arguments: Arguments) -> dict[str, Manifest]:
-    """The set as it is, packed, and, of depth, in the forms that were not chosen."""
+    """Return the original and packed dataset, and for depth the forms that were not chosen."""
     place = folder / name.replace(" ", "_").replace(",", "")
     forms = {"original": manifest_of(place / "set.csv", entries)}
     if entries[0].rgb:
@@ -216,7 +216,7 @@ def write_array(stem: Path, entry: Entry) -> Path:
 
 
 def read_all(manifest: Manifest, frames: int, seed: tuple[int, ...]) -> float:
-    """Milliseconds a clip, of a training's draw of each sample."""
+    """Return milliseconds per clip for a training draw of each sample."""
     deep = bool(manifest.entries[0].depth)
     dataset = VideoDataset(
         manifest,
@@ -238,7 +238,7 @@ def read_all(manifest: Manifest, frames: int, seed: tuple[int, ...]) -> float:
 
 
 def facts_of(manifest: Manifest) -> dict[str, int]:
-    """Samples, and bytes of the files that they name."""
+    """Return the number of samples and the bytes of their files."""
     paths = {Path(manifest.locate(entry.rgb or entry.depth)) for entry in manifest.entries}
     files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
     return {"samples": len(manifest.entries), "files": len(files), "bytes": sum(file.stat().st_size for file in files)}
@@ -247,7 +247,7 @@ def facts_of(manifest: Manifest) -> dict[str, int]:
 def compared(
     name: str, forms: Sequence[str], frames: int, milliseconds: dict[tuple[str, str, int], list[float]]
 ) -> dict[str, Any]:
-    """Clips in a second of each form, and its speed as a multiple of the original's, repeat by repeat."""
+    """Return clips per second of each form, and its speed over the original within each repeat."""
     original = np.array(milliseconds[name, "original", frames])
     found: dict[str, Any] = {}
     for form in forms:

@@ -1,7 +1,7 @@
-"""The same 16 frames by every library that people of this field read videos with.
+"""Readers of the same 16 frames, one per video library.
 
-Each reader takes a path and frame numbers and gives RGB bytes (frames, height, width, 3); opening the file is part of
-its work, and so is whatever scan the library needs to find a frame by its number.
+Each reader takes a path and frame numbers and returns RGB bytes (frames, height, width, 3). Its time includes opening
+the file and any scan that the library needs to find a frame by number.
 """
 
 import sys
@@ -25,7 +25,7 @@ Reader = Callable[[str, Sequence[int]], ndarray]
 
 
 def readers() -> dict[str, Reader]:
-    """All that are compared, by name."""
+    """Readers by name."""
     return {
         "kinema": read_rgb,
         "pyav, all frames": by_pyav,
@@ -41,7 +41,7 @@ def readers() -> dict[str, Reader]:
 
 
 def by_pyav(path: str, indices: Sequence[int]) -> ndarray:
-    """As PyAV's own examples do: convert every frame, keep some."""
+    """Read with PyAV as in its examples: convert every frame, keep some."""
     with av.open(path) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack([frames[i] for i in indices])
@@ -59,7 +59,7 @@ def by_decord(path: str, indices: Sequence[int]) -> ndarray:
 
 
 def by_opencv(path: str, indices: Sequence[int]) -> ndarray:
-    """Every frame is grabbed, only the wanted ones are retrieved: its own seeking is not exact."""
+    """Read with OpenCV: grab every frame, retrieve the requested ones, since its seeking is not exact."""
     capture = cv2.VideoCapture(path)
     wanted, pictures = set(indices), {}
     for number in range(indices[-1] + 1):
@@ -71,7 +71,7 @@ def by_opencv(path: str, indices: Sequence[int]) -> ndarray:
 
 
 def by_pytorchvideo(path: str, indices: Sequence[int]) -> ndarray:
-    """The whole video as one clip, then the wanted frames: what its uniform temporal subsampling works on."""
+    """Read the whole video as one clip, then select frames, as for its uniform temporal subsampling."""
     video = _encoded_video().from_path(path, decode_audio=False)
     clip = video.get_clip(0, float(video.duration) + 1)["video"]
     video.close()
@@ -79,7 +79,7 @@ def by_pytorchvideo(path: str, indices: Sequence[int]) -> ndarray:
 
 
 def by_pytorchvideo_clips(path: str, indices: Sequence[int]) -> ndarray:
-    """A clip of one frame at each wanted time: what keeps its memory small."""
+    """Read a clip of one frame at each requested time, which keeps memory small."""
     with av.open(path) as container:
         rate = container.streams.video[0].average_rate  # constant in these files
     assert rate is not None
@@ -94,7 +94,7 @@ def _rgb_bytes(clip: torch.Tensor) -> ndarray:
 
 
 def _encoded_video() -> Any:
-    """The class itself is untouched; `pytorchvideo.data` is entered without its data sets, which want torchvision."""
+    """Import the unmodified class, without the datasets of `pytorchvideo.data`, which need torchvision."""
     if "pytorchvideo.data" not in sys.modules:
         import pytorchvideo
 

@@ -1,10 +1,9 @@
-"""CTN-tiny trained by one process of one thread, by one of two threads, and by two of one thread: clips in a second.
+"""Benchmark training of CTN-tiny with one or two processes and threads: clips per second.
 
     python benchmarks/processes.py --out results/processes.json
 
-The batch is the same in all three, and so is the work in a step; what differs is who does it. Interleaved, in a random
-order within each repeat, and ratios are taken within a repeat. The first steps do not count, nor do starting and
-evaluating.
+One process of one thread, one of two threads, and two of one thread take steps of the same batch. Each repeat runs all
+three in random order; ratios are taken within a repeat. Startup, first steps and evaluation do not count.
 """
 
 import os
@@ -28,27 +27,27 @@ ARRANGEMENTS: dict[Arrangement, tuple[int, int]] = {
     "1 process of 2 threads": (1, 2),
     "2 processes of 1 thread": (2, 1),
 }
-"""Processes, and the threads of each."""
+"""Number of processes, and of threads per process."""
 
 ONE: Arrangement = "1 process of 1 thread"
 THREADS: Arrangement = "1 process of 2 threads"
 PROCESSES: Arrangement = "2 processes of 1 thread"
 
 WARM = 4
-"""Steps before those that count."""
+"""Number of warm-up steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        repeats: trainings of each arrangement.
-        steps: of each training, those before the ones that count among them.
-        batch_size: of all processes together.
-        workers: processes that read, for each that trains.
-        seed: of the order within a repeat.
+        repeats: Number of trainings per arrangement.
+        steps: Number of steps per training, including warm-up.
+        batch_size: Number of clips per batch, over all processes.
+        workers: Number of reader processes per training process.
+        seed: Seed of the order within a repeat.
     """
 
     out: Path
@@ -88,7 +87,7 @@ def main(arguments: Arguments) -> None:
 
 
 def measure(name: Arrangement, arguments: Arguments, out: Path) -> tuple[float, float]:
-    """Clips in a second of one training, and the share of the time that its first process waited for data."""
+    """Return clips per second of one training, and the share of time that its first process waited for data."""
     processes, threads = ARRANGEMENTS[name]
     start = [sys.executable, "-m"]
     if processes > 1:
@@ -120,27 +119,27 @@ def measure(name: Arrangement, arguments: Arguments, out: Path) -> tuple[float, 
 
 
 def against(speeds: dict[Arrangement, list[float]], name: Arrangement, other: Arrangement) -> dict[str, Any]:
-    """How many times as fast as the other one, repeat by repeat."""
+    """Return the ratio of speeds within each repeat."""
     return interval([own / theirs for own, theirs in zip(speeds[name], speeds[other], strict=True)])
 
 
 def interval(values: list[float]) -> dict[str, Any]:
-    """Median and its 95 % interval."""
+    """Return the median and its 95 % interval."""
     found = median_interval(values)
     return {"median": found["median"], "interval": [found["low"], found["high"]]}
 
 
 def print_report(report: dict[str, Any]) -> None:
     table = Table(title=f"CTN-tiny, {report['arguments']['repeats']} trainings each; median and 95 % interval")
-    for column in ("arrangement", "clips/s", "waiting for data", "to one of one"):
+    for column in ("processes and threads", "clips/s", "waiting for data", "ratio to one process"):
         table.add_column(column)
-    for name, found in report["measured"].items():
-        table.add_row(name, said(found), said(found["waiting_for_data"]), said(found["ratio"]))
+    for name, entry in report["measured"].items():
+        table.add_row(name, interval_of(entry), interval_of(entry["waiting_for_data"]), interval_of(entry["ratio"]))
     Console().print(table)
-    Console().print(f"two processes against two threads: {said(report['two_processes_against_two_threads'])}")
+    Console().print(f"two processes over two threads: {interval_of(report['two_processes_against_two_threads'])}")
 
 
-def said(numbers: dict[str, Any]) -> str:
+def interval_of(numbers: dict[str, Any]) -> str:
     low, high = numbers["interval"]
     return f"{numbers['median']:.2f} ({low:.2f}-{high:.2f})"
 

@@ -1,12 +1,11 @@
-"""Two optimizer steps of the thesis's recipes at their full network and clip: the memory and time of one clip a step.
+"""Benchmark the thesis's recipes at full network and clip size: memory and time per step of one and two clips.
 
     python benchmarks/recipes.py --out results/recipe_steps.json
 
-The data are made: videos and folders of depth in the corpus's size, with as many classes as it has, read, cut and mixed
-as the recipe says. Each training is a process of its own: two steps of one clip, and two steps of two. Its peak memory
-is that of the process when the steps are over; the time of a step is the second one's, since the first sets things up.
-What a batch of the recipe's own would take is extrapolated along the line through one clip and two, and not measured.
-Recipes that were measured before stay in the file.
+The data are synthetic: videos and folders of depth in the dataset's size and number of classes, preprocessed and
+augmented by the recipe. Each training is a process: two steps of one clip, or two steps of two. The memory is the peak
+of the process, the time that of the second step. The cost of the recipe's batch is extrapolated linearly, not measured.
+Recipes measured before stay in the file.
 """
 
 import json
@@ -37,13 +36,14 @@ Activations = Literal["keep", "recompute"]
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """How clips of a data set look.
+    """Properties of the clips of a dataset.
 
     Args:
-        classes: of each task head.
-        width, height, frames: of a video; the frames are about the corpus's mean.
-        depth: whether it is there as pictures of 512 x 424 and 16 bits where all but the person is 0, as gray video of
-            8 bits, or not at all.
+        classes: Number of classes per task head.
+        width: Width of a video [px].
+        height: Height of a video [px].
+        frames: Number of frames, about the mean of the dataset.
+        depth: Form of depth: 16-bit images of 512 x 424 with all but the person 0, 8-bit gray video, or none.
     """
 
     classes: dict[str, int]
@@ -67,21 +67,21 @@ RECIPES: dict[str, Corpus] = {
     "epic_kitchens_ctn_base": Corpus(classes={"verb": 97, "noun": 300}, width=456, height=256, frames=150),
 }
 GPUS = {"ntu60": 4, "isogd": 4, "ucf101": 4, "hmdb51": 4, "diving48": 4, "epic_kitchens": 4}
-"""A100 that the thesis trained on (2.4.1, 3.4.1, 4.4.1), among which a batch is divided."""
+"""Number of A100 GPUs of the thesis (2.4.1, 3.4.1, 4.4.1), among which a batch is divided."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        recipes: those that are measured.
-        activations: recomputed where a step of two clips would not fit this machine.
-        repeats: processes of each.
-        threads: of torch.
-        measure: used by the script itself: take the steps of one recipe in this process, and print what they took.
-        clips: with `measure`, of a batch.
+        recipes: Recipes to measure.
+        activations: `recompute` if a step of two clips would not fit into memory.
+        repeats: Number of processes per recipe.
+        threads: Number of torch threads.
+        measure: Internal: take the steps of one recipe in this process, and print their cost.
+        clips: Number of clips per batch, with `measure`.
     """
 
     out: Path = Path("results/recipe_steps.json")
@@ -110,15 +110,15 @@ def main(arguments: Arguments) -> None:
 
 
 def measured(name: str, arguments: Arguments) -> dict[str, Any]:
-    """Medians of both batches, and what follows for the recipe's own."""
+    """Return the medians of both batches, and the extrapolation to the batch of the recipe."""
     recipe = load_recipe(name)
     found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     for _ in range(arguments.repeats):
         for clips, taken in found.items():
             words = [sys.executable, __file__, "--measure", name, "--clips", str(clips)]
             words += ["--activations", arguments.activations, "--threads", str(arguments.threads)]
-            said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
-            taken.append(json.loads(said.stdout.splitlines()[-1]))
+            process = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
+            taken.append(json.loads(process.stdout.splitlines()[-1]))
             print(f"{name}, {clips}: {taken[-1]}", flush=True)
     gpus = GPUS[next(corpus for corpus in GPUS if name.startswith(corpus))]
     share = recipe.data.batch_size // gpus
@@ -145,7 +145,7 @@ def measured(name: str, arguments: Arguments) -> dict[str, Any]:
 
 
 def steps(arguments: Arguments) -> dict[str, float]:
-    """Two steps, in this process: its peak memory, and the seconds of the second step."""
+    """Take two steps in this process; return its peak memory and the seconds of the second step."""
     recipe = load_recipe(arguments.measure)
     with tempfile.TemporaryDirectory() as folder:
         manifest = made(RECIPES[arguments.measure], recipe.data.evaluate, Path(folder))
@@ -166,7 +166,7 @@ def steps(arguments: Arguments) -> dict[str, float]:
 
 
 def made(corpus: Corpus, evaluate: str, folder: Path) -> Manifest:
-    """Four samples to learn from and one to be asked about, of one clip: what is learnt does not matter here."""
+    """Write a manifest of one clip: four training samples and one evaluation sample."""
     rng = np.random.default_rng(0)
     clip, person = folder / "clip.mp4", folder / "person"
     video(clip, rng.integers(0, 256, (corpus.height // 32, corpus.width // 32, 3), np.uint8), corpus)
@@ -191,7 +191,7 @@ def made(corpus: Corpus, evaluate: str, folder: Path) -> Manifest:
 
 
 def video(path: Path, patches: np.ndarray, corpus: Corpus) -> None:
-    """Colored patches that move."""
+    """Return frames with moving color patches."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = corpus.width, corpus.height, "yuv420p"
@@ -203,7 +203,7 @@ def video(path: Path, patches: np.ndarray, corpus: Corpus) -> None:
 
 
 def pictures(folder: Path, frames: int, rng: np.random.Generator) -> None:
-    """A person's box that moves, in millimeters."""
+    """Return depth frames of a moving box of a person's size [mm]."""
     folder.mkdir()
     for number in range(frames):
         picture = np.zeros((424, 512), np.uint16)

@@ -1,10 +1,10 @@
-"""RPE-STDT-tiny trained at 112 pixels and asked at more: relative position against an interpolated absolute one.
+"""Train RPE-STDT-tiny at 112 pixels and evaluate it at larger sizes: relative against interpolated absolute position.
 
     python benchmarks/resolution.py --runs runs/resolution --out results/moves_resolution.json
 
-Of each position and seed it trains the shipped recipe on the moves (synthetic), and evaluates the same weights at every
-size; pictures are resized in proportion. A relative table does not care for the size, an absolute one is interpolated.
-It goes on where it was stopped.
+For each position and seed, the shipped recipe is trained on moves (synthetic) and the same weights are evaluated at
+every size; frames are resized in proportion. A relative table is independent of the size, an absolute one is
+interpolated. An interrupted experiment resumes.
 """
 
 import json
@@ -28,15 +28,15 @@ RECIPE = "moves_rpe_stdt_tiny_depth"
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
-        runs: folder of the trainings.
+        runs: Folder of the trainings.
         out: JSON file to write.
-        positions: that are compared.
-        sizes: of the clips at test time.
-        seeds: of the trainings.
-        device: where to compute.
+        positions: Position embeddings to compare.
+        sizes: Clip sizes at test time [px].
+        seeds: Seeds of the trainings.
+        device: Device to compute on.
     """
 
     runs: Path
@@ -55,23 +55,23 @@ def main(arguments: Arguments) -> None:
         trained_models = [load_model(run.model) for run in runs]
         found[position] = {"runs": [dict(trained.provenance) for trained in trained_models], "answers": {}, "top1": {}}
         for size in arguments.sizes:
-            said = [
+            predictions = [
                 evaluate(
                     trained.with_clip(size=size), recipe.data.manifest, split=recipe.data.evaluate, device=arguments.device
                 ).predictions
                 for trained in trained_models
             ]
-            said = [one.select_rows(np.argsort(one.index)) for one in said]
-            found[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in said]
-            found[position]["top1"][size] = [round(float(100 * one.correct("label").mean()), 2) for one in said]
+            predictions = [one.select_rows(np.argsort(one.index)) for one in predictions]
+            found[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in predictions]
+            found[position]["top1"][size] = [round(float(100 * one.correct("label").mean()), 2) for one in predictions]
     report = {
         "title": "RPE-STDT-tiny trained at 112 pixels on moves (synthetic), asked at more",
         "recipe": RECIPE,
         "manifest": recipe.data.manifest,
         "split": recipe.data.evaluate,
         "seeds": arguments.seeds,
-        "index": np.sort(said[0].index).tolist(),
-        "targets": said[0].targets["label"].tolist(),
+        "index": np.sort(predictions[0].index).tolist(),
+        "targets": predictions[0].targets["label"].tolist(),
         "positions": found,
     }
     arguments.out.write_text(json.dumps(report) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""A training that is killed again and again, against one that is left alone: every loss and every weight the same.
+"""Kill and resume a training many times, and compare all losses and weights with an undisturbed training.
 
     python benchmarks/resume.py --out results/resume.json
 
-`kill -9` to the trainer and its worker at once: while a checkpoint is written, which the network is made large enough
-for, while a model is, in an evaluation, at any moment, and before a resumed training has come to its first step.
-After each kill the same command goes on, as a scheduler gives it; it must come further than the one before.
+`kill -9` hits the trainer and its worker while a checkpoint or a model is written (the network is large enough for
+that), during an evaluation, at a random moment, and before the first step of a resumed training. After each kill the
+same command resumes, as a scheduler would run it, and must make progress.
 """
 
 import json
@@ -53,17 +53,17 @@ RECIPE = Recipe(
 
 Moment = Literal["checkpoint", "model", "evaluation", "any", "start"]
 MOMENTS: tuple[Moment, ...] = ("checkpoint", "evaluation", "checkpoint", "any", "model", "checkpoint", "start")
-"""When it is killed, again and again in this order; `start` is followed by one that comes further."""
+"""Moments of the kills, in cyclic order; a `start` is followed by one that makes progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        kills: how often the training is killed.
-        seed: of the moments.
+        kills: Number of kills.
+        seed: Seed of the moments.
     """
 
     out: Path | None = None
@@ -73,17 +73,17 @@ class Arguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    """A part of the training, and what its end left behind.
+    """Killed part of the training, and the files that it left.
 
     Args:
-        aimed: the moment that was waited for.
-        seconds: from its start.
-        began: at this step.
-        steps: in the log.
-        checkpoint: step of the checkpoint.
-        evaluating: whether the last evaluation was not over.
-        unfinished: files that were being written.
-        written: of them, bytes.
+        aimed: Intended moment of the kill.
+        seconds: Time from the start of this part [s].
+        began: Step at which this part began.
+        steps: Number of steps in the log.
+        checkpoint: Step of the checkpoint.
+        evaluating: Whether an evaluation was in progress.
+        unfinished: Files that were being written.
+        written: Bytes of those files.
     """
 
     aimed: Moment
@@ -147,7 +147,7 @@ def finish(recipe: Path, out: Path) -> None:
 
 
 def kill_once(recipe: Path, out: Path, moment: Moment, rng: random.Random) -> Kill:
-    """Start or go on, and kill at that moment; all but a `start` have by then written a further checkpoint."""
+    """Start or resume, and kill at a moment; all but a `start` wait for a further checkpoint."""
     began, seen, since = step_of(out), stamp(out), time.time()
     process, clock = start(recipe, out), time.perf_counter()
 
@@ -192,7 +192,7 @@ def kill_once(recipe: Path, out: Path, moment: Moment, rng: random.Random) -> Ki
 
 
 def unfinished(out: Path, since: float) -> dict[str, int]:
-    """Files that are being written, and their sizes; not those that an earlier kill has left."""
+    """Return files that are being written, with their sizes, without leftovers of earlier kills."""
     found = {}
     for folder in (out, out / "checkpoints", out / "model"):
         for path in folder.glob("*.unfinished"):
@@ -219,12 +219,12 @@ def lines(log: Path) -> int:
 
 
 def evaluating(out: Path) -> bool:
-    """Whether the last evaluation that is due has not said its numbers."""
+    """Return whether the last evaluation that is due has not been logged."""
     return lines(out / "steps.jsonl") // EVALUATE_EVERY > lines(out / "metrics.jsonl")
 
 
 def stamp(out: Path) -> tuple[int, int] | None:
-    """Changes when a checkpoint is written."""
+    """Return a value that changes when a checkpoint is written."""
     file = out / "checkpoints" / "last.pt"
     try:
         there = file.stat()
@@ -234,8 +234,8 @@ def stamp(out: Path) -> tuple[int, int] | None:
 
 
 def state(out: Path) -> dict[str, Any]:
-    said: dict[str, Any] = torch.load(out / "checkpoints" / "last.pt", weights_only=True, mmap=True)
-    return said
+    checkpoint: dict[str, Any] = torch.load(out / "checkpoints" / "last.pt", weights_only=True, mmap=True)
+    return checkpoint
 
 
 def step_of(out: Path) -> int:
@@ -255,7 +255,7 @@ def same(one: object, other: object) -> bool:
 
 
 def files(out: Path) -> set[str]:
-    """What lies in the folder; nothing unfinished, if its run has ended well."""
+    """Return the names in the folder; none is unfinished after a complete run."""
     return {str(path.relative_to(out)) for path in out.rglob("*")}
 
 

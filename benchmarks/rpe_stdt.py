@@ -1,13 +1,13 @@
-"""RPE-STDT beside this machine's matrix products, beside itself without position, and beside what others have.
+"""Benchmark RPE-STDT against the matrix products of this machine, itself without position, and other networks.
 
     python benchmarks/rpe_stdt.py --out results/rpe_stdt_speed.json
 
-In each repeat everything runs once, in a random order: RPE-STDT with shared relative position and with none, forward
-and a step of SGD; products of the machine, of which the faster one counts; TimeSformer-B at 8 x 224 and ViViT-B at
-32 x 224 of `transformers`, forward. Multiply-adds are those that are executed, counted alike for all networks.
+Each repeat runs everything once in random order: RPE-STDT with shared relative position and without, forward and one
+step of SGD; matrix products, of which the faster counts; TimeSformer-B at 8 x 224 and ViViT-B at 32 x 224 of
+`transformers`, forward. Executed multiply-adds are counted in the same way for all networks.
 
-Then the cost of more frames: RPE-STDT, whose attention in space and in time is decoupled, and ViViT-B, where every
-patch attends to every other one of the clip, at 8, 16, 32 and 64 frames of 224 pixels.
+The second part measures the cost of more frames (8, 16, 32 and 64 of 224 pixels): RPE-STDT with decoupled attention in
+space and time, and ViViT-B with joint attention of all patches.
 """
 
 from dataclasses import asdict, dataclass
@@ -27,17 +27,17 @@ from kinema.models.rpe_stdt import Position
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
         out: JSON file to write.
-        model: name in the zoo.
-        frames: of its clip.
-        lengths: frames of the clips whose cost is compared.
-        repeats: times that everything is timed.
-        length_repeats: the same for the clips of other lengths.
-        threads: of torch.
-        seed: of the order within a repeat.
+        model: Name of the model.
+        frames: Number of frames per clip.
+        lengths: Clip lengths to compare [frames].
+        repeats: Number of timed repeats.
+        length_repeats: Number of timed repeats of the clip lengths.
+        threads: Number of torch threads.
+        seed: Seed of the order within a repeat.
     """
 
     out: Path = Path("results/rpe_stdt_speed.json")
@@ -62,7 +62,7 @@ def main(arguments: Arguments) -> None:
 
 
 def speed(arguments: Arguments) -> dict[str, Any]:
-    """Forward and a step, with position and without, as shares of the machine's rate and beside others'."""
+    """Return forward and training speed, with and without position, against the machine's rate and other networks."""
     clip = torch.randn(1, 3, arguments.frames, SIZE, SIZE)
     works: dict[str, Work] = {}
     for position in ("shared", "none"):
@@ -94,7 +94,7 @@ def speed(arguments: Arguments) -> dict[str, Any]:
 
 
 def lengths(arguments: Arguments) -> dict[str, Any]:
-    """Time and multiply-adds of clips of several lengths, as multiples of the shortest one's."""
+    """Return time and multiply-adds by clip length, relative to the shortest."""
     works: dict[str, Work] = {}
     for frames in arguments.lengths:
         network = ours(arguments.model, frames, "shared")

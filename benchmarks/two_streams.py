@@ -1,11 +1,11 @@
-"""RGB, depth and both on the moves, by subject and by view: the form of Table 2.1, on synthetic clips.
+"""Train MFST-tiny on RGB, depth and both on moves, by subject and by view: Table 2.1 on synthetic clips.
 
     python benchmarks/two_streams.py --runs runs/two_streams --out results/moves_two_streams.json
 
-Of each protocol and seed it trains MFST-tiny on RGB, on depth, and two of them together, by the shipped recipes. The
-two that were trained apart are fused by the mean of their logits and by that of their softmaxes; the two that learnt
-together answer with both streams and with either alone. It goes on where it was stopped; several may work at once on
-seeds of their own, and who is given all of them last writes the file.
+For each protocol and seed, the shipped recipes train MFST-tiny on RGB, on depth, and jointly on both. Models trained
+separately are fused by the mean of logits and of softmax scores; the joint model predicts from both streams and from
+either alone. An interrupted experiment resumes. Several processes may train different seeds; the last one, given all
+seeds, writes the file.
 """
 
 import json
@@ -32,14 +32,14 @@ RECIPES = {"rgb": "moves_mfst_tiny", "depth": "moves_mfst_tiny_depth", "together
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What is asked on the command line.
+    """Options of the command line.
 
     Args:
-        runs: folder of the trainings.
+        runs: Folder of the trainings.
         out: JSON file to write.
-        protocols: manifests.
-        seeds: of the trainings.
-        device: where to compute.
+        protocols: Manifests.
+        seeds: Seeds of the trainings.
+        device: Device to compute on.
     """
 
     runs: Path
@@ -70,20 +70,20 @@ def main(arguments: Arguments) -> None:
         "protocols": found,
     }
     arguments.out.write_text(json.dumps(report, indent=None) + "\n", encoding="utf-8")
-    print(json.dumps({protocol: said["top1"] for protocol, said in found.items()}, indent=1))
+    print(json.dumps({protocol: entry["top1"] for protocol, entry in found.items()}, indent=1))
 
 
 def answers(arguments: Arguments, protocol: str, seed: int) -> tuple[dict[str, Predictions], dict[str, Any]]:
-    """What each way says to the clips of the test, in the order of the manifest, and where it comes from."""
+    """Return the predictions of each model on the test clips, in the order of the manifest, and their sources."""
     runs = {name: trained(arguments, recipe, protocol, seed) for name, recipe in RECIPES.items()}
-    said = {name: load_predictions(run.predictions) for name, run in runs.items()}
-    apart = [said["rgb"], said["depth"]]
+    predictions = {name: load_predictions(run.predictions) for name, run in runs.items()}
+    separate = [predictions["rgb"], predictions["depth"]]
     ways = {
-        "RGB": said["rgb"],
-        "depth": said["depth"],
-        "RGB + depth, mean of logits": fuse(apart, score="logits"),
-        "RGB + depth, mean of softmaxes": fuse(apart, score="softmax"),
-        "RGB + depth, trained together": said["together"],
+        "RGB": predictions["rgb"],
+        "depth": predictions["depth"],
+        "RGB + depth, mean of logits": fuse(separate, score="logits"),
+        "RGB + depth, mean of softmaxes": fuse(separate, score="softmax"),
+        "RGB + depth, trained together": predictions["together"],
     }
     together = runs["together"]
     streams: tuple[Modality, ...] = ("rgb", "depth")

@@ -1,6 +1,6 @@
-"""kinema: recognize human actions in video, in color, depth, or both.
+"""Human action recognition in video: color, depth, or both.
 
-The public names are loaded when first used, so that importing the package costs nothing:
+Public names are imported on first use, which keeps `import kinema` fast:
 `create_model`, `list_models`, `Recognizer`, `Recipe`, `train`, `evaluate`.
 """
 

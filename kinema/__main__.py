@@ -1,4 +1,4 @@
-"""`python -m kinema`."""
+"""Entry point of `python -m kinema`."""
 
 from kinema.cli.app import main
 

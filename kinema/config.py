@@ -1,4 +1,4 @@
-"""Configs: frozen, keyword-only dataclasses whose constraints stand beside the field, to JSON and back.
+"""Configs: frozen, keyword-only dataclasses with constraints beside each field, to JSON and back.
 
     @config
     class Clip:
@@ -6,33 +6,34 @@
         rate: Annotated[float, Field(gt=0)] | None = None
 
 A config that breaks a constraint cannot be built. Types are strict: True is not an int, "1" is not a number, 1 is a
-float. A cross-field rule is a `__post_init__` that raises ValueError, or ConfigError with the field.
+float. Write a cross-field rule as a `__post_init__` that raises ValueError, or ConfigError with the field.
 """
 
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, overload
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, overload
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import PydanticKnownError
 
 from kinema.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
-"""Probability of dropping something: at least 0 and below 1."""
+"""Drop probability, in [0, 1)."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
 def config(cls: type[T]) -> type[T]:
     """Make a class a config.
 
-    Raises:
-        ConfigError: from the constructor, where a field is unknown, missing, or breaks its type or constraint.
+    Its constructor raises ConfigError if a field is unknown, missing, or breaks its type or constraint.
     """
+    cls.__annotations__ = {name: _exact_literal(annotation) for name, annotation in cls.__annotations__.items()}
     settings = ConfigDict(strict=True, extra="forbid")
     made: Any = pydantic_dataclass(cls, frozen=True, kw_only=True, config=settings)
     build = made.__init__
@@ -42,7 +43,7 @@ def config(cls: type[T]) -> type[T]:
         try:
             build(self, *args, **fields)
         except ValidationError as error:
-            raise _one_line(error, cls) from None
+            raise _config_error(error, cls) from None
 
     made.__init__ = checked
     return made  # type: ignore[no-any-return]  # made is Any
@@ -58,27 +59,28 @@ def from_json(kind: type[T], data: Any) -> T: ...
 @overload
 def from_json(kind: Any, data: Any) -> Any: ...
 def from_json(kind: Any, data: Any) -> Any:
-    """Build a config from plain data, as `to_json` gives it.
+    """Build a config from plain data, as `to_json` returns it.
 
     Args:
-        kind: class of the config, or a union of such classes that a `kind` field tells apart.
+        kind: Class of the config, or union of such classes that differ in their `kind` field.
+        data: Plain data.
 
     Raises:
-        ConfigError: the data does not fit; `field` is the dotted name of the first field at fault.
+        ConfigError: The data does not fit; `field` is the dotted name of the first invalid field.
     """
     adapter = _adapter(kind)
     try:
         return adapter.validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise _one_line(error, kind) from None
+        raise _config_error(error, kind) from None
 
 
 def rename_fields(data: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Rename fields of plain data in place, as an older format of it is read, and return the data.
+    """Rename the fields of an older format in place, and return the data.
 
     Args:
-        data: nested dicts.
-        names: dotted name of each old field and its new one. A field that the data lacks is passed over.
+        data: Nested dicts.
+        names: Dotted old name and dotted new name of each field. Fields that the data lacks are skipped.
     """
     for old, new in names.items():
         *parents, name = old.split(".")
@@ -111,50 +113,59 @@ RULES = {
     "string_type": "a string",
     "none_required": "None",
 }
-"""What was expected, by pydantic's kinds of errors; for all others its own words are taken."""
+"""Expected value by pydantic's type of error; pydantic's own message is used for all others."""
 
 
-def _one_line(error: ValidationError, owner: Any) -> ConfigError:
-    """Return the first of pydantic's findings as one line that names the field, the value and the rule."""
-    found = error.errors(include_url=False)[0]
-    kind, context = found["type"], found.get("ctx", {})
-    names, siblings = _walk(owner, found["loc"])
+def _exact_literal(annotation: Any) -> Any:
+    """Make a Literal of ints refuse True and 3.0, which pydantic takes for 1 and 3."""
+    if get_origin(annotation) is not Literal or not all(type(choice) is int for choice in get_args(annotation)):
+        return annotation
+    *most, last = map(str, get_args(annotation))
+    expected = f"{', '.join(most)} or {last}" if most else last
+
+    def exact(value: Any) -> Any:
+        if type(value) is not int:
+            raise PydanticKnownError("literal_error", {"expected": expected})
+        return value
+
+    return Annotated[annotation, BeforeValidator(exact)]
+
+
+def _config_error(error: ValidationError, owner: Any) -> ConfigError:
+    """Return the first of pydantic's errors as one line with field, value and rule."""
+    first = error.errors(include_url=False)[0]
+    kind, context = first["type"], first.get("ctx", {})
+    names, siblings = _walk(owner, first["loc"])
     field = ".".join(names)
-    tagged = [o for o in _members(owner) if len(_members(owner)) > 1 and _is_label(next(iter(found["loc"]), ""), [o])]
+    tagged = [o for o in _members(owner) if len(_members(owner)) > 1 and _is_label(next(iter(first["loc"]), ""), [o])]
     name = getattr((tagged or [owner])[0], "__name__", "config")
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return ConfigError(f"{name}: unknown field {field!r}; {did_you_mean(names[-1], siblings)}", field=field)
-    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return ConfigError(f"{name}: field {field!r} is missing", field=field)
-    if kind == "value_error":
-        rule_field = getattr(context["error"], "field", None)
-        return ConfigError(
-            f"{name}.{field}: {context['error']}" if field else f"{name}: {context['error']}",
-            field=".".join(filter(None, (field, rule_field))),
-        )
-    if kind == "union_tag_invalid":
+        message = f"{name}: unknown field {field!r}; {did_you_mean(names[-1], siblings)}"
+    elif kind in ("missing", "missing_argument", "missing_keyword_only_argument", "union_tag_not_found"):
+        field = f"{field}.kind".lstrip(".") if kind == "union_tag_not_found" else field
+        message = f"{name}: field {field!r} is missing"
+    elif kind == "value_error":
+        message = f"{name}.{field}: {context['error']}" if field else f"{name}: {context['error']}"
+        field = ".".join(filter(None, (field, getattr(context["error"], "field", None))))
+    elif kind == "union_tag_invalid":
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-        return ConfigError(
-            f"{name}: unknown kind {context['tag']!r} of {field or name}; {did_you_mean(context['tag'], tags)}",
-            field=field,
-        )
-    if kind == "union_tag_not_found":
-        return ConfigError(f"{name}: field {'.'.join([*names, 'kind'])!r} is missing", field=".".join([*names, "kind"]))
-    rule = RULES[kind].format(**context) if kind in RULES else found["msg"].removeprefix("Input should be ")
-    return ConfigError(f"{name}: {field}={found['input']!r}; expected {rule}", field=field)
+        message = f"{name}: unknown kind {context['tag']!r} of {field or name}; {did_you_mean(context['tag'], tags)}"
+    else:
+        rule = RULES[kind].format(**context) if kind in RULES else first["msg"].removeprefix("Input should be ")
+        message = f"{name}: {field}={first['input']!r}; expected {rule}"
+    return ConfigError(message, field=field)
 
 
-def _walk(owner: Any, places: Sequence[str | int]) -> tuple[list[str], list[str]]:
-    """Return the names of the fields on the way to a finding, without pydantic's labels of unions; and the last one's
-    siblings."""
+def _walk(owner: Any, location: Sequence[str | int]) -> tuple[list[str], list[str]]:
+    """Return the field names of pydantic's location, without its labels of unions, and the last one's siblings."""
     names: list[str] = []
-    for number, place in enumerate(places):
+    for number, place in enumerate(location):
         owners = [member for member in _members(owner) if hasattr(member, "__pydantic_fields__")]
         holder = next((o for o in owners if place in o.__pydantic_fields__), None)
         if holder is not None:
             owner = holder.__pydantic_fields__[place].annotation
             names.append(str(place))
-        elif number == len(places) - 1 and owners and isinstance(place, str) and not _is_label(place, owners):
+        elif number == len(location) - 1 and owners and isinstance(place, str) and not _is_label(place, owners):
             return [*names, place], list(owners[0].__pydantic_fields__)
         elif tagged := [o for o in owners if _is_label(place, [o])]:
             owner = tagged[0]
@@ -175,7 +186,7 @@ def _members(annotation: Any) -> list[Any]:
 
 
 def _is_label(place: str | int, owners: Sequence[Any]) -> bool:
-    """Return whether pydantic names a member of a union so: by its tag or by its class."""
+    """Return whether pydantic labels one of the classes of a union so: by its tag or its name."""
     return any(
         place == getattr(o.__pydantic_fields__.get("kind"), "default", None) or place == o.__name__ for o in owners
     )

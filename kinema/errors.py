@@ -1,6 +1,6 @@
-"""Errors that a user can act on. The command line prints them as one line and exits with code 2.
+"""Errors that a user can act on; the command line prints them as one line and exits with code 2.
 
-Everything else that is raised is a bug of kinema, and shows its traceback.
+Any other exception is a bug of kinema and shows its traceback.
 """
 
 import difflib
@@ -12,10 +12,10 @@ class KinemaError(Exception):
     """Base class of all errors caused by input: files, options, recipes, manifests, weights.
 
     Args:
-        message: what is wrong, where, and what to do, in one line.
-        path: file or URL at fault.
-        line: line in that file, from 1.
-        field: field, option or column at fault, as the user writes it: `clip.frames`.
+        message: One line: problem, place and fix.
+        path: File or URL that causes the error.
+        line: Line in that file, from 1.
+        field: Field, option or column that causes the error, as the user writes it: `clip.frames`.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class KinemaError(Exception):
 
 
 class UsageError(KinemaError, ValueError):
-    """Raised when a command is called with options that are unknown or do not fit each other."""
+    """Raised when options of a command are unknown, missing or contradict each other."""
 
 
 class ConfigError(KinemaError, ValueError):
@@ -36,7 +36,7 @@ class ConfigError(KinemaError, ValueError):
 
 
 class ClipError(KinemaError, ValueError):
-    """Raised when a network cannot take clips of such channels, frames or size."""
+    """Raised when a network does not support the channels, frames or size of a clip."""
 
 
 class UnreadableVideo(KinemaError, RuntimeError):
@@ -92,7 +92,7 @@ class VideoError(KinemaError, ValueError):
 
 
 class PredictionsError(KinemaError, ValueError):
-    """Raised when a predictions file cannot be read or written, or does not support the requested measure."""
+    """Raised when a predictions file cannot be read or written, or does not support the requested metric."""
 
 
 class ComparisonError(PredictionsError):
@@ -108,7 +108,7 @@ class RecipeError(KinemaError, ValueError):
 
 
 class RunError(KinemaError, ValueError):
-    """Raised when a run folder is missing, taken, damaged, or cannot be resumed."""
+    """Raised when a run folder is missing, in use, damaged, or cannot be resumed."""
 
 
 class StartError(KinemaError, ValueError):
@@ -116,7 +116,7 @@ class StartError(KinemaError, ValueError):
 
 
 class NonFiniteLoss(KinemaError, RuntimeError):
-    """Raised when the loss or the norm of the gradient is not finite."""
+    """Raised when the loss or the gradient norm is not finite."""
 
 
 class TableError(KinemaError, ValueError):
@@ -127,8 +127,8 @@ class TrainingStopped(KinemaError, RuntimeError):
     """Raised when a signal stopped a training after it saved its state.
 
     Args:
-        message: how to resume.
-        signal: number of the signal.
+        message: Instructions to resume.
+        signal: Number of the signal.
     """
 
     def __init__(self, message: str, signal: int) -> None:
@@ -137,6 +137,6 @@ class TrainingStopped(KinemaError, RuntimeError):
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known one, or else all of them."""
+    """Return the end of a message about an unknown name: the nearest known name, or all of them."""
     matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"did you mean {matches[0]!r}?" if matches else f"there is {', '.join(sorted(known))}"
+    return f"did you mean {matches[0]!r}?" if matches else f"expected one of {', '.join(sorted(known))}"

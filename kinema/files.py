@@ -1,4 +1,4 @@
-"""Files that survive a kill at any moment: atomic replacement, and append-only journals."""
+"""Crash-safe files: atomic replacement, and append-only journals."""
 
 import json
 import os
@@ -13,18 +13,18 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]]:
-    """Write a file that replaces `path` in one step; the old or the new content is whole at any moment.
+    """Open a temporary file that replaces `path` in one step when it is closed.
 
-    The temporary file has a fixed name, so that what a killed process leaves is overwritten by the next write. Use
-    `atomic_path` where several processes may write the same path.
+    The temporary file has a fixed name, so that the next write overwrites the leftover of a killed process. Use
+    `atomic_path` if several processes may write the same path.
 
     Args:
-        path: file to replace.
-        also: further names for the same content. They are replaced first: a process killed in between resumes
-            before this write, and repeats all of them.
+        path: File to replace.
+        also: Further names for the same content. They are replaced first: a process killed in between resumes
+            before this write and repeats all of them.
 
     Raises:
-        OSError: the file cannot be written. Nothing of the new content is left.
+        OSError: The file cannot be written. The old content is kept and the temporary file removed.
     """
     temporary = path.with_suffix(".unfinished")
     created = [temporary]
@@ -39,7 +39,7 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
             created.append(link)
             try:
                 os.link(temporary, link)
-            except OSError:  # a file system without links
+            except OSError:  # file system without hard links
                 shutil.copyfile(temporary, link)
                 sync(link)
             link.replace(name)
@@ -54,10 +54,10 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a unique temporary path; the file or folder written there replaces `path` in one step.
 
-    An existing folder is not replaced: another process has written it in the meantime.
+    An existing folder is not replaced, since another process wrote it in the meantime.
 
     Raises:
-        OSError: the content cannot be written. Nothing of it is left.
+        OSError: The content cannot be written. The temporary path is removed.
     """
     temporary = path.with_name(f"{uuid.uuid4().hex}.unfinished")
     try:
@@ -97,11 +97,10 @@ def remove(path: Path) -> None:
 class Journal:
     """Append-only file of JSON objects, one per line.
 
-    Every record is written at once, so that a killed process loses at most the line it was writing. Threads may share
-    a journal.
+    Records are flushed one by one, so that a killed process loses at most one line. Threads may share a journal.
 
     Args:
-        path: file to append to; created with its folders.
+        path: File to append to; created with its folders.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,7 +108,7 @@ class Journal:
         self._path = path
         self._lock = threading.Lock()
         self._file = path.open("ab")
-        self._end_torn_line()
+        self._end_incomplete_line()
 
     def __enter__(self) -> "Journal":
         return self
@@ -122,7 +121,7 @@ class Journal:
         self._file.close()
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the records in the order of their lines; a line that is torn or not a JSON object is skipped."""
+        """Yield all records in order; skip lines that are incomplete or not JSON objects."""
         with self._path.open("rb") as lines:
             for line in lines:
                 try:
@@ -133,14 +132,14 @@ class Journal:
                     yield record
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record."""
+        """Append a record."""
         line = json.dumps(record).encode() + b"\n"
         with self._lock:
             self._file.write(line)
             self._file.flush()
 
-    def _end_torn_line(self) -> None:
-        """Keep a line that a killed process left unfinished from spoiling the next record."""
+    def _end_incomplete_line(self) -> None:
+        """End the line of a killed process, so that the next record starts on its own line."""
         with self._path.open("rb") as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)

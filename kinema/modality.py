@@ -1,10 +1,11 @@
-"""What a sensor gives: RGB or depth, and what the numbers of depth mean."""
+"""Modalities (RGB and depth) and the meaning of depth values."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from kinema.config import config
+from kinema.errors import ConfigError
 
 Modality = Literal["rgb", "depth"]
 MODALITIES: tuple[Modality, ...] = ("rgb", "depth")
@@ -12,12 +13,13 @@ MODALITIES: tuple[Modality, ...] = ("rgb", "depth")
 
 @config
 class DepthFacts:
-    """What the numbers of a depth file mean.
+    """Meaning of the values in a depth file.
 
-    Args:
-        unit_mm: millimeters in one stored unit; None where the sensor's unit is not metric.
-        near, far: the range of interest in stored units, mapped to 1..255 by preprocessing; 0 means no reading.
-        coverage: `masked` where all but the person is 0, `full` where the background has depth.
+    Attributes:
+        unit_mm: Millimeters per stored unit; None for a unit that is not metric.
+        near: Near end of the useful range, in stored units. Preprocessing maps the range to 1..255; 0 means no reading.
+        far: Far end of the useful range, in stored units.
+        coverage: `masked` if all pixels but the person's are 0, `full` if the background has depth.
     """
 
     # int stays int, so that a manifest is written to the bit as before
@@ -28,4 +30,4 @@ class DepthFacts:
 
     def __post_init__(self) -> None:
         if not self.near < self.far:
-            raise ValueError(f"near={self.near} must be below far={self.far}")
+            raise ConfigError(f"near={self.near}; expected below far={self.far}", field="near")

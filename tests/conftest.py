@@ -1,4 +1,4 @@
-"""What several wings need: the real recordings, videos with known content, a data set and networks of a few numbers."""
+"""Fixtures of several rooms: real recordings, videos with known content, a small dataset, and tiny networks."""
 
 import os
 import shutil
@@ -28,16 +28,16 @@ LEVELS = {"dim": 40, "gray": 120, "bright": 200}
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Sums in one order, and no fight over the cores with the other workers."""
+    """Use one thread, for reproducible sums and undisturbed parallel workers."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def raises() -> Callable[..., AbstractContextManager[None]]:
-    """Expect an error by its type and its facts: `with raises(ManifestError, line=3, field="rgb_box"): ...`.
+    """Expect an error by type and attributes: `with raises(ManifestError, line=3, field="rgb_box"): ...`.
 
-    The error must be of exactly this type, have these attributes, and name every one of `words` in its message. A
-    `path` may be given by its name alone.
+    The error must be of exactly this type, have these attributes, and contain all `words` in its message. `path` may be
+    a file name alone.
     """
 
     @contextmanager
@@ -46,11 +46,11 @@ def raises() -> Callable[..., AbstractContextManager[None]]:
             yield
         error = caught.value
         assert type(error) is kind
-        for name, wanted in facts.items():
-            found = getattr(error, name)
-            if name == "path" and found is not None and os.sep not in str(wanted):
-                found = Path(found).name
-            assert found == (str(wanted) if name == "path" else wanted), f"{name} of {error!r}"
+        for name, expected in facts.items():
+            value = getattr(error, name)
+            if name == "path" and value is not None and os.sep not in str(expected):
+                value = Path(value).name
+            assert value == (str(expected) if name == "path" else expected), f"{name} of {error!r}"
         for word in words:
             assert str(word) in str(error)
 
@@ -59,16 +59,16 @@ def raises() -> Callable[..., AbstractContextManager[None]]:
 
 @pytest.fixture(scope="session")
 def real_data():
-    """The folder of real recordings, which may not be passed on and so are not here."""
+    """Return the folder of real recordings, which cannot be distributed with the tests."""
     folder = Path(os.environ.get("KINEMA_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"real recordings are not at {folder}; KINEMA_DATA names another place")
+        pytest.skip(f"no real recordings in {folder}; set KINEMA_DATA to their folder")
     return folder
 
 
 @pytest.fixture(scope="session")
 def write_video():
-    """Pictures as a file: H.264 with B-frames and a keyframe every 12 frames, unless told otherwise."""
+    """Return a function that writes images as a video; H.264 with B-frames and a keyframe interval of 12 by default."""
 
     def write(path, pictures, *, codec="libx264", pixel_format="yuv420p", times=None, options=None, rate=25):
         chosen = {"g": "12", "bf": "3", "crf": "12", "preset": "veryfast", "sc_threshold": "0", "b_strategy": "0"}
@@ -91,7 +91,7 @@ def write_video():
 
 @pytest.fixture(scope="session")
 def write_sound():
-    """A second of silence, without any picture."""
+    """Return a function that writes a second of silence without video."""
 
     def write(path, *, codec):
         with av.open(str(path), "w") as container:
@@ -109,7 +109,7 @@ def write_sound():
 
 @pytest.fixture(scope="session")
 def stamp():
-    """A picture that shows a number below 256 as eight black or white bars."""
+    """Return a function that draws a number below 256 as eight black or white bars."""
 
     def picture(number):
         bits = [(number >> bit) & 1 for bit in range(BITS)]
@@ -121,7 +121,7 @@ def stamp():
 
 @pytest.fixture(scope="session")
 def read_stamps():
-    """The numbers that pictures show."""
+    """Return a function that reads the numbers in stamped images."""
 
     def numbers(pictures):
         bars = np.asarray(pictures, np.float64).reshape(len(pictures), HEIGHT, BITS, WIDTH // BITS, 3).mean((1, 3, 4))
@@ -132,7 +132,7 @@ def read_stamps():
 
 @pytest.fixture(scope="session")
 def numbered(tmp_path_factory, write_video, stamp):
-    """A video of 200 frames that show their numbers."""
+    """Return a video of 200 frames stamped with their numbers."""
     folder = tmp_path_factory.mktemp("numbered")
     return write_video(folder / "numbered.mp4", [stamp(number) for number in range(200)])
 
@@ -144,7 +144,7 @@ def depth_facts():
 
 @pytest.fixture(scope="session")
 def data_set(tmp_path_factory, write_video, depth_facts):
-    """Six samples to train on and six to test on, color and 16-bit depth; how bright they are is their class.
+    """Return six training and six test samples of RGB and 16-bit depth, whose class is their brightness.
 
     Sample i has 10 + i frames.
     """
@@ -179,7 +179,7 @@ def data_set(tmp_path_factory, write_video, depth_facts):
 
 @pytest.fixture
 def tiny_ctn():
-    """A CTN of a few thousand numbers, with statistics in its BatchNorms that folding must respect."""
+    """Return a function that creates a tiny CTN with nontrivial BatchNorm statistics."""
 
     def create(num_classes=3, **fields):
         torch.manual_seed(0)
@@ -197,7 +197,7 @@ def tiny_ctn():
 
 
 class Brightness(nn.Module):
-    """A user's own network: the class whose gray level is nearest to the clip's."""
+    """User-defined network that predicts the class of the nearest gray level."""
 
     def __init__(self):
         super().__init__()
@@ -208,7 +208,7 @@ class Brightness(nn.Module):
 
 
 class ColorAndDepth(nn.Module):
-    """A user's own network of two streams and two task heads."""
+    """User-defined network of two streams and two task heads."""
 
     def __init__(self):
         super().__init__()
@@ -233,7 +233,7 @@ def color_and_depth():
 
 @pytest.fixture
 def make_trained_model():
-    """A network with what it needs for the data set; a network without a config is the user's own."""
+    """Return a function that makes a trained model of a network; one without a config is user-defined."""
 
     def make(model, *, modalities=("rgb",), classes=None, depth=None, precision="float32"):
         config = getattr(model, "config", None)
@@ -250,24 +250,24 @@ def make_trained_model():
     return make
 
 
-# -- folders of videos, pictures and arrays, as they lie on a disk ----------------------------------------------------
+# -- folders of videos, images and arrays -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def short(tmp_path_factory, write_video, stamp):
-    """A video of nine frames."""
+    """Return a video of nine frames."""
     return write_video(tmp_path_factory.mktemp("short") / "short.mp4", [stamp(n) for n in range(9)])
 
 
 @pytest.fixture(scope="session")
 def shorter(tmp_path_factory, write_video, stamp):
-    """A video of seven frames."""
+    """Return a video of seven frames."""
     return write_video(tmp_path_factory.mktemp("shorter") / "shorter.mp4", [stamp(n) for n in range(7)])
 
 
 @pytest.fixture(scope="session")
 def with_sound():
-    """The stream of a video and that of a sound in one file."""
+    """Return a function that joins a video and a sound in one file."""
 
     def join(path, video, sound):
         with av.open(video) as seen_in, av.open(sound) as heard_in, av.open(str(path), "w") as target:
@@ -284,7 +284,7 @@ def with_sound():
 
 @pytest.fixture
 def fill(short):
-    """Copies of the short video under these names."""
+    """Return a function that copies the short video to these names."""
 
     def fill(root, *names):
         for name in names:
@@ -298,7 +298,7 @@ def fill(short):
 
 @pytest.fixture
 def fill_pictures():
-    """Folders of so many small pictures: 8-bit RGB, or 16-bit depth."""
+    """Return a function that writes folders of small images: 8-bit RGB or 16-bit depth."""
 
     def fill(root, *names, count=3, kind="rgb", suffix=".png"):
         for name in names:
@@ -314,7 +314,7 @@ def fill_pictures():
 
 @pytest.fixture
 def fill_arrays():
-    """Arrays of five frames in npz files: RGB or depth."""
+    """Return a function that writes npz files of five frames: RGB or depth."""
 
     def fill(root, *names, kind="depth"):
         shape = (5, 6, 8) if kind == "depth" else (5, 6, 8, 3)

@@ -1,4 +1,4 @@
-"""What cannot be, cannot be built, and the message names the field."""
+"""Tests of configs: constraints, JSON, and errors that name the field."""
 
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ class Drawing:
     first: Circle = Field(default_factory=Circle)
     shape: Annotated[Circle | Square, Field(discriminator="kind")] = Circle()
     mode: Literal["fill", "line"] = "fill"
+    layers: Literal[1, 3] = 1
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,10 @@ class Drawing:
         (lambda: Circle(points=7), "", "not allowed"),
         (lambda: Drawing(mode="dots"), "mode", "'fill' or 'line'"),
         (lambda: Drawing(first=3), "first", "Circle"),
+        (lambda: Drawing(layers=True), "layers", "1 or 3"),
+        (lambda: Drawing(layers=3.0), "layers", "1 or 3"),
+        (lambda: Drawing(layers=2), "layers", "1 or 3"),
+        (lambda: from_json(Drawing, {"layers": True}), "layers", "1 or 3"),
         (lambda: replace(Circle(), points=0), "points", "at least 1"),
         (lambda: from_json(Drawing, {"shape": {"kind": "circles"}}), "shape", "'circle'"),
         (lambda: from_json(Drawing, {"first": {"point": 1}}), "first.point", "'points'"),
@@ -64,19 +69,20 @@ def test_a_config_that_breaks_a_rule_names_the_field(build, field: str, word: st
     assert "\n" not in str(caught.value)
 
 
-def test_a_whole_number_is_a_float() -> None:
+def test_an_int_is_accepted_as_a_float() -> None:
     radius = Circle(radius=1).radius
     assert radius == 1.0
     assert type(radius) is float
 
 
-def test_a_config_comes_back_from_json_as_it_was() -> None:
+def test_a_config_survives_a_round_trip_through_json() -> None:
     drawing = Drawing(first=Circle(out=Path("a"), radius=2.5), shape=Square(side=3))
+    assert from_json(Drawing, {"layers": 3}).layers == 3
     data = to_json(drawing)
     assert data["first"]["sizes"] == [1, 2]
     assert from_json(Drawing, data) == drawing
 
 
-def test_a_config_cannot_be_changed() -> None:
+def test_a_config_is_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         Circle().points = 3

@@ -1,4 +1,4 @@
-"""Atomic replacement and journals: what a reader finds after a write that failed or was killed."""
+"""Tests of atomic replacement and journals after failed and killed writes."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from kinema.files import Journal, atomic_path, atomic_write
 
 
 def put(write, path, content):
-    """Write bytes through a file or a path; stop in the middle where there are none."""
+    """Write bytes through a file or a path; fail in the middle if there are none."""
     with write(path) as target:
         (target.write if write is atomic_write else target.write_bytes)(content or b"half")
         if not content:
@@ -35,7 +35,7 @@ def test_two_writers_of_one_path_do_not_share_a_temporary_file(tmp_path):
         first.write_text("1")
         second.write_text("2")
         assert not path.exists()
-    assert path.read_text() == "1"  # the last to finish wins, whole
+    assert path.read_text() == "1"  # the last complete write wins
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -63,13 +63,13 @@ def test_content_reaches_the_disk_before_the_name_and_the_name_after(tmp_path, m
     assert path.read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"n": ', b'{"n": 9', b"\xff\xfe", b"[]", b"\n\n"])
-def test_a_torn_line_is_skipped_and_does_not_spoil_the_next_record(tmp_path, torn):
+@pytest.mark.parametrize("content", [b"", b'{"n": ', b'{"n": 9', b"\xff\xfe", b"[]", b"\n\n"])
+def test_an_incomplete_line_is_skipped_and_does_not_damage_the_next_record(tmp_path, content):
     path = tmp_path / "deep" / "journal.jsonl"
     with Journal(path) as journal:
         journal.append({"n": 1})
     with path.open("ab") as file:
-        file.write(torn)
+        file.write(content)
     with Journal(path) as journal:
         assert list(journal.read()) == [{"n": 1}]
         journal.append({"n": 2})

@@ -1,4 +1,4 @@
-"""The arrows of the layout, checked: a wing imports from wings to its right, and nothing else of ours."""
+"""Tests of the import order of packages: each imports only from packages to its right."""
 
 import ast
 import subprocess
@@ -11,14 +11,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kinema"
 
 GROUND = frozenset({"config", "errors", "files", "modality"})
-"""Used by all, using nothing of ours."""
+"""Modules that all packages use, and that use no package."""
 
 VIDEO = GROUND
 TRANSFORMS = GROUND | {"video"}
 DATA = TRANSFORMS | {"transforms"}
 MODELS = GROUND | {"layers"}
 INFERENCE = MODELS | DATA | {"models", "data"}
-EVALUATION = INFERENCE | {"inference", "datasets"}  # attributes and submission formats are a data set's own
+EVALUATION = INFERENCE | {"inference", "datasets"}  # attributes and submission formats belong to a dataset
 TRAINING = EVALUATION | {"evaluation"}
 REPORTS = TRAINING | {"training", "curation"}
 CLI = REPORTS | {"reports", "datasets", "render"}
@@ -50,7 +50,7 @@ def module_name(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Modules of ours that a file imports, inside functions too; names taken from a package count as modules there."""
+    """Return the kinema modules that a file imports, inside functions too; names of a package count as its modules."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -63,17 +63,17 @@ def imported(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] == "kinema"}
 
 
-def wing(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
-    own = wing(module_name(path))
+    own = package_of(module_name(path))
     if own == "":
-        return  # kinema/__init__.py names all wings, lazily: test_public_names
-    # kinema.__version__ is no wing; training looks up the folder of the recipes, but imports none of them.
-    others = {wing(m) for m in imported(path)} - {own, "__version__", ""}
+        return  # kinema/__init__.py imports all packages lazily: test_public_names
+    # kinema.__version__ is not a package; training lists the recipes, but imports none of them.
+    others = {package_of(m) for m in imported(path)} - {own, "__version__", ""}
     if own == "training":
         others.discard("recipes")
     assert others <= ALLOWED[own]
@@ -84,22 +84,22 @@ def test_only_recipes_import_recipes() -> None:
     assert not {m for m in elsewhere if m.startswith("kinema.recipes.")}
 
 
-def test_recipes_import_models_recipes_and_the_classes_of_recipes_alone() -> None:
+def test_recipes_import_only_models_recipes_and_recipe_classes() -> None:
     found = {m for path in FILES if path.parent.name == "recipes" for m in imported(path)}
     others = {m for m in found if not m.startswith(("kinema.models.", "kinema.recipes."))}
     assert others == {"kinema.training.recipe"}
 
 
-def test_there_are_no_circles_inside_a_wing() -> None:
+def test_packages_have_no_import_cycles() -> None:
     names = {module_name(path) for path in FILES}
     graph = {
-        module_name(path): {m for m in imported(path) if m in names and wing(m) == wing(module_name(path))}
+        module_name(path): {m for m in imported(path) if m in names and package_of(m) == package_of(module_name(path))}
         for path in FILES
     }
     list(TopologicalSorter({m: sources - {m} for m, sources in graph.items()}).static_order())
 
 
-def test_nothing_is_called_a_drawer() -> None:
+def test_no_module_has_a_catch_all_name() -> None:
     assert not [p for p in FILES if p.stem in {"utils", "util", "common", "helpers", "helper", "misc"}]
 
 
@@ -112,7 +112,7 @@ def test_nothing_is_called_a_drawer() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_help_loads_nothing_heavy_and_no_other_command(words: list[str], unwanted: set[str]) -> None:
+def test_help_imports_nothing_heavy_and_no_other_command(words: list[str], unwanted: set[str]) -> None:
     code = (
         "import sys, kinema, kinema.cli, contextlib\n"
         f"with contextlib.suppress(SystemExit): kinema.cli.main({words})\n"

@@ -1,4 +1,4 @@
-"""Real clips, warts and all: every one gets an answer."""
+"""Tests of predictions for real clips of many formats."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from kinema.inference.trained_model import save_model
 from kinema.video.scan import VIDEO_SUFFIXES
 
 
-def test_predict_answers_for_every_format_sample(
+def test_predict_reads_every_format_sample(
     real_data: Path, make_trained_model, tiny_ctn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_model(tmp_path / "model", make_trained_model(tiny_ctn()))

@@ -1,4 +1,4 @@
-"""The command line: typed options in, one library call, one report out."""
+"""Command line: typed options in, one library call, one report out."""
 
 from kinema.cli.app import main
 

@@ -1,4 +1,4 @@
-"""`python -m kinema.cli`, as torchrun starts it."""
+"""Entry point of `python -m kinema.cli`, which torchrun starts."""
 
 from kinema.cli.app import main
 

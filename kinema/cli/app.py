@@ -1,4 +1,4 @@
-"""The table of commands and `main`, which loads and runs one of them.
+"""Table of commands, and `main`, which loads and runs one of them.
 
 Only the command that runs is imported: `kinema --help` needs neither torch nor tyro.
 """
@@ -6,22 +6,23 @@ Only the command that runs is imported: `kinema --help` needs neither torch nor 
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kinema import __version__
 from kinema.errors import KinemaError, TrainingStopped, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from kinema.cli.command import Command
+    from kinema.datasets.registry import DatasetSpec
 
 
 class CommandLine(NamedTuple):
     """One line of `kinema --help`.
 
-    Args:
+    Attributes:
         options: `module:Class` of the command in this package.
-        summary: first line of the class's docstring.
+        summary: First line of the docstring of the class.
     """
 
     options: str
@@ -29,21 +30,21 @@ class CommandLine(NamedTuple):
 
 
 COMMANDS = {
-    "demo": CommandLine("demo:Demo", "Train, evaluate, predict and report on the built-in set, in minutes."),
+    "demo": CommandLine("demo:Demo", "Train, evaluate, predict and report on the built-in dataset, in minutes."),
     "models": CommandLine("models:Models", "List the models, or show the parameters and multiply-adds of one."),
-    "prepare": CommandLine("prepare:Prepare", "Make a manifest of your own videos or of a public data set."),
+    "prepare": CommandLine("prepare:Prepare", "Make a manifest of your own videos or of a public dataset."),
     "check": CommandLine("data:Check", "Decode every file of a manifest once and report what is wrong."),
-    "pack": CommandLine("data:Pack", "Re-encode a data set once for fast reading."),
+    "pack": CommandLine("data:Pack", "Re-encode a dataset once for fast reading."),
     "sampling": CommandLine("data:Sampling", "Print the frames that a recipe samples from a video."),
     "train": CommandLine("train:Train", "Train a model from a recipe."),
     "runs": CommandLine("train:Runs", "List the runs of a folder, or compare two by their predictions."),
     "evaluate": CommandLine("evaluate:Evaluate", "Evaluate a model on a manifest, or summarize stored predictions."),
     "submit": CommandLine("evaluate:Submit", "Write stored predictions as a challenge submission."),
-    "fuse": CommandLine("models:Fuse", "Fuse a model of color and one of depth into one two-stream model."),
+    "fuse": CommandLine("models:Fuse", "Fuse an RGB model and a depth model into one two-stream model."),
     "predict": CommandLine("predict:Predict", "Predict the action in videos: ranked labels as text, JSON or CSV."),
     "render": CommandLine("data:Render", "Render RGB-D clips of people in motion; needs the extra [render]."),
 }
-"""A command is added by its class and a line here."""
+"""Commands by name. A new command needs its class and a line here."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -53,22 +54,23 @@ def main(args: Sequence[str] | None = None) -> None:
     128 + N if signal N stopped a training.
 
     Args:
-        args: command and options; those of the process if None.
+        args: Command and options; those of the process if None.
     """
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return
-    if args[0] == "--version":
-        print(f"kinema {__version__}")
-        return
+    code = 0
     try:
-        code = load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
+        if not args or args[0] in ("-h", "--help", "help"):
+            summary = "Recognize human actions in video: color, depth, or both."
+            print_overview("kinema", "COMMAND", summary=summary, example="predict runs/latest new.mp4", rows=COMMANDS)
+        elif args[0] == "--version":
+            print(f"kinema {__version__}")
+        else:
+            code = load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of `kinema predict ... | head` is gone
+    except BrokenPipeError:  # e.g. `kinema predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except TrainingStopped as stopped:
@@ -87,25 +89,20 @@ def load_command(name: str) -> "type[Command]":
     """Import the class of a command.
 
     Raises:
-        UsageError: no command has this name.
+        UsageError: No command has this name.
     """
     if name not in COMMANDS:
         raise UsageError(f"unknown command {name!r}; {did_you_mean(name, COMMANDS)}", field=name)
     module_name, _, class_name = COMMANDS[name].options.partition(":")
-    found: type[Command] = getattr(importlib.import_module(f"kinema.cli.{module_name}"), class_name)
-    return found
+    command: type[Command] = getattr(importlib.import_module(f"kinema.cli.{module_name}"), class_name)
+    return command
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    return "\n".join(
-        [
-            "Recognize human actions in video: color, depth, or both.",
-            "",
-            "Usage: kinema COMMAND [OPTIONS]",
-            "",
-            *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
-            "",
-            "`kinema COMMAND --help` shows a command's options; --debug shows the traceback of an error.",
-        ]
-    )
+def print_overview(
+    prog: str, argument: str, *, summary: str, example: str, rows: Mapping[str, "CommandLine | DatasetSpec[Any]"]
+) -> None:
+    """Print the help page of a command with subcommands; `argument` is their placeholder."""
+    print(f"{summary}\n\nUsage:   {prog} {argument} [OPTIONS]\nExample: {prog} {example}\n\n{argument.title()}s:")
+    for name, row in rows.items():
+        print(f"  {name:<{max(map(len, rows))}}  {row.summary}")
+    print(f"\n`{prog} {argument} --help` lists its options. --debug prints the traceback of an error.")

@@ -1,13 +1,13 @@
-"""Commands about data sets: check, pack, sampling, render."""
+"""Commands for datasets: check, pack, sampling, render."""
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
-from kinema.cli.command import Command
+from kinema.cli.command import Command, at_least_one
 from kinema.errors import UsageError
 from kinema.video.read_options import Limits, ReadOptions
 
@@ -22,18 +22,21 @@ def _check_read_options() -> ReadOptions:
 class Check(Command):
     """Decode every file of a manifest once and report what is wrong.
 
-    The exit code is 1 if something is. An interrupted check continues where it stopped, and a later one decodes only
-    what has changed.
+    The exit code is 1 if the check finds a fault. Run the same command again to resume an interrupted check; files that
+    have not changed are not decoded again.
 
-    Args:
-        manifest: CSV of a manifest, or the name of a built-in one.
-        split: One or more splits to check; all if none is named.
+    Attributes:
+        manifest: Manifest CSV, or the name of a built-in manifest.
+        split: Splits to check. All if omitted.
         frames: Number of frames per clip.
-        workers: Number of files that are read at the same time.
+        workers: Number of files read in parallel.
         out: Folder for check.html, check.json and bad_files.txt.
-        cache: Folder that remembers what was found; `~/.cache/kinema/check` if omitted.
-        read_options: Where and within which limits files are read.
+        cache: Folder that stores results between checks. `~/.cache/kinema/check` if omitted.
+        read_options: Reading of files. Each worker reads in its own process by default.
     """
+
+    EXAMPLE: ClassVar = "mine.csv --split train val --out check"
+    GROUPS: ClassVar = {"Samples": ("split", "frames"), "Output and speed": ("out", "workers", "cache")}
 
     manifest: Positional[str]
     split: tuple[str, ...] = ()
@@ -44,18 +47,17 @@ class Check(Command):
     read_options: ReadOptions = field(default_factory=_check_read_options)
 
     def run(self) -> int:
-        """Check the manifest, and write a page and lists of what was found."""
-        for name in ("frames", "workers"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} {getattr(self, name)}; expected at least 1", field=f"--{name}")
+        """Check the manifest, print all faults, and write the report."""
+        at_least_one("--frames", self.frames)
+        at_least_one("--workers", self.workers)
         from kinema.curation.check import check
         from kinema.curation.inspections import memory_of
         from kinema.data.manifest import load_manifest
-        from kinema.reports.check_lines import CheckProgress, check_lines
+        from kinema.reports.check_lines import check_lines, check_progress
         from kinema.reports.check_page import write_check
 
         manifest = load_manifest(self.manifest)
-        with CheckProgress() as progress:
+        with check_progress() as progress:
             checked = check(
                 manifest,
                 memory=memory_of(manifest.path, self.cache),
@@ -63,35 +65,41 @@ class Check(Command):
                 clip_frames=self.frames,
                 read_options=self.read_options,
                 workers=self.workers,
-                progress=progress.show,
+                progress=progress,
             )
         for line in check_lines(checked):
             print(line)
         written = write_check(checked, self.out, self.read_options)
-        print(f"page: {written.page}; all findings: {written.findings}; files to leave out: {written.bad_files}")
+        print(f"report: {written.page}; all findings: {written.findings}; bad files: {written.bad_files}")
         return 1 if checked.faults else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pack(Command):
-    """Re-encode a data set once for fast reading.
+    """Re-encode a dataset once for fast reading.
 
-    RGB becomes small, with frequent keyframes; depth stays lossless. Each sample gets a file of its segment alone. The
-    exit code is 1 if a file cannot be packed. An interrupted run continues where it stopped, and a later one packs only
-    what is new or has changed.
+    RGB is resized and gets frequent keyframes; depth stays lossless. Each sample gets its own file, cut to its segment.
+    The exit code is 1 if a file cannot be packed. Run the same command again to resume an interrupted run; files that
+    have not changed are not packed again.
 
-    Args:
-        manifest: CSV of a manifest, or the name of a built-in one.
-        short_side: Shorter side of RGB [pixels]; frames are never enlarged.
-        out: Folder for the files and their manifest; several manifests may share it.
-        keyframe_every: Number of frames from keyframe to keyframe of RGB.
-        crf: Quality of RGB, 1 to 51; lower is better and larger.
-        preset: Preset of x264; a slower one makes smaller files that are read as fast.
-        depth_short_side: Shorter side of depth [pixels], reduced by omitting pixels; unchanged if omitted.
-        workers: Number of files that are packed at the same time.
-        cache: Folder for copies of files behind URLs.
-        limits: Limits of a file.
+    Attributes:
+        manifest: Manifest CSV, or the name of a built-in manifest.
+        short_side: Shorter side of RGB frames [px]. Frames are never enlarged.
+        out: Folder for the packed files and their manifest. Several manifests may share it.
+        keyframe_every: Keyframe interval of RGB [frames].
+        crf: Constant rate factor of x264, 1 to 51. Lower values give better quality and larger files.
+        preset: Preset of x264. Slower presets give smaller files that decode equally fast.
+        depth_short_side: Shorter side of depth frames [px], reduced by dropping rows and columns. Unchanged if omitted.
+        workers: Number of files packed in parallel.
+        cache: Folder for copies of remote files. `~/.cache/kinema` if omitted.
+        limits: Limits per source file.
     """
+
+    EXAMPLE: ClassVar = "mine.csv --short-side 256 --out packed"
+    GROUPS: ClassVar = {
+        "Encoding": ("short_side", "crf", "preset", "keyframe_every", "depth_short_side"),
+        "Output and speed": ("out", "workers", "cache"),
+    }
 
     manifest: Positional[str]
     short_side: int
@@ -105,12 +113,11 @@ class Pack(Command):
     limits: Limits = field(default_factory=Limits)
 
     def run(self) -> int:
-        """Pack the manifest and print what could not be packed."""
-        if self.workers < 1:
-            raise UsageError(f"--workers {self.workers}; expected at least 1", field="--workers")
+        """Pack the manifest, and print all files that cannot be packed."""
+        at_least_one("--workers", self.workers)
         from kinema.curation.pack import pack
         from kinema.data.manifest import load_manifest
-        from kinema.reports.check_lines import CheckProgress
+        from kinema.reports.check_lines import check_progress
         from kinema.video.encode import Encoding
 
         try:
@@ -122,16 +129,16 @@ class Pack(Command):
                 depth_short_side=self.depth_short_side,
             )
         except ValueError as error:
-            raise UsageError(f"pack: {error}") from error
+            raise UsageError(f"pack: {error}", field=getattr(error, "field", None)) from error
         manifest = load_manifest(self.manifest)
-        with CheckProgress() as progress:
+        with check_progress() as progress:
             packed = pack(
                 manifest,
                 self.out,
                 encoding=encoding,
                 read_options=ReadOptions(cache=self.cache, limits=self.limits),
                 workers=self.workers,
-                progress=progress.show,
+                progress=progress,
             )
         for note in packed.notes:
             print(note)
@@ -145,12 +152,14 @@ class Pack(Command):
 class Sampling(Command):
     """Print the frames that a recipe samples from a video.
 
-    Args:
-        manifest: CSV of a manifest, or the name of a built-in one.
+    Attributes:
+        manifest: Manifest CSV, or the name of a built-in manifest.
         index: Position of the sample, from 0.
-        recipe: Recipe whose clip section is used.
-        draws: Number of training draws to print beside the frames of an evaluation.
+        recipe: Recipe whose clip settings are used.
+        draws: Number of random training clips to print after the evaluation clips.
     """
+
+    EXAMPLE: ClassVar = "moves_cross_subject --index 2 --recipe moves_ctn_tiny"
 
     manifest: Positional[str]
     index: int = 0
@@ -173,16 +182,18 @@ class Sampling(Command):
 class Render(Command):
     """Render RGB-D clips of people in motion; needs the extra [render].
 
-    Args:
-        what: Set to render.
-        out: Folder to write to.
+    Attributes:
+        what: Dataset to render.
+        out: Output folder.
     """
+
+    EXAMPLE: ClassVar = "moves --out moves"
 
     what: Positional[Literal["moves"]]
     out: Path
 
     def run(self) -> int:
-        """Render the set."""
+        """Render the dataset."""
         from kinema.render.moves import render_moves
 
         render_moves(self.out)

@@ -1,9 +1,10 @@
-"""The command `demo`: the first five minutes."""
+"""Command `demo`: train, evaluate and predict on the built-in dataset."""
 
 import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from kinema.cli.command import Command
 
@@ -12,20 +13,22 @@ RECIPE = "moves_ctn_tiny"
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Command):
-    """Train, evaluate, predict and report on the built-in set, in minutes.
+    """Train, evaluate, predict and report on the built-in dataset, in minutes.
 
-    Args:
+    Attributes:
         out: Folder for summary.json, report.html and the run.
-        seed: Random seed of the weights and of all draws.
+        seed: Random seed.
     """
+
+    EXAMPLE: ClassVar = "--out demo"
 
     out: Path = Path("demo")
     seed: int = 0
 
     def run(self) -> int:
-        """Train `ctn_tiny` on moves (RGB, cross-subject), evaluate it, predict a held-out clip, write a report.
+        """Train `ctn_tiny` on moves (RGB, cross-subject), evaluate it, predict one clip, and write a report.
 
-        An earlier demo in the folder is replaced.
+        A previous demo in the folder is replaced.
         """
         from kinema.evaluation.evaluate import evaluate
         from kinema.inference.recognizer import Recognizer

@@ -1,8 +1,8 @@
-"""Commands about predictions: evaluate, submit."""
+"""Commands for predictions: evaluate, submit."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -17,27 +17,35 @@ SupervisionLevel = Literal[0, 1, 2, 3, 4, 5]
 class Evaluate(Command):
     """Evaluate a model on a manifest, or summarize stored predictions.
 
-    Args:
+    Attributes:
         model: Run or model folder.
-        manifest: CSV of a manifest, or the name of a built-in one.
-        predictions: Stored predictions (a file, or a run that holds one), instead of a model and a manifest.
-        fuse: More runs, model folders or predictions files, whose scores are averaged with those of the first.
-        temperature_from: Predictions of the same weights, best on another split, to fit a temperature on.
-        bootstrap_over: Unit drawn for the intervals: clips, or all clips of a group or subject at once.
-        per_class: Also print precision, recall and F1 of every class.
-        per_attribute: Also print the accuracy of take-off, somersault, twist and position (Diving48).
-        json: File for all numbers, classes and the confusion matrix.
-        split: Name of the split.
+        manifest: Manifest CSV, or the name of a built-in manifest.
+        predictions: Predictions file, or run that contains one, instead of MODEL and --manifest.
+        fuse: More runs, model folders or predictions files. Scores are averaged over all of them.
+        temperature_from: Predictions of the same weights to fit a temperature on, preferably from another split.
+        bootstrap_over: Resampling unit of the confidence intervals: single clips, or all clips of a group or subject.
+        per_class: Print precision, recall and F1 per class.
+        per_attribute: Print accuracy per attribute: take-off, somersault, twist and position (Diving48).
+        json: JSON file for all metrics, classes and the confusion matrix.
+        split: Split to evaluate.
         batch_size: Number of clips per batch.
-        workers: Number of processes that read.
-        device: Where to compute.
-        allow_missing: Skip samples that cannot be read; every number then carries the coverage.
-        out: Predictions file to write; that of a second model gets -2 before the dot.
-        modalities: Modalities given to a model of color and depth; both if none is named.
-        frames: Number of frames per clip, if other than in training.
-        size: Size of a clip [pixels], if other than in training.
-        read_options: How files are read.
+        workers: Number of reader processes.
+        device: Device to compute on.
+        allow_missing: Skip samples that cannot be read. Every metric is then printed with its coverage.
+        out: Predictions file to write. With --fuse, the file of the second model gets the suffix -2.
+        modalities: Modalities to use with an RGB-D model. Both if omitted.
+        frames: Number of frames per clip. As in training if omitted.
+        size: Side of the clip [px]. As in training if omitted.
+        read_options: Reading of files.
     """
+
+    EXAMPLE: ClassVar = "runs/latest --manifest mine.csv --split test"
+    GROUPS: ClassVar = {
+        "Data": ("manifest", "split", "predictions", "allow_missing"),
+        "Model": ("fuse", "modalities", "frames", "size"),
+        "Metrics": ("per_class", "per_attribute", "bootstrap_over", "temperature_from"),
+        "Output and speed": ("out", "json", "batch_size", "workers", "device"),
+    }
 
     model: Positional[Path | None] = None
     manifest: str = ""
@@ -60,7 +68,7 @@ class Evaluate(Command):
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def run(self) -> int:
-        """Evaluate and print all numbers."""
+        """Evaluate and print all metrics."""
         sources = self._sources()
         from kinema.evaluation.bootstrap import Bootstrap
         from kinema.evaluation.evaluate_models import EvaluationSettings, evaluate_models
@@ -91,7 +99,7 @@ class Evaluate(Command):
         return 0
 
     def _sources(self) -> tuple[Path, ...]:
-        """Return what is evaluated, after checking that the options fit each other."""
+        """Return the models or predictions to evaluate; refuse options that contradict each other."""
         first = self.predictions or self.model
         stored = self.predictions is not None
         if first is None or stored == bool(self.manifest) or stored == (self.model is not None):
@@ -99,7 +107,7 @@ class Evaluate(Command):
         if self.fuse and self.temperature_from is not None:
             raise UsageError("--temperature-from cannot be combined with --fuse.", field="--temperature-from")
         if len({first, *self.fuse}) <= len(self.fuse):
-            raise UsageError("--fuse: a model is named twice", field="--fuse")
+            raise UsageError("--fuse: the same model is given twice; expected different models", field="--fuse")
         return (first, *self.fuse)
 
 
@@ -107,16 +115,18 @@ class Evaluate(Command):
 class Submit(Command):
     """Write stored predictions as a challenge submission.
 
-    Args:
+    Attributes:
         challenge: Name of the challenge.
-        predictions: File that `kinema evaluate` wrote, or a run that holds one.
-        manifest: Manifest of the predictions, with the segments' narration ids.
-        out: File to write; a name ending in .zip gives the archive that the server accepts.
-        sls_pt: Pretraining: 0 none, 1 public images, 2 public images and videos, 3 public data without labels, 4 the
-            same with EPIC-KITCHENS, 5 private data (github.com/epic-kitchens/sls).
-        sls_tl: Training labels: 3 is start and stop of each segment.
-        sls_td: Training data: 3 is the training split, 4 adds the validation split.
+        predictions: Predictions file of `kinema evaluate`, or run that contains one.
+        manifest: Manifest of the predictions, with the narration id of each segment.
+        out: File to write. A name that ends in .zip gives the archive that the server accepts.
+        sls_pt: Level of pretraining: 0 none, 1 public images, 2 public images and videos, 3 public data without labels,
+            4 the same with EPIC-KITCHENS, 5 private data (github.com/epic-kitchens/sls).
+        sls_tl: Level of training labels: 3 for start and stop of each segment.
+        sls_td: Level of training data: 3 for the training split, 4 for training and validation.
     """
+
+    EXAMPLE: ClassVar = "epic_kitchens runs/latest --manifest ek.csv --out ek.zip --sls-pt 1"
 
     challenge: Positional[Literal["epic_kitchens"]]
     predictions: Positional[Path]

@@ -1,12 +1,12 @@
-"""Commands about models: models, fuse."""
+"""Commands for models: models, fuse."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
-from kinema.cli.command import Command
+from kinema.cli.command import Command, at_least_one
 from kinema.errors import UsageError
 
 
@@ -14,18 +14,19 @@ from kinema.errors import UsageError
 class Models(Command):
     """List the models, or show the parameters and multiply-adds of one.
 
-    Args:
-        name: Name of a model; all are listed if omitted.
+    Attributes:
+        name: Name of a model. All models are listed if omitted.
         classes: Number of classes.
     """
+
+    EXAMPLE: ClassVar = "ctn_base --classes 60"
 
     name: Positional[str] = ""
     classes: int = 400
 
     def run(self) -> int:
         """Print a table of the models, or of the parts of one."""
-        if self.classes < 1:
-            raise UsageError(f"--classes {self.classes}; expected at least 1", field="--classes")
+        at_least_one("--classes", self.classes)
         from kinema.reports.models import print_model, print_models
 
         if self.name:
@@ -37,14 +38,16 @@ class Models(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Fuse(Command):
-    """Fuse a model of color and one of depth into one two-stream model.
+    """Fuse an RGB model and a depth model into one two-stream model.
 
-    Args:
-        first: Run or model folder, of RGB or of depth.
+    Attributes:
+        first: Run or model folder of one modality.
         second: Run or model folder of the other modality.
-        out: New model folder.
-        score: Scores that are averaged.
+        out: Model folder to create.
+        score: Scores to average.
     """
+
+    EXAMPLE: ClassVar = "runs/rgb runs/depth --out fused"
 
     first: Positional[Path]
     second: Positional[Path]
@@ -54,10 +57,10 @@ class Fuse(Command):
     def run(self) -> int:
         """Write the fused model."""
         if self.out.exists():
-            raise UsageError(f"--out {self.out}: already exists. Name a new folder.", field="--out")
+            raise UsageError(f"--out {self.out}: already exists. Choose a new folder.", field="--out")
         from kinema.inference.fusing import fuse_models
         from kinema.inference.trained_model import save_model
 
         save_model(self.out, fuse_models(self.first, self.second, score=self.score))
-        print(f"{self.out}: predicts by the mean of {self.score}; `kinema predict {self.out} RGB --depth DEPTH`")
+        print(f"{self.out}: averages {self.score}. Try `kinema predict {self.out} RGB --depth DEPTH`.")
         return 0

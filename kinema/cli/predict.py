@@ -1,8 +1,8 @@
-"""Commands that put a model to work: predict."""
+"""Command `predict`: predict the action in videos."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -14,16 +14,18 @@ from kinema.video.read_options import ReadOptions
 class Predict(Command):
     """Predict the action in videos: ranked labels as text, JSON or CSV.
 
-    Args:
+    Attributes:
         model: Run or model folder.
         videos: Files, URLs, or folders of videos.
-        depth: Depth files in the order of the videos, for a two-stream model; one of the two may be omitted if the
-            model accepts the other alone.
+        depth: Depth files of a two-stream model, in the order of the videos. Videos or depth may be omitted if the
+            model accepts one modality alone.
         top_k: Number of classes to print.
-        format: Format of the output.
-        device: Where to compute.
-        read_options: How files are read; use `--read-options.isolation process` for files from strangers.
+        format: Output format.
+        device: Device to compute on.
+        read_options: Reading of files. Use `--read-options.isolation process` for untrusted files.
     """
+
+    EXAMPLE: ClassVar = "runs/latest new.mp4 --top-k 3"
 
     model: Positional[Path]
     videos: Positional[tuple[str, ...]] = ()
@@ -34,7 +36,7 @@ class Predict(Command):
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def run(self) -> int:
-        """Predict all videos; exit code 2 if one cannot be read."""
+        """Predict all videos; return 2 if a video cannot be read."""
         from kinema.inference.bulk import predict_files
 
         failed = predict_files(

@@ -1,10 +1,12 @@
-"""The command `prepare`: a subcommand per data set, with the options of that data set alone."""
+"""Command `prepare`: one subcommand per dataset, each with its own options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kinema.cli.app import COMMANDS, print_overview
 from kinema.cli.command import Command
+from kinema.cli.help import HELP_FLAGS, options_of, print_help
 from kinema.cli.parsing import parse_options
 from kinema.datasets.registry import get_dataset, list_datasets
 from kinema.errors import UsageError
@@ -15,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(Command):
-    """Make a manifest of your own videos or of a public data set.
+    """Make a manifest of your own videos or of a public dataset.
 
-    Args:
-        dataset: Name of the data set.
-        options: Its options.
+    Attributes:
+        dataset: Name of the dataset.
+        options: Options of the dataset.
     """
 
     dataset: str
@@ -27,18 +29,27 @@ class Prepare(Command):
 
     @classmethod
     def from_args(cls, args: Sequence[str], prog: str) -> "Prepare":
-        """Parse the options of the data set that the first argument names."""
-        if args and args[0] in ("-h", "--help"):
-            print(_overview(prog))
+        """Parse the options of the dataset that the first argument names."""
+        if args and args[0] in HELP_FLAGS:
+            summary, example = COMMANDS["prepare"].summary, "folder --root videos --out mine.csv"
+            print_overview(prog, "DATASET", summary=summary, example=example, rows=list_datasets())
             raise SystemExit(0)
         if not args:
-            names = ", ".join(list_datasets())
-            raise UsageError(f"prepare: no dataset given; expected one of {names}", field="dataset")
+            raise UsageError(
+                f"prepare: no dataset given; expected one of {', '.join(list_datasets())}", field="dataset"
+            )
         name, *rest = args
-        return cls(dataset=name, options=parse_options(get_dataset(name).options, rest, f"{prog} {name}"))
+        dataset, prog = get_dataset(name), f"{prog} {name}"
+        if set(rest) & set(HELP_FLAGS):
+            summary = f"Make a manifest of {dataset.summary.replace('Your', 'your')}"
+            root = f"table.{name}" if name in ("csv", "json") else "videos"
+            example = f"{prog} --root {root} --out {'mine' if 'your' in summary else name}.csv"
+            print_help(prog, summary=summary, example=example, options=options_of(dataset.options))
+            raise SystemExit(0)
+        return cls(dataset=name, options=parse_options(dataset.options, rest, prog))
 
     def run(self) -> int:
-        """Write the manifest and print what it holds."""
+        """Write the manifest and print its summary."""
         prepared = get_dataset(self.dataset).prepare(self.options)
         for note in prepared.notes:
             print(note)
@@ -46,19 +57,3 @@ class Prepare(Command):
             print(f"unreadable: {reason}")
         print(prepared.summary)
         return 0
-
-
-def _overview(prog: str) -> str:
-    datasets = list_datasets()
-    width = max(map(len, datasets))
-    return "\n".join(
-        [
-            "Make a manifest of your own videos or of a public data set.",
-            "",
-            f"Usage: {prog} DATASET [OPTIONS]",
-            "",
-            *(f"  {name:<{width}}  {dataset.summary}" for name, dataset in datasets.items()),
-            "",
-            f"`{prog} DATASET --help` shows its options.",
-        ]
-    )

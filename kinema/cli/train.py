@@ -1,35 +1,48 @@
-"""Commands about runs: train, runs."""
+"""Commands for runs: train, runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tyro.conf import Positional, Suppress
 
 from kinema.cli.command import BootstrapUnit, Command
-from kinema.cli.parsing import parse_known_options, parse_options, unknown_option
+from kinema.cli.help import HELP_FLAGS, first_sentence, options_of, print_help
+from kinema.cli.parsing import parse_known_options, unknown_option
 from kinema.errors import UsageError
 
 if TYPE_CHECKING:
     from kinema.training.recipe import Recipe
     from kinema.training.runs import Run
 
+COMMON = {
+    "Data": ("data.manifest", "data.train", "data.evaluate", "data.batch-size", "data.workers"),
+    "Clips": ("clip.frames", "clip.size", "clip.modalities"),
+    "Optimization": ("optim.epochs", "optim.lr", "optim.warmup-epochs", "optim.weight-decay", "optim.grad-accum-steps"),
+    "Weights": ("init", "init.freeze"),
+    "Run": ("run.out", "run.seed", "resume", "max-steps", "compute.device", "compute.precision"),
+}
+"""Options that `kinema train RECIPE --help` lists."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
     """Train a model from a recipe.
 
-    `kinema train RECIPE --help` lists the fields of a recipe, each of which is an option: `--optim.lr 0.1`.
+    Every field of a recipe is an option, e.g. --optim.lr 0.1. `kinema train RECIPE --help` lists the common ones with
+    the values of the recipe, `kinema train RECIPE --help-all` lists all.
 
-    Args:
-        recipe: Name of a shipped recipe (`kinema train` alone lists them), or a Python file that defines RECIPE.
-        resume: Run folder to resume; the recipe stored in it is used.
-        existing: What to do if --run.out holds a run of the same recipe: refuse, or resume it, as processes do that
-            torchrun restarts.
-        init: Run, model folder, file of weights, or hf:owner/name to start from; short for --init.weights.
+    Attributes:
+        recipe: Name of a recipe (`kinema train` lists them), or Python file that defines RECIPE.
+        resume: Run folder to resume, with the recipe stored in it.
+        existing: Action if --run.out contains a run of the same recipe. Use `resume` with torchrun, which restarts
+            processes.
+        init: Run, model folder, weights file, or hf:owner/name to start from. Short for --init.weights.
         max_steps: Stop after this number of steps.
     """
+
+    EXAMPLE: ClassVar = "ctn_small --data.manifest mine.csv --optim.epochs 30"
 
     recipe: Positional[str] = ""
     resume: Path | None = None
@@ -41,36 +54,35 @@ class Train(Command):
     @classmethod
     def from_args(cls, args: Sequence[str], prog: str) -> "Train":
         """Parse the command's own options and keep all others as overrides of the recipe."""
-        help_flags = [arg for arg in args if arg in ("-h", "--help")]
-        options, overrides = parse_known_options(cls, [arg for arg in args if arg not in help_flags], prog)
-        if help_flags and not options.recipe:
-            return parse_options(cls, args, prog)
-        return replace(options, overrides=(*overrides, *help_flags))
+        options, overrides = parse_known_options(cls, [arg for arg in args if arg not in HELP_FLAGS], prog)
+        if len(flags := set(args) & set(HELP_FLAGS)):
+            if options.recipe:
+                print_recipe_help(options.recipe, scope="all" if "--help-all" in flags else "common")
+            else:
+                cls.print_help(prog)
+            raise SystemExit(0)
+        return replace(options, overrides=tuple(overrides))
 
     def run(self) -> int:
         """Train in a new run folder, or resume one."""
         from kinema.training.distributed import rank
         from kinema.training.loop import train
+        from kinema.training.runs import Run
 
-        if self.resume is None:
-            recipe, run = self._new_run()
-        else:
-            run = self._resumed_run(self.resume)
+        if self.resume is not None:
+            if self.recipe or self.overrides or self.init:
+                raise UsageError(
+                    "--resume uses the recipe stored in the run; remove the recipe argument and its overrides.",
+                    field="--resume",
+                )
+            run = Run.open(self.resume)
             recipe = run.recipe
+        else:
+            recipe, run = self._new_run()
         train(recipe, run, max_steps=self.max_steps, progress="bar")
         if rank() == 0:
             print(f"model: {run.model}")
         return 0
-
-    def _resumed_run(self, folder: Path) -> "Run":
-        from kinema.training.runs import Run
-
-        if self.recipe or self.overrides or self.init:
-            raise UsageError(
-                "--resume uses the recipe stored in the run; remove the recipe argument and its overrides.",
-                field="--resume",
-            )
-        return Run.open(folder)
 
     def _new_run(self) -> tuple["Recipe", "Run"]:
         from kinema.training.recipe import load_recipe, summarize_recipe_names
@@ -89,8 +101,8 @@ def override(recipe: "Recipe", args: Sequence[str], prog: str) -> "Recipe":
     """Return the recipe with the typed overrides of a command line, applied all at once.
 
     Raises:
-        UsageError: an override is unknown or has an invalid value.
-        KinemaError: the values do not fit each other.
+        UsageError: An override is unknown or has an invalid value.
+        KinemaError: The values contradict each other.
     """
     from kinema.training.recipe import Recipe
 
@@ -100,16 +112,47 @@ def override(recipe: "Recipe", args: Sequence[str], prog: str) -> "Recipe":
     return changed
 
 
+def print_recipe_help(name: str, *, scope: Literal["common", "all"]) -> None:
+    """Print the options of a recipe with its values as defaults: the common ones on one screen, or all in full.
+
+    Raises:
+        RecipeError: The recipe does not exist or cannot be built.
+    """
+    from kinema.training.recipe import load_recipe
+
+    own = [option for option in options_of(Train) if option.name.startswith("--")]
+    fields = list(options_of(load_recipe(name)))
+    prog = f"kinema train {name}"
+    options, footer = [*own, *fields], ""
+    if scope == "common":
+        by_name = {option.name: option for option in options}
+        options = [
+            by_name[f"--{field}"]._replace(group=group, help=first_sentence(by_name[f"--{field}"].help))
+            for group, names in COMMON.items()
+            for field in names
+        ]
+        footer = f"`{prog} --help-all` lists all {len(own) + len(fields)} options, with those of the model."
+    print_help(
+        prog,
+        summary=f"Train a model from the recipe {name}.",
+        example=f"{prog} --data.manifest mine.csv --optim.epochs 30",
+        options=options,
+        footer=footer,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runs(Command):
     """List the runs of a folder, or compare two by their predictions.
 
-    Args:
-        folder: Folder that holds the runs.
-        compare: Two runs of the folder, or paths of runs, predictions files or stored results. Join the seeds of one
-            side by commas: --compare a0,a1,a2 b0,b1,b2
-        bootstrap_over: Unit drawn for the intervals: clips, or all clips of a group or subject at once.
+    Attributes:
+        folder: Folder that contains the runs.
+        compare: Two runs of the folder, or paths of runs, predictions files or stored results. Join several seeds of
+            one side by commas: --compare a0,a1,a2 b0,b1,b2
+        bootstrap_over: Resampling unit of the confidence intervals: single clips, or all clips of a group or subject.
     """
+
+    EXAMPLE: ClassVar = "runs --compare first second"
 
     folder: Positional[Path] = Path("runs")
     compare: tuple[str, str] | None = None
@@ -127,6 +170,6 @@ class Runs(Command):
             return 0
         first, second = self.compare
         bootstrap = Bootstrap(over=self.bootstrap_over)
-        found = compare(side_of(first, self.folder), side_of(second, self.folder), bootstrap=bootstrap)
-        print_comparison(f"{first} - {second}", found, bootstrap=bootstrap)
+        comparison = compare(side_of(first, self.folder), side_of(second, self.folder), bootstrap=bootstrap)
+        print_comparison(f"{first} - {second}", comparison, bootstrap=bootstrap)
         return 0

@@ -1,1 +1,1 @@
-"""Check, deduplicate and pack a data set as a whole."""
+"""Check, deduplicate and pack a whole dataset."""

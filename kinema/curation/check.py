@@ -20,21 +20,21 @@ from kinema.data.manifest import Entry, Manifest
 from kinema.video.read_options import ReadOptions
 
 READ_OPTIONS = ReadOptions(isolation="process", timeout_s=3600.0)
-"""Default options: a process per worker, since a bad file may crash it, and time for long videos."""
+"""Default options: one process per worker, which a bad file may crash, and a timeout that allows long videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
     """Result of a check.
 
-    Args:
-        manifest: manifest that was checked.
-        entries: samples of the checked splits.
-        inspections: inspection of every file, by its path in the manifest.
-        remembered: number of files unchanged since an earlier check, which were not decoded again.
-        findings: faults first, each kind in the order of the manifest.
-        copies: near-duplicates across splits; each is among the findings too.
-        incomparable: number of files that are unreadable or of one color, for which no copies can be found.
+    Attributes:
+        manifest: Manifest that was checked.
+        entries: Samples of the checked splits.
+        inspections: Inspection of every file, by its path in the manifest.
+        remembered: Number of files unchanged since an earlier check, which were not decoded again.
+        findings: All findings: faults first, each kind in the order of the manifest.
+        copies: Near-duplicates across splits, which are also among the findings.
+        incomparable: Number of files that are unreadable or blank and cannot be compared.
     """
 
     manifest: Manifest
@@ -47,15 +47,17 @@ class Checked:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
+        """Findings that break an experiment or its result."""
         return tuple(finding for finding in self.findings if finding.severity == "fault")
 
     @property
     def notes(self) -> tuple[Finding, ...]:
+        """Findings worth knowing."""
         return tuple(finding for finding in self.findings if finding.severity == "note")
 
     @property
     def bad_files(self) -> dict[str, str]:
-        """Files that could be removed, each with its faults."""
+        """Files to remove, each with its faults."""
         bad: dict[str, list[str]] = {}
         for finding in self.faults:
             if finding.kind in FILE_FAULTS:
@@ -76,35 +78,35 @@ def check(
     """Decode every file of a manifest once and return all findings.
 
     Args:
-        manifest: manifest to check.
-        memory: journal of inspections; an unchanged file is not decoded again.
-        splits: splits to check; all if empty.
-        clip_frames: frames of the clip that will be taken from each sample.
-        read_options: limits, and whether each worker reads in its own process.
-        workers: number of files read at the same time.
-        progress: called with the number of files done, their total, and how many of those done were remembered.
+        manifest: Manifest to check.
+        memory: Journal of inspections. Unchanged files are not decoded again.
+        splits: Splits to check; all if empty.
+        clip_frames: Number of frames per clip.
+        read_options: Limits, and whether each worker reads in its own process.
+        workers: Number of files read in parallel.
+        progress: Called with the number of files done, their total, and how many of those done were remembered.
 
     Raises:
-        ManifestError: the manifest has no such split.
+        ManifestError: The manifest has no such split.
     """
     chosen = (
         sorted({i for split in splits for i in manifest.positions(split)}) if splits else range(len(manifest.entries))
     )
     entries = tuple(manifest.entries[i] for i in chosen)
-    named = {
+    located = {
         source: MediaFile(manifest.locate(source.path), source.kind) for e in entries for source in files_of_sample(e)
     }
-    total = len(set(named.values()))
+    total = len(set(located.values()))
     inspected = inspect_all(
-        named.values(),
+        located.values(),
         read_options=read_options,
         workers=workers,
         memory=memory,
         progress=None if progress is None else lambda done, remembered: progress(done, total, remembered),
     )
-    inspections = {file: inspected.found[located] for file, located in named.items()}
+    inspections = {source: inspected.inspections[file] for source, file in located.items()}
     copies, incomparable = find_copies(entries, inspections)
-    found = [
+    findings = [
         *file_findings(entries, inspections, clip_frames),
         *sample_findings(manifest, entries, inspections, clip_frames),
         *copy_findings(copies),
@@ -112,13 +114,13 @@ def check(
         *class_findings(manifest, entries),
         *dataset_findings(manifest, entries, inspections),
     ]
-    order = {kind: place for place, kind in enumerate(SEVERITY)}
+    order = {kind: position for position, kind in enumerate(SEVERITY)}
     return Checked(
         manifest=manifest,
         entries=entries,
         inspections=inspections,
         remembered=inspected.remembered,
-        findings=tuple(sorted(found, key=lambda finding: (order[finding.kind], finding.line))),
+        findings=tuple(sorted(findings, key=lambda finding: (order[finding.kind], finding.line))),
         copies=tuple(copies),
         incomparable=incomparable,
     )

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from kinema.curation.duplicates import LIKENESS, Pair, near_duplicates, signature_pictures
+from kinema.curation.duplicates import THRESHOLDS, Pair, near_duplicates, signature_images
 from kinema.curation.findings import Finding
 from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import MediaFile
@@ -16,12 +16,12 @@ from kinema.data.splits import divided_names
 from kinema.modality import MODALITIES, Modality
 
 IMBALANCE = 10.0
-"""Ratio of the largest to the smallest class from which a note is made."""
+"""Ratio of the largest to the smallest class from which imbalance is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopyPair:
-    """Two files in different splits that are copies of one recording."""
+    """Two files in different splits that are copies of one recording, with the first line of each in the manifest."""
 
     first: str
     second: str
@@ -32,29 +32,29 @@ class CopyPair:
 
 
 def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection]) -> tuple[list[CopyPair], int]:
-    """CopyPair across splits, told from the RGB where there is any, and how many files could not be compared."""
+    """Return the copies across splits, by RGB if available, and the number of files that cannot be compared."""
     kind: Modality = "rgb" if any(entry.rgb for entry in entries) else "depth"
     lines: dict[str, dict[str, int]] = defaultdict(dict)  # split -> file -> line
     for entry in entries:
         if entry.source(kind):
             lines[entry.split].setdefault(entry.source(kind), entry.line)
-    pictures = {
-        file: signature_pictures(inspections[MediaFile(file, kind)].signature)
+    images = {
+        file: signature_images(inspections[MediaFile(file, kind)].signature)
         for files in lines.values()
         for file in files
         if inspections[MediaFile(file, kind)].signature
     }
-    found = []
-    # Train comes last: a copy is reported, and left out, where that changes no test.
+    copies = []
+    # Train comes last, so that the file reported for removal is a training file.
     for first, second in combinations(sorted(lines, key=lambda split: (split == "train", split)), 2):
-        shared = lines[first].keys() & lines[second].keys()  # told of as such
-        left, right = ([f for f in lines[split] if f in pictures and f not in shared] for split in (first, second))
+        shared = lines[first].keys() & lines[second].keys()  # reported as "same video"
+        left, right = ([f for f in lines[split] if f in images and f not in shared] for split in (first, second))
         if not left or not right:
             continue
-        rows = (np.stack([pictures[file] for file in left]), np.stack([pictures[file] for file in right]))
-        for pair in near_duplicates(rows[0], rows[1], LIKENESS[kind]):
+        rows = (np.stack([images[file] for file in left]), np.stack([images[file] for file in right]))
+        for pair in near_duplicates(rows[0], rows[1], THRESHOLDS[kind]):
             files = (left[pair.first], right[pair.second])
-            found.append(
+            copies.append(
                 CopyPair(
                     first=files[0],
                     second=files[1],
@@ -65,12 +65,13 @@ def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspec
                 )
             )
     every = {file for files in lines.values() for file in files}
-    return found, len(every) - len(pictures)
+    return copies, len(every) - len(images)
 
 
 def copy_findings(copies: Sequence[CopyPair]) -> Iterator[Finding]:
+    """Yield a finding per near-duplicate."""
     for copy in copies:
-        how = "mirrors" if copy.pair.mirrored else "copies"
+        how = "is a mirrored copy of" if copy.pair.mirrored else "is a copy of"
         first, second = map(_split_name, copy.splits)
         yield Finding(
             kind="near-duplicate",
@@ -78,8 +79,8 @@ def copy_findings(copies: Sequence[CopyPair]) -> Iterator[Finding]:
             modality=copy.modality,
             file=copy.second,
             sentence=(
-                f"in {second} {how} {copy.first} in {first} (line {copy.lines[0]}), "
-                f"or almost: motion {copy.pair.motion:.2f}, appearance {copy.pair.appearance:.2f}"
+                f"in {second} {how} {copy.first} in {first} (line {copy.lines[0]}), or nearly: "
+                f"motion similarity {copy.pair.motion:.2f}, appearance similarity {copy.pair.appearance:.2f}"
             ),
         )
 
@@ -107,9 +108,7 @@ def split_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
         if names:
             yield Finding(
                 kind=f"shared {column}",
-                sentence=(
-                    f"{_counted_names(names, column)} in more than one split; a test then says little of new {column}s"
-                ),
+                sentence=(f"{_counted_names(names, column)} in more than one split; test results are optimistic"),
             )
 
 
@@ -128,38 +127,36 @@ def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Fin
     """Yield classes that are missing from a split or far from balanced."""
     splits = {entry.split for entry in entries}
     for head, names in manifest.classes.items():
-        what, one = ("classes", "class") if head == "label" else (f"classes of {head}", f"class of {head}")
+        classes, one = ("classes", "class") if head == "label" else (f"classes of {head}", f"class of {head}")
         trained = Counter(entry.labels[head] for entry in entries if entry.split == "train" and entry.labels)
-        lacking = [name for name in names if not trained[name]]
-        if lacking and "train" in splits:
-            sentence = f"train has no sample of {len(lacking)} of {len(names)} {what}: {_joined(lacking)}"
+        missing = [name for name in names if not trained[name]]
+        if missing and "train" in splits:
+            sentence = f"train has no sample of {len(missing)} of {len(names)} {classes}: {_joined(missing)}"
             yield Finding(kind="untrained class", sentence=sentence)
         if trained and max(trained.values()) >= IMBALANCE * min(trained.values()):
             (most, count), (least, fewest) = trained.most_common()[0], trained.most_common()[-1]
             sentence = f"{one} {most!r} has {count} samples in train, {least!r} has {fewest}"
             yield Finding(kind="imbalance", sentence=sentence)
         for split in sorted(splits - {"train", *manifest.unlabeled}):
-            there = {entry.labels[head] for entry in entries if entry.split == split}
-            lacking = [name for name in names if name not in there]
-            if lacking:
-                sentence = (
-                    f"{_split_name(split)} has no sample of {len(lacking)} of {len(names)} {what}: {_joined(lacking)}"
-                )
-                yield Finding(kind="untested class", sentence=sentence)
+            tested = {entry.labels[head] for entry in entries if entry.split == split}
+            missing = [name for name in names if name not in tested]
+            if missing:
+                where = f"{_split_name(split)} has no sample of {len(missing)} of {len(names)} {classes}"
+                yield Finding(kind="untested class", sentence=f"{where}: {_joined(missing)}")
 
 
 def dataset_findings(
     manifest: Manifest, entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection]
 ) -> Iterator[Finding]:
-    there = Counter(entry.split for entry in entries)
-    for split in there:
+    """Yield wrong declared counts, and modalities with more than one resolution."""
+    for split, count in Counter(entry.split for entry in entries).items():
         declared = manifest.declared.get(split, 0)
-        if declared != there[split]:
-            sentence = f"{_split_name(split)} is declared to hold {declared} samples, but {there[split]} are listed"
+        if declared != count:
+            sentence = f"{_split_name(split)} has {count} samples, but {declared} are declared"
             yield Finding(kind="declared", sentence=sentence)
     for kind in MODALITIES:
         sizes = Counter(
-            (seen.width, seen.height) for source, seen in inspections.items() if source.kind == kind and seen.width
+            (file.width, file.height) for source, file in inspections.items() if source.kind == kind and file.width
         )
         if len(sizes) > 1:
             listed = _joined([f"{width} x {height} ({count})" for (width, height), count in sizes.most_common()])

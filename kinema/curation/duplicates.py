@@ -1,9 +1,9 @@
-"""Near-duplicates: a signature of each video, and the pairs of videos that are copies of one recording.
+"""Near-duplicates: signatures of videos, and pairs of videos that are copies of one recording.
 
-A signature is 32 gray pictures of 16 x 16 pixels, each the mean over one thirty-second of the video. Two videos are
-compared by their appearance (the mean over time) and by their motion (what is left without it): a copy that was encoded
-anew, scaled, mirrored, made brighter or trimmed by up to a quarter agrees in both, another clip of the same person in
-the same place does not agree in its motion. Cropping by more than a few percent and added borders are not seen through.
+A signature is 32 gray images of 16 x 16 pixels, each the mean over one thirty-second of the video. Two videos are
+compared by appearance (mean over time) and motion (residual after subtracting it). A copy that was re-encoded, scaled,
+mirrored, brightened or trimmed by up to a quarter agrees in both; another clip of the same person in the same place
+differs in motion. Copies that are cropped by more than a few percent or have added borders are not found.
 """
 
 import zlib
@@ -16,24 +16,24 @@ from jaxtyping import Float, Float32, UInt8
 from numpy import ndarray
 
 TIMES, SIDE = 32, 16
-MOST_STRETCHES = 128
-"""Means that are kept while a video is read; then two become one, so that the memory does not grow with its length."""
-PICTURES_OF_A_STRETCH = 8
-"""Pictures that its mean is taken over where it has more frames."""
-LEAST_RANGE = 3.0
-"""Gray levels between the darkest and the brightest, below which a video shows nothing that could be compared."""
+MAX_SEGMENTS = 128
+"""Number of means kept while a video is read; beyond it, neighbors are merged, which bounds the memory."""
+SEGMENT_SAMPLES = 8
+"""Largest number of frames averaged per segment."""
+MIN_RANGE = 3.0
+"""Range of gray levels below which a video is blank and cannot be compared."""
 STILL = 1.0
-"""Root mean square of motion, in levels of 255, below which it is noise; videos made by cameras have at least 2."""
+"""RMS of motion, in gray levels of 255, below which a video counts as still; camera recordings have at least 2."""
 
 COARSE_TIMES, COARSE_SIDE = 8, 8
 COARSE_SPANS = ((0.0, 1.0), (0.0, 0.9), (0.1, 1.0), (0.0, 0.8), (0.2, 1.0), (0.1, 0.9))
-"""Parts of one video that are held against the whole of the other, so that trimmed copies become candidates."""
+"""Parts of one video that are compared with the whole of the other, so that trimmed copies become candidates."""
 COARSE_MOTION = 0.7
-"""Agreement from which a pair is looked at closely. Copies that are found at all have at least 0.77."""
+"""Correlation from which a pair becomes a candidate. Copies that are found have at least 0.77."""
 BLOCK = 2**24
-"""Pairs that are compared coarsely at once: 64 MB."""
+"""Number of pairs per block of the coarse comparison: 64 MB."""
 CANDIDATES = 8
-"""Pairs of one video that are looked at closely, the most alike first."""
+"""Number of candidates per video, the most similar first."""
 FINE_TIMES = 16
 FINE_CUTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 FINE_SPANS = tuple((a, 1 - b) for a, b in product(FINE_CUTS, FINE_CUTS) if a + b < 0.31)
@@ -41,17 +41,18 @@ FINE_SHIFTS = (-0.03, -0.015, 0.0, 0.015, 0.03)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Likeness:
-    """Correlations from which two videos are called copies of one.
+class Thresholds:
+    """Correlations from which two videos count as copies.
 
-    Measured on J-HMDB, IsoGD, MSR-Action3D and the built-in moves (187,000 pairs of different clips). In RGB, other
-    clips have a motion of at most 0.83 (another swing in the same studio); where one person repeats one gesture in one
-    take, 0.96. Copies have a median of 0.99. Depth knows no clothes: the same motion by another body reaches 0.95.
+    Measured on J-HMDB, IsoGD, MSR-Action3D and the built-in moves (187,000 pairs of different clips). In RGB, the
+    motion of different clips correlates by at most 0.83 (another swing in the same studio), or 0.96 if one person
+    repeats a gesture in one take. Copies have a median of 0.99. Depth does not show clothes: the same motion by another
+    body reaches 0.95.
 
-    Args:
-        motion: of what changes over time.
-        appearance: of the means over time.
-        still: of the means over time, for two videos in which nothing moves.
+    Attributes:
+        motion: Correlation of motion.
+        appearance: Correlation of appearance.
+        still: Correlation of appearance for two still videos.
     """
 
     motion: float
@@ -59,16 +60,19 @@ class Likeness:
     still: float = 0.995
 
 
-LIKENESS = {"rgb": Likeness(motion=0.92, appearance=0.95), "depth": Likeness(motion=0.95, appearance=0.96)}
+THRESHOLDS = {"rgb": Thresholds(motion=0.92, appearance=0.95), "depth": Thresholds(motion=0.95, appearance=0.96)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two videos that are copies of one, by their places in the two rows that were compared.
+    """Two videos that are copies of one recording.
 
-    Args:
-        motion, appearance: correlations; motion is 1 where nothing moves in either.
-        mirrored: whether the second is compared left to right.
+    Attributes:
+        first: Position in the first set of videos.
+        second: Position in the second set of videos.
+        motion: Correlation of motion; 1 for two still videos.
+        appearance: Correlation of appearance.
+        mirrored: Whether the second video is mirrored left to right.
     """
 
     first: int
@@ -79,80 +83,85 @@ class Pair:
 
 
 class SignatureBuilder:
-    """Takes the frames of a video one by one, as small pictures, in memory that does not grow with their number."""
+    """Accumulator of a signature, in constant memory; gets the frames one by one, as small images."""
 
     def __init__(self) -> None:
-        self._width = 1  # frames of a stretch
+        self._width = 1  # frames per segment
         self._sums: list[Float[ndarray, "side side"]] = []
         self._counts: list[int] = []
 
-    def wants(self, number: int) -> bool:
-        """Whether the frame with this number is needed."""
-        return number % max(1, self._width // PICTURES_OF_A_STRETCH) == 0
+    def needs(self, number: int) -> bool:
+        """Return whether the frame with this number is part of a mean."""
+        return number % max(1, self._width // SEGMENT_SAMPLES) == 0
 
-    def add(self, number: int, picture: Float[ndarray, "side side"]) -> None:
-        """Take a frame; numbers increase."""
+    def add(self, number: int, image: Float[ndarray, "side side"]) -> None:
+        """Add a frame; numbers must increase."""
         place = number // self._width
-        if place >= MOST_STRETCHES:
+        if place >= MAX_SEGMENTS:
             self._sums = [a + b for a, b in zip(self._sums[::2], self._sums[1::2], strict=True)]
             self._counts = [a + b for a, b in zip(self._counts[::2], self._counts[1::2], strict=True)]
             self._width *= 2
             place = number // self._width
         if place == len(self._sums):
-            self._sums.append(picture.astype(np.float64))
+            self._sums.append(image.astype(np.float64))
             self._counts.append(1)
         else:
-            self._sums[place] += picture
+            self._sums[place] += image
             self._counts[place] += 1
 
     def signature(self, frames: int) -> str:
-        """The signature of a video of so many frames, as text; empty where it shows nothing that could be compared."""
+        """Return the signature of a video with this number of frames, as text; empty for a blank video."""
         if not self._sums:
             return ""
         means = np.stack(self._sums) / np.array(self._counts)[:, None, None]
         edges = np.minimum(np.arange(len(means) + 1) * self._width, frames).astype(np.float64)
         edges[-1] = frames
-        # The mean over a part of the time is a difference of integrals; between edges an integral is a straight line.
+        # A mean over time is a difference of integrals, which are linear between edges.
         integral = np.concatenate([np.zeros((1, SIDE * SIDE)), np.cumsum(_rows(means) * np.diff(edges)[:, None], 0)])
         at = np.linspace(0, frames, TIMES + 1)
         place = np.clip(np.searchsorted(edges, at, side="right") - 1, 0, len(means) - 1)
         share = ((at - edges[place]) / np.maximum(edges[place + 1] - edges[place], 1e-9))[:, None]
         parts = np.diff(integral[place] * (1 - share) + integral[place + 1] * share, axis=0) * TIMES / frames
         low, high = parts.min(), parts.max()
-        if high - low < LEAST_RANGE:
+        if high - low < MIN_RANGE:
             return ""
         levels = np.rint((parts - low) / (high - low) * 255).astype(np.uint8)
         return b64encode(zlib.compress(levels.tobytes())).decode("ascii")
 
 
-def signature_pictures(signature: str) -> UInt8[ndarray, "times side side"]:
-    """The pictures of a signature that is not empty.
+def signature_images(signature: str) -> UInt8[ndarray, "times side side"]:
+    """Return the images of a signature.
 
     Raises:
-        ValueError: it is none.
+        ValueError: The text is not a signature, or empty.
     """
     content = zlib.decompressobj().decompress(b64decode(signature), TIMES * SIDE * SIDE)
     return np.frombuffer(content, np.uint8).reshape(TIMES, SIDE, SIDE)
 
 
 def near_duplicates(
-    first: UInt8[ndarray, "n times side side"], second: UInt8[ndarray, "m times side side"], likeness: Likeness
+    first: UInt8[ndarray, "n times side side"], second: UInt8[ndarray, "m times side side"], thresholds: Thresholds
 ) -> list[Pair]:
-    """The pairs, one video of each row, that are copies of one recording; the most alike first.
+    """Return the pairs that are copies of one recording, the most similar first.
 
-    Of one video of the first row, at most `CANDIDATES` pairs are found.
+    At most `CANDIDATES` pairs are found per video of the first set.
+
+    Args:
+        first: Signatures of the first set of videos.
+        second: Signatures of the second set.
+        thresholds: Correlations from which a pair is a copy.
     """
-    found = []
+    pairs = []
     if len(first) and len(second):
         moving = [_motion_energy(row) >= STILL for row in (first, second)]
         for i, j, mirrored in _candidates(first, second, *moving):
             other = second[j][..., ::-1] if mirrored else second[j]
             motion, appearance = _compare(first[i], other)
-            if motion >= likeness.motion and appearance >= likeness.appearance:
-                found.append(Pair(first=i, second=j, motion=motion, appearance=appearance, mirrored=mirrored))
-        found += _still_pairs(first, second, ~moving[0], ~moving[1], likeness)
+            if motion >= thresholds.motion and appearance >= thresholds.appearance:
+                pairs.append(Pair(first=i, second=j, motion=motion, appearance=appearance, mirrored=mirrored))
+        pairs += _still_pairs(first, second, ~moving[0], ~moving[1], thresholds)
     best: dict[tuple[int, int], Pair] = {}
-    for pair in sorted(found, key=lambda pair: (-pair.motion, pair.mirrored)):
+    for pair in sorted(pairs, key=lambda pair: (-pair.motion, pair.mirrored)):
         best.setdefault((pair.first, pair.second), pair)
     return sorted(best.values(), key=lambda pair: (-pair.motion, pair.first, pair.second))
 
@@ -160,12 +169,12 @@ def near_duplicates(
 def _candidates(
     first: ndarray, second: ndarray, first_moves: ndarray, second_moves: ndarray
 ) -> list[tuple[int, int, bool]]:
-    """Pairs whose coarse motion agrees, straight or mirrored, in blocks of bounded memory."""
+    """Return pairs whose coarse motion agrees, mirrored or not, in blocks of bounded memory."""
     rows, columns = np.flatnonzero(first_moves), np.flatnonzero(second_moves)
     if not len(rows) or not len(columns):
         return []
     wholes, *parts = [_coarse(second[columns], span) for span in COARSE_SPANS]
-    found = []
+    candidates = []
     step = max(1, BLOCK // len(columns))
     for begin in range(0, len(rows), step):
         block = first[rows[begin : begin + step]]
@@ -176,34 +185,34 @@ def _candidates(
                 np.maximum(score, left @ right.T, out=score)
             for i in np.flatnonzero(score.max(1) >= COARSE_MOTION):
                 best = np.argsort(-score[i], kind="stable")[:CANDIDATES]
-                found += [
+                candidates += [
                     (int(rows[begin + i]), int(columns[j]), mirrored) for j in best if score[i, j] >= COARSE_MOTION
                 ]
-    return found
+    return candidates
 
 
 def _compare(
     first: UInt8[ndarray, "times side side"], second: UInt8[ndarray, "times side side"]
 ) -> tuple[float, float]:
-    """Motion and appearance where they agree best, one of the two trimmed by up to a quarter at either end."""
+    """Return motion and appearance at the best alignment, with either video trimmed by up to a quarter at each end."""
     best = (-1.0, -1.0)
     for long, short in ((first, second), (second, first)):
-        pictures, other = _rows(long).astype(np.float32), _spans(((0.0, 1.0),), FINE_TIMES)[0] @ _rows(short)
-        _, start, stop = _best_span(pictures, other, FINE_SPANS)
+        images, other = _rows(long).astype(np.float32), _spans(((0.0, 1.0),), FINE_TIMES)[0] @ _rows(short)
+        _, start, stop = _best_span(images, other, FINE_SPANS)
         near = tuple((max(start + a, 0.0), min(stop + b, 1.0)) for a, b in product(FINE_SHIFTS, FINE_SHIFTS))
-        motion, start, stop = _best_span(pictures, other, near)
-        part = _spans(((start, stop),), FINE_TIMES)[0] @ pictures
+        motion, start, stop = _best_span(images, other, near)
+        part = _spans(((start, stop),), FINE_TIMES)[0] @ images
         best = max(best, (motion, _correlation(part.mean(0), other.mean(0))))
     return best
 
 
 def _best_span(
-    pictures: Float32[ndarray, "times pixels"],
+    images: Float32[ndarray, "times pixels"],
     other: Float32[ndarray, "fine_times pixels"],
     spans: tuple[tuple[float, float], ...],
 ) -> tuple[float, float, float]:
-    """The part of the pictures whose motion agrees most with the other's: the correlation, and where it lies."""
-    parts = _spans(spans, FINE_TIMES) @ pictures
+    """Return the largest correlation of motion over all spans of the first video, and its span."""
+    parts = _spans(spans, FINE_TIMES) @ images
     parts = parts - parts.mean(1, keepdims=True)
     rest = other - other.mean(0)
     size = np.sqrt((parts**2).sum((1, 2)) * (rest**2).sum()) + 1e-6
@@ -213,19 +222,19 @@ def _best_span(
 
 
 def _still_pairs(
-    first: ndarray, second: ndarray, first_still: ndarray, second_still: ndarray, likeness: Likeness
+    first: ndarray, second: ndarray, first_still: ndarray, second_still: ndarray, thresholds: Thresholds
 ) -> list[Pair]:
-    """Videos without motion are copies where their pictures are the same."""
+    """Return pairs of still videos with the same appearance."""
     rows, columns = np.flatnonzero(first_still), np.flatnonzero(second_still)
     if not len(rows) or not len(columns):
         return []
     other = _normalized(second[columns].mean(1, dtype=np.float32).reshape(len(columns), -1))
-    found = []
+    pairs = []
     for mirrored in (False, True):
         means = first[rows].mean(1, dtype=np.float32)
         score = _normalized((means[..., ::-1] if mirrored else means).reshape(len(rows), -1)) @ other.T
-        for i, j in np.argwhere(score >= likeness.still):
-            found.append(
+        for i, j in np.argwhere(score >= thresholds.still):
+            pairs.append(
                 Pair(
                     first=int(rows[i]),
                     second=int(columns[j]),
@@ -234,33 +243,31 @@ def _still_pairs(
                     mirrored=mirrored,
                 )
             )
-    return found
+    return pairs
 
 
-def _coarse(pictures: ndarray, span: tuple[float, float]) -> Float32[ndarray, "n features"]:
-    """Motion in few numbers, of length 1: products of two rows are correlations."""
+def _coarse(images: ndarray, span: tuple[float, float]) -> Float32[ndarray, "n features"]:
+    """Return downsampled motion of unit norm, so that products of rows are correlations."""
     share = SIDE // COARSE_SIDE
-    small = pictures.reshape(len(pictures), TIMES, COARSE_SIDE, share, COARSE_SIDE, share).mean(
-        (3, 5), dtype=np.float32
-    )
-    parts = _spans((span,), COARSE_TIMES)[0] @ small.reshape(len(pictures), TIMES, -1)
+    small = images.reshape(len(images), TIMES, COARSE_SIDE, share, COARSE_SIDE, share).mean((3, 5), dtype=np.float32)
+    parts = _spans((span,), COARSE_TIMES)[0] @ small.reshape(len(images), TIMES, -1)
     parts = parts - parts.mean(1, keepdims=True)
-    flat = parts.reshape(len(pictures), -1)
+    flat = parts.reshape(len(images), -1)
     return np.asarray(flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6), np.float32)
 
 
 def _spans(spans: tuple[tuple[float, float], ...], times: int) -> Float32[ndarray, "spans parts times"]:
-    """Weights that take the mean over each of `times` equal parts of each span of the whole."""
+    """Return weights of the mean over each of `times` equal parts of each span."""
     bounds = np.array(spans, np.float32)[:, :, None] * TIMES
     edges = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) * np.linspace(0, 1, times + 1, dtype=np.float32)
-    picture = np.arange(TIMES, dtype=np.float32)
-    overlap = np.minimum(edges[:, 1:, None], picture + 1) - np.maximum(edges[:, :-1, None], picture)
+    image = np.arange(TIMES, dtype=np.float32)
+    overlap = np.minimum(edges[:, 1:, None], image + 1) - np.maximum(edges[:, :-1, None], image)
     weights = np.maximum(overlap, 0)
     return np.asarray(weights / weights.sum(-1, keepdims=True))
 
 
-def _motion_energy(pictures: ndarray) -> Float[ndarray, " n"]:
-    return np.array([np.sqrt(np.var(row, axis=0, dtype=np.float32).mean()) for row in pictures])
+def _motion_energy(images: ndarray) -> Float[ndarray, " n"]:
+    return np.array([np.sqrt(np.var(row, axis=0, dtype=np.float32).mean()) for row in images])
 
 
 def _correlation(first: Float32[ndarray, " pixels"], second: Float32[ndarray, " pixels"]) -> float:
@@ -272,5 +279,5 @@ def _normalized(rows: ndarray) -> Float32[ndarray, "n pixels"]:
     return np.asarray(rest / (np.linalg.norm(rest, axis=1, keepdims=True) + 1e-6), np.float32)
 
 
-def _rows(pictures: ndarray) -> ndarray:
-    return pictures.reshape(len(pictures), -1)
+def _rows(images: ndarray) -> ndarray:
+    return images.reshape(len(images), -1)

@@ -1,4 +1,4 @@
-"""Findings of a check: a fault breaks an experiment or its result; a note is worth knowing."""
+"""Findings of a check: faults, which break an experiment or its result, and notes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -54,19 +54,19 @@ FILE_FAULTS = frozenset(
         "near-duplicate",
     }
 )
-"""Faults that removing the file fixes; the others need a correction of the manifest."""
+"""Faults that are fixed by removing the file; all others need a correction of the manifest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """Fault or note.
 
-    Args:
-        kind: key of `SEVERITY`.
-        line: line of the manifest; 0 if several are concerned.
-        modality: modality of the file; empty if no single file is concerned.
-        file: path in the manifest; empty if no single file is concerned.
-        sentence: description.
+    Attributes:
+        kind: Key of `SEVERITY`.
+        line: Line of the manifest; 0 if several lines are affected.
+        modality: Modality of the file; empty if no single file is affected.
+        file: Path in the manifest; empty if no single file is affected.
+        sentence: Description.
     """
 
     kind: str
@@ -77,4 +77,5 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
+        """Severity of this kind of finding."""
         return SEVERITY[self.kind]

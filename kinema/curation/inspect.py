@@ -1,15 +1,14 @@
-"""Inspection of a file: decode it once from first to last frame; record its properties and problems."""
+"""Inspection of a file: decode it once from first to last frame and record its properties and problems."""
 
 from array import array
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 from PIL import Image
 
@@ -25,40 +24,42 @@ from kinema.video.source import local_source
 from kinema.video.video_file import VideoFile, decode_frames
 
 VERSION = 1
-"""Of what is noted down; what is remembered from another version is looked at again."""
+"""Version of the stored inspections; a file is inspected again after a change of version."""
 
 UNEVEN = 0.25
-"""An interval between two frames is uneven where it differs from the median one by more than this share of it."""
+"""Relative deviation from the median frame interval above which an interval counts as uneven."""
 
-Picture = UInt8[ndarray, "height width 3"] | UInt8[ndarray, "height width"] | UInt16[ndarray, "height width"]
+Form = Literal["video", "folder", "array"]
 Problem = Literal["", "missing", "unreadable", "no_video", "broken"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What is known of a file after looking at all of it.
+    """Properties and problems of a file.
 
-    Args:
-        form: a `video` file, a `folder` of pictures, or an `array` in an npz or mat file.
-        problem: `unreadable` where not one frame came out of it, `broken` where it fails on the way; empty where all
-            of it can be read.
-        reason: of the problem, without the path.
-        frames: that decode.
-        announced_frames: by the header, less those that it marks as not to be shown; 0 where it says nothing.
-        seconds: from the first frame to the end of the last; None where there are no time stamps that can be used.
-        lost_s: by how many seconds the file ends before the end that its header announces, sound included.
-        rate: frames a second, from the median interval; None as for seconds.
-        uneven: share of the intervals between frames that differ from the median one by more than a quarter.
-        width, height: of the frames as they are shown.
-        bits: of one channel, 8 or 16.
-        rotation: degrees by which stored pictures are turned before they are shown; -1 where they are mirrored.
-        damaged: frames that the decoder repaired.
-        blank: share of frames that are of one color.
-        empty: share of frames that are 0 throughout: depth without any reading.
-        signature: for finding copies; empty where there is nothing to see.
+    Attributes:
+        form: `video` for a video file, `folder` for a folder of images, `array` for an npz or mat file.
+        problem: `unreadable` if no frame decodes, `broken` if decoding fails later; empty if all frames decode.
+        reason: Description of the problem, without the path.
+        frames: Number of frames that decode.
+        announced_frames: Number of frames in the header, less those marked as not displayed; 0 if unknown.
+        seconds: Time from the first frame to the end of the last [s]. None without usable time stamps.
+        lost_s: Time missing at the end, compared with the duration in the header, sound included [s].
+        rate: Frame rate from the median interval [1/s]. None without usable time stamps.
+        uneven: Share of frame intervals that differ from the median by more than a quarter.
+        width: Width of the frames as displayed [px].
+        height: Height of the frames as displayed [px].
+        codec: Name of the codec, or suffix of image and array files.
+        pixel_format: Pixel format of a video; empty for other files.
+        bits: Bits per channel, 8 or 16.
+        rotation: Rotation from stored to displayed frames [degrees]; -1 for mirrored frames.
+        damaged: Number of frames in which the decoder concealed errors.
+        blank: Share of frames with a single color.
+        empty: Share of frames that are 0 throughout, i.e. depth without any reading.
+        signature: Signature for finding copies; empty for blank and broken files.
     """
 
-    form: Literal["video", "folder", "array"]
+    form: Form
     problem: Problem = ""
     reason: str = ""
     frames: int = 0
@@ -80,133 +81,121 @@ class Inspection:
 
 
 @dataclass(kw_only=True)
-class _Notes:
-    """What is seen while frames go by."""
+class _Scan:
+    """Measurements taken while the frames of a file are decoded; `header` has further fields of the inspection."""
 
+    form: Form
     frames: int = 0
-    looked_at: int = 0
+    sampled: int = 0
     blank: int = 0
     empty: int = 0
     damaged: int = 0
-    rotation: int = 0
-    size: tuple[int, int] = (0, 0)
-    announced_frames: int = 0
-    announced_s: float = 0.0
-    end_s: float | None = None
-    codec: str = ""
-    pixel_format: str = ""
-    bits: int = 8
+    header: dict[str, Any] = field(default_factory=dict)
+    has_stamps: bool = True
+    second: float = 1.0
+    stamps: "array[int]" = field(default_factory=lambda: array("q"))
+    builder: SignatureBuilder = field(default_factory=SignatureBuilder)
+
+    def add_image(self, image: ndarray) -> None:
+        """Add the current frame, as a small gray image."""
+        self.sampled += 1
+        self.blank += bool(int(image.max()) - int(image.min()) <= 1)
+        self.empty += not image.any()
+        self.builder.add(self.frames, image.astype(np.float64))
+
+    def timing(self) -> tuple[float | None, float | None, float]:
+        """Return seconds, frame rate, and the share of uneven intervals."""
+        steps = np.diff(np.asarray(self.stamps))
+        if not self.has_stamps or len(steps) == 0 or steps.min() <= 0:
+            return None, None, 0.0
+        median = float(np.median(steps))
+        # A container with coarse time units, such as milliseconds, rounds every stamp by up to one unit.
+        slack = max(UNEVEN * median, 1.5)
+        seconds = (self.stamps[-1] - self.stamps[0] + median) / self.second
+        return seconds, self.second / median, float(np.mean(np.abs(steps - median) > slack))
+
+    def inspection(self, problem: Problem, reason: str) -> Inspection:
+        """Return the result."""
+        seconds, rate, uneven = self.timing()
+        return Inspection(
+            form=self.form,
+            problem=problem,
+            reason=reason,
+            frames=self.frames,
+            seconds=seconds,
+            rate=rate,
+            uneven=uneven,
+            damaged=self.damaged,
+            blank=self.blank / max(self.sampled, 1),
+            empty=self.empty / max(self.sampled, 1),
+            signature="" if problem else self.builder.signature(self.frames),
+            **self.header,
+        )
 
 
 def inspect(path: str, kind: Modality, options: ReadOptions = READ_OPTIONS) -> Inspection:
-    """Look at all of a file. What is wrong with it is in the answer; nothing is raised for it.
+    """Decode a whole file. Problems of the file are part of the result and raise no error.
 
     Args:
-        path: a video file, a folder of pictures, an npz or mat file, or a URL of one.
-        kind: what it is to be read as.
-        options: the limits that hold, and where copies of URLs lie.
+        path: Video file, folder of images, npz or mat file, or URL of one.
+        kind: Modality that the file is read as.
+        options: Limits and cache.
     """
-    notes, stamps, builder = _Notes(), _Stamps(), SignatureBuilder()
     file = path
-    form: Literal["video", "folder", "array"] = "array" if Path(path).suffix.lower() in ARRAY_SUFFIXES else "video"
+    scan = _Scan(form="array" if Path(path).suffix.lower() in ARRAY_SUFFIXES else "video")
     problem: Problem = ""
     reason = ""
     try:
         file = local_path(path, options)
         with closing(local_source(file, replace(options, isolation="none", backend="pyav"))) as source:
             if isinstance(source, ImageFolder | ArrayFile):
-                form = source.form
-                _inspect_images(source, kind, notes, builder)
+                scan.form = source.form
+                _scan_images(source, kind, scan)
             elif isinstance(source, VideoFile):
-                form = source.form
-                _inspect_video(source, kind, options, notes, stamps, builder)
-        if notes.frames == 0:
-            raise UnreadableVideo(f"{file}: not one frame can be decoded")
+                scan.form = source.form
+                _scan_video(source, kind, options, scan)
+        if scan.frames == 0:
+            raise UnreadableVideo(f"{file}: no frame can be decoded", path=file)
     except UnreadableVideo as error:
         reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{file}: ").replace(file, path)
-        problem = _problem(file, error, notes.frames)
-    seconds, rate, uneven = stamps.measured()
-    return Inspection(
-        form=form,
-        problem=problem,
-        reason=reason,
-        frames=notes.frames,
-        announced_frames=notes.announced_frames,
-        seconds=seconds,
-        lost_s=0.0 if notes.end_s is None else max(notes.announced_s - notes.end_s, 0.0),
-        rate=rate,
-        uneven=uneven,
-        width=notes.size[0],
-        height=notes.size[1],
-        codec=notes.codec,
-        pixel_format=notes.pixel_format,
-        bits=notes.bits,
-        rotation=notes.rotation,
-        damaged=notes.damaged,
-        blank=notes.blank / max(notes.looked_at, 1),
-        empty=notes.empty / max(notes.looked_at, 1),
-        signature="" if problem else builder.signature(notes.frames),
-    )
+        problem = _problem(file, error, scan.frames)
+    return scan.inspection(problem, reason)
 
 
-class _Stamps:
-    """Time stamps of frames as they come, and what they say."""
-
-    def __init__(self) -> None:
-        self.usable = True
-        self.second = 1.0
-        self._stamps = array("q")
-
-    def add(self, stamp: int | None) -> None:
-        if stamp is None:
-            self.usable = False
-        else:
-            self._stamps.append(stamp)
-
-    def measured(self) -> tuple[float | None, float | None, float]:
-        """Seconds, frames a second, and the share of uneven intervals."""
-        steps = np.diff(np.asarray(self._stamps))
-        if not self.usable or len(steps) == 0 or steps.min() <= 0:
-            return None, None, 0.0
-        middle = float(np.median(steps))
-        # A container that counts in coarse units, such as milliseconds, rounds every stamp by up to one of them.
-        slack = max(UNEVEN * middle, 1.5)
-        seconds = (self._stamps[-1] - self._stamps[0] + middle) / self.second
-        return seconds, self.second / middle, float(np.mean(np.abs(steps - middle) > slack))
-
-
-def _inspect_video(
-    source: VideoFile, kind: Modality, options: ReadOptions, notes: _Notes, stamps: _Stamps, builder: SignatureBuilder
-) -> None:
+def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _Scan) -> None:
     file = source.path
-    _inspect_packets(file, options, notes)
+    _scan_packets(file, options, scan)
     converter = VideoReformatter()
     orientation = UPRIGHT
     with open_video(file, options.limits) as (container, stream):
         stored = stream.codec_context.format
-        notes.codec = stream.codec_context.name
-        notes.pixel_format = "" if stored is None else stored.name
-        notes.bits = 16 if stored is not None and stored.components[0].bits > 8 else 8
-        # AVI stores no presentation times: where frames are reordered, FFmpeg's guess is in the wrong order.
-        stamps.usable = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
-        stamps.second = 1 / float(stream.time_base) if stream.time_base else 1.0
-        form = "gray16le" if kind == "depth" and notes.bits == 16 else "gray"
+        bits = 16 if stored is not None and stored.components[0].bits > 8 else 8
+        pixel_format = "" if stored is None else stored.name
+        scan.header.update(codec=stream.codec_context.name, pixel_format=pixel_format, bits=bits)
+        # AVI stores no presentation times: if frames are reordered, FFmpeg guesses them in the wrong order.
+        scan.has_stamps = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
+        scan.second = 1 / float(stream.time_base) if stream.time_base else 1.0
+        form = "gray16le" if kind == "depth" and bits == 16 else "gray"
         for frame in decode_frames(file, container, stream, options.limits):
-            if notes.frames == 0:
+            if scan.frames == 0:
                 orientation = orientation_of(frame)
-                notes.size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
-                notes.rotation = -1 if sum(orientation) % 2 else round(frame.rotation) % 360
-            stamps.add(frame.pts)
-            notes.damaged += bool(frame.is_corrupt)
-            if builder.wants(notes.frames):
+                size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
+                rotation = -1 if sum(orientation) % 2 else round(frame.rotation) % 360
+                scan.header.update(width=size[0], height=size[1], rotation=rotation)
+            if frame.pts is None:
+                scan.has_stamps = False
+            else:
+                scan.stamps.append(frame.pts)
+            scan.damaged += bool(frame.is_corrupt)
+            if scan.builder.needs(scan.frames):
                 small = converter.reformat(frame, width=SIDE, height=SIDE, format=form, interpolation="AREA")
-                _take(notes, builder, orientation.apply(small.to_ndarray()))
-            notes.frames += 1
-    _ = source.timeline  # refuses what no reader would trust, such as an AVI file that lost frames
+                scan.add_image(orientation.apply(small.to_ndarray()))
+            scan.frames += 1
+    _ = source.timeline  # raises for files that all readers refuse, such as an AVI file that lost frames
 
 
-def _inspect_packets(file: str, options: ReadOptions, notes: _Notes) -> None:
-    """What the header announces and where the streams end; the decoding that follows says what is wrong with them."""
+def _scan_packets(file: str, options: ReadOptions, scan: _Scan) -> None:
+    """Record the header and the end of the streams; errors are left to the decoding that follows."""
     discarded, before_first_key, keyed = 0, 0, False
     begin, end = np.inf, -np.inf
     with open_video(file, options.limits) as (container, stream):
@@ -226,39 +215,26 @@ def _inspect_packets(file: str, options: ReadOptions, notes: _Notes) -> None:
         except (av.FFmpegError, OSError):
             pass
         if stream.frames:
-            notes.announced_frames = max(stream.frames - discarded - before_first_key, 0)
+            scan.header["announced_frames"] = max(stream.frames - discarded - before_first_key, 0)
         if container.duration is not None and end > begin:
-            notes.announced_s = container.duration / av.time_base
-            notes.end_s = end - begin
+            scan.header["lost_s"] = max(container.duration / av.time_base - (end - begin), 0.0)
 
 
-def _inspect_images(source: ImageFolder | ArrayFile, kind: Modality, notes: _Notes, builder: SignatureBuilder) -> None:
+def _scan_images(source: ImageFolder | ArrayFile, kind: Modality, scan: _Scan) -> None:
     first = source.files[0] if isinstance(source, ImageFolder) else Path(source.path)
     for image in source.iter_frames(range(source.num_frames), "rgb" if kind == "rgb" else "gray"):
-        if notes.frames == 0:
-            notes.size, notes.bits = (image.shape[1], image.shape[0]), 8 * image.dtype.itemsize
-            notes.codec = first.suffix.lower().removeprefix(".")
-        if builder.wants(notes.frames):
-            _take(notes, builder, _small(image))
-        notes.frames += 1
-
-
-def _take(notes: _Notes, builder: SignatureBuilder, picture: ndarray) -> None:
-    notes.looked_at += 1
-    notes.blank += bool(int(picture.max()) - int(picture.min()) <= 1)
-    notes.empty += not picture.any()
-    builder.add(notes.frames, picture.astype(np.float64))
-
-
-def _small(picture: Picture) -> ndarray:
-    """Return the means over a grid, as gray."""
-    gray = Image.fromarray(picture).convert("L") if picture.ndim == 3 else Image.fromarray(picture.astype(np.float32))
-    return np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+        if scan.frames == 0:
+            codec, bits = first.suffix.lower().removeprefix("."), 8 * image.dtype.itemsize
+            scan.header.update(width=image.shape[1], height=image.shape[0], codec=codec, bits=bits)
+        if scan.builder.needs(scan.frames):
+            gray = Image.fromarray(image).convert("L") if image.ndim == 3 else Image.fromarray(image.astype(np.float32))
+            scan.add_image(np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32))
+        scan.frames += 1
 
 
 def _problem(file: str, error: UnreadableVideo, frames: int) -> Problem:
     if isinstance(error.__cause__, FileNotFoundError) or ("://" not in file and not Path(file).exists()):
         return "missing"
-    if str(error).endswith(": has no video stream"):
+    if "no video stream" in str(error):
         return "no_video"
     return "broken" if frames else "unreadable"

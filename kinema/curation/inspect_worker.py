@@ -1,4 +1,4 @@
-"""Sandbox worker that can also inspect files: `python -m kinema.curation.inspect_worker OPTIONS`."""
+"""Sandbox worker that inspects files: `python -m kinema.curation.inspect_worker OPTIONS`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -1,9 +1,8 @@
-"""A data set encoded anew, once, so that reading is fast: the same samples, frames and labels in files of their own.
+"""Packing: re-encode a dataset once for fast reading; same samples, frames and labels.
 
-Each sample gets a file of its segment alone, and of RGB of its box alone; samples that show the same part of the same
-file share one. A folder holds the packed files of any number of manifests, by what they were made of: a second manifest
-of the same videos packs only what is new to it. What is finished is noted in `pack.jsonl`, a line a file, so that a run
-that was stopped goes on.
+Each sample gets its own file, cut to its segment and, for RGB, to its box; samples that show the same part of a file
+share one. Several manifests may share an output folder: a second manifest of the same videos packs only new parts.
+`pack.jsonl` has a line per finished file, so that an interrupted run can be resumed.
 """
 
 import fcntl
@@ -16,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from kinema.curation.pack_source import PackSource, Part, Record, Stopped, write_part
+from kinema.curation.pack_source import Cancelled, PackSource, Part, Record, write_part
 from kinema.data.manifest import Entry, Manifest, load_manifest, write_manifest
 from kinema.errors import ManifestError, PackError, UnreadableVideo
 from kinema.files import Journal, atomic_write, sync
@@ -28,19 +26,22 @@ from kinema.video.encode import Encoding
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
 VERSION = 1
-"""Of what is written; what another version has written is not gone on with."""
+"""Version of the packed files. A folder of another version is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A packed manifest, and what a user should know about it.
+    """Result of packing a manifest.
 
-    Args:
-        unreadable: sources that cannot be packed, each with the reason; samples that need them keep their old files.
-        unpacked: samples that keep them.
-        notes: what was decided or found, a sentence each.
-        files: that the manifest names; `remembered` of them were there already.
-        bytes_before, bytes_after: of the sources that were packed, and of the packed files.
+    Attributes:
+        manifest: Manifest of the packed files.
+        unreadable: Sources that cannot be packed, each with the reason. Their samples keep the original files.
+        unpacked: Number of such samples.
+        notes: Observations for the user.
+        files: Number of packed files in the manifest.
+        remembered: Number of those that existed before.
+        bytes_before: Size of the packed sources.
+        bytes_after: Size of the packed files.
     """
 
     manifest: Manifest
@@ -54,11 +55,12 @@ class Packed:
 
     @property
     def summary(self) -> str:
-        there = f", {self.remembered:,} of them packed before" if self.remembered else ""
+        """One line with counts and sizes."""
+        remembered = f" ({self.remembered:,} unchanged)" if self.remembered else ""
         return (
-            f"{self.manifest.path}: {len(self.manifest.entries):,} samples, {self.files:,} packed files{there}; "
-            f"{_megabytes(self.bytes_before)} before, {_megabytes(self.bytes_after)} after; "
-            f"{len(self.unreadable):,} files cannot be packed, and {self.unpacked:,} samples keep their own"
+            f"{self.manifest.path}: {len(self.manifest.entries):,} samples in {self.files:,} packed files{remembered}; "
+            f"{self.bytes_before / 1e6:,.1f} MB before, {self.bytes_after / 1e6:,.1f} MB after; "
+            f"{len(self.unreadable):,} files cannot be packed, {self.unpacked:,} samples keep their original files"
         )
 
 
@@ -71,43 +73,45 @@ def pack(
     workers: int = 1,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Packed:
-    """Encode every sample's part of its files anew, and write the same manifest of them.
+    """Re-encode the files of a manifest, and write a manifest of the packed files.
 
     Args:
-        out: the folder; made where there is none. The manifest in it has the name that it has now.
-        read_options: limits, and where copies of URLs lie.
-        workers: sources that are packed at the same time, by threads.
-        progress: told how many files are done, of how many, and how many of these were there already.
+        manifest: Manifest to pack.
+        out: Output folder, created if missing. The new manifest in it has the name of the old one.
+        encoding: Encoding of RGB and depth.
+        read_options: Limits, and cache of remote files.
+        workers: Number of threads; each packs one source at a time.
+        progress: Called with the number of files done, their total, and how many of those done existed before.
 
     Raises:
-        PackError: the folder holds a source, a manifest of other origin or files of another encoding, is being packed
-            into by another run, or cannot be written, as where the disk is full. What is finished stays.
-        ManifestError: a split declares fewer samples than it has.
+        PackError: The folder contains a source, a manifest of other origin or files of another encoding, is in use by
+            another run, or cannot be written, e.g. because the disk is full. Finished files are kept.
+        ManifestError: A split declares fewer samples than it has.
     """
     if workers < 1:
-        raise ValueError(f"workers={workers} must be at least 1")
+        raise ValueError(f"workers={workers}; expected at least 1")
     samples = [_parts(manifest, entry) for entry in manifest.entries]
-    wanted = list(dict.fromkeys(part for parts in samples for part in parts.values()))
-    _check_apart(manifest, out, wanted)
+    parts = list(dict.fromkeys(part for sample in samples for part in sample.values()))
+    _check_sources_outside(manifest, out, parts)
     _check_declared(manifest)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _alone(out):
+        with _lock(out):
             _claim(out, manifest, encoding)
-            for half in out.glob("*/*.unfinished"):  # of a run that was killed
-                half.unlink()
-            with _Run(out, encoding, read_options, wanted, progress) as run:
-                run.pack_all(wanted, workers)
+            for leftover in out.glob("*/*.unfinished"):
+                leftover.unlink()
+            with closing(_PackRun(out, encoding, read_options, len(parts), progress)) as run:
+                run.pack_all(parts, workers)
             return _finish(manifest, out, encoding, samples, run)
     except OSError as error:
         raise PackError(
-            f"{out}: cannot be written ({reason_of(error)}); finished files are kept. Run the same command to resume.",
+            f"{out}: cannot be written ({reason_of(error)}). Finished files are kept; run the same command to resume.",
             path=out,
         ) from error
 
 
 def _parts(manifest: Manifest, entry: Entry) -> dict[Modality, Part]:
-    """What is to be packed of a sample."""
+    """Return the part of a sample to pack, per modality."""
     parts: dict[Modality, Part] = {}
     for kind in MODALITIES:
         if entry.source(kind):
@@ -121,11 +125,11 @@ def _parts(manifest: Manifest, entry: Entry) -> dict[Modality, Part]:
     return parts
 
 
-# -- the folder --------------------------------------------------------------------------------------------------------
+# -- output folder -----------------------------------------------------------------------------------------------------
 
 
-def _check_apart(manifest: Manifest, out: Path, parts: Iterable[Part]) -> None:
-    """Packing never writes beside, or around, what it reads."""
+def _check_sources_outside(manifest: Manifest, out: Path, parts: Iterable[Part]) -> None:
+    """Refuse an output folder that contains the manifest or a source."""
     folder = out.resolve()
     for path in (str(manifest.path), *(part.path for part in parts)):
         if "://" not in path and Path(path).resolve().is_relative_to(folder):
@@ -133,12 +137,13 @@ def _check_apart(manifest: Manifest, out: Path, parts: Iterable[Part]) -> None:
 
 
 def _check_declared(manifest: Manifest) -> None:
-    """What writing the manifest would refuse, hours later."""
+    """Refuse now what writing the manifest would refuse hours later."""
     for split, count in Counter(entry.split for entry in manifest.entries).items():
-        if manifest.declared.get(split, 0) < count:
+        declared = manifest.declared.get(split, 0)
+        if declared < count:
             facts = manifest.path.with_suffix(".json")
             raise ManifestError(
-                f"{facts}: split {split!r} has {count} samples, but {manifest.declared.get(split, 0)} are declared. "
+                f"{facts}: declares {declared} samples of split {split!r}; expected at least the {count} listed. "
                 "Correct the declared count.",
                 path=facts,
                 field="declared",
@@ -146,8 +151,8 @@ def _check_declared(manifest: Manifest) -> None:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One run at a time; the system lets go of the lock however a run ends."""
+def _lock(out: Path) -> Iterator[None]:
+    """Allow one run at a time; the system releases the lock however a run ends."""
     with (out / "pack.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,48 +165,46 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _claim(out: Path, manifest: Manifest, encoding: Encoding) -> None:
-    """Note down the encoding and where the manifest is from; refuse where the folder says otherwise."""
-    note, target = out / "pack.json", out / manifest.path.name
-    origin = str(manifest.path.resolve())
-    known: dict[str, Any] = {"version": VERSION, "encoding": asdict(encoding), "manifests": {}}
-    if note.exists():
+    """Store the encoding and the origin of the manifest; refuse a folder of another encoding or origin."""
+    path, target = out / "pack.json", out / manifest.path.name
+    origin, options, manifests = str(manifest.path.resolve()), asdict(encoding), dict[str, str]()
+    if path.exists():
         try:
-            there = json.loads(note.read_text(encoding="utf-8"))
-            version, encoded, manifests = there["version"], there["encoding"], dict(there["manifests"])
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            version, stored_options, manifests = stored["version"], stored["encoding"], dict(stored["manifests"])
         except (ValueError, KeyError, TypeError) as error:
             raise PackError(
-                f"{note}: cannot be read ({error}). Choose another folder, or delete this one.", path=note
+                f"{path}: cannot be read ({error}). Choose another folder, or delete this one.", path=path
             ) from error
-        if (version, encoded) != (VERSION, known["encoding"]):
-            other = {name: encoded.get(name) for name, value in known["encoding"].items() if encoded.get(name) != value}
+        if (version, stored_options) != (VERSION, options):
+            other = {name: stored_options.get(name) for name in options if stored_options.get(name) != options[name]}
             listed = ", ".join(f"{name}={value}" for name, value in other.items()) or f"version {version}"
             raise PackError(
                 f"{out}: packed with other options ({listed}). Use the same, or choose another folder.",
                 path=out,
                 field=next(iter(other), "version"),
             )
-        known["manifests"] = manifests
-    claimed = known["manifests"].get(target.name)
+    claimed = manifests.get(target.name)
     if claimed not in (None, origin) or (claimed is None and (target.exists() or target.with_suffix(".json").exists())):
         problem = f"packed from {claimed}" if claimed else "not a packed manifest"
         raise PackError(f"{target}: {problem}. Choose another folder.", path=target)
-    known["manifests"][target.name] = origin
-    with atomic_write(note) as file:
-        file.write((json.dumps(known, indent=2, ensure_ascii=False) + "\n").encode())
+    content = {"version": VERSION, "encoding": options, "manifests": {**manifests, target.name: origin}}
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-# -- the work ----------------------------------------------------------------------------------------------------------
+# -- work --------------------------------------------------------------------------------------------------------------
 
 
-class _Run:
-    """What the workers share: what is finished, what cannot be, and the way to stop."""
+class _PackRun:
+    """State shared by the workers of one run: finished files, failures, and cancellation."""
 
     def __init__(
         self,
         out: Path,
         encoding: Encoding,
         read_options: ReadOptions,
-        wanted: Sequence[Part],
+        total: int,
         progress: Callable[[int, int, int], None] | None,
     ) -> None:
         self.records: dict[str, Record] = {}
@@ -211,13 +214,11 @@ class _Run:
         self._out = out
         self._encoding = encoding
         self._read_options = read_options
-        self._total = len(wanted)
+        self._total = total
         self._progress = progress
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._cancelled = threading.Event()
         self._done = 0
-
-    def __enter__(self) -> "_Run":
         self._journal = Journal(self._out / "pack.jsonl")
         for line in self._journal.read():
             try:
@@ -227,23 +228,22 @@ class _Run:
             self.records[record.key] = record
         for kind in MODALITIES:
             (self._out / kind).mkdir(exist_ok=True)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._journal.close()
 
-    def pack_all(self, wanted: Iterable[Part], workers: int) -> None:
-        """All parts, source by source, so that a file of many segments is looked through once."""
+    def pack_all(self, parts: Iterable[Part], workers: int) -> None:
+        """Pack all parts, grouped by source, so that a file of many segments is scanned once."""
         sources: dict[tuple[Modality, str], list[Part]] = defaultdict(list)
-        for part in wanted:
+        for part in parts:
             sources[part.kind, part.path].append(part)
         with ThreadPoolExecutor(workers) as pool:
-            jobs = [pool.submit(self._pack_source, path, parts) for (_, path), parts in sources.items()]
+            jobs = [pool.submit(self._pack_source, path, group) for (_, path), group in sources.items()]
             try:
                 for job in as_completed(jobs):
                     job.result()
             except BaseException:
-                self._stopping.set()
+                self._cancelled.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
@@ -252,93 +252,90 @@ class _Run:
             source = PackSource(path, self._read_options)
         except UnreadableVideo as error:
             for part in parts:
-                self._settle(part, failure=str(error))
+                self._finish_part(part, failure=str(error))
             return
         with closing(source):
-            self._pack_parts(path, source, parts)
+            self.sizes[path] = source.bytes
+            for part in parts:
+                if self._cancelled.is_set():
+                    return
+                try:
+                    state = source.state(part)
+                    record = self.records.get(part.key)
+                    # A source that was deleted after packing has not changed.
+                    if record is not None and state in ((), record.state) and self._is_complete(record):
+                        self._finish_part(part)
+                        continue
+                    record = write_part(part, source, state, self._out, self._encoding, self._cancelled.is_set)
+                    self._finish_part(part, record=record)
+                except UnreadableVideo as error:
+                    self._finish_part(part, failure=str(error).replace(source.file, path))
+                except Cancelled:
+                    return
 
-    def _pack_parts(self, path: str, source: PackSource, parts: Sequence[Part]) -> None:
-        self.sizes[path] = source.bytes
-        for part in parts:
-            if self._stopping.is_set():
-                return
-            try:
-                state = source.state(part)
-                known = self.records.get(part.key)
-                # A source that is gone since it was packed is none that has changed.
-                if known is not None and state in ((), known.state) and self._is_whole(known):
-                    self._settle(part, remembered=True)
-                    continue
-                self._settle(
-                    part, record=write_part(part, source, state, self._out, self._encoding, self._stopping.is_set)
-                )
-            except UnreadableVideo as error:
-                self._settle(part, failure=source.said(error))
-            except Stopped:
-                return
-
-    def _is_whole(self, record: Record) -> bool:
+    def _is_complete(self, record: Record) -> bool:
         file = self._out / record.file
         return file.is_file() and file.stat().st_size == record.bytes
 
-    def _settle(self, part: Part, *, record: Record | None = None, failure: str = "", remembered: bool = False) -> None:
+    def _finish_part(self, part: Part, *, record: Record | None = None, failure: str = "") -> None:
+        """Store a new record or a failure; neither means that the part was packed before."""
         with self._lock:
             if record is not None:
                 self.records[part.key] = record
                 self._journal.append(asdict(record))
-            if failure:
+            elif failure:
                 self.failures[part] = failure
+            else:
+                self.remembered += 1
             self._done += 1
-            self.remembered += remembered
             if self._progress is not None:
                 self._progress(self._done, self._total, self.remembered)
 
 
-# -- the manifest ------------------------------------------------------------------------------------------------------
+# -- new manifest ------------------------------------------------------------------------------------------------------
 
 
 def _finish(
-    manifest: Manifest, out: Path, encoding: Encoding, samples: Sequence[Mapping[Modality, Part]], run: _Run
+    manifest: Manifest, out: Path, encoding: Encoding, samples: Sequence[Mapping[Modality, Part]], run: _PackRun
 ) -> Packed:
+    """Write the new manifest and return the result."""
     target = out / manifest.path.name
-    packed = [_entry(entry, out, parts, run) for entry, parts in zip(manifest.entries, samples, strict=True)]
-    words = f"packed {encoding.short_side}"
-    # Written apart, since a manifest is two files, and renamed at once.
-    apart = out / "manifest.unfinished"
-    apart.mkdir(exist_ok=True)
+    suffix = f"packed {encoding.short_side}"
+    # A manifest is two files: write both to a temporary folder, then rename them.
+    temporary = out / "manifest.unfinished"
+    temporary.mkdir(exist_ok=True)
     write_manifest(
-        apart / target.name,
-        entries=packed,
+        temporary / target.name,
+        entries=[_entry(entry, out, parts, run) for entry, parts in zip(manifest.entries, samples, strict=True)],
         classes=manifest.classes,
         dataset=manifest.dataset,
-        version=f"{manifest.version}, {words}" if manifest.version else words,
+        version=f"{manifest.version}, {suffix}" if manifest.version else suffix,
         depth=manifest.depth,
         declared=manifest.declared,
     )
     for name in (target.with_suffix(".json").name, target.name):
-        sync(apart / name)
-        (apart / name).replace(out / name)
-    apart.rmdir()
+        sync(temporary / name)
+        (temporary / name).replace(out / name)
+    temporary.rmdir()
     sync(out)
-    used = {part.key: part for parts in samples for part in parts.values() if part not in run.failures}
-    records = [run.records[key] for key in used]
+    packed = {part.key: part for parts in samples for part in parts.values() if part not in run.failures}
+    records = [run.records[key] for key in packed]
     return Packed(
         manifest=load_manifest(target),
         unreadable=tuple(dict.fromkeys(run.failures.values())),
         unpacked=sum(any(part in run.failures for part in parts.values()) for parts in samples),
-        notes=tuple(_notes(manifest, samples, run)),
+        notes=tuple(_notes(manifest, samples, run, records)),
         files=len(records),
         remembered=run.remembered,
-        bytes_before=sum(run.sizes[path] for path in {part.path for part in used.values()}),
+        bytes_before=sum(run.sizes[path] for path in {part.path for part in packed.values()}),
         bytes_after=sum(record.bytes for record in records),
     )
 
 
-def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _Run) -> Entry:
-    """The sample with its packed files, without its segment and its box.
+def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _PackRun) -> Entry:
+    """Return the sample with its packed files, without segment and box.
 
-    Where one of its files cannot be packed, it keeps its own files, as `prepare` leaves what it cannot read: the number
-    of frames is open.
+    If one of its files cannot be packed, it keeps all original files, with an unknown number of frames.
     """
     if any(part in run.failures for part in parts.values()):
         files = {kind: _relative(part.path, out) for kind, part in parts.items()}
@@ -363,15 +360,16 @@ def _relative(path: str, out: Path) -> str:
     return path if "://" in path else Path(os.path.relpath(path, out.resolve())).as_posix()
 
 
-def _notes(manifest: Manifest, samples: Sequence[Mapping[Modality, Part]], run: _Run) -> Iterator[str]:
-    used = {part.key for parts in samples for part in parts.values() if part not in run.failures}
-    copied = sum(run.records[key].form == "copied" for key in used)
+def _notes(
+    manifest: Manifest, samples: Sequence[Mapping[Modality, Part]], run: _PackRun, records: Sequence[Record]
+) -> Iterator[str]:
+    copied = sum(record.form == "copied" for record in records)
     if copied:
-        yield f"{copied:,} files were copied as they are: small RGB with close keyframes, or depth of 8 bits in a video"
-    unequal = sum(run.records[key].unequal_times for key in used)
+        yield f"{copied:,} files copied unchanged: small RGB with frequent keyframes, or 8-bit depth in a video"
+    unequal = sum(record.unequal_times for record in records)
     if unequal:
-        yield f"{unequal:,} depth files have other time stamps than their RGB, by whose frame numbers both were cut"
-    other = [
+        yield f"{unequal:,} depth files have other time stamps than their RGB; both are cut by the frames of RGB"
+    lines = [
         entry.line
         for entry, parts in zip(manifest.entries, samples, strict=True)
         if entry.frames is not None
@@ -379,12 +377,8 @@ def _notes(manifest: Manifest, samples: Sequence[Mapping[Modality, Part]], run: 
         and part.start is None
         and run.records[part.key].frames != entry.frames
     ]
-    if other:
+    if lines:
         yield (
-            f"{len(other):,} lines say another number of frames than their file holds, and still do, "
-            f"e.g. line {other[0]}; `kinema check` says more"
+            f"{len(lines):,} lines of the manifest have a wrong number of frames, e.g. line {lines[0]}; "
+            "it is copied unchanged. Run `kinema check` for details."
         )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -1,23 +1,23 @@
-"""Parts of sources, each written into a packed file of its own: what it shows, and whether it has changed."""
+"""Parts of source files: which frames they cover, whether they have changed, and how they are encoded."""
 
 import hashlib
 import json
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import av
 from numpy import ndarray
 
 from kinema.curation.inspections import state_of
 from kinema.errors import UnreadableVideo
+from kinema.files import atomic_path
 from kinema.modality import Modality
-from kinema.transforms.pixel_box import PixelBox, parse_pixel_box
+from kinema.transforms.pixel_box import parse_pixel_box
 from kinema.video.container import Timeline, open_video, reason_of
 from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, write_depth, write_rgb
 from kinema.video.read_options import ReadOptions
@@ -27,27 +27,27 @@ from kinema.video.video_file import VideoFile
 
 Item = TypeVar("Item")
 
-CLOSE = 16
-"""Frames from keyframe to keyframe, on the mean, from which on a small video is copied as it is: encoded anew it would
-be read no faster."""
+MAX_KEYFRAME_INTERVAL = 16
+"""Largest mean keyframe interval [frames] of a small video that is copied; encoding it anew would not speed it up."""
 
-RATE = 25
-"""Frames in a second of what has no time stamps, such as folders."""
+DEFAULT_RATE = 25
+"""Frame rate [1/s] of sources without time stamps, such as folders."""
 
 
-class Stopped(Exception):
-    """Another worker has failed, or the user has had enough."""
+class Cancelled(Exception):
+    """Raised when packing stops before a part is complete, because of an error in another worker or an interrupt."""
 
 
 class Part(NamedTuple):
-    """What a packed file shows.
+    """Segment of a source file that becomes one packed file.
 
-    Args:
-        kind: what the source is read as.
-        path: where the source lies.
-        start, stop: half open, in frames, or in seconds where `timed_by` names a file; both None for the whole.
-        timed_by: the file by whose time stamps seconds become frames: a sample's RGB, where it has some.
-        box: of RGB, what of each picture is packed, as `rgb_box` says it; empty for the whole.
+    Attributes:
+        kind: Modality that the source is read as.
+        path: Source file.
+        start: Start of the half-open segment in frames, or in seconds if `timed_by` is set. None for the whole file.
+        stop: Stop of the segment, in the same unit.
+        timed_by: File whose time stamps convert seconds to frames: the RGB of the sample, if it has RGB.
+        box: Crop of RGB, in the format of `rgb_box`. Empty for the full frame.
     """
 
     kind: Modality
@@ -59,20 +59,22 @@ class Part(NamedTuple):
 
     @property
     def key(self) -> str:
+        """Hash of all fields, which identifies the packed file."""
         return hashlib.sha256(json.dumps(self).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A packed file, as `pack.jsonl` notes it.
+    """Packed file, as a line of `pack.jsonl`.
 
-    Args:
-        key: of the part.
-        file: below the folder.
-        state: numbers that differ when the source does.
-        frames, bytes: of the packed file.
-        form: whether it was encoded, or copied since it reads fast already.
-        unequal_times: its own time stamps would have cut it otherwise than those of the RGB beside it.
+    Attributes:
+        key: Key of the part.
+        file: Path relative to the output folder.
+        state: Numbers that change with the source.
+        frames: Number of frames.
+        bytes: File size.
+        form: `encoded`, or `copied` for a source that reads fast already.
+        unequal_times: Whether the time stamps of a depth file give other frames than those of its RGB.
     """
 
     key: str
@@ -85,111 +87,66 @@ class Record:
 
 
 class PackSource:
-    """A file while its parts are packed; its packets are looked through once."""
+    """Open source file whose parts are packed; its packets are scanned once.
+
+    Args:
+        path: File or URL.
+        options: Limits and cache. PyAV reads the file in this process.
+    """
 
     def __init__(self, path: str, options: ReadOptions) -> None:
         self.path = path
         self.file = local_path(path, options)
-        # PyAV reads it here, in one thread.
         self._options = replace(options, isolation="none", backend="pyav")
         self._own_state = tuple(state_of(self.file) or ())
         self._sources: dict[str, FrameSource] = {}
 
     def close(self) -> None:
-        """Close the file, and the one that times it."""
+        """Close the file, and the file that times it."""
         for source in self._sources.values():
             source.close()
 
     @property
     def frames(self) -> FrameSource:
-        """The open file."""
+        """Frames of the file."""
         return self._open(self.file)
-
-    def _open(self, file: str) -> FrameSource:
-        if file not in self._sources:
-            self._sources[file] = local_source(file, self._options)
-        return self._sources[file]
 
     @property
     def bytes(self) -> int:
-        """Of the file, or of the pictures of a folder."""
+        """Size of the file, or of all images of a folder."""
         return 0 if not self._own_state else self._own_state[0 if len(self._own_state) == 2 else 1]
 
     def state(self, part: Part) -> tuple[int, ...]:
-        """Numbers that differ when the source does, or the file that times it; none where it is gone."""
+        """Return numbers that change with the source or the file that times it; empty if either does not exist."""
         if part.timed_by in ("", self.path):
             return self._own_state
         other = state_of(local_path(part.timed_by, self._options))
         return () if other is None or not self._own_state else (*self._own_state, *other)
 
-    def said(self, error: UnreadableVideo) -> str:
-        return str(error).replace(self.file, self.path)
-
-    @property
-    def timeline(self) -> Timeline | None:
-        """Time stamps of the file; None for folders and arrays."""
-        return self.frames.timeline
-
-    def pictures(self, kind: Modality, numbers: range) -> Iterator[ndarray]:
-        """Yield frames one by one."""
-        try:
-            yield from self.frames.iter_frames(numbers, "rgb" if kind == "rgb" else "gray")
-        except OSError as error:  # of the source, and not of what is written
-            raise UnreadableVideo(f"{self.file}: cannot be read ({reason_of(error)})") from error
-
-    def fitted(self, numbers: range, encoding: Encoding, box: str) -> Iterator[av.VideoFrame]:
-        """Frames one after the other, as RGB is encoded."""
-        if box:
-            return fitted_pictures(self._boxed(numbers, parse_pixel_box(box)), encoding)
-        if isinstance(self.frames, VideoFile):
-            return fitted_frames(self.frames.iter_stored(numbers), encoding)
-        return fitted_pictures(self.pictures("rgb", numbers), encoding)
-
-    def _boxed(self, numbers: range, box: PixelBox) -> Iterator[ndarray]:
-        for picture in self.pictures("rgb", numbers):
-            height, width = picture.shape[:2]
-            if not box.fits(width, height):
-                raise UnreadableVideo(
-                    f"{self.file}: has frames of {width} x {height}, but rgb_box={box} reaches beyond them",
-                    path=self.file,
-                )
-            yield picture[box.top : box.bottom, box.left : box.right]
-
-    def numbers(self, part: Part) -> range:
-        """The frames of a part."""
+    def frame_numbers(self, part: Part) -> range:
+        """Return the frames of a part."""
         if part.start is None or part.stop is None:
             return range(self.frames.num_frames)
         if part.timed_by:
-            return self._shown(part, local_path(part.timed_by, self._options))
+            return self._frames_timed_by(part, local_path(part.timed_by, self._options))
         return range(int(part.start), int(part.stop))
 
-    def cut_otherwise(self, part: Part) -> bool:
-        """Whether the source's own time stamps would give other frames than those of the RGB beside it."""
-        if part.timed_by in ("", self.path) or self.timeline is None:
+    def has_unequal_times(self, part: Part) -> bool:
+        """Return whether the time stamps of the file give other frames than those of the RGB of the sample."""
+        if part.timed_by in ("", self.path) or self._timeline is None:
             return False
         try:
-            return self._shown(part, self.file) != self.numbers(part)
+            return self._frames_timed_by(part, self.file) != self.frame_numbers(part)
         except UnreadableVideo:
             return True
 
-    def _shown(self, part: Part, file: str) -> range:
-        assert part.start is not None
-        assert part.stop is not None
-        return range(*self._open(file).frame_range(part.start, part.stop))
-
-    def times(self, numbers: range) -> tuple[Sequence[int], Fraction]:
-        """When each frame is shown, from the first one on, in the units of the source, and how many are a second."""
-        if self.timeline is None or not self.timeline.stamps:
-            return range(len(numbers)), Fraction(RATE)
-        with open_video(self.file, self._options.limits) as (_, stream):
-            unit = stream.time_base or Fraction(1, RATE)
-        stamps = self.timeline.stamps[numbers.start : numbers.stop]
-        return [stamp - stamps[0] for stamp in stamps], 1 / unit
-
     def reads_fast(self, kind: Modality, encoding: Encoding) -> bool:
-        """Whether the whole file would gain nothing: depth of 8 bits in a video, which no lossless encoding makes as
-        small, or RGB that is small and has close keyframes."""
-        if self.timeline is None:
+        """Return whether encoding the whole file would gain nothing.
+
+        True for 8-bit depth in a video, which no lossless encoding makes as small, and for small RGB with frequent
+        keyframes.
+        """
+        if self._timeline is None:
             return False
         with open_video(self.file, self._options.limits) as (_, stream):
             context = stream.codec_context
@@ -197,9 +154,79 @@ class PackSource:
             short_side = min(context.width, context.height)
         if kind == "depth":
             return not deep and (encoding.depth_short_side or short_side) >= short_side
-        keyframes = len(self.timeline.keyframes)
-        close = 0 < len(self.timeline.stamps) <= CLOSE * keyframes
-        return not deep and short_side <= encoding.short_side and close
+        frequent = 0 < len(self._timeline.stamps) <= MAX_KEYFRAME_INTERVAL * len(self._timeline.keyframes)
+        return not deep and short_side <= encoding.short_side and frequent
+
+    def encode(self, part: Part, path: Path, encoding: Encoding, is_cancelled: Callable[[], bool]) -> int:
+        """Write a part to a file and return its number of frames."""
+        numbers = self.frame_numbers(part)
+        try:
+            with path.open("wb") as file:
+                if part.kind == "depth":
+                    frames = write_depth(file, _until(is_cancelled, self._images(part.kind, numbers)), encoding)
+                else:
+                    ticks, second = self._ticks(numbers)
+                    fitted = _until(is_cancelled, self._fitted(numbers, encoding, part.box))
+                    frames = write_rgb(file, fitted, encoding, ticks=ticks, second=second)
+        except UnreadableVideo as error:
+            message = str(error) if self.file in str(error) else f"{self.file}: {error}"
+            raise UnreadableVideo(message, path=self.file) from error
+        except av.FFmpegError as error:
+            raise UnreadableVideo(f"{self.file}: cannot be encoded ({reason_of(error)})", path=self.file) from error
+        if frames != len(numbers):
+            raise UnreadableVideo(f"{self.file}: {frames} of {len(numbers)} frames decode", path=self.file)
+        if part.kind == "rgb" and (decoded := count_frames(str(path))) != frames:
+            raise UnreadableVideo(f"{self.file}: {decoded} of {frames} encoded frames decode", path=self.file)
+        return frames
+
+    def _open(self, file: str) -> FrameSource:
+        if file not in self._sources:
+            self._sources[file] = local_source(file, self._options)
+        return self._sources[file]
+
+    @property
+    def _timeline(self) -> Timeline | None:
+        return self.frames.timeline
+
+    def _frames_timed_by(self, part: Part, file: str) -> range:
+        assert part.start is not None
+        assert part.stop is not None
+        return range(*self._open(file).frame_range(part.start, part.stop))
+
+    def _images(self, kind: Modality, numbers: range) -> Iterator[ndarray]:
+        try:
+            yield from self.frames.iter_frames(numbers, "rgb" if kind == "rgb" else "gray")
+        except OSError as error:  # an error of the source, not of the output file
+            raise UnreadableVideo(f"{self.file}: cannot be read ({reason_of(error)})", path=self.file) from error
+
+    def _fitted(self, numbers: range, encoding: Encoding, box: str) -> Iterator[av.VideoFrame]:
+        """Yield RGB frames, cropped, resized and converted for encoding."""
+        if box:
+            return fitted_pictures(self._cropped(numbers, box), encoding)
+        if isinstance(self.frames, VideoFile):
+            return fitted_frames(self.frames.iter_stored(numbers), encoding)
+        return fitted_pictures(self._images("rgb", numbers), encoding)
+
+    def _cropped(self, numbers: range, rgb_box: str) -> Iterator[ndarray]:
+        box = parse_pixel_box(rgb_box)
+        for image in self._images("rgb", numbers):
+            height, width = image.shape[:2]
+            if not box.fits(width, height):
+                raise UnreadableVideo(
+                    f"{self.file}: rgb_box={box} exceeds the frame of {width} x {height} pixels. Correct the manifest.",
+                    path=self.file,
+                    field="rgb_box",
+                )
+            yield image[box.top : box.bottom, box.left : box.right]
+
+    def _ticks(self, numbers: range) -> tuple[Sequence[int], Fraction]:
+        """Return the time of each frame from the first one on, and the number of time units per second."""
+        if self._timeline is None or not self._timeline.stamps:
+            return range(len(numbers)), Fraction(DEFAULT_RATE)
+        with open_video(self.file, self._options.limits) as (_, stream):
+            unit = stream.time_base or Fraction(1, DEFAULT_RATE)
+        stamps = self._timeline.stamps[numbers.start : numbers.stop]
+        return [stamp - stamps[0] for stamp in stamps], 1 / unit
 
 
 def write_part(
@@ -208,38 +235,25 @@ def write_part(
     state: tuple[int, ...],
     out: Path,
     encoding: Encoding,
-    stopping: Callable[[], bool],
+    is_cancelled: Callable[[], bool],
 ) -> Record:
-    """Write the file of a part under another name, see that it is whole, and give it its own.
-
-    Args:
-        state: of the source, before it is read.
-        out: the folder that has a folder for each kind.
-        stopping: asked before each picture.
+    """Write the packed file of a part atomically, below `out`; `state` is that of the source before it is read.
 
     Raises:
-        UnreadableVideo: the source cannot be read, has no such frames, or cannot be encoded.
-        OSError: the file cannot be written.
-        Stopped: before the file was whole.
+        UnreadableVideo: The source cannot be read or encoded, or lacks frames.
+        OSError: The packed file cannot be written.
+        Cancelled: `is_cancelled` returned True before the file was complete.
     """
     copied = part.start is None and not part.box and source.reads_fast(part.kind, encoding)
     suffix = Path(source.file).suffix.lower() if copied else ".mp4" if part.kind == "rgb" else ".npz"
     name = f"{part.kind}/{_stem(part.path)}-{part.key}{suffix}"
-    unfinished = out / part.kind / f"{uuid.uuid4().hex}.unfinished"
-    try:
-        with unfinished.open("wb") as file:
-            if copied:
-                frames = source.frames.num_frames
-                with open(source.file, "rb") as original:
-                    shutil.copyfileobj(original, file)
-            else:
-                frames = _encoded(part, source, file, encoding, stopping)
-        if part.kind == "rgb" and not copied and (there := count_frames(str(unfinished))) != frames:
-            raise UnreadableVideo(f"{source.file}: {frames} frames were encoded, but {there} of them decode")
-        size = unfinished.stat().st_size
-        unfinished.replace(out / name)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_path(out / name) as temporary:
+        if copied:
+            frames = source.frames.num_frames
+            shutil.copyfile(source.file, temporary)
+        else:
+            frames = source.encode(part, temporary, encoding, is_cancelled)
+        size = temporary.stat().st_size
     return Record(
         key=part.key,
         file=name,
@@ -247,37 +261,18 @@ def write_part(
         frames=frames,
         bytes=size,
         form="copied" if copied else "encoded",
-        unequal_times=source.cut_otherwise(part),
+        unequal_times=source.has_unequal_times(part),
     )
 
 
-def _encoded(part: Part, source: PackSource, file: IO[bytes], encoding: Encoding, stopping: Callable[[], bool]) -> int:
-    numbers = source.numbers(part)
-    try:
-        if part.kind == "depth":
-            frames = write_depth(file, _until(stopping, source.pictures(part.kind, numbers)), encoding)
-        else:
-            ticks, second = source.times(numbers)
-            fitted = _until(stopping, source.fitted(numbers, encoding, part.box))
-            frames = write_rgb(file, fitted, encoding, ticks=ticks, second=second)
-    except UnreadableVideo as error:
-        said = str(error)
-        raise UnreadableVideo(said if source.file in said else f"{source.file}: {said}") from error
-    except av.FFmpegError as error:
-        raise UnreadableVideo(f"{source.file}: cannot be encoded ({reason_of(error)})") from error
-    if frames != len(numbers):
-        raise UnreadableVideo(f"{source.file}: {frames} of {len(numbers)} frames came out of it")
-    return frames
-
-
-def _until(stopping: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item]:
+def _until(is_cancelled: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item]:
     for item in items:
-        if stopping():
-            raise Stopped
+        if is_cancelled():
+            raise Cancelled
         yield item
 
 
 def _stem(path: str) -> str:
-    """A source's name, as far as every file system and shell takes it."""
+    """Return the name of a source, restricted to characters that every file system and shell accepts."""
     name = PurePosixPath(path.split("::")[0].split("?")[0] if "://" in path else Path(path).name).stem
     return re.sub(r"[^\w.-]+", "_", name)[:80]

@@ -1,1 +1,1 @@
-"""What one shows to others."""
+"""Reports: results in, tables, figures and pages out."""

@@ -1,8 +1,8 @@
-"""What a check prints: progress while it runs, and at its end what is wrong."""
+"""Printed check: a progress bar, and lines with all faults and examples of notes."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,74 +11,59 @@ from kinema.curation.check import Checked
 from kinema.curation.findings import Finding
 
 EXAMPLES = 3
-"""Notes of one kind that are printed."""
+"""Number of notes printed per kind."""
 
 
-class CheckProgress:
-    """A line with files done, files a second, and the time left; nothing where the output is no terminal.
+@contextmanager
+def check_progress(console: Console | None = None) -> Iterator[Callable[[int, int, int], None]]:
+    """Show a progress bar with files done, files per second and time left; hidden if the output is not a terminal.
+
+    Yields a function to call with the number of files done, their total, and how many of those done were not decoded
+    again, which do not count for the speed.
 
     Args:
-        console: where it is shown; standard error where None.
+        console: Console to print to; standard error if None.
     """
+    console = console or Console(stderr=True)
+    columns = (MofNCompleteColumn(), TextColumn("files"), BarColumn(), TextColumn("{task.description}"))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
 
-    def __init__(self, console: Console | None = None) -> None:
-        console = console or Console(stderr=True)
-        self._bar = Progress(
-            MofNCompleteColumn(),
-            TextColumn("files"),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=None)
+        def show(done: int, total: int, remembered: int) -> None:
+            elapsed = bar.tasks[0].elapsed or 0
+            rate = f"{(done - remembered) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
+            unchanged = f"  {remembered:,} unchanged" if remembered else ""
+            bar.update(task, completed=done, total=total, description=rate + unchanged)
 
-    def __enter__(self) -> "CheckProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def show(self, done: int, total: int, remembered: int) -> None:
-        elapsed = self._bar.tasks[0].elapsed or 0
-        rate = f"{(done - remembered) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
-        known = f"  {remembered:,} unchanged" if remembered else ""
-        self._bar.update(self._task, completed=done, total=total, description=rate + known)
+        yield show
 
 
 def check_lines(checked: Checked) -> Iterator[str]:
-    """Counts, then every fault in a line of its own, then the kinds of notes with their first examples."""
+    """Yield counts, then one line per fault, then the kinds of notes with their first examples."""
     path = checked.manifest.path
-    frames = sum(seen.frames for seen in checked.inspections.values())
-    known = f", {checked.remembered:,} of them unchanged since an earlier check" if checked.remembered else ""
-    yield (
-        f"{path}: {len(checked.entries):,} samples in {len(checked.inspections):,} files with {frames:,} frames{known}"
-    )
+    files, frames = len(checked.inspections), sum(file.frames for file in checked.inspections.values())
+    unchanged = f" ({checked.remembered:,} files unchanged since the last check)" if checked.remembered else ""
+    yield f"{path}: {len(checked.entries):,} samples in {files:,} files with {frames:,} frames{unchanged}"
     if checked.incomparable:
-        yield f"{checked.incomparable:,} files cannot be read or show nothing, and were not compared with the others"
+        yield f"{checked.incomparable:,} files are unreadable or blank, and were not compared with the others"
     if checked.faults:
         yield f"faults: {_counted(checked.faults)}"
-        yield from (f"  {_told(path.name, finding)}" for finding in checked.faults)
+        yield from (_line(path.name, finding) for finding in checked.faults)
     else:
-        yield "nothing is wrong"
+        yield "no faults found"
     for kind in dict.fromkeys(finding.kind for finding in checked.notes):
         every = [finding for finding in checked.notes if finding.kind == kind]
         yield f"note: {kind} ({len(every):,})"
-        yield from (f"  {_told(path.name, finding)}" for finding in every[:EXAMPLES])
+        yield from (_line(path.name, finding) for finding in every[:EXAMPLES])
         if len(every) > EXAMPLES:
             yield f"  and {len(every) - EXAMPLES:,} more"
 
 
-def _told(name: str, finding: Finding) -> str:
+def _line(name: str, finding: Finding) -> str:
     place = f"{name}, line {finding.line}: " if finding.line else f"{name}: "
     subject = f"{finding.file}: " if finding.file else ""
-    return " ".join(f"{place}{finding.kind}: {subject}{finding.sentence}".split())
+    return "  " + " ".join(f"{place}{finding.kind}: {subject}{finding.sentence}".split())
 
 
 def _counted(findings: Sequence[Finding]) -> str:

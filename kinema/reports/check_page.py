@@ -1,4 +1,4 @@
-"""A check written down: a page for people, a JSON with everything, and a list of files that could be left out."""
+"""Files of a check: an HTML page, a JSON with all findings, and a list of files to remove."""
 
 import json
 from collections import Counter
@@ -11,25 +11,25 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.curation.check import Checked
-from kinema.curation.duplicates import signature_pictures
+from kinema.curation.duplicates import signature_images
 from kinema.curation.findings import SEVERITY, Finding
 from kinema.curation.inspections import MediaFile
 from kinema.errors import UnreadableVideo
 from kinema.reports.figures import balance_figure, histograms_figure, strips
-from kinema.reports.page import CaptionedPicture, Section, Table, write_page
+from kinema.reports.page import CaptionedImage, Section, Table, write_page
 from kinema.video.read_options import ReadOptions
 from kinema.video.source import read_gray, read_rgb
 
-MOST_ROWS = 300
-"""Findings of a table; all of them are in the JSON."""
-MOST_PAIRS = 24
-"""Copies that are shown as pictures."""
+MAX_ROWS = 300
+"""Number of findings in a table; the JSON has all."""
+MAX_PAIRS = 24
+"""Number of copies shown with frames."""
 STRIP_FRAMES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """Where it lies."""
+    """Paths of the written files."""
 
     page: Path
     findings: Path
@@ -37,10 +37,12 @@ class Written:
 
 
 def write_check(checked: Checked, folder: Path, read_options: ReadOptions) -> Written:
-    """Write `check.html`, `check.json` and `bad_files.txt`: a path in each line, a tab, and what is wrong.
+    """Write `check.html`, `check.json` and `bad_files.txt`, whose lines are a path, a tab and the reasons.
 
     Args:
-        read_options: how the pictures of copies are read.
+        checked: Result of the check.
+        folder: Output folder, created if missing.
+        read_options: Options for reading the frames of copies.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = Written(page=folder / "check.html", findings=folder / "check.json", bad_files=folder / "bad_files.txt")
@@ -51,21 +53,21 @@ def write_check(checked: Checked, folder: Path, read_options: ReadOptions) -> Wr
     write_page(
         written.page,
         title=f"Check of {checked.manifest.path.name}",
-        lead=f"{checked.manifest.dataset}, version {checked.manifest.version}; every file decoded from end to end",
+        lead=f"{checked.manifest.dataset}, version {checked.manifest.version}; all files decoded completely",
         numbers=[
             ("samples", f"{len(checked.entries):,}"),
             ("files", f"{files:,}"),
-            ("frames", f"{sum(seen.frames for seen in checked.inspections.values()):,}"),
+            ("frames", f"{sum(file.frames for file in checked.inspections.values()):,}"),
             ("faults", f"{len(checked.faults):,}"),
             ("notes", f"{len(checked.notes):,}"),
             ("bad files", f"{len(checked.bad_files):,}"),
         ],
         sections=[
-            _findings("Faults", checked.faults, "Nothing is wrong."),
+            _findings("Faults", checked.faults, "No faults."),
             *_copies(checked, read_options),
             *_balance(checked),
             *_measures(checked),
-            _findings("Notes", checked.notes, "There is nothing to note."),
+            _findings("Notes", checked.notes, "No notes."),
         ],
     )
     return written
@@ -73,16 +75,16 @@ def write_check(checked: Checked, folder: Path, read_options: ReadOptions) -> Wr
 
 def _as_json(checked: Checked) -> dict[str, object]:
     files = []
-    for source, seen in checked.inspections.items():
-        known = {name: value for name, value in asdict(seen).items() if name != "signature"}
-        files.append({"file": source.path, "modality": source.kind, **known})
+    for source, inspection in checked.inspections.items():
+        fields = {name: value for name, value in asdict(inspection).items() if name != "signature"}
+        files.append({"file": source.path, "modality": source.kind, **fields})
     return {
         "manifest": str(checked.manifest.path),
         "digest": checked.manifest.digest,
         "samples": len(checked.entries),
         "counts": dict(Counter(finding.kind for finding in checked.findings)),
         "findings": [{"severity": finding.severity, **asdict(finding)} for finding in checked.findings],
-        "copies": [asdict(copies) for copies in checked.copies],
+        "copies": [asdict(copy) for copy in checked.copies],
         "files": files,
     }
 
@@ -92,41 +94,41 @@ def _findings(heading: str, findings: Sequence[Finding], nothing: str) -> Sectio
         return Section(heading=heading, text=nothing)
     counts = Counter(finding.kind for finding in findings)
     text = ", ".join(f"{counts[kind]:,} {kind}" for kind in SEVERITY if counts[kind])
-    if len(findings) > MOST_ROWS:
-        text += f". The first {MOST_ROWS} of {len(findings):,} are shown; check.json has all"
-    rows = [(finding.kind, str(finding.line or ""), finding.file, finding.sentence) for finding in findings[:MOST_ROWS]]
-    return Section(heading=heading, text=f"{text}.", table=Table(columns=("kind", "line", "file", "what"), rows=rows))
+    if len(findings) > MAX_ROWS:
+        text += f". The table has the first {MAX_ROWS} of {len(findings):,}, check.json has all"
+    rows = [(finding.kind, str(finding.line or ""), finding.file, finding.sentence) for finding in findings[:MAX_ROWS]]
+    return Section(
+        heading=heading, text=f"{text}.", table=Table(columns=("kind", "line", "file", "description"), rows=rows)
+    )
 
 
 def _copies(checked: Checked, read_options: ReadOptions) -> Iterator[Section]:
     if not checked.copies:
         return
-    shown = checked.copies[:MOST_PAIRS]
+    shown = checked.copies[:MAX_PAIRS]
     text = (
-        f"{len(checked.copies):,} pairs of videos of different splits are copies of one recording, or nearly so: one "
-        "person repeating one action in one place can look like that too."
+        f"{len(checked.copies):,} pairs of videos in different splits are copies of one recording, or very similar, "
+        "such as one person repeating an action in the same place."
     )
     if len(shown) < len(checked.copies):
-        text += f" The {len(shown)} most alike are shown; check.json has all."
-    pictures = []
-    for copies in sorted(shown, key=lambda copies: -copies.pair.motion):
-        rows = [
-            _frames(checked, MediaFile(file, copies.modality), read_options) for file in (copies.first, copies.second)
-        ]
-        how = ", mirrored" if copies.pair.mirrored else ""
+        text += f" The first {len(shown)} are shown, check.json has all."
+    images = []
+    for copy in sorted(shown, key=lambda copy: -copy.pair.motion):
+        rows = [_frames(checked, MediaFile(file, copy.modality), read_options) for file in (copy.first, copy.second)]
+        mirrored = ", mirrored" if copy.pair.mirrored else ""
         caption = (
-            f"{copies.first} ({copies.splits[0] or 'no split'}, line {copies.lines[0]}) and {copies.second} "
-            f"({copies.splits[1] or 'no split'}, line {copies.lines[1]}): motion {copies.pair.motion:.2f}, "
-            f"appearance {copies.pair.appearance:.2f}{how}"
+            f"{copy.first} ({copy.splits[0] or 'no split'}, line {copy.lines[0]}) and {copy.second} "
+            f"({copy.splits[1] or 'no split'}, line {copy.lines[1]}): motion similarity {copy.pair.motion:.2f}, "
+            f"appearance similarity {copy.pair.appearance:.2f}{mirrored}"
         )
-        pictures.append(CaptionedPicture(picture=strips(rows), caption=caption))
-    yield Section(heading="Near-duplicates across splits", text=text, pictures=pictures)
+        images.append(CaptionedImage(image=strips(rows), caption=caption))
+    yield Section(heading="Near-duplicates across splits", text=text, images=images)
 
 
 def _frames(checked: Checked, source: MediaFile, read_options: ReadOptions) -> UInt8[ndarray, "frames height width 3"]:
-    """Some frames of a file; of one that has gone meanwhile, the small pictures of its signature."""
-    seen = checked.inspections[source]
-    indices = np.linspace(0, seen.frames - 1, min(STRIP_FRAMES, seen.frames)).round().astype(int).tolist()
+    """Return some frames of a file, or images of its signature if it can no longer be read."""
+    inspection = checked.inspections[source]
+    indices = np.linspace(0, inspection.frames - 1, min(STRIP_FRAMES, inspection.frames)).round().astype(int).tolist()
     path = checked.manifest.locate(source.path)
     try:
         if source.kind == "rgb":
@@ -134,7 +136,8 @@ def _frames(checked: Checked, source: MediaFile, read_options: ReadOptions) -> U
         gray = read_gray(path, indices, read_options).astype(np.float32)
         gray = gray * (255 / max(float(gray.max()), 1.0))
     except UnreadableVideo:
-        gray = signature_pictures(seen.signature)[:: len(signature_pictures(seen.signature)) // STRIP_FRAMES]
+        images = signature_images(inspection.signature)
+        gray = images[:: len(images) // STRIP_FRAMES]
     return gray.astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 
@@ -143,10 +146,10 @@ def _balance(checked: Checked) -> Iterator[Section]:
         counts = {}
         labeled = {entry.split for entry in checked.entries} - {*checked.manifest.unlabeled}
         for split in sorted(labeled, key=lambda split: (split != "train", split)):
-            found = Counter(entry.labels[head] for entry in checked.entries if entry.split == split)
-            counts[split or "(no split)"] = [found[name] for name in names]
+            labels = Counter(entry.labels[head] for entry in checked.entries if entry.split == split)
+            counts[split or "(no split)"] = [labels[name] for name in names]
         text = "; ".join(
-            f"{split}: {sum(numbers):,} samples, {min(numbers):,} to {max(numbers):,} of a class"
+            f"{split}: {sum(numbers):,} samples, {min(numbers):,} to {max(numbers):,} per class"
             for split, numbers in counts.items()
         )
         heading = "Classes" if head == "label" else f"Classes of {head}"
@@ -154,24 +157,24 @@ def _balance(checked: Checked) -> Iterator[Section]:
 
 
 def _measures(checked: Checked) -> Iterator[Section]:
-    """Lengths, rates and sizes of what could be read."""
+    """Yield lengths, frame rates and sizes of readable files, per modality."""
     for kind in ("rgb", "depth"):
-        read = [seen for source, seen in checked.inspections.items() if source.kind == kind and not seen.problem]
-        if not read:
+        files = [file for source, file in checked.inspections.items() if source.kind == kind and not file.problem]
+        if not files:
             continue
-        rows = {"frames of a file": [float(seen.frames) for seen in read]}
-        rates = [seen.rate for seen in read if seen.rate is not None]
+        rows = {"frames": [float(file.frames) for file in files]}
+        rates = [file.rate for file in files if file.rate is not None]
         if rates:
-            rows["frames a second"] = rates
-        rows["pixels of the shorter side"] = [float(min(seen.width, seen.height)) for seen in read]
+            rows["frame rate [1/s]"] = rates
+        rows["short side [px]"] = [float(min(file.width, file.height)) for file in files]
         forms = Counter(
-            (f"{seen.width} x {seen.height}", seen.codec, seen.pixel_format or f"{seen.bits} bits") for seen in read
+            (f"{file.width} x {file.height}", file.codec, file.pixel_format or f"{file.bits} bits") for file in files
         )
         table = Table(
-            columns=("files", "size", "codec", "pixels"),
+            columns=("files", "size", "codec", "pixel format"),
             rows=[(f"{count:,}", *form) for form, count in forms.most_common(12)],
         )
-        more = f"; the {len(forms) - 12} rarest forms are left out" if len(forms) > 12 else ""
-        heading = f"Files of {'RGB' if kind == 'rgb' else 'depth'}"
-        text = f"{len(read):,} files that can be read{more}."
+        more = f" in {len(forms)} formats, of which the table has the 12 most frequent" if len(forms) > 12 else ""
+        heading = f"{'RGB' if kind == 'rgb' else 'Depth'} files"
+        text = f"{len(files):,} readable files{more}."
         yield Section(heading=heading, text=text, figure=histograms_figure(rows), table=table)

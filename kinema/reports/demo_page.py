@@ -11,14 +11,14 @@ from kinema.evaluation.metrics import confusion
 from kinema.evaluation.predictions import Predictions
 from kinema.inference.recognizer import Recognizer
 from kinema.reports.figures import confusion_figure, film_strip, learning_curve
-from kinema.reports.page import ClipPicture, Section, write_page
+from kinema.reports.page import ClipImage, Section, write_page
 from kinema.training.runs import Run
 
 
 def print_example(manifest: Manifest, position: int, recognizer: Recognizer) -> None:
     """Print the top predictions for one clip."""
     entry = manifest.entries[position]
-    print(f"\n{entry.rgb} ({entry.labels['label']}) is predicted as:")
+    print(f"\nPrediction for {entry.rgb} (true class: {entry.labels['label']}):")
     for label, score in recognizer.predict(manifest.locate(entry.rgb), top_k=3)["label"]:
         print(f"  {score:6.1%}  {label}")
 
@@ -33,15 +33,7 @@ def write_demo(
     num_train: int,
     seconds: float,
 ) -> dict[str, float]:
-    """Write summary.json and report.html.
-
-    Args:
-        num_train: number of training clips.
-        seconds: time since the start of the demo.
-
-    Returns:
-        Content of summary.json: `top1` and `chance` in percent, counts, seconds.
-    """
+    """Write summary.json and report.html; return the summary: `top1` and `chance` in percent, counts, seconds."""
     num_classes = len(manifest.classes["label"])
     summary = {
         "top1": round(evaluation.measures["top1"], 2),
@@ -58,7 +50,7 @@ def write_demo(
 
 def print_summary(summary: dict[str, float]) -> None:
     """Print the accuracy and the time."""
-    print(f"\nTop-1 on held-out bodies: {summary['top1']:.1f} % (chance {summary['chance']:.1f} %)")
+    print(f"\nTop-1 on unseen subjects: {summary['top1']:.1f} % (chance {summary['chance']:.1f} %)")
     print(f"Time: {summary['seconds']:.0f} s")
 
 
@@ -75,11 +67,11 @@ def _write_report(
     write_page(
         path,
         title="kinema demo",
-        lead="CTN-tiny, trained from scratch on the built-in moves: rendered people, driven by real motion capture. "
-        "It is tested on bodies that it has not seen, in the same performances. This is no measure of unseen "
+        lead="CTN-tiny, trained from scratch on the built-in dataset: rendered people driven by real motion capture. "
+        "The test set shows unseen bodies in the same performances, so the accuracy does not carry over to new "
         "performances or real footage.",
         numbers=[
-            ("top-1, held-out bodies", f"{summary['top1']:.1f} %"),
+            ("top-1, unseen subjects", f"{summary['top1']:.1f} %"),
             ("chance", f"{summary['chance']:.1f} %"),
             ("training clips", str(summary["train_clips"])),
             ("test clips", str(summary["test_clips"])),
@@ -88,17 +80,17 @@ def _write_report(
         sections=[
             Section(
                 heading="Training",
-                text="Loss of each training step (blue) and accuracy on the held-out bodies (orange).",
+                text="Training loss per step (blue) and top-1 on unseen subjects (orange).",
                 figure=learning_curve(run.steps(), run.metrics()),
             ),
             Section(
                 heading="Confusion matrix",
-                text="Number of clips: a row per true action, a column per prediction.",
+                text="Number of clips per true class (rows) and predicted class (columns).",
                 figure=confusion_figure(counts, names),
             ),
             Section(
-                heading="Held-out clips and their predictions",
-                text="One clip of each action, and every mistake up to thirty.",
+                heading="Predictions on test clips",
+                text="One clip per class, and up to thirty errors.",
                 clips=[_clip(position, manifest, recognizer) for position in _positions_shown(predictions)],
             ),
         ],
@@ -106,7 +98,7 @@ def _write_report(
 
 
 def _positions_shown(predictions: Predictions) -> list[int]:
-    """Return the positions of the first clip of each class, then of the mistakes."""
+    """Return the positions of the first clip of each class, then of the errors."""
     targets = predictions.targets["label"]
     _, first = np.unique(targets, return_index=True)
     wrong = np.flatnonzero(predictions.logits["label"].argmax(axis=1) != targets)[:30]
@@ -114,11 +106,11 @@ def _positions_shown(predictions: Predictions) -> list[int]:
     return [int(predictions.index[row]) for row in rows]
 
 
-def _clip(position: int, manifest: Manifest, recognizer: Recognizer) -> ClipPicture:
+def _clip(position: int, manifest: Manifest, recognizer: Recognizer) -> ClipImage:
     entry = manifest.entries[position]
     video = manifest.locate(entry.rgb)
-    return ClipPicture(
-        picture=film_strip(recognizer.prepare(video)["rgb"][0]),
+    return ClipImage(
+        image=film_strip(recognizer.prepare(video)["rgb"][0]),
         truth=entry.labels["label"],
         answers=[(p.label, p.score) for p in recognizer.predict(video, top_k=3)["label"]],
     )

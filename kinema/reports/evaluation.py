@@ -1,8 +1,8 @@
-"""What an evaluation prints: a table of numbers with their intervals, classes, fused models, differences."""
+"""Printed evaluation: metrics with confidence intervals, classes, fused models, and paired differences."""
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +19,29 @@ from kinema.evaluation.predictions import JOINT, Predictions, mistakes
 from kinema.evaluation.summary import Summary
 
 WIDTH = 160
-"""Columns where the output is no terminal."""
+"""Number of columns if the output is not a terminal."""
 
 
 def console() -> Console:
-    """Standard output; names of classes and files are printed as they are."""
+    """Return standard output; names of classes and files are printed without markup."""
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def print_evaluation(evaluation: ModelsEvaluation, *, per_class: bool) -> None:
-    """Print all numbers of one or several models, and where their predictions are."""
-    suffix = ""
-    if evaluation.summary is None:
-        suffix = ", which has no labels: answered, not measured"
+    """Print all metrics of one or several models, and the paths of their predictions."""
+    summary, suffix = evaluation.summary, ""
+    if summary is None:
+        suffix = " (no labels: predictions only)"
     elif evaluation.fusion is not None:
         print_fusion(evaluation.fusion)
     else:
-        print_summary(evaluation.summary)
-    if evaluation.summary is not None and per_class:
-        print_classes(evaluation.summary)
-    if evaluation.summary is not None and evaluation.attributes is not None:
-        print_attributes(evaluation.summary, evaluation.attributes)
+        print_summary(summary)
+    if summary is not None and per_class:
+        print_classes(summary)
+    if summary is not None and evaluation.attributes is not None:
+        print_attributes(summary, evaluation.attributes)
     for name, path in evaluation.files.items():
-        console().print(f"{samples_line(evaluation.predictions[name])}{suffix}; predictions: {path}", soft_wrap=True)
+        _print(f"{samples_line(evaluation.predictions[name])}{suffix}; predictions: {path}")
 
 
 def samples_line(predictions: Predictions) -> str:
@@ -50,19 +50,16 @@ def samples_line(predictions: Predictions) -> str:
 
 
 def print_summary(summary: Summary) -> None:
-    """Every number in a line of its own, with the coverage where that is not whole."""
-    predictions, out = summary.predictions, console()
-    for reason in predictions.missing:
-        out.print(f"missing: {reason}", soft_wrap=True)
-    _print_data(predictions, out)
-    if predictions.protocol is not None:
-        out.print(f"T x V x C = {predictions.protocol}: frames in a clip, clips and crops of a video")
-    out.print(_numbers(summary))
-    _print_notes(summary, out)
+    """Print one metric per line, with the coverage if it is below 100 %."""
+    _print_data(summary.predictions)
+    if summary.predictions.protocol is not None:
+        _print(f"T x V x C = {summary.predictions.protocol} (frames per clip, clips and crops per video)")
+    console().print(_metrics(summary))
+    _print_notes(summary)
 
 
 def print_classes(summary: Summary) -> None:
-    """Precision, recall, F1 and support of every class, in the order of the logits."""
+    """Print precision, recall, F1 and support of every class, in the order of the logits."""
     predictions = summary.predictions
     for head, names in predictions.classes.items():
         scores = summary.heads[head].scores
@@ -75,136 +72,126 @@ def print_classes(summary: Summary) -> None:
 
 
 def print_attributes(summary: Summary, attributes: Mapping[str, AttributeSummary]) -> None:
-    """Print how often each attribute of the top class is correct, and the most frequent mistakes."""
-    out = console()
+    """Print the accuracy of each attribute of the top class, and its most frequent confusions."""
     table = _table("attribute", "values", "top1 %", _level(summary.bootstrap), "mean over values %")
-    for name, found in attributes.items():
-        numbers = (f"{found.top1:.2f}", _range(found.top1_interval), f"{found.mean_value:.2f}")
-        table.add_row(name, f"{len(found.values)}", *numbers, _covered(summary.predictions))
-    out.print(table)
-    for name, found in attributes.items():
-        wrong = found.counts - np.diag(found.counts.diagonal())
-        order = sorted(np.argwhere(wrong).tolist(), key=lambda pair: -wrong[pair[0], pair[1]])[:5]
-        pairs = ", ".join(
-            f"{found.values[true]} for {found.values[said]} ({wrong[true, said]})" for true, said in order
-        )
-        if pairs:
-            out.print(f"{name}, most often mistaken: {pairs}", soft_wrap=True)
+    for name, attribute in attributes.items():
+        numbers = (f"{attribute.top1:.2f}", _range(attribute.top1_interval), f"{attribute.mean_value:.2f}")
+        table.add_row(name, f"{len(attribute.values)}", *numbers, _covered(summary.predictions))
+    console().print(table)
+    for name, attribute in attributes.items():
+        wrong = attribute.counts - np.diag(attribute.counts.diagonal())
+        order = sorted(np.argwhere(wrong).tolist(), key=lambda pair: -wrong[pair[0], pair[1]])
+        values = attribute.values
+        _print_confusions(f"{name}: ", [(values[true], values[top], int(wrong[true, top])) for true, top in order])
 
 
 def print_fusion(fusion: FusionSummary) -> None:
-    """Print the numbers of each model and of each fusion, and the gain of each fusion over each model."""
-    out, bootstrap = console(), fusion.bootstrap
-    first = next(iter(fusion.models.values())).predictions
-    table = _table("scores of", "T x V x C", "head", "top1 %", _level(bootstrap), "top5 %", "mean_class %")
+    """Print the metrics of each model and each fusion, and the gain of each fusion over each model."""
+    table = _table("scores of", "T x V x C", "head", "top1 %", _level(fusion.bootstrap), "top5 %", "mean_class %")
     for name, summary in fusion.models.items():
-        protocol = str(summary.predictions.protocol or "-")
-        for head, found in summary.heads.items():
-            row = [f"{found.top1:.2f}", _range(found.top1_interval), f"{found.top5:.2f}", f"{found.mean_class:.2f}"]
-            table.add_row(name, protocol, head, *row, _covered(summary.predictions))
+        rows = [(head, m.top1, m.top1_interval, m.top5, f"{m.mean_class:.2f}") for head, m in summary.heads.items()]
         if summary.joint is not None:
-            row = [f"{summary.joint.top1:.2f}", _range(summary.joint.top1_interval), f"{summary.joint.top5:.2f}", ""]
-            table.add_row(name, protocol, JOINT, *row, _covered(summary.predictions))
-    for reason in first.missing:
-        out.print(f"missing: {reason}", soft_wrap=True)
-    _print_data(first, out)
-    out.print(table)
-    out.print()
+            rows.append((JOINT, summary.joint.top1, summary.joint.top1_interval, summary.joint.top5, ""))
+        for head, top1, interval, top5, mean_class in rows:
+            numbers = (f"{top1:.2f}", _range(interval), f"{top5:.2f}", mean_class, _covered(summary.predictions))
+            table.add_row(name, str(summary.predictions.protocol or "-"), head, *numbers)
+    _print_data(next(iter(fusion.models.values())).predictions)
+    console().print(table)
+    console().print()
     for name, comparisons in fusion.differences.items():
-        print_comparison(name, comparisons, bootstrap=bootstrap)
+        print_comparison(name, comparisons, bootstrap=fusion.bootstrap)
 
 
 def print_comparison(name: str, comparisons: Mapping[str, Comparison], *, bootstrap: Bootstrap = BOOTSTRAP) -> None:
-    """A paired difference of top-1 in one line a task head."""
-    for head, found in comparisons.items():
+    """Print the paired difference of top-1, one line per task head."""
+    for head, pair in comparisons.items():
         of = f" ({head})" if len(comparisons) > 1 else ""
-        covered = f"  (coverage {found.coverage:.2f} %)" if found.coverage < 100 else ""
-        seeds = "" if found.seeds == (1, 1) else f", mean of {found.seeds[0]} and {found.seeds[1]} seeds"
-        alone = ""
-        if found.p_value is not None:
-            alone = (
-                f"; only one is right: {found.only_first} to {found.only_second}, "
-                f"McNemar's exact p = {found.p_value:.2g}"
+        covered = f"  (coverage {pair.coverage:.2f} %)" if pair.coverage < 100 else ""
+        seeds = "" if pair.seeds == (1, 1) else f", mean of {pair.seeds[0]} and {pair.seeds[1]} seeds"
+        test = ""
+        if pair.p_value is not None:
+            test = (
+                f"; correct only in the first: {pair.only_first}, only in the second: {pair.only_second}, "
+                f"McNemar's exact p = {pair.p_value:.2g}"
             )
-        console().print(
-            f"{name}{of}: top1 {found.difference:+.2f} points, {_level(bootstrap)} {_range(found.interval, '+.2f')}"
-            f"  [{found.first:.2f} - {found.second:.2f} % of {found.samples} clips{seeds}{alone}; "
-            f"same answer to {found.agreement:.1f} %]{covered}",
-            soft_wrap=True,
+        _print(
+            f"{name}{of}: top1 {pair.difference:+.2f} points, {_level(bootstrap)} {_range(pair.interval, '+.2f')}"
+            f"  [{pair.first:.2f} - {pair.second:.2f} % of {pair.samples} clips{seeds}{test}; "
+            f"same prediction for {pair.agreement:.1f} %]{covered}"
         )
 
 
 def write_evaluation_json(path: Path, evaluation: ModelsEvaluation) -> None:
-    """Write all numbers of an evaluation as one JSON file."""
+    """Write all metrics of an evaluation as one JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = evaluation_to_json(evaluation)
-    path.write_text(json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    metrics = evaluation_to_json(evaluation)
+    path.write_text(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _print_data(predictions: Predictions, out: Console) -> None:
-    """Of which corpus, in which version: numbers of two versions cannot be compared."""
+def _print(line: str) -> None:
+    console().print(line, soft_wrap=True)
+
+
+def _print_data(predictions: Predictions) -> None:
+    """Print missing samples, and the dataset with its version, since results of two versions cannot be compared."""
+    for reason in predictions.missing:
+        _print(f"missing: {reason}")
     if predictions.dataset:
-        out.print(f"{predictions.dataset}, version {predictions.version}", soft_wrap=True)
+        _print(f"{predictions.dataset}, version {predictions.version}")
 
 
-def _numbers(summary: Summary) -> Table:
+def _metrics(summary: Summary) -> Table:
     table = _table("", "value", "", _level(summary.bootstrap), "")
-    covered = _covered(summary.predictions)
-    several = len(summary.heads) > 1
-    for head, found in summary.heads.items():
+    several, scaled = len(summary.heads) > 1, summary.scaled
+
+    def add(name: str, value: str, unit: str, interval: Interval | None = None) -> None:
+        table.add_row(name, value, unit, "" if interval is None else _range(interval), _covered(summary.predictions))
+
+    for head, metrics in summary.heads.items():
         prefix = f"{head}." if several else ""
-        for name, value, interval in (
-            ("top1", found.top1, found.top1_interval),
-            ("top5", found.top5, found.top5_interval),
-            ("mean_class", found.mean_class, found.mean_class_interval),
-        ):
-            table.add_row(f"{prefix}{name}", f"{value:.2f}", "%", _range(interval), covered)
-        table.add_row(f"{prefix}ece", f"{found.ece:.2f}", "%", "", covered)
-        table.add_row(f"{prefix}nll", f"{found.nll:.3f}", "nats", "", covered)
-        if summary.scaled is not None:
-            table.add_row(f"{prefix}temperature", f"{summary.scaled.temperature[head]:.3f}", "", "", covered)
-            table.add_row(f"{prefix}ece, scaled", f"{summary.scaled.ece[head]:.2f}", "%", "", covered)
-            table.add_row(f"{prefix}nll, scaled", f"{summary.scaled.nll[head]:.3f}", "nats", "", covered)
+        add(f"{prefix}top1", f"{metrics.top1:.2f}", "%", metrics.top1_interval)
+        add(f"{prefix}top5", f"{metrics.top5:.2f}", "%", metrics.top5_interval)
+        add(f"{prefix}mean_class", f"{metrics.mean_class:.2f}", "%", metrics.mean_class_interval)
+        add(f"{prefix}ece", f"{metrics.ece:.2f}", "%")
+        add(f"{prefix}nll", f"{metrics.nll:.3f}", "nats")
+        if scaled is not None:
+            add(f"{prefix}temperature", f"{scaled.temperature[head]:.3f}", "")
+            add(f"{prefix}ece, scaled", f"{scaled.ece[head]:.2f}", "%")
+            add(f"{prefix}nll, scaled", f"{scaled.nll[head]:.3f}", "nats")
     if summary.joint is not None:
-        joint = summary.joint
-        for name, value, interval in (
-            ("top1", joint.top1, joint.top1_interval),
-            ("top5", joint.top5, joint.top5_interval),
-        ):
-            table.add_row(f"{JOINT}.{name}", f"{value:.2f}", "%", _range(interval), covered)
+        add(f"{JOINT}.top1", f"{summary.joint.top1:.2f}", "%", summary.joint.top1_interval)
+        add(f"{JOINT}.top5", f"{summary.joint.top5:.2f}", "%", summary.joint.top5_interval)
     return table
 
 
-def _print_notes(summary: Summary, out: Console) -> None:
-    """What the numbers mean, and what they leave out."""
+def _print_notes(summary: Summary) -> None:
+    """Print the definition of the metrics, and the samples and classes that they leave out."""
     predictions, bootstrap = summary.predictions, summary.bootstrap
-    units = bootstrap_groups(predictions, bootstrap)
-    count = len(predictions.index) if units is None else len(np.unique(units))
-    out.print(
-        f"intervals: percentile bootstrap over {count:,} {bootstrap.over}s, {bootstrap.resamples:,} resamples, "
-        f"seed {bootstrap.seed}; "
-        f"ece: |right - confident| over {BINS} equal bins of confidence",
-        soft_wrap=True,
+    groups = bootstrap_groups(predictions, bootstrap)
+    count = len(predictions.index) if groups is None else len(np.unique(groups))
+    _print(
+        f"CI: percentile bootstrap over {count:,} {bootstrap.over}s, {bootstrap.resamples:,} resamples, "
+        f"seed {bootstrap.seed}; ece: expected calibration error over {BINS} equal bins of confidence"
     )
     if summary.joint is not None:
-        out.print(f"{JOINT}: all of {', '.join(summary.heads)} right; its top5 by the product of the softmaxes")
+        _print(f"{JOINT}: all of {', '.join(summary.heads)} correct; top5 by the product of the softmax scores")
     if summary.scaled is not None:
-        out.print(f"temperature: fitted on {summary.scaled.fitted_on}", soft_wrap=True)
+        _print(f"temperature: fitted on {summary.scaled.fitted_on}")
         for head in summary.scaled.bounded:
-            out.print(f"temperature of {head}: at the end of what is searched; it says nothing", soft_wrap=True)
-    for head, found in summary.heads.items():
-        if found.empty:
-            total, left = len(predictions.classes[head]), len(found.empty)
-            of = "" if head == "label" else f" of {head}"
-            out.print(
-                f"mean_class{of}: over {total - left} of {total} classes; without samples: {', '.join(found.empty)}",
-                soft_wrap=True,
-            )
+            _print(f"temperature of {head}: at the bound of the search range, not meaningful")
+    for head, metrics in summary.heads.items():
+        if metrics.empty:
+            total, of = len(predictions.classes[head]), "" if head == "label" else f" of {head}"
+            empty = ", ".join(metrics.empty)
+            _print(f"mean_class{of}: over {total - len(metrics.empty)} of {total} classes; without samples: {empty}")
     for head in predictions.classes:
-        wrong = ", ".join(f"{true} for {said} ({count})" for true, said, count in mistakes(predictions, head)[:5])
-        if wrong:
-            of = "" if head == "label" else f"{head}, "
-            out.print(f"{of}most often mistaken: {wrong}", soft_wrap=True)
+        _print_confusions("" if head == "label" else f"{head}: ", mistakes(predictions, head))
+
+
+def _print_confusions(prefix: str, confusions: Sequence[tuple[str, str, int]]) -> None:
+    pairs = ", ".join(f"{true} -> {top} ({count})" for true, top, count in confusions[:5])
+    if pairs:
+        _print(f"{prefix}most frequent confusions (true -> predicted): {pairs}")
 
 
 def _table(first: str, *columns: str) -> Table:
@@ -221,7 +208,7 @@ def _covered(predictions: Predictions) -> str:
 
 
 def _level(bootstrap: Bootstrap) -> str:
-    return f"{bootstrap.level:g} % interval"
+    return f"{bootstrap.level:g} % CI"
 
 
 def _range(interval: Interval, form: str = ".2f") -> str:

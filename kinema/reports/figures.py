@@ -1,4 +1,4 @@
-"""Figures for a page: matplotlib pictures and film strips, as bytes."""
+"""Figures for pages: matplotlib figures as SVG, film strips as JPEG."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from torch import Tensor
 
 BLUE, ORANGE, GRAY = "#2f6f9f", "#d9822b", "#8a8f98"
 COLORS = (BLUE, ORANGE, "#4b9b6e", "#8a5a9e", GRAY)
-MOST_NAMES = 60
-"""Classes above which a figure shows their counts in order of size, without names."""
+MAX_NAMES = 60
+"""Number of classes above which a figure shows sorted counts without names."""
 STRIP_HEIGHT = 96
 
 
 def learning_curve(steps: Sequence[Mapping[str, float]], metrics: Sequence[Mapping[str, float]]) -> bytes:
-    """SVG: training loss of every step, smoothed over it, and the top-1 of every evaluation."""
+    """Draw the training loss per step, its moving average, and the top-1 of every evaluation, as SVG."""
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     loss_axes = figure.subplots()
     numbers = [line["step"] for line in steps]
@@ -35,7 +35,7 @@ def learning_curve(steps: Sequence[Mapping[str, float]], metrics: Sequence[Mappi
     loss_axes.set_ylim(bottom=0)
     accuracy_axes = loss_axes.twinx()
     accuracy_axes.plot([m["step"] for m in metrics], [m["top1"] for m in metrics], color=ORANGE, marker="o")
-    accuracy_axes.set_ylabel("held-out top-1, %", color=ORANGE)
+    accuracy_axes.set_ylabel("evaluation top-1 [%]", color=ORANGE)
     accuracy_axes.set_ylim(0, 100)
     for axes in (loss_axes, accuracy_axes):
         axes.spines["top"].set_visible(False)
@@ -43,7 +43,7 @@ def learning_curve(steps: Sequence[Mapping[str, float]], metrics: Sequence[Mappi
 
 
 def confusion_figure(counts: Int64[ndarray, "classes classes"], names: Sequence[str]) -> bytes:
-    """SVG: a row for each true class, shares of its samples, counts written in."""
+    """Draw a confusion matrix with counts, colored by share of the true class, as SVG."""
     side = 1.6 + 0.34 * len(names)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
@@ -54,31 +54,31 @@ def confusion_figure(counts: Int64[ndarray, "classes classes"], names: Sequence[
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=color)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("truth")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return _svg(figure)
 
 
 def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> bytes:
-    """SVG: samples of each class, a bar for each split; of many classes, only their counts in order of size."""
-    places = np.arange(len(names))
-    if len(names) > MOST_NAMES:
+    """Draw the number of samples per class and split as SVG; for many classes, sorted counts without names."""
+    positions = np.arange(len(names))
+    if len(names) > MAX_NAMES:
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         axes = figure.subplots()
         for (split, numbers), color in zip(counts.items(), COLORS * len(counts), strict=False):
-            axes.step(places + 1, sorted(numbers, reverse=True), where="mid", label=split, color=color)
-        axes.set_xlabel("classes, the largest first")
+            axes.step(positions + 1, sorted(numbers, reverse=True), where="mid", label=split, color=color)
+        axes.set_xlabel("classes, largest first")
         axes.set_ylabel("samples")
         axes.set_ylim(bottom=0)
     else:
         figure = Figure(figsize=(7.2, 1.1 + 0.24 * len(names)), layout="constrained")
         axes = figure.subplots()
         thick = 0.8 / max(len(counts), 1)
-        for place, ((split, numbers), color) in enumerate(zip(counts.items(), COLORS * len(counts), strict=False)):
-            axes.barh(places + (place + 0.5) * thick - 0.4, numbers, thick, label=split, color=color)
-        axes.set_yticks(places, names, fontsize=8)
+        for position, ((split, numbers), color) in enumerate(zip(counts.items(), COLORS * len(counts), strict=False)):
+            axes.barh(positions + (position + 0.5) * thick - 0.4, numbers, thick, label=split, color=color)
+        axes.set_yticks(positions, names, fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("samples")
     for axis in (axes.xaxis, axes.yaxis):
@@ -90,7 +90,7 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
 
 
 def histograms_figure(numbers: Mapping[str, Sequence[float]]) -> bytes:
-    """SVG: a histogram of each row of numbers, side by side; a row of one value is one bar."""
+    """Draw one histogram per row of numbers, side by side, as SVG; equal values give one bar."""
     figure = Figure(figsize=(7.2, 2.4), layout="constrained")
     for axes, (name, row) in zip(figure.subplots(1, len(numbers), squeeze=False)[0], numbers.items(), strict=True):
         values = np.asarray(row, np.float64)
@@ -107,17 +107,17 @@ def histograms_figure(numbers: Mapping[str, Sequence[float]]) -> bytes:
 
 
 def cluster_figure(clusters: Int64[ndarray, "rows columns"], reference: tuple[int, int]) -> bytes:
-    """SVG: which patches share a vector of relative position, as seen from one of them (figure 3.5).
+    """Draw the clusters of relative positions, seen from one patch (figure 3.5), as SVG.
 
     Args:
-        clusters: of each patch, as `Clusters.map_from` gives them.
-        reference: row and column of the patch from which they are seen; it gets a flag.
+        clusters: Cluster of each patch, from `Clusters.map_from`.
+        reference: Row and column of the reference patch, which is marked by a flag.
     """
     rows, columns = clusters.shape
     figure = Figure(figsize=(0.8 + 0.32 * columns, 0.7 + 0.32 * rows), layout="constrained")
     axes = figure.subplots()
     names, number = np.unique(clusters, return_inverse=True)
-    shuffled = np.random.default_rng(0).permutation(len(names))[number]  # neighbors get colors far apart
+    shuffled = np.random.default_rng(0).permutation(len(names))[number]  # different colors for neighbors
     axes.imshow(shuffled.reshape(clusters.shape), cmap="nipy_spectral", alpha=0.55)
     for (row, column), cluster in np.ndenumerate(clusters):
         if (row, column) != reference:
@@ -131,42 +131,41 @@ def cluster_figure(clusters: Int64[ndarray, "rows columns"], reference: tuple[in
 
 
 def strips(videos: Sequence[UInt8[ndarray, "_ _ _ 3"]]) -> bytes:
-    """JPEG: the frames of each video side by side, all of one height, a row for each video.
+    """Draw one row of frames per video, all of the same height, as JPEG.
 
     Args:
-        videos: frames, height, width and RGB of each; they may differ in all but the last.
+        videos: RGB videos of any length and size, (frames, height, width, 3).
     """
     rows = []
     for video in videos:
-        width = max(1, round(STRIP_HEIGHT * video.shape[2] / video.shape[1]))
-        rows.append(np.concatenate([_resized(picture, width) for picture in video], axis=1))
+        size = (max(1, round(STRIP_HEIGHT * video.shape[2] / video.shape[1])), STRIP_HEIGHT)
+        images = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)) for image in video]
+        rows.append(np.concatenate(images, axis=1))
     widest = max(row.shape[1] for row in rows)
-    picture = np.full((len(rows) * (STRIP_HEIGHT + 4) - 4, widest, 3), 255, np.uint8)
-    for place, row in enumerate(rows):
-        picture[place * (STRIP_HEIGHT + 4) :][:STRIP_HEIGHT, : row.shape[1]] = row
-    buffer = io.BytesIO()
-    imsave(buffer, picture, format="jpg", pil_kwargs={"quality": 85})
-    return buffer.getvalue()
+    image = np.full((len(rows) * (STRIP_HEIGHT + 4) - 4, widest, 3), 255, np.uint8)
+    for position, row in enumerate(rows):
+        image[position * (STRIP_HEIGHT + 4) :][:STRIP_HEIGHT, : row.shape[1]] = row
+    return _jpeg(image)
 
 
 def film_strip(clip: UInt8[Tensor, "channels time height width"], frames: int = 6) -> bytes:
-    """JPEG: some frames of a clip side by side, evenly taken; one channel is shown in gray."""
+    """Draw evenly spaced frames of a clip side by side, as JPEG; a single channel is drawn in gray."""
     chosen = np.linspace(0, clip.shape[1] - 1, min(frames, clip.shape[1])).round().astype(int)
-    pictures = clip.permute(1, 2, 3, 0)[chosen].numpy()
-    strip: UInt8[ndarray, "height width channels"] = np.concatenate(list(pictures), axis=1)
+    images = clip.permute(1, 2, 3, 0)[chosen].numpy()
+    strip: UInt8[ndarray, "height width channels"] = np.concatenate(list(images), axis=1)
     if strip.shape[-1] == 1:
         strip = np.repeat(strip, 3, axis=-1)
+    return _jpeg(strip)
+
+
+def _jpeg(image: UInt8[ndarray, "height width 3"]) -> bytes:
     buffer = io.BytesIO()
-    imsave(buffer, strip, format="jpg", pil_kwargs={"quality": 85})
+    imsave(buffer, image, format="jpg", pil_kwargs={"quality": 85})
     return buffer.getvalue()
 
 
-def _resized(picture: UInt8[ndarray, "height width 3"], width: int) -> UInt8[ndarray, "strip_height strip_width 3"]:
-    return np.asarray(Image.fromarray(picture).resize((width, STRIP_HEIGHT), Image.Resampling.BOX))
-
-
 def _svg(figure: Figure) -> bytes:
-    FigureCanvasAgg(figure)  # no window, whatever the user's matplotlib is set to
+    FigureCanvasAgg(figure)  # independent of the user's matplotlib backend
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

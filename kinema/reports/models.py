@@ -9,8 +9,8 @@ from kinema.models.registry import MODELS, create_model, list_models
 
 
 def print_models(*, num_classes: int) -> None:
-    """Print a line per model: parameters, multiply-adds of a clip, size of the clip."""
-    table = Table("model", "parameters", "GMAC a clip", "clip", "")
+    """Print one line per model: parameters, multiply-adds per clip, and clip size."""
+    table = Table("model", "parameters", "GMAC per clip", "clip", "")
     for name in list_models():
         entry = MODELS[name]
         with torch.device("meta"):
@@ -22,15 +22,15 @@ def print_models(*, num_classes: int) -> None:
 
 
 def print_model(name: str, *, num_classes: int) -> None:
-    """Print a line per part of a model: parameters and multiply-adds of a clip.
+    """Print one line per part of a model: parameters and multiply-adds per clip.
 
     Raises:
-        UnknownModel: no model has this name.
+        UnknownModel: No model has this name.
     """
     with torch.device("meta"):
         model = create_model(name, num_classes=num_classes)
     clip = MODELS[name]
-    table = Table("part", "parameters", "GMAC a clip")
+    table = Table("part", "parameters", "GMAC per clip")
     for row in complexity_table(model, channels=clip.channels, frames=clip.frames, size=clip.size):
         table.add_row(row.name, f"{row.parameters:,}", f"{row.macs / 1e9:.3f}")
     total = macs(model, channels=clip.channels, frames=clip.frames, size=clip.size)

@@ -1,4 +1,4 @@
-"""HTML pages of one file: no script, font or picture is loaded from elsewhere."""
+"""Self-contained HTML pages, without external scripts, fonts or images."""
 
 import base64
 from collections.abc import Sequence
@@ -11,25 +11,25 @@ from kinema.files import atomic_write
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipPicture:
-    """Picture of a clip with its true class and the predicted classes, best first, with their probabilities."""
+class ClipImage:
+    """Image of a clip with its true class, and predicted classes with probabilities, best first."""
 
-    picture: bytes
+    image: bytes
     truth: str
     answers: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionedPicture:
+class CaptionedImage:
     """JPEG with a caption."""
 
-    picture: bytes
+    image: bytes
     caption: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Column names, and rows of as many cells."""
+    """Column names and rows."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -37,28 +37,20 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Heading and paragraph, with an SVG figure, a table, pictures or clips."""
+    """Heading and paragraph, with an SVG figure, a table, images or clips."""
 
     heading: str
     text: str
     figure: bytes = b""
     table: Table | None = None
-    pictures: Sequence[CaptionedPicture] = ()
-    clips: Sequence[ClipPicture] = ()
+    images: Sequence[CaptionedImage] = ()
+    clips: Sequence[ClipImage] = ()
 
 
 def write_page(
     path: Path, *, title: str, lead: str, numbers: Sequence[tuple[str, str]], sections: Sequence[Section]
 ) -> None:
-    """Render `page.html.jinja`; all text is escaped.
-
-    Args:
-        path: HTML file to write; created with its folders.
-        title: heading of the page.
-        lead: paragraph below it.
-        numbers: names and values shown first.
-        sections: body of the page.
-    """
+    """Render `page.html.jinja` to a file, created with its folders; all text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

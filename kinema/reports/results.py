@@ -1,4 +1,4 @@
-"""What is claimed is stored: a run's recipe, commit, data, seed, numbers and compact predictions as one JSON."""
+"""Stored results: recipe, commit, data, seed, metrics and compact predictions of a run, as one JSON."""
 
 import base64
 import json
@@ -18,46 +18,49 @@ from kinema.inference.trained_model import find_description
 from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
 
-LARGEST_SCORES = 60_000
-"""Samples times classes of which the scores are stored too: 160 KB of text."""
+MAX_SCORES = 60_000
+"""Largest number of scores (samples times classes) that is stored: 160 KB of text."""
 
 
 def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
-    """Write a run's result; the numbers are computed from its predictions file, not taken from its log.
+    """Write the result of a run, with metrics computed from its predictions file.
 
     Args:
-        run: a finished training; its model's predictions are stored.
-        out: the JSON to write, under `results/`.
-        title: what was run, on what; "synthetic" where the data are.
+        run: Finished training.
+        out: JSON to write, under `results/`.
+        title: Model and data; contains "synthetic" if the data are.
 
     Returns:
-        What was written: accuracies in percent with their intervals; targets, answers and the five best answers as
-        class numbers in the order of `index`; and where the table is small the scores, see `load_result`.
+        Content of the JSON: metrics in percent with confidence intervals; targets, top-1 and top-5 predictions as class
+        numbers in the order of `index`; and scores, unless there are too many (see `load_result`).
+
+    Raises:
+        RunError: The run has no trained model yet.
     """
     predictions = load_predictions(run.predictions)
     summary = summarize(predictions)
     measures, intervals = dict(measure(predictions)), {}
-    for head, found in summary.heads.items():
+    for head, metrics in summary.heads.items():
         prefix = f"{head}." if len(summary.heads) > 1 else ""
-        measures |= {f"{prefix}nll": found.nll, f"{prefix}ece": found.ece}
-        intervals[f"{prefix}top1"] = found.top1_interval
-        intervals[f"{prefix}mean_class"] = found.mean_class_interval
+        measures |= {f"{prefix}nll": metrics.nll, f"{prefix}ece": metrics.ece}
+        intervals[f"{prefix}top1"] = metrics.top1_interval
+        intervals[f"{prefix}mean_class"] = metrics.mean_class_interval
     if summary.joint is not None:
         intervals["joint.top1"] = summary.joint.top1_interval
     recipe = run.recipe
-    anywhere = replace(
+    without_paths = replace(
         recipe,
         data=replace(recipe.data, manifest=Path(recipe.data.manifest).name),
         run=replace(recipe.run, out=None),
-    )  # where it lay on one machine is nobody else's concern
+    )
     description = find_description(run.path)
     if description is None:
-        raise RunError(f"{run.path}: has no trained model yet", path=run.path)
+        raise RunError(f"{run.path}: has no trained model yet. Finish the training first.", path=run.path)
     result = {
         "title": title,
         "provenance": json.loads(description.read_text(encoding="utf-8"))["provenance"],
         "environment": json.loads((run.path / "environment.json").read_text(encoding="utf-8")),
-        "recipe": json.loads(recipe_to_json(anywhere)),
+        "recipe": json.loads(recipe_to_json(without_paths)),
         "dataset": predictions.dataset,
         "version": predictions.version,
         "split": predictions.split,
@@ -89,56 +92,53 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
 
 
 def load_result(path: Path) -> Predictions:
-    """The predictions of a stored result. Its logits are rounded to three digits and shifted, so that the best is 0.
+    """Load the predictions of a stored result.
 
-    Answers and the five best are in the JSON as they were; likelihood and calibration follow from these logits to about
-    three digits.
+    Logits are rounded to three digits and shifted so that the largest is 0; likelihood and calibration follow from them
+    to about three digits. Top-1 and top-5 predictions are stored exactly.
 
     Raises:
-        PredictionsError: the file is no result, or one that holds no scores: an old one, or a large one.
+        PredictionsError: The file is not a result, or has no scores because it is old or large.
     """
     try:
-        said: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        stored, classes = said["predictions"], said["classes"]
+        result: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stored, classes = result["predictions"], result["classes"]
         if None in stored["scores"].values():
-            raise ValueError("its table is too large for scores")
+            raise ValueError("too large to store scores")
         index = np.array(stored["index"], np.int64)
         return Predictions(
             logits={
-                head: _unpacked(text, samples=len(index), classes=len(classes[head]))
+                head: np.frombuffer(base64.b64decode(text, validate=True), "<f2")
+                .reshape(len(index), len(classes[head]))
+                .astype(np.float32)
                 for head, text in stored["scores"].items()
             },
             targets={head: np.array(targets, np.int64) for head, targets in stored["targets"].items()},
             index=index,
             classes={head: tuple(names) for head, names in classes.items()},
-            split=said["split"],
-            declared=said["declared"],
+            split=result["split"],
+            declared=result["declared"],
             missing=(),
-            manifest_digest=said["provenance"]["manifest_digest"],
-            weights_digest=said["weights_digest"],
-            protocol=None if said["protocol"] is None else Protocol(**said["protocol"]),
-            dataset=said.get("dataset", said.get("corpus", "")),
-            version=said.get("version", ""),
+            manifest_digest=result["provenance"]["manifest_digest"],
+            weights_digest=result["weights_digest"],
+            protocol=None if result["protocol"] is None else Protocol(**result["protocol"]),
+            dataset=result.get("dataset", result.get("corpus", "")),
+            version=result.get("version", ""),
         )
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: not a result with scores ({error})", path=path) from error
 
 
 def _best(logits: Float[ndarray, "samples classes"], k: int) -> list[list[int]]:
-    """Class numbers of the k best answers, the best first; among equal ones the lower number."""
+    """Return the class numbers of the k largest logits, best first; ties go to the lower number."""
     best: list[list[int]] = np.argsort(-logits, axis=1, kind="stable")[:, :k].tolist()
     return best
 
 
 def _packed(logits: Float[ndarray, "samples classes"]) -> str | None:
-    """Half floats in base64, little-endian, row by row; None where there are too many."""
-    if logits.size > LARGEST_SCORES:
+    """Encode logits as little-endian half floats in base64, row by row; return None if there are too many."""
+    if logits.size > MAX_SCORES:
         return None
-    shifted = logits - logits.max(axis=1, keepdims=True)  # halves are finest near 0, where the best answers are
+    shifted = logits - logits.max(axis=1, keepdims=True)  # half floats are finest near 0
     lowest = np.finfo(np.float16).min
     return base64.b64encode(np.maximum(shifted, lowest).astype("<f2").tobytes()).decode("ascii")
-
-
-def _unpacked(text: str, *, samples: int, classes: int) -> Float[ndarray, "samples classes"]:
-    halves = np.frombuffer(base64.b64decode(text, validate=True), "<f2")
-    return halves.reshape(samples, classes).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The runs of a folder: what each is, how far it came, how good it was, and what is wrong with it."""
+"""List of runs: model, data, progress, best accuracy, state and faults of each."""
 
 import json
 import time
@@ -23,23 +23,24 @@ from kinema.training.schedule import Schedule, score
 
 State = Literal["finished", "unfinished", "no checkpoint"]
 PARTS = ("recipe.json", "steps.jsonl", "metrics.jsonl", "checkpoints", "model")
-"""Each of these makes a folder a run, whole or not."""
+"""Files and folders of which any makes a folder a run, complete or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
-    """What the list says of one run.
+    """One run of the list.
 
-    Args:
-        name: of the folder.
-        model: name in the zoo; a family where the numbers are others, `own` for a network of the user's.
-        data: manifest and modalities.
-        step, steps: done, and planned; None where that cannot be told.
-        top1: the best of all evaluations in percent; of all heads together where there are several.
-        loss: of the last step.
-        state: whether all planned steps are done, or where there is nothing to go on from.
-        changed: when it last wrote a line, in seconds since 1970.
-        faults: what is wrong with the folder, a sentence each.
+    Attributes:
+        name: Name of the folder.
+        model: Name of the model, its family if the config differs, or `own` for a user's network.
+        data: Manifest and modalities.
+        step: Number of steps done.
+        steps: Number of planned steps; None if unknown.
+        top1: Best top-1 of all evaluations [%]; with several task heads, that of all heads together.
+        loss: Loss of the last step.
+        state: Progress; None if unknown.
+        changed: Time of the last change [s since 1970].
+        faults: Problems of the folder.
     """
 
     name: str
@@ -55,32 +56,32 @@ class RunLine:
 
 
 def runs_in(folder: Path) -> list[RunLine]:
-    """The runs of a folder, the oldest first; a run itself is a list of one.
+    """Return the runs of a folder, oldest first; a run folder gives a list of one.
 
     Raises:
-        RunError: there is no such folder, or no run in it.
+        RunError: The folder does not exist or contains no run.
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder. Name the folder that contains the runs.", path=folder)
     candidates = [folder] if _is_run(folder) else sorted(path for path in folder.iterdir() if not path.is_symlink())
     count = cache(samples_of)  # many runs share a manifest
-    found = [run_line(path, count) for path in candidates if _is_run(path)]
-    if not found:
+    lines = [run_line(path, count) for path in candidates if _is_run(path)]
+    if not lines:
         raise RunError(f"{folder}: contains no runs. `kinema train` creates one.", path=folder)
-    return sorted(found, key=lambda line: line.changed)
+    return sorted(lines, key=lambda line: line.changed)
 
 
 def samples_of(manifest: str, split: str) -> int:
-    """How many samples a split of a manifest has."""
+    """Return the number of samples in a split of a manifest."""
     return len(load_manifest(manifest).positions(split))
 
 
 def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLine:
-    """Read one run; what cannot be read is said, and stops nothing.
+    """Read one run; files that cannot be read are listed among its faults.
 
     Args:
-        path: the run's folder.
-        count: from a manifest and a split to the number of its samples.
+        path: Run folder.
+        count: Function that returns the number of samples in a split of a manifest.
     """
     faults: list[str] = []
     steps, metrics = (_lines(path / name, faults) for name in ("steps.jsonl", "metrics.jsonl"))
@@ -96,16 +97,16 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
             samples = count(recipe.data.manifest, recipe.data.train)
             planned = Schedule.from_recipe(recipe, samples=samples, max_steps=None).steps
         except (ManifestError, OSError) as error:
-            faults.append(f"the number of its steps is not known: {error}")
+            faults.append(f"unknown number of steps: {error}")
     if metrics and not run.predictions.is_file():
-        faults.append(f"{run.predictions}: is missing, though there was an evaluation")
+        faults.append(f"{run.predictions}: missing, although the run has evaluations")
     step = max((int(line["step"]) for line in (*steps, *metrics)), default=0)
     state: State | None = None
     if not (path / "checkpoints" / "last.pt").is_file():
         state = "no checkpoint"
     elif planned is not None:
         state = "finished" if step >= planned or early else "unfinished"
-    there = [path / name for name in PARTS if (path / name).exists()]
+    parts = [path / name for name in PARTS if (path / name).exists()]
     return RunLine(
         name=path.resolve().name,
         model=model,
@@ -115,15 +116,15 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
         top1=max((score for score in map(_score, metrics) if score is not None), default=None),
         loss=next((line["loss"] for line in reversed(steps) if isinstance(line.get("loss"), float)), None),
         state=state,
-        changed=max(part.stat().st_mtime for part in there),
+        changed=max(part.stat().st_mtime for part in parts),
         faults=tuple(faults),
     )
 
 
 def print_runs(lines: Sequence[RunLine]) -> None:
-    """A table with a line a run, and below it a line for all that is wrong."""
+    """Print a table of the runs, and one line per fault."""
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "model", "data", "step", "best top1 %", "last loss", "state", "when"):
+    for column in ("run", "model", "data", "step", "best top1 %", "last loss", "state", "last change"):
         table.add_column(column, justify="right" if column in ("step", "best top1 %", "last loss") else "left")
     for line in lines:
         table.add_row(
@@ -144,18 +145,18 @@ def print_runs(lines: Sequence[RunLine]) -> None:
 
 
 def side_of(names: str, folder: Path) -> list[Predictions]:
-    """The stored predictions of one side of a comparison.
+    """Return the stored predictions of one side of a comparison.
 
     Args:
-        names: of runs in the folder, or paths of runs, predictions files and stored results (.json); several seeds are
+        names: Runs in the folder, or paths of runs, predictions files and stored results (.json); several seeds are
             joined by commas.
-        folder: where names are looked for first.
+        folder: Folder in which names are looked up first.
     """
-    found = []
+    side = []
     for name in filter(None, (part.strip() for part in names.split(","))):
         path = folder / name if (folder / name).exists() else Path(name)
-        found.append(load_result(path) if path.suffix == ".json" else load_predictions(path))
-    return found
+        side.append(load_result(path) if path.suffix == ".json" else load_predictions(path))
+    return side
 
 
 def _is_run(path: Path) -> bool:
@@ -163,22 +164,22 @@ def _is_run(path: Path) -> bool:
 
 
 def _lines(path: Path, faults: list[str]) -> list[dict[str, Any]]:
-    """The lines of a log that can be read; a training that was killed may have left half of one."""
-    found = []
+    """Return the readable lines of a log; a killed training may leave an incomplete one."""
+    lines = []
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f"{path}: cannot be read ({error})")
         return []
-    for number, said in enumerate(text.splitlines(), start=1):
+    for number, content in enumerate(text.splitlines(), start=1):
         try:
-            line = json.loads(said)
+            line = json.loads(content)
             int(line["step"])
         except (ValueError, KeyError, TypeError):
-            faults.append(f"{path.name}, line {number}: is no line of a log, perhaps cut off while it was written")
+            faults.append(f"{path.name}, line {number}: not a valid record; it may be incomplete")
         else:
-            found.append(line)
-    return found
+            lines.append(line)
+    return lines
 
 
 def _model(recipe: Recipe, run: Path, faults: list[str]) -> str:
@@ -197,17 +198,17 @@ def _data(recipe: Recipe) -> str:
 
 
 def _stopped_early(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
-    """Whether the evaluations since the best one are as many as the recipe waits for a better one."""
+    """Return whether the patience of the recipe is used up."""
     if recipe.run.patience is None or not metrics:
         return False
     try:
         scores = [score(line, recipe.checkpoint.metric) for line in metrics]
-    except RecipeError:  # a log that another program wrote
+    except RecipeError:  # the metric of the recipe is not in the log
         return False
     return len(scores) - 1 - scores.index(max(scores)) >= recipe.run.patience
 
 
 def _score(line: dict[str, Any]) -> float | None:
-    """Top-1 of an evaluation; that of all heads together where there are several."""
+    """Return the top-1 of an evaluation; with several task heads, that of all heads together."""
     top1 = line.get("top1", line.get(f"{JOINT}.top1"))
     return float(top1) if isinstance(top1, int | float) else None

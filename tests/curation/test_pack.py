@@ -1,4 +1,4 @@
-"""Packing: the same frames, times, labels and depth in files that read faster, whatever stops it on the way."""
+"""Tests of packing: same frames, times, labels and depth in files that read faster."""
 
 import dataclasses
 import struct
@@ -31,7 +31,7 @@ FACTS = DepthFacts(unit_mm=1.0, near=500.0, far=4500.0, coverage="full")
 
 
 def manifest_of(folder, entries, *, depth=None, name="set.csv", **declared):
-    """A manifest of two classes, or one task head more where the entries name it."""
+    """Write a manifest of two classes, or of the task heads that the entries name."""
     entries = [
         entry if entry.labels else dataclasses.replace(entry, labels={"label": "ab"[i % 2]})
         for i, entry in enumerate(entries)
@@ -63,7 +63,7 @@ def psnr(one, other):
 
 @pytest.fixture
 def scene():
-    """So many smooth pictures in motion, with strong colors."""
+    """Return a function that makes smooth moving frames with strong colors."""
 
     def pictures(count, height, width):
         y, x = np.mgrid[0:height, 0:width] / max(height, width)
@@ -80,7 +80,7 @@ def scene():
 
 
 def times_of(kind, count):
-    """When each frame is shown, in whole milliseconds."""
+    """Return the time of each frame [s], in whole milliseconds."""
     rng = np.random.default_rng(1)
     steps = {"even": [40], "variable": [16, 17, 33, 120, 250]}[kind]
     return np.concatenate([[0], np.cumsum(rng.choice(steps, count - 1))]) / 1000
@@ -89,7 +89,7 @@ def times_of(kind, count):
 @pytest.mark.parametrize("kind", ["even", "variable"])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_the_same_frame_is_shown_at_the_same_time(tmp_path, write_video, stamp, read_stamps, kind, suffix):
-    """Of a whole file, and of segments in seconds that begin and end on frames and between them."""
+    """For a whole file, and for segments in seconds whose bounds are on and between frames."""
     times = times_of(kind, 60)
     path = write_video(tmp_path / f"a.{suffix}", [stamp(n) for n in range(60)], times=times, options=FAR_KEYFRAMES)
     cuts = [(0, times[1]), (times[7], times[30]), (times[7] + 0.004, times[41] - 0.004), (times[50], times[59] + 0.01)]
@@ -121,7 +121,7 @@ def test_odd_rates_are_kept_to_the_tick(tmp_path, write_video, stamp, read_stamp
         assert frame_range(file, 0, float(n / rate)) == frame_range(path, 0, float(n / rate)) == (0, n)
 
 
-def test_segments_of_frames_become_files_of_their_own_and_equal_ones_share_one(tmp_path, numbered, read_stamps):
+def test_each_segment_becomes_a_file_and_equal_segments_share_one(tmp_path, numbered, read_stamps):
     spans = [(0, 10), (90, 140), (100, 150), (90, 140), (199, 200)]
     entries = [Entry(rgb=numbered, start_frame=a, stop_frame=b, frames=200) for a, b in spans]
     result = packed(manifest_of(tmp_path, entries), tmp_path / "out")
@@ -132,7 +132,7 @@ def test_segments_of_frames_become_files_of_their_own_and_equal_ones_share_one(t
     assert result.files == len({*files_of(result)}) == len(list((tmp_path / "out" / "rgb").iterdir())) == 4
 
 
-def test_keyframes_stand_where_they_are_asked_for(tmp_path, write_video, stamp):
+def test_keyframes_are_at_the_requested_interval(tmp_path, write_video, stamp):
     path = write_video(tmp_path / "a.mp4", [stamp(n * 5 % 256) for n in range(50)], options=FAR_KEYFRAMES)
     for every in (8, 5):
         result = packed(manifest_of(tmp_path, [Entry(rgb=path)] * 2), tmp_path / f"out {every}", keyframe_every=every)
@@ -144,7 +144,7 @@ def test_keyframes_stand_where_they_are_asked_for(tmp_path, write_video, stamp):
 
 
 @pytest.mark.parametrize(
-    ("size", "short_side", "wanted"),
+    ("size", "short_side", "expected"),
     [
         ((1080, 1920), 256, (256, 456)),
         ((240, 320), 256, (240, 320)),
@@ -154,8 +154,8 @@ def test_keyframes_stand_where_they_are_asked_for(tmp_path, write_video, stamp):
         ((500, 100), 16, (80, 16)),
     ],
 )
-def test_sizes_are_even_and_never_larger(tmp_path, scene, size, short_side, wanted):
-    assert fitted_size(*size, Encoding(short_side=short_side)) == wanted
+def test_sizes_are_even_and_never_larger(tmp_path, scene, size, short_side, expected):
+    assert fitted_size(*size, Encoding(short_side=short_side)) == expected
     if size == (63, 49):
         pictures = scene(20, *size)
         np.savez(tmp_path / "a.npz", np.stack(pictures))
@@ -193,21 +193,21 @@ def write_colored(path, pictures, *, color=None, form="yuv420p"):
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_packed_picture_is_the_scaled_original_but_for_codec_noise(tmp_path, scene, kind):
+def test_a_packed_frame_is_the_resized_original_up_to_codec_noise(tmp_path, scene, kind):
     path = write_colored(tmp_path / "a.mp4", scene(20, 96, 128), **SOURCES[kind])
     file = files_of(packed(manifest_of(tmp_path, [Entry(rgb=path)] * 2), tmp_path / "out"))[0]
-    wanted = [
+    expected = [
         np.asarray(Image.fromarray(picture).resize((64, 48), Image.Resampling.BILINEAR))
         for picture in read_rgb(path, range(20))
     ]
     got = read_rgb(file, range(20))
     assert got.shape == (20, 48, 64, 3)
-    assert psnr(got, wanted) > (35 if kind == "4:4:4" else 37)  # 4:2:0 halves the resolution of its colors
-    shift = (got.astype(float) - wanted).mean((0, 1, 2))
+    assert psnr(got, expected) > (35 if kind == "4:4:4" else 37)  # 4:2:0 halves the resolution of its colors
+    shift = (got.astype(float) - expected).mean((0, 1, 2))
     assert np.abs(shift).max() < 1, shift
 
 
-def test_turned_and_mirrored_recordings_are_packed_upright(tmp_path, scene):
+def test_rotated_and_mirrored_recordings_are_packed_upright(tmp_path, scene):
     content = bytearray(Path(write_colored(tmp_path / "a.mp4", scene(20, 96, 128))).read_bytes())
     for name, rows in {"turned": (0, 1, -1, 0), "mirrored": (-1, 0, 0, 1)}.items():
         a, b, c, d = rows
@@ -217,12 +217,12 @@ def test_turned_and_mirrored_recordings_are_packed_upright(tmp_path, scene):
         path = tmp_path / f"{name}.mp4"
         path.write_bytes(content)
         result = packed(manifest_of(tmp_path, [Entry(rgb=str(path))] * 2), tmp_path / f"out {name}", short_side=96)
-        got, wanted = read_rgb(files_of(result)[0], range(20)), read_rgb(str(path), range(20))
-        assert got.shape == wanted.shape == ((20, 128, 96, 3) if name == "turned" else (20, 96, 128, 3))
-        assert psnr(got, wanted) > 35
+        got, expected = read_rgb(files_of(result)[0], range(20)), read_rgb(str(path), range(20))
+        assert got.shape == expected.shape == ((20, 128, 96, 3) if name == "turned" else (20, 96, 128, 3))
+        assert psnr(got, expected) > 35
 
 
-def test_folders_and_arrays_of_pictures_become_videos(tmp_path, scene):
+def test_folders_and_arrays_of_images_become_videos(tmp_path, scene):
     pictures = scene(40, 60, 80)
     (tmp_path / "frames").mkdir()
     for number, picture in enumerate(pictures):
@@ -232,12 +232,12 @@ def test_folders_and_arrays_of_pictures_become_videos(tmp_path, scene):
     result = packed(manifest_of(tmp_path, entries), tmp_path / "out")
     for new, file in zip(result.manifest.entries, files_of(result), strict=True):
         assert (new.frames, new.start_frame) == (35, None)
-        wanted = [np.asarray(Image.fromarray(p).resize((64, 48), Image.Resampling.BILINEAR)) for p in pictures[3:38]]
-        assert psnr(read_rgb(file, range(35)), wanted) > 37
+        expected = [np.asarray(Image.fromarray(p).resize((64, 48), Image.Resampling.BILINEAR)) for p in pictures[3:38]]
+        assert psnr(read_rgb(file, range(35)), expected) > 37
 
 
-def test_a_box_of_rgb_is_cut_once_and_is_then_the_whole_picture(tmp_path, write_video, scene):
-    """Its offsets are odd, which H.264's halved colors could not be cut at."""
+def test_an_rgb_box_is_cropped_and_removed(tmp_path, write_video, scene):
+    """The offsets are odd, at which the chroma planes of H.264 cannot be cut."""
     path = write_video(tmp_path / "a.mp4", scene(20, 96, 160), options={"crf": "4"})
     box = PixelBox(left=31, top=7, right=131, bottom=81)
     entries = [Entry(rgb=path, rgb_box=box), Entry(rgb=path)]
@@ -248,11 +248,14 @@ def test_a_box_of_rgb_is_cut_once_and_is_then_the_whole_picture(tmp_path, write_
     assert (read_rgb(cut, [0]).shape, read_rgb(whole, [0]).shape) == ((1, 48, 64, 3), (1, 48, 80, 3))
     before, after = (views(m, m.entries[0], "rgb", short_side=48, size=48) for m in (manifest, result.manifest))
     assert psnr(before, after) > 30
-    beyond = manifest_of(
+    outside = manifest_of(
         tmp_path, [Entry(rgb=path, rgb_box=dataclasses.replace(box, right=161)), entries[1]], name="b.csv"
     )
-    failed = packed(beyond, tmp_path / "other")
-    assert failed.unreadable == (f"{path}: has frames of 160 x 96, but rgb_box=31 7 161 81 reaches beyond them",)
+    failed = packed(outside, tmp_path / "other")
+    (reason,) = failed.unreadable
+    assert reason.startswith(f"{path}: ")
+    assert "rgb_box=31 7 161 81" in reason
+    assert "160 x 96" in reason
     assert failed.manifest.entries[0].rgb_box is not None
 
 
@@ -267,11 +270,11 @@ def test_a_small_video_with_close_keyframes_is_copied_byte_by_byte(tmp_path, wri
     ]
     assert copies == [True, False, False, False]
     assert [entry.frames for entry in result.manifest.entries] == [30] * 4
-    assert any(note.startswith("1 files were copied as they are") for note in result.notes)
+    assert any(note.startswith("1 files copied") for note in result.notes)
 
 
 def test_a_video_without_time_stamps_keeps_its_frames(tmp_path, write_video, stamp, read_stamps):
-    """An avi with reordered frames, of which nothing says where its keyframes are: it is encoded, however close."""
+    """An AVI with reordered frames has unknown keyframes and is always encoded."""
     options = {"g": "12", "bf": "2", "b_strategy": "0", "b": "4000000"}
     path = write_video(tmp_path / "a.avi", [stamp(n) for n in range(40)], codec="mpeg4", options=options)
     assert VideoFile(path).timeline.stamps == ()
@@ -291,7 +294,7 @@ def depth():
     return np.random.default_rng(0).integers(0, 65536, (14, 50, 60), dtype=np.uint16)
 
 
-def test_every_bit_of_every_form_of_depth_is_kept(tmp_path, write_video, depth):
+def test_depth_is_packed_without_loss(tmp_path, write_video, depth):
     (tmp_path / "png").mkdir()
     for number, picture in enumerate(depth):
         Image.fromarray(picture).save(tmp_path / "png" / f"{number}.png")
@@ -304,15 +307,15 @@ def test_every_bit_of_every_form_of_depth_is_kept(tmp_path, write_video, depth):
     result = packed(manifest_of(tmp_path, entries, depth=FACTS), tmp_path / "out", short_side=16)
     assert result.manifest.depth == FACTS
     for new, file in zip(result.manifest.entries, files_of(result, "depth"), strict=True):
-        wanted = depth if new.frames == 14 else depth[2:9]
+        expected = depth if new.frames == 14 else depth[2:9]
         got = read_gray(file, range(new.frames))
         assert got.dtype == np.uint16
-        assert (got == wanted).all()
-        assert count_frames(file) == len(wanted)
-        assert (read_gray(file, [1, 1, 6]) == wanted[[1, 1, 6]]).all()
+        assert (got == expected).all()
+        assert count_frames(file) == len(expected)
+        assert (read_gray(file, [1, 1, 6]) == expected[[1, 1, 6]]).all()
 
 
-def test_eight_bit_depth_in_a_video_is_copied_and_a_segment_of_it_loses_nothing(tmp_path, write_video):
+def test_8_bit_depth_in_a_video_is_copied_and_its_segments_are_lossless(tmp_path, write_video):
     gray = np.random.default_rng(0).integers(0, 256, (20, 48, 64), dtype=np.uint8)
     path = write_video(
         tmp_path / "K_00001.avi", gray[..., None].repeat(3, 3), codec="mpeg4", options={"g": "250", "b": "900000"}
@@ -325,7 +328,7 @@ def test_eight_bit_depth_in_a_video_is_copied_and_a_segment_of_it_loses_nothing(
     assert (read_gray(part, range(13)) == read_gray(path, range(4, 17))).all()
 
 
-def test_smaller_depth_holds_no_depth_that_was_not_there(tmp_path, depth):
+def test_resized_depth_contains_only_original_values(tmp_path, depth):
     np.savez(tmp_path / "d.npz", depth=depth)
     result = packed(manifest_of(tmp_path, [Entry(depth="d.npz")] * 2), tmp_path / "out", depth_short_side=25)
     got = read_gray(files_of(result, "depth")[0], range(14))
@@ -337,20 +340,20 @@ def test_smaller_depth_holds_no_depth_that_was_not_there(tmp_path, depth):
 
 
 def test_depth_is_cut_by_the_frames_of_its_rgb(tmp_path, write_video, stamp, depth, read_stamps):
-    """As clips of both are read; that its own time stamps say otherwise is told."""
+    """A note reports that its own time stamps differ."""
     rgb = write_video(tmp_path / "a.mp4", [stamp(n) for n in range(14)], rate=10)
     write_video(tmp_path / "d.mkv", depth, codec="ffv1", pixel_format="gray16le", options={}, rate=20)
     entries = [Entry(rgb=rgb, depth="d.mkv", start_s=0.3, stop_s=0.6, frames=14)] * 2
     result = packed(manifest_of(tmp_path, entries), tmp_path / "out")
     assert (read_gray(files_of(result, "depth")[0], range(3)) == depth[3:6]).all()
     assert read_stamps(read_rgb(files_of(result)[0], range(3))) == [3, 4, 5]
-    assert any(note.startswith("1 depth files have other time stamps than their RGB") for note in result.notes)
+    assert any(note.startswith("1 depth files") for note in result.notes)
 
 
 # -- the manifest ------------------------------------------------------------------------------------------------------
 
 
-def test_all_columns_and_facts_are_those_of_the_original(tmp_path, numbered, depth):
+def test_all_other_columns_are_unchanged(tmp_path, numbered, depth):
     np.savez(tmp_path / "d.npz", depth=depth)
     about = {"group": "g1", "subject": "s1", "camera": "c1", "sample": "P01_0"}
     entries = [
@@ -369,7 +372,7 @@ def test_all_columns_and_facts_are_those_of_the_original(tmp_path, numbered, dep
     assert not Path(new.entries[0].rgb).is_absolute()
 
 
-def test_what_cannot_be_packed_keeps_its_line_and_its_files_and_is_named(tmp_path, numbered, fill_arrays, capsys):
+def test_samples_that_cannot_be_packed_keep_their_files_and_are_named(tmp_path, numbered, fill_arrays, capsys):
     fill_arrays(tmp_path, "d.npz")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     entries = [
@@ -382,11 +385,10 @@ def test_what_cannot_be_packed_keeps_its_line_and_its_files_and_is_named(tmp_pat
     with pytest.raises(SystemExit) as stop:
         main(["pack", str(old.path), "--short-side", "48", "--out", str(tmp_path / "out")])
     assert stop.value.code == 1
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[1] for line in said if line.startswith("unreadable")] == [
-        str(tmp_path / name) for name in ("d.npz", "broken.mp4", "gone.mp4")
-    ] or sum(line.startswith("unreadable: ") for line in said) == 3
-    assert said[-1].endswith("3 files cannot be packed, and 3 samples keep their own")
+    lines = capsys.readouterr().out.splitlines()
+    unreadable = {line.split(": ")[1] for line in lines if line.startswith("unreadable: ")}
+    assert unreadable == {str(tmp_path / name) for name in ("d.npz", "broken.mp4", "gone.mp4")}
+    assert "3 files cannot be packed, 3 samples" in lines[-1]
     new = load_manifest(tmp_path / "out" / "set.csv")
     assert [entry.rgb.startswith("rgb/") for entry in new.entries] == [True, False, False, False]
     assert [new.locate(e.rgb) for e in new.entries[1:]] == [old.locate(e.rgb) for e in old.entries[1:]]
@@ -408,7 +410,7 @@ def test_sources_behind_urls_are_packed(tmp_path, numbered, monkeypatch, read_st
     assert result.unreadable[0].startswith("zip://no.mp4")
 
 
-def test_a_second_manifest_of_the_same_videos_packs_only_what_is_new(tmp_path, numbered):
+def test_a_second_manifest_of_the_same_videos_packs_only_new_parts(tmp_path, numbered):
     spans = [Entry(rgb=numbered, start_frame=10 * i, stop_frame=10 * i + 10) for i in range(4)]
     first = packed(manifest_of(tmp_path, spans[:3]), tmp_path / "out")
     second = packed(manifest_of(tmp_path, spans[1:], name="other.csv"), tmp_path / "out")
@@ -449,9 +451,9 @@ def test_evaluation_clips_of_real_videos_differ_by_codec_noise(tmp_path, real_da
     assert result.unreadable == ()
     for before, after in zip(old.entries, result.manifest.entries, strict=True):
         assert after.frames == 32
-        wanted, got = views(old, before, "rgb"), views(result.manifest, after, "rgb")
-        assert psnr(got, wanted) > 32, before.rgb
-        assert np.abs((got.astype(float) - wanted).mean((0, 2, 3, 4))).max() < 1
+        expected, got = views(old, before, "rgb"), views(result.manifest, after, "rgb")
+        assert psnr(got, expected) > 32, before.rgb
+        assert np.abs((got.astype(float) - expected).mean((0, 2, 3, 4))).max() < 1
 
 
 def test_clips_of_real_depth_are_the_same_to_the_bit(tmp_path, real_data):
@@ -466,19 +468,19 @@ def test_clips_of_real_depth_are_the_same_to_the_bit(tmp_path, real_data):
         assert (views(old, before, "depth", **cut) == views(result.manifest, after, "depth", **cut)).all()
 
 
-def test_an_npz_of_frames_that_is_not_whole_is_refused_by_name(tmp_path, depth):
-    """What packing writes is read by the reader of all arrays, and is not believed either."""
+def test_a_damaged_npz_of_frames_is_refused_by_name(tmp_path, depth, raises):
+    """The array reader also validates packed files."""
     good = {f"depth_{number:06d}": picture for number, picture in enumerate(depth)}
     np.savez(tmp_path / "a.npz", **{**good, "depth_000003": depth[3][:4]})
     assert (read_gray(str(tmp_path / "a.npz"), [2]) == depth[2]).all()
-    with pytest.raises(UnreadableVideo, match=r"a\.npz: .*depth_000003\.npy"):
+    with raises(UnreadableVideo, "a.npz", "depth_000003.npy"):
         read_gray(str(tmp_path / "a.npz"), [2, 3])
     np.savez(tmp_path / "b.npz", **{**good, "depth_000003": np.array([[object()]])})
-    with pytest.raises(UnreadableVideo, match=r"b\.npz: .*depth_000003\.npy"):
+    with raises(UnreadableVideo, "b.npz", "depth_000003.npy"):
         read_gray(str(tmp_path / "b.npz"), [3])
     del good["depth_000003"]
     np.savez(tmp_path / "c.npz", **good)
-    with pytest.raises(UnreadableVideo, match=r"c\.npz: .*holds arrays"):
+    with raises(UnreadableVideo, "c.npz"):
         read_gray(str(tmp_path / "c.npz"), [0])
-    with pytest.raises(UnreadableVideo, match=r"a\.npz: frame 14 is requested, but it has 14 frames"):
+    with raises(UnreadableVideo, "a.npz", "frame 14", "14 frames"):
         read_gray(str(tmp_path / "a.npz"), [14])

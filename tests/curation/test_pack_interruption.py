@@ -1,4 +1,4 @@
-"""Packing that is killed, runs into a full disk, a changed source or another run, or is asked for what it refuses."""
+"""Tests of packing that is killed, runs out of disk space, meets a changed source or another run, or is refused."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ FAR_KEYFRAMES = {"g": "250", "crf": "12", "preset": "veryfast", "sc_threshold": 
 
 
 def manifest_of(folder, entries):
-    """A manifest of two classes."""
+    """Write a manifest of two classes."""
     labeled = [dataclasses.replace(entry, labels={"label": "ab"[i % 2]}) for i, entry in enumerate(entries)]
     return write_manifest(
         folder / "set.csv",
@@ -49,7 +49,7 @@ def written(out):
 
 
 def command(manifest, out, *words, before="pass"):
-    """`kinema pack` in a process of its own."""
+    """Start `kinema pack` in its own process."""
     code = f"{before}\nfrom kinema.cli import main\nmain()"
     arguments = ["pack", str(manifest.path), "--short-side", str(SIDE), "--out", str(out), "--workers", "1", *words]
     return subprocess.Popen(
@@ -63,7 +63,7 @@ def command(manifest, out, *words, before="pass"):
 
 @pytest.fixture
 def many(tmp_path, write_video):
-    """Sixteen videos of noise, which take a while."""
+    """Return a manifest of sixteen videos of noise, which are slow to pack."""
     entries = []
     for number in range(16):
         noise = np.random.default_rng(number).integers(0, 256, (16, 100, 120, 3), dtype=np.uint8)
@@ -73,7 +73,7 @@ def many(tmp_path, write_video):
 
 
 @pytest.mark.long
-def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(many, tmp_path):
+def test_a_killed_run_resumes_with_the_result_of_an_undisturbed_one(many, tmp_path):
     out = tmp_path / "out"
     process = command(many, out)
     try:
@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(many, tmp_pat
             if (out / "pack.jsonl").exists() and (out / "pack.jsonl").read_bytes().count(b"\n") >= 3:
                 break
             time.sleep(0.01)
-        with pytest.raises(PackError, match="another") as busy:  # and spoils nothing
+        with pytest.raises(PackError) as busy:  # and spoils nothing
             packed(many, out)
         assert busy.value.path == str(out)
         assert process.poll() is None, "it ended before it could be killed"
@@ -110,24 +110,23 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(many, tmp_pat
 
 
 @pytest.mark.long
-def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(many, tmp_path):
+def test_a_full_disk_gives_one_line_and_keeps_finished_files(many, tmp_path):
     out = tmp_path / "out"
     first = dataclasses.replace(many.entries[0], start_frame=0, stop_frame=1)
     manifest = manifest_of(tmp_path, [first, *many.entries[1:3]])
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))"
     process = command(manifest, out, before=limit)
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert said.count("\n") == 1
-    assert f"{out}: cannot be written (File too large)" in said
-    assert "kept" in said
-    assert "same command" in said
+    assert output.count("\n") == 1
+    assert f"{out}: " in output
+    assert "File too large" in output
     assert len(written(out)) == 1
     assert not (out / "set.csv").exists()
     assert packed(manifest, out).remembered == 1
 
 
-def test_a_source_that_has_changed_is_packed_again_and_one_that_is_gone_is_not(tmp_path, write_video, stamp):
+def test_a_changed_source_is_packed_again_and_a_deleted_one_is_not(tmp_path, write_video, stamp):
     paths = [write_video(tmp_path / f"{k}.mp4", [stamp(n) for n in range(20)], options=FAR_KEYFRAMES) for k in "ab"]
     manifest = manifest_of(tmp_path, [Entry(rgb=path) for path in paths])
     first = packed(manifest, tmp_path / "out")
@@ -142,43 +141,39 @@ def test_a_source_that_has_changed_is_packed_again_and_one_that_is_gone_is_not(t
     assert count_frames(files_of(second)[0]) == 25
 
 
-def test_another_encoding_in_the_same_folder_is_refused(tmp_path, numbered):
+def test_another_encoding_in_the_same_folder_is_refused(tmp_path, numbered, raises):
     manifest = manifest_of(tmp_path, [Entry(rgb=numbered, start_frame=0, stop_frame=9)] * 2)
     packed(manifest, tmp_path / "out")
-    with pytest.raises(PackError, match="short_side=48, crf=18") as error:
+    with raises(PackError, "short_side=48", "crf=18", path=tmp_path / "out", field="short_side"):
         packed(manifest, tmp_path / "out", short_side=32, crf=20)
-    assert (error.value.path, error.value.field) == (str(tmp_path / "out"), "short_side")
 
 
-def test_no_manifest_of_other_origin_is_overwritten(tmp_path, numbered):
+def test_no_manifest_of_other_origin_is_overwritten(tmp_path, numbered, raises):
     manifest = manifest_of(tmp_path, [Entry(rgb=numbered, start_frame=0, stop_frame=9)] * 2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "set.csv").write_text("mine")
-    with pytest.raises(PackError) as error:
+    with raises(PackError, path=tmp_path / "out" / "set.csv"):
         packed(manifest, tmp_path / "out")
-    assert error.value.path == str(tmp_path / "out" / "set.csv")
     assert (tmp_path / "out" / "set.csv").read_text() == "mine"
     (tmp_path / "out" / "set.csv").unlink()
     packed(manifest, tmp_path / "out")
     (tmp_path / "elsewhere").mkdir()
     other = manifest_of(tmp_path / "elsewhere", [Entry(rgb=numbered)] * 2)
-    with pytest.raises(PackError, match=str(manifest.path)) as error:
+    with raises(PackError, manifest.path, path=tmp_path / "out" / "set.csv"):
         packed(other, tmp_path / "out")
-    assert error.value.path == str(tmp_path / "out" / "set.csv")
 
 
-def test_a_folder_around_a_source_is_refused(tmp_path, fill):
+def test_a_folder_around_a_source_is_refused(tmp_path, fill, raises):
     (tmp_path / "lists").mkdir()
     fill(tmp_path, "videos/a.mp4")
     manifest = manifest_of(tmp_path / "lists", [Entry(rgb="../videos/a.mp4")] * 2)
     for out, held in (("videos", "a.mp4"), (".", "set.csv"), ("lists", "set.csv")):
-        with pytest.raises(PackError) as error:
+        with raises(PackError, path=held, field="out"):
             packed(manifest, tmp_path / out)
-        assert (Path(error.value.path).name, error.value.field) == (held, "out")
     assert packed(manifest, tmp_path / "videos" / "packed").unreadable == ()
 
 
-def test_bad_words_are_refused_in_one_line(tmp_path, numbered, capsys):
+def test_invalid_options_are_refused_in_one_line(tmp_path, numbered, capsys):
     manifest = manifest_of(tmp_path, [Entry(rgb=numbered)] * 2)
     (tmp_path / "file").write_text("")
 
@@ -186,26 +181,26 @@ def test_bad_words_are_refused_in_one_line(tmp_path, numbered, capsys):
         with pytest.raises(SystemExit) as stop:
             main(["pack", *map(str, words)])
         assert stop.value.code == 2
-        said = capsys.readouterr().err.strip()
-        assert said.count("\n") == 0
-        return said
+        line = capsys.readouterr().err.strip()
+        assert line.count("\n") == 0
+        return line
 
     out = ("--out", tmp_path / "out")
-    assert "no such manifest" in refused(tmp_path / "none.csv", "--short-side", 256, *out)
-    assert "short_side=14 must be even and at least 16" in refused(manifest.path, "--short-side", 14, *out)
-    assert "short_side=255 must be even" in refused(manifest.path, "--short-side", 255, *out)
-    assert "crf=60 must be from 1 to 51" in refused(manifest.path, "--short-side", 256, "--crf", 60, *out)
-    assert "--workers 0; expected at least 1" in refused(manifest.path, "--short-side", 256, "--workers", 0, *out)
-    said = refused(manifest.path, "--short-side", 256, "--out", tmp_path / "file" / "out")
-    assert said.startswith(f"kinema: {tmp_path / 'file' / 'out'}: cannot be written (Not a directory)")
+    assert "none.csv" in refused(tmp_path / "none.csv", "--short-side", 256, *out)
+    assert "short_side=14" in refused(manifest.path, "--short-side", 14, *out)
+    assert "short_side=255" in refused(manifest.path, "--short-side", 255, *out)
+    assert "crf=60" in refused(manifest.path, "--short-side", 256, "--crf", 60, *out)
+    assert "--workers 0" in refused(manifest.path, "--short-side", 256, "--workers", 0, *out)
+    line = refused(manifest.path, "--short-side", 256, "--out", tmp_path / "file" / "out")
+    assert line.startswith(f"kinema: {tmp_path / 'file' / 'out'}: ")
+    assert "Not a directory" in line
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_that_declares_too_little_is_refused_before_the_work(tmp_path, numbered):
+def test_a_split_that_declares_too_little_is_refused_before_the_work(tmp_path, numbered, raises):
     manifest = manifest_of(tmp_path, [Entry(rgb=numbered, split="val")] * 2)
     facts = json.loads((tmp_path / "set.json").read_text())
     (tmp_path / "set.json").write_text(json.dumps({**facts, "declared": {"val": 1}}))
-    with pytest.raises(ManifestError, match="'val'") as error:
+    with raises(ManifestError, "'val'", path=tmp_path / "set.json", field="declared"):
         packed(load_manifest(manifest.path), tmp_path / "out")
-    assert (error.value.path, error.value.field) == (str(tmp_path / "set.json"), "declared")
     assert not (tmp_path / "out").exists()

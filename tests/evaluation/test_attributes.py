@@ -101,8 +101,9 @@ def test_they_are_printed_and_written_on_demand(tmp_path, capsys):
     (take_off,) = (line.split() for line in lines if line.startswith("take-off "))
     assert take_off[:3] == ["take-off", "2", "83.33"]
     assert take_off[-3:] == ["(coverage", "50.00", "%)"]
-    assert "take-off, most often mistaken: Back for Forward (1)" in lines
-    assert "somersault, most often mistaken: 15som for 25som (1), 15som for 45som (1), 25som for 15som (1)" in lines
+    assert "take-off: most frequent confusions (true -> predicted): Back -> Forward (1)" in lines
+    (line,) = (line for line in lines if line.startswith("somersault: "))
+    assert line.endswith(": 15som -> 25som (1), 15som -> 45som (1), 25som -> 15som (1)")
     stored = json.loads((tmp_path / "s.json").read_text())["attributes"]
     assert stored["take-off"]["counts"] == [[3, 1], [0, 2]]
     assert stored["take-off"]["values"] == ["Back", "Forward"]

@@ -1,4 +1,4 @@
-"""Figures say what they are made of."""
+"""Tests of the cluster figure."""
 
 import re
 from collections import Counter
@@ -8,13 +8,13 @@ from kinema.layers.relative_position import Clusters
 from kinema.reports.figures import cluster_figure
 
 
-def test_the_cluster_figure_numbers_every_patch_but_the_one_it_is_seen_from():
-    seen = Clusters().map_from(7, 7, rows=14, columns=14)
-    svg = cluster_figure(seen.numpy(), reference=(7, 7)).decode()
+def test_the_cluster_figure_numbers_every_patch_but_the_reference():
+    clusters = Clusters().map_from(7, 7, rows=14, columns=14)
+    svg = cluster_figure(clusters.numpy(), reference=(7, 7)).decode()
     ElementTree.fromstring(svg)
     written = Counter(re.findall(r"<!-- (\d+) -->", svg))
-    expected = Counter(str(cluster) for cluster in seen.flatten().tolist())
+    expected = Counter(str(cluster) for cluster in clusters.flatten().tolist())
     expected["24"] -= 1
     for tick in range(0, 14, 2):
-        expected[str(tick)] += 2  # the numbers of rows and columns
+        expected[str(tick)] += 2  # tick labels of rows and columns
     assert written == +expected

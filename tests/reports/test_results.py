@@ -1,4 +1,4 @@
-"""A stored result can be checked without the run that it came from."""
+"""Tests of stored results, which can be checked without their run."""
 
 import json
 from dataclasses import replace
@@ -32,21 +32,21 @@ def quick_recipe(tmp_path: Path) -> Recipe:
     )
 
 
-def test_accuracy_can_be_computed_again_from_what_is_stored(quick_recipe: Recipe, tmp_path: Path) -> None:
+def test_metrics_can_be_recomputed_from_a_stored_result(quick_recipe: Recipe, tmp_path: Path) -> None:
     run = train(quick_recipe, max_steps=2)
     store_result(run, tmp_path / "results" / "x.json", title="synthetic")
     stored = json.loads((tmp_path / "results" / "x.json").read_text())
     pairs = zip(stored["predictions"]["targets"]["label"], stored["predictions"]["answers"]["label"], strict=True)
-    right = [target == answer for target, answer in pairs]
-    assert len(right) == 90
-    assert stored["measures"]["top1"] == pytest.approx(100 * sum(right) / len(right), abs=1e-3)
+    correct = [target == answer for target, answer in pairs]
+    assert len(correct) == 90
+    assert stored["measures"]["top1"] == pytest.approx(100 * sum(correct) / len(correct), abs=1e-3)
     assert stored["provenance"]["seed"] == 0
     assert stored["recipe"]["optim"]["lr"] == quick_recipe.optim.lr
     assert stored["training"]["steps"] == 2
     assert stored["recipe"]["run"]["out"] is None
     assert str(tmp_path) not in (tmp_path / "results" / "x.json").read_text()
-    right = np.array(right)
-    assert stored["intervals"]["top1"] == pytest.approx([100 * end for end in mean_interval(right)], abs=1e-3)
+    correct = np.array(correct)
+    assert stored["intervals"]["top1"] == pytest.approx([100 * end for end in mean_interval(correct)], abs=1e-3)
     assert stored["bootstrap"] == {"over": "clip", "resamples": 2000, "level": 95.0, "seed": 0}
     assert stored["protocol"] == {"frames": 8, "clips": 1, "crops": 1}
     best = np.array(stored["predictions"]["top5"]["label"])
@@ -55,34 +55,34 @@ def test_accuracy_can_be_computed_again_from_what_is_stored(quick_recipe: Recipe
     assert stored["measures"]["top5"] == pytest.approx(100 * among_five.mean(), abs=1e-3)
 
 
-def test_the_stored_scores_give_every_number_to_three_digits(quick_recipe: Recipe, tmp_path: Path) -> None:
+def test_stored_scores_give_every_metric_to_three_digits(quick_recipe: Recipe, tmp_path: Path) -> None:
     run = train(quick_recipe, max_steps=2)
     path = tmp_path / "x.json"
     stored = store_result(run, path, title="synthetic")
-    exact, found = load_predictions(run.predictions), load_result(path)
-    np.testing.assert_array_equal(found.index, exact.index)
-    np.testing.assert_array_equal(found.targets["label"], exact.targets["label"])
-    np.testing.assert_array_equal(found.logits["label"].argmax(1), exact.logits["label"].argmax(1))
+    exact, stored_predictions = load_predictions(run.predictions), load_result(path)
+    np.testing.assert_array_equal(stored_predictions.index, exact.index)
+    np.testing.assert_array_equal(stored_predictions.targets["label"], exact.targets["label"])
+    np.testing.assert_array_equal(stored_predictions.logits["label"].argmax(1), exact.logits["label"].argmax(1))
     shifted = exact.logits["label"] - exact.logits["label"].max(1, keepdims=True)
-    np.testing.assert_allclose(found.logits["label"], shifted, rtol=1e-3, atol=1e-6)
-    assert dict(measure(found)) == pytest.approx(dict(measure(exact)))
-    logits, targets = found.logits["label"], found.targets["label"]
+    np.testing.assert_allclose(stored_predictions.logits["label"], shifted, rtol=1e-3, atol=1e-6)
+    assert dict(measure(stored_predictions)) == pytest.approx(dict(measure(exact)))
+    logits, targets = stored_predictions.logits["label"], stored_predictions.targets["label"]
     assert stored["measures"]["nll"] == pytest.approx(negative_log_likelihood(logits, targets), rel=1e-3)
     assert stored["measures"]["ece"] == pytest.approx(calibration_error(logits, targets), abs=0.1)
     assert compare(side_of("x.json", tmp_path), [exact])["label"].agreement == 100
     for field in ("classes", "split", "declared", "manifest_digest", "weights_digest", "protocol"):
-        assert getattr(found, field) == getattr(exact, field)
+        assert getattr(stored_predictions, field) == getattr(exact, field)
 
 
-def test_a_large_table_of_scores_is_left_out_and_a_result_without_one_is_refused(
-    quick_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_many_scores_are_not_stored_and_a_result_without_scores_is_refused(
+    quick_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raises
 ) -> None:
-    monkeypatch.setattr(results, "LARGEST_SCORES", 90 * 15 - 1)
+    monkeypatch.setattr(results, "MAX_SCORES", 90 * 15 - 1)
     stored = store_result(train(quick_recipe, max_steps=1), tmp_path / "x.json", title="synthetic")
     assert stored["predictions"]["scores"] == {"label": None}
     assert len(stored["predictions"]["top5"]["label"]) == 90
-    with pytest.raises(PredictionsError, match=r"x\.json: .*too large"):
+    with raises(PredictionsError, "too large", path="x.json"):
         load_result(tmp_path / "x.json")
     old = Path(__file__).parents[2] / "results" / "moves_ctn_tiny_seed0.json"
-    with pytest.raises(PredictionsError, match="scores"):
+    with raises(PredictionsError, "scores", path=old):
         load_result(old)

@@ -1,4 +1,4 @@
-"""The list of runs, whole and half-written ones."""
+"""Tests of the list of runs, with complete and damaged ones."""
 
 import json
 import os
@@ -20,7 +20,7 @@ RECIPE = load_recipe("moves_ctn_tiny")
 
 
 def make_run(path: Path, *, steps: int = 0, scores: tuple[float, ...] = (), recipe: Recipe = RECIPE) -> Path:
-    """A run folder as a training leaves it."""
+    """Write a run folder as a training does."""
     (path / "checkpoints").mkdir(parents=True)
     (path / "checkpoints" / "last.pt").write_bytes(b"")
     (path / "recipe.json").write_text(recipe_to_json(recipe))
@@ -33,7 +33,7 @@ def make_run(path: Path, *, steps: int = 0, scores: tuple[float, ...] = (), reci
     return path
 
 
-def test_a_run_is_told_by_its_folder(tmp_path: Path) -> None:
+def test_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
     line = run_line(make_run(tmp_path / "mine", steps=12, scores=(20.0, 61.5, 40.0)))
     samples = len(load_manifest("moves_cross_subject").positions("train"))
     assert line.steps == -(-RECIPE.optim.epochs * samples // RECIPE.data.batch_size)
@@ -43,7 +43,7 @@ def test_a_run_is_told_by_its_folder(tmp_path: Path) -> None:
 
 
 def test_the_planned_steps_are_those_of_the_training(tmp_path: Path) -> None:
-    """A training of seven hundredths of an epoch stops by itself after three steps, 2.4 rounded up."""
+    """A training of 0.07 epochs takes three steps, 2.4 rounded up."""
     recipe = replace(
         RECIPE,
         clip=Clip(frames=8, size=32, short_side=32),
@@ -60,27 +60,25 @@ def test_the_planned_steps_are_those_of_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scores", "state"),
     [
-        ((20.0, 61.5, 40.0, 61.5), "finished"),  # two after the best one, of which none was better
+        ((20.0, 61.5, 40.0, 61.5), "finished"),  # patience 2: two evaluations after the best one
         ((20.0, 61.5, 40.0), "unfinished"),
         ((61.5, 20.0, 40.0, 62.0), "unfinished"),
         ((), "unfinished"),
     ],
 )
-def test_a_run_that_waited_long_enough_for_a_better_evaluation_is_finished(
-    tmp_path: Path, scores: tuple[float, ...], state: str
-) -> None:
+def test_a_run_whose_patience_is_used_up_is_finished(tmp_path: Path, scores: tuple[float, ...], state: str) -> None:
     recipe = replace(RECIPE, run=replace(RECIPE.run, patience=2))
     assert run_line(make_run(tmp_path / "run", steps=12, scores=scores, recipe=recipe)).state == state
     assert run_line(make_run(tmp_path / "patient", steps=12, scores=scores)).state == "unfinished"
 
 
-def test_a_run_without_a_checkpoint_has_nothing_to_go_on_from(tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", steps=2)
     (path / "checkpoints" / "last.pt").unlink()
     assert run_line(path).state == "no checkpoint"
 
 
-def test_a_model_with_other_numbers_is_named_by_its_family_and_a_users_own_so(tmp_path: Path) -> None:
+def test_a_changed_model_is_named_by_its_family_and_a_users_own_network_own(tmp_path: Path) -> None:
     other = replace(RECIPE, model=replace(RECIPE.model, depth=3))
     path = make_run(tmp_path / "run", recipe=other)
     assert run_line(path).model == "ctn"
@@ -89,7 +87,7 @@ def test_a_model_with_other_numbers_is_named_by_its_family_and_a_users_own_so(tm
     assert run_line(path).model == "own"
 
 
-def test_several_heads_are_ranked_by_all_of_them_together(tmp_path: Path) -> None:
+def test_several_heads_are_ranked_by_their_joint_top1(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", scores=(1.0,))
     (path / "metrics.jsonl").write_text(json.dumps({"step": 1, "verb.top1": 50.0, "joint.top1": 30.0}) + "\n")
     assert run_line(path).top1 == 30
@@ -98,42 +96,41 @@ def test_several_heads_are_ranked_by_all_of_them_together(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda p: (p / "recipe.json").unlink(), "not a run folder; recipe.json is missing"),
-        (lambda p: (p / "recipe.json").write_text('{"clip": '), "recipe.json: not a recipe"),
+        (lambda p: (p / "recipe.json").unlink(), "recipe.json"),
+        (lambda p: (p / "recipe.json").write_text('{"clip": '), "recipe.json"),
         (
             lambda p: (p / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo'),
-            "steps.jsonl, line 2: is no line of a log, perhaps cut off while it was written",
+            "steps.jsonl, line 2: ",
         ),
-        (lambda p: (p / "metrics.jsonl").write_text("[]\n"), "metrics.jsonl, line 1: is no line of a log"),
-        (lambda p: (p / "steps.jsonl").write_bytes(b"\xff\xfe\x00"), "steps.jsonl: cannot be read"),
-        (lambda p: (p / "predictions.safetensors").unlink(), "is missing, though there was an evaluation"),
+        (lambda p: (p / "metrics.jsonl").write_text("[]\n"), "metrics.jsonl, line 1: "),
+        (lambda p: (p / "steps.jsonl").write_bytes(b"\xff\xfe\x00"), "steps.jsonl: "),
+        (lambda p: (p / "predictions.safetensors").unlink(), "predictions.safetensors: "),
         (
             lambda p: ((p / "model").mkdir(), (p / "model" / "model.json").write_text("{")),
-            "model.json: cannot be read",
+            "model.json: ",
         ),
         (
             lambda p: (p / "recipe.json").write_text(
                 recipe_to_json(replace(RECIPE, data=replace(RECIPE.data, manifest="/gone.csv")))
             ),
-            "the number of its steps is not known: /gone.csv: no such manifest",
+            "/gone.csv: ",
         ),
     ],
     ids=["no recipe", "recipe", "half a line", "no line", "no text", "predictions", "model", "manifest"],
 )
-def test_what_is_wrong_with_a_run_is_one_line_and_hides_no_other_run(tmp_path: Path, spoil, fault: str, capsys) -> None:
+def test_a_fault_of_a_run_is_one_line_and_hides_no_other_run(tmp_path: Path, spoil, fault: str, capsys) -> None:
     spoil(make_run(tmp_path / "spoilt", steps=2, scores=(10.0,)))
     make_run(tmp_path / "whole", steps=3, scores=(77.0,))
     main(["runs", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
-    said = [line for line in lines if line.startswith("spoilt: ")]
-    assert len(said) == 1
-    assert fault in said[0]
+    (line,) = (line for line in lines if line.startswith("spoilt: "))
+    assert fault in line
     (whole,) = (line for line in lines if line.startswith("whole "))
     assert "77.00" in whole
     assert any(line.startswith("spoilt  ") for line in lines)
 
 
-def test_the_oldest_run_stands_first_and_links_are_not_listed_twice(tmp_path: Path) -> None:
+def test_runs_are_sorted_by_age_and_links_are_skipped(tmp_path: Path) -> None:
     for name, when in (("b", 2000), ("a", 3000), ("c", 1000)):
         path = make_run(tmp_path / name, steps=1)
         for part in path.iterdir():
@@ -145,8 +142,7 @@ def test_the_oldest_run_stands_first_and_links_are_not_listed_twice(tmp_path: Pa
     assert [line.name for line in runs_in(tmp_path / "a")] == ["a"]
 
 
-def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no runs"):
-        runs_in(tmp_path)
-    with pytest.raises(RunError, match="no such folder"):
-        runs_in(tmp_path / "gone")
+def test_a_folder_without_runs_is_refused(tmp_path: Path, raises) -> None:
+    for folder in (tmp_path, tmp_path / "gone"):
+        with raises(RunError, path=folder):
+            runs_in(folder)

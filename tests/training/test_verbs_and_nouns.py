@@ -121,8 +121,7 @@ def test_segments_without_labels_are_answered_and_handed_in_but_not_measured(
     options = ["--manifest", epic, "--split", "test", "--out", predictions_file, "--workers", "0", "--device", "cpu"]
     main(["evaluate", str(run.path), *map(str, options)])
     assert capsys.readouterr().out == (
-        f"3 samples of split 'test', coverage 100.00 %, which has no labels: answered, not measured; predictions: "
-        f"{predictions_file}\n"
+        f"3 samples of split 'test', coverage 100.00 % (no labels: predictions only); predictions: {predictions_file}\n"
     )
     main(
         ["submit", "epic_kitchens", str(predictions_file), "--manifest", str(epic), "--out", str(out), "--sls-pt", "0"]
