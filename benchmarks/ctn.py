@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from kinema.layers.conv_projection import ConvolutionalMapping, QueryKeyValue, SeparableConvolution
 from kinema.layers.folding import evaluation_copy
 from kinema.layers.transformer import Grid, Rows
-from kinema.models.complexity import WholeLastBlock
+from kinema.models.complexity import FullLastBlock
 from kinema.models.ctn import CTN
 from kinema.models.registry import create_model
 
@@ -105,7 +105,7 @@ def forms(arguments: Arguments) -> dict[str, Any]:
         "as it is": forward(fast, clip),
         "BatchNorm not folded": forward(network, clip),
         "BatchNorm folded, three depth-wise convolutions": forward(evaluation_copy(apart), clip),
-        "all rows of the last block": forward(WholeLastBlock(fast), clip),
+        "all rows of the last block": forward(FullLastBlock(fast), clip),
     }
     stem = fast.embedding.convolution
     as_stem = {

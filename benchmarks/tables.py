@@ -24,7 +24,7 @@ from numpy import ndarray
 from kinema.errors import TableError, did_you_mean
 from kinema.evaluation.bootstrap import mean_interval
 from kinema.evaluation.compare import paired_difference
-from kinema.models.complexity import WholeLastBlock, macs, parameter_count
+from kinema.models.complexity import FullLastBlock, macs, parameter_count
 from kinema.models.ctn import CTN
 from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import RPESTDT
@@ -556,7 +556,7 @@ def _cost(name: str, *, classes: int, frames: int, changes: Mapping[str, Any]) -
         network = create_model(name, num_classes=classes, frames=frames, **changes)
     assert isinstance(network, RPESTDT | ViTSpatial | CTN | ViViT)
     whole, executed = (
-        macs(part, channels=3, frames=frames, size=224) / 1e9 for part in (WholeLastBlock(network), network)
+        macs(part, channels=3, frames=frames, size=224) / 1e9 for part in (FullLastBlock(network), network)
     )
     return parameter_count(network) / 1e6, whole, executed
 

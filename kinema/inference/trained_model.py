@@ -26,7 +26,7 @@ from kinema.modality import Modality
 from kinema.models.base import NetworkConfig
 from kinema.models.binding import input_binding
 from kinema.models.complexity import macs
-from kinema.models.registry import ModelConfig, config_from_json, flattened
+from kinema.models.registry import ModelConfig, config_from_json, flatten_config
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
@@ -36,7 +36,7 @@ DESCRIPTION = "model.json"
 OLD_DESCRIPTION = "artefact.json"
 """File name of the description in formats 1 and 2, which runs store in `artefact/`."""
 OWN = "own"
-"""Kind stored for a network of the user's own, whose code is not stored."""
+"""Kind stored for a user's own network, whose code is not stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,12 @@ class TrainedModel:
 
     Attributes:
         model: Network with its weights.
-        config: Config of the network; None for a network of the user's own.
+        config: Config of the network; None for a user's own network.
         classes: Class names of each task head, in the order of the logits.
         sampling: Frames to take from a video.
         preprocessing: Preprocessing of the frames.
         precision: Arithmetic precision of its evaluation.
-        provenance: Recipe, commit, step and data that the model comes from.
+        provenance: Origin of the model: commit, step, seed and dataset of its training.
         digest: SHA-256 of the weights file; empty until saved.
     """
 
@@ -72,7 +72,7 @@ class TrainedModel:
         """Return the same model, restricted to some of its modalities.
 
         Raises:
-            ModelError: The model takes none of them, or needs the others, too.
+            ModelError: The model does not take a modality, or needs all of its modalities.
         """
         own = self.preprocessing.modalities
         if set(modalities) == set(own):
@@ -88,10 +88,10 @@ class TrainedModel:
         return replace(self, preprocessing=replace(self.preprocessing, modalities=tuple(modalities)))
 
     def with_clip(self, *, frames: int | None = None, size: int | None = None) -> "TrainedModel":
-        """Return the same model for clips of other frames or size in pixels. The short side changes in proportion.
+        """Return the same model for another number of frames or size in pixels. The short side changes in proportion.
 
         Raises:
-            ModelError: The network does not take such clips.
+            ModelError: The network does not accept such clips.
         """
         sampling, preprocessing = self.sampling, self.preprocessing
         try:
@@ -103,11 +103,11 @@ class TrainedModel:
         except ConfigError as error:
             raise ModelError(str(error), field=error.field) from error
         if (sampling, preprocessing) != (self.sampling, self.preprocessing):
-            try:  # a run on the meta device
+            try:  # run it on the meta device
                 macs(self.model, channels=preprocessing.channels, frames=sampling.frames, size=preprocessing.size)
             except (ValueError, RuntimeError) as error:
                 raise ModelError(
-                    f"the network does not take clips of {sampling.frames} frames of {preprocessing.size} pixels "
+                    f"the network does not accept clips of {sampling.frames} frames of {preprocessing.size} pixels "
                     f"({_shorten(error)})",
                     field=getattr(error, "field", None),
                 ) from error
@@ -132,7 +132,7 @@ def save_model(folder: Path, trained: TrainedModel) -> str:
         ModelError: The model cannot be written. The previous one is intact.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Clones, because safetensors rejects shared tensors, and a network may use a weight twice.
+    # Clone, because safetensors rejects shared tensors and a network may share weights.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in trained.model.state_dict().items()}
     weights = save_tensors(tensors)
     digest = hashlib.sha256(weights).hexdigest()
@@ -187,9 +187,12 @@ def load_model(
         raise ModelError(f"{file}: damaged or replaced; its checksum is not the one saved", path=file, field="digest")
     if model is None:
         if config is None:
-            raise ModelError(f"{folder}: the network is your own and not stored. Pass model=...", path=folder)
+            raise ModelError(f"{folder}: the network is user-defined and not stored. Pass model=...", path=folder)
         model = _build(config, description, description_file)
-    _load_weights(model, weights, file)
+    try:
+        model.load_state_dict(load_tensors(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{file}: weights do not fit the network ({_shorten(error)})", path=file) from error
     trained = TrainedModel(
         model=model,
         config=config,
@@ -235,7 +238,7 @@ class Description:
 
 
 def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:
-    """Return the description and the network's config; None for a network of the user's own."""
+    """Return the description and the network's config, which is None for a user's own network."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -249,7 +252,7 @@ def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:
             stored["preprocessing"]["depth_colors"] = "gray"
     try:
         description = from_json(Description, {**stored, "format": FORMATS[-1]})
-        is_own = flattened(description.model) == {"kind": OWN}
+        is_own = flatten_config(description.model) == {"kind": OWN}
         return description, None if is_own else config_from_json(description.model)
     except ConfigError as error:
         raise ModelError(f"{path}: {error}", path=path, field=error.field) from error
@@ -265,13 +268,6 @@ def _build(config: ModelConfig, description: Description, path: Path) -> nn.Modu
         )
     except KinemaError as error:
         raise ModelError(f"{path}: model cannot be built ({error})", path=path, field=error.field) from error
-
-
-def _load_weights(model: nn.Module, weights: bytes, path: Path) -> None:
-    try:
-        model.load_state_dict(load_tensors(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{path}: weights do not fit the network ({_shorten(error)})", path=path) from error
 
 
 def _shorten(error: Exception) -> str:
@@ -297,7 +293,7 @@ def _fingerprint(trained: TrainedModel) -> dict[str, list[float]]:
 
 
 def _check_fingerprint(folder: Path, trained: TrainedModel, saved: Mapping[str, list[float]]) -> None:
-    """Compare the network's logits with those at saving time."""
+    """Raise ModelError if the network's logits differ from those at saving time."""
     for head, logits in _fingerprint(trained).items():
         now, then = torch.tensor(logits), torch.tensor(saved.get(head, []))
         # Rounding differs between processors and versions; other weights or code change logits by far more.

@@ -1,24 +1,24 @@
 """3D central difference convolution (thesis section 2.3.3, eq. 2.3 to 2.6, figure 2.3; the operator is its ref. [28]).
 
-    raw weights -> center taps minus theta times a sum of taps -> one convolution
+    raw weights -> subtract theta times a sum of taps from the center tap -> one convolution
 
 The difference terms of eq. 2.5 and 2.6 are multiples of x(p0), the input of the kernel's center tap, so they fold into
 that tap and the operator costs one convolution. The state dict holds the raw weights of `nn.Conv3d`. The fold is
 linear in them, so that autograd through it is exact.
 
-Axes: b batch, c channels in, d channels out, t frames, h w pixels; p0 a place, p_n the offset of a tap from it.
+Axes: b batch, c channels in, d channels out, t frames, h w pixels; p0 a location, p_n the offset of a tap from it.
 
-DEVIATION: p0 is the place under the center tap, so kernels are odd and padding is symmetric. I3D's padding of a 7 x 7
-kernel with stride 2 (TF-SAME: 2 before, 3 after) puts the center tap on pixel 2i + 1, where the reference code
+DEVIATION: p0 lies under the center tap, so kernels are odd and padding is symmetric. With I3D's padding of a 7 x 7
+kernel with stride 2 (TF-SAME: 2 before, 3 after), the center tap lies on pixel 2i + 1, where the reference code
 (ZitongYu/3DCDC-NAS) would subtract pixel 2i.
-DEVIATION: taps outside the clip see zero, and x(p0) is subtracted from that as well; the thesis does not mention the
-border. The reference subtracts a second convolution, 1 x 1 x 1 without padding: equal for padding
-dilation * (k - 1) / 2, an error otherwise.
-DEVIATION: a kernel of one frame follows the equations: 3D-CDC-ST is then 2D CDC, and (1 - theta) w for 1 x 1 x 1;
-3D-CDC-T has no adjacent frame and is plain. The reference leaves all of them plain.
+DEVIATION: zero padding takes part in the differences: x(p0) is subtracted from it, too. The thesis does not mention
+the border. The reference subtracts a second, unpadded 1 x 1 x 1 convolution, which gives the same for padding
+dilation * (k - 1) / 2 and fails for any other.
+DEVIATION: kernels of one frame follow the equations: 3D-CDC-ST becomes 2D CDC, and (1 - theta) w for 1 x 1 x 1;
+3D-CDC-T has no adjacent frames and becomes a plain convolution. In the reference all of them are plain.
 DEVIATION: T'' of eq. 2.6 is every frame of the kernel but the center one. The reference takes the first and the third,
-which is correct for three.
-DEVIATION: the equations have no bias. A bias is added once; the reference subtracts theta times the bias again.
+which is correct only for kernels of three frames.
+DEVIATION: the equations have no bias. Here it is added once; the reference then subtracts theta times the bias.
 """
 
 from typing import Literal, assert_never
@@ -38,9 +38,9 @@ class CentralDifferenceConv3d(nn.Conv3d):
     Keeps the memory format of its input, as `nn.Conv3d` does. channels_last_3d is faster at the sizes of the stem
     (benchmarks/central_difference.py).
 
-    `operator` `vanilla` is eq. 2.3. `theta` is the weight of the differences, in [0, 1]: not learned, and ignored by
-    `vanilla`; 0.6 is the best of Table 2.4. The other arguments are those of `nn.Conv3d`. Each side of the kernel must
-    be odd. A bias is superfluous before BatchNorm.
+    `operator="vanilla"` is the plain convolution of eq. 2.3. `theta` is the fixed weight of the differences, in [0, 1],
+    and is ignored by `vanilla`; 0.6 is the best of Table 2.4. Every kernel size must be odd. A bias is redundant before
+    BatchNorm. The other arguments are those of `nn.Conv3d`.
     """
 
     kernel_size: tuple[int, int, int]  # narrows the types of nn.Conv3d
@@ -84,7 +84,7 @@ class CentralDifferenceConv3d(nn.Conv3d):
         self.theta = theta
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
-        """Return the maps, by one convolution."""
+        """Return the feature maps."""
         weight = self.folded_weight()
         return F.conv3d(clip, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -111,23 +111,10 @@ class CentralDifferenceConv3d(nn.Conv3d):
 
     def folded(self) -> nn.Conv3d:
         """Return the equivalent plain convolution for evaluation."""
-        plain: nn.Conv3d = nn.utils.skip_init(  # type: ignore[no-untyped-call]  # torch has no types for it
-            nn.Conv3d,
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            bias=self.bias is not None,
-            device=self.weight.device,
-            dtype=self.weight.dtype,
-        )
-        with torch.no_grad():
-            plain.weight.copy_(self.folded_weight())
-            if self.bias is not None and plain.bias is not None:
-                plain.bias.copy_(self.bias)
+        shape = self.in_channels, self.out_channels, self.kernel_size
+        plain = nn.Conv3d(*shape, self.stride, self.padding, self.dilation, self.groups, device="meta")
+        plain.weight = nn.Parameter(self.folded_weight().detach().clone())
+        plain.bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone())
         return plain.eval()
 
     def extra_repr(self) -> str:

@@ -3,10 +3,10 @@
     tokens -> token maps -> depth-wise k x k -> BatchNorm -> point-wise -> tokens        (once each for q, k, v)
 
 Eq. 4.6 says `Reshaped 2d`: token times are folded into the batch, so that maps of different times do not mix. The
-thesis does not say what happens to the class token, which has no place on a map. As in CvT (arXiv:2103.15808) it
-bypasses the depth-wise part and passes through the same point-wise weights. These have the shape of ViT's linear
-layers, and the depth-wise part starts as the identity, so that with ViT's weights the mapping is ViT's, exactly so in
-evaluation.
+thesis does not say what happens to the class token, which has no location on a map. As in CvT (arXiv:2103.15808), it
+bypasses the depth-wise part and passes through the same point-wise layer. The point-wise layers have the shape of ViT's
+linear layers, and the depth-wise part is initialized to the identity: with ViT's weights, the mapping equals ViT's in
+evaluation mode.
 
 DEVIATION: "flattened and projected into the initial dimension" is read as the point-wise layer.
 
@@ -44,9 +44,9 @@ class SeparableConvolution(nn.Module):
     Args:
         dim: Channels of input and output.
         kernel: Side of the depth-wise kernel.
-        norm: `none` replaces BatchNorm by a bias of the convolution (Table 4.6).
-        padding: Padding of the maps. Zeros reveal the distance to the border; `circular` does not and is the control
-            for the claim that no positional embedding is needed (section 4.4.3).
+        norm: `none` replaces BatchNorm with a bias of the convolution (Table 4.6).
+        padding: Padding of the maps. Zeros reveal where the border is; `circular`, which does not, is the control for
+            the claim that no positional embedding is needed (section 4.4.3).
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SeparableConvolution(nn.Module):
         self.reset_depthwise()
 
     def reset_depthwise(self) -> None:
-        """Set the depth-wise part to the identity of evaluation: a center tap of 1, and a gain that cancels eps."""
+        """Set the depth-wise part to the identity in evaluation: a center tap of 1, and a gain that cancels eps."""
         nn.init.dirac_(self.depthwise.weight, groups=self.depthwise.groups)
         if self.depthwise.bias is not None:
             nn.init.zeros_(self.depthwise.bias)
@@ -85,7 +85,7 @@ class SeparableConvolution(nn.Module):
     def class_row(self, tokens: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch 1 dim"]:
         """Return the mapped class token, which bypasses the depth-wise part.
 
-        In training, the unused parameters join the graph with zero gradient, which distributed training waits for.
+        Unused parameters get zero gradients, because DDP waits for the gradient of every parameter.
         """
         mapped: Tensor = self.pointwise(tokens[:, :1])
         if torch.is_grad_enabled():
@@ -101,9 +101,9 @@ class ConvolutionalMapping(nn.Module):
         self, dim: int, *, kernel: int, norm: Literal["batch", "none"], padding: Literal["zeros", "circular"]
     ) -> None:
         super().__init__()
-        self.query = SeparableConvolution(dim, kernel=kernel, norm=norm, padding=padding)
-        self.key = SeparableConvolution(dim, kernel=kernel, norm=norm, padding=padding)
-        self.value = SeparableConvolution(dim, kernel=kernel, norm=norm, padding=padding)
+        self.query, self.key, self.value = (
+            SeparableConvolution(dim, kernel=kernel, norm=norm, padding=padding) for _ in range(3)
+        )
 
     def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid, rows: Rows = "all") -> QueryKeyValue:
         """Return the queries of the selected rows, and all keys and values."""
@@ -118,8 +118,8 @@ class ConvolutionalMapping(nn.Module):
 class FoldedConvolutionalMapping(nn.Module):
     """`ConvolutionalMapping` for evaluation: BatchNorm folded, and one depth-wise convolution instead of three.
 
-    The maps are repeated for the kernels of query, key and value. One convolution with three outputs per channel needs
-    no copies, but is slower, and its outputs would have to be reordered (`benchmarks/ctn.py`).
+    The maps are repeated three times, for the kernels of query, key and value. A convolution with three outputs per
+    channel needs no copies, but is slower and needs its outputs reordered (`benchmarks/ctn.py`).
     """
 
     def __init__(self, query: SeparableConvolution, key: SeparableConvolution, value: SeparableConvolution) -> None:

@@ -1,7 +1,7 @@
-"""Evaluation copy of a network, with everything that is fixed after training computed once.
+"""Evaluation copies of networks, with modules replaced by cheaper equivalents.
 
-BatchNorm, for example, is a fixed scale and shift in evaluation and folds into the convolution before it. A module
-opts in with a method `folded()`; any other module, a user's own included, is copied as it is.
+In evaluation, for example, BatchNorm is a fixed scale and shift that folds into the convolution before it. A module
+opts in with a method `folded()`; any other module is copied unchanged.
 """
 
 import copy
@@ -15,7 +15,7 @@ class Foldable(Protocol):
     """Module with a cheaper equivalent in evaluation."""
 
     def folded(self) -> nn.Module:
-        """Return the equivalent, which may share weights with this module. This module is not changed."""
+        """Return the equivalent, without changing this module. Both may share weights."""
         ...
 
 

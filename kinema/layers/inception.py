@@ -4,7 +4,7 @@ Axes: b batch, c channels in, d channels out, t frames, h w rows and columns; (b
 """
 
 import copy
-from typing import Literal, assert_never
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ InceptionPool = Literal["spatial", "spatiotemporal"]
 def channels_last(clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
     """Return the clip in channels-last memory format, in which pooling on CPU takes a tenth of the time.
 
-    A clip of one channel already has that layout, but torch goes by the strides, which must show it.
+    torch detects the format by the strides, which `contiguous` leaves as they are if there is one channel.
     """
     if clip.shape[1] == 1:
         return clip.squeeze(1).unsqueeze(-1).movedim(-1, 1)
@@ -60,8 +60,8 @@ class ConvolutionNorm(nn.Module):
 class Inception(nn.Module):
     """Inception module of I3D with 1 x k x k kernels, which see each frame alone (section 2.3.4.1).
 
-    The three 1 x 1 convolutions of the module's input are computed as one and split by channels.
-    `widths` are the channels of the branches, as in `INCEPTIONS` of kinema.models.mfst.
+    The three 1 x 1 convolutions of the input are computed as one, whose channels are then split. `widths` are the
+    channels of the branches, as in `INCEPTIONS` of kinema.models.mfst.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...], *, pool: InceptionPool) -> None:
@@ -78,15 +78,9 @@ class Inception(nn.Module):
     def forward(self, maps: Float[Tensor, "bt c h w"], frames: int) -> Float[Tensor, "bt d h w"]:
         """Return the concatenated branches."""
         alone, middle, small = torch.split(self.single(maps), self.parts, dim=1)
-        branches = (alone, self.middle(middle), self.small(small), self.pooled(self._pool(maps, frames)))
-        return torch.cat(branches, dim=1)
-
-    def _pool(self, maps: Tensor, frames: int) -> Tensor:
-        match self.pool:
-            case "spatial":
-                return F.max_pool2d(maps, 3, stride=1, padding=1)
-            case "spatiotemporal":
-                clips = rearrange(maps, "(b t) c h w -> b c t h w", t=frames)
-                return rearrange(F.max_pool3d(clips, 3, stride=1, padding=1), "b c t h w -> (b t) c h w")
-            case _:
-                assert_never(self.pool)
+        if self.pool == "spatial":
+            pooled = F.max_pool2d(maps, 3, stride=1, padding=1)
+        else:
+            clips = rearrange(maps, "(b t) c h w -> b c t h w", t=frames)
+            pooled = rearrange(F.max_pool3d(clips, 3, stride=1, padding=1), "b c t h w -> (b t) c h w")
+        return torch.cat((alone, self.middle(middle), self.small(small), self.pooled(pooled)), dim=1)

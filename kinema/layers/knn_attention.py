@@ -4,14 +4,14 @@
 
     k-NN attention:  softmax(the k largest logits of each row of q k' / sqrt(d)) v
 
-Each query attends to its k highest-scoring keys only, per attention head. The thesis does not give k: it is 0.7 of the
-tokens, rounded down. The widths are those of De+Recouple's public code, as in other parts of MFST that the thesis
+Each query attends to its k highest-scoring keys only, in each attention head. The thesis does not give k; the default
+is 0.7 of the tokens, rounded down. Widths follow De+Recouple's public code, like other parts of MFST that the thesis
 leaves open.
 
 Axes: b batch, h attention heads, n tokens, d channels of one attention head, c channels of a value.
 
-DEVIATION: eq. 2.8 has no residuals and one LayerNorm. The layer has a residual around attention and MLP each, and a
-LayerNorm before each, as De+Recouple does: without residuals all tokens collapse to one within a few layers.
+DEVIATION: eq. 2.8 has no residuals and one LayerNorm. Attention and MLP each have a residual and a LayerNorm before it,
+as in De+Recouple: without residuals all tokens become equal within a few layers.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ LAYER_NORM_EPS = 1e-5
 CHUNK = 2_500_000
 """Number of logits processed per block on CPU; fits the cache and keeps all threads busy."""
 
-SHORT = 64
-"""Largest number of tokens for which dense attention is faster written out than fused on CPU."""
+MAX_EXPLICIT_TOKENS = 64
+"""Largest number of tokens for which explicit dense attention on CPU is faster than the fused kernel."""
 
 
 def num_kept_keys(n: int, share: float) -> int:
@@ -56,10 +56,10 @@ def knn_attention(
     result equals `scaled_dot_product_attention` bitwise.
     """
     n = query.shape[-2]
-    kept = num_kept_keys(n, share)
-    if kept == n:
+    k = num_kept_keys(n, share)
+    if k == n:
         return F.scaled_dot_product_attention(query, key, value)
-    return _attention(query, key, value, kept)
+    return _attention(query, key, value, k)
 
 
 def dense_attention(
@@ -67,7 +67,7 @@ def dense_attention(
 ) -> Float[Tensor, "b h n c"]:
     """Return attention to all keys, by the faster of two implementations that differ in rounding."""
     n = query.shape[-2]
-    if n <= SHORT and query.device.type == "cpu":
+    if n <= MAX_EXPLICIT_TOKENS and query.device.type == "cpu":
         return _attention(query, key, value, n)
     return F.scaled_dot_product_attention(query, key, value)
 
@@ -138,10 +138,10 @@ def knn_block(dim: int, layer: KNNLayer) -> EncoderBlock:
     )
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, kept: int) -> Tensor:
-    """Return written-out attention to the `kept` highest-scoring keys; on CPU in blocks that fit the cache.
+def _attention(query: Tensor, key: Tensor, value: Tensor, k: int) -> Tensor:
+    """Return explicit attention to the k highest-scoring keys; on CPU in blocks that fit the cache.
 
-    Logits are float32 or wider: in bfloat16 many would be equal, and others the largest.
+    Logits are float32 or wider: bfloat16 has many ties and ranks keys differently.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     tensors = query.to(dtype).contiguous() * query.shape[-1] ** -0.5, key.to(dtype).contiguous(), value.contiguous()
@@ -149,56 +149,55 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, kept: int) -> Tensor:
         chunk = max(1, CHUNK // (query.shape[1] * query.shape[2] ** 2))
         if chunk < query.shape[0]:
             parts = zip(*(torch.split(tensor, chunk) for tensor in tensors), strict=True)
-            return torch.cat([_block_attention(*part, kept=kept) for part in parts])
-    return _block_attention(*tensors, kept=kept)
+            return torch.cat([_block_attention(*part, k=k) for part in parts])
+    return _block_attention(*tensors, k=k)
 
 
-def _block_attention(query: Tensor, key: Tensor, value: Tensor, *, kept: int) -> Tensor:
+def _block_attention(query: Tensor, key: Tensor, value: Tensor, *, k: int) -> Tensor:
     kind = query.device.type
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():
         logits = query @ key.transpose(-1, -2)
-    if kept < logits.shape[-1]:
-        logits = _keep_largest(logits, kept)
+    if k < logits.shape[-1]:
+        logits = _keep_largest(logits, k)
     return logits.softmax(-1).to(value.dtype) @ value
 
 
-def _keep_largest(logits: Tensor, kept: int) -> Tensor:
-    """Return the logits with all but the k largest of a row at -inf. NaN counts as large, so that it is not lost.
+def _keep_largest(logits: Tensor, k: int) -> Tensor:
+    """Return the logits with all but the k largest of each row set to -inf. NaN ranks as largest, so it propagates.
 
-    Eager mode overwrites the logits unseen by autograd. The gradient stays correct: the matrix product does not need
-    its result for backward, and softmax passes zero gradient to logits at -inf.
+    Eager mode overwrites the logits in place, hidden from autograd. The gradient stays correct: the matrix product does
+    not need its result for backward, and softmax passes zero gradient to logits at -inf.
     """
     if eager_on_cpu(logits):
-        _drop_by_sorting(logits.detach(), kept)
+        _drop_by_sorting(logits.detach(), k)
         return logits
-    farthest = _farthest(logits.detach(), kept)
+    dropped = _smallest(logits.detach(), k)
     if _is_eager():
-        logits.detach().scatter_(-1, farthest, -torch.inf)
+        logits.detach().scatter_(-1, dropped, -torch.inf)
         return logits
-    return logits.scatter(-1, farthest, -torch.inf)
+    return logits.scatter(-1, dropped, -torch.inf)
 
 
-def _farthest(logits: Tensor, kept: int) -> Tensor:
-    """Return the indices of the dropped logits of each row."""
-    return logits.topk(logits.shape[-1] - kept, largest=False, sorted=False).indices
+def _smallest(logits: Tensor, k: int) -> Tensor:
+    """Return the indices of all but the k largest logits of each row."""
+    return logits.topk(logits.shape[-1] - k, largest=False, sorted=False).indices
 
 
-def _drop_by_sorting(logits: Tensor, kept: int) -> None:
-    """Set the logits at `_farthest` to -inf in place, ten times as fast: numpy sorts rows with SIMD instructions.
+def _drop_by_sorting(logits: Tensor, k: int) -> None:
+    """Set the logits at `_smallest` to -inf in place, ten times as fast: numpy sorts rows with SIMD instructions.
 
     Subtracting each row's k-th largest logit does not change the softmax and makes exactly the dropped ones negative.
-    Rows with ties or infinities, where this would not keep exactly k, use `_farthest`.
+    Rows with ties or infinities, where this would not keep exactly k, use `_smallest`.
     """
-    others = logits.shape[-1] - kept
     ordered = torch.from_numpy(np.sort(logits.numpy(), axis=-1))
-    farther, nearest, largest = ordered[..., others - 1], ordered[..., others], ordered[..., -1]
+    next_largest, kth_largest, largest = ordered[..., -k - 1], ordered[..., -k], ordered[..., -1]
     tiny = torch.finfo(logits.dtype).tiny
-    unclear = ~((nearest - farther > tiny) & (largest - nearest < torch.inf))
-    rows = logits[unclear]
-    F.threshold(logits.sub_(nearest[..., None]), -tiny, -torch.inf, inplace=True)
+    is_ambiguous = ~((kth_largest - next_largest > tiny) & (largest - kth_largest < torch.inf))
+    rows = logits[is_ambiguous]
+    F.threshold(logits.sub_(kth_largest[..., None]), -tiny, -torch.inf, inplace=True)
     if len(rows):
-        logits[unclear] = rows.scatter_(-1, _farthest(rows, kept), -torch.inf)
+        logits[is_ambiguous] = rows.scatter_(-1, _smallest(rows, k), -torch.inf)
 
 
 def eager_on_cpu(tensor: Tensor) -> bool:

@@ -2,11 +2,11 @@
 
     tokens -> average time by 1, 2, 4 -> + position -> shared transformer layers -> repeat -> mean
 
-A sequence belongs to one place of the token maps. The thesis gives the three lengths, t, t/2 and t/4, and shared
-weights. It leaves open how scales are made and merged: here neighboring times are averaged, and each time of a coarse
-scale is repeated for those that it averages.
+Each location of the token maps has its own sequence. The thesis gives the three lengths, t, t/2 and t/4, and shared
+weights, but not how scales are made and merged. Here a coarse scale averages neighboring times, and each of its outputs
+is repeated for the times that it averages.
 
-Axes: b batch (of places), t times, d channels.
+Axes: b batch (of locations), t times, d channels.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kinema.layers.knn_attention import KNNLayer, eager_on_cpu, knn_block
 
-PACKED = 4_000
+MAX_PACKED_TOKENS = 4_000
 """Largest number of tokens, over all scales, for which one packed pass is faster on CPU
 (benchmarks/knn_attention.py)."""
 
@@ -36,11 +36,11 @@ def sinusoidal_position(
 
 def pool_time(tokens: Float[Tensor, "b t d"], scale: int) -> Float[Tensor, "b _ d"]:
     """Return the means of every `scale` times; the last one averages the remainder."""
-    whole = tokens.shape[1] // scale * scale
-    means = rearrange(tokens[:, :whole], "b (t s) d -> b t s d", s=scale).mean(2)
-    if whole == tokens.shape[1]:
+    full = tokens.shape[1] // scale * scale
+    means = rearrange(tokens[:, :full], "b (t s) d -> b t s d", s=scale).mean(2)
+    if full == tokens.shape[1]:
         return means
-    return torch.cat((means, tokens[:, whole:].mean(1, keepdim=True)), dim=1)
+    return torch.cat((means, tokens[:, full:].mean(1, keepdim=True)), dim=1)
 
 
 def repeat_time(tokens: Float[Tensor, "b _ d"], scale: int, *, length: int) -> Float[Tensor, "b {length} d"]:
@@ -55,7 +55,7 @@ class MultiScaleTemporalTransformer(nn.Module):
         dim: Channels of a token.
         layer: Settings of the transformer layers.
         depth: Number of transformer layers.
-        scales: Numbers of times averaged into one, one per scale. `(1,)` is the plain transformer, V-Trans of
+        scales: Number of times that each scale averages into one. `(1,)` is the plain transformer, V-Trans of
             Table 2.6.
         branches: `shared` weights for all scales, or `unshared`, one set per scale: De+Recouple's, as the control.
         position: `sinusoidal` positions before the first layer, from 0 at each scale, or `none`.
@@ -84,13 +84,14 @@ class MultiScaleTemporalTransformer(nn.Module):
     def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """Return the mean over the scales."""
         scaled = [self._add_position(pool_time(tokens, scale)) for scale in self.scales]
-        few = not eager_on_cpu(tokens) or sum(part.shape[0] * part.shape[1] for part in scaled) <= PACKED
-        outputs = self.packed(scaled) if few and self.branches == "shared" else self.separate(scaled)
+        num_tokens = sum(part.shape[0] * part.shape[1] for part in scaled)
+        is_packed = not eager_on_cpu(tokens) or num_tokens <= MAX_PACKED_TOKENS
+        outputs = self.packed(scaled) if is_packed and self.branches == "shared" else self.separate(scaled)
         pairs = zip(outputs, self.scales, strict=True)
         return torch.stack([repeat_time(output, scale, length=tokens.shape[1]) for output, scale in pairs]).mean(0)
 
     def packed(self, scaled: Sequence[Float[Tensor, "b _ d"]]) -> list[Float[Tensor, "b _ d"]]:
-        """Return the outputs of shared layers in one pass over the concatenated scales; attention keeps them apart."""
+        """Return the outputs of shared layers in one pass over all scales, which do not attend to each other."""
         lengths = [part.shape[1] for part in scaled]
         tokens = torch.cat(list(scaled), dim=1)
         for layer in self.layers:
@@ -110,8 +111,7 @@ class MultiScaleTemporalTransformer(nn.Module):
     def _add_position(self, tokens: Tensor) -> Tensor:
         match self.position:
             case "sinusoidal":
-                _, length, dim = tokens.shape
-                return tokens + sinusoidal_position(length, dim, dtype=tokens.dtype, device=tokens.device)
+                return tokens + sinusoidal_position(*tokens.shape[1:], dtype=tokens.dtype, device=tokens.device)
             case "none":
                 return tokens
             case _:

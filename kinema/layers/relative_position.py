@@ -2,8 +2,8 @@
 
     e_ij = (q_i k_j + q_i p_ij) / sqrt(d),    p_ij = B[cluster of (row_i - row_j, column_i - column_j)]    eq. 3.7, 3.11
 
-Pairs of tokens in the same relation share a learned vector p, and far relations share one, too: a function maps an
-offset to a few integers. `sectioned` is exact nearby and logarithmic far away (eq. 3.8, 3.9); `clip` truncates
+Pairs of tokens with the same offset share a learned vector p, and so do similar large offsets: a function maps offsets
+to a few integers. `sectioned` is exact nearby and logarithmic far away (eq. 3.8, 3.9); `clip` truncates
 (arXiv:1803.02155). The piecewise function, its 1 : 2 : 8 and the product of two axes are iRPE's (arXiv:2107.14222),
 which the thesis does not cite.
 
@@ -11,11 +11,11 @@ Axes: b batch, h attention heads, m queries, n tokens, the class token first, d 
 c clusters.
 
 DEVIATION: eq. 3.10 applies s to the Euclidean distance of two tokens, which gives 2y + 2 clusters. The text counts
-(2y + 1)^2 and one for the class token, 50, which requires the offsets along both axes (eq. 3.11). These are the
-default; `euclid` follows eq. 3.10, where iRPE rounds the distance first.
+(2y + 1)^2 and one for the class token, 50, which requires the offsets along both axes (eq. 3.11), the default here.
+`euclid` follows eq. 3.10; iRPE also rounds the distance before applying s.
 DEVIATION: 1 : 2 : 8 with 50 clusters gives y = 3 and b = 1.5; here b = 1.9, iRPE's, and y = 3.8 is rounded down.
 Offsets 4 to 6 map to 3 with b = 1.9 and to 2 with b = 1.5, where 6 is a tie.
-DEVIATION: p has d_z channels in eq. 3.7; here those of one attention head, which is what queries have.
+DEVIATION: in eq. 3.7 p has d_z channels. Here it has those of one attention head, like the queries.
 """
 
 import math
@@ -49,7 +49,7 @@ def sectioned(offset: Float[Tensor, "*shape"] | Int64[Tensor, "*shape"], ratio: 
 
     Args:
         offset: Offset between two tokens.
-        ratio: b, the largest offset that keeps its own number.
+        ratio: b, the largest offset that s maps to itself.
     """
     distance = offset.abs()
     if not distance.is_floating_point():
@@ -79,23 +79,23 @@ class Clusters:
     distance: Distance = "axes"
 
     def __post_init__(self) -> None:
-        if self.count not in self.reachable:
+        if self.count not in self.possible_counts:
             raise ConfigError(
                 f"clusters={self.count} is not possible with function={self.function}, distance={self.distance}; "
-                f"expected one of {', '.join(map(str, self.reachable))}",
+                f"expected one of {', '.join(map(str, self.possible_counts))}",
                 field="clusters",
             )
 
     @property
-    def reachable(self) -> tuple[int, ...]:
-        """Possible counts with this function and distance."""
+    def possible_counts(self) -> tuple[int, ...]:
+        """Counts that this function and distance can produce."""
         reaches = RATIOS if self.function == "sectioned" else range(1, LARGEST_CLIP + 1)
         return tuple((2 * reach + 1) ** (2 if self.distance == "axes" else 1) + 1 for reach in reaches)
 
     @property
     def reach(self) -> int:
         """Largest value of the function: y rounded down, or k."""
-        return self.reachable.index(self.count) + 1
+        return self.possible_counts.index(self.count) + 1
 
     @property
     def temporal_count(self) -> int:
@@ -103,7 +103,7 @@ class Clusters:
         return 2 * self.reach + 2
 
     def map_offset(self, offset: Float[Tensor, "*shape"] | Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-        """Return the function's value plus reach, so that it starts at 0."""
+        """Return the function's value, shifted to [0, 2 * reach]."""
         match self.function:
             case "sectioned":
                 return sectioned(offset, RATIOS[self.reach]) + self.reach
@@ -162,9 +162,9 @@ class RelativePosition(nn.Module):
         ids: Int64[Tensor, "#b #h m n"],
         scale: float = 1.0,
     ) -> Float[Tensor, "b h m n"]:
-        """Return the addend of query-key products, times `scale`.
+        """Return the position terms of the logits, times `scale`.
 
-        Each query is multiplied with each cluster once and the products are gathered: memory n x c, not n x n x d.
+        Each query is multiplied with each cluster once, and the products are gathered: memory is n x c, not n x n x d.
         """
         on_query = (self.table_on_query * scale).to(query.dtype)
         pairs = (*query.shape[:2], *ids.shape[-2:])
@@ -206,7 +206,7 @@ class RelativePosition(nn.Module):
 
 
 class RelativeSelfAttention(nn.Module):
-    """Multi-head self-attention with relative position (figure 3.3, eq. 3.7); ViT's own with `clusters=None`."""
+    """Multi-head self-attention with relative position (figure 3.3, eq. 3.7); plain ViT's with `clusters=None`."""
 
     def __init__(
         self,

@@ -3,8 +3,8 @@
     Top-K: keep the half of the frames whose attention rows have the largest standard deviation, in temporal order
 
 A frame that attends to a few others is considered informative; one that attends to all alike is not. The thesis
-compares this with max pooling, average pooling and a strided convolution. Random and uniform frames are controls that
-it lacks. The pooling is VidTr's (arXiv:2104.11746); its name is KVT's (arXiv:2106.00515).
+compares this with max pooling, average pooling and a strided convolution. Selecting random or uniform frames is an
+additional control. The pooling is from VidTr (arXiv:2104.11746), its name from KVT (arXiv:2106.00515).
 
 Axes: b batch, h attention heads, t frames, k kept frames, d channels. The class token is first and always kept.
 
@@ -32,7 +32,7 @@ def num_kept(frames: int) -> int:
 def attention_std(scores: Float[Tensor, "b h n n"]) -> Float[Tensor, "b h t"]:
     """Return sigma of eq. 3.13: the standard deviation of each frame's attention row, in float32 or wider.
 
-    The class token's row is left out, its column is not.
+    The class token has no row in the result, but its column counts.
     """
     rows = scores[..., 1:, :]
     return rows.to(torch.promote_types(rows.dtype, torch.float32)).std(-1, correction=0)
@@ -72,7 +72,7 @@ def _fixed_frames(frames: int) -> list[int]:
 
 
 def gather_frames(tokens: Float[Tensor, "b n d"], frames: Int64[Tensor, "b h k"]) -> Float[Tensor, "b k+1 d"]:
-    """Return the class token and the selected frames; with several attention heads, each selects for its channels."""
+    """Return the class token and the selected frames. With a row of `frames` per head, each head selects for itself."""
     by_head = rearrange(tokens, "b n (h c) -> b h n c", h=frames.shape[1])
     index = F.pad(frames + 1, (1, 0))[..., None].expand(-1, -1, -1, by_head.shape[-1])
     return rearrange(by_head.gather(2, index), "b h n c -> b n (h c)")

@@ -8,7 +8,7 @@ Axes: n tokens, c channels, h attention heads, d channels of one attention head.
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, assert_never, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -64,10 +64,10 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Map each token alone."""
+        """Apply the MLP to each token."""
         hidden = self.expand(tokens)
         # Without gradients, GELU runs in place and the block's largest map is allocated once: 6 % of RPE-STDT's time.
-        # Not in a trace, whose check compares two runs.
+        # Not while tracing, whose check compares the results of two runs.
         traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch has no types for it
         hidden = F.gelu(hidden) if torch.is_grad_enabled() or traced else torch.ops.aten.gelu_(hidden)
         contracted: Tensor = self.dropout(self.contract(self.dropout(hidden)))
@@ -79,9 +79,7 @@ class LinearMapping(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
 
     def forward(
         self, tokens: Float[Tensor, "batch n dim"], grid: Grid | None = None, rows: Rows = "all"
@@ -169,15 +167,12 @@ class EncoderBlock(nn.Module):
         """
         arguments = (context,) if rows == "all" else (context, rows)
         residual = select_rows(tokens, rows)
-        match self.norm_order:
-            case "pre":
-                tokens = residual + self.drop_path(self.attention(self.norm_attention(tokens), *arguments))
-                tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
-            case "post":
-                tokens = self.norm_attention(residual + self.drop_path(self.attention(tokens, *arguments)))  # eq. 4.1
-                tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
-            case _:
-                assert_never(self.norm_order)
+        if self.norm_order == "pre":
+            tokens = residual + self.drop_path(self.attention(self.norm_attention(tokens), *arguments))
+            tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
+        else:
+            tokens = self.norm_attention(residual + self.drop_path(self.attention(tokens, *arguments)))  # eq. 4.1
+            tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
         return tokens
 
 
@@ -202,21 +197,21 @@ def check_at_least(name: str, value: int, least: int = 1) -> None:
 
 
 def check_channels(channels: int, expected: int) -> None:
-    """Raise ClipError if a clip has other channels than the network was built for."""
+    """Raise ClipError if a clip does not have the channels that the network was built for."""
     if channels != expected:
         raise ClipError(f"channels={channels}; expected {expected}, as the network was built", field="channels")
 
 
-def grid_of(patch: int, *, height: int, width: int) -> tuple[int, int]:
+def patch_grid(patch: int, *, height: int, width: int) -> tuple[int, int]:
     """Return the rows and columns of patches of a frame.
 
     Raises:
         ClipError: The frame does not divide into patches.
     """
-    return grid_of_tubelets((1, patch, patch), frames=1, height=height, width=width)[1:]
+    return tubelet_grid((1, patch, patch), frames=1, height=height, width=width)[1:]
 
 
-def grid_of_tubelets(tubelet: Grid, *, frames: int, height: int, width: int) -> Grid:
+def tubelet_grid(tubelet: Grid, *, frames: int, height: int, width: int) -> Grid:
     """Return the times, rows and columns of tubelets of a clip.
 
     Raises:
@@ -245,11 +240,11 @@ class FrameTokens(nn.Module):
         """Return the tokens of each frame.
 
         Raises:
-            ClipError: The clip has other channels, has no frames, or does not divide into patches.
+            ClipError: The clip has the wrong number of channels, no frames, or does not divide into patches.
         """
         check_channels(clip.shape[1], self.patches.in_channels)
         check_at_least("frames", clip.shape[2])
-        grid_of(self.patch, height=clip.shape[-2], width=clip.shape[-1])
+        patch_grid(self.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens: Tensor = rearrange(self.patches(rearrange(clip, "b c t h w -> (b t) c h w")), "bt d h w -> bt (h w) d")
         return tokens
 
@@ -265,7 +260,7 @@ class Tubelets(nn.Module):
         """Return the tokens on their grid.
 
         Raises:
-            ClipError: The clip has other channels.
+            ClipError: The clip has the wrong number of channels.
         """
         check_channels(clip.shape[1], self.patches.in_channels)
         tokens: Tensor = self.patches(clip)
@@ -273,36 +268,36 @@ class Tubelets(nn.Module):
 
 
 class LearnedPosition(nn.Module):
-    """Learned position table for the class token and each place of a token grid.
+    """Learned position table for the class token and each cell of a token grid.
 
-    The grid `built` is (times,), (rows, columns), or (times, rows, columns).
+    The grid of the table is (times,), (rows, columns), or (times, rows, columns).
     """
 
-    def __init__(self, built: tuple[int, ...], dim: int) -> None:
+    def __init__(self, table_grid: tuple[int, ...], dim: int) -> None:
         super().__init__()
-        self.built = built
-        self.table = nn.Parameter(torch.zeros(1 + math.prod(built), dim))
+        self.table_grid = table_grid
+        self.table = nn.Parameter(torch.zeros(1 + math.prod(table_grid), dim))
 
     def forward(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, ...]) -> Float[Tensor, "b n d"]:
-        """Add the positions, interpolated for another grid than that of the table."""
-        if grid == self.built:
+        """Add the positions, interpolated if the grid is not that of the table."""
+        if grid == self.table_grid:
             return tokens + self.table
-        return tokens + torch.cat((self.table[:1], interpolate_position(self.table[1:], self.built, grid)))
+        return tokens + torch.cat((self.table[:1], interpolate_position(self.table[1:], self.table_grid, grid)))
 
 
 def interpolate_position(
-    places: Float[Tensor, "n d"], built: tuple[int, ...], grid: tuple[int, ...]
+    table: Float[Tensor, "n d"], table_grid: tuple[int, ...], grid: tuple[int, ...]
 ) -> Float[Tensor, "m d"]:
     """Return the positions interpolated to another grid: linearly in time, then bicubically in space."""
-    if len(built) != 2 and built[0] != grid[0]:
-        times = rearrange(places, "(t n) d -> 1 (n d) t", t=built[0])
+    if len(table_grid) != 2 and table_grid[0] != grid[0]:
+        times = rearrange(table, "(t n) d -> 1 (n d) t", t=table_grid[0])
         times = F.interpolate(times, size=grid[0], mode="linear", align_corners=False)
-        places = rearrange(times, "1 (n d) t -> (t n) d", d=places.shape[1])
-    if len(built) != 1 and built[-2:] != grid[-2:]:
-        maps = rearrange(places, "(t h w) d -> t d h w", h=built[-2], w=built[-1])
+        table = rearrange(times, "1 (n d) t -> (t n) d", d=table.shape[1])
+    if len(table_grid) != 1 and table_grid[-2:] != grid[-2:]:
+        maps = rearrange(table, "(t h w) d -> t d h w", h=table_grid[-2], w=table_grid[-1])
         maps = F.interpolate(maps, size=grid[-2:], mode="bicubic", align_corners=False)
-        places = rearrange(maps, "t d h w -> (t h w) d")
-    return places
+        table = rearrange(maps, "t d h w -> (t h w) d")
+    return table
 
 
 class ClassToken(nn.Module):
@@ -319,7 +314,10 @@ class ClassToken(nn.Module):
 
 
 class TaskHeads(nn.Module):
-    """Linear classifier of each task, from its number of classes. Epic-Kitchens has verb and noun (section 4.4.2)."""
+    """Linear classifiers, one per task, such as verb and noun of Epic-Kitchens (section 4.4.2).
+
+    `heads` holds the number of classes of each task head.
+    """
 
     def __init__(self, dim: int, heads: Mapping[str, int]) -> None:
         super().__init__()
@@ -367,7 +365,7 @@ def init_weights(module: nn.Module, start: Start) -> None:
             if start == "vit":
                 nn.init.trunc_normal_(module.weight, std=0.02)
             else:
-                nn.init.xavier_uniform_(module.weight)  # 0.02 suits 768 channels; fewer need more
+                nn.init.xavier_uniform_(module.weight)  # 0.02 suits 768 channels; narrower layers need more
             nn.init.zeros_(module.bias)
         case nn.Conv3d() | nn.Conv2d() | nn.Conv1d():
             nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)

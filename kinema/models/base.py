@@ -17,7 +17,7 @@ from kinema.layers.transformer import (
     NormOrder,
     check_at_least,
     drop_path_rates,
-    grid_of_tubelets,
+    tubelet_grid,
 )
 
 
@@ -42,11 +42,6 @@ class NetworkConfig(ABC):
     @abstractmethod
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
         """Raise ClipError if the network cannot be built for such clips."""
-
-    @classmethod
-    @abstractmethod
-    def named_models(cls) -> dict[str, "NamedModel"]:
-        """Return the named models of this kind."""
 
 
 @config
@@ -86,7 +81,7 @@ class EncoderConfig(NetworkConfig):
         Raises:
             ClipError: The clip does not divide into tokens.
         """
-        return grid_of_tubelets(self.token_stride, frames=frames, height=height, width=width)
+        return tubelet_grid(self.token_stride, frames=frames, height=height, width=width)
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
         """Raise ClipError if the network cannot be built for such clips."""
@@ -97,7 +92,7 @@ class EncoderConfig(NetworkConfig):
 def encoder_blocks(
     config: EncoderConfig, attention: Callable[[], nn.Module], *, norm_order: NormOrder = "pre"
 ) -> nn.ModuleList:
-    """Return the encoder blocks of a network; `attention` makes the attention of one block."""
+    """Return the encoder blocks of a network; `attention` is called once per block."""
     return nn.ModuleList(
         EncoderBlock(
             attention(),
@@ -112,7 +107,7 @@ def encoder_blocks(
 
 
 def vit_attention(config: EncoderConfig) -> RelativeSelfAttention:
-    """Return ViT's self-attention, without position."""
+    """Return the self-attention of ViT, without relative position."""
     head_dim = config.width // config.attention_heads
     return RelativeSelfAttention(config.width, heads=config.attention_heads, head_dim=head_dim, dropout=config.dropout)
 

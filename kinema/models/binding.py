@@ -1,6 +1,6 @@
 """Binding of modalities to the arguments of a network's `forward`.
 
-one stream    forward(clip)          under any name, for any modality
+one stream    forward(clip)          any argument name, any modality
 two streams   forward(rgb, depth)    a missing modality is None
 """
 
@@ -21,12 +21,12 @@ VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, kw_only=True)
 class InputBinding:
-    """Mapping of clips by modality to keyword arguments, so that `model(**binding(inputs))` fits any network.
+    """Callable that turns clips by modality into keyword arguments of a network: `model(**binding(inputs))`.
 
     Attributes:
         network: Name of the network, for messages.
-        arguments: Arguments of `forward` that take clips: a single one of any name, or the modalities.
-        allows_missing: Whether a two-stream network runs without one of them: `forward` has defaults for both.
+        arguments: Arguments of `forward` that take clips: one of any name, or the modalities.
+        allows_missing: Whether a two-stream network accepts a single modality: `forward` has defaults for both.
     """
 
     network: str

@@ -22,7 +22,7 @@ Channels = int | Mapping[str, int]
 """Channels of a single-stream network's clip, or of each modality's clip."""
 
 OWN = "(own)"
-"""Row of the parameters and operations of a network outside its children."""
+"""Name of the row for parameters and operations outside the children."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,12 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
-    """Return the multiply-adds of one clip of each modality, including attention's matrix products."""
+    """Return the multiply-adds for one clip of each modality, including the matrix products of attention."""
     return sum(_macs_by_module(model, channels=channels, frames=frames, size=size)[""].values())
 
 
-class WholeLastBlock(nn.Module):
-    """Network that computes all rows of its last block, as papers count it. Its logits do not change."""
+class FullLastBlock(nn.Module):
+    """Wrapper that computes all rows of the last block, as papers do when they count MACs. Logits do not change."""
 
     def __init__(self, network: CTN | RPESTDT | ViTSpatial | ViViT) -> None:
         super().__init__()
@@ -88,14 +88,14 @@ def example_clips(
 
 
 def _macs_by_module(model: nn.Module, *, channels: Channels, frames: int, size: int) -> dict[str, dict[object, int]]:
-    """Return MACs by operation per module that ran; the key of the whole network is ""."""
-    shadow = _on_meta(model).eval()
-    clips = example_clips(shadow, channels=channels, frames=frames, size=size, batch=1)
+    """Return the MACs by operation of every module that ran. The key of the network itself is ""."""
+    meta_model = _on_meta(model).eval()
+    clips = example_clips(meta_model, channels=channels, frames=frames, size=size, batch=1)
     counter = FlopCounterMode(display=False)
     # The counter misses fused attention kernels, such as the CPU's.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        shadow(**clips)
-    root = type(shadow).__name__
+        meta_model(**clips)
+    root = type(meta_model).__name__
     counts = {
         "" if name == "Global" else name.removeprefix(f"{root}."): {op: flops // 2 for op, flops in by_op.items()}
         for name, by_op in counter.get_flop_counts().items()
@@ -105,7 +105,7 @@ def _macs_by_module(model: nn.Module, *, channels: Channels, frames: int, size: 
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """Return a copy of the network on the meta device, without copying its data first."""
+    """Return a copy of the network on the meta device, without copying its data."""
     memo: dict[int, Tensor] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)

@@ -4,18 +4,17 @@
 
 Axes: b batch, c color, t frames, h w pixels; after video-to-tokens d channels on a grid of t times, h rows, w columns.
 
-DEVIATION: eq. 4.1 and 4.2 put LayerNorm after the sum (`norm_order="post"`). The default puts it before, as figure 4.2b
-draws it and as the ViT weights that the thesis starts from require.
+DEVIATION: eq. 4.1 and 4.2 put LayerNorm after the sum (`norm_order="post"`). The default puts it before, as in figure
+4.2b and as the ViT weights that the thesis starts from require.
 DEVIATION: the printed size, 88.6 M parameters, matches only a network with a position table, which the final model
 does not have (Table 4.3). Without it the network has 86.2 M.
-DEVIATION: section 4.4.1 says "based on the patch size of 16 x 16 x 2", which implies a stem that keeps all times. The
-stem as printed, with stride 2 twice (Table 4.1, eq. 4.5), leaves one token time of 8 frames. `time_stride` selects
-either.
+DEVIATION: the "patch size of 16 x 16 x 2" of section 4.4.1 implies a stem without temporal stride. The stem as printed,
+with stride 2 twice (Table 4.1, eq. 4.5), turns 8 frames into tokens of a single time. `time_stride` selects either.
 """
 
 import copy
 from collections.abc import Mapping
-from typing import Literal, assert_never
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -51,11 +50,11 @@ class CTNConfig(EncoderConfig):
     Attributes:
         embedding: `video-to-tokens` (eq. 4.5), or ViViT's `tubelets` cut from the clip itself (Table 4.3). Tubelets
             ignore `time_stride` and all fields that begin with `stem`.
-        time_stride: Temporal stride of the stem's convolution, and again of its pooling. 2 is the printed one.
+        time_stride: Temporal stride of the stem's convolution, and of its pooling. The printed value is 2.
         stem_kernel: Side of the stem's convolution kernel (Table 4.4).
         stem_channels: Channels of the stem's convolution (Table 4.4).
-        stem_pool: `max` is 3 x 3 x 3 max pooling; with `none` the convolution takes both strides (Table 4.4).
-        stem_norm: `none` replaces BatchNorm by a bias of the convolution (Table 4.4).
+        stem_pool: `max` is 3 x 3 x 3 max pooling; with `none` the convolution has both strides (Table 4.4).
+        stem_norm: `none` replaces BatchNorm with a bias of the convolution (Table 4.4).
         stem_activation: `relu` after the stem, before its maps become tokens; eq. 4.5 has none.
         patch: Frames, rows and columns of the stem's maps per token. A tubelet has 4 times the rows and columns.
         position: `learned` adds a position table to the tokens (Table 4.3).
@@ -63,9 +62,8 @@ class CTNConfig(EncoderConfig):
         mapping_kernel: Side of the depth-wise kernel (Table 4.6).
         mapping_norm: BatchNorm after the depth-wise convolution, or none (Table 4.6).
         mapping_padding: Padding of the depth-wise convolution.
-        start: Initial weights. `identity` is ViT's initialization with depth-wise kernels that pass their input
-            through, so that a block with ViT's weights is ViT's block; `scratch` trains on little data without such
-            weights.
+        start: Initial weights. `identity` is ViT's initialization with identity depth-wise kernels: a block with ViT's
+            weights equals ViT's block. `scratch` is for training on little data without pretrained weights.
         norm_order: LayerNorm before the branch (`pre`, ViT's) or after the sum (`post`, eq. 4.1 and 4.2).
     """
 
@@ -90,16 +88,6 @@ class CTNConfig(EncoderConfig):
         """Return the network with fresh weights."""
         return CTN(self, heads=heads, channels=single_stream("CTN", channels), frames=frames, size=size)
 
-    @classmethod
-    def named_models(cls) -> dict[str, NamedModel]:
-        """Return the named models of this kind."""
-        return {
-            "ctn_base": NamedModel(CTN_BASE, 8, 224, "CTN as printed (Table 4.1): 1 token time from 8 frames"),
-            "ctn_base_dense": NamedModel(CTN_BASE_DENSE, 8, 224, "CTN with 4 token times, near the printed FLOPs"),
-            "ctn_small": NamedModel(CTN_SMALL, 8, 224, "CTN with the width of ViT-S"),
-            "ctn_tiny": NamedModel(CTN_TINY, 16, 112, "small CTN that trains from scratch in minutes on a laptop"),
-        }
-
     @property
     def token_stride(self) -> Grid:
         """Frames, rows and columns of the clip from one token to the next: s = 4 of eq. 4.5 times the patch."""
@@ -113,6 +101,12 @@ CTN_SMALL = CTNConfig(width=384, attention_heads=6)
 CTN_TINY = CTNConfig(
     stem_kernel=5, stem_channels=16, stem_activation="relu", start="scratch", width=128, depth=4, attention_heads=4
 )
+MODELS = {
+    "ctn_base": NamedModel(CTN_BASE, 8, 224, "CTN as printed (Table 4.1): 1 token time from 8 frames"),
+    "ctn_base_dense": NamedModel(CTN_BASE_DENSE, 8, 224, "CTN with 4 token times, near the printed FLOPs"),
+    "ctn_small": NamedModel(CTN_SMALL, 8, 224, "CTN with the width of ViT-S"),
+    "ctn_tiny": NamedModel(CTN_TINY, 16, 112, "small CTN that trains from scratch in minutes on a laptop"),
+}
 
 
 class VideoToTokens(nn.Module):
@@ -121,15 +115,9 @@ class VideoToTokens(nn.Module):
     def __init__(self, config: CTNConfig, *, channels: int) -> None:
         super().__init__()
         time, kernel = config.time_stride, config.stem_kernel
-        match config.stem_pool:
-            case "max":
-                stride: Grid = (time, 2, 2)
-                self.pool: nn.Module = nn.MaxPool3d(3, stride=stride, padding=1)
-            case "none":
-                stride = (time**2, 4, 4)
-                self.pool = nn.Identity()
-            case _:
-                assert_never(config.stem_pool)
+        has_pool = config.stem_pool == "max"
+        stride = (time, 2, 2) if has_pool else (time**2, 4, 4)
+        self.pool = nn.MaxPool3d(3, stride=stride, padding=1) if has_pool else nn.Identity()
         bias = config.stem_norm == "none"
         self.convolution = nn.Conv3d(
             channels, config.stem_channels, kernel, stride=stride, padding=kernel // 2, bias=bias
@@ -149,8 +137,8 @@ class VideoToTokens(nn.Module):
     def zero_temporal_mean_(self) -> None:
         """Subtract the temporal mean from the stem's kernels, so that they initially respond to change only.
 
-        Random kernels respond mostly to the background, and a transformer trained on such tokens needs several times
-        as many steps before it learns anything.
+        Random kernels respond mostly to the background, and a transformer on such tokens needs several times as many
+        steps before it starts to learn.
         """
         self.convolution.weight -= self.convolution.weight.mean(2, keepdim=True)
 
@@ -166,22 +154,19 @@ class VideoToTokens(nn.Module):
 
 def convolutional_attention(config: CTNConfig) -> SelfAttention:
     """Return the self-attention of a block (eq. 4.6); with `mapping="linear"`, ViT's."""
-    match config.mapping:
-        case "convolution":
-            mapping: nn.Module = ConvolutionalMapping(
-                config.width, kernel=config.mapping_kernel, norm=config.mapping_norm, padding=config.mapping_padding
-            )
-        case "linear":
-            mapping = LinearMapping(config.width)
-        case _:
-            assert_never(config.mapping)
+    if config.mapping == "convolution":
+        mapping: nn.Module = ConvolutionalMapping(
+            config.width, kernel=config.mapping_kernel, norm=config.mapping_norm, padding=config.mapping_padding
+        )
+    else:
+        mapping = LinearMapping(config.width)
     return SelfAttention(mapping, dim=config.width, heads=config.attention_heads, dropout=config.dropout)
 
 
 class CTN(SingleStreamNetwork):
     """Convolutional Transformer Network (figure 4.2a).
 
-    Without a learned position, clips may have any multiple of the token stride.
+    Without a learned position, frames, height and width of a clip may be any multiples of the token stride.
     """
 
     def __init__(
@@ -191,24 +176,16 @@ class CTN(SingleStreamNetwork):
         config.check_clip(channels=channels, frames=frames, size=size)
         self.config = config
         self.built_grid = config.grid(frames=frames, height=size, width=size)
-        match config.embedding:
-            case "video-to-tokens":
-                self.embedding: nn.Module = VideoToTokens(config, channels=channels)
-            case "tubelets":
-                self.embedding = Tubelets(channels=channels, tubelet=config.token_stride, width=config.width)
-            case _:
-                assert_never(config.embedding)
+        if config.embedding == "video-to-tokens":
+            self.embedding: nn.Module = VideoToTokens(config, channels=channels)
+        else:
+            self.embedding = Tubelets(channels=channels, tubelet=config.token_stride, width=config.width)
         self.class_token = ClassToken(config.width)
         self.position = LearnedPosition(self.built_grid, config.width) if config.position == "learned" else None
         # Blocks are those of figure 4.2b (eq. 4.1 to 4.4).
         self.blocks = encoder_blocks(config, lambda: convolutional_attention(config), norm_order=config.norm_order)
-        match config.norm_order:
-            case "pre":
-                self.norm: nn.Module = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
-            case "post":
-                self.norm = nn.Identity()  # the last block ends with a LayerNorm
-            case _:
-                assert_never(config.norm_order)
+        # With `post`, the last block ends with a LayerNorm.
+        self.norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS) if config.norm_order == "pre" else nn.Identity()
         self.feature_channels = config.width
         self.heads = TaskHeads(config.width, heads)
         init_weights(self, "vit" if config.start == "identity" else "scratch")

@@ -2,22 +2,22 @@
 
     clip -> CDC stem -> [ MSC-Trans over space -> WMS-Trans over time, + shortcut ] x stages -> mean -> norm -> heads
 
-Axes: b batch, c color or channels, t frames, h w rows and columns; d channels of a token. All maps and tokens keep
-frames in the batch, (b t): only the stem and WMS-Trans mix frames.
+Axes: b batch, c color or channels, t frames, h w rows and columns; d channels of a token. Behind the stem,
+frames are part of the batch, (b t): only the stem and WMS-Trans mix frames.
 
-The thesis leaves widths and head sizes open. They follow public code of the same authors (UMDR, De+Recouple) and meet
-the printed sizes to a decimal (32.6 and 49.7 million): a reconstruction, not a proof.
+The thesis leaves widths and head sizes open. They follow public code of the same authors (UMDR, De+Recouple) and give
+the printed model sizes (32.6 and 49.7 million), but other choices might, too.
 
 DEVIATION: eq. 2.7 has a max pooling in every stage; stages 3 and 4 keep their grid (`STAGE_POOL`), as in UMDR.
 DEVIATION: between eq. 2.7 and 2.8 the thesis only reshapes; the maximum of channel pairs, LayerNorm and Linear are
 UMDR's. k-NN attention over time is De+Recouple's.
-DEVIATION: eq. 2.8 has no residuals; without them eight layers per stage do not train. The layers have both.
+DEVIATION: eq. 2.8 has no residuals, without which the eight layers of a stage do not train. Attention and MLP have one.
 DEVIATION: the head is one linear layer; the thesis says MLP.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +48,8 @@ INCEPTIONS = (
 middle branch; reduction and output of the small branch; pooling branch."""
 STAGE_POOL = (2, 2, 1, 1)
 """Spatial pooling factor after the inception modules of each stage."""
-SMALLEST = 32
-"""Smallest height and width of a clip in pixels; the last stages then see one place."""
+MIN_SIZE = 32
+"""Smallest height and width of a clip in pixels, at which the maps of the last stages are 1 x 1."""
 
 Attention = Literal["knn", "dense"]
 Part = Literal["both", "space", "time"]
@@ -75,11 +75,11 @@ class MFSTConfig(NetworkConfig):
         spatial_attention: Attention over space: `knn` (section 2.3.4.1) or `dense`.
         temporal_attention: Attention over time: `knn` or `dense`.
         knn_share: Share of the keys that k-NN attention keeps, in (0, 1].
-        temporal_scales: Numbers of frames averaged into one, one per scale. `(1,)` is V-Trans (Table 2.6).
+        temporal_scales: Number of frames that each scale averages into one. `(1,)` is V-Trans (Table 2.6).
         temporal_branches: One set of weights for all scales, or one per scale (section 2.3.4.2 argues against it).
-        temporal_tokens: `places` runs one sequence per place of a map; `pooled` runs one sequence of spatial means and
-            adds its change to all places.
-        factorization: `stage` alternates space and time from stage to stage (figure 2.2). `model` runs all spatial
+        temporal_tokens: `places` runs one sequence per location of a map; `pooled` runs one sequence of spatial means
+            and adds its change to all locations.
+        factorization: `stage` runs space, then time in each stage (figure 2.2). `model` runs all spatial
             blocks, then all temporal blocks, with the same weights: the control for the chapter's claim.
         shortcut: `residual` adds a stage's input to its output from the second stage on (Table 2.5).
         dropout: Dropout probability in the transformer layers.
@@ -117,17 +117,6 @@ class MFSTConfig(NetworkConfig):
         """Return the network with fresh weights."""
         return MFST(self, heads=heads, channels=single_stream("MFST", channels), frames=frames, size=size)
 
-    @classmethod
-    def named_models(cls) -> dict[str, NamedModel]:
-        """Return the named models of this kind."""
-        return {
-            "mfst_base": NamedModel(MFST_BASE, 32, 224, "MFST with three stages (Table 2.3)"),
-            "mfst_large": NamedModel(MFST_LARGE, 32, 224, "MFST with four stages (Table 2.3)"),
-            "mfst_bm": NamedModel(MFST_BM, 32, 224, "MFST-Large without CDC, shortcuts, scales (figure 2.6)"),
-            "mfst_small": NamedModel(MFST_SMALL, 16, 112, "MFST with three stages, half as wide and half as deep"),
-            "mfst_tiny": NamedModel(MFST_TINY, 16, 64, "small MFST that trains from scratch in minutes on a laptop"),
-        }
-
     def transformer_layer(self, attention: Attention) -> KNNLayer:
         """Return the settings of the transformer layers over space or over time."""
         return KNNLayer(
@@ -143,7 +132,7 @@ class MFSTConfig(NetworkConfig):
         """Raise ClipError if the network cannot be built for such clips."""
         check_at_least("channels", channels)
         check_at_least("frames", frames)
-        check_at_least("size", size, SMALLEST)
+        check_at_least("size", size, MIN_SIZE)
 
 
 MFST_BASE = MFSTConfig()
@@ -155,6 +144,13 @@ MFST_TINY = MFSTConfig(
 )
 MFST_LARGE_DEPTH = replace(MFST_LARGE, stem_operator="cdc-t")
 MFST_TINY_DEPTH = replace(MFST_TINY, stem_operator="cdc-t")
+MODELS = {
+    "mfst_base": NamedModel(MFST_BASE, 32, 224, "MFST with three stages (Table 2.3)"),
+    "mfst_large": NamedModel(MFST_LARGE, 32, 224, "MFST with four stages (Table 2.3)"),
+    "mfst_bm": NamedModel(MFST_BM, 32, 224, "MFST-Large without CDC, shortcuts, scales (figure 2.6)"),
+    "mfst_small": NamedModel(MFST_SMALL, 16, 112, "MFST with three stages, half as wide and half as deep"),
+    "mfst_tiny": NamedModel(MFST_TINY, 16, 64, "small MFST that trains from scratch in minutes on a laptop"),
+}
 
 
 class Stem(nn.Module):
@@ -203,8 +199,8 @@ class MSCTransformer(nn.Module):
         self.inceptions = nn.ModuleList(modules)
         self.pool = STAGE_POOL[stage]
         width = config.widths[stage]
-        self.pairs: Literal["largest", "all"] = "largest" if channels == 2 * width else "all"
-        mapped = width if self.pairs == "largest" else channels
+        self.has_pairs = channels == 2 * width
+        mapped = width if self.has_pairs else channels
         self.map_norm = nn.LayerNorm(mapped)
         self.map = nn.Linear(mapped, width)
         self.layers = nn.ModuleList(
@@ -218,7 +214,7 @@ class MSCTransformer(nn.Module):
         maps = F.max_pool2d(maps, self.pool) if self.pool > 1 else maps
         rows, columns = maps.shape[2:]
         tokens = rearrange(maps, "bt c h w -> bt (h w) c")
-        if self.pairs == "largest":  # maximum of two neighboring channels
+        if self.has_pairs:  # maximum of two neighboring channels
             tokens = rearrange(tokens, "bt n (d two) -> bt n d two", two=2).amax(-1)
         tokens = self.map(self.map_norm(tokens))
         for layer in self.layers:
@@ -228,7 +224,7 @@ class MSCTransformer(nn.Module):
 
 
 class WMSTransformer(nn.Module):
-    """WMS-Trans over the frames of each place (section 2.3.4.2)."""
+    """WMS-Trans over the frames at each location (section 2.3.4.2)."""
 
     def __init__(self, config: MFSTConfig, *, stage: int) -> None:
         super().__init__()
@@ -244,21 +240,17 @@ class WMSTransformer(nn.Module):
     def forward(self, maps: Float[Tensor, "bt d h w"], frames: int) -> Float[Tensor, "bt d h w"]:
         """Return the stage's temporal features."""
         rows, columns = maps.shape[2:]
-        match self.tokens:
-            case "places":
-                tokens = rearrange(maps, "(b t) d h w -> (b h w) t d", t=frames)
-                maps = rearrange(self.transformer(tokens), "(b h w) t d -> (b t) d h w", h=rows, w=columns)
-            case "pooled":
-                tokens = rearrange(maps.mean((2, 3)), "(b t) d -> b t d", t=frames)
-                change = self.transformer(tokens) - tokens
-                maps = maps + rearrange(change, "b t d -> (b t) d 1 1")
-            case _:
-                assert_never(self.tokens)
+        if self.tokens == "places":
+            tokens = rearrange(maps, "(b t) d h w -> (b h w) t d", t=frames)
+            maps = rearrange(self.transformer(tokens), "(b h w) t d -> (b t) d h w", h=rows, w=columns)
+        else:
+            tokens = rearrange(maps.mean((2, 3)), "(b t) d -> b t d", t=frames)
+            maps = maps + rearrange(self.transformer(tokens) - tokens, "b t d -> (b t) d 1 1")
         return maps
 
 
 class Shortcut(nn.Module):
-    """Residual connection around a stage; pools and maps where grid or channels differ (section 2.3.2)."""
+    """Residual connection around a stage, with pooling and a 1 x 1 convolution to fit its output (section 2.3.2)."""
 
     def __init__(self, *, pool: int, channels: int, width: int) -> None:
         super().__init__()
@@ -270,13 +262,13 @@ class Shortcut(nn.Module):
         )
 
     def forward(self, maps: Float[Tensor, "bt c h w"]) -> Float[Tensor, "bt d rows columns"]:
-        """Return the addend of the stage's output."""
+        """Return the residual for the output of the stage."""
         mapped: Tensor = self.map(F.max_pool2d(maps, self.pool) if self.pool > 1 else maps)
         return mapped
 
 
 class Stage(nn.Module):
-    """MSC-Trans over space, WMS-Trans over time, and the shortcut around both, except in stage 0."""
+    """MSC-Trans over space, WMS-Trans over time, and a shortcut around both, except in the first stage."""
 
     def __init__(self, config: MFSTConfig, *, stage: int, channels: int) -> None:
         super().__init__()
@@ -294,24 +286,21 @@ class Stage(nn.Module):
         """Return the stage's features.
 
         Args:
-            maps: Input of the stage; for `part="time"`, the output of its part `space`.
+            maps: Input of the stage; for `part="time"`, the output of `part="space"`.
             frames: Frames per clip.
             part: `space` and `time` run half of the stage, for a network that runs all space before all time.
             before: Input of the shortcut for `part="time"`.
         """
         maps = maps.contiguous(memory_format=torch.channels_last)
-        match part:
-            case "both":
-                features: Tensor = self.time(self.space(maps, frames), frames)
-                return features if self.shortcut is None else features + self.shortcut(maps)
-            case "space":
-                features = self.space(maps, frames)
-            case "time":
-                if self.shortcut is not None and before is not None:
-                    maps = maps + self.shortcut(before.contiguous(memory_format=torch.channels_last))
-                features = self.time(maps, frames)
-            case _:
-                assert_never(part)
+        if part == "time":
+            if self.shortcut is not None and before is not None:
+                maps = maps + self.shortcut(before.contiguous(memory_format=torch.channels_last))
+            features: Tensor = self.time(maps, frames)
+            return features
+        features = self.space(maps, frames)
+        if part == "both":
+            features = self.time(features, frames)
+            features = features if self.shortcut is None else features + self.shortcut(maps)
         return features
 
 
@@ -337,25 +326,22 @@ class MFST(SingleStreamNetwork):
         self.apply(init_from_scratch)
 
     def features(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d"]:
-        """Return the normalized mean of the last stage over frames and places."""
+        """Return the normalized mean of the last stage over time and space."""
         channels, frames, height, width = clip.shape[1:]
         check_channels(channels, self.channels)
         self.config.check_clip(channels=channels, frames=frames, size=min(height, width))
         maps = rearrange(self.stem(clip), "b c t h w -> (b t) c h w")
-        match self.config.factorization:
-            case "stage":
-                for stage in self.stages:
-                    maps = stage(maps, frames)
-            case "model":
-                maps = self._space_then_time(maps, frames)
-            case _:
-                assert_never(self.config.factorization)
+        if self.config.factorization == "stage":
+            for stage in self.stages:
+                maps = stage(maps, frames)
+        else:
+            maps = self._space_then_time(maps, frames)
         pooled = rearrange(maps, "(b t) d h w -> b (t h w) d", t=frames).mean(1)
         features: Tensor = self.norm(pooled)
         return features
 
     def _space_then_time(self, maps: Tensor, frames: int) -> Tensor:
-        """Run all spatial blocks, then all temporal blocks; each stage passes its temporal features by its shortcut."""
+        """Run all spatial, then all temporal blocks. Shortcuts add the temporal features of the stage before."""
         spatial = []
         for stage in self.stages:
             maps = stage(maps, frames, "space")

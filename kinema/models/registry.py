@@ -1,4 +1,4 @@
-"""Registry of the models by name.
+"""Registry of models by name.
 
 from kinema import create_model
 model = create_model("ctn_base", num_classes=48, position="learned")
@@ -6,30 +6,31 @@ model = create_model("ctn_base", num_classes=48, position="learned")
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
 from torch import nn
 
 from kinema.config import from_json
 from kinema.errors import ConfigError, UnknownField, UnknownModel, did_you_mean
+from kinema.models import ctn, mfst, rpe_stdt, two_stream, vit_spatial, vivit
 from kinema.models.base import NamedModel
-from kinema.models.ctn import CTNConfig
-from kinema.models.mfst import MFSTConfig
-from kinema.models.rpe_stdt import RPESTDTConfig
-from kinema.models.two_stream import TwoStreamConfig
-from kinema.models.vit_spatial import ViTSpatialConfig
-from kinema.models.vivit import ViViTConfig
 
 ModelConfig: TypeAlias = Annotated[
-    CTNConfig | MFSTConfig | RPESTDTConfig | TwoStreamConfig | ViTSpatialConfig | ViViTConfig,
+    ctn.CTNConfig
+    | mfst.MFSTConfig
+    | rpe_stdt.RPESTDTConfig
+    | two_stream.TwoStreamConfig
+    | vit_spatial.ViTSpatialConfig
+    | vivit.ViViTConfig,
     Field(discriminator="kind"),
 ]
-"""Config of any model, selected by `kind`. Add the config of a new model here to register it."""
+"""Config of any model, selected by `kind`."""
 
-MODELS: Mapping[str, NamedModel] = {
-    name: model for kind in get_args(get_args(ModelConfig)[0]) for name, model in kind.named_models().items()
-}
+MODELS: Mapping[str, NamedModel] = (
+    ctn.MODELS | mfst.MODELS | rpe_stdt.MODELS | two_stream.MODELS | vit_spatial.MODELS | vivit.MODELS
+)
+"""Named models. To add a kind of model, add its config and its models above."""
 
 
 def list_models() -> tuple[str, ...]:
@@ -46,8 +47,8 @@ def create_model(name: str, *, num_classes: int | Mapping[str, int], **fields: o
     Args:
         name: Name of a model; see `list_models()`.
         num_classes: Number of classes, or a dict of numbers of classes for several task heads.
-        fields: Changes to the model's config, and to `channels`, `frames` and `size` of its clips. Two-stream models
-            have `channels` for RGB, 3 by default, and `depth_channels`, 1 by default.
+        fields: Fields of the model's config to change, and `channels`, `frames` and `size` of its clips. Two-stream
+            models have `channels` for RGB (default 3) and `depth_channels` (default 1).
 
     Raises:
         UnknownModel: No model has this name.
@@ -79,24 +80,24 @@ def create_model(name: str, *, num_classes: int | Mapping[str, int], **fields: o
 
 
 def config_from_json(stored: object) -> ModelConfig:
-    """Build the config of a stored model or recipe, in the current form or an older one.
+    """Build the config of a stored model or recipe, in the current format or an older one.
 
     Raises:
         ConfigError: A kind or field is unknown, or a value breaks its field's type or constraint.
     """
-    config: ModelConfig = from_json(ModelConfig, flattened(stored))
+    config: ModelConfig = from_json(ModelConfig, flatten_config(stored))
     return config
 
 
-def flattened(stored: Any) -> Any:
-    """Return a stored config in the current form, `{"kind": "ctn", ...}`.
+def flatten_config(stored: Any) -> Any:
+    """Return a stored config in the current format, `{"kind": "ctn", ...}`.
 
-    kinema 0.1 stored `{"kind": "ctn", "config": {...}}`, also for the networks inside a two-stream config, and called
-    a field of MFST `factorisation`.
+    kinema 0.1 stored `{"kind": "ctn", "config": {...}}`, also inside two-stream configs, and spelled a field of MFST
+    `factorisation`.
     """
     if not isinstance(stored, Mapping):
         return stored
     if set(stored) == {"kind", "config"} and isinstance(stored["config"], Mapping):
         stored = {"kind": stored["kind"], **stored["config"]}
     names = {"factorisation": "factorization"}
-    return {names.get(name, name): flattened(value) for name, value in stored.items()}
+    return {names.get(name, name): flatten_config(value) for name, value in stored.items()}

@@ -6,19 +6,19 @@
 
 Axes: b batch, c color, t frames, h w pixels; n tokens, d channels.
 
-DEVIATION: one sentence of section 3.4.2 gives the spatial encoder 8 layers, and calls the temporal one lighter. The
-sizes and costs of Tables 3.1 and 3.3 fit only 12 layers and a temporal encoder of narrower layers. `rpe_stdt_base`
-follows the sentence, `rpe_stdt_base12` the tables.
-DEVIATION: Top-K with `pool_place="inside"` drops rows of the attention map only. In the last layer that changes
-nothing, since only its class row is used: [1, 3] of four layers equals [1], with every other selection as well.
-`between` drops tokens before the layer, by the attention map of the layer before. With `pool_heads="per-head"` a token
-mixes the frames that each attention head keeps first, second, and so on, and so carries some of their order.
+DEVIATION: section 3.4.2 gives the spatial encoder 8 layers and calls the temporal one lighter. The sizes and costs of
+Tables 3.1 and 3.3 fit only 12 spatial layers and narrower temporal ones. `rpe_stdt_base`
+follows the text, `rpe_stdt_base12` the tables.
+DEVIATION: `pool_place="inside"` drops only rows of the attention map. In the last layer, of which only the class
+token's row is used, this has no effect: for four layers, `pool_layers=(1, 3)` equals `(1,)`. `between` drops tokens
+before the layer, by the attention map of the layer before. With `pool_heads="per-head"`, the i-th token combines the
+i-th frame that each attention head keeps, and so carries some temporal order.
 DEVIATION: the text under eq. 3.12 ranks frames by products of q and k; the default ranks them by attention
-probabilities, as public code does (gluonmm). `pool_scores` selects either. The superscript (1,:) of eq. 3.12 is read as
+probabilities, like gluonmm's public code. `pool_scores` selects either. The superscript (1,:) of eq. 3.12 is read as
 (1:,:).
-DEVIATION: trained from scratch, the frames' class tokens are nearly the same vector for all clips, and on small data
-the network learns nothing from the rest. `frame_norm="clip"` standardizes each channel over the frames of a clip.
-Networks that start from ViT do without.
+DEVIATION: trained from scratch, the class tokens of frames are nearly the same for all clips, and on small datasets the
+network does not learn from their differences. `frame_norm="clip"` standardizes each channel over the frames of a clip.
+Networks initialized from ViT do not need it.
 DEVIATION: after Top-K, relative positions use the original frame numbers, which the thesis leaves open.
 DEVIATION: `position="absolute"` is learned, as in ViViT; the text under eq. 3.1 speaks of sinusoids.
 """
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from kinema.config import Rate, config
 from kinema.errors import ClipError, ConfigError
-from kinema.layers.relative_position import Clusters, Distance, RelativeSelfAttention, Sharing, Terms
+from kinema.layers.relative_position import Clusters, Distance, RelativeSelfAttention, Terms
 from kinema.layers.relative_position import MappingFunction as MappingFunction
 from kinema.layers.temporal_topk import (
     FramePooling,
@@ -59,8 +59,8 @@ from kinema.layers.transformer import (
     TaskHeads,
     check_at_least,
     drop_path_rates,
-    grid_of,
     init_weights,
+    patch_grid,
     run_blocks,
 )
 from kinema.models.base import NamedModel, NetworkConfig, SingleStreamNetwork, single_stream
@@ -86,8 +86,8 @@ class RPESTDTConfig(NetworkConfig):
         temporal_mlp_channels: Hidden channels of the temporal encoder's MLP.
         position: Relative position with one table for all attention heads (`shared`) or one per head (`per-head`,
             Table 3.1); `absolute` adds learned vectors to the tokens, as ViViT does; or `none`.
-        temporal_position: Relative position in the temporal encoder: `as-space`, or `none`. Figure 3.2 shows it for
-            patches only, section 3.4.2 says all layers.
+        temporal_position: Relative position in the temporal encoder: `as-space`, or `none`. In figure 3.2 only patches
+            have it; according to section 3.4.2, all layers do.
         position_terms: Terms with relative position: query (eq. 3.7), also key (eq. 3.6), also value (eq. 3.5).
         position_function: Mapping of offsets to integers (Table 3.2).
         position_distance: Offset along both `axes`, or `euclid` (eq. 3.10).
@@ -159,25 +159,10 @@ class RPESTDTConfig(NetworkConfig):
         """Return the network with fresh weights."""
         return RPESTDT(self, heads=heads, channels=single_stream("RPESTDT", channels), frames=frames, size=size)
 
-    @classmethod
-    def named_models(cls) -> dict[str, NamedModel]:
-        """Return the named models of this kind."""
-        return {
-            "rpe_stdt_base": NamedModel(RPE_STDT_BASE, 16, 224, "RPE-STDT, 8 + 4 layers (section 3.4.2)"),
-            "rpe_stdt_base12": NamedModel(RPE_STDT_BASE12, 16, 224, "RPE-STDT, 12 + 4 light layers (tables)"),
-            "rpe_stdt_small": NamedModel(RPE_STDT_SMALL, 16, 224, "RPE-STDT with the width of ViT-S"),
-            "rpe_stdt_tiny": NamedModel(RPE_STDT_TINY, 16, 112, "small RPE-STDT that trains on a laptop"),
-        }
-
     @property
     def is_relative(self) -> bool:
         """Return whether attention uses relative position."""
         return self.position in ("shared", "per-head")
-
-    @property
-    def sharing(self) -> Sharing:
-        """Sharing of the relative positions among attention heads."""
-        return "per-head" if self.position == "per-head" else "shared"
 
     @property
     def spatial_clusters(self) -> Clusters:
@@ -192,7 +177,7 @@ class RPESTDTConfig(NetworkConfig):
         """Raise ClipError if the network cannot be built for such clips."""
         check_at_least("channels", channels)
         self.check_frames(frames)
-        grid_of(self.patch, height=size, width=size)
+        patch_grid(self.patch, height=size, width=size)
 
     def check_frames(self, frames: int) -> None:
         """Raise ClipError if a clip has too few frames for the frame normalization or the pooling layers."""
@@ -226,6 +211,12 @@ RPE_STDT_TINY = RPESTDTConfig(
     temporal_head_channels=32,
     temporal_mlp_channels=512,
 )
+MODELS = {
+    "rpe_stdt_base": NamedModel(RPE_STDT_BASE, 16, 224, "RPE-STDT, 8 + 4 layers (section 3.4.2)"),
+    "rpe_stdt_base12": NamedModel(RPE_STDT_BASE12, 16, 224, "RPE-STDT, 12 + 4 light layers (tables)"),
+    "rpe_stdt_small": NamedModel(RPE_STDT_SMALL, 16, 224, "RPE-STDT with the width of ViT-S"),
+    "rpe_stdt_tiny": NamedModel(RPE_STDT_TINY, 16, 112, "small RPE-STDT that trains on a laptop"),
+}
 
 
 class TemporalBlock(nn.Module):
@@ -254,12 +245,12 @@ class TemporalBlock(nn.Module):
         times: Int64[Tensor, "b _ t"],
         scores: Float[Tensor, "b _ t"] | None,
     ) -> tuple[Float[Tensor, "b m d"], Int64[Tensor, "b _ k"], Float[Tensor, "b _ k"] | None]:
-        """Return the tokens, their frame numbers, and the scores that a next layer with `between` pooling needs.
+        """Return the tokens, their frame numbers, and scores for `between` pooling in the next layer.
 
         Args:
             tokens: Class token and frame tokens.
             times: Frame numbers in the clip; one row, or one per attention head.
-            scores: Scores of the layer before, if this layer pools by them.
+            scores: Scores from the layer before, if this layer pools by them.
         """
         if self.pools_before:
             tokens, times = self.drop_frames(tokens, times, scores)
@@ -268,7 +259,9 @@ class TemporalBlock(nn.Module):
         if self.config.pool == "top-k" and (self.pools_inside or self.returns_scores):
             logits, value = self.attention.logits_and_values(normed, ids)
             weights = logits.softmax(-1)
-            sigma = self.frame_scores(logits, weights)
+            sigma = attention_std(weights if self.config.pool_scores == "probabilities" else logits)  # eq. 3.13
+            if self.config.pool_heads == "shared":
+                sigma = sigma.mean(1, keepdim=True)
             if self.pools_inside:
                 frames = top_frames(sigma)  # eq. 3.12
                 weights = gather_rows(weights, frames)
@@ -280,13 +273,6 @@ class TemporalBlock(nn.Module):
             if self.pools_inside:
                 tokens, times = self.drop_frames(tokens, times, None)
         return tokens + self.drop_path(self.mlp(self.norm_mlp(tokens))), times, sigma if self.returns_scores else None
-
-    def frame_scores(
-        self, logits: Float[Tensor, "b h n n"], weights: Float[Tensor, "b h n n"]
-    ) -> Float[Tensor, "b _ t"]:
-        """Return sigma (eq. 3.13) per attention head, or its mean over the heads."""
-        sigma = attention_std(weights if self.config.pool_scores == "probabilities" else logits)
-        return sigma.mean(1, keepdim=True) if self.config.pool_heads == "shared" else sigma
 
     def drop_frames(
         self, tokens: Float[Tensor, "b n d"], times: Int64[Tensor, "b _ t"], scores: Float[Tensor, "b _ t"] | None
@@ -319,7 +305,7 @@ def relative_attention(config: RPESTDTConfig, axis: Literal["space", "time"]) ->
         heads=heads,
         head_dim=head_dim,
         clusters=count if is_relative else None,
-        sharing=config.sharing,
+        sharing="per-head" if config.position == "per-head" else "shared",
         terms=config.position_terms,
         dropout=config.dropout,
     )
@@ -328,7 +314,8 @@ def relative_attention(config: RPESTDTConfig, axis: Literal["space", "time"]) ->
 class RPESTDT(SingleStreamNetwork):
     """Spatially and temporally decoupled transformer with relative position (figure 3.2).
 
-    Clips may have any number of frames and any multiple of the patch; an absolute position is interpolated for them.
+    Clips may have any number of frames, and any multiple of the patch as height and width. An absolute position is
+    interpolated for them.
     """
 
     spatial_ids: Tensor | None
@@ -339,7 +326,7 @@ class RPESTDT(SingleStreamNetwork):
         super().__init__()
         config.check_clip(channels=channels, frames=frames, size=size)
         self.config = config
-        self.grid = grid_of(config.patch, height=size, width=size)
+        self.grid = patch_grid(config.patch, height=size, width=size)
         rates = drop_path_rates(config.drop_path, config.spatial_layers + config.temporal_layers)
         absolute = config.position == "absolute"
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
@@ -382,7 +369,7 @@ class RPESTDT(SingleStreamNetwork):
 
     def encode_space(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b t d"]:
         """Return the class token of each frame, h_i of section 3.3.4."""
-        grid = grid_of(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
+        grid = patch_grid(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens = self.spatial_class_token(self.embedding(clip))
         if self.spatial_position is not None:
             tokens = self.spatial_position(tokens, grid)
@@ -421,7 +408,7 @@ class RPESTDT(SingleStreamNetwork):
     def kept_frames(self, clip: Float[Tensor, "b c t h w"]) -> dict[int, Int64[Tensor, "b _ k"]]:
         """Return the frame numbers that each layer keeps: one row, or one per attention head.
 
-        Empty if frames are pooled. A last layer that pools inside is left out: its choice does not change the logits.
+        Empty if frames are pooled. With `pool_place="inside"`, the last layer is left out: it has no effect on logits.
         """
         if self.config.pool not in ("top-k", "random", "uniform"):
             return {}

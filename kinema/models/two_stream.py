@@ -1,12 +1,12 @@
 """Two-stream network: one network for RGB and one for depth.
 
-The thesis's RGB-D rows (Tables 2.1 and 2.2) come from two networks, one per modality. It does not say how their
-predictions are combined. Public code of the same authors trains them separately and averages their logits, which is
-the default of `kinema fuse`. A network that trains both jointly, on their concatenated features, is the alternative.
+The RGB-D rows of the thesis (Tables 2.1 and 2.2) come from two networks, one per modality; how it combines their
+predictions is not stated. Public code of the same authors trains them separately and averages their logits, which is
+the default of `kinema fuse`. The network here can also train both jointly, on their concatenated features.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -36,8 +36,8 @@ class TwoStreamConfig(NetworkConfig):
         depth: Architecture of the depth network.
         fusion: `features` trains one task head on the concatenated features; `logits` and `softmax` keep a task head
             per network and average the two predictions.
-        stream_dropout: Probability of dropping one stream of a sample in training, either equally often, so that each
-            learns to classify alone. For `features` only.
+        stream_dropout: Probability of dropping one stream of a sample in training, RGB and depth equally often, so that
+            each learns to classify alone. For `features` only.
     """
 
     kind: Literal["two-stream"] = "two-stream"
@@ -65,22 +65,6 @@ class TwoStreamConfig(NetworkConfig):
         )
         return TwoStream(self, rgb=rgb, depth=depth, heads=heads)
 
-    @classmethod
-    def named_models(cls) -> dict[str, NamedModel]:
-        """Return the named models of this kind."""
-        return {
-            "mfst_large_rgbd": NamedModel(
-                MFST_LARGE_RGBD,
-                32,
-                224,
-                "two MFST-Large, trained jointly: 3D-CDC-ST for RGB, 3D-CDC-T for depth",
-                channels=RGBD,
-            ),
-            "mfst_tiny_rgbd": NamedModel(
-                MFST_TINY_RGBD, 16, 64, "two MFST-tiny for RGB and depth, trained jointly", channels=RGBD
-            ),
-        }
-
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
         """Raise ClipError if one of the networks cannot be built for such clips."""
         for stream in (self.rgb, self.depth):
@@ -90,6 +74,18 @@ class TwoStreamConfig(NetworkConfig):
 RGBD = {"rgb": 3, "depth": 1}
 MFST_LARGE_RGBD = TwoStreamConfig(rgb=MFST_LARGE, depth=MFST_LARGE_DEPTH, stream_dropout=0.2)
 MFST_TINY_RGBD = TwoStreamConfig(rgb=MFST_TINY, depth=MFST_TINY_DEPTH, stream_dropout=0.2)
+MODELS = {
+    "mfst_large_rgbd": NamedModel(
+        MFST_LARGE_RGBD,
+        32,
+        224,
+        "two MFST-Large, trained jointly: 3D-CDC-ST for RGB, 3D-CDC-T for depth",
+        channels=RGBD,
+    ),
+    "mfst_tiny_rgbd": NamedModel(
+        MFST_TINY_RGBD, 16, 64, "two MFST-tiny for RGB and depth, trained jointly", channels=RGBD
+    ),
+}
 
 
 class TwoStream(nn.Module):
@@ -115,42 +111,33 @@ class TwoStream(nn.Module):
         Raises:
             StreamError: Both clips are missing.
         """
-        streams = [(self.rgb, rgb), (self.depth, depth)]
         if rgb is None and depth is None:
             raise StreamError("TwoStream: neither rgb nor depth given; expected at least one")
-        match self.config.fusion:
-            case "features":
-                logits: Tensor | dict[str, Tensor] = self.heads(self.features(rgb, depth))
-                return logits
-            case "logits" | "softmax":
-                return mean_prediction(
-                    [stream(clip) for stream, clip in streams if clip is not None], self.config.fusion
-                )
-            case _:
-                assert_never(self.config.fusion)
+        if self.config.fusion == "features":
+            logits: Tensor | dict[str, Tensor] = self.heads(self.features(rgb, depth))
+            return logits
+        streams = ((self.rgb, rgb), (self.depth, depth))
+        return mean_prediction([stream(clip) for stream, clip in streams if clip is not None], self.config.fusion)
 
     def features(
         self, rgb: Float[Tensor, "b c t h w"] | None, depth: Float[Tensor, "b one t h w"] | None
     ) -> Float[Tensor, "b d"]:
-        """Return the concatenated features; those of a missing or dropped stream are zeros.
-
-        Features are normalized, so that zero is their center.
-        """
+        """Return the concatenated features, with zeros, their normalized mean, for a missing or dropped stream."""
         by_stream = {
             stream: stream.features(clip) for stream, clip in ((self.rgb, rgb), (self.depth, depth)) if clip is not None
         }
         first = next(iter(by_stream.values()))
-        sides = [
+        parts = [
             by_stream.get(stream, first.new_zeros(len(first), stream.feature_channels))
             for stream in (self.rgb, self.depth)
         ]
         if self.training and self.config.stream_dropout and len(by_stream) == 2:
-            # One number per sample: below half of the rate RGB is dropped, from there to the rate depth.
+            # One number per sample drops RGB if below rate / 2, depth if between rate / 2 and rate.
             drawn = torch.rand(len(first), 1, device=first.device)
             rate = self.config.stream_dropout
-            sides[0] = sides[0] * (drawn >= rate / 2)
-            sides[1] = sides[1] * ((drawn < rate / 2) | (drawn >= rate))
-        return torch.cat(sides, dim=1)
+            parts[0] = parts[0] * (drawn >= rate / 2)
+            parts[1] = parts[1] * ((drawn < rate / 2) | (drawn >= rate))
+        return torch.cat(parts, dim=1)
 
 
 def mean_prediction(

@@ -3,7 +3,7 @@
     clip -> patches of each frame -> class token -> position -> [ attention -> MLP ] x depth -> norm -> mean over frames
          -> task heads
 
-Each frame is encoded alone; the mean of the frames' class tokens is classified. Positions are learned, and
+Each frame is encoded independently, and the mean of the class tokens is classified. Positions are learned, and
 interpolated for clips of another size than the network was built for.
 """
 
@@ -25,8 +25,8 @@ from kinema.layers.transformer import (
     Rows,
     Start,
     TaskHeads,
-    grid_of,
     init_weights,
+    patch_grid,
     run_blocks,
 )
 from kinema.models.base import (
@@ -56,14 +56,6 @@ class ViTSpatialConfig(EncoderConfig):
         """Return the network with fresh weights."""
         return ViTSpatial(self, heads=heads, channels=single_stream("ViTSpatial", channels), frames=frames, size=size)
 
-    @classmethod
-    def named_models(cls) -> dict[str, NamedModel]:
-        """Return the named models of this kind."""
-        return {
-            "vit_base_spatial": NamedModel(VIT_BASE_SPATIAL, 16, 224, "ViT-B, spatial attention only (Table 3.3)"),
-            "vit_tiny_spatial": NamedModel(VIT_TINY_SPATIAL, 16, 112, "the same with the width of rpe_stdt_tiny"),
-        }
-
     @property
     def token_stride(self) -> Grid:
         """Frames, rows and columns of the clip from one token to the next."""
@@ -72,6 +64,10 @@ class ViTSpatialConfig(EncoderConfig):
 
 VIT_BASE_SPATIAL = ViTSpatialConfig()
 VIT_TINY_SPATIAL = ViTSpatialConfig(start="scratch", width=128, depth=4, attention_heads=4)
+MODELS = {
+    "vit_base_spatial": NamedModel(VIT_BASE_SPATIAL, 16, 224, "ViT-B, spatial attention only (Table 3.3)"),
+    "vit_tiny_spatial": NamedModel(VIT_TINY_SPATIAL, 16, 112, "the same with the width of rpe_stdt_tiny"),
+}
 
 
 class ViTSpatial(SingleStreamNetwork):
@@ -85,7 +81,7 @@ class ViTSpatial(SingleStreamNetwork):
         self.config = config
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.class_token = ClassToken(config.width)
-        self.position = LearnedPosition(grid_of(config.patch, height=size, width=size), config.width)
+        self.position = LearnedPosition(patch_grid(config.patch, height=size, width=size), config.width)
         self.blocks = encoder_blocks(config, lambda: vit_attention(config))
         self.norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.feature_channels = config.width
@@ -99,7 +95,7 @@ class ViTSpatial(SingleStreamNetwork):
             clip: Clip of any number of frames; height and width are multiples of the patch.
             last_block: Rows of the last block to compute. Only the class token's is used.
         """
-        grid = grid_of(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
+        grid = patch_grid(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens = self.position(self.class_token(self.embedding(clip)), grid)
         tokens = run_blocks(self.blocks, tokens, None, last_block)
         features: Tensor = rearrange(self.norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0]).mean(1)

@@ -56,14 +56,6 @@ class ViViTConfig(EncoderConfig):
         """Return the network with fresh weights."""
         return ViViT(self, heads=heads, channels=single_stream("ViViT", channels), frames=frames, size=size)
 
-    @classmethod
-    def named_models(cls) -> dict[str, NamedModel]:
-        """Return the named models of this kind."""
-        return {
-            "vivit_base": NamedModel(VIVIT_BASE, 8, 224, "ViViT-B, joint space-time attention (Tables 4.3 and 4.7)"),
-            "vivit_tiny": NamedModel(VIVIT_TINY, 16, 112, "ViViT with the width and about the MACs of ctn_tiny"),
-        }
-
     @property
     def token_stride(self) -> Grid:
         """Frames, rows and columns of the clip from one token to the next."""
@@ -72,6 +64,10 @@ class ViViTConfig(EncoderConfig):
 
 VIVIT_BASE = ViViTConfig()
 VIVIT_TINY = ViViTConfig(tubelet=(4, 16, 16), start="scratch", width=128, depth=4, attention_heads=4)
+MODELS = {
+    "vivit_base": NamedModel(VIVIT_BASE, 8, 224, "ViViT-B, joint space-time attention (Tables 4.3 and 4.7)"),
+    "vivit_tiny": NamedModel(VIVIT_TINY, 16, 112, "ViViT with the width and about the MACs of ctn_tiny"),
+}
 
 
 class ViViT(SingleStreamNetwork):

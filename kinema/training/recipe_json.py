@@ -5,7 +5,7 @@ from typing import Any
 
 from kinema.config import from_json, rename_fields, to_json
 from kinema.errors import RecipeError
-from kinema.models.registry import flattened
+from kinema.models.registry import flatten_config
 from kinema.training.recipe import Recipe
 
 FORMAT = 3
@@ -56,7 +56,7 @@ FORMAT1 = {
     "run.compiled": "compute.compile",
     "run.strategy": "compute.strategy",
 }
-"""Fields of format 1 and their later names."""
+"""Fields of format 1 -> their names in format 2."""
 
 FORMAT2 = {
     "clip.depth_colours": "clip.depth_colors",
@@ -64,7 +64,7 @@ FORMAT2 = {
     "data.augmentation.colour_shuffle": "data.augmentation.channel_shuffle",
     "data.augmentation.rotation_share": "data.augmentation.rotation_prob",
 }
-"""Fields of formats 1 and 2 and their names in format 3."""
+"""Fields of formats 1 and 2 -> their names in format 3."""
 
 
 def _from_format1(data: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _from_format1(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_format2(data: dict[str, Any]) -> dict[str, Any]:
-    data["model"] = flattened(data["model"])
+    data["model"] = flatten_config(data["model"])
     rename_fields(data, FORMAT2)
     if data["clip"].get("depth_colors") == "grey":
         data["clip"]["depth_colors"] = "gray"

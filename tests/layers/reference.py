@@ -1,4 +1,4 @@
-"""Reference implementations of `kinema.layers`: the equations written literally, element by element."""
+"""Reference implementations of `kinema.layers`: the equations, element by element."""
 
 import math
 from itertools import product
@@ -22,7 +22,7 @@ from kinema.layers.transformer import Grid
 def reference_central_difference(
     operator: CentralDifferenceConv3d, clip: Float[Tensor, "b c t h w"]
 ) -> Float[Tensor, "b d times rows columns"]:
-    """Return `forward` as a sum over the kernel taps at each place."""
+    """Return `forward` as a sum over the kernel taps at each location."""
     t, h, w = operator.padding
     seen = rearrange(F.pad(clip, (w, w, h, h, t, t)), "b (groups c) t h w -> t h w groups b c", groups=operator.groups)
     weight = rearrange(operator.weight, "(groups d) c t h w -> t h w groups c d", groups=operator.groups)
@@ -58,7 +58,7 @@ def reference_central_difference(
 def reference_separable(
     part: SeparableConvolution, tokens: Float[Tensor, "batch n dim"], grid: Grid
 ) -> Float[Tensor, "batch n dim"]:
-    """Return `forward` in evaluation as a sum over the kernel taps at each place of each frame."""
+    """Return `forward` in evaluation as a sum over the kernel taps at each location of each frame."""
     side = part.depthwise.kernel_size[0]
     _, rows, columns = grid
     mapped = [tokens[:, 0]]

@@ -124,7 +124,7 @@ def test_only_the_center_tap_changes(operator, kernel):
     ],
     ids=["3x3x3", "dilation", "stride", "one tap", "one frame"],
 )
-def test_it_is_two_convolutions_where_the_padding_keeps_the_extent(operator, fields):
+def test_it_equals_the_references_two_convolutions_with_same_padding(operator, fields):
     """The reference's form subtracts an unpadded 1 x 1 x 1 convolution, for any number of frames."""
     made = layer(operator, **fields)
     assert all(p == d * (k // 2) for p, d, k in zip(made.padding, made.dilation, made.kernel_size, strict=True))
@@ -135,8 +135,8 @@ def test_it_is_two_convolutions_where_the_padding_keeps_the_extent(operator, fie
 
 
 @pytest.mark.parametrize("frame", [0, 1, 3, 4])
-def test_cdc_t_of_five_frames_counts_all_but_the_center_one(frame):
-    """The reference takes the first and the third frame of any kernel."""
+def test_cdc_t_with_five_frames_sums_all_but_the_center_frame(frame):
+    """The reference uses the first and the third frame of any kernel."""
     kernel = torch.zeros(5, 1, 1)
     kernel[frame] = 1
     x = clip(extent=(9, 2, 2), channels=1)
@@ -144,7 +144,7 @@ def test_cdc_t_of_five_frames_counts_all_but_the_center_one(frame):
     torch.testing.assert_close(difference[:, :, 2:-2], x[:, :, frame : frame + 5] - x[:, :, 2:-2])
 
 
-def test_cdc_t_leaves_the_frame_of_the_center_alone():
+def test_cdc_t_ignores_the_center_frame():
     kernel = torch.zeros(3, 3, 3)
     kernel[1] = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     x = clip(channels=1)
@@ -249,7 +249,7 @@ def test_theta_is_a_fixed_number():
 
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
-def test_it_has_the_parameters_of_a_plain_convolution_and_loads_them(operator):
+def test_it_loads_the_state_dict_of_a_plain_convolution(operator):
     own = nn.Conv3d(4, 6, (3, 5, 5), groups=2)
     made = CentralDifferenceConv3d(4, 6, (3, 5, 5), operator=operator, groups=2, bias=True)
     assert sum(p.numel() for p in made.parameters()) == sum(p.numel() for p in own.parameters())
@@ -259,7 +259,7 @@ def test_it_has_the_parameters_of_a_plain_convolution_and_loads_them(operator):
     own.load_state_dict(made.state_dict())
 
 
-def test_a_plain_convolution_and_this_one_start_from_the_same_weights():
+def test_it_is_initialized_like_a_plain_convolution():
     weights = []
     for make in (nn.Conv3d, lambda *given: CentralDifferenceConv3d(*given, operator="cdc-st", bias=True)):
         torch.manual_seed(0)
@@ -321,7 +321,7 @@ class Unit(nn.Module):
 
 @pytest.mark.parametrize("operator", ["vanilla", *DIFFERENCES])
 @pytest.mark.parametrize("shape", ["the stem's", "dilation 2", "groups 2", "bias"])
-def test_in_evaluation_it_and_its_batchnorm_are_one_biased_convolution(operator, shape):
+def test_it_folds_with_batchnorm_into_one_biased_convolution(operator, shape):
     unit = Unit(layer(operator, dtype=torch.float32, **SHAPES[shape])).train()
     copied = evaluation_copy(unit)
     assert [type(module) for module in copied.modules()] == [nn.Sequential, nn.Conv3d, nn.ReLU]
@@ -333,7 +333,7 @@ def test_in_evaluation_it_and_its_batchnorm_are_one_biased_convolution(operator,
 
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
-def test_alone_it_folds_into_a_plain_convolution(operator):
+def test_it_folds_into_a_plain_convolution(operator):
     made = layer(operator, dtype=torch.float32, bias=True, groups=2)
     copied = evaluation_copy(nn.Sequential(made))
     assert type(copied[0]) is nn.Conv3d
@@ -352,7 +352,7 @@ def test_folding_does_not_change_the_layer_or_the_random_state():
     assert made.training
 
 
-def test_a_fold_that_takes_it_for_a_plain_convolution_is_right_too():
+def test_torchs_batchnorm_fusion_is_correct_for_it():
     """A gain per channel commutes with the difference, so torch's own BatchNorm fusion is correct."""
     made, behind = layer(dtype=torch.float32).eval(), norm()
     x = clip(dtype=torch.float32)
@@ -387,7 +387,7 @@ def test_weights_in_bfloat16_are_rounded_once(operator):
 
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
-def test_memory_formats_pass_through(operator):
+def test_memory_formats_are_preserved(operator):
     made, usual = layer(operator, dtype=torch.float32), clip(dtype=torch.float32)
     last = usual.contiguous(memory_format=torch.channels_last_3d)
     assert made(last).is_contiguous(memory_format=torch.channels_last_3d)
@@ -416,7 +416,7 @@ def test_it_runs_on_the_meta_device():
 
 
 @pytest.mark.parametrize("operator", DIFFERENCES)
-def test_it_is_exported(operator):
+def test_it_can_be_exported(operator):
     made, x = layer(operator), clip()
     batch = torch.export.Dim("batch", min=1, max=8)
     exported = torch.export.export(made, (x,), dynamic_shapes=({0: batch},)).module()
@@ -427,7 +427,7 @@ def test_it_is_exported(operator):
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
 @pytest.mark.parametrize("operator", DIFFERENCES)
-def test_it_is_compiled_whole_with_its_gradients(operator, backend):
+def test_compile_gives_one_graph_and_the_same_gradients(operator, backend):
     made, x = layer(operator), clip()
     torch.compiler.reset()  # what other tests compiled does not count against this one
     compiled = torch.compile(made, backend=backend, fullgraph=True)

@@ -17,7 +17,7 @@ FROM_THE_CORNER = {
 """s(0), s(1), ..., s(13), computed by hand from eq. 3.8 and 3.9."""
 
 
-def literal_s(x, ratio):
+def reference_s(x, ratio):
     """Return s of eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8 for one number, y rounded down."""
     b, y, a = ratio, 2 * ratio, 8 * ratio
     if abs(x) <= b:
@@ -25,7 +25,7 @@ def literal_s(x, ratio):
     return int(math.copysign(min(y, round(b + math.log(abs(x) / b) / math.log(a / b) * (y - b))), x))
 
 
-def literal_id(i, j, *, columns, s, reach):
+def reference_id(i, j, *, columns, s, reach):
     """Return the index of eq. 3.11 for two tokens; token 0 is the class token."""
     if i == 0 or j == 0:
         return (2 * reach + 1) ** 2
@@ -37,23 +37,23 @@ def literal_id(i, j, *, columns, s, reach):
 
 
 @pytest.mark.parametrize(("reach", "values"), FROM_THE_CORNER.items())
-def test_the_sectioned_function_has_the_values_that_one_works_out_by_hand(reach, values):
+def test_the_sectioned_function_by_hand(reach, values):
     assert sectioned(torch.arange(14), RATIOS[reach]).tolist() == values
 
 
 @pytest.mark.parametrize("ratio", RATIOS.values())
-def test_the_sectioned_function_is_eq_3_8_and_3_9_number_by_number(ratio):
+def test_the_sectioned_function_equals_eq_3_8_and_3_9(ratio):
     whole = torch.arange(-200, 201)
     broken = torch.linspace(-40, 40, 3201, dtype=torch.float64)  # 0.5 and 1.5 among them
     for offsets in (whole, broken, broken.float()):
         ours = sectioned(offsets, ratio)
         assert ours.dtype == torch.int64
-        assert ours.tolist() == [literal_s(x, ratio) for x in offsets.tolist()]
+        assert ours.tolist() == [reference_s(x, ratio) for x in offsets.tolist()]
 
 
 @pytest.mark.parametrize("ratio", RATIOS.values())
 @pytest.mark.parametrize("offsets", [torch.arange(-300, 301), torch.linspace(-300, 300, 4801)], ids=["whole", "broken"])
-def test_the_sectioned_function_is_odd_never_falls_and_ends_at_y_rounded_down(ratio, offsets):
+def test_the_sectioned_function_is_odd_non_decreasing_and_bounded(ratio, offsets):
     values = sectioned(offsets, ratio)
     assert torch.equal(values, -sectioned(-offsets, ratio))
     assert values.diff().min() == 0
@@ -66,14 +66,14 @@ def test_offsets_of_a_grid_of_14_reach_every_value_of_the_sectioned_function(rea
     assert sectioned(torch.arange(-13, 14), ratio).unique().tolist() == list(range(-reach, reach + 1))
 
 
-def test_offsets_keep_their_shape_and_are_rounded_to_the_even_number():
+def test_offsets_keep_their_shape_and_are_rounded_half_to_even():
     offsets = torch.tensor([[0.5, 1.5, -1.5], [2.5, -0.5, 0.49]])
     assert sectioned(offsets, 3.4).tolist() == [[0, 2, -2], [2, 0, 0]]
     assert sectioned(torch.tensor(5), 1.9).shape == ()
 
 
 @pytest.mark.parametrize("limit", [1, 3, 13])
-def test_the_clipped_function_cuts_off(limit):
+def test_the_clipped_function_truncates(limit):
     offsets = torch.arange(-20, 21)
     expected = [max(-limit, min(limit, x)) for x in offsets.tolist()]
     for given in (offsets, offsets.float(), offsets + 0.3, offsets - 0.3):
@@ -85,11 +85,11 @@ def test_the_clipped_function_cuts_off(limit):
 
 
 @pytest.mark.parametrize(
-    ("function", "s"), [("sectioned", lambda x: literal_s(x, 1.9)), ("clip", lambda x: max(-3, min(3, x)))]
+    ("function", "s"), [("sectioned", lambda x: reference_s(x, 1.9)), ("clip", lambda x: max(-3, min(3, x)))]
 )
-def test_clusters_of_a_frame_are_those_of_a_loop_over_197_x_197_tokens(function, s):
+def test_clusters_of_a_frame_equal_a_loop_over_197_x_197_tokens(function, s):
     s = {offset: s(offset) for offset in range(-13, 14)}.__getitem__
-    expected = [[literal_id(i, j, columns=14, s=s, reach=3) for j in range(197)] for i in range(197)]
+    expected = [[reference_id(i, j, columns=14, s=s, reach=3) for j in range(197)] for i in range(197)]
     ids = Clusters(function=function).on_grid(14, 14)
     assert ids.dtype == torch.int64
     assert ids.tolist() == expected
@@ -97,24 +97,24 @@ def test_clusters_of_a_frame_are_those_of_a_loop_over_197_x_197_tokens(function,
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 6), (6, 1), (2, 5), (5, 2), (20, 3)])
 @pytest.mark.parametrize("reach", [1, 3, 6])
-def test_clusters_are_those_of_the_loop_on_any_grid(rows, columns, reach):
+def test_clusters_equal_the_loop_on_any_grid(rows, columns, reach):
     """A grid that is not square shows whether rows and columns are swapped."""
     n = rows * columns + 1
 
     def s(offset):
-        return literal_s(offset, RATIOS[reach])
+        return reference_s(offset, RATIOS[reach])
 
-    expected = [[literal_id(i, j, columns=columns, s=s, reach=reach) for j in range(n)] for i in range(n)]
+    expected = [[reference_id(i, j, columns=columns, s=s, reach=reach) for j in range(n)] for i in range(n)]
     assert Clusters(count=COUNTS[reach]).on_grid(rows, columns).tolist() == expected
 
 
-def test_a_single_patch_has_the_offset_zero_to_itself():
+def test_a_single_patch_has_offset_zero():
     assert Clusters().on_grid(1, 1).tolist() == [[49, 49], [49, 24]]
 
 
 @pytest.mark.parametrize("function", ["sectioned", "clip"])
 @pytest.mark.parametrize(("reach", "count"), COUNTS.items())
-def test_every_cluster_is_met_on_14_x_14_patches(function, reach, count):
+def test_every_cluster_occurs_on_14_x_14_patches(function, reach, count):
     clusters = Clusters(count=count, function=function)
     assert clusters.reach == reach
     assert clusters.on_grid(14, 14).unique().tolist() == list(range(count))
@@ -127,7 +127,7 @@ def test_the_middle_patch_sees_49_clusters_and_that_of_the_class_token():
 
 
 @pytest.mark.parametrize("clusters", [Clusters(), Clusters(function="clip"), Clusters(count=8, distance="euclid")])
-def test_all_pairs_with_the_class_token_have_the_last_cluster_and_no_other_pair_has(clusters):
+def test_only_pairs_with_the_class_token_have_the_last_cluster(clusters):
     last = torch.zeros(13, 13, dtype=torch.bool)
     last[0], last[:, 0] = True, True
     assert torch.equal(clusters.on_grid(3, 4) == clusters.count - 1, last)
@@ -137,7 +137,7 @@ def test_all_pairs_with_the_class_token_have_the_last_cluster_and_no_other_pair_
 
 
 def test_opposite_offsets_have_mirrored_clusters():
-    """p of (j, i) is at the mirrored index, so an offset is the query's place minus the key's."""
+    """p of (j, i) is at the mirrored index, so an offset is the query's location minus the key's."""
     ids = Clusters().on_grid(5, 6)[1:, 1:]
     assert torch.equal(ids + ids.T, torch.full_like(ids, 48))
     assert ids[0, 1] == 3 * 7 + 2  # a key to the right is one column less
@@ -155,13 +155,13 @@ def test_euclid_has_eight_clusters_of_which_five_occur():
 
 
 @pytest.mark.parametrize("function", ["sectioned", "clip"])
-def test_by_the_straight_line_a_cluster_is_s_of_eq_3_10(function):
+def test_euclid_clusters_equal_eq_3_10(function):
     rows, columns = 5, 7
     ids = Clusters(count=8, function=function, distance="euclid").on_grid(rows, columns)
     places = list(itertools.product(range(rows), range(columns)))
     for (i, (y, x)), (j, (v, u)) in itertools.product(enumerate(places), repeat=2):
         line = math.sqrt((x - u) ** 2 + (y - v) ** 2)
-        assert ids[1 + i, 1 + j] == 3 + (literal_s(line, 1.9) if function == "sectioned" else min(3, round(line)))
+        assert ids[1 + i, 1 + j] == 3 + (reference_s(line, 1.9) if function == "sectioned" else min(3, round(line)))
 
 
 @pytest.mark.parametrize("reach", RATIOS)
@@ -189,7 +189,7 @@ def test_euclid_clusters_are_symmetric_and_rise_with_distance(reach):
         ({"function": "clip", "distance": "euclid"}, "4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28"),
     ],
 )
-def test_a_count_that_cannot_be_reached_is_refused_with_those_that_can(raises, choices, there):
+def test_an_impossible_count_is_refused_with_the_possible_ones(raises, choices, there):
     with raises(ConfigError, f"clusters={choices.get('count', 50)}", f"one of {there}", field="clusters"):
         Clusters(**choices)
 
@@ -198,7 +198,7 @@ def test_a_count_that_cannot_be_reached_is_refused_with_those_that_can(raises, c
 @pytest.mark.parametrize("distance", ["axes", "euclid"])
 def test_each_count_is_one_more_than_the_values_and_its_clusters_stay_below_it(function, distance):
     smallest = Clusters(count=10 if distance == "axes" else 4, function=function, distance=distance)
-    for reach, count in enumerate(smallest.reachable, start=1):
+    for reach, count in enumerate(smallest.possible_counts, start=1):
         clusters = Clusters(count=count, function=function, distance=distance)
         assert clusters.reach == reach
         assert count == (2 * reach + 1) ** (2 if distance == "axes" else 1) + 1
@@ -214,7 +214,7 @@ def test_each_count_is_one_more_than_the_values_and_its_clusters_stay_below_it(f
 # -- frames ------------------------------------------------------------------------------------------------------------
 
 
-def literal_times(times, s, reach):
+def reference_times(times, s, reach):
     """Return the clusters of frames with these numbers."""
     n = len(times) + 1
     return [
@@ -223,13 +223,13 @@ def literal_times(times, s, reach):
 
 
 @pytest.mark.parametrize(
-    ("function", "s"), [("sectioned", lambda x: literal_s(x, 1.9)), ("clip", lambda x: max(-3, min(3, x)))]
+    ("function", "s"), [("sectioned", lambda x: reference_s(x, 1.9)), ("clip", lambda x: max(-3, min(3, x)))]
 )
 @pytest.mark.parametrize("times", [list(range(16)), [1, 2, 5, 9, 11, 12, 15], [4], [0, 63]])
-def test_clusters_of_frames_are_those_of_their_numbers_in_the_clip(function, s, times):
+def test_clusters_of_frames_use_frame_numbers(function, s, times):
     ids = Clusters(function=function).on_times(torch.tensor(times))
     assert ids.dtype == torch.int64
-    assert ids.tolist() == literal_times(times, s, 3)
+    assert ids.tolist() == reference_times(times, s, 3)
 
 
 def test_each_clip_and_attention_head_may_have_other_frames():
@@ -238,11 +238,11 @@ def test_each_clip_and_attention_head_may_have_other_frames():
     ids = clusters.on_times(times)
     assert ids.shape == (3, 2, 6, 6)
     for clip, head in itertools.product(range(3), range(2)):
-        assert ids[clip, head].tolist() == literal_times(times[clip, head].tolist(), lambda x: literal_s(x, 1.0), 2)
+        assert ids[clip, head].tolist() == reference_times(times[clip, head].tolist(), lambda x: reference_s(x, 1.0), 2)
     assert torch.equal(clusters.on_times(times[:, 0]), ids[:, 0])
 
 
-def test_frames_left_out_do_not_move_the_others_together():
+def test_dropped_frames_do_not_change_the_offsets_of_others():
     every = Clusters().on_times(torch.arange(16))
     kept = torch.tensor([0, 1, 6, 15])
     some = torch.cat((torch.zeros(1).long(), kept + 1))
@@ -256,10 +256,10 @@ def test_frames_left_out_do_not_move_the_others_together():
 @pytest.mark.parametrize(
     ("row", "column", "rows", "columns"), [(7, 7, 14, 14), (0, 0, 3, 8), (2, 7, 3, 8), (1, 3, 3, 8)]
 )
-def test_the_map_from_one_patch_is_that_of_a_loop_over_the_others(row, column, rows, columns):
+def test_the_map_from_one_patch_equals_a_loop_over_the_others(row, column, rows, columns):
     ours = Clusters().map_from(row, column, rows=rows, columns=columns)
     expected = [
-        [(literal_s(row - r, 1.9) + 3) * 7 + literal_s(column - c, 1.9) + 3 for c in range(columns)]
+        [(reference_s(row - r, 1.9) + 3) * 7 + reference_s(column - c, 1.9) + 3 for c in range(columns)]
         for r in range(rows)
     ]
     assert ours.tolist() == expected

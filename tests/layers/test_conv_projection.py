@@ -34,14 +34,14 @@ def tokens(dim=6, grid=GRID):
 
 
 @pytest.mark.parametrize(("kernel", "norm", "padding"), CHOICES)
-def test_the_fast_path_is_the_sum_over_taps(kernel, norm, padding):
+def test_the_mapping_equals_the_sum_over_taps(kernel, norm, padding):
     mapping = trained(kernel, norm, padding)
     for fast, literal in zip(mapping(tokens(), GRID), reference_mapping(mapping, tokens(), GRID), strict=True):
         torch.testing.assert_close(fast, literal, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("kernel", "norm", "padding"), CHOICES)
-def test_the_folded_mapping_is_equal_and_is_one_convolution(kernel, norm, padding):
+def test_the_folded_mapping_is_one_convolution_with_equal_output(kernel, norm, padding):
     mapping = trained(kernel, norm, padding).float()
     folded = mapping.folded()
     assert isinstance(folded, FoldedConvolutionalMapping)
@@ -51,7 +51,7 @@ def test_the_folded_mapping_is_equal_and_is_one_convolution(kernel, norm, paddin
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_folding_leaves_the_mapping_as_it_was():
+def test_folding_does_not_change_the_mapping():
     mapping = trained()
     before = copy.deepcopy(mapping.state_dict())
     for parameter in mapping.folded().parameters():
@@ -60,7 +60,7 @@ def test_folding_leaves_the_mapping_as_it_was():
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
-def test_at_the_start_the_mapping_is_the_linear_one(norm):
+def test_the_initial_mapping_equals_the_linear_one(norm):
     """Kernels are deltas, and a gain of sqrt(1 + eps) cancels BatchNorm's epsilon."""
     mapping = ConvolutionalMapping(6, kernel=3, norm=norm, padding="zeros").double().eval()
     parts = (mapping.query, mapping.key, mapping.value)
@@ -70,7 +70,7 @@ def test_at_the_start_the_mapping_is_the_linear_one(norm):
         torch.testing.assert_close(mapped, part.pointwise(tokens()), rtol=0, atol=1e-12)
 
 
-def test_the_class_token_sees_only_the_point_wise_weights():
+def test_the_class_token_bypasses_the_depthwise_part():
     mapping, changed = trained(), tokens()
     changed[:, 1:] = 0
     for mapped, after, part in zip(
@@ -80,7 +80,7 @@ def test_the_class_token_sees_only_the_point_wise_weights():
         assert torch.equal(mapped[:, 0], after[:, 0])
 
 
-def test_a_token_reaches_its_neighbors_in_its_own_frame_and_no_other():
+def test_a_token_affects_only_its_neighbors_in_the_same_frame():
     mapping, moved = trained(), tokens()
     place = 1 + (1 * 4 + 2) * 3 + 1  # time 1, row 2, column 1
     moved[:, place] += 1
@@ -99,8 +99,8 @@ def test_token_maps_keep_the_order_of_time_rows_and_columns():
     assert torch.equal(to_tokens(maps, GRID), patches)
 
 
-def test_zeros_tell_where_the_border_is_and_circular_padding_does_not():
-    """The control for section 4.4.3: on a constant map only zero padding distinguishes places."""
+def test_zero_padding_reveals_the_border_and_circular_padding_does_not():
+    """The control for section 4.4.3: on a constant map only zero padding distinguishes locations."""
     constant = torch.ones(1, 13, 6, dtype=torch.float64)
     spread = {
         padding: trained(padding=padding)(constant, (1, 4, 3))[0][:, 1:].std(dim=1).max()

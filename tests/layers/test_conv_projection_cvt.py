@@ -34,7 +34,7 @@ def pair(kernel):
 
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_the_mapping_is_cvts_and_the_scale_is_not(kernel, mode):
+def test_the_mapping_equals_cvts_except_for_the_scale(kernel, mode):
     """CvT divides logits by the root of all channels; ViT and ours by that of one head's channels."""
     theirs, ours = (module.train(mode == "train") for module in pair(kernel))
     tokens = torch.randn(2, 1 + 20, DIM, dtype=torch.float64)

@@ -84,14 +84,14 @@ def test_a_share_outside_0_to_1_is_refused(share):
 @pytest.mark.parametrize("share", [0.7, 0.3, 0.05, 0.99])
 @pytest.mark.parametrize("n", [1, 2, 7, 21])
 @pytest.mark.usefixtures("way")
-def test_it_is_the_loop_that_sorts_each_row_and_takes_the_softmax_of_the_k_first(n, share):
+def test_it_equals_a_loop_over_sorted_rows(n, share):
     given = queries_keys_values(n=n)
     expected = reference_knn_attention(*given, share=share)
     torch.testing.assert_close(knn_attention(*given, share=share), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.usefixtures("way")
-def test_its_gradient_is_the_loops():
+def test_its_gradient_equals_that_of_the_loop():
     given = [tensor.requires_grad_() for tensor in queries_keys_values()]
     towards = torch.randn(2, 3, 7, 5, dtype=torch.float64)
     expected = torch.autograd.grad(reference_knn_attention(*given, share=0.7), given, towards)
@@ -144,7 +144,7 @@ def test_nan_is_propagated(share):
 
 @pytest.mark.parametrize("n", [1, 6, 49])
 @pytest.mark.usefixtures("way")
-def test_with_all_keys_it_is_dense_attention_to_the_bit(n):
+def test_with_all_keys_it_equals_dense_attention_bitwise(n):
     given = [tensor.requires_grad_() for tensor in queries_keys_values(n=n, d=4, c=4, dtype=torch.float32)]
     ours, theirs = knn_attention(*given, share=1), F.scaled_dot_product_attention(*given)
     assert torch.equal(ours, theirs)
@@ -152,26 +152,26 @@ def test_with_all_keys_it_is_dense_attention_to_the_bit(n):
         assert torch.equal(*gradients)
 
 
-def test_of_one_token_its_value_is_the_answer():
+def test_a_single_token_returns_its_value():
     query, key, value = queries_keys_values(n=1)
     assert torch.equal(knn_attention(query, key, value), value)
 
 
 @pytest.mark.parametrize("n", [1, 8, 64, 65])
-def test_the_two_ways_of_dense_attention_are_equal(n):
+def test_both_implementations_of_dense_attention_are_equal(n):
     given = queries_keys_values(n=n)
     torch.testing.assert_close(dense_attention(*given), F.scaled_dot_product_attention(*given), rtol=0, atol=1e-12)
 
 
 @pytest.mark.usefixtures("way")
-def test_the_gradient_is_that_of_finite_differences():
+def test_the_gradient_equals_finite_differences():
     given = [tensor.requires_grad_() for tensor in queries_keys_values(b=1, h=2)]
     assert torch.autograd.gradcheck(knn_attention, given)
     assert torch.autograd.gradgradcheck(knn_attention, given)
 
 
 @pytest.mark.usefixtures("way")
-def test_the_gradient_reaches_the_kept_logits_and_no_other():
+def test_only_kept_logits_get_a_gradient():
     logits = torch.randn(20, 20, dtype=torch.float64, requires_grad=True)
     weights = map_of_logits(logits)
     (weights * torch.randn(20, 20)).sum().backward()
@@ -191,7 +191,7 @@ def test_under_bfloat16_autocast_the_same_keys_are_kept_as_in_float32():
 
 
 @pytest.mark.usefixtures("way")
-def test_keys_of_bfloat16_are_compared_in_float32():
+def test_bfloat16_keys_are_ranked_in_float32():
     query, key, value = queries_keys_values(n=64, d=16, dtype=torch.bfloat16)
     assert torch.equal(map_of(query, key) != 0, map_of(query.float(), key.float()) != 0)
     assert knn_attention(query, key, value).dtype == torch.bfloat16
@@ -221,12 +221,12 @@ def test_knn_and_dense_differ():
     assert (layer(tokens()) - dense(tokens())).abs().max() > 1e-3
 
 
-def literal_eq28(layer, x):
+def reference_eq28(layer, x):
     """Eq. 2.8 as printed: no residual."""
     return layer.mlp(layer.norm_mlp(layer.attention(x)))
 
 
-def test_without_residuals_all_tokens_become_one():
+def test_without_residuals_all_tokens_become_equal():
     """The reason for the DEVIATION: eight layers, those of a stage, at initialization."""
 
     def spread(block):
@@ -237,25 +237,25 @@ def test_without_residuals_all_tokens_become_one():
             x = block(layer, x)
         return ((x - x.mean(1, keepdim=True)).norm() / x.norm()).item()
 
-    assert spread(literal_eq28) < 1e-12
+    assert spread(reference_eq28) < 1e-12
     assert spread(lambda layer, x: layer(x)) > 0.5
 
 
 @pytest.mark.parametrize("attention", ["knn", "dense"])
-def test_sequences_one_behind_the_other_do_not_see_each_other(attention):
+def test_concatenated_sequences_do_not_mix(attention):
     layer, parts = trained(attention=attention), [tokens(n=n) for n in (8, 4, 1, 2)]
     packed = layer(torch.cat(parts, 1), [8, 4, 1, 2])
     torch.testing.assert_close(packed, torch.cat([layer(part) for part in parts], 1), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("attention", ["knn", "dense"])
-def test_samples_and_the_order_of_tokens_do_not_matter(attention):
+def test_samples_do_not_mix_and_token_order_does_not_matter(attention):
     layer, x, order = trained(attention=attention), tokens(), torch.randperm(10)
     torch.testing.assert_close(layer(x), torch.cat([layer(one[None]) for one in x]), rtol=0, atol=1e-12)
     torch.testing.assert_close(layer(x[:, order]), layer(x)[:, order], rtol=0, atol=1e-12)
 
 
-def test_every_parameter_learns():
+def test_every_parameter_gets_a_gradient():
     layer = trained()
     layer(tokens()).logsumexp(-1).sum().backward()
     assert not [name for name, p in layer.named_parameters() if p.grad is None or not p.grad.any()]
@@ -281,7 +281,7 @@ def test_four_layers_have_the_parameters_of_mfsts_blocks(dim, parameters, attent
         )
 
 
-def test_its_products_are_counted_like_those_of_dense_attention():
+def test_its_macs_are_counted_like_those_of_dense_attention():
     counts = []
     for attention in ("knn", "dense"):
         layer = trained(attention=attention).to("meta")
@@ -298,7 +298,7 @@ def test_inference_mode_gives_the_same():
     assert torch.equal(inferred, layer(tokens()))
 
 
-def test_activations_that_are_computed_again_keep_the_same_keys():
+def test_recomputed_activations_keep_the_same_keys():
     layer = trained().train()
     plain, again = (tokens().requires_grad_() for _ in range(2))
     layer(plain).logsumexp(-1).sum().backward()
@@ -311,7 +311,7 @@ def test_activations_that_are_computed_again_keep_the_same_keys():
 @pytest.mark.parametrize(
     ("backend", "lengths"), [("aot_eager", [6, 4]), pytest.param("inductor", None, marks=pytest.mark.long)]
 )
-def test_compiled_it_is_the_same_in_one_graph(backend, lengths):
+def test_compile_gives_one_graph_and_the_same_results(backend, lengths):
     layer = trained()
     torch.compiler.reset()  # what other tests compiled does not count against this one
     compiled = torch.compile(layer, backend=backend, fullgraph=True)
@@ -325,7 +325,7 @@ def test_compiled_it_is_the_same_in_one_graph(backend, lengths):
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_exported_it_is_the_same_for_any_number_of_sequences(strict):
+def test_export_supports_a_dynamic_batch(strict):
     layer, batch = trained(), torch.export.Dim("batch")
     exported = torch.export.export(layer, (tokens(b=3),), dynamic_shapes=({0: batch},), strict=strict).module()
     torch.testing.assert_close(exported(tokens(b=5)), layer(tokens(b=5)), rtol=0, atol=1e-12)

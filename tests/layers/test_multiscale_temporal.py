@@ -48,7 +48,7 @@ def three_passes(block, x, branches):
 @pytest.fixture(params=["packed", "separate"])
 def way(request, monkeypatch):
     """Run all scales at once, or one after the other."""
-    monkeypatch.setattr(operator, "PACKED", 10_000 if request.param == "packed" else 0)
+    monkeypatch.setattr(operator, "MAX_PACKED_TOKENS", 10_000 if request.param == "packed" else 0)
     return request.param
 
 
@@ -88,7 +88,7 @@ def test_the_remainder_is_averaged_alone():
 @pytest.mark.parametrize("t", LENGTHS)
 @pytest.mark.parametrize("branches", ["shared", "unshared"])
 @pytest.mark.usefixtures("way")
-def test_the_fast_path_is_the_one_scale_by_scale_and_time_by_time(t, branches):
+def test_it_equals_a_reference_scale_by_scale_and_time_by_time(t, branches):
     block = trained(branches=branches)
     torch.testing.assert_close(block(tokens(t)), reference_multiscale(block, tokens(t)), rtol=0, atol=1e-12)
 
@@ -97,7 +97,7 @@ def test_the_fast_path_is_the_one_scale_by_scale_and_time_by_time(t, branches):
 @pytest.mark.parametrize("position", ["sinusoidal", "none"])
 @pytest.mark.parametrize("attention", ["knn", "dense"])
 @pytest.mark.usefixtures("way")
-def test_it_is_three_passes_with_the_same_weights(t, position, attention):
+def test_it_equals_three_passes_with_shared_weights(t, position, attention):
     """The gradient is the sum of those of the three copies."""
     block = trained(position=position, attention=attention)
     copies = [copy.deepcopy(block.layers) for _ in range(3)]
@@ -115,7 +115,7 @@ def test_it_is_three_passes_with_the_same_weights(t, position, attention):
 
 @pytest.mark.parametrize("t", LENGTHS)
 @pytest.mark.parametrize("attention", ["knn", "dense"])
-def test_packed_is_separate_in_output_and_gradients(t, attention):
+def test_packed_equals_separate_in_output_and_gradients(t, attention):
     block, results = trained(attention=attention), []
     for way in (block.packed, block.separate):
         x = tokens(t).requires_grad_()
@@ -128,10 +128,10 @@ def test_packed_is_separate_in_output_and_gradients(t, attention):
 
 
 @pytest.mark.parametrize(("elements", "taken"), [(12, "packed"), (11, "separate")])
-def test_the_cpu_packs_short_work_only(elements, taken, monkeypatch):
+def test_the_cpu_packs_only_small_inputs(elements, taken, monkeypatch):
     """Three sequences of 2 + 1 + 1 times."""
     block, called = trained(), []
-    monkeypatch.setattr(operator, "PACKED", elements)
+    monkeypatch.setattr(operator, "MAX_PACKED_TOKENS", elements)
     for way in ("packed", "separate"):
         plain = getattr(block, way)
         monkeypatch.setattr(block, way, lambda scaled, way=way, plain=plain: called.append(way) or plain(scaled))
@@ -139,7 +139,7 @@ def test_the_cpu_packs_short_work_only(elements, taken, monkeypatch):
     assert called == [taken]
 
 
-def test_unshared_branches_are_three_passes_with_weights_of_their_own():
+def test_unshared_branches_equal_three_passes_with_separate_weights():
     block, x = trained(branches="unshared"), tokens()
     branches = [block.layers[:2], block.layers[2:4], block.layers[4:]]
     torch.testing.assert_close(block(x), three_passes(block, x, branches), rtol=0, atol=1e-12)
@@ -178,7 +178,7 @@ def test_position_restarts_at_each_scale_and_is_added_once():
 
 
 @pytest.mark.usefixtures("way")
-def test_all_times_of_a_sequence_see_each_other_and_no_other_sequence():
+def test_times_of_a_sequence_mix_but_sequences_do_not():
     block, x = trained(attention="dense"), tokens()
     moved = x.clone()
     moved[1, 3, 0] += 1
@@ -204,7 +204,7 @@ def test_weights_of_all_scales_are_those_of_one():
 
 
 @pytest.mark.parametrize("branches", ["shared", "unshared"])
-def test_every_parameter_learns(branches):
+def test_every_parameter_gets_a_gradient(branches):
     block = trained(branches=branches)
     block(tokens()).logsumexp(-1).sum().backward()
     assert not [name for name, p in block.named_parameters() if p.grad is None or not p.grad.any()]
@@ -217,7 +217,7 @@ def test_dropout_is_for_training_only():
     assert not torch.equal(block(x), block(x))
 
 
-def test_under_bfloat16_autocast_it_is_nearly_the_same():
+def test_bfloat16_autocast_gives_close_results():
     block, x = trained().float(), tokens().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = block(x)
@@ -226,7 +226,7 @@ def test_under_bfloat16_autocast_it_is_nearly_the_same():
 
 
 @pytest.mark.parametrize("scales", [(), (0, 1), (1, 2, 2)])
-def test_scales_that_are_none_are_refused(scales):
+def test_invalid_scales_are_refused(scales):
     with pytest.raises(ValueError, match="scales"):
         MultiScaleTemporalTransformer(6, KNNLayer(), scales=scales)
 
@@ -234,7 +234,7 @@ def test_scales_that_are_none_are_refused(scales):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.long
-def test_compiled_it_is_the_same_in_one_graph():
+def test_compile_gives_one_graph_and_the_same_results():
     block = trained(depth=1)
     plain, ours = (tokens().requires_grad_() for _ in range(2))
     expected, answer = block(plain), torch.compile(block, fullgraph=True)(ours)
@@ -245,7 +245,7 @@ def test_compiled_it_is_the_same_in_one_graph():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_exported_it_is_the_same_for_any_number_of_sequences():
+def test_export_supports_a_dynamic_batch():
     block, batch = trained(depth=1), torch.export.Dim("batch")
     exported = torch.export.export(block, (tokens(),), dynamic_shapes=({0: batch},)).module()
     torch.testing.assert_close(exported(tokens(b=5)), block(tokens(b=5)), rtol=0, atol=1e-12)

@@ -97,7 +97,7 @@ def test_the_loop_over_pairs_is_the_sum_over_a_vector_for_each_pair(terms, shari
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize(("ids_b", "ids_h"), [(1, 1), (2, 1), (1, 3), (2, 3)])
-def test_attention_is_the_loop_over_pairs(terms, sharing, ids_b, ids_h):
+def test_attention_equals_the_loop_over_pairs(terms, sharing, ids_b, ids_h):
     """Clusters may be shared by clips and heads, or differ."""
     position = random_position(terms, sharing, heads=3)
     given, ids = queries_keys_values(h=3), random_ids(ids_b, ids_h, 5, 5)
@@ -107,7 +107,7 @@ def test_attention_is_the_loop_over_pairs(terms, sharing, ids_b, ids_h):
 
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_its_gradients_are_those_of_a_vector_for_each_pair(terms, sharing):
+def test_its_gradients_equal_those_with_a_vector_for_each_pair(terms, sharing):
     position = random_position(terms, sharing)
     given, ids = [tensor.requires_grad_() for tensor in queries_keys_values()], random_ids(2, 2, 5, 5)
     towards = torch.randn(2, 2, 5, 4, dtype=torch.float64)
@@ -119,7 +119,7 @@ def test_its_gradients_are_those_of_a_vector_for_each_pair(terms, sharing):
     assert all(gradient.any() for gradient in ours)
 
 
-def test_the_logits_of_eq_3_7_are_those_of_its_loop():
+def test_the_logits_equal_a_loop_of_eq_3_7():
     position, (query, key, _) = random_position("query", "per-head", heads=3), queries_keys_values(h=3)
     ids = Clusters(count=10).on_grid(2, 2)
     logits = (query @ key.mT + position.bias(query, key, ids[None, None])) / 2
@@ -130,7 +130,7 @@ def test_the_logits_of_eq_3_7_are_those_of_its_loop():
 
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_the_gradient_is_that_of_finite_differences_for_tables_too(terms, sharing):
+def test_gradients_equal_finite_differences_including_tables(terms, sharing):
     position = random_position(terms, sharing, clusters=4, d=3)
     ids, names = random_ids(1, 1, 3, 4, clusters=4), [name for name, _ in position.named_parameters()]
 
@@ -143,7 +143,7 @@ def test_the_gradient_is_that_of_finite_differences_for_tables_too(terms, sharin
 
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_at_the_start_it_is_attention_without_position(terms, sharing):
+def test_initially_it_equals_attention_without_position(terms, sharing):
     position = RelativePosition(10, heads=2, head_dim=4, sharing=sharing, terms=terms).double()
     given = queries_keys_values()
     expected = F.scaled_dot_product_attention(*given)
@@ -161,7 +161,7 @@ def test_a_shared_table_is_the_same_one_for_each_attention_head(terms):
 
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("rows", [[0], [0, 3, 4], [2, 1]])
-def test_some_queries_get_the_answers_that_they_get_among_all(terms, rows):
+def test_a_subset_of_queries_gives_the_same_rows(terms, rows):
     position, (query, key, value), ids = (
         random_position(terms, "per-head"),
         queries_keys_values(),
@@ -172,7 +172,7 @@ def test_some_queries_get_the_answers_that_they_get_among_all(terms, rows):
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_vectors_that_are_all_equal_change_nothing_for_queries(sharing):
+def test_equal_vectors_on_queries_have_no_effect(sharing):
     """A constant added to all logits of a row cancels in softmax."""
     position, given = random_position("query", sharing), queries_keys_values()
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_vectors_that_are_all_equal_change_nothing_for_queries(sharing):
 
 
 @pytest.mark.parametrize("terms", TERMS)
-def test_each_term_changes_the_answer(terms):
+def test_each_term_changes_the_output(terms):
     position, given, ids = random_position(terms, "shared"), queries_keys_values(), random_ids(1, 1, 5, 5)
     whole = position(*given, ids)
     for table in position.parameters():
@@ -202,7 +202,7 @@ def test_a_vector_learns_only_if_its_cluster_occurs(terms):
 
 
 @pytest.mark.parametrize("terms", TERMS)
-def test_dropout_leaves_out_pairs_and_scales_the_others(terms):
+def test_dropout_drops_pairs_and_scales_the_others(terms):
     """With unit vectors as values the output is the map itself, plus the term of the value table."""
     position, n = random_position(terms, "shared", clusters=4, heads=8, d=64), 64
     query, key, _ = queries_keys_values(b=1, h=8, m=n, n=n, d=64)
@@ -246,7 +246,7 @@ def test_no_vector_per_pair_is_materialized(terms):
 
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("tables", [torch.float32, torch.bfloat16])
-def test_of_bfloat16_the_answer_is_nearly_the_same(terms, tables):
+def test_bfloat16_gives_close_results(terms, tables):
     position, given = random_position(terms, "per-head", clusters=50, d=16), queries_keys_values(m=50, n=50, d=16)
     ids = Clusters().on_grid(7, 7)[None, None]
     expected = position(*given, ids)
@@ -256,7 +256,7 @@ def test_of_bfloat16_the_answer_is_nearly_the_same(terms, tables):
 
 
 @pytest.mark.parametrize("terms", TERMS)
-def test_under_bfloat16_autocast_attention_is_nearly_the_same(terms):
+def test_bfloat16_autocast_gives_close_attention(terms):
     attention, ids = trained(random_position(terms, "per-head")).float(), random_ids(1, 1, 20, 20)
     x = tokens(20).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -272,7 +272,7 @@ def test_under_bfloat16_autocast_attention_is_nearly_the_same(terms):
 # -- multi-head self-attention -----------------------------------------------------------------------------------------
 
 
-def test_without_position_it_is_the_attention_of_vit():
+def test_without_position_it_equals_vits_attention():
     """Heads have four channels; queries, keys, values are in this order, head by head."""
     attention, x = trained(None), tokens()
     expected = torch.zeros(2, 5, 6, dtype=torch.float64)
@@ -292,7 +292,7 @@ def test_without_position_it_is_the_attention_of_vit():
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize(("ids_b", "ids_h"), [(1, 1), (2, 1), (2, 2)])
-def test_with_position_it_is_the_loop_over_pairs_between_two_linear_layers(terms, sharing, ids_b, ids_h):
+def test_with_position_it_equals_the_loop_over_pairs_between_two_linear_layers(terms, sharing, ids_b, ids_h):
     attention, x, ids = trained(random_position(terms, sharing)), tokens(), random_ids(ids_b, ids_h, 5, 5)
     query, key, value = (part.reshape(2, 5, 2, 4).transpose(1, 2) for part in attention.mapping(x).split(8, dim=-1))
     attended = reference_relative_attention(attention.position, query, key, value, ids.expand(2, 2, -1, -1))
@@ -301,12 +301,12 @@ def test_with_position_it_is_the_loop_over_pairs_between_two_linear_layers(terms
 
 
 @pytest.mark.parametrize("rows", ["all", "class"])
-def test_without_clusters_the_vectors_are_not_used(rows):
+def test_without_clusters_no_vectors_are_used(rows):
     attention, plain = trained(random_position("query-key-value", "shared")), trained(None)
     assert torch.equal(attention(tokens(), None, rows), plain(tokens(), None, rows))
 
 
-def test_the_row_of_the_class_token_alone_is_the_first_of_all_in_output_and_gradient(position):
+def test_the_class_row_equals_the_first_of_all_rows_in_output_and_gradient(position):
     attention, ids, results = trained(position), random_ids(1, 1, 5, 5), []
     for rows in ("class", "all"):
         x = tokens().requires_grad_()
@@ -319,7 +319,7 @@ def test_the_row_of_the_class_token_alone_is_the_first_of_all_in_output_and_grad
         torch.testing.assert_close(alone, among, rtol=0, atol=1e-12)
 
 
-def test_the_class_token_learns_nothing_from_the_vectors_on_its_query():
+def test_the_class_tokens_vectors_on_queries_get_no_gradient():
     """All pairs with the class token share a cluster, which softmax cancels; the table has no effect."""
     attention, x = trained(random_position("query", "shared")), tokens()
     ids = Clusters(count=10).on_grid(2, 2)[None, None]
@@ -331,7 +331,7 @@ def test_the_class_token_learns_nothing_from_the_vectors_on_its_query():
 
 
 @pytest.mark.parametrize(("ids_b", "ids_h"), [(1, 1), (2, 2)])
-def test_the_map_and_the_answer_by_it_are_the_layer(position, ids_b, ids_h):
+def test_logits_and_values_and_attend_together_equal_forward(position, ids_b, ids_h):
     attention, ids = trained(position), random_ids(ids_b, ids_h, 5, 5)
     expected = attention(tokens(), ids)
     logits, value = attention.logits_and_values(tokens(), ids)
@@ -342,13 +342,13 @@ def test_the_map_and_the_answer_by_it_are_the_layer(position, ids_b, ids_h):
     torch.testing.assert_close(some, expected[:, [0, 2]], rtol=0, atol=1e-12)
 
 
-def test_samples_do_not_see_each_other(position):
+def test_samples_do_not_mix(position):
     attention, ids = trained(position), random_ids(2, 1, 5, 5)
     apart = [attention(x[None], own[None]) for x, own in zip(tokens(), ids, strict=True)]
     torch.testing.assert_close(attention(tokens(), ids), torch.cat(apart), rtol=0, atol=1e-12)
 
 
-def test_only_the_clusters_tell_the_order_of_tokens(position):
+def test_token_order_matters_only_through_clusters(position):
     attention, ids, order = trained(position), random_ids(1, 1, 5, 5), torch.tensor([0, 3, 1, 4, 2])
     moved = attention(tokens()[:, order], ids[..., order, :][..., order])
     torch.testing.assert_close(moved, attention(tokens(), ids)[:, order], rtol=0, atol=1e-12)
@@ -375,7 +375,7 @@ def test_dropout_is_for_training_only(position):
         assert torch.equal(first, without)
 
 
-def test_dropout_is_on_the_map_and_on_the_output_and_right_on_average(position):
+def test_dropout_is_applied_to_map_and_output_and_keeps_the_mean(position):
     """The remaining outputs differ, since the map lost some weights."""
     attention, ids, draws = trained(position, dropout=0.25).train(), random_ids(1, 1, 5, 5), 8000
     torch.manual_seed(0)
@@ -386,7 +386,7 @@ def test_dropout_is_on_the_map_and_on_the_output_and_right_on_average(position):
         assert ((answer.mean(0) - expected[0]).abs() < 5 * answer.std(0) / draws**0.5).all()
 
 
-def test_every_parameter_learns(position):
+def test_every_parameter_gets_a_gradient(position):
     attention = trained(position)
     attention(tokens(), random_ids(1, 1, 5, 5)).logsumexp(-1).sum().backward()
     dead = {name for name, p in attention.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9}
@@ -400,7 +400,7 @@ def test_every_parameter_learns(position):
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("rows", ["all", "class"])
 @pytest.mark.parametrize("terms", TERMS)
-def test_compiled_it_is_the_same_in_one_graph(terms, rows):
+def test_compile_gives_one_graph_and_the_same_results(terms, rows):
     attention, ids = trained(random_position(terms, "per-head")), random_ids(1, 1, 5, 5)
     torch.compiler.reset()  # what other tests compiled does not count against this one
     compiled = torch.compile(attention, backend="eager", fullgraph=True)
@@ -415,7 +415,7 @@ def test_compiled_it_is_the_same_in_one_graph(terms, rows):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("rows", ["all", "class"])
 @pytest.mark.parametrize("terms", TERMS)
-def test_exported_it_is_the_same_for_any_number_of_clips(terms, rows):
+def test_export_supports_a_dynamic_batch(terms, rows):
     attention, ids, batch = trained(random_position(terms, "shared")), random_ids(1, 1, 5, 5), torch.export.Dim("batch")
     exported = torch.export.export(
         attention, (tokens(b=3), ids, rows), dynamic_shapes={"tokens": {0: batch}, "ids": None, "rows": None}
@@ -423,7 +423,7 @@ def test_exported_it_is_the_same_for_any_number_of_clips(terms, rows):
     torch.testing.assert_close(exported(tokens(b=5), ids, rows), attention(tokens(b=5), ids, rows), rtol=0, atol=1e-12)
 
 
-def test_the_state_holds_the_tables_and_nothing_that_depends_on_the_grid():
+def test_the_state_dict_does_not_depend_on_the_grid():
     names = set(trained(random_position("query-key-value", "shared")).state_dict())
     tables = {"position.table_on_query", "position.table_on_key", "position.table_on_value"}
     assert names == tables | {"mapping.weight", "mapping.bias", "out.weight", "out.bias"}

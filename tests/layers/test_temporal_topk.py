@@ -59,8 +59,8 @@ def test_half_of_the_frames_are_kept_rounded_down_and_at_least_one(frames, kept)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 16])
-def test_sigma_is_the_standard_deviation_of_each_frames_row_and_not_of_the_class_tokens(frames):
-    """The column of the class token belongs to the row."""
+def test_sigma_is_the_standard_deviation_of_the_rows_of_frames_only(frames):
+    """Rows include the column of the class token."""
     scores = maps(frames)
     sigma = attention_std(scores)
     assert sigma.shape == (3, 2, frames)
@@ -68,7 +68,7 @@ def test_sigma_is_the_standard_deviation_of_each_frames_row_and_not_of_the_class
 
 
 def test_sigma_ranks_as_the_loop_of_eq_3_13_does():
-    """Eq. 3.13 is smaller by the root of the number of tokens, for all rows alike."""
+    """Eq. 3.13 differs by a constant factor, the root of the number of tokens."""
     scores = maps(16)
     sigma, kept = attention_std(scores), top_frames(attention_std(scores))
     for clip, head in itertools.product(range(3), range(2)):
@@ -96,7 +96,7 @@ def test_sigma_has_float32_at_least(given, answered):
 
 
 @pytest.mark.parametrize("factor", [1 / 17, 17**-0.5, 16**-0.5, 3.0, 1e4])
-def test_the_frames_that_are_kept_do_not_depend_on_a_positive_factor(factor):
+def test_kept_frames_do_not_depend_on_a_positive_factor(factor):
     scores = maps(16)
     expected = top_frames(attention_std(scores))
     assert torch.equal(top_frames(factor * attention_std(scores)), expected)
@@ -111,7 +111,7 @@ def test_frames_with_uniform_attention_are_dropped():
     assert top_frames(attention_std(scores)).tolist() == [[[1, 3]]]
 
 
-def test_frames_that_change_their_order_are_still_the_ones_that_are_kept():
+def test_the_same_frames_are_kept_in_any_order():
     scores, order = maps(16), torch.randperm(16, generator=torch.Generator().manual_seed(0))
     index = torch.cat((torch.zeros(1).long(), order + 1))
     moved = top_frames(attention_std(scores[..., index, :][..., index]))
@@ -119,7 +119,7 @@ def test_frames_that_change_their_order_are_still_the_ones_that_are_kept():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 16, 33])
-def test_the_most_deviating_are_the_first_of_a_sorted_list_in_the_order_of_time(frames):
+def test_kept_frames_have_the_largest_sigma_in_temporal_order(frames):
     sigma = torch.rand(4, 3, frames, generator=torch.Generator().manual_seed(frames))
     kept = top_frames(sigma)
     assert kept.dtype == torch.int64
@@ -129,7 +129,7 @@ def test_the_most_deviating_are_the_first_of_a_sorted_list_in_the_order_of_time(
         assert kept[clip, head].tolist() == sorted(expected)
 
 
-def test_of_equal_deviations_exactly_half_are_kept_all_different_and_in_order():
+def test_with_equal_sigma_half_of_the_frames_are_kept_in_order():
     ties = torch.tensor([[1.0] * 8, [0.0] * 8, [2, 1, 1, 1, 1, 1, 1, 2], [0, 1, 1, 0, 0, 1, 1, 0]])
     kept = top_frames(ties)
     assert kept.shape == (4, 4)
@@ -141,7 +141,7 @@ def test_of_equal_deviations_exactly_half_are_kept_all_different_and_in_order():
 # -- keeping them ------------------------------------------------------------------------------------------------------
 
 
-def test_frames_that_all_attention_heads_share_are_those_of_an_index():
+def test_frames_shared_by_all_heads_are_selected_by_index():
     x, places = tokens(), some_places(3, 1, 4)
     kept = gather_frames(x, places)
     for clip in range(3):
@@ -149,7 +149,7 @@ def test_frames_that_all_attention_heads_share_are_those_of_an_index():
 
 
 @pytest.mark.parametrize("heads", [2, 3, 6])
-def test_frames_of_each_attention_head_are_those_of_its_own_channels(heads):
+def test_each_head_selects_frames_for_its_channels(heads):
     x, places, width = tokens(), some_places(3, heads, 4), 6 // heads
     kept = gather_frames(x, places)
     assert kept.shape == (3, 5, 6)
@@ -168,7 +168,7 @@ def test_the_class_token_comes_first_and_is_always_kept(heads):
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_only_kept_frames_get_gradient(heads):
+def test_only_kept_frames_get_a_gradient(heads):
     x, places = tokens().requires_grad_(), some_places(3, heads, 3)
     gather_frames(x, places).sum().backward()
     expected = torch.zeros(3, 8, 6, dtype=torch.float64)
@@ -180,7 +180,7 @@ def test_only_kept_frames_get_gradient(heads):
 
 @pytest.mark.parametrize(("of_table", "of_places"), [(1, 1), (1, 3), (3, 1), (3, 3)])
 @pytest.mark.parametrize("numbers", ["weights", "ids"])
-def test_rows_are_the_class_tokens_and_those_of_the_places(of_table, of_places, numbers):
+def test_gathered_rows_are_those_of_the_class_token_and_the_frames(of_table, of_places, numbers):
     table, places = maps(h=of_table), some_places(3, of_places, 4)
     if numbers == "ids":
         table = (1e6 * table).long()
@@ -194,7 +194,7 @@ def test_rows_are_the_class_tokens_and_those_of_the_places(of_table, of_places, 
 
 
 @pytest.mark.parametrize(("of_times", "of_places"), [(1, 1), (1, 3), (3, 1), (3, 3)])
-def test_numbers_of_frames_are_those_at_the_places(of_times, of_places):
+def test_gathered_times_are_those_of_the_frames(of_times, of_places):
     times, places = some_places(3, of_times, 7, frames=32), some_places(3, of_places, 4)
     kept = gather_times(times, places)
     assert kept.shape == (3, max(of_times, of_places), 4)
@@ -203,7 +203,7 @@ def test_numbers_of_frames_are_those_at_the_places(of_times, of_places):
         assert kept[clip, head].tolist() == [own[p] for p in places[clip, head if of_places > 1 else 0].tolist()]
 
 
-def test_numbers_of_frames_stay_those_of_the_clip_when_half_go_twice():
+def test_frame_numbers_of_the_clip_survive_two_selections():
     times = torch.arange(16).expand(3, 1, -1)
     first, second = some_places(3, 1, 8, frames=16), some_places(3, 1, 4, frames=8)
     kept = gather_times(gather_times(times, first), second)
@@ -213,7 +213,7 @@ def test_numbers_of_frames_stay_those_of_the_clip_when_half_go_twice():
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("frames", [1, 2, 7, 16])
-def test_attention_of_the_rows_that_are_kept_is_that_part_of_the_whole(heads, frames):
+def test_attention_of_the_kept_rows_equals_those_of_full_attention(heads, frames):
     """The reference is eq. 3.12 as a loop: full attention, numpy's deviation, a sorted list, rows of the output."""
     weights = maps(frames)
     value = torch.randn(3, 2, frames + 1, 5, dtype=torch.float64)
@@ -230,7 +230,7 @@ def test_attention_of_the_rows_that_are_kept_is_that_part_of_the_whole(heads, fr
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_tokens_rows_and_numbers_of_the_same_places_belong_together(heads):
+def test_tokens_rows_and_frame_numbers_are_selected_consistently(heads):
     """Tokens that hold their own number show where they come from."""
     places = some_places(3, heads, 4)
     numbered = torch.arange(-1.0, 7)[None, :, None].expand(3, -1, 2)
@@ -244,7 +244,7 @@ def test_tokens_rows_and_numbers_of_the_same_places_belong_together(heads):
 
 
 @pytest.mark.parametrize("frames", range(1, 41))
-def test_uniform_places_are_the_middles_of_equal_parts(frames):
+def test_uniform_frames_are_the_middles_of_equal_parts(frames):
     kept = max(1, frames // 2)
     places = uniform_frames(frames).tolist()
     assert places == [math.floor((part + 0.5) * frames / kept) for part in range(kept)]
@@ -255,13 +255,13 @@ def test_uniform_places_are_the_middles_of_equal_parts(frames):
 @pytest.mark.parametrize(
     ("frames", "places"), [(1, [0]), (2, [1]), (3, [1]), (5, [1, 3]), (8, [1, 3, 5, 7]), (9, [1, 3, 5, 7])]
 )
-def test_uniform_places_of_a_few_frames(frames, places):
+def test_uniform_frames_of_short_clips(frames, places):
     assert uniform_frames(frames).tolist() == places
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("frames", [1, 2, 3, 16, 33])
-def test_random_places_are_different_frames_in_the_order_of_time(frames, training):
+def test_random_frames_are_distinct_and_in_temporal_order(frames, training):
     places = random_frames(50, frames, training=training)
     assert places.dtype == torch.int64
     assert (places.diff() > 0).all()
@@ -269,7 +269,7 @@ def test_random_places_are_different_frames_in_the_order_of_time(frames, trainin
     assert places.max() < frames
 
 
-def test_random_places_differ_between_clips_and_steps_of_training_and_follow_the_seed():
+def test_random_frames_in_training_differ_and_follow_the_seed():
     torch.manual_seed(0)
     first, second = (random_frames(50, 16, training=True) for _ in range(2))
     assert len({tuple(places) for places in first.tolist()}) > 45
@@ -280,13 +280,13 @@ def test_random_places_differ_between_clips_and_steps_of_training_and_follow_the
     assert not torch.equal(random_frames(50, 16, training=True), first)
 
 
-def test_in_training_every_frame_is_drawn_as_often():
+def test_random_frames_in_training_are_uniform():
     torch.manual_seed(0)
     often = random_frames(20_000, 7, training=True).flatten().bincount(minlength=7) / 20_000
     torch.testing.assert_close(often, torch.full((7,), 3 / 7), rtol=0, atol=0.015)
 
 
-def test_random_places_of_a_test_are_the_same_for_all_clips_and_all_times():
+def test_random_frames_in_evaluation_are_fixed():
     """They do not touch the global random state."""
     torch.manual_seed(0)
     first = random_frames(50, 16, training=False)
@@ -312,7 +312,7 @@ def pooling(kind, *, dim=6):
     return made
 
 
-def literally_pooled(made, x):
+def reference_pooling(made, x):
     """Return the pooled tokens, frame by frame."""
     first, *frames = x
     pooled = [first]
@@ -334,17 +334,17 @@ def literally_pooled(made, x):
     [(kind, frames, frames // 2) for kind in ("max", "average") for frames in (2, 3, 7, 8, 16)]
     + [("convolution", frames, (frames + 1) // 2) for frames in (1, 2, 3, 7, 8, 16)],
 )
-def test_pooling_is_a_loop_over_pairs_or_windows_of_frames(kind, frames, kept):
+def test_pooling_equals_a_loop_over_pairs_or_windows_of_frames(kind, frames, kept):
     """The last of an odd number of frames is dropped, except by the convolution, which pads."""
     made, x = pooling(kind), tokens(frames)
     pooled = made(x)
     assert pooled.shape == (3, 1 + kept, 6)
     for ours, clip in zip(pooled, x, strict=True):
-        torch.testing.assert_close(ours, literally_pooled(made, clip), rtol=0, atol=1e-12)
+        torch.testing.assert_close(ours, reference_pooling(made, clip), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["max", "average", "convolution"])
-def test_pooling_keeps_the_class_token_as_it_is_and_out_of_the_frames(kind):
+def test_pooling_does_not_touch_the_class_token(kind):
     made, x = pooling(kind), tokens()
     moved = x.clone()
     moved[:, 0] += 100
@@ -354,13 +354,13 @@ def test_pooling_keeps_the_class_token_as_it_is_and_out_of_the_frames(kind):
 
 
 @pytest.mark.parametrize("kind", ["max", "average"])
-def test_a_single_frame_cannot_be_half_of_two(kind):
+def test_max_and_average_pooling_refuse_a_single_frame(kind):
     with pytest.raises(ValueError, match=kind):
         pooling(kind)(tokens(1))
 
 
 @pytest.mark.parametrize("kind", ["max", "average", "convolution"])
-def test_only_the_convolution_learns(kind):
+def test_only_the_convolution_has_parameters(kind):
     made, x = FramePooling(kind, 6), tokens(dtype=torch.float32).requires_grad_()
     shapes = {name: tuple(parameter.shape) for name, parameter in made.named_parameters()}
     assert shapes == ({"convolution.weight": (6, 6, 3), "convolution.bias": (6,)} if kind == "convolution" else {})
@@ -382,7 +382,7 @@ class HalfOfTheFrames(nn.Module):
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
-def test_compiled_it_is_the_same_in_one_graph():
+def test_compile_gives_one_graph_and_the_same_results():
     given = (maps(), tokens(), torch.arange(7).expand(3, 1, -1))
     torch.compiler.reset()  # what other tests compiled does not count against this one
     compiled = torch.compile(HalfOfTheFrames(), backend="eager", fullgraph=True)
@@ -390,7 +390,7 @@ def test_compiled_it_is_the_same_in_one_graph():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_exported_it_is_the_same_for_any_number_of_clips():
+def test_export_supports_a_dynamic_batch():
     batch = torch.export.Dim("batch")
     exported = torch.export.export(
         HalfOfTheFrames(),

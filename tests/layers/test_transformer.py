@@ -7,7 +7,7 @@ from torch import nn
 from kinema.layers.transformer import MLP, ClassToken, DropPath, LinearMapping, SelfAttention, TaskHeads
 
 
-def test_attention_is_the_softmax_average_of_the_values_in_each_head():
+def test_attention_equals_softmax_averages_per_head():
     torch.manual_seed(0)
     attention = SelfAttention(LinearMapping(12), dim=12, heads=3).double()
     tokens = torch.randn(2, 5, 12, dtype=torch.float64)
@@ -58,7 +58,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
         DropPath(1.0)
 
 
-def test_the_class_token_comes_first_and_is_the_same_for_all():
+def test_the_class_token_comes_first_and_is_the_same_for_all_samples():
     token = ClassToken(3)
     nn.init.normal_(token.token)
     tokens = torch.randn(2, 4, 3)
@@ -67,7 +67,7 @@ def test_the_class_token_comes_first_and_is_the_same_for_all():
     assert torch.equal(joined[:, 0], token.token.expand(2, 3))
 
 
-def test_one_task_head_answers_with_a_tensor_and_several_with_a_dict():
+def test_one_task_head_returns_a_tensor_and_several_return_a_dict():
     features = torch.randn(2, 6)
     assert TaskHeads(6, {"label": 5})(features).shape == (2, 5)
     answer = TaskHeads(6, {"verb": 97, "noun": 300})(features)
@@ -75,7 +75,7 @@ def test_one_task_head_answers_with_a_tensor_and_several_with_a_dict():
     assert list(answer) == ["verb", "noun"]
 
 
-def test_a_task_head_may_have_a_name_that_a_module_uses_itself():
+def test_a_task_head_may_have_the_name_of_a_module_attribute():
     assert set(TaskHeads(6, {"type": 2, "keys": 3, "forward": 4})(torch.randn(1, 6))) == {"type", "keys", "forward"}
 
 
@@ -83,6 +83,6 @@ def test_a_task_head_may_have_a_name_that_a_module_uses_itself():
     ("heads", "message"),
     [({}, "empty"), ({"verb": 0}, "'verb' has 0"), ({"a.b": 3}, "'a.b'")],
 )
-def test_impossible_task_heads_are_refused(heads, message):
+def test_invalid_task_heads_are_refused(heads, message):
     with pytest.raises(ValueError, match=message):
         TaskHeads(6, heads)

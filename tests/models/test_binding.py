@@ -39,13 +39,13 @@ class Wrapper(nn.Module):
 
 
 @pytest.mark.parametrize("inputs", [{"rgb": RGB}, {"depth": DEPTH}, {"rgb": None, "depth": DEPTH}])
-def test_one_stream_takes_the_one_modality_under_any_name(inputs):
+def test_one_stream_takes_any_modality_under_any_argument_name(inputs):
     clip = next(clip for clip in inputs.values() if clip is not None)
     model = OneStream()
     assert model(**input_binding(model)(inputs)) is clip
 
 
-def test_two_streams_take_each_its_own_and_none_for_a_missing_one():
+def test_two_streams_take_their_modalities_and_none_for_a_missing_one():
     model = TwoStream()
     binding = input_binding(model)
     assert model(**binding({"depth": DEPTH, "rgb": RGB})) == (RGB, DEPTH)
@@ -58,7 +58,7 @@ def test_our_own_models_take_one_clip():
     assert model(**input_binding(model)({"rgb": RGB})).shape == (1, 2)
 
 
-def test_wrappers_are_looked_through():
+def test_wrappers_are_unwrapped():
     model = Wrapper(Wrapper(TwoStream()))
     assert model(**input_binding(model)({"rgb": RGB})) == (RGB, None)
     assert list(input_binding(Wrapper(Compiled(OneStream())))({"rgb": RGB})) == ["my_video"]
@@ -74,7 +74,7 @@ def test_inputs_that_cannot_be_bound_are_refused(raises, inputs, word):
         input_binding(OneStream())(inputs)
 
 
-def test_a_forward_that_takes_something_else_is_refused(raises):
+def test_an_unsupported_forward_signature_is_refused(raises):
     class Strange(nn.Module):
         def forward(self, frames, flow):
             return frames + flow

@@ -7,7 +7,7 @@ from kinema.models.complexity import complexity_table, macs, parameter_count
 from kinema.models.registry import MODELS, create_model
 
 
-def test_the_tiny_model_stays_tiny():
+def test_the_tiny_model_is_tiny():
     model = create_model("ctn_tiny", num_classes=15)
     assert macs(model, channels=3, frames=MODELS["ctn_tiny"].frames, size=MODELS["ctn_tiny"].size) < 0.5e9
     assert parameter_count(model) < 3e6
@@ -18,7 +18,7 @@ def test_a_layer_counted_by_hand():
     assert macs(model, channels=3, frames=2, size=5) == 50 * 4 * 3 * 27 + 200 * 7
 
 
-def test_the_table_adds_up_to_the_whole():
+def test_the_rows_of_the_table_add_up_to_the_total():
     model = create_model("ctn_tiny", num_classes=3, frames=8, size=32, depth=2)
     table = complexity_table(model, channels=3, frames=8, size=32)
     assert [row.name for row in table if row.macs] == ["embedding", "blocks.0", "blocks.1", "heads"]
@@ -28,7 +28,7 @@ def test_the_table_adds_up_to_the_whole():
     assert [(row.name, row.parameters, row.macs) for row in own] == [("(own)", 12, 3 * 5 * 5 * 2)]
 
 
-def test_counting_leaves_the_model_as_it_was():
+def test_counting_does_not_change_the_model():
     model = create_model("ctn_tiny", num_classes=3, frames=8, size=32, depth=1).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     macs(model, channels=3, frames=8, size=32)

@@ -11,7 +11,7 @@ from torch import nn
 from kinema.errors import ClipError, ConfigError
 from kinema.layers.folding import evaluation_copy
 from kinema.models.base import encoder_blocks
-from kinema.models.complexity import WholeLastBlock, macs, parameter_count
+from kinema.models.complexity import FullLastBlock, macs, parameter_count
 from kinema.models.ctn import CTN, CTNConfig, VideoToTokens, convolutional_attention
 
 TINY = CTNConfig(stem_kernel=3, stem_channels=8, width=24, depth=2, attention_heads=3)
@@ -127,10 +127,10 @@ def macs_by_hand(config, *, frames, size, last_block, classes):
     ],
 )
 def test_macs_counted_two_ways(config, frames, whole):
-    """MACs with whole last blocks match the specification; executed MACs are about 7 % fewer."""
+    """MACs with full last blocks match the specification; the network executes about 7 % fewer."""
     with torch.device("meta"):
         model = CTN(config, heads=DIVING48, frames=frames, size=224)
-    counted = macs(WholeLastBlock(model), channels=3, frames=frames, size=224)
+    counted = macs(FullLastBlock(model), channels=3, frames=frames, size=224)
     assert counted == macs_by_hand(config, frames=frames, size=224, last_block="all", classes=48)
     assert whole is None or counted == pytest.approx(whole, rel=5e-4)
     executed = macs(model, channels=3, frames=frames, size=224)
@@ -155,7 +155,7 @@ def test_video_to_tokens_is_equation_4_5():
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
-def test_a_block_that_is_not_yet_trained_is_a_vit_block(norm):
+def test_an_untrained_block_equals_a_vit_block(norm):
     """torch's own pre-norm encoder layer with the same weights, in evaluation."""
     block, dim = tiny(mapping_norm=norm).double().eval().blocks[1], TINY.width
     reference = nn.TransformerEncoderLayer(
@@ -185,7 +185,7 @@ def test_a_block_that_is_not_yet_trained_is_a_vit_block(norm):
     torch.testing.assert_close(block(tokens, (2, 2, 2)), reference(tokens), rtol=0, atol=1e-12)
 
 
-def test_the_order_of_the_norms_is_a_choice():
+def test_norm_order_post_ends_with_a_layer_norm():
     """Eq. 4.1 and 4.2 end in LayerNorm, so that each token leaves with mean 0 and variance 1."""
     tokens = 5 + torch.randn(2, 9, 24)
     post = encoder_blocks(TINY, lambda: convolutional_attention(TINY), norm_order="post")[0](tokens, (2, 2, 2))
@@ -208,7 +208,7 @@ def test_the_order_of_the_norms_is_a_choice():
     ],
     ids=str,
 )
-def test_the_evaluation_copy_is_equal_and_another_object(changes):
+def test_the_evaluation_copy_is_independent_and_equal(changes):
     model = shake(tiny(**changes)).eval()
     copied = evaluation_copy(model)
     assert copied is not model
@@ -226,7 +226,7 @@ def test_the_evaluation_copy_is_equal_and_another_object(changes):
     ids=str,
 )
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_and_gradient(changes, mode):
+def test_the_class_row_of_the_last_block_equals_that_of_the_full_block_in_output_and_gradient(changes, mode):
     model, results = shake(tiny(**changes)).double().train(mode == "train"), []
     for last_block in ("class", "all"):
         given = clip().double().requires_grad_()
@@ -246,13 +246,13 @@ def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_an
 # -- what a network must do --------------------------------------------------------------------------------------------
 
 
-def test_one_logit_per_class_of_each_task():
+def test_each_task_head_returns_one_logit_per_class():
     assert tiny()(clip()).shape == (2, 5)
     answer = tiny(heads={"verb": 4, "noun": 6})(clip())
     assert {head: logits.shape for head, logits in answer.items()} == {"verb": (2, 4), "noun": (2, 6)}
 
 
-def test_the_task_heads_see_the_features():
+def test_task_heads_classify_the_features():
     model = shake(tiny()).eval()
     features = model.features(clip())
     assert features.shape == (2, TINY.width)
@@ -266,7 +266,7 @@ def test_the_task_heads_see_the_features():
     [{}, {"position": "learned", "norm_order": "post"}, {"mapping_norm": "none", "stem_norm": "none"}],
     ids=str,
 )
-def test_every_parameter_learns_but_those_that_cannot(changes):
+def test_every_parameter_that_can_learn_gets_a_gradient(changes):
     """In the last block only the class token is used, and its query bypasses the depth-wise part (figure 4.4).
 
     A bias of the keys moves all logits of a row alike, which softmax does not see.
@@ -282,7 +282,7 @@ def test_every_parameter_learns_but_those_that_cannot(changes):
     assert {name for name, grad in grads.items() if grad.abs().max() < 1e-6} == dead
 
 
-def test_the_parameters_that_cannot_learn_are_8448_in_the_base_model():
+def test_8448_parameters_of_the_base_model_cannot_learn():
     with torch.device("meta"):
         query = convolutional_attention(BASE).mapping.query
     assert parameter_count(query.depthwise) + parameter_count(query.norm) == 8_448
@@ -298,7 +298,7 @@ def test_evaluation_is_deterministic_and_batch_independent():
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
-def test_the_mapping_mixes_places_and_no_times():
+def test_the_mapping_mixes_locations_but_not_times():
     """Attention weights do not depend on the moved patch, so only values carry it through the block's reshapes."""
     block = shake(tiny()).blocks[0].eval()
     block.attention.heads = 1
@@ -319,7 +319,7 @@ def test_the_mapping_mixes_places_and_no_times():
         assert torch.equal(before[:, 0], after[:, 0])
 
 
-def test_without_position_and_neighbors_the_network_cannot_tell_where():
+def test_without_position_or_convolution_token_order_does_not_matter():
     """Linear mapping and no position: shuffling the tokens changes nothing. Convolution: it does (section 4.4.3)."""
     shuffle = torch.cat(
         (torch.zeros(1, dtype=torch.long), 1 + torch.randperm(8, generator=torch.Generator().manual_seed(0)))
@@ -337,7 +337,7 @@ def test_drop_path_rises_from_the_first_block_to_the_last():
     assert [block.drop_path.rate for block in tiny(depth=3, drop_path=0.2).blocks] == [0.0, 0.1, 0.2]
 
 
-def test_it_can_memorize_one_batch():
+def test_the_network_can_memorize_one_batch():
     model = tiny()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     labels = torch.tensor([1, 3, 0, 4])
@@ -356,14 +356,14 @@ def test_it_can_memorize_one_batch():
     ("frames", "size", "field", "multiples"),
     [(12, 32, "frames", "8, 16, 24"), (0, 32, "frames", "8, 16, 24"), (8, 40, "size", "16, 32, 48")],
 )
-def test_clips_that_do_not_fit_are_refused_when_built_and_when_called(raises, frames, size, field, multiples):
+def test_unsupported_clips_are_refused_by_constructor_and_forward(raises, frames, size, field, multiples):
     with raises(ClipError, multiples, field=field):
         CTN(TINY, heads=DIVING48, frames=frames, size=size)
     with raises(ClipError, multiples, field=field):
         tiny()(torch.zeros(1, 3, frames, size, size))
 
 
-def test_without_a_learned_position_other_clips_that_fit_work(raises):
+def test_without_a_learned_position_other_sizes_work(raises):
     model = tiny().eval()
     for frames, height, width in ((8, 32, 32), (24, 48, 32)):
         assert model(torch.randn(1, 3, frames, height, width)).shape == (1, 5)
@@ -371,7 +371,7 @@ def test_without_a_learned_position_other_clips_that_fit_work(raises):
         model(torch.randn(1, 3, 8, 32, 40))
 
 
-def test_a_learned_position_needs_the_clips_it_was_built_for(raises):
+def test_a_learned_position_needs_clips_of_the_built_size(raises):
     model = tiny(position="learned")
     assert model(clip()).shape == (2, 5)
     with raises(ClipError, "16 frames of 32 x 32", "8 frames", field="position"):
@@ -414,19 +414,19 @@ def test_scratch_kernels_respond_to_change_only():
     assert stem(clip())[:, :, 2:-2].std(dim=(0, 2, 3, 4)).min() > 0.1
 
 
-def test_linear_layers_start_as_vits_or_with_xaviers_spread():
+def test_linear_layers_are_initialized_like_vit_or_by_xavier():
     for start, spread in (("identity", 0.02), ("scratch", (2 / (TINY.width + TINY.width)) ** 0.5)):
         weight = tiny(start=start).blocks[0].attention.out.weight
         assert weight.std().item() == pytest.approx(spread, rel=0.15)
 
 
-def test_from_scratch_depthwise_kernels_are_not_the_identity():
+def test_depthwise_kernels_from_scratch_are_not_the_identity():
     for part in tiny(start="scratch").modules():
         if isinstance(part, nn.Conv2d):
             assert part.weight.count_nonzero() == part.weight.numel()
 
 
-def test_an_activation_in_the_stem_cuts_the_maps_off_below_zero():
+def test_an_activation_in_the_stem_clips_the_maps_at_zero():
     stem = tiny(stem_activation="relu").embedding.eval()
     torch.nn.init.constant_(stem.norm.bias, -2)  # else the maxima of noise are all above zero
     seen = []

@@ -70,13 +70,13 @@ def shake(model):
         (MFSTConfig(stages=4, stem_operator="cdc-t", stem_theta=0.8), NTU, 49_709_628),
     ],
 )
-def test_parameters_to_the_unit(config, heads, expected):
+def test_exact_parameter_counts(config, heads, expected):
     with torch.device("meta"):
         model = MFST(config, heads=heads, frames=32, size=224)
     assert parameter_count(model) == expected
 
 
-def test_parameters_of_the_parts_to_the_unit():
+def test_exact_parameter_counts_of_the_parts():
     with torch.device("meta"):
         model = MFST(MFSTConfig(stages=4), heads=NTU, frames=32, size=224)
     assert parameter_count(model.stem) == 364_736
@@ -141,7 +141,7 @@ def test_macs_counted_two_ways(config, expected):
 # -- the figure --------------------------------------------------------------------------------------------------------
 
 
-def test_maps_have_the_extents_of_the_table():
+def test_maps_have_the_shapes_of_the_table():
     config = MFSTConfig(stages=4)
     with torch.device("meta"):
         model = MFST(config, heads=NTU, frames=32, size=224)
@@ -154,7 +154,7 @@ def test_maps_have_the_extents_of_the_table():
 
 
 @pytest.mark.parametrize("pool", ["spatial", "spatiotemporal"])
-def test_an_inception_module_is_its_branches(pool):
+def test_an_inception_module_equals_its_separate_branches(pool):
     """The merged convolution against four branches, each with its own part of the weights."""
     torch.manual_seed(0)
     module = shake(Inception(6, (4, 3, 5, 2, 3, 2), pool=pool)).eval()
@@ -180,7 +180,7 @@ def test_channel_pairs_are_reduced_by_their_maximum():
     """I3D's 4c has 512 channels for 256 of a token; here an eighth of both."""
     model = shake(tiny(widths=(16, 32, 24, 24))).eval()
     space = model.stages[1].space
-    assert (model.stages[0].space.pairs, space.pairs) == ("all", "largest")
+    assert (model.stages[0].space.has_pairs, space.has_pairs) == (False, True)
     space.layers = nn.ModuleList()
     maps = torch.randn(5, 16, 4, 4)
     made = maps
@@ -193,7 +193,7 @@ def test_channel_pairs_are_reduced_by_their_maximum():
 
 
 @pytest.mark.parametrize("operator", ["vanilla", "cdc-st", "cdc-t"])
-def test_both_convolutions_of_the_stem_with_more_than_one_tap_are_of_the_operator(operator):
+def test_stem_convolutions_larger_than_1x1x1_use_the_operator(operator):
     stem = tiny(stem_operator=operator, stem_theta=0.3).stem
     for unit in (stem.first, stem.third):
         assert (unit.convolution.operator, unit.convolution.theta) == (operator, 0.3)
@@ -211,7 +211,7 @@ def test_spatial_blocks_do_not_mix_frames():
     assert not torch.equal(before[2], after[2])
 
 
-def test_temporal_blocks_do_not_mix_places():
+def test_temporal_blocks_do_not_mix_locations():
     model = shake(tiny()).eval()
     maps = torch.randn(5, 16, 4, 4)
     changed = maps.clone()
@@ -224,7 +224,7 @@ def test_temporal_blocks_do_not_mix_places():
     assert touched.sum() > 1  # other frames of that place too, as far as they are among the nearest
 
 
-def test_a_clip_is_not_mixed_with_its_neighbor():
+def test_clips_of_a_batch_do_not_mix():
     model = shake(tiny()).eval()
     both = clip(batch=2)
     alone = torch.cat([model(both[:1]), model(both[1:])])
@@ -243,7 +243,7 @@ def test_the_first_stage_and_a_network_without_residuals_have_no_shortcut():
     assert all(stage.shortcut is None for stage in tiny(shortcut="none").stages)
 
 
-def test_all_space_before_all_time():
+def test_factorization_by_model_runs_space_before_time():
     """Factorization by model: the same parts in the other order; shortcuts pass the temporal features."""
     model = shake(tiny(factorization="model")).eval()
     one, two, three = model.stages
@@ -261,7 +261,7 @@ def test_all_space_before_all_time():
     assert not torch.allclose(other.eval()(clip()), model(clip()), atol=1e-3)
 
 
-def test_pooled_sequences_change_all_places_alike():
+def test_pooled_sequences_change_all_locations_equally():
     time = shake(tiny(temporal_tokens="pooled")).eval().stages[0].time
     maps = torch.randn(5, 16, 4, 4)
     change = time(maps, 5) - maps
@@ -271,7 +271,7 @@ def test_pooled_sequences_change_all_places_alike():
 
 
 @pytest.mark.parametrize("where", ["spatial", "temporal"])
-def test_each_attention_has_its_switch(where):
+def test_spatial_and_temporal_attention_are_configured_separately(where):
     model = tiny(**{f"{where}_attention": "dense", "temporal_scales": (1,)})
     kinds = {"space": set(), "time": set()}
     for name, module in model.named_modules():
@@ -287,7 +287,7 @@ def test_each_attention_has_its_switch(where):
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 32, 32), (2, 33, 47), (7, 64, 40), (9, 32, 56)])
 @pytest.mark.parametrize("stages", [3, 4])
-def test_any_number_of_frames_and_any_extent_from_32_on(frames, height, width, stages):
+def test_any_number_of_frames_and_any_size_from_32_pixels(frames, height, width, stages):
     model = tiny(stages=stages).eval()
     answer = model(torch.randn(1, 3, frames, height, width))
     assert answer.shape == (1, 5)
@@ -313,7 +313,7 @@ def test_a_network_for_impossible_clips_is_refused(raises, clip_of, field):
         MFST(TINY, heads=NTU, **clip_of)
 
 
-def test_all_zero_depth_has_a_finite_answer_and_nan_stays_visible():
+def test_zero_depth_gives_finite_logits_and_nan_propagates():
     model = tiny(channels=1)
     assert model(torch.zeros(2, 1, 5, 48, 48)).isfinite().all()
     broken = torch.zeros(2, 1, 5, 48, 48)
@@ -353,12 +353,12 @@ def test_a_misspelt_choice_is_refused_by_name(raises, change):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_a_clip_of_other_channels_is_refused(raises, channels):
+def test_a_clip_with_other_channels_is_refused(raises, channels):
     with raises(ClipError, f"channels={channels}", field="channels"):
         tiny()(torch.zeros(1, channels, 5, 48, 48))
 
 
-def test_several_heads_answer_by_name():
+def test_several_task_heads_return_a_dict():
     answers = tiny(heads={"verb": 3, "noun": 4}).eval()(clip())
     assert {name: logits.shape for name, logits in answers.items()} == {"verb": (2, 3), "noun": (2, 4)}
 
@@ -376,14 +376,14 @@ def test_several_heads_answer_by_name():
         {"stem_operator": "cdc-t"},
     ],
 )
-def test_everything_learns(changes):
+def test_every_parameter_gets_a_gradient(changes):
     model = shake(tiny(**changes))
     F.cross_entropy(model(clip(batch=4)), torch.tensor([0, 1, 2, 3])).backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9]
     assert still == []
 
 
-def test_the_copy_for_evaluation_has_one_convolution_for_three_steps_and_the_same_answers():
+def test_the_evaluation_copy_merges_layers_and_gives_the_same_logits():
     model = shake(tiny()).eval()
     copied = evaluation_copy(model)
     assert not any(isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d) for m in copied.modules())
@@ -392,7 +392,7 @@ def test_the_copy_for_evaluation_has_one_convolution_for_three_steps_and_the_sam
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_copy_for_evaluation_is_exported_for_any_number_of_clips(channels):
+def test_the_evaluation_copy_can_be_exported_with_a_dynamic_batch(channels):
     copied = evaluation_copy(shake(tiny(channels=channels, frames=4, size=32, stages=1)))
     batch = torch.export.Dim("batch", min=1, max=8)
     given = clip(batch=2, channels=channels, frames=4, size=32)
@@ -406,13 +406,13 @@ def test_evaluation_does_not_depend_on_the_batch():
     torch.testing.assert_close(model(clip(batch=3))[:1], model(clip(batch=3)[:1]), rtol=1e-4, atol=1e-5)
 
 
-def test_central_differences_answer_otherwise_than_plain_convolutions():
+def test_central_differences_differ_from_plain_convolutions():
     plain, differences = (tiny(stem_operator=operator).eval() for operator in ("vanilla", "cdc-st"))
     differences.load_state_dict(plain.state_dict())
     assert not torch.allclose(plain(clip()), differences(clip()), atol=1e-4)
 
 
-def test_a_still_clip_without_contrast_is_nothing_to_a_stem_of_differences_alone():
+def test_a_constant_clip_is_zero_to_a_stem_of_differences_only():
     """With theta 1, 3D-CDC-ST sees differences only: inside the border, a gray clip's response is BN's of 0."""
     torch.manual_seed(0)
     stem = Stem(dataclasses.replace(TINY, stem_theta=1.0), channels=3).eval()
@@ -420,7 +420,7 @@ def test_a_still_clip_without_contrast_is_nothing_to_a_stem_of_differences_alone
     assert gray[:, :, 1:-1, 2:-2, 2:-2].abs().max() < 1e-5
 
 
-def test_precision_bfloat16_is_near():
+def test_bfloat16_logits_are_close():
     model = shake(tiny()).eval()
     with torch.autocast("cpu", torch.bfloat16):
         low = model(clip())

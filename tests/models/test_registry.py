@@ -28,7 +28,7 @@ def test_each_named_model_builds_and_has_a_summary(name):
     assert entry.summary
 
 
-def test_the_names():
+def test_the_model_names():
     assert list_models() == (
         "ctn_base",
         "ctn_base_dense",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from small_rpe_stdt import POOLS, clip, shake, tiny
 
 from kinema.errors import ClipError
-from kinema.models.complexity import WholeLastBlock, macs, parameter_count
+from kinema.models.complexity import FullLastBlock, macs, parameter_count
 from kinema.models.registry import MODELS, create_model
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 
@@ -53,13 +53,13 @@ FORMS = [
     ],
     ids=str,
 )
-def test_parameters_to_the_unit(name, changes, expected):
+def test_exact_parameter_counts(name, changes, expected):
     with torch.device("meta"):
         model = create_model(f"rpe_stdt_{name}", num_classes=101, **changes)
     assert parameter_count(model) == expected
 
 
-def test_parameters_of_the_parts_to_the_unit():
+def test_exact_parameter_counts_of_the_parts():
     with torch.device("meta"):
         model = RPESTDT(BASE, heads=UCF101, frames=16, size=224)
     assert parameter_count(model.embedding) == 590_592
@@ -70,7 +70,7 @@ def test_parameters_of_the_parts_to_the_unit():
     assert parameter_count(model.spatial_norm) + parameter_count(model.norm) + parameter_count(model.heads) == 80_741
 
 
-def test_the_two_sizes_of_the_thesis_have_their_names():
+def test_the_two_sizes_of_the_thesis_are_named_models():
     assert (MODELS["rpe_stdt_base"].config, MODELS["rpe_stdt_base12"].config) == (BASE, BASE12)
     assert {(MODELS[name].frames, MODELS[name].size) for name in ("rpe_stdt_base", "rpe_stdt_base12")} == {(16, 224)}
 
@@ -130,7 +130,7 @@ def macs_by_hand(config, *, frames, size, last_block="class", classes=101, chann
 def test_macs_counted_two_ways(config, whole, executed, saved):
     with torch.device("meta"):
         model = RPESTDT(config, heads=UCF101, frames=16, size=224)
-    counted = macs(WholeLastBlock(model), channels=3, frames=16, size=224)
+    counted = macs(FullLastBlock(model), channels=3, frames=16, size=224)
     assert counted == macs_by_hand(config, frames=16, size=224, last_block="all")
     assert counted == pytest.approx(whole, rel=5e-4)
     run = macs(model, channels=3, frames=16, size=224)
@@ -153,7 +153,7 @@ def test_macs_counted_two_ways(config, whole, executed, saved):
     ],
     ids=str,
 )
-def test_macs_of_every_choice_counted_two_ways(changes):
+def test_macs_of_every_option_counted_two_ways(changes):
     model = tiny(frames=9, **changes)
     assert macs(model, channels=3, frames=9, size=48) == macs_by_hand(model.config, frames=9, size=48, classes=5)
 
@@ -162,7 +162,7 @@ def test_macs_of_every_choice_counted_two_ways(changes):
 
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
-def test_the_class_row_of_the_last_layer_is_that_of_the_whole_layer_in_output_and_gradient(changes):
+def test_the_class_row_of_the_last_layer_equals_that_of_the_full_layer_in_output_and_gradient(changes):
     model, results = shake(tiny(**changes)).double(), []
     for last_block in ("class", "all"):
         given = clip(dtype=torch.float64).requires_grad_()
@@ -175,7 +175,7 @@ def test_the_class_row_of_the_last_layer_is_that_of_the_whole_layer_in_output_an
         torch.testing.assert_close(alone, among, rtol=0, atol=1e-11)
 
 
-def test_of_the_frames_their_change_over_the_clip_is_left(raises):
+def test_frame_norm_standardizes_over_the_frames_of_a_clip(raises):
     model, plain = shake(tiny(frame_norm="clip")).double(), shake(tiny()).double()
     given = clip(batch=3, dtype=torch.float64)
     frames = model.encode_space(given)
@@ -198,7 +198,7 @@ def s(offset):
 
 @pytest.mark.parametrize("position", ["none", "shared", "per-head"])
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (2, 8), (5, 1)])
-def test_a_frame_is_its_patches_after_a_class_token_through_pre_norm_layers(position, rows, columns):
+def test_the_spatial_encoder_equals_a_patch_by_patch_reference(position, rows, columns):
     """The reference computes the normalized class token patch by patch, with clusters of a loop over pairs."""
     model = shake(tiny(position=position)).double()
     given = clip(1, 3, 8 * rows, 8 * columns, dtype=torch.float64)
@@ -220,7 +220,7 @@ def test_a_frame_is_its_patches_after_a_class_token_through_pre_norm_layers(posi
         torch.testing.assert_close(model.encode_space(given)[0, frame], expected, rtol=0, atol=1e-11)
 
 
-def test_frames_do_not_see_each_other_in_space():
+def test_the_spatial_encoder_does_not_mix_frames():
     model = shake(tiny())
     changed = clip()
     changed[1, :, 3] += 1
@@ -232,8 +232,8 @@ def test_frames_do_not_see_each_other_in_space():
 
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
-def test_swapped_patches_matter_with_position_only(changes):
-    """Swap whole rows of patches, so that the patches themselves do not change."""
+def test_patch_order_matters_only_with_position(changes):
+    """Swap rows of patches, so that the patches themselves do not change."""
     model = shake(tiny(**changes)).double()
     given = clip(dtype=torch.float64)
     moved = torch.cat((given[..., 16:24, :], given[..., :16, :], given[..., 24:, :]), dim=-2)
@@ -242,7 +242,7 @@ def test_swapped_patches_matter_with_position_only(changes):
     assert change < 1e-12 or change > 1e-3
 
 
-def test_the_task_heads_see_the_normalized_class_token_of_the_last_temporal_layer():
+def test_task_heads_classify_the_normalized_class_token_of_the_last_temporal_layer():
     model = shake(tiny())
     features = model.features(clip())
     assert torch.equal(model(clip()), model.heads(features))
@@ -251,7 +251,7 @@ def test_the_task_heads_see_the_normalized_class_token_of_the_last_temporal_laye
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-6)
 
 
-def test_where_nothing_is_learnt_the_answers_are_the_same():
+def test_options_without_parameters_give_the_same_logits():
     model, given = shake(tiny()), clip(3, 5)
     with torch.no_grad():
         answers = model.encode_space(given), model(given)
@@ -264,7 +264,7 @@ def test_where_nothing_is_learnt_the_answers_are_the_same():
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 16, 33])
-def test_any_number_of_frames(raises, pool, frames):
+def test_any_number_of_frames_works(raises, pool, frames):
     for place in ("inside", "between"):
         model, given = shake(tiny(pool=pool, pool_place=place)), clip(1, frames, 8, 16)
         if pool in ("max", "average") and frames < 4:
@@ -276,14 +276,14 @@ def test_any_number_of_frames(raises, pool, frames):
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 40), (24, 8), (48, 32)])
-def test_any_multiple_of_the_patch(changes, height, width):
+def test_any_multiple_of_the_patch_works(changes, height, width):
     answer = shake(tiny(**changes))(clip(1, 5, height, width))
     assert answer.shape == (1, 5)
     assert answer.isfinite().all()
 
 
 @pytest.mark.parametrize("changes", [form for form in FORMS if form.get("position") != "absolute"], ids=str)
-def test_without_absolute_position_nothing_depends_on_the_clips_it_was_built_for(changes):
+def test_without_absolute_position_weights_do_not_depend_on_the_clip_size(changes):
     """A network built for other clips loads the weights strictly and gives the same logits."""
     here, elsewhere = shake(tiny(**changes)), tiny(frames=5, size=16, **changes)
     elsewhere.load_state_dict(here.state_dict())
@@ -291,7 +291,7 @@ def test_without_absolute_position_nothing_depends_on_the_clips_it_was_built_for
         torch.testing.assert_close(here(given), elsewhere(given), rtol=0, atol=1e-6)
 
 
-def test_an_absolute_position_has_a_vector_for_each_place_and_time_it_was_built_for():
+def test_an_absolute_position_has_a_vector_per_location_and_time():
     here, elsewhere = tiny(position="absolute"), tiny(position="absolute", frames=5, size=16)
     assert here.spatial_position.table.shape == (1 + 16, 16)
     assert here.temporal_position.table.shape == (1 + 8, 16)
@@ -299,7 +299,7 @@ def test_an_absolute_position_has_a_vector_for_each_place_and_time_it_was_built_
         elsewhere.load_state_dict(here.state_dict())
 
 
-def test_an_absolute_position_in_time_lies_on_the_line_between_its_neighbors():
+def test_an_absolute_position_in_time_is_interpolated_linearly():
     model = shake(tiny(position="absolute")).double()
     table, tokens = model.temporal_position.table.detach(), torch.zeros(1, 13, 16, dtype=torch.float64)
     ours = model.temporal_position(tokens, (12,))[0].detach()
@@ -313,7 +313,7 @@ def test_an_absolute_position_in_time_lies_on_the_line_between_its_neighbors():
 
 
 @pytest.mark.parametrize("by", ["rows", "columns"])
-def test_an_absolute_position_in_space_keeps_rows_and_columns_apart(by):
+def test_an_absolute_position_in_space_does_not_mix_rows_and_columns(by):
     """A table that depends only on the row is repeated for more columns, and vice versa."""
     model = shake(tiny(position="absolute")).double()
     lines = torch.randn(4, 16, dtype=torch.float64)
@@ -329,7 +329,7 @@ def test_an_absolute_position_in_space_keeps_rows_and_columns_apart(by):
     ("extent", "field"),
     [((32, 36), "width"), ((20, 32), "height"), ((4, 4), "size")],
 )
-def test_pixels_left_over_are_refused_with_sizes_that_fit(raises, extent, field):
+def test_sizes_not_divisible_by_the_patch_are_refused(raises, extent, field):
     with raises(ClipError, "8, 16, 24", field=field):
         tiny()(clip(1, 8, *extent))
 
@@ -350,17 +350,17 @@ def test_a_network_for_impossible_clips_is_refused(raises, clip_of, changes, lea
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_a_clip_of_other_channels_is_refused(raises, channels):
+def test_a_clip_with_other_channels_is_refused(raises, channels):
     with raises(ClipError, f"channels={channels}", field="channels"):
         tiny()(clip(channels=channels))
 
 
-def test_clips_of_other_channels_have_networks_of_their_own():
+def test_networks_can_be_built_for_other_channels():
     assert tiny(channels=1)(clip(channels=1)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible(pool):
+def test_a_zero_clip_gives_finite_logits_and_nan_propagates(pool):
     model = tiny(pool=pool)
     assert model(torch.zeros(2, 3, 8, 32, 32)).isfinite().all()
     broken = clip()
@@ -370,6 +370,6 @@ def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible(pool):
     assert answer[1].isnan().all()
 
 
-def test_several_heads_answer_by_name():
+def test_several_task_heads_return_a_dict():
     answers = tiny(heads={"verb": 3, "noun": 4})(clip())
     assert {name: logits.shape for name, logits in answers.items()} == {"verb": (2, 3), "noun": (2, 4)}

@@ -98,7 +98,7 @@ def test_a_misspelt_choice_is_refused_by_name(raises, change):
         create_model("rpe_stdt_tiny", num_classes=3, **change)
 
 
-def test_by_name_with_other_fields():
+def test_create_model_changes_fields():
     model = create_model(
         "rpe_stdt_tiny",
         num_classes=7,
@@ -164,7 +164,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("changes", CHOICES, ids=str)
-def test_all_parameters_but_the_dead_ones_get_gradient(changes):
+def test_all_parameters_that_can_learn_get_a_gradient(changes):
     model = shake(tiny(**changes)).double()
     (3 * model(clip(4, dtype=torch.float64))).logsumexp(1).square().sum().backward()
     dead, biases = dead_by_construction(model.config)
@@ -177,7 +177,7 @@ def test_all_parameters_but_the_dead_ones_get_gradient(changes):
 
 @pytest.mark.parametrize("where", ["spatial", "temporal"])
 @pytest.mark.parametrize("terms", ["query", "query-key", "query-key-value"])
-def test_of_the_last_layers_tables_only_the_class_tokens_vector_is_met(where, terms):
+def test_the_last_layer_uses_only_the_class_tokens_position_vector(where, terms):
     """Tables on keys and values learn; the query's table does not change the logits."""
     model = shake(tiny(position_terms=terms)).double()
     position = getattr(model, f"{where}_blocks")[-1].attention.position
@@ -192,7 +192,7 @@ def test_of_the_last_layers_tables_only_the_class_tokens_vector_is_met(where, te
 
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
-def test_tables_start_at_zero_so_that_position_is_learned(changes):
+def test_position_tables_are_initialized_to_zero(changes):
     model = tiny(**changes)
     tables = [p for name, p in model.named_parameters() if ".position." in name]
     assert len(tables) == (
@@ -205,7 +205,7 @@ def test_tables_start_at_zero_so_that_position_is_learned(changes):
         torch.testing.assert_close(model(clip()), plain(clip()), rtol=0, atol=1e-6)
 
 
-def test_weights_start_as_those_of_vit_or_wider_for_learning_from_scratch():
+def test_weights_are_initialized_like_vit_or_wider_from_scratch():
     for start in ("vit", "scratch"):
         torch.manual_seed(0)
         model = create_model("rpe_stdt_tiny", num_classes=50, start=start, position="absolute", spatial_layers=1)
@@ -224,7 +224,7 @@ def test_weights_start_as_those_of_vit_or_wider_for_learning_from_scratch():
                 assert std == pytest.approx(expected, rel=0.05)
 
 
-def test_drop_path_rises_through_space_and_time():
+def test_drop_path_rises_from_the_spatial_to_the_temporal_encoder():
     model = tiny(spatial_layers=3, temporal_layers=4, drop_path=0.3)
     rates = [block.drop_path.rate for block in (*model.spatial_blocks, *model.temporal_blocks)]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
@@ -266,7 +266,7 @@ def test_evaluation_does_not_depend_on_the_batch_and_clips_are_not_mixed(pool):
 
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
-def test_precision_bfloat16_is_near(changes):
+def test_bfloat16_logits_are_close(changes):
     """Without Top-K, where rounding may select another frame."""
     model = shake(tiny(pool="none", **changes)).eval()
     with torch.autocast("cpu", torch.bfloat16):
@@ -303,7 +303,7 @@ def test_copies_are_independent():
     ],
     ids=str,
 )
-def test_exported_it_is_the_same_for_any_number_of_clips(changes):
+def test_export_supports_a_dynamic_batch(changes):
     model, batch = shake(tiny(temporal_layers=2, **changes)).eval(), torch.export.Dim("batch")
     exported = torch.export.export(model, (clip(),), dynamic_shapes={"clip": {0: batch}}).module()
     for given in (clip(5), clip(1)):
@@ -321,7 +321,7 @@ def test_exported_it_is_the_same_for_any_number_of_clips(changes):
     ],
     ids=str,
 )
-def test_compiled_it_is_the_same_in_one_graph(changes, monkeypatch):
+def test_compile_gives_one_graph_and_the_same_results(changes, monkeypatch):
     model = shake(tiny(temporal_layers=2, **changes)).eval()
     # Made anew for each layer, which the compiler reads, but not with the checks of types around it.
     monkeypatch.setattr(RPESTDTConfig, "spatial_clusters", model.config.spatial_clusters)

@@ -215,7 +215,7 @@ def test_the_temporal_encoder_equals_the_reference(frames, changes):
             assert kept[layer][sample].expand(2, -1).tolist() == of_heads
 
 
-def test_the_frames_of_these_tests_tell_selections_apart():
+def test_selections_of_these_tests_differ_between_clips_and_heads():
     """Selections differ between clips and heads and skip early frames, so that indices and frame numbers differ."""
     _, kept = tiny(pool_heads="per-head").encode_time(some_frames(9))
     firsts = kept[1].flatten(0, 1)
@@ -242,7 +242,7 @@ def test_the_frames_of_these_tests_tell_selections_apart():
     ],
     ids=str,
 )
-def test_kept_frames_are_those_of_layers_that_matter(changes, counts):
+def test_kept_frames_omits_layers_without_effect(changes, counts):
     clip = torch.randn(2, 3, 9, 16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     model = tiny(**changes)
     kept = model.kept_frames(clip)
@@ -261,7 +261,7 @@ def test_kept_frames_of_each_attention_head_are_returned():
     assert kept[1].shape == (2, 2, 4)
 
 
-def test_frames_that_are_kept_later_are_some_of_those_kept_before():
+def test_later_layers_keep_a_subset_of_the_frames():
     _, kept = tiny(pool_layers=(0, 2)).encode_time(some_frames(16, clips=20))
     for earlier, later in zip(kept[0][:, 0].tolist(), kept[2][:, 0].tolist(), strict=True):
         assert set(later) < set(earlier)
@@ -304,7 +304,7 @@ def test_frames_dropped_by_another_layer_change_the_logits(pool):
 
 
 @pytest.mark.parametrize("changes", [{}, APART, LOGITS, BETWEEN, {"pool": "none"}], ids=str)
-def test_the_choices_are_not_the_same(changes):
+def test_pooling_options_give_different_logits(changes):
     model = tiny()
     other = tiny(**changes)
     other.load_state_dict(model.state_dict())
@@ -312,7 +312,7 @@ def test_the_choices_are_not_the_same(changes):
     assert (difference > 1e-3) == bool(changes)
 
 
-def test_deviation_is_that_of_the_map_before_dropout():
+def test_sigma_is_computed_before_dropout():
     model = tiny(pool_layers=(0,), dropout=0.5)
     _, expected = model.encode_time(some_frames(16))
     _, kept = model.train().encode_time(some_frames(16))
@@ -321,7 +321,7 @@ def test_deviation_is_that_of_the_map_before_dropout():
 
 @pytest.mark.parametrize("changes", TOP_KS, ids=str)
 @pytest.mark.parametrize("frames", [4, 7, 16])
-def test_of_frames_that_are_all_alike_half_are_kept_in_order(changes, frames):
+def test_half_of_identical_frames_are_kept_in_order(changes, frames):
     model = tiny(**changes, temporal_position="none")
     tokens, kept = model.encode_time(some_frames(1).expand(2, frames, -1))
     assert tokens.isfinite().all()
@@ -330,7 +330,7 @@ def test_of_frames_that_are_all_alike_half_are_kept_in_order(changes, frames):
 
 
 @pytest.mark.parametrize("place", ["inside", "between"])
-def test_random_frames_are_others_for_each_clip_and_step_of_training_and_the_same_at_every_test(place):
+def test_random_frames_change_in_training_and_are_fixed_in_evaluation(place):
     model = tiny(pool="random", pool_place=place).train()
     torch.manual_seed(0)
     (_, first), (_, second) = (model.encode_time(some_frames(16, clips=20)) for _ in range(2))
@@ -343,7 +343,7 @@ def test_random_frames_are_others_for_each_clip_and_step_of_training_and_the_sam
         assert torch.equal(first[layer], second[layer])
 
 
-def test_uniform_frames_of_sixteen():
+def test_uniform_frames_of_16():
     _, kept = tiny(pool="uniform").encode_time(some_frames(16))
     assert kept[1][0, 0].tolist() == [1, 3, 5, 7, 9, 11, 13, 15]
     assert kept[3][0, 0].tolist() == [3, 7, 11, 15]
@@ -357,7 +357,7 @@ UNORDERED = [{"position": "none"}, {"temporal_position": "none"}, {"temporal_pos
 
 @pytest.mark.parametrize("pool", [{"pool": "none"}, {}, LOGITS, BETWEEN, {**LOGITS, **BETWEEN}], ids=str)
 @pytest.mark.parametrize("changes", UNORDERED, ids=str)
-def test_without_position_in_time_the_order_of_frames_does_not_matter(changes, pool):
+def test_without_temporal_position_frame_order_does_not_matter(changes, pool):
     """The same frames are kept in any order."""
     model, given = tiny(**changes, **pool), some_frames()
     torch.testing.assert_close(features(model, given[:, ORDER]), features(model, given), rtol=0, atol=1e-11)
@@ -366,7 +366,7 @@ def test_without_position_in_time_the_order_of_frames_does_not_matter(changes, p
         assert torch.equal(ORDER[moved[layer]].sort(-1).values, frames)
 
 
-def test_of_a_clip_too():
+def test_without_temporal_position_the_frame_order_of_a_clip_does_not_matter():
     given, order = torch.randn(2, 3, 9, 16, 24, dtype=torch.float64), ORDER
     for changes, same in (({"position": "none"}, True), ({"temporal_position": "none"}, True), ({}, False)):
         model = tiny(**changes)
@@ -374,7 +374,7 @@ def test_of_a_clip_too():
 
 
 @pytest.mark.parametrize("place", [{}, BETWEEN], ids=str)
-def test_attention_heads_that_choose_for_themselves_put_frames_together_by_their_order(place):
+def test_per_head_selection_depends_on_frame_order(place):
     """The first frames that two heads keep share one token, so order matters without position."""
     model, given = tiny(position="none", **APART, **place), some_frames()
     (_, moved), (_, kept) = model.encode_time(given[:, ORDER]), model.encode_time(given)
@@ -388,7 +388,7 @@ def test_attention_heads_that_choose_for_themselves_put_frames_together_by_their
     [{}, {"position": "per-head"}, {"position": "absolute"}, EVERY_TERM, {"position_function": "clip"}],
     ids=str,
 )
-def test_with_position_the_order_of_frames_matters_once_the_tables_have_moved(changes, pool):
+def test_with_trained_temporal_position_frame_order_matters(changes, pool):
     model, given = tiny(pool=pool, frames=9, **changes), some_frames()
     assert (features(model, given[:, ORDER]) - features(model, given)).abs().max() > 1e-3
     for name, parameter in model.named_parameters():
@@ -397,7 +397,7 @@ def test_with_position_the_order_of_frames_matters_once_the_tables_have_moved(ch
     torch.testing.assert_close(features(model, given[:, ORDER]), features(model, given), rtol=0, atol=1e-11)
 
 
-def test_clips_do_not_see_each_other_in_time():
+def test_the_temporal_encoder_does_not_mix_clips():
     for changes in (*TOP_KS, *({"pool": pool} for pool in POOLS[1:])):
         model, given = tiny(**changes), some_frames(9, clips=3)
         together, alone = model.encode_time(given)[0], torch.cat([model.encode_time(own[None])[0] for own in given])
@@ -412,7 +412,7 @@ def test_selection_passes_gradient_to_kept_frames_only():
         assert torch.autograd.gradcheck(lambda frames, m=model: features(m, frames), (given,), fast_mode=True)
 
 
-def test_a_clip_that_is_too_short_to_be_halved_is_refused_in_time_too(raises):
+def test_the_temporal_encoder_refuses_clips_too_short_to_halve(raises):
     with raises(ClipError, 4, field="frames"):
         tiny(pool="average").encode_time(some_frames(3))
     for frames, pool in itertools.product((1, 2, 3), ("top-k", "convolution", "random", "uniform", "none")):

@@ -34,7 +34,7 @@ def clips(batch=2):
     return (torch.randn(batch, channels, 4, 32, 32, generator=generator) for channels in (3, 1))
 
 
-def test_features_of_both_stand_side_by_side():
+def test_features_of_both_streams_are_concatenated():
     model = two().eval()
     rgb, depth = clips()
     sides = [model.rgb.features(rgb), model.depth.features(depth)]
@@ -51,7 +51,7 @@ def test_the_features_of_a_missing_stream_are_zeros():
 
 @pytest.mark.parametrize("score", ["logits", "softmax"])
 @pytest.mark.parametrize("heads", [{"label": 5}, HEADS])
-def test_scores_are_averaged_head_by_head(score, heads):
+def test_scores_are_averaged_per_task_head(score, heads):
     model = two(score, heads).eval()
     rgb, depth = clips()
     answers = [model.rgb(rgb), model.depth(depth)]
@@ -65,7 +65,7 @@ def test_scores_are_averaged_head_by_head(score, heads):
             torch.testing.assert_close(ours.softmax(-1), (one.softmax(-1) + other.softmax(-1)) / 2)
 
 
-def test_on_hand_made_logits():
+def test_fusion_of_logits_by_hand():
     """The mean of logits and the mean of softmaxes rank different classes first."""
     one, other = torch.tensor([[4.0, 3.9, 0.0]]), torch.tensor([[-6.0, 0.0, 1.0]])
     assert mean_logits([one, other], "logits").tolist() == [[-1.0, pytest.approx(1.95), 0.5]]
@@ -75,7 +75,7 @@ def test_on_hand_made_logits():
 
 
 @pytest.mark.parametrize("score", ["logits", "softmax"])
-def test_one_answer_stays_as_it_is(score):
+def test_a_single_prediction_is_returned_unchanged(score):
     model = two(score).eval()
     rgb, depth = clips()
     assert torch.equal(model(rgb=rgb), model.rgb(rgb))
@@ -109,7 +109,7 @@ def test_streams_are_dropped_at_the_given_rate():
 
 
 @pytest.mark.parametrize("fusion", ["features", "logits", "softmax"])
-def test_everything_learns(fusion):
+def test_every_parameter_gets_a_gradient(fusion):
     model = two(fusion)
     F.cross_entropy(model(*clips(4)), torch.arange(4)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9] == []
@@ -167,7 +167,7 @@ def test_modalities_that_do_not_fit_are_refused(raises):
         SMALL.build(channels={"rgb": 3, "depth": 1}, **sizes)
 
 
-def test_by_name_with_channels_of_each(raises):
+def test_create_model_sets_the_channels_of_each_stream(raises):
     model = create_model(
         "mfst_tiny_rgbd", num_classes=3, frames=2, size=32, depth_channels=3, fusion="softmax", stream_dropout=0.0
     )

@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTModel
 
 from kinema.config import to_json
 from kinema.errors import ClipError, ConfigError, UnknownField
-from kinema.models.complexity import WholeLastBlock, macs, parameter_count
+from kinema.models.complexity import FullLastBlock, macs, parameter_count
 from kinema.models.registry import MODELS, config_from_json, create_model
 from kinema.models.rpe_stdt import RPESTDT, RPESTDTConfig
 from kinema.models.vit_spatial import ViTSpatial, ViTSpatialConfig
@@ -104,7 +104,7 @@ def of_frames(model, given, **options):
 # -- the same as elsewhere ---------------------------------------------------------------------------------------------
 
 
-def test_it_is_the_mean_over_the_frames_of_vits_class_tokens():
+def test_features_are_the_mean_of_vits_class_tokens():
     model, given = shake(tiny()), clip()
     vit = theirs(model)
     expected = of_frames(vit, given).mean(1)
@@ -116,7 +116,7 @@ def test_it_is_the_mean_over_the_frames_of_vits_class_tokens():
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (64, 64), (32, 48), (24, 8), (8, 56)])
-def test_positions_of_other_extents_are_interpolated_as_vits_are(height, width):
+def test_positions_for_other_sizes_are_interpolated_like_vits(height, width):
     model, given = shake(tiny()), clip(2, 3, height, width)
     vit = theirs(model)
     expected = of_frames(vit, given, interpolate_pos_encoding=True).mean(1)
@@ -125,7 +125,7 @@ def test_positions_of_other_extents_are_interpolated_as_vits_are(height, width):
 
 @pytest.mark.parametrize("position", ["none", "absolute", "shared", "per-head"])
 @pytest.mark.parametrize("terms", ["query", "query-key-value"])
-def test_the_spatial_encoder_of_rpe_stdt_is_vits_while_its_tables_are_zero(position, terms):
+def test_the_spatial_encoder_of_rpe_stdt_with_zero_tables_equals_vit(position, terms):
     config = dataclasses.replace(RPE_STDT, position=position, position_terms=terms)
     model, given = shake(RPESTDT(config, heads={"label": 3}, frames=4, size=32)), clip()
     tables = [table for name, table in model.named_parameters() if "attention.position" in name]
@@ -142,7 +142,7 @@ def test_the_spatial_encoder_of_rpe_stdt_is_vits_while_its_tables_are_zero(posit
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(12, 85_876_325), (8, 57_524_837)])
-def test_parameters_to_the_unit(depth, expected):
+def test_exact_parameter_counts(depth, expected):
     with torch.device("meta"):
         model = create_model("vit_base_spatial", num_classes=101, depth=depth)
     assert parameter_count(model) == expected
@@ -163,7 +163,7 @@ def macs_by_hand(config, *, frames, size, last_block, classes):
 def test_macs_counted_two_ways(depth, whole, saved):
     with torch.device("meta"):
         model = create_model("vit_base_spatial", num_classes=101, depth=depth)
-    counted = macs(WholeLastBlock(model), channels=3, frames=16, size=224)
+    counted = macs(FullLastBlock(model), channels=3, frames=16, size=224)
     assert counted == macs_by_hand(model.config, frames=16, size=224, last_block="all", classes=101)
     assert counted == pytest.approx(whole, rel=5e-4)
     run = macs(model, channels=3, frames=16, size=224)
@@ -171,7 +171,7 @@ def test_macs_counted_two_ways(depth, whole, saved):
     assert 1 - run / counted == pytest.approx(saved, abs=0.005)
 
 
-def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_and_gradient():
+def test_the_class_row_of_the_last_block_equals_that_of_the_full_block_in_output_and_gradient():
     model, results = shake(tiny()).double(), []
     for last_block in ("class", "all"):
         given = clip(dtype=torch.float64).requires_grad_()
@@ -188,13 +188,13 @@ def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_an
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 16, 33])
-def test_each_of_any_number_of_frames_is_encoded_alone(frames):
+def test_each_frame_is_encoded_independently(frames):
     model, given = shake(tiny()), clip(2, frames)
     alone = torch.stack([model.features(given[:, :, [frame]]) for frame in range(frames)])
     torch.testing.assert_close(model.features(given), alone.mean(0), rtol=0, atol=1e-5)
 
 
-def test_the_order_of_frames_does_not_matter():
+def test_frame_order_does_not_matter():
     model, given = shake(tiny()), clip(2, 5)
     torch.testing.assert_close(model(given[:, :, [3, 0, 4, 1, 2]]), model(given), rtol=0, atol=1e-5)
 
@@ -204,7 +204,7 @@ def test_a_clip_without_frames_is_refused(raises):
         tiny()(torch.zeros(2, 3, 0, 32, 32))
 
 
-def test_clips_do_not_see_each_other_and_evaluation_does_not_depend_on_the_batch():
+def test_clips_do_not_mix_and_evaluation_does_not_depend_on_the_batch():
     model = shake(tiny(dropout=0.3, drop_path=0.3))
     assert not torch.equal(model(clip()), model(clip()))
     model.eval()
@@ -215,7 +215,7 @@ def test_clips_do_not_see_each_other_and_evaluation_does_not_depend_on_the_batch
     torch.testing.assert_close(model(three)[[0, 2]], together[[0, 2]], rtol=1e-5, atol=1e-5)
 
 
-def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible():
+def test_a_zero_clip_gives_finite_logits_and_nan_propagates():
     model = tiny()
     assert model(torch.zeros(2, 3, 4, 32, 32)).isfinite().all()
     broken = clip()
@@ -231,7 +231,7 @@ def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible():
 @pytest.mark.parametrize(
     "config", [TINY, VIVIT, dataclasses.replace(VIVIT, position="none")], ids=["frames", "joint", "joint-no-position"]
 )
-def test_everything_learns_but_the_bias_of_keys(config):
+def test_every_parameter_but_the_key_bias_gets_a_gradient(config):
     """A bias of keys shifts all logits of a row alike, which softmax cancels."""
     torch.manual_seed(0)
     model = shake(config.build(heads={"label": 5}, channels={"rgb": 3}, frames=4, size=32)).double()
@@ -248,7 +248,7 @@ def test_everything_learns_but_the_bias_of_keys(config):
 
 @pytest.mark.parametrize("start", ["vit", "scratch"])
 @pytest.mark.parametrize(("name", "pixels"), [("vit_tiny_spatial", 16 * 16), ("vivit_tiny", 4 * 16 * 16)])
-def test_weights_start_as_those_of_vit_or_wider_for_learning_from_scratch(name, pixels, start):
+def test_weights_are_initialized_like_vit_or_wider_from_scratch(name, pixels, start):
     torch.manual_seed(0)
     model = create_model(name, num_classes=50, start=start, depth=1)
     for called, parameter in model.named_parameters():
@@ -268,7 +268,7 @@ def test_drop_path_rises_from_the_first_block_to_the_last():
     assert [block.drop_path.rate for block in tiny(depth=3, drop_path=0.2).blocks] == [0.0, 0.1, 0.2]
 
 
-def test_precision_bfloat16_is_near():
+def test_bfloat16_logits_are_close():
     model = shake(tiny()).eval()
     with torch.autocast("cpu", torch.bfloat16):
         low = model(clip())
@@ -285,7 +285,7 @@ def test_copies_are_independent():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_exported_it_is_the_same_for_any_number_of_clips():
+def test_export_supports_a_dynamic_batch():
     model = shake(tiny()).eval()
     exported = torch.export.export(model, (clip(),), dynamic_shapes={"clip": {0: torch.export.Dim("batch")}}).module()
     for given in (clip(5), clip(1)):
@@ -295,12 +295,12 @@ def test_exported_it_is_the_same_for_any_number_of_clips():
 # -- what it can be given ----------------------------------------------------------------------------------------------
 
 
-def test_several_heads_answer_by_name():
+def test_several_task_heads_return_a_dict():
     answers = tiny(heads={"verb": 3, "noun": 4})(clip())
     assert {name: logits.shape for name, logits in answers.items()} == {"verb": (2, 3), "noun": (2, 4)}
 
 
-def test_by_name_with_other_fields_and_as_json():
+def test_create_model_changes_fields_and_configs_survive_json():
     model = create_model("vit_tiny_spatial", num_classes=7, depth=1, frames=4, size=32, channels=1)
     assert isinstance(model, ViTSpatial)
     assert (len(model.blocks), model.config.width, model.position.table.shape[0]) == (1, 128, 5)
@@ -320,7 +320,7 @@ def test_by_name_with_other_fields_and_as_json():
         ((4, 4), "size", "8, 16, 24"),
     ],
 )
-def test_pixels_left_over_are_refused_with_sizes_that_fit(raises, extent, field, multiples):
+def test_sizes_not_divisible_by_the_patch_are_refused(raises, extent, field, multiples):
     with raises(ClipError, multiples, field=field):
         tiny()(clip(1, 4, *extent))
 

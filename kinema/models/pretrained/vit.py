@@ -2,22 +2,22 @@
 
     ViT file -> one form (`vit_file.py`) -> patches, class token, position, blocks, norm of the network
 
-- The thesis does not say which of ViT's 12 blocks initialize the spatial encoder: the first ones, unless others are
-  chosen. ViT's last norm becomes the norm of the frames' class tokens. Temporal blocks, temporal class token, temporal
-  positions and the last norm keep their initialization.
-- More blocks can be chosen for the temporal encoder. Files do not store the number of attention heads: in
-  `rpe_stdt_base` the shapes agree, 768, but ViT-B's 12 heads of 64 channels become 8 heads of 96. The temporal blocks
-  of `rpe_stdt_base12` are narrower, and nothing fits.
-- A clip of one channel takes the patch kernel summed over the colors, so that a gray image gets the same result.
+- The thesis does not say which of ViT's 12 blocks initialize the spatial encoder. By default the first ones do. ViT's
+  last norm becomes the norm of the frames' class tokens. Temporal blocks, temporal class token, temporal positions and
+  the last norm keep their initialization.
+- More blocks can be chosen for the temporal encoder. Files do not store the number of attention heads: `rpe_stdt_base`
+  has the shapes of ViT-B, but splits its 768 channels into 8 heads of 96 instead of 12 of 64. The temporal blocks of
+  `rpe_stdt_base12` are narrower and fit no block of ViT-B.
+- For clips of one channel, the patch kernel is summed over the colors, so that a gray image gets the same result.
 - Positions are interpolated to the network's grid. A network with relative position, or none, does not use them.
 - In ViViT and CTN with tubelets, ViT's patch kernel initializes the middle frame, t // 2 from 0, and the others are
-  zero, as in ViViT (scenic's central-frame initialization). Every time gets the positions of ViT's image.
-- CTN's point-wise layers take ViT's query, key and value layers. Its depth-wise kernels and their BatchNorm have no
-  counterpart and keep their identity initialization, so that in evaluation a block is ViT's. In training BatchNorm
-  uses batch statistics and a block is not ViT's; `init.calibration_batches` compensates. The video-to-tokens module
-  keeps its initialization as well.
-- A ViViT file does not store the grid of its positions. It is taken to be the network's, and interpolated linearly if
-  the number of times differs.
+  zero, as in ViViT (scenic's central-frame initialization). ViT's positions are repeated for every time.
+- CTN's point-wise layers load ViT's query, key and value layers. Its depth-wise kernels and their BatchNorm have no
+  counterpart and keep their identity initialization, so that in evaluation mode a block equals ViT's. In training mode
+  it does not, because BatchNorm uses batch statistics; `init.calibration_batches` compensates. The video-to-tokens
+  module also keeps its initialization.
+- ViViT files do not store the grid of the positions. It is assumed to be the network's, and positions are interpolated
+  linearly if the number of times differs.
 
 Differences with the same weights: our LayerNorms use epsilon 1e-6, like timm's and ViViT's; Hugging Face's ViT uses
 1e-12. Our GELU is exact, like ViT's; Hugging Face's ViViT uses the tanh approximation.
@@ -57,28 +57,28 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "fc1": ("mlp.expand",),
     "fc2": ("mlp.contract",),
 }
-"""Layers of ViT's block, and our layers that share their rows."""
+"""Layers of a ViT block -> our layers that their rows are split into."""
 
 QUERY_KEY_VALUE: Mapping[str, tuple[str, ...]] = {
     "linear": tuple(f"attention.mapping.{part}" for part in ("query", "key", "value")),
     "convolution": tuple(f"attention.mapping.{part}.pointwise" for part in ("query", "key", "value")),
 }
-"""Layers of CTN that share the rows of `qkv`, by `CTNConfig.mapping`."""
+"""`CTNConfig.mapping` -> layers of CTN that the rows of `qkv` are split into."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkParts:
-    """Names of a network's parts that ViT has, too.
+    """Names of the parts of a network that load ViT weights.
 
     Attributes:
-        patches: Patch embedding; None if the network has another one.
+        patches: Patch embedding; None if the network has a different embedding.
         class_token: Class token.
         position: Position table; None if the network has none.
         no_position: Reason for `position=None`.
         grid: Grid of the position table: (rows, columns) or (times, rows, columns).
         norm: Norm after the blocks.
         blocks: Blocks that see patches.
-        frame_blocks: Blocks of the same kind that see frames.
+        frame_blocks: Blocks of the same architecture that see frames.
         layers: Layers of each block, as in `LAYERS`.
     """
 
@@ -99,7 +99,7 @@ class ConvertedViT:
 
     Attributes:
         weights: Tensors by their names in the network's state dict.
-        origins: Blocks of the file that each part of the network takes, and changes to its weights.
+        origins: Blocks of the file that each part of the network loads, and changes to its weights.
         unused: Names in the file that the network does not use, such as `blocks.8` or `pos_embed`, with the reason.
     """
 
@@ -109,7 +109,7 @@ class ConvertedViT:
 
 
 def from_vit(vit: ViT, model: ViTNetwork, *, blocks: Sequence[int] = ()) -> ConvertedViT:
-    """Return the weights that a network can take from ViT. The network is not changed.
+    """Return the weights that a network can load from ViT. The network is not changed.
 
     Args:
         vit: Weights from `read_vit`.
@@ -154,17 +154,17 @@ def from_vit(vit: ViT, model: ViTNetwork, *, blocks: Sequence[int] = ()) -> Conv
     origins |= _block_origins(chosen)
     rest = [f"{vit.naming.block}{number}" for number in range(len(vit.blocks)) if number not in chosen.values()]
     if rest:
-        unused[", ".join(rest)] = "the network takes other blocks"
+        unused[", ".join(rest)] = "the network loads other blocks"
 
     weights |= {f"{parts.norm}.{parameter}": vit.norm[parameter] for parameter in PARAMETERS}
     return ConvertedViT(weights=weights, origins=origins, unused=unused)
 
 
 def network_parts(model: ViTNetwork) -> NetworkParts:
-    """Return the names of a network's parts that ViT has, too.
+    """Return the names of the parts of a network that load ViT weights.
 
     Raises:
-        ViTError: A CTN whose blocks do not compute what ViT's do.
+        ViTError: The blocks of a CTN are configured so that they cannot equal ViT's.
     """
     if isinstance(model, RPESTDT):
         return NetworkParts(
@@ -185,7 +185,7 @@ def network_parts(model: ViTNetwork) -> NetworkParts:
     return NetworkParts(
         patches=patches,
         position=None if model.position is None else "position.table",
-        grid=() if model.position is None else model.position.built,
+        grid=() if model.position is None else model.position.table_grid,
         blocks=tuple(f"blocks.{block}" for block in range(model.config.depth)),
         layers=layers,
     )
@@ -194,13 +194,12 @@ def network_parts(model: ViTNetwork) -> NetworkParts:
 def _check_ctn(config: CTNConfig) -> None:
     if config.norm_order == "post":
         raise ViTError(
-            "model.norm_order=post: with ViT's weights a block does not compute what ViT's does; expected pre",
+            "model.norm_order=post: ViT weights are for blocks with norm_order=pre. Set model.norm_order=pre.",
             field="model.norm_order",
         )
     if config.mapping == "convolution" and config.start == "scratch":
         raise ViTError(
-            "model.start=scratch: with random depth-wise kernels a block does not compute what ViT's does; "
-            "expected identity",
+            "model.start=scratch: ViT weights need identity depth-wise kernels. Set model.start=identity.",
             field="model.start",
         )
 

@@ -1,11 +1,11 @@
-"""ViT weight files in one form, whatever their tensor names.
+"""Reader of ViT weight files, which maps all common tensor names to one form.
 
-ViT is Dosovitskiy et al.'s (arXiv:2010.11929). Its files use three namings: timm's (`blocks.0.attn.qkv.weight`), that
+Files of ViT (arXiv:2010.11929) use three namings: timm's (`blocks.0.attn.qkv.weight`), that
 of files on Hugging Face's hub (`encoder.layer.0.attention.attention.query.weight`), and that of transformers 5 in
 memory (`layers.0.attention.q_proj.weight`). `kinema.models.pretrained.vit` maps them to our networks.
 
-ViViT, which is trained on video (arXiv:2103.15691), is the same network over tubelets: its files have the same names,
-a patch kernel with time, and a position per tubelet.
+ViViT (arXiv:2103.15691), trained on video, is the same network over tubelets. Its files have the same names, a patch
+kernel with a time axis, and a position per tubelet.
 
 Axes: n class token and patches, d channels.
 """
@@ -32,8 +32,8 @@ Layer: TypeAlias = dict[str, Tensor]
 class Naming:
     """Names of ViT's parts in a file.
 
-    `label` names the naming in messages. `block` is the prefix before the number of a block; a period and the name of a
-    layer follow. `qkv` is one layer or three. `.weight` and `.bias` follow the name of a layer.
+    `label` is the name for messages. Tensors of a block are called `<block><number>.<layer>.weight` or `.bias`.
+    `qkv` is one layer or three.
     """
 
     label: str
@@ -56,12 +56,12 @@ class Naming:
         return int(match[1]) if match is not None and match[2] in layers else None
 
     def is_distinctive(self, name: str) -> bool:
-        """Return whether the name is ViT's and unlikely in another network. The last norm's name is not."""
+        """Return whether the name belongs to ViT and hardly to another network. The last norm's name does not count."""
         others = (self.class_token, self.position, *(f"{self.patches}.{parameter}" for parameter in PARAMETERS))
         return name in others or self.block_number(name) is not None
 
     def includes(self, name: str) -> bool:
-        """Return whether the name is ViT's."""
+        """Return whether the name belongs to ViT."""
         return self.is_distinctive(name) or name in [f"{self.norm}.{parameter}" for parameter in PARAMETERS]
 
 
@@ -108,7 +108,7 @@ TRANSFORMERS_5 = replace(
 NAMINGS = (TIMM, HUGGING_FACE, TRANSFORMERS_5)
 
 PREFIXES = ("module.", "vit.", "vivit.")
-"""Possible prefixes of all names: DataParallel's, and those of Hugging Face's networks with a classifier."""
+"""Prefixes that all names may have: DataParallel's, and those of Hugging Face's networks with a classifier."""
 
 UNUSED: Mapping[str, str] = {
     "head.": "task heads are reinitialized",
@@ -116,7 +116,7 @@ UNUSED: Mapping[str, str] = {
     "classifier.": "task heads are reinitialized",
     "pooler.": "the class token is classified without a pooler",
     "pre_logits.": "the class token is classified without a pooler",
-    "fc_norm.": "it normalizes a mean over patches",
+    "fc_norm.": "it normalizes the mean over patches, which is not used",
 }
 """Prefixes of other tensors in ViT files, and why no network uses them."""
 
@@ -146,7 +146,7 @@ class ViT:
 
     @property
     def family(self) -> Literal["ViT", "ViViT"]:
-        """Network that the weights are from."""
+        """Architecture of the weights."""
         return "ViT" if self.patches["weight"].ndim == 4 else "ViViT"
 
 

@@ -1,4 +1,4 @@
-"""I3D weights in MFST: equal responses to a still clip, correct places, and a complete report."""
+"""I3D weights in MFST: equal responses to a still clip, correct mapping of modules, and a complete report."""
 
 import math
 
@@ -99,7 +99,7 @@ def picture(channels, size=9):
     return torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(2))
 
 
-def literal_unit(i3d, unit, clip, stride=1):
+def reference_unit(i3d, unit, clip, stride=1):
     """Return I3D's unit written out: convolution, BatchNorm in evaluation, ReLU."""
     kernel = i3d[f"{unit}.conv3d.weight"]
     maps = F.conv3d(clip, kernel, stride=stride, padding=kernel.shape[-1] // 2)
@@ -107,13 +107,13 @@ def literal_unit(i3d, unit, clip, stride=1):
     return torch.relu((maps - mean) / (variance + 1e-3).sqrt() * weight + bias)
 
 
-def literal_module(i3d, module, clip):
+def reference_module(i3d, module, clip):
     pooled = F.max_pool3d(clip, 3, stride=1, padding=1)
     branches = [
-        literal_unit(i3d, f"{module}.b0", clip),
-        literal_unit(i3d, f"{module}.b1b", literal_unit(i3d, f"{module}.b1a", clip)),
-        literal_unit(i3d, f"{module}.b2b", literal_unit(i3d, f"{module}.b2a", clip)),
-        literal_unit(i3d, f"{module}.b3b", pooled),
+        reference_unit(i3d, f"{module}.b0", clip),
+        reference_unit(i3d, f"{module}.b1b", reference_unit(i3d, f"{module}.b1a", clip)),
+        reference_unit(i3d, f"{module}.b2b", reference_unit(i3d, f"{module}.b2a", clip)),
+        reference_unit(i3d, f"{module}.b3b", pooled),
     ]
     return torch.cat(branches, dim=1)
 
@@ -128,7 +128,7 @@ def close(found, expected):
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames", [3, 7])
-def test_the_first_convolution_answers_a_still_clip_as_i3d_does(i3d, frames):
+def test_the_first_convolution_equals_i3ds_on_a_still_clip(i3d, frames):
     clip = still(picture(3, size=20) * 2 - 1, 12)
     model = loaded(i3d, 1, stem_kernel_frames=frames)
     expected = F.conv3d(clip, i3d["Conv3d_1a_7x7.conv3d.weight"], stride=(1, 2, 2), padding=3)
@@ -142,40 +142,40 @@ def test_the_first_convolution_answers_a_still_clip_as_i3d_does(i3d, frames):
     ("ours", "unit", "stride"),
     [("first", "Conv3d_1a_7x7", (1, 2, 2)), ("second", "Conv3d_2b_1x1", 1), ("third", "Conv3d_2c_3x3", 1)],
 )
-def test_the_units_of_the_stem_answer_a_still_clip_as_i3ds_do(i3d, ours, unit, stride):
+def test_stem_units_equal_i3ds_on_a_still_clip(i3d, ours, unit, stride):
     clip = still(picture(UNITS[unit][1], size=16), 9)
     found = loaded(i3d, 1).stem.get_submodule(ours)(clip)
-    close(found[:, :, 4], literal_unit(i3d, unit, clip, stride)[:, :, 4])
+    close(found[:, :, 4], reference_unit(i3d, unit, clip, stride)[:, :, 4])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("module", ["Mixed_3b", "Mixed_3c", "Mixed_4c", "Mixed_4e", "Mixed_5c"])
-def test_the_inception_modules_answer_a_still_clip_as_i3ds_do(i3d, module):
+def test_inception_modules_equal_i3ds_on_a_still_clip(i3d, module):
     maps = picture(MODULES[module][0], size=5)
     stage, place = PLACES[module]
     found = loaded(i3d).stages[stage].space.inceptions[place](maps, 1)
-    close(found, literal_module(i3d, module, still(maps, 7))[:, :, 3])
+    close(found, reference_module(i3d, module, still(maps, 7))[:, :, 3])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("module", ["Mixed_4b", "Mixed_4d", "Mixed_5b"])
-def test_of_a_module_that_sees_tokens_the_inner_convolutions_are_i3ds(i3d, module):
+def test_modules_on_tokens_load_only_their_inner_convolutions(i3d, module):
     stage, place = PLACES[module]
     inception = loaded(i3d).stages[stage].space.inceptions[place]
     for convolution, branch in ((inception.middle, "b1b"), (inception.small, "b2b")):
         maps = picture(convolution.convolution.in_channels, size=5)
-        close(convolution(maps), literal_unit(i3d, f"{module}.{branch}", still(maps, 7))[:, :, 3])
+        close(convolution(maps), reference_unit(i3d, f"{module}.{branch}", still(maps, 7))[:, :, 3])
 
 
 @torch.no_grad()
-def test_a_kernel_of_as_many_frames_is_taken_bit_for_bit(i3d):
+def test_a_kernel_with_the_same_frames_is_loaded_bit_for_bit(i3d):
     model = loaded(i3d, 1, stem_kernel_frames=7)
     assert torch.equal(model.stem.first.convolution.weight, i3d["Conv3d_1a_7x7.conv3d.weight"])
     assert torch.equal(model.stem.third.convolution.weight, i3d["Conv3d_2c_3x3.conv3d.weight"])
 
 
 @torch.no_grad()
-def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_gray_one(i3d):
+def test_a_one_channel_clip_gives_the_result_of_a_gray_one(i3d):
     depth = still(picture(1, size=20) * 2 - 1, 12)
     model = loaded(i3d, 1, channels=1)
     kernel = i3d["Conv3d_1a_7x7.conv3d.weight"]
@@ -219,7 +219,7 @@ def test_half_precision_is_summed_in_single():
 
 @pytest.mark.parametrize(("taps", "frames"), [(6, 3), (7, 4), (3, 5)])
 def test_taps_without_a_center_and_longer_kernels_are_refused(taps, frames):
-    with pytest.raises(ValueError, match=f"over {taps} frames"):
+    with pytest.raises(ValueError, match=f"{taps} frames"):
         shorten_kernel(torch.zeros(1, 1, taps, 1, 1), frames)
 
 
@@ -258,7 +258,7 @@ def test_the_network_is_not_changed_and_shares_no_memory(i3d):
         (1, ["Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_5b", "Mixed_5c"]),
     ],
 )
-def test_modules_of_stages_that_the_network_has_not_are_left_out(i3d, stages, modules):
+def test_modules_of_missing_stages_are_left_out(i3d, stages, modules):
     converted = from_i3d(i3d, network(stages))
     of_stages = {
         module: f"belongs to stage {PLACES[module][0] + 1}; the network has {stages}"
@@ -271,20 +271,20 @@ def test_modules_of_stages_that_the_network_has_not_are_left_out(i3d, stages, mo
     }
 
 
-def test_they_may_be_missing_from_the_file(i3d):
+def test_unused_modules_may_be_missing_from_the_file(i3d):
     short = {name: tensor for name, tensor in i3d.items() if not name.startswith(("Mixed_4", "Mixed_5", "logits"))}
     converted = from_i3d(short, network(1))
     assert len(converted.weights) == 6 * (3 + 2 * 4)
     assert not converted.unused
 
 
-def test_other_widths_may_take_a_later_module_whole(i3d):
+def test_a_network_of_other_widths_may_load_a_later_module_completely(i3d):
     converted = from_i3d(i3d, network(2, widths=(480, 256, 512, 512)))
     assert not converted.mismatched
 
 
 @pytest.mark.parametrize(("there", "here"), [(3, 2), (2, 3), (2, 1)])
-def test_a_first_convolution_of_other_channels_is_mismatched(i3d, there, here):
+def test_a_first_convolution_with_other_channels_is_mismatched(i3d, there, here):
     kernel = i3d["Conv3d_1a_7x7.conv3d.weight"]
     converted = from_i3d(i3d | {"Conv3d_1a_7x7.conv3d.weight": kernel[:, :there]}, network(1, channels=here))
     shapes = f"Conv3d_1a_7x7: [64, {there}, 3, 7, 7] in the file, [64, {here}, 3, 7, 7] in the network"
@@ -292,7 +292,7 @@ def test_a_first_convolution_of_other_channels_is_mismatched(i3d, there, here):
     assert not any(name.startswith("stem.first.") for name in converted.weights)
 
 
-def test_a_network_of_fewer_channels_takes_nothing(i3d):
+def test_a_narrower_network_loads_nothing(i3d):
     model = network(1, channel_divisor=2, widths=(120, 1, 1, 1))
     assert not from_i3d(i3d, model).weights
 
@@ -339,11 +339,11 @@ def test_i3d_is_recognized_by_its_names(i3d):
         ["Mixed_3b.b0.conv3d", "Mixed_3b", "MyMixed_3b.b0.conv3d.weight"],
     ],
 )
-def test_others_are_not(names):
+def test_other_names_are_not_recognized_as_i3d(names):
     assert not is_i3d(names)
 
 
-def test_an_mfst_is_no_i3d(raises):
+def test_an_mfst_is_not_recognized_as_i3d(raises):
     model = network(1)
     assert not is_i3d(model.state_dict())
     with raises(I3DError, "no I3D tensor"):

@@ -28,7 +28,7 @@ SIZES = {
 }
 
 
-def shaken(model):
+def randomized(model):
     """Randomize all parameters, norms and biases included."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -40,14 +40,16 @@ def shaken(model):
 def vit():
     """transformers' ViT on 4 x 4 patches of 8 x 8 pixels."""
     torch.manual_seed(0)
-    return shaken(ViTModel(ViTConfig(**SIZES, patch_size=8), add_pooling_layer=False))
+    return randomized(ViTModel(ViTConfig(**SIZES, patch_size=8), add_pooling_layer=False))
 
 
 @pytest.fixture(scope="module")
 def vivit():
     """transformers' ViViT on 3 x 4 x 4 tubelets of 2 x 8 x 8 pixels, and a classifier."""
     torch.manual_seed(0)
-    return shaken(VivitForVideoClassification(VivitConfig(**SIZES, tubelet_size=[2, 8, 8], num_frames=6, num_labels=7)))
+    return randomized(
+        VivitForVideoClassification(VivitConfig(**SIZES, tubelet_size=[2, 8, 8], num_frames=6, num_labels=7))
+    )
 
 
 def our_vivit(*, frames=4, size=SIZE, channels=3, **changes):
@@ -113,7 +115,7 @@ def test_a_loaded_block_of_ctn_is_the_layer_of_transformers_vit(vit, changes):
 @torch.no_grad()
 @pytest.mark.parametrize("network", [ctn, our_vivit])
 @pytest.mark.parametrize(("frames", "middle"), [(1, 0), (2, 1), (3, 1), (4, 2)])
-def test_one_time_of_tubelets_is_answered_as_vit_answers_the_middle_frame(vit, network, frames, middle):
+def test_a_single_time_of_tubelets_equals_vit_on_the_middle_frame(vit, network, frames, middle):
     tubelet = {"patch": (frames, 2, 2)} if network is ctn else {"tubelet": (frames, 8, 8)}
     model = loaded(vit.state_dict(), network(frames=frames, **tubelet))
     given = clip(frames=frames)
@@ -123,7 +125,7 @@ def test_one_time_of_tubelets_is_answered_as_vit_answers_the_middle_frame(vit, n
 @torch.no_grad()
 @pytest.mark.parametrize("network", [ctn, our_vivit])
 @pytest.mark.parametrize("size", [SIZE, 48])
-def test_every_time_has_the_positions_of_vits_picture(vit, network, size):
+def test_vits_positions_are_repeated_for_every_time(vit, network, size):
     model, given = loaded(vit.state_dict(), network(frames=6, size=size)), clip(frames=6, size=size)
     pictures = [vit.embeddings(given[:, :, frame], interpolate_pos_encoding=True) for frame in (1, 3, 5)]
     expected = torch.cat((pictures[0][:, :1], *(picture[:, 1:] for picture in pictures)), dim=1)
@@ -132,13 +134,13 @@ def test_every_time_has_the_positions_of_vits_picture(vit, network, size):
 
 @torch.no_grad()
 @pytest.mark.parametrize("network", [ctn, our_vivit])
-def test_a_clip_of_one_channel_is_answered_as_its_gray_picture(vit, network):
+def test_a_one_channel_clip_gives_the_result_of_its_gray_image(vit, network):
     gray = clip(frames=2, channels=1)
     model = loaded(vit.state_dict(), network(frames=2, channels=1))
     close(model.features(gray), vit(gray[:, :, 1].expand(-1, 3, -1, -1)).last_hidden_state[:, 0])
 
 
-def test_depthwise_parts_of_ctn_stay_the_identity(vit):
+def test_depthwise_kernels_of_ctn_stay_the_identity(vit):
     model = ctn()
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     weights = from_vit(read_vit(vit.state_dict()), model).weights
@@ -173,7 +175,7 @@ NAMINGS = ("in memory", "classifier in memory", "file of the backbone", "file of
 @torch.no_grad()
 @pytest.mark.parametrize("network", [ctn, our_vivit])
 @pytest.mark.parametrize("naming", NAMINGS)
-def test_tubelets_positions_and_blocks_answer_as_transformers_vivit_does(vivit, namings, network, naming):
+def test_tubelets_positions_and_blocks_equal_transformers_vivit(vivit, namings, network, naming):
     tensors = namings[naming]
     assert is_vit(tensors)
     given = clip(frames=6)
@@ -181,7 +183,7 @@ def test_tubelets_positions_and_blocks_answer_as_transformers_vivit_does(vivit, 
     close(found, vivit.vivit(given.transpose(1, 2)).last_hidden_state[:, 0])
 
 
-def test_the_names_are_those_that_files_have(namings):
+def test_names_in_files_differ_from_those_in_memory(namings):
     """A check of the fixture: names in files and in memory differ."""
     file, memory = set(namings["file of the classifier"]), set(namings["classifier in memory"])
     assert "vivit.encoder.layer.0.attention.attention.query.weight" in file
@@ -190,7 +192,7 @@ def test_the_names_are_those_that_files_have(namings):
 
 @torch.no_grad()
 @pytest.mark.parametrize("network", [ctn, our_vivit])
-def test_other_times_get_positions_between_those_of_the_file(vivit, network):
+def test_positions_are_interpolated_to_another_number_of_times(vivit, network):
     """Positions are interpolated as for longer clips than the network was built for."""
     built = loaded(vivit.state_dict(), our_vivit(frames=6))
     other = loaded(vivit.state_dict(), network(frames=4))
@@ -224,7 +226,7 @@ TO_2 = ", in frame 1 of 0 to 1, zeros in the others"
                 "position.table": "positions, interpolated from 4 x 4 to 6 x 6, the same at each of 2 times",
                 "blocks.0": "block 0 of the file",
             },
-            {"layers.1, layers.2": "the network takes other blocks"},
+            {"layers.1, layers.2": "the network loads other blocks"},
         ),
         (
             our_vivit,
@@ -304,7 +306,7 @@ def base():
         ("ctn_base", {"embedding": "tubelets", "position": "learned", "mapping": "linear"}, "ViT", 12 * 16 + 6),
     ],
 )
-def test_the_base_networks_take_the_base_files(base, name, changes, file, count):
+def test_base_networks_load_base_files(base, name, changes, file, count):
     with torch.device("meta"):
         model = create_model(name, num_classes=48, **changes)
     own = model.state_dict()
@@ -337,11 +339,11 @@ def test_weights_that_do_not_fit_are_refused(raises, vit, network, changes, fiel
         from_vit(read_vit(vit.state_dict()), network(**changes))
 
 
-def test_a_linear_mapping_that_starts_from_scratch_is_vits_all_the_same(vit):
+def test_a_linear_mapping_loads_vit_even_with_start_scratch(vit):
     assert from_vit(read_vit(vit.state_dict()), ctn(mapping="linear", start="scratch")).weights
 
 
-def test_vivits_kernel_does_not_fit_networks_that_see_frames(raises, vivit):
+def test_vivits_kernel_does_not_fit_frame_by_frame_networks(raises, vivit):
     frame_by_frame = ViTSpatialConfig(patch=8, width=WIDTH, depth=LAYERS, attention_heads=HEADS, mlp_ratio=2)
     rpe_stdt = RPESTDTConfig(patch=8, width=WIDTH, spatial_layers=LAYERS, spatial_heads=HEADS, clusters=10)
     for model in (
@@ -352,7 +354,7 @@ def test_vivits_kernel_does_not_fit_networks_that_see_frames(raises, vivit):
             from_vit(read_vit(vivit.state_dict()), model)
 
 
-def test_a_tubelet_of_other_frames_than_the_files_is_refused(raises, vivit):
+def test_a_tubelet_with_another_number_of_frames_is_refused(raises, vivit):
     with raises(ViTError, "[24, 3, 2, 8, 8]", "[24, 3, 1, 8, 8]", field="model.patch"):
         from_vit(read_vit(vivit.state_dict()), our_vivit(tubelet=(1, 8, 8)))
 

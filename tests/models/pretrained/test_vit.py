@@ -105,7 +105,7 @@ def of_blocks(hugging_face, numbers):
     return model
 
 
-def answers(hugging_face, pictures, **options):
+def class_token(hugging_face, pictures, **options):
     """Return the normalized class token."""
     return hugging_face(pictures, **options).last_hidden_state[:, 0]
 
@@ -115,45 +115,45 @@ def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- outputs -----------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def test_vit_on_one_frame_answers_as_transformers_vit_does(hugging_face, timm):
-    close(loaded(timm, frame_by_frame()).features(clip()), answers(hugging_face, clip()[:, :, 0]))
+def test_vit_on_one_frame_equals_transformers_vit(hugging_face, timm):
+    close(loaded(timm, frame_by_frame()).features(clip()), class_token(hugging_face, clip()[:, :, 0]))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("position", ["none", "shared", "per-head"])
-def test_each_frame_of_rpe_stdt_is_answered_as_by_transformers_vit_without_position(hugging_face, timm, position):
+def test_rpe_stdt_equals_transformers_vit_without_position_on_each_frame(hugging_face, timm, position):
     """Relative positions are initialized to zero."""
     frames = loaded(timm, rpe_stdt(position=position)).encode_space(clip(frames=4))
     for time in range(4):
-        close(frames[:, time], answers(without_position(hugging_face), clip(frames=4)[:, :, time]))
+        close(frames[:, time], class_token(without_position(hugging_face), clip(frames=4)[:, :, time]))
 
 
 @torch.no_grad()
-def test_with_absolute_position_each_frame_is_answered_as_by_transformers_vit(hugging_face, timm):
+def test_rpe_stdt_with_absolute_position_equals_transformers_vit_on_each_frame(hugging_face, timm):
     frames = loaded(timm, rpe_stdt(position="absolute")).encode_space(clip(frames=4))
     for time in range(4):
-        close(frames[:, time], answers(hugging_face, clip(frames=4)[:, :, time]))
+        close(frames[:, time], class_token(hugging_face, clip(frames=4)[:, :, time]))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("numbers", [(2, 0, 1), (1, 1, 2)])
-def test_chosen_blocks_answer_in_the_order_that_is_chosen(hugging_face, timm, numbers):
+def test_chosen_blocks_are_loaded_in_the_chosen_order(hugging_face, timm, numbers):
     found = loaded(timm, frame_by_frame(), blocks=numbers).features(clip())
-    close(found, answers(of_blocks(hugging_face, numbers), clip()[:, :, 0]))
+    close(found, class_token(of_blocks(hugging_face, numbers), clip()[:, :, 0]))
 
 
 @torch.no_grad()
-def test_without_a_choice_a_shallower_network_has_the_first_blocks(hugging_face, timm):
+def test_a_shallower_network_loads_the_first_blocks_by_default(hugging_face, timm):
     found = loaded(timm, frame_by_frame(depth=2)).features(clip())
-    close(found, answers(of_blocks(hugging_face, (0, 1)), clip()[:, :, 0]))
+    close(found, class_token(of_blocks(hugging_face, (0, 1)), clip()[:, :, 0]))
 
 
 @torch.no_grad()
-def test_further_blocks_that_are_chosen_answer_in_the_temporal_encoder(hugging_face, timm):
+def test_further_chosen_blocks_are_loaded_into_the_temporal_encoder(hugging_face, timm):
     model = loaded(timm, rpe_stdt(position="none", spatial_layers=1), blocks=(0, 2, 1))
     tokens = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(3))
     for block, number in zip(model.temporal_blocks, (2, 1), strict=True):
@@ -165,20 +165,20 @@ def test_further_blocks_that_are_chosen_answer_in_the_temporal_encoder(hugging_f
 @pytest.mark.parametrize("size", [48, 16])
 def test_positions_of_another_grid_are_interpolated_as_transformers_does(hugging_face, timm, size):
     found = loaded(timm, frame_by_frame(size=size)).features(clip(size=size))
-    close(found, answers(hugging_face, clip(size=size)[:, :, 0], interpolate_pos_encoding=True))
+    close(found, class_token(hugging_face, clip(size=size)[:, :, 0], interpolate_pos_encoding=True))
 
 
 @torch.no_grad()
-def test_a_network_built_for_another_size_and_one_that_is_shown_it_answer_alike(timm):
+def test_building_for_another_size_equals_interpolating_at_run_time(timm):
     models = [loaded(timm, rpe_stdt(position="absolute", size=size)) for size in (SIZE, 48)]
     one, other = (model.encode_space(clip(frames=2, size=48)) for model in models)
     torch.testing.assert_close(one, other)
 
 
 @torch.no_grad()
-def test_a_depth_clip_of_one_channel_gets_the_answer_to_a_gray_one(hugging_face, timm):
+def test_a_one_channel_clip_gives_the_result_of_a_gray_one(hugging_face, timm):
     found = loaded(timm, frame_by_frame(channels=1)).features(clip(channels=1))
-    close(found, answers(hugging_face, clip(channels=1)[:, :, 0].expand(-1, 3, -1, -1)))
+    close(found, class_token(hugging_face, clip(channels=1)[:, :, 0].expand(-1, 3, -1, -1)))
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def namings(hugging_face, timm, tmp_path_factory):
     return found
 
 
-def test_transformers_names_weights_otherwise_in_files_than_in_memory(namings):
+def test_names_in_files_of_transformers_differ_from_those_in_memory(namings):
     """Otherwise one of the two namings would not be tested."""
     spelt = {
         "file of the backbone": "encoder.layer.0.attention.attention.query.weight",
@@ -246,7 +246,7 @@ def test_each_tensor_is_loaded_into_its_counterpart(timm):
         assert torch.equal(weight, expected[name]), name
 
 
-def test_halves_become_whole_and_lose_nothing(timm):
+def test_half_precision_becomes_float32_without_loss(timm):
     halves = {name: tensor.half() for name, tensor in timm.items()}
     weights = from_vit(read_vit(halves), frame_by_frame(channels=1)).weights
     assert torch.equal(weights["blocks.1.mlp.expand.weight"], halves["blocks.1.mlp.fc1.weight"].float())
@@ -257,7 +257,7 @@ def test_halves_become_whole_and_lose_nothing(timm):
 # -- the report -------------------------------------------------------------------------------------------------------
 
 
-def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
+def test_conversion_does_not_change_the_network(timm):
     model = rpe_stdt()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     from_vit(read_vit(timm), model)
@@ -277,14 +277,14 @@ def test_the_network_stays_as_it_is_until_it_is_given_the_weights(timm):
                 "position.table": "positions, interpolated from 4 x 4 to 6 x 6",
                 "blocks.0": "block 0 of the file",
             },
-            {"blocks.1, blocks.2": "the network takes other blocks"},
+            {"blocks.1, blocks.2": "the network loads other blocks"},
         ),
         (
             rpe_stdt,
             {"spatial_layers": 2},
             (2, 0, 2),
             {"spatial_blocks.0 to 1": "blocks 2, 0 of the file", "temporal_blocks.0": "block 2 of the file"},
-            {"pos_embed": "the network has relative position", "blocks.1": "the network takes other blocks"},
+            {"pos_embed": "the network has relative position", "blocks.1": "the network loads other blocks"},
         ),
         (
             rpe_stdt,
@@ -302,7 +302,7 @@ def test_changes_and_unused_tensors_are_reported(timm, network, changes, blocks,
     assert converted.unused == heads | unused
 
 
-def test_a_pooler_and_a_classifier_are_unused_by_the_names_in_the_file(namings):
+def test_pooler_and_classifier_are_reported_as_unused(namings):
     pooler = from_vit(read_vit(namings["file of the backbone"]), rpe_stdt()).unused
     assert set(pooler) == {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_embeddings"}
     classifier = from_vit(read_vit(namings["classifier"]), rpe_stdt(spatial_layers=1)).unused
@@ -352,7 +352,7 @@ def vit_base():
         ("rpe_stdt_base", tuple(range(12)), 149),
     ],
 )
-def test_the_base_networks_take_vit_base(vit_base, name, blocks, count):
+def test_base_networks_load_vit_base(vit_base, name, blocks, count):
     with torch.device("meta"):
         model = create_model(name, num_classes=101)
     own = model.state_dict()
@@ -362,7 +362,7 @@ def test_the_base_networks_take_vit_base(vit_base, name, blocks, count):
         assert tensor.shape == own[weight].shape
 
 
-def test_the_light_temporal_layers_cannot_take_vits_blocks(raises, vit_base):
+def test_narrow_temporal_layers_cannot_load_vits_blocks(raises, vit_base):
     with torch.device("meta"):
         model = create_model("rpe_stdt_base12", num_classes=101)
     with raises(ViTError, "[2304, 768]", "[1536, 768]", field="temporal_blocks.0.attention.mapping.weight"):
@@ -405,7 +405,7 @@ def test_weights_that_do_not_fit_are_refused(raises, timm, network, changes, blo
         from_vit(read_vit(timm), network(**changes), blocks=blocks)
 
 
-def test_positions_of_no_square_are_refused_if_they_are_needed(raises, timm):
+def test_positions_not_on_a_square_grid_are_refused_if_needed(raises, timm):
     odd = timm | {"pos_embed": torch.zeros(1, 18, WIDTH)}
     assert from_vit(read_vit(odd), rpe_stdt()).weights
     for model in (frame_by_frame(), rpe_stdt(position="absolute")):

@@ -59,7 +59,7 @@ def hugging_face(timm):
     return tensors
 
 
-def test_every_naming_is_read_in_one_form(timm, hugging_face):
+def test_every_naming_is_read_into_the_same_form(timm, hugging_face):
     one, other = read_vit(timm), read_vit(hugging_face)
     assert one.naming.label == "timm"
     assert other.naming.label == "Hugging Face"
@@ -112,7 +112,7 @@ def test_a_missing_tensor_is_refused(raises, timm, name):
         read_vit({other: tensor for other, tensor in timm.items() if other != name})
 
 
-def test_a_missing_block_is_named_as_in_the_file(raises, timm, hugging_face):
+def test_the_error_names_a_missing_block_as_in_the_file(raises, timm, hugging_face):
     for tensors, begin, first in (
         (timm, "blocks.1.", "attn.qkv"),
         (hugging_face, "encoder.layer.1.", "attention.attention.query"),
@@ -143,7 +143,7 @@ def test_an_incomplete_vit_is_refused(raises, timm, gone, field):
         (["blocks.01.norm1.bias"], ("1 unexpected",)),
     ],
 )
-def test_unexpected_tensors_are_refused_with_the_first_of_them(raises, timm, added, words):
+def test_unexpected_tensors_are_refused_by_name(raises, timm, added, words):
     with raises(ViTError, *words, field="init.ignore"):
         read_vit(timm | {name: torch.zeros(2) for name in added})
 
@@ -178,7 +178,7 @@ def test_an_unused_prefix_to_ignore_is_refused(raises, timm, prefix):
         ("module.norm.bias", torch.zeros(24), ("duplicate",)),
     ],
 )
-def test_tensors_that_do_not_agree_are_refused(raises, timm, name, tensor, words):
+def test_tensors_of_inconsistent_shapes_are_refused(raises, timm, name, tensor, words):
     with raises(ViTError, *words, field=name.removeprefix("module.")):
         read_vit({**timm, name: tensor})
 
@@ -191,6 +191,6 @@ def test_a_kernel_with_frames_is_vivits(timm):
     assert torch.equal(vivit.patches["weight"], kernel)
 
 
-def test_a_file_without_tensors_of_vit_is_refused(raises):
+def test_a_file_without_vit_tensors_is_refused(raises):
     with raises(ViTError, "no ViT tensor"):
         read_vit({"norm.weight": torch.zeros(3)})
