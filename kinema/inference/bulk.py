@@ -48,7 +48,8 @@ def predict_files(
     Args:
         model: Run or model folder.
         sources: Files, URLs and folders.
-        depth: Depth files in the order of `sources`, for an RGB-D model; or alone, for a model that accepts depth only.
+        depth: Depth files in the order of `sources` for an RGB-D model, or without `sources` for a model that accepts
+            depth alone.
         top_k: Number of classes.
         output_format: `text`, `json` (one object per line) or `csv` (one line per class).
         device: Device to run on.
@@ -98,7 +99,7 @@ def predict_files(
 
 
 def _by_modality(recognizer: Recognizer, paths: Sequence[str], depth: Sequence[str]) -> list[Video]:
-    """Return each video as input of the recognizer; print a note if one of two streams is missing."""
+    """Return the input of the recognizer for each video. Print a note if one of two streams is missing."""
     if paths and depth:
         return [{"rgb": rgb, "depth": depth_path} for rgb, depth_path in zip(paths, depth, strict=True)]
     if not recognizer.engine.binding.allows_missing:

@@ -1,7 +1,7 @@
 """Inference engine: clips to logits.
 
-Evaluation during training, `kinema evaluate`, `Recognizer` and everything built on them use this one class and the
-same evaluation copy of the network, so that equal batches give equal logits everywhere.
+Evaluation during training, `kinema evaluate` and `Recognizer` all use this class, so that equal batches give equal
+logits everywhere.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Engine:
         preprocessing: Preprocessing that the network was trained with.
         heads: Number of classes of each task head.
         device: Device to run on.
-        precision: Arithmetic precision of the network. Logits are float32 in any case.
+        precision: Arithmetic precision of the network. Logits are always float32.
         views: Clips per sample, whose scores are averaged.
     """
 
@@ -58,8 +58,7 @@ class Engine:
     def logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
         """Return the logits of each task head for each sample, in float32 on the CPU.
 
-        With one view they are the network's own. With several they are the logarithm of the views' mean softmax, so
-        that their softmax is the mean score.
+        With several views they are the logarithm of the views' mean softmax, so that their softmax is the mean score.
 
         Args:
             inputs: Clip of each modality: uint8, (batch x views, channels, time, height, width). The views of a sample
@@ -70,7 +69,7 @@ class Engine:
         for modality, clips in inputs.items():
             if len(clips) % self.views:
                 raise ValueError(f"{len(clips)} {modality} clips; expected a multiple of {self.views} views")
-        # View by view, so that memory is that of the batch, not of all its views.
+        # View by view, so that memory does not grow with the number of views.
         parts = [
             self._network_logits({modality: clips[view :: self.views] for modality, clips in inputs.items()})
             for view in range(self.views)

@@ -10,7 +10,7 @@ from kinema.modality import MODALITIES
 from kinema.models.two_stream import TwoStream, TwoStreamConfig
 
 PER_MODALITY = ("modalities", "mean", "std", "depth", "depth_channels", "depth_colors")
-"""Preprocessing fields of one modality. All other fields must be equal in both models."""
+"""Preprocessing fields that concern one modality. All others must be equal in both models."""
 
 
 def fuse_models(
@@ -18,7 +18,7 @@ def fuse_models(
 ) -> TrainedModel:
     """Return one model that averages the predictions of two. If a modality is missing, it uses the other alone.
 
-    The precision is float32 if the models' precisions differ.
+    If the precisions differ, the fused model uses float32.
 
     Args:
         first: Run folder, model folder, or loaded model of RGB or depth.
@@ -26,7 +26,7 @@ def fuse_models(
         score: Average logits or softmax scores.
 
     Raises:
-        ModelError: The models are not one of RGB and one of depth, or differ in classes, sampling or preprocessing.
+        ModelError: The models are not one for RGB and one for depth, or differ in classes, sampling or preprocessing.
     """
     both = [source if isinstance(source, TrainedModel) else load_model(source) for source in (first, second)]
     by_modality = {trained.preprocessing.modalities: trained for trained in both}

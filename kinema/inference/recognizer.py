@@ -61,13 +61,7 @@ class Recognizer:
         device: Device = "auto",
         read_options: ReadOptions = READ_OPTIONS,
     ) -> "Recognizer":
-        """Load the model of a run or a model folder.
-
-        Args:
-            path: Run or model folder.
-            model: Network to load the weights into, if it is your own.
-            device: Device to run on.
-            read_options: Decoding options and limits.
+        """Load a model or run folder, as in `load_model`.
 
         Raises:
             ModelError: A file is missing or damaged, or the weights do not fit the network.
@@ -81,7 +75,7 @@ class Recognizer:
         return self.trained.classes
 
     def __call__(self, video: Video, *, top_k: int = 5) -> list[Prediction] | dict[str, list[Prediction]]:
-        """Return the top-k classes like `predict`, as a plain list for a single task head."""
+        """Return the top-k classes as `predict` does, but as a list if there is one task head."""
         ranked = self.predict(video, top_k=top_k)
         return next(iter(ranked.values())) if len(ranked) == 1 else ranked
 
@@ -113,20 +107,15 @@ class Recognizer:
     def prepare(self, video: Video) -> dict[Modality, Tensor]:
         """Return the clips of a video: uint8, (views, channels, time, height, width) for each modality.
 
-        Raises:
-            UnreadableVideo: The file is missing or cannot be decoded.
-            VideoError: The modalities do not fit the model.
-
-        Warns:
-            MissingStream: A two-stream model gets one modality.
+        Errors and warnings are those of `predict`.
         """
         preprocessing = self.trained.preprocessing
         if not isinstance(video, str | Path):
-            given = tuple(m for m in preprocessing.modalities if m in video)
-            if given and given != preprocessing.modalities and self.engine.binding.allows_missing:
-                absent = next(m for m in preprocessing.modalities if m not in given)
-                preprocessing = self.trained.with_modalities(given).preprocessing
-                warnings.warn(f"no {absent} given; predicting from {given[0]} alone", MissingStream, stacklevel=2)
+            present = tuple(m for m in preprocessing.modalities if m in video)
+            if present and present != preprocessing.modalities and self.engine.binding.allows_missing:
+                absent = next(m for m in preprocessing.modalities if m not in present)
+                preprocessing = self.trained.with_modalities(present).preprocessing
+                warnings.warn(f"no {absent} given; predicting from {present[0]} alone", MissingStream, stacklevel=2)
         expected = preprocessing.files
         if isinstance(video, str | Path):
             if len(expected) > 1:

@@ -1,10 +1,10 @@
-"""Calibration of BatchNorm before the first step, so that training starts from the function of loaded weights.
+"""Calibration of BatchNorm before the first step, so that training starts from the function of the loaded weights.
 
 CTN's depth-wise kernels start as the identity, so a block with ViT weights computes ViT's function in evaluation mode.
-In training mode BatchNorm normalizes by the statistics of the batch, which undoes what was learned. Calibration sets
-its running statistics to those of training clips, and compensates with its gain and bias, per channel:
-gain = sqrt(variance + eps), bias = mean. A training batch then differs from ViT's function only as far as its own
-statistics differ from those of all batches.
+In training mode BatchNorm normalizes by the statistics of the batch, which changes this function. Calibration sets the
+running statistics to those of training clips, and compensates with gain and bias, per channel:
+gain = sqrt(variance + eps), bias = mean. In training, the output then differs from ViT's only as far as the statistics
+of a batch differ from the running ones.
 
 Outputs in evaluation mode do not change. The inputs of later layers are therefore the same before and after, and one
 pass in evaluation mode calibrates all layers.
@@ -50,7 +50,7 @@ def calibration_inputs(setup: TrainingSetup, num_batches: int) -> Iterator[Input
 def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> int:
     """Calibrate BatchNorm of the network's depth-wise mappings in place, and return the number of calibrated layers.
 
-    Layers in evaluation mode do not change. The inputs are those of this process, and the statistics those of all.
+    Layers in evaluation mode do not change. Every process passes its own inputs; statistics cover all processes.
 
     Raises:
         RecipeError: The network has no such BatchNorm in training mode, or no clip can be read.

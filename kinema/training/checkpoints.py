@@ -1,7 +1,7 @@
-"""Checkpoints of a training: saving, resuming, and shipping a model."""
+"""Checkpoints: saving and resuming a training run, and shipping its model."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 from kinema import __version__
 from kinema.errors import RunError
@@ -20,19 +20,19 @@ class TrainingState:
     stale: int = 0
     init_digest: str = ""
 
-    def update(self, score: float, *, counts: bool) -> bool:
-        """Record the score of an evaluation, which may count for early stopping, and return whether it is the best."""
+    def update(self, score: float, *, is_due: bool) -> bool:
+        """Record the score of an evaluation, and return whether it is the best. Only due ones count for patience."""
         is_best = score > self.best
         self.best = max(score, self.best)
-        self.stale = 0 if is_best else self.stale + counts
+        self.stale = 0 if is_best else self.stale + is_due
         return is_best
 
 
 def begin_or_resume(setup: TrainingSetup, learner: Learner, init_digest: str) -> TrainingState:
-    """Make the run's folder, or load its checkpoint into the learner. All processes call this.
+    """Make the run folder, or load its checkpoint into the learner. All processes call this.
 
     Raises:
-        RunError: The checkpoint is damaged or from other samples, or the folder cannot be written.
+        RunError: The checkpoint is damaged or belongs to another manifest, or the folder cannot be written.
     """
     run, manifest, fabric = setup.run, setup.manifest, setup.fabric
     if setup.is_first:
@@ -43,38 +43,31 @@ def begin_or_resume(setup: TrainingSetup, learner: Learner, init_digest: str) ->
     if content is not None:
         if content["manifest_digest"] != manifest.digest:
             raise RunError(
-                f"{run.path}: the run used another version of {manifest.path}, with other samples or classes. "
+                f"{run.path}: the run was trained on another version of {manifest.path}. "
                 "Restore it, or start a new run.",
                 path=run.path,
                 field="data.manifest",
             )
         learner.load_state(content)
-        state = TrainingState(**{name: content[name] for name in ("step", "best", "stale", "init_digest")})
+        state = TrainingState(**{field.name: content[field.name] for field in fields(TrainingState)})
     fabric.barrier()  # the first process truncates the logs before any process appends
     return state
 
 
 def save_checkpoint(setup: TrainingSetup, learner: Learner, state: TrainingState, *, also: list[str]) -> None:
-    """Save the state of a training, also under further names such as `best`.
+    """Save a checkpoint, also under further names such as `best`.
 
     All processes call this, and the first one writes.
     """
     learner.sync_eval_model()
-    content = {
-        "step": state.step,
-        "best": state.best,
-        "stale": state.stale,
-        "manifest_digest": setup.manifest.digest,
-        "init_digest": state.init_digest,
-    }
-    content |= learner.state()
+    content = asdict(state) | {"manifest_digest": setup.manifest.digest} | learner.state()
     if setup.is_first:
         setup.run.save_checkpoint(content, also=also)
     setup.fabric.barrier()
 
 
 def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, state: TrainingState) -> None:
-    """Write the model and its predictions to the run's folder."""
+    """Write the model and its predictions to the run folder."""
     recipe, run, manifest = setup.recipe, setup.run, setup.manifest
     skipped = run.skipped()
     provenance: dict[str, str | int] = {

@@ -1,6 +1,6 @@
 """Training on several processes, started by torchrun or SLURM and joined by Fabric.
 
-Each process reads its share of every batch and every evaluation. The first one writes. Processes exchange predictions
+Each process reads its share of every batch and every evaluation. The first process writes. Predictions are exchanged
 through the run folder.
 """
 
@@ -27,7 +27,7 @@ from kinema.inference.engine import Precision, choose_device
 from kinema.training.recipe import Recipe
 
 PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-"""Names of precisions in kinema and in Fabric."""
+"""Precision -> its name in Fabric."""
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
@@ -59,7 +59,7 @@ def make_fabric(recipe: Recipe) -> Fabric:
 
 
 def rank() -> int:
-    """Return the number of this process in the launch, from 0."""
+    """Return the rank of this process in the launch."""
     return int(os.environ.get("RANK") or (os.environ["SLURM_PROCID"] if SLURMEnvironment.detect() else 0))
 
 
@@ -78,9 +78,9 @@ def num_nodes() -> int:
 def renew_store(device: torch.device) -> None:
     """Use a new prefix in torchrun's store after a restart.
 
-    The store still holds the addresses of the previous processes, to which the new ones would connect
-    (pytorch/pytorch#135712). Several machines have no common restart count and so no common prefix: set
-    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun there.
+    Otherwise the new processes may connect to addresses of the previous ones, which the store still holds
+    (pytorch/pytorch#135712). Machines do not share a restart count, and so no prefix: with several of them, set
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun.
     """
     starts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if starts == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or num_nodes() > 1:
@@ -139,7 +139,7 @@ def gather_predictions(fabric: Fabric, own: Predictions | None, manifest: Manife
     The processes exchange files in a shared run folder. `own` is None for a process without samples.
 
     Raises:
-        AssertionError: A sample is missing or a duplicate.
+        AssertionError: A sample is missing or duplicate.
     """
     if fabric.world_size == 1:
         assert own is not None

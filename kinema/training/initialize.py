@@ -18,9 +18,9 @@ class InitReport:
 
 
 def initialize_model(setup: TrainingSetup) -> InitReport:
-    """Load the recipe's weights into the network, freeze its parts and calibrate it, in place.
+    """Load weights into the network, freeze parts and calibrate BatchNorm, as the recipe says.
 
-    A resumed run loads its own weights later. The files that it started from are not read and may be gone.
+    A run that resumes loads its own weights later. Its initial weights are not read and may have been deleted.
 
     Raises:
         RecipeError: A setting needs initial weights and the recipe has none, or the network cannot be calibrated.

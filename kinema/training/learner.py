@@ -1,4 +1,4 @@
-"""Network and optimizer of a training, replicated or sharded, with averaged weights and their state."""
+"""Learner: network, optimizer and averaged weights of a training run, replicated or sharded."""
 
 import copy
 import math
@@ -24,13 +24,13 @@ from kinema.training.recipe import Recipe
 
 
 class Learner:
-    """Network and optimizer of a training, and the network that is evaluated and shipped.
+    """Network and optimizer of a training run, and the network that is evaluated and shipped.
 
     Attributes:
         network: Network that a step calls.
         optimizer: Optimizer of all trainable weights.
-        eval_model: Unsharded network with the averaged weights, if the recipe averages, else with the network's own,
-            as of the last `sync_eval_model`.
+        eval_model: Unsharded network with the averaged weights if the recipe sets `ema_decay`, else with the current
+            weights, as of the last `sync_eval_model`.
 
     Raises:
         RecipeError: The network does not support a setting of the recipe.
@@ -75,7 +75,7 @@ class Learner:
             group["lr"] = lr * group.get("lr_scale", 1.0)  # missing in checkpoints of older versions
 
     def clip_gradients(self) -> float:
-        """Clip the norm of the gradient and return the norm before clipping, for a check that it is finite."""
+        """Clip the norm of the gradient, and return the norm before clipping."""
         limit = math.inf if self._max_norm is None else self._max_norm
         norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=limit, error_if_nonfinite=False)
         assert isinstance(norm, Tensor)

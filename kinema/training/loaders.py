@@ -1,4 +1,4 @@
-"""Batches of a training: their order, the share of this process, and unreadable samples."""
+"""Batches of a training run: their order, the share of this process, and unreadable samples."""
 
 import logging
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from kinema.training.setup import TrainingSetup
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED = 32
-"""Number of skipped draws per process from which a training that skips most draws stops."""
+"""A run stops if it has skipped more draws per process than this, and more than half of all draws."""
 
 
 def training_batches(setup: TrainingSetup, *, start: int, last: int) -> TrainingBatches:

@@ -1,4 +1,4 @@
-"""Logs of a training: files of the run, the logger `kinema`, and loggers such as TensorBoard."""
+"""Logs of a training run: files in its folder, the logger `kinema`, and loggers such as TensorBoard."""
 
 import importlib.util
 import json
@@ -10,12 +10,11 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 from lightning_fabric.loggers.csv_logs import CSVLogger
 from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from kinema.errors import RecipeError
 from kinema.training.progress import TrainingProgress
@@ -27,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingLogger:
-    """Logs of a training, written by the first process.
+    """Logs of a training run, written by the first process.
 
-    Loggers of the recipe write to `csv/` and `tensorboard/` in the run folder. A run that resumes at step `start` logs
-    the steps before it again. `progress="bar"` shows a progress bar and prints messages.
+    Loggers of the recipe write to `csv/` and `tensorboard/` in the run folder. If the run resumes at step `start`, the
+    steps before it are logged again. `progress="bar"` shows a progress bar and prints messages.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class TrainingLogger:
             backend.log_metrics(_prefixed("evaluation", measures), step)
 
     def flush(self) -> None:
-        """Write buffered lines of the loggers to disk, as with a checkpoint."""
+        """Write buffered lines of the loggers to disk."""
         for backend in self.loggers:
             backend.save()
 
@@ -107,17 +106,14 @@ class WandbLogger(Logger):
         """Name of the run folder."""
         return self.folder.name
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics of a step."""
         self._run.log(dict(metrics), step=step)
 
-    @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Store the recipe."""
         self._run.config.update(params, allow_val_change=True)  # type: ignore[no-untyped-call]  # without annotations
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the W&B run."""
         self._run.finish(0 if status == "success" else 1)
@@ -131,7 +127,7 @@ def check_loggers(names: Sequence[LoggerName]) -> None:
     """
     for name in names:
         spec = importlib.util.find_spec(name) if name != "csv" else None
-        # Without an origin it is only a folder of that name, such as wandb makes in the working directory.
+        # A spec without an origin is a folder of that name, like the one that wandb makes.
         if name != "csv" and (spec is None or spec.origin is None):
             raise RecipeError(
                 f"run.loggers: {name} is not installed. Run: pip install 'kinema[{name}]'", field="run.loggers"
@@ -140,17 +136,12 @@ def check_loggers(names: Sequence[LoggerName]) -> None:
 
 def make_logger(name: LoggerName, folder: Path) -> Logger:
     """Return a logger that writes to a run folder. Files of an earlier part of the run are removed."""
-    match name:
-        case "csv":
-            shutil.rmtree(folder / name, ignore_errors=True)
-            return CSVLogger(folder, name="", version=name, flush_logs_every_n_steps=20)
-        case "tensorboard":
-            shutil.rmtree(folder / name, ignore_errors=True)
-            return TensorBoardLogger(folder, name="", version=name, default_hp_metric=False)
-        case "wandb":
-            return WandbLogger(folder)
-        case _:
-            assert_never(name)
+    if name == "wandb":
+        return WandbLogger(folder)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    if name == "csv":
+        return CSVLogger(folder, name="", version=name, flush_logs_every_n_steps=20)
+    return TensorBoardLogger(folder, name="", version=name, default_hp_metric=False)
 
 
 def _log_recipe(backend: Logger, recipe: Recipe) -> None:

@@ -20,7 +20,7 @@ from kinema.training.initialize import initialize_model
 from kinema.training.learner import Learner
 from kinema.training.loaders import make_loaders, readable_batch
 from kinema.training.loggers import TrainingLogger
-from kinema.training.messages import evaluation_message, init_messages, plan_message, run_message
+from kinema.training.messages import evaluation_message, init_messages, plan_message
 from kinema.training.optimizer import learning_rate
 from kinema.training.plan import Plan, make_plan
 from kinema.training.recipe import Recipe
@@ -44,17 +44,17 @@ def train(
     Args:
         recipe: Settings of the run.
         run: Run to write, or to resume if it has a checkpoint. None makes a new one.
-        model: Network of your own, instead of the recipe's.
-        max_steps: Number of steps after which to stop. The schedule does not change.
+        model: Your own network, instead of the recipe's.
+        max_steps: Number of steps after which to stop. The learning-rate schedule does not change.
         progress: `bar` prints a progress bar and the messages to stderr.
 
     Raises:
-        RecipeError: The recipe does not fit the manifest, the network or the processes.
+        RecipeError: The recipe does not fit the manifest, the network or the number of processes.
         StartError: The initial weights or the parts to freeze do not fit the network.
-        RunError: The run to resume used other samples, or its folder cannot be written.
+        RunError: The run to resume used another manifest, or its folder cannot be written.
         UnreadableSample: A sample cannot be read, and the recipe does not skip it.
         NonFiniteLoss: The loss or the gradient is not finite. The weights do not change.
-        TrainingStopped: A signal requested to stop. The last step is saved.
+        TrainingStopped: A signal stopped the training after a checkpoint was saved.
     """
     setup = TrainingSetup.build(recipe, run, model=model, max_steps=max_steps)
     run, schedule, fabric = setup.run, setup.schedule, setup.fabric
@@ -68,7 +68,8 @@ def train(
     logger = TrainingLogger(run, recipe, steps=schedule.last, start=start, is_first=setup.is_first, progress=progress)
     stop, clock = 0, time.perf_counter()
     with logger, StopRequests() as requests:
-        logger.log(run_message(setup, start), *init_messages(init_report, setup.model), plan_message(_plan(setup)))
+        logger.log(f"run: {run.path} (steps {start} to {schedule.last} of {schedule.steps})")
+        logger.log(*init_messages(init_report, setup.model), plan_message(_plan(setup)))
         for step in range(start, schedule.last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
             state.step, names = step, list[str]()
@@ -77,7 +78,7 @@ def train(
                 learner.sync_eval_model()
                 predictions = _evaluate(setup, trained, eval_loader)
                 measures = dict(measure(predictions))
-                is_best = state.update(score(measures, recipe.checkpoint.metric), counts=schedule.counts(step))
+                is_best = state.update(score(measures, recipe.checkpoint.metric), is_due=schedule.is_due(step))
                 names += ["best"] if is_best else []
                 logger.log_evaluation(step, measures)
                 logger.log(evaluation_message(step, measures, run.skipped()))
@@ -92,7 +93,7 @@ def train(
             if schedule.is_over(step, stale=state.stale):
                 break
             if stop:
-                raise setup.stopped(step, stop)
+                raise setup.stop_error(step, stop)
 
             # -- one step ----------------------------------------------------------------------------------------
             batch = readable_batch(setup, next(batches), step)
@@ -106,8 +107,7 @@ def train(
             loss = training_step(setup, learner, batch, step=step, share_sizes=share_sizes)
 
             # -- log ---------------------------------------------------------------------------------------------
-            took, samples = time.perf_counter() - clock, sum(share_sizes)
-            clock = time.perf_counter()
+            took, clock, samples = time.perf_counter() - clock, time.perf_counter(), sum(share_sizes)
             line = {"loss": loss, "lr": lr, "clips_per_s": samples / took, "data_wait": waited / took}
             logger.log_step(step + 1, line, skipped=recipe.data.batch_size - samples)
     return run

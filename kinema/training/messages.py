@@ -1,4 +1,4 @@
-"""Log messages of a training, made from its reports."""
+"""Log messages of a training run."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -8,13 +8,7 @@ from torch import nn
 
 from kinema.training.initialize import InitReport
 from kinema.training.plan import Plan
-from kinema.training.setup import TrainingSetup
 from kinema.training.weights import LoadReport
-
-
-def run_message(setup: TrainingSetup, start: int) -> str:
-    """Return the run folder and the steps of this call."""
-    return f"run: {setup.run.path} (steps {start} to {setup.schedule.last} of {setup.schedule.steps})"
 
 
 def init_messages(report: InitReport, model: nn.Module) -> list[str]:
@@ -28,7 +22,7 @@ def init_messages(report: InitReport, model: nn.Module) -> list[str]:
 
 
 def load_messages(report: LoadReport) -> list[str]:
-    """Return messages about loaded weights, and about those that were not."""
+    """Return messages about weights that were loaded, and weights that were not."""
     messages = [f"weights: {len(report.loaded_keys)} tensors loaded from {report.source}"]
     messages += [f"  {part}: {origin}" for part, origin in report.origins.items()]
     messages += [f"  reset: {name} ({reason})" for name, reason in report.reset_keys.items()]
@@ -42,14 +36,14 @@ def load_messages(report: LoadReport) -> list[str]:
 
 
 def evaluation_message(step: int, measures: Mapping[str, float], skipped: Sequence[Mapping[str, Any]]) -> str:
-    """Return the metrics of an evaluation, and the number of draws that training has skipped so far."""
+    """Return the metrics of an evaluation, and the number of draws skipped so far."""
     numbers = "  ".join(f"{name} {value:.1f}" for name, value in measures.items())
     count = f"  (skipped {len(skipped)} draws of {len({line['index'] for line in skipped})} samples)"
     return f"step {step}: {numbers}{count if skipped else ''}"
 
 
 def plan_message(plan: Plan) -> str:
-    """Return the sizes and costs of a training in one line."""
+    """Return the sizes and costs of a training run in one line."""
     trainable = f" ({plan.trainable:,} trainable)" if plan.trainable < plan.parameters else ""
     parts = [f"{plan.parameters:,} parameters{trainable}"]
     if plan.macs is not None:

@@ -13,7 +13,7 @@ from kinema.errors import RecipeError
 from kinema.training.recipe import Optim
 
 TABLES = ("token", "position", "table")
-"""Parts of the names of tables of learned vectors, which are not decayed, like norms and biases."""
+"""Words in the names of tables of learned vectors, which get no weight decay, like norms and biases."""
 
 
 def learning_rate(step: int, *, optim: Optim, steps: int, warmup_steps: int) -> float:
@@ -74,10 +74,10 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
-    """Return the depth of each parameter, from 0 at the input, in the order in which the network's parts are defined.
+    """Return the depth of each parameter, from 0 at the input. Modules count in the order of their definition.
 
     Every module of a ModuleList is one layer. Modules before the first list are layer 0, modules after it the last
-    layer. Parts with lists of their own are parallel streams that start at the same depth.
+    layer. Children that contain lists are parallel streams that start at the same depth.
     """
     depths = {name: 0 for name, _ in model.named_parameters()}
     depth = before = 0

@@ -1,4 +1,4 @@
-"""Sizes and costs of a training, estimated before it starts."""
+"""Sizes and costs of a training run, estimated before it starts."""
 
 import copy
 import time
@@ -15,23 +15,23 @@ from kinema.inference.engine import Precision
 from kinema.models.complexity import Channels, example_clips, macs, parameter_count
 from kinema.training.recipe import Recipe
 
-PAIR = 2
-"""Number of clips in a counted step. BatchNorm over vectors cannot train on one."""
+NUM_CLIPS = 2
+"""Number of clips in a counted step. BatchNorm over vectors cannot train on a single one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Sizes and costs of a training. Time and memory are estimates.
+    """Sizes and costs of a training run. Time and memory are estimates.
 
     Attributes:
         parameters: Number of parameters of the network.
         trainable: Number of trainable parameters.
         macs: Multiply-adds of the forward pass of one clip. None if the network cannot be counted.
-        steps: Number of steps of the whole training.
+        steps: Number of steps of the whole run.
         batch_size: Clips per step.
         num_processes: Number of processes that share a batch. Memory and time are per process.
-        memory: Bytes of weights, gradients, optimizer states and saved activations. None if they cannot be counted. On
-            a CPU, the measured memory per clip was 1.1 (CTN-small) to 1.7 (CTN-tiny) times as much.
+        memory: Bytes of weights, gradients, optimizer states and saved activations. None if they cannot be counted.
+            Measured memory per clip on a CPU was 1.1 (CTN-small) to 1.7 (CTN-tiny) times as much.
         seconds: Time of the steps, without data loading and evaluations, at the rate of a matrix product on this
             device. None if they cannot be counted.
     """
@@ -47,10 +47,10 @@ class Plan:
 
 
 def make_plan(model: nn.Module, recipe: Recipe, *, steps: int, num_processes: int, device: torch.device) -> Plan:
-    """Count and estimate the costs of a training.
+    """Estimate the costs of a training run.
 
-    A copy of the network is counted on the meta device. The rate of the device is measured in a fraction of a second.
-    Memory is not estimated with activation checkpointing.
+    Operations are counted on the meta device, and the speed of the device is measured in a fraction of a second. Memory
+    is not estimated with activation checkpointing.
     """
     clip, optim, batch_size = recipe.clip, recipe.optim, recipe.data.batch_size
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -83,14 +83,14 @@ def make_plan(model: nn.Module, recipe: Recipe, *, steps: int, num_processes: in
 
 
 def step_macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
-    """Return the multiply-adds of one clip in a training step, forward and backward. Frozen parts cost less."""
+    """Return the multiply-adds of one clip in a training step, forward and backward. Frozen parameters need fewer."""
     meta_model = copy.deepcopy(model).to("meta").train()
     rules = {torch.ops.aten.convolution_backward: _backward_of_convolution}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=rules) as counter:
-        output = meta_model(**example_clips(meta_model, channels=channels, frames=frames, size=size, batch=PAIR))
+        output = meta_model(**example_clips(meta_model, channels=channels, frames=frames, size=size, batch=NUM_CLIPS))
         heads = [output] if isinstance(output, Tensor) else list(output.values())
         torch.autograd.backward([logits.sum() for logits in heads])
-    return int(counter.get_total_flops()) // (2 * PAIR)
+    return int(counter.get_total_flops()) // (2 * NUM_CLIPS)
 
 
 def _backward_of_convolution(output: Any, clip: Any, weight: Any, *args: Any, **_: Any) -> int:
@@ -105,7 +105,7 @@ def saved_bytes(model: nn.Module, *, channels: Channels, frames: int, size: int)
     meta_model = copy.deepcopy(model).to("meta").train()
     weights = {id(p) for p in meta_model.parameters()}
     sizes: dict[int, int] = {}
-    saved: list[Tensor] = []  # keep them alive, so that no id is reused
+    saved: list[Tensor] = []  # keeps the tensors alive, so that no id is reused
 
     def pack(tensor: Tensor) -> Tensor:
         base = tensor if tensor._base is None else tensor._base
@@ -115,8 +115,8 @@ def saved_bytes(model: nn.Module, *, channels: Channels, frames: int, size: int)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        meta_model(**example_clips(meta_model, channels=channels, frames=frames, size=size, batch=PAIR))
-    return sum(sizes.values()) // PAIR
+        meta_model(**example_clips(meta_model, channels=channels, frames=frames, size=size, batch=NUM_CLIPS))
+    return sum(sizes.values()) // NUM_CLIPS
 
 
 def rate(device: torch.device, precision: Precision) -> float:

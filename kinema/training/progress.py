@@ -1,4 +1,4 @@
-"""Progress of a training on the terminal, for the command line."""
+"""Progress bar of a training run on the terminal."""
 
 import logging
 from types import TracebackType
@@ -29,7 +29,6 @@ class TrainingProgress(logging.Handler):
         )
         self.task = self.bar.add_task("", total=steps, completed=done)
         self._logger = logging.getLogger("kinema")
-        self._before = (self._logger.level, self._logger.propagate)
 
     def __enter__(self) -> "TrainingProgress":
         self._before = (self._logger.level, self._logger.propagate)

@@ -104,7 +104,7 @@ class Data:
     """Samples, batches and augmentation.
 
     Attributes:
-        manifest: CSV of a manifest, or name of a built-in one.
+        manifest: Path of a manifest CSV, or name of a built-in one.
         train: Split to train on.
         evaluate: Split to evaluate on.
         batch_size: Number of clips per batch, in training and evaluation.
@@ -148,7 +148,7 @@ class Optim:
         layer_decay: Factor on the learning rate for each layer farther from the task heads.
         grad_accum_steps: Number of micro-batches that `data.batch_size` is split into to save memory. BatchNorm sees
             micro-batches.
-        ema_decay: Decay of the moving average of the weights, which is then evaluated and shipped. None for no average.
+        ema_decay: Decay of the moving average of the weights, which is then evaluated and shipped. None for no EMA.
         epochs: Number of epochs.
         warmup_epochs: Number of epochs of linear warm-up.
         max_grad_norm: Maximum norm of the gradient. None for no clipping.

@@ -1,4 +1,4 @@
-"""Run folder: the record of a training, and the checkpoints to resume from.
+"""Run folder: recipe, logs, checkpoints and model of a training run.
 
 recipe.json  environment.json  steps.jsonl  metrics.jsonl  skipped.jsonl  checkpoints/last.pt
 predictions.safetensors  model/
@@ -27,7 +27,7 @@ from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
 
 LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
-"""Files with one line per event and its step. A resumed run truncates them to its checkpoint."""
+"""Logs, one line per event. A resumed run truncates them to the step of its checkpoint."""
 
 STATE = frozenset({"step", "best", "stale", "manifest_digest", "model", "optimizer", "averaged"})
 """Required keys of a checkpoint."""
@@ -40,7 +40,7 @@ RUNS = Path("runs")
 
 
 class Run:
-    """Folder of one training, made by `Run.create` or `Run.open`. A link is resolved."""
+    """Folder of a training run, made by `Run.create` or `Run.open`. A symbolic link is resolved."""
 
     def __init__(self, path: Path, *, planned: Recipe | None = None) -> None:
         # `runs/latest` may point elsewhere before this run ends, and must never point at itself.
@@ -69,17 +69,17 @@ class Run:
 
     @classmethod
     def create(cls, recipe: Recipe, *, name: str, existing: Literal["refuse", "resume"] = "refuse") -> "Run":
-        """Plan the folder that the recipe names, or `runs/<name>-<time>`. Nothing is written before `begin`.
+        """Plan the run folder `run.out` of the recipe, or `runs/<name>-<time>`. Nothing is written before `begin`.
 
-        If the folder holds a run of the same recipe, `existing` refuses or resumes it. Processes that are restarted
-        after one of them was lost resume.
+        If the folder holds a run of the same recipe, `existing` refuses or resumes it. Restarted
+        processes resume it.
 
         Raises:
-            RunError: The folder holds a run already, or one of another recipe.
+            RunError: The folder already holds a run, or one of another recipe.
         """
         path = recipe.run.out or RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if recipe.run.out is None or rank() > 0 or not (path / "recipe.json").exists():
-            return cls(path, planned=recipe)  # of several processes, the first one checks
+            return cls(path, planned=recipe)  # only the first process checks an existing folder
         if existing == "refuse":
             raise RunError(
                 f"{path}: already holds a run. Resume it with --resume {shlex.quote(str(path))}, or choose another "
@@ -100,7 +100,7 @@ class Run:
         return run
 
     def begin(self) -> None:
-        """Make the folder of a planned run. An existing run is left as it is.
+        """Make the folder of a planned run. An existing run does not change.
 
         Raises:
             RunError: The folder cannot be written.
@@ -116,7 +116,7 @@ class Run:
             _replace(self.path / "recipe.json", recipe_to_json(_with_absolute_paths(recipe)))  # last: marks a run
 
     def point_latest(self) -> None:
-        """Let `runs/latest` point to this run if it is in `runs`. Call it once the run holds a model."""
+        """Point `runs/latest` to this run if it is in `runs`. Call this once the run holds a model."""
         if self.path.parent.resolve() != RUNS.resolve():
             return
         link, new = RUNS / "latest", RUNS / f".latest-{os.getpid()}"
@@ -189,7 +189,7 @@ class Run:
         """Load the last checkpoint, or return None. The first process truncates the logs to it.
 
         Raises:
-            RunError: The checkpoint is damaged or not one, or the logs cannot be written.
+            RunError: The file is damaged or not a checkpoint, or the logs cannot be written.
         """
         state = self._read_checkpoint() if self.has_checkpoint else None
         for log in LOGS if logs == "truncate" else ():
@@ -204,18 +204,18 @@ class Run:
             if damaged is not None:
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
             state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        except PermissionError:  # clear by itself; the file is not damaged
+        except PermissionError:  # the file is not damaged
             raise
-        except Exception as error:  # damaged bytes make torch fail in many ways
+        except Exception as error:  # torch raises many types for damaged files
             raise self._unusable("cannot be read as a checkpoint of tensors and numbers") from error
         if isinstance(state, dict):
             state = DEFAULTS | state
         if not isinstance(state, dict) or not set(state) >= STATE:
-            raise self._unusable("not a checkpoint of a training")
+            raise self._unusable("not a checkpoint of a training run")
         return state
 
     def _unusable(self, problem: str) -> RunError:
-        """Return an error that names the newest other checkpoint. One file under two names counts once."""
+        """Return an error that names the newest other checkpoint. Hard links to the damaged one do not count."""
         others = [p for p in self._checkpoint.parent.glob("*.pt") if not p.samefile(self._checkpoint)]
         newest = max(others, key=lambda path: path.stat().st_mtime, default=None)
         action = "Remove it" if newest is None else f"Copy {newest.name} over it to resume from there, or remove it"
@@ -223,7 +223,7 @@ class Run:
 
 
 def environment() -> dict[str, str]:
-    """Return versions and hardware, for the record only."""
+    """Return versions and hardware, for `environment.json`."""
     return {
         "kinema": __version__,
         "commit": commit(),
@@ -245,14 +245,14 @@ def commit() -> str:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")) != root.resolve():
-            return "unknown"  # installed somewhere inside another project's checkout
+            return "unknown"  # installed inside the checkout of another project
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
 def _make_unique(path: Path) -> Path:
-    """Make and return a folder: `path`, or with a number appended if other runs start in the same second."""
+    """Make and return the folder `path`, with a number appended if it exists: runs may start in the same second."""
     candidate, number = path, 2
     while True:
         try:
@@ -287,7 +287,7 @@ def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefi
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn errors of writing into a RunError, such as those of a full disk."""
+    """Turn errors of writing, such as a full disk, into a RunError."""
     try:
         yield
     except (OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Schedule of evaluations, checkpoints and the end of a training, and the metric that ranks evaluations."""
+"""Schedule of evaluations, checkpoints and early stopping, and the metric that ranks evaluations."""
 
 import math
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from kinema.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Steps of evaluations, checkpoints and the end of a training. An epoch may end within a batch.
+    """Steps at which a training run evaluates, saves checkpoints and ends. An epoch may end within a batch.
 
     Attributes:
-        steps: Number of steps of the whole training.
+        steps: Number of steps of the whole run.
         last: Step at which this call ends, at most `steps`.
         warmup_steps: Number of warm-up steps.
         evaluate_every: Steps between evaluations. The last step is always evaluated.
         checkpoint_every: Steps between additional checkpoints. None for checkpoints at evaluations only.
-        keep_every: Steps between permanent checkpoints. None for none.
+        keep_every: Steps between permanent checkpoints. None keeps none.
         patience: Number of evaluations without improvement before training stops. None never stops early.
     """
 
@@ -56,14 +56,14 @@ class Schedule:
 
     def should_evaluate(self, step: int) -> bool:
         """Return whether to evaluate after a number of steps."""
-        return step > 0 and (self.counts(step) or step == self.last)
+        return step > 0 and (self.is_due(step) or step == self.last)
 
-    def counts(self, step: int) -> bool:
-        """Return whether an evaluation counts for patience; not if it is due to `max_steps` only."""
+    def is_due(self, step: int) -> bool:
+        """Return whether an evaluation is due by the schedule of the whole run, not only because of `max_steps`."""
         return step % self.evaluate_every == 0 or step == self.steps
 
     def should_save(self, step: int) -> bool:
-        """Return whether to save a checkpoint that the next one replaces."""
+        """Return whether to save a checkpoint, which the next one replaces."""
         return step > 0 and self.checkpoint_every is not None and step % self.checkpoint_every == 0
 
     def should_keep(self, step: int) -> bool:
@@ -71,12 +71,12 @@ class Schedule:
         return step > 0 and self.keep_every is not None and step % self.keep_every == 0
 
     def is_over(self, step: int, *, stale: int) -> bool:
-        """Return whether the training is over: at its last step, or `patience` evaluations after the best one."""
+        """Return whether training is over: at the last step, or `patience` evaluations after the best one."""
         return step >= self.last or (self.patience is not None and stale >= self.patience)
 
 
 def check_metric(recipe: Recipe, manifest: Manifest) -> None:
-    """Check that evaluations have the recipe's metric.
+    """Check that evaluations compute the recipe's metric.
 
     Raises:
         RecipeError: The metric does not exist.

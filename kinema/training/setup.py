@@ -1,4 +1,4 @@
-"""Setup of a training: recipe, data, processes, network and schedule, built before the first step."""
+"""Setup of a training run: recipe, data, processes, network and schedule, built before the first step."""
 
 import shlex
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ from kinema.transforms.preprocessing import Preprocessing
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """Fixed parts of a training, made by `build`.
+    """Constants of a training run, made by `build`.
 
-    The network is on the CPU, as built or as passed by the caller (`is_own`); initialization changes it in place.
-    Positions are those of the training and evaluation samples in the manifest. `class_weights` balance the loss by task
-    head. `commit` is read once at the start.
+    `model` is on the CPU. With `is_own` it was passed by the caller. Initialization changes it in place. Positions are
+    those of the samples in the manifest. `class_weights` are the weights of the classes in the loss, by task head.
+    `commit` is the commit of kinema at the start.
     """
 
     recipe: Recipe
@@ -55,7 +55,7 @@ class TrainingSetup:
         """Check the recipe against its manifest, join the processes and build the network; arguments as in `train`.
 
         Raises:
-            RecipeError: The recipe does not fit the manifest, the network or the processes.
+            RecipeError: The recipe does not fit the manifest, the network or the number of processes.
             ManifestError: The manifest cannot be read, or lacks a split or its labels.
             UnreadableSample: A sample whose frames `prepare` could not count is unreadable.
         """
@@ -99,7 +99,7 @@ class TrainingSetup:
 
     @property
     def own_eval_positions(self) -> list[int]:
-        """Evaluation samples of this process."""
+        """Positions of the evaluation samples of this process."""
         return self.eval_positions[self.fabric.global_rank :: self.fabric.world_size]
 
     def trained_model(self, network: nn.Module) -> TrainedModel:
@@ -115,7 +115,7 @@ class TrainingSetup:
 
     @contextmanager
     def training_threads(self) -> Iterator[None]:
-        """Use the recipe's number of CPU threads. Evaluations stay outside, so that they round the same everywhere."""
+        """Use the recipe's number of CPU threads. Evaluations use the default, so that they always round the same."""
         default = torch.get_num_threads()
         torch.set_num_threads(self.recipe.compute.cpu_threads or default)
         try:
@@ -123,8 +123,8 @@ class TrainingSetup:
         finally:
             torch.set_num_threads(default)
 
-    def stopped(self, step: int, signal: int) -> TrainingStopped:
-        """Return the error of a training that a signal stopped after it saved a checkpoint."""
+    def stop_error(self, step: int, signal: int) -> TrainingStopped:
+        """Return the error for a run that was stopped by a signal, after its checkpoint was saved."""
         command = f"kinema train --resume {shlex.quote(str(self.run.path))}"
         return TrainingStopped(f"stopped at step {step}. Resume with: {command}", signal)
 
@@ -134,8 +134,8 @@ def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[
 
     Raises:
         ManifestError: A split is missing, has no labels, or lists fewer or more samples than declared.
-        UnreadableSample: A sample whose frames `prepare` could not count is unreadable. Training samples may be if the
-            recipe skips them.
+        UnreadableSample: A sample whose frames `prepare` could not count is unreadable. If the recipe skips unreadable
+            samples, only evaluation samples are checked.
     """
     train, evaluate = recipe.data.train, recipe.data.evaluate
     train_positions, eval_positions = manifest.positions(train), manifest.positions(evaluate)

@@ -17,7 +17,7 @@ from kinema.training.setup import TrainingSetup
 def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step: int, share_sizes: list[int]) -> float:
     """Take one optimizer step on this process's share of a batch and return the loss of the whole batch.
 
-    The number of the step, from 0, and the seed determine dropout. `share_sizes` are the numbers of samples of all
+    `step` counts from 0 and, with the seed, determines dropout. `share_sizes` are the numbers of samples of all
     processes.
 
     Raises:
@@ -29,7 +29,7 @@ def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step:
     learner.optimizer.zero_grad()
     loss = 0.0
     with setup.training_threads():
-        # The same number in every process, because with FSDP processes synchronize in each micro-batch.
+        # All processes need the same number, because with FSDP they synchronize in each micro-batch.
         num_micro_batches = min(recipe.optim.grad_accum_steps, *share_sizes)
         for micro_batch, is_last in split_batch(batch, num_micro_batches):
             with fabric.no_backward_sync(learner.network, enabled=not is_last):
@@ -42,7 +42,7 @@ def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step:
                     weights=setup.class_weights,
                 )
                 micro_loss = micro_loss * (len(micro_batch["index"]) / sum(share_sizes))
-                # Gradients are averaged over processes, but every sample of the whole batch weighs the same.
+                # Fabric averages gradients over processes; the factor turns the average into a sum.
                 fabric.backward(micro_loss * fabric.world_size)
                 loss += micro_loss.item()
         loss = sum(row[0] for row in all_gather(fabric, [loss]))

@@ -1,17 +1,17 @@
-"""Requests to stop a training, from a scheduler or by Ctrl-C."""
+"""Signals that stop a training run after a step, from a scheduler or by Ctrl-C."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()))
-"""Signals that stop a training: SIGTERM or SIGUSR1 of a scheduler, and Ctrl-C."""
+"""SIGTERM and SIGUSR1 of schedulers, and SIGINT of Ctrl-C."""
 
 
 class StopRequests:
-    """Context that records signals instead of ending the program, so that the loop can stop after a step.
+    """Context manager that records signals, so that the loop can stop after a step.
 
-    A second Ctrl-C interrupts at once. Has no effect outside the main thread.
+    A second Ctrl-C interrupts at once. Outside the main thread, signals are not recorded.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class StopRequests:
     def __enter__(self) -> "StopRequests":
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -30,7 +30,7 @@ class StopRequests:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # returned by signal.signal
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal:
             raise KeyboardInterrupt
         self.signal = number

@@ -1,4 +1,4 @@
-"""Initial weights of a training, from another run or public files, and frozen parts."""
+"""Initial weights, from another run or public files, and frozen parts."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from kinema.models.pretrained.vit import ViTNetwork, from_vit
 from kinema.models.pretrained.vit_file import is_vit, read_vit
 
 HEADS = "heads."
-"""Prefix of the weights of task heads. They depend on the classes."""
+"""Prefix of the names of task-head weights."""
 
 BACKBONE = "backbone"
 """Name in `init.freeze` for everything but the task heads."""
@@ -31,7 +31,7 @@ HUB = "hf:"
 """Prefix of a model on the Hugging Face Hub."""
 
 TRANSFORMERS = "model.safetensors"
-"""Name of a weights file of transformers. Several files have an index beside them."""
+"""Name of the weights file of transformers. Sharded weights have an index beside it."""
 
 UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
@@ -48,14 +48,14 @@ class LoadReport:
         source: File, folder or model of the Hub.
         digest: SHA-256 of the file, or of several files in the order of their names.
         loaded_keys: Loaded weights.
-        reset_keys: Weights of task heads that keep their initialization, each with the reason.
+        reset_keys: Task-head weights that keep their initialization, with the reason.
         missing_keys: Weights of the network that the file lacks or has in another shape.
         unexpected_keys: Weights in the file that the network lacks.
-        mismatched_keys: For I3D weights: convolutions of another shape, with both shapes. They keep their
-            initialization.
-        origins: For ViT weights: parts of the network, each with its blocks in the file and changes.
-        family: Family of public weights. Empty if the file has the network's own names.
-        extra_keys: For public weights: weights of the network outside the family. They keep their initialization.
+        mismatched_keys: For I3D weights: convolutions with another shape in the file, with both shapes. They keep
+            their initialization.
+        origins: For ViT weights: parts of the network, with their blocks in the file and changes to their weights.
+        family: Architecture of public weights. Empty if the file has the network's own names.
+        extra_keys: For public weights: weights of the network that the family lacks. They keep their initialization.
     """
 
     source: str
@@ -75,7 +75,7 @@ class _Source:
     """Weights read from a source.
 
     Attributes:
-        source: Source as given.
+        source: Source, as passed to `load_weights`.
         name: Name for error messages.
         tensors: Tensors by name.
         digest: SHA-256 of the files.
@@ -100,9 +100,8 @@ def load_weights(
 ) -> LoadReport:
     """Load the weights of a run, a model folder or a file into a network. Task heads for other classes are reset.
 
-    MFST also loads public I3D weights (`kinema.models.pretrained.i3d`), networks on patches load ViT weights, CTN and
-    ViViT load ViViT weights (`kinema.models.pretrained.vit`). Their missing and unexpected weights are reported, not
-    refused.
+    MFST also loads public I3D weights (`kinema.models.pretrained.i3d`). The other networks load ViT weights, CTN and
+    ViViT also ViViT weights (`kinema.models.pretrained.vit`). Missing and unexpected weights are then only reported.
 
     Args:
         model: Network, changed in place.
@@ -120,7 +119,7 @@ def load_weights(
     stored = _read_source(source)
     own = model.state_dict()
     try:
-        # A user's own network may be a ViT or I3D; it loads weights by name.
+        # A user's own ViT or I3D loads weights by name.
         if is_vit(stored.tensors) and not is_vit(own):
             return _load_vit(model, stored, blocks=blocks, ignore=ignore)
         for name, values in (("blocks", blocks), ("ignore", ignore)):

@@ -37,7 +37,7 @@ def run(trained, sources, **options):
 
 
 @pytest.mark.parametrize("form", ["text", "json", "csv"])
-def test_the_good_are_answered_and_the_broken_is_named(trained, videos, capsys, form):
+def test_good_files_are_predicted_and_broken_ones_are_named(trained, videos, capsys, form):
     assert run(trained, videos, output_format=form) == 1
     output = capsys.readouterr()
     assert all(name in output.out for name in ("a 1.mp4", "c.mp4"))
@@ -59,7 +59,7 @@ def expected(trained, videos):
     return {path: recognizer(path, top_k=2) for path in (videos[0], videos[2])}
 
 
-def test_json_is_an_object_a_line(trained, videos, capsys, expected):
+def test_json_prints_one_object_per_line(trained, videos, capsys, expected):
     run(trained, videos, output_format="json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["video"] for line in lines] == list(expected)
@@ -68,7 +68,7 @@ def test_json_is_an_object_a_line(trained, videos, capsys, expected):
         assert predicted == [(p.label, pytest.approx(p.score)) for p in expected[line["video"]]]
 
 
-def test_csv_is_a_line_a_class(trained, videos, capsys, expected):
+def test_csv_prints_one_line_per_class(trained, videos, capsys, expected):
     run(trained, videos, output_format="csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     wanted = [(path, "label", str(n + 1), p.label) for path, ranked in expected.items() for n, p in enumerate(ranked)]
@@ -77,7 +77,7 @@ def test_csv_is_a_line_a_class(trained, videos, capsys, expected):
     assert [float(line["score"]) for line in lines] == pytest.approx(scores, abs=1e-6)
 
 
-def test_text_is_for_reading(trained, videos, capsys, expected):
+def test_text_prints_percentages(trained, videos, capsys, expected):
     run(trained, videos)
     lines = capsys.readouterr().out.splitlines()
     wanted = []
@@ -112,7 +112,7 @@ def test_a_folder_without_videos_is_refused(raises, tmp_path):
         list(find_videos([str(tmp_path)]))
 
 
-def test_nothing_to_look_at_is_refused(raises, trained):
+def test_no_input_is_refused(raises, trained):
     with raises(VideoError):
         run(trained, [])
 
@@ -126,7 +126,7 @@ def both(tmp_path, make_trained_model, tiny_ctn, data_set):
     return tmp_path / "depth"
 
 
-def test_depth_files_go_with_their_videos_in_pairs(raises, both, data_set, monkeypatch):
+def test_depth_files_are_paired_with_videos(raises, both, data_set, monkeypatch):
     rgb, depth = ([data_set.locate(entry.source(m)) for entry in data_set.entries[:2]] for m in ("rgb", "depth"))
     predicted = []
     monkeypatch.setattr(Recognizer, "predict", lambda _, video, **__: predicted.append(video) or {})
@@ -136,7 +136,7 @@ def test_depth_files_go_with_their_videos_in_pairs(raises, both, data_set, monke
         run(both, rgb, depth=depth[:1])
 
 
-def test_a_file_that_the_model_would_not_look_at_is_refused(raises, both, data_set):
+def test_a_file_of_an_unused_modality_is_refused(raises, both, data_set):
     entry = data_set.entries[0]
     with raises(VideoError, field="rgb"):
         run(both, [data_set.locate(entry.rgb)], depth=[data_set.locate(entry.depth)])

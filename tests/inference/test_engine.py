@@ -21,7 +21,7 @@ def engine(make_trained_model, tiny_ctn):
     return make_trained_model(tiny_ctn()).engine(torch.device("cpu"))
 
 
-def test_logits_are_those_of_the_network_in_evaluation(make_trained_model, tiny_ctn):
+def test_logits_equal_those_of_the_network_in_evaluation_mode(make_trained_model, tiny_ctn):
     model = tiny_ctn()
     trained = make_trained_model(model)
     given = clips(3)
@@ -32,7 +32,7 @@ def test_logits_are_those_of_the_network_in_evaluation(make_trained_model, tiny_
     torch.testing.assert_close(logits, plain, rtol=1e-5, atol=1e-5)
 
 
-def test_the_model_that_trains_is_left_as_it_is(make_trained_model, tiny_ctn):
+def test_the_training_model_is_not_changed(make_trained_model, tiny_ctn):
     model = tiny_ctn().train()
     before = copy.deepcopy(model.state_dict())
     engine = make_trained_model(model).engine(torch.device("cpu"))
@@ -43,7 +43,7 @@ def test_the_model_that_trains_is_left_as_it_is(make_trained_model, tiny_ctn):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_the_copy_is_frozen_at_the_moment_it_is_made(make_trained_model, tiny_ctn):
+def test_later_changes_of_the_model_do_not_affect_the_engine(make_trained_model, tiny_ctn):
     model = tiny_ctn().train()
     engine = make_trained_model(model).engine(torch.device("cpu"))
     before = engine.logits({"rgb": clips(2)})["label"]
@@ -55,7 +55,7 @@ def test_the_copy_is_frozen_at_the_moment_it_is_made(make_trained_model, tiny_ct
     assert not any(module.training for module in engine.model.modules())
 
 
-def test_dropout_is_silent(make_trained_model, tiny_ctn):
+def test_dropout_is_off(make_trained_model, tiny_ctn):
     engine = make_trained_model(tiny_ctn(dropout=0.5, drop_path=0.5).train()).engine(torch.device("cpu"))
     assert torch.equal(*(engine.logits({"rgb": clips(2)})["label"] for _ in range(2)))
 
@@ -67,7 +67,7 @@ def test_equal_batches_give_equal_logits(engine, make_trained_model, tiny_ctn):
     assert torch.equal(other.logits({"rgb": clips(4)})["label"], first)
 
 
-def test_other_batch_sizes_agree_to_the_fifth_digit(engine):
+def test_other_batch_sizes_give_close_logits(engine):
     together = engine.logits({"rgb": clips(5)})["label"]
     for size in (1, 2, 3):
         parts = torch.cat([engine.logits({"rgb": part})["label"] for part in clips(5).split(size)])
@@ -75,7 +75,7 @@ def test_other_batch_sizes_agree_to_the_fifth_digit(engine):
     assert together.std(0).min() > 1e-4
 
 
-def test_half_precision_answers_in_single(make_trained_model, tiny_ctn):
+def test_half_precision_returns_float32_logits(make_trained_model, tiny_ctn):
     half, single = (
         make_trained_model(tiny_ctn(), precision=precision)
         .engine(torch.device("cpu"))
@@ -87,14 +87,14 @@ def test_half_precision_answers_in_single(make_trained_model, tiny_ctn):
     torch.testing.assert_close(half, single, rtol=0.05, atol=0.1)
 
 
-def test_several_task_heads_answer_by_name(make_trained_model, tiny_ctn):
+def test_several_task_heads_return_logits_by_name(make_trained_model, tiny_ctn):
     classes = {"verb": ("a", "b"), "noun": ("c", "d", "e", "f")}
     engine = make_trained_model(tiny_ctn({"verb": 2, "noun": 4}), classes=classes).engine(torch.device("cpu"))
     answer = engine.logits({"rgb": clips(3)})
     assert {head: tuple(logits.shape) for head, logits in answer.items()} == {"verb": (3, 2), "noun": (3, 4)}
 
 
-def test_one_task_head_answers_by_its_own_name(make_trained_model, brightness):
+def test_one_task_head_returns_logits_by_its_name(make_trained_model, brightness):
     engine = make_trained_model(brightness(), classes={"action": ("a", "b", "c")}).engine(torch.device("cpu"))
     assert list(engine.logits({"rgb": clips(2)})) == ["action"]
 
@@ -110,7 +110,7 @@ def test_each_stream_gets_its_modality(make_trained_model):
     torch.testing.assert_close(logits, torch.tensor([[1.0, -1.0]]))
 
 
-def test_answers_that_do_not_fit_the_heads_are_refused(make_trained_model, brightness):
+def test_outputs_that_do_not_match_the_heads_are_refused(make_trained_model, brightness):
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
         make_trained_model(brightness(), classes={"label": tuple("abcd")}).engine(torch.device("cpu")).logits(
             {"rgb": clips(2)}
@@ -147,7 +147,7 @@ def several(trained, clips=1, crops=1):
 
 
 @pytest.mark.parametrize(("views", "batch"), [((2, 1), 3), ((1, 3), 2), ((2, 3), 1), ((2, 3), 4)])
-def test_the_score_of_several_views_is_the_mean_of_their_scores(make_trained_model, tiny_ctn, views, batch):
+def test_the_score_of_several_views_is_their_mean_score(make_trained_model, tiny_ctn, views, batch):
     trained = make_trained_model(tiny_ctn())
     count = views[0] * views[1]
     given = clips(count * batch)
@@ -166,7 +166,7 @@ def test_equal_views_give_the_score_of_one(make_trained_model, tiny_ctn):
         torch.testing.assert_close(six[head].softmax(-1), logits.softmax(-1), rtol=1e-4, atol=1e-6)
 
 
-def test_sure_views_do_not_become_infinite(make_trained_model):
+def test_confident_views_give_finite_logits(make_trained_model):
     """Scores that round to 0 in single precision keep a finite logarithm."""
 
     class Sure(nn.Module):
@@ -191,7 +191,7 @@ def test_both_streams_see_the_same_view(make_trained_model):
     torch.testing.assert_close(logits.softmax(-1), torch.full((4, 2), 0.5), rtol=0, atol=5e-3)
 
 
-def test_one_view_is_the_networks_own_answer_to_the_bit(make_trained_model, tiny_ctn):
+def test_one_view_gives_the_networks_logits_bitwise(make_trained_model, tiny_ctn):
     trained = make_trained_model(tiny_ctn())
     engine = trained.engine(torch.device("cpu"))
     assert engine.views == 1
@@ -200,7 +200,7 @@ def test_one_view_is_the_networks_own_answer_to_the_bit(make_trained_model, tiny
     assert torch.equal(engine.logits({"rgb": clips(3)})["label"], plain)
 
 
-def test_clips_that_are_no_whole_samples_are_refused(make_trained_model, tiny_ctn):
+def test_a_partial_sample_is_refused(make_trained_model, tiny_ctn):
     engine = several(make_trained_model(tiny_ctn()), 2, 3).engine(torch.device("cpu"))
     with pytest.raises(ValueError, match="8 rgb"):
         engine.logits({"rgb": clips(8)})

@@ -28,7 +28,7 @@ def depth(make_trained_model, data_set, tiny_ctn):
 
 
 @pytest.mark.parametrize("score", ["logits", "softmax"])
-def test_it_answers_with_the_mean_of_both(tmp_path, color, depth, data_set, score):
+def test_a_fused_model_predicts_the_mean_of_both(tmp_path, color, depth, data_set, score):
     """Fused models equal `kinema evaluate --fuse` on both models' predictions."""
     for name, trained in (("color", color), ("depth", depth)):
         save_model(tmp_path / name, trained)
@@ -55,7 +55,7 @@ def test_the_order_does_not_matter_and_the_origin_is_kept(color, depth):
     assert fused.model.rgb is color.model
 
 
-def test_each_modality_stays_as_its_own_model_had_it(tmp_path, color, depth):
+def test_the_preprocessing_of_each_modality_is_kept(tmp_path, color, depth):
     mean = (0.1, 0.2, 0.3)
     color = replace(color, preprocessing=replace(color.preprocessing, mean=mean))
     save_model(tmp_path, fuse_models(color, depth, score="logits"))
@@ -80,7 +80,7 @@ def test_incompatible_models_are_refused(raises, color, depth, make_trained_mode
         fuse_models(color, other, score="logits")
 
 
-def test_a_model_that_cannot_do_with_less_is_not_shown_less(
+def test_a_model_that_needs_both_modalities_refuses_one(
     raises, color, make_trained_model, color_and_depth, depth_facts
 ):
     classes = {"verb": ("a", "b", "c"), "noun": ("d", "e", "f", "g")}

@@ -12,7 +12,7 @@ def recognizer(make_trained_model, name="rpe_stdt_tiny", **changes):
     return make_trained_model(create_model(name, num_classes=3, frames=8, size=32, **changes))
 
 
-def test_relative_position_does_not_care(make_trained_model, data_set):
+def test_relative_position_supports_other_sizes(make_trained_model, data_set):
     trained = recognizer(make_trained_model)
     shown = trained.with_clip(frames=12, size=64)
     assert (shown.sampling.frames, shown.preprocessing.size, shown.preprocessing.short_side) == (12, 64, 72)
@@ -24,12 +24,12 @@ def test_relative_position_does_not_care(make_trained_model, data_set):
     assert abs(predictions.logits["label"] - alone.logits["label"]).max() > 1e-4
 
 
-def test_the_same_extents_are_the_same_model(make_trained_model):
+def test_the_same_size_gives_the_same_model(make_trained_model):
     trained = recognizer(make_trained_model)
     assert trained.with_clip() == trained.with_clip(frames=8, size=32) == trained
 
 
-def test_extents_that_the_network_does_not_see_are_refused(raises, make_trained_model):
+def test_unsupported_sizes_are_refused(raises, make_trained_model):
     with raises(ModelError, "8 frames of 40 pixels", field="size"):
         recognizer(make_trained_model).with_clip(size=40)
     with raises(ModelError, "3 frames of 32 pixels", field="frames"):

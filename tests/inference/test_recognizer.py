@@ -29,7 +29,7 @@ def recognizer(make_trained_model, brightness):
     return Recognizer(make_trained_model(brightness()), device="cpu")
 
 
-def test_a_video_is_named_with_its_probabilities(recognizer, data_set):
+def test_a_video_gets_ranked_probabilities(recognizer, data_set):
     for position, entry in enumerate(data_set.entries):
         ranked = recognizer(video(data_set, position))
         assert ranked[0].label == entry.labels["label"]
@@ -124,7 +124,7 @@ def test_a_missing_depth_cannot_crop_to_the_person(raises, two_streams, data_set
         cut({"rgb": video(data_set, 0)})
 
 
-def test_a_model_of_depth_takes_a_file_as_depth(raises, make_trained_model, tiny_ctn, data_set):
+def test_a_depth_model_reads_a_file_as_depth(raises, make_trained_model, tiny_ctn, data_set):
     trained = make_trained_model(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth)
     recognizer = Recognizer(trained, device="cpu")
     depth = pair(data_set, 2)["depth"]
@@ -152,7 +152,7 @@ def test_a_saved_model_predicts_the_same(tmp_path, make_trained_model, tiny_ctn,
     )
 
 
-def test_the_network_of_a_user_is_loaded_with_its_weights(tmp_path, make_trained_model, brightness, data_set):
+def test_a_users_own_network_is_loaded(tmp_path, make_trained_model, brightness, data_set):
     save_model(tmp_path, make_trained_model(brightness()))
     fresh = brightness()
     torch.nn.init.zeros_(fresh.levels)
@@ -160,7 +160,7 @@ def test_the_network_of_a_user_is_loaded_with_its_weights(tmp_path, make_trained
     assert [recognizer(video(data_set, i), top_k=1)[0].label for i in range(3)] == ["dim", "gray", "bright"]
 
 
-def test_clips_are_bytes_with_a_batch_of_one(both, data_set):
+def test_clips_are_uint8_with_a_batch_of_one(both, data_set):
     clips = both.prepare(pair(data_set, 5))
     assert {m: (tuple(c.shape), c.dtype) for m, c in clips.items()} == {
         "rgb": ((1, 3, 8, 32, 32), torch.uint8),
@@ -191,7 +191,7 @@ def test_predictions_of_several_views_equal_an_evaluation(make_trained_model, ti
     np.testing.assert_allclose(together.logits["label"], measured.logits["label"], atol=1e-5)
 
 
-def test_several_views_come_back_with_the_model(tmp_path, make_trained_model, tiny_ctn, data_set):
+def test_several_views_are_saved_with_the_model(tmp_path, make_trained_model, tiny_ctn, data_set):
     plain = make_trained_model(tiny_ctn())
     trained = dataclasses.replace(
         plain,

@@ -25,7 +25,7 @@ def clip(channels=3):
     return torch.randint(0, 256, (2, channels, 8, 32, 32), dtype=torch.uint8, generator=generator)
 
 
-def answers(trained, inputs):
+def logits_of(trained, inputs):
     return trained.engine(torch.device("cpu")).logits(inputs)
 
 
@@ -44,9 +44,9 @@ def saved(tmp_path, make_trained_model, tiny_ctn):
     return tmp_path / "model"
 
 
-def test_a_loaded_network_answers_exactly_as_the_saved_one(saved, make_trained_model, tiny_ctn):
+def test_a_loaded_network_gives_exactly_the_logits_of_the_saved_one(saved, make_trained_model, tiny_ctn):
     trained, loaded = make_trained_model(tiny_ctn()), load_model(saved)
-    assert torch.equal(answers(trained, {"rgb": clip()})["label"], answers(loaded, {"rgb": clip()})["label"])
+    assert torch.equal(logits_of(trained, {"rgb": clip()})["label"], logits_of(loaded, {"rgb": clip()})["label"])
     for field in dataclasses.fields(trained):
         if field.name not in ("model", "digest", "config"):
             assert getattr(loaded, field.name) == getattr(trained, field.name)
@@ -57,7 +57,7 @@ def test_a_loaded_network_answers_exactly_as_the_saved_one(saved, make_trained_m
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_depth_several_heads_and_precision_come_back(tmp_path, make_trained_model, tiny_ctn, depth_facts, precision):
+def test_depth_several_heads_and_precision_are_saved(tmp_path, make_trained_model, tiny_ctn, depth_facts, precision):
     trained = make_trained_model(
         tiny_ctn({"verb": 2, "noun": 4}, channels=1),
         modalities=("depth",),
@@ -70,8 +70,8 @@ def test_depth_several_heads_and_precision_come_back(tmp_path, make_trained_mode
     assert loaded.preprocessing == trained.preprocessing
     assert loaded.classes == trained.classes
     assert loaded.precision == precision
-    for head, logits in answers(trained, {"depth": clip(1)}).items():
-        assert torch.equal(logits, answers(loaded, {"depth": clip(1)})[head])
+    for head, logits in logits_of(trained, {"depth": clip(1)}).items():
+        assert torch.equal(logits, logits_of(loaded, {"depth": clip(1)})[head])
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def of_jet(tmp_path, make_trained_model, tiny_ctn, depth_facts):
     return tmp_path / "model"
 
 
-def test_the_colors_of_depth_come_back(of_jet):
+def test_depth_colors_are_saved(of_jet):
     assert load_model(of_jet).preprocessing.depth_colors == "jet"
 
 
@@ -93,14 +93,14 @@ def test_a_model_stored_without_depth_colors_has_gray_depth(of_jet):
     assert (loaded.depth_channels, loaded.depth_colors) == (3, "gray")
 
 
-def test_the_digest_is_of_the_weights_file(saved):
+def test_the_digest_is_that_of_the_weights_file(saved):
     (weights,) = saved.glob("*.safetensors")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert load_model(saved).digest == digest
     assert weights.name == f"model-{digest[:12]}.safetensors"
 
 
-def test_saving_does_not_touch_the_network(tmp_path, make_trained_model, tiny_ctn):
+def test_saving_does_not_change_the_network(tmp_path, make_trained_model, tiny_ctn):
     model = tiny_ctn().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_model(tmp_path, make_trained_model(model))
@@ -108,7 +108,7 @@ def test_saving_does_not_touch_the_network(tmp_path, make_trained_model, tiny_ct
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_model_that_kinema_0_1_stored_loads_and_answers_as_it_did(tmp_path):
+def test_a_model_stored_by_kinema_0_1_gives_the_same_logits(tmp_path):
     shutil.copytree(STORED / "ctn_artefact", tmp_path / "artefact")
     old = load_model(tmp_path)  # the fingerprint is checked
     assert (old.config.kind, old.config.width, old.classes) == ("ctn", 12, {"label": ("dim", "grey", "bright")})
@@ -123,10 +123,10 @@ def test_a_model_that_kinema_0_1_stored_loads_and_answers_as_it_did(tmp_path):
 def test_a_model_inside_a_run_loads_the_same(saved):
     inside, direct = load_model(saved.parent), load_model(saved)
     assert inside.digest == direct.digest
-    assert torch.equal(answers(inside, {"rgb": clip()})["label"], answers(direct, {"rgb": clip()})["label"])
+    assert torch.equal(logits_of(inside, {"rgb": clip()})["label"], logits_of(direct, {"rgb": clip()})["label"])
 
 
-def test_replacing_leaves_one_weights_file_and_the_new_answers(saved, make_trained_model, tiny_ctn):
+def test_replacing_a_model_leaves_one_weights_file(saved, make_trained_model, tiny_ctn):
     (old,) = saved.glob("*.safetensors")
     model = tiny_ctn()
     nn.init.zeros_(next(iter(model.heads.parameters())))
@@ -138,7 +138,7 @@ def test_replacing_leaves_one_weights_file_and_the_new_answers(saved, make_train
     assert load_model(saved).digest == digest
 
 
-def test_a_save_that_breaks_off_leaves_the_old_model(saved, make_trained_model, tiny_ctn, monkeypatch):
+def test_an_interrupted_save_keeps_the_old_model(saved, make_trained_model, tiny_ctn, monkeypatch):
     before = load_model(saved).digest
     model = tiny_ctn()
     nn.init.zeros_(next(iter(model.heads.parameters())))
@@ -155,7 +155,7 @@ def test_a_save_that_breaks_off_leaves_the_old_model(saved, make_trained_model, 
     assert load_model(saved).digest == before
 
 
-def test_weights_that_were_touched_are_refused(raises, saved):
+def test_modified_weights_are_refused(raises, saved):
     (weights,) = saved.glob("*.safetensors")
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
@@ -224,7 +224,7 @@ TOUCHED = {
 
 
 @pytest.mark.parametrize("touched", TOUCHED)
-def test_a_description_that_was_touched_is_refused(raises, saved, touched):
+def test_a_modified_description_is_refused(raises, saved, touched):
     change, field = TOUCHED[touched]
     edit(saved, change)
     with raises(ModelError, field=field):
@@ -239,7 +239,7 @@ def test_other_folders_are_refused(raises, tmp_path, saved):
         load_model(saved)
 
 
-def test_the_network_of_a_user_must_be_passed(raises, tmp_path, make_trained_model, brightness):
+def test_a_users_own_network_must_be_passed(raises, tmp_path, make_trained_model, brightness):
     network = brightness()
     network.levels.data += 0.125
     save_model(tmp_path, make_trained_model(network))
@@ -249,13 +249,13 @@ def test_the_network_of_a_user_must_be_passed(raises, tmp_path, make_trained_mod
     assert loaded.config is None
     assert torch.equal(loaded.model.levels, network.levels)
     assert torch.equal(
-        answers(loaded, {"rgb": clip()})["label"], answers(make_trained_model(network), {"rgb": clip()})["label"]
+        logits_of(loaded, {"rgb": clip()})["label"], logits_of(make_trained_model(network), {"rgb": clip()})["label"]
     )
     with raises(ModelError, "fit"):
         load_model(tmp_path, model=nn.Linear(2, 2))
 
 
-def test_a_network_that_uses_a_weight_twice_can_be_shipped(tmp_path, make_trained_model):
+def test_a_network_with_shared_weights_can_be_saved(tmp_path, make_trained_model):
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
@@ -269,18 +269,18 @@ def test_a_network_that_uses_a_weight_twice_can_be_shipped(tmp_path, make_traine
     save_model(tmp_path, trained)
     loaded = load_model(tmp_path, model=Tied())
     assert loaded.model.first.weight is loaded.model.second.weight
-    assert torch.equal(answers(trained, {"rgb": clip()})["label"], answers(loaded, {"rgb": clip()})["label"])
+    assert torch.equal(logits_of(trained, {"rgb": clip()})["label"], logits_of(loaded, {"rgb": clip()})["label"])
 
 
 def test_nothing_is_ever_unpickled(saved, monkeypatch, make_trained_model, tiny_ctn):
     def refuse(*_, **__):
         raise AssertionError("an trained is no pickle")
 
-    expected = answers(make_trained_model(tiny_ctn()), {"rgb": clip()})["label"]
+    expected = logits_of(make_trained_model(tiny_ctn()), {"rgb": clip()})["label"]
     for owner, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(owner, name, refuse)
     loaded = load_model(saved)
     monkeypatch.undo()
-    assert torch.equal(answers(loaded, {"rgb": clip()})["label"], expected)
+    assert torch.equal(logits_of(loaded, {"rgb": clip()})["label"], expected)
     content = b"".join(path.read_bytes() for path in saved.iterdir())
     assert not re.search(rb"\x80[\x02-\x05]c(torch|builtins)|PK\x03\x04", content)

@@ -26,7 +26,7 @@ def pair():
     return model, other
 
 
-def test_the_stages_of_both_streams_are_computed_again():
+def test_the_stages_of_both_streams_are_recomputed():
     torch.manual_seed(0)
     fields = {"layers": 1, "widths": (16, 16, 24, 24), "channel_divisor": 8}
     config = replace(
@@ -39,7 +39,7 @@ def test_the_stages_of_both_streams_are_computed_again():
 
 
 @pytest.mark.parametrize("factorization", ["stage", "model"])
-def test_the_stages_of_mfst_are_computed_again_in_either_order(factorization):
+def test_the_stages_of_mfst_are_recomputed_in_either_order(factorization):
     torch.manual_seed(0)
     model = create_model("mfst_tiny", num_classes=3, frames=4, size=32, layers=1, factorization=factorization)
     other = copy.deepcopy(model)
@@ -104,6 +104,6 @@ def test_saved_activations_are_counted():
     assert counted == 4 * (24 + 10)
 
 
-def test_more_depth_keeps_more():
+def test_deeper_networks_save_more_activations():
     small, large = (create_model("ctn_tiny", num_classes=3, frames=8, size=32, depth=depth) for depth in (2, 4))
     assert saved_bytes(large, channels=3, frames=8, size=32) > 1.3 * saved_bytes(small, channels=3, frames=8, size=32)

@@ -45,7 +45,7 @@ def class_of(draw: Draw) -> int:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_every_class_comes_equally_often_in_each_pass_but_for_a_rest(seed: int) -> None:
+def test_classes_are_drawn_equally_often_in_each_epoch_up_to_a_remainder(seed: int) -> None:
     """19 draws of three classes: six or seven of each."""
     extra = Counter()
     for draws in draw_batches(steps=30, seed=seed):  # a batch is an epoch here
@@ -55,7 +55,7 @@ def test_every_class_comes_equally_often_in_each_pass_but_for_a_rest(seed: int) 
     assert set(extra) == {0, 1, 2}  # the remainder goes to different classes
 
 
-def test_a_class_gives_all_of_its_samples_before_one_comes_again() -> None:
+def test_all_samples_of_a_class_are_drawn_before_any_repeats() -> None:
     for draws in draw_batches(steps=20):
         for name in range(3):
             own = [draw.index for draw in draws if class_of(draw) == name]
@@ -64,18 +64,18 @@ def test_a_class_gives_all_of_its_samples_before_one_comes_again() -> None:
             assert len(set(own)) == min(size, len(own))
 
 
-def test_classes_are_mixed_within_a_pass() -> None:
+def test_classes_are_shuffled_within_an_epoch() -> None:
     """Draws of one class are not adjacent in an epoch."""
     names = [class_of(draw) for draw in next(iter(draw_batches()))]
     assert sum(one != other for one, other in pairwise(names)) > 5
 
 
-def test_every_sample_of_a_large_class_comes_in_time() -> None:
+def test_every_sample_of_a_large_class_is_drawn_eventually() -> None:
     seen = {draw.index for draws in draw_batches(steps=20) for draw in draws}
     assert seen == set(POSITIONS)
 
 
-def test_a_sample_that_comes_twice_in_a_pass_is_cut_in_two_ways() -> None:
+def test_repeated_draws_of_a_sample_are_augmented_differently() -> None:
     for draws in draw_batches(steps=5, mixup="partner"):
         assert len({draw.seed for draw in draws}) == len(draws)
         partners = [draw.partner for draw in draws if draw.partner is not None]
@@ -83,14 +83,14 @@ def test_a_sample_that_comes_twice_in_a_pass_is_cut_in_two_ways() -> None:
         assert not {draw.seed for draw in draws} & {partner.seed for partner in partners}
 
 
-def test_partners_are_balanced_too_and_in_another_order() -> None:
+def test_mixup_partners_are_balanced_in_another_order() -> None:
     (draws,) = draw_batches(mixup="partner")
     partners = [draw.partner for draw in draws if draw.partner is not None]
     assert sorted(Counter(class_of(partner) for partner in partners).values()) == [6, 6, 7]
     assert [partner.index for partner in partners] != [draw.index for draw in draws]
 
 
-def test_draws_follow_the_seed_alone_and_go_on_in_the_middle() -> None:
+def test_draws_depend_on_the_seed_only_and_resume_within_an_epoch() -> None:
     """Epochs of 19 draws end within batches of four."""
     whole = list(draw_batches(steps=12, batch_size=4))
     assert list(draw_batches(steps=12, batch_size=4)) == whole
@@ -99,12 +99,12 @@ def test_draws_follow_the_seed_alone_and_go_on_in_the_middle() -> None:
         assert list(draw_batches(steps=12, batch_size=4, first_step=step)) == whole[step:]
 
 
-def test_balanced_passes_differ_from_one_another() -> None:
+def test_balanced_epochs_differ() -> None:
     one, other = ([draw.index for draw in draws] for draws in draw_batches(steps=2))
     assert one != other
 
 
-def test_without_classes_every_sample_comes_once_in_a_pass() -> None:
+def test_without_balance_every_sample_is_drawn_once_per_epoch() -> None:
     (draws,) = draw_batches(classes=None)
     assert sorted(draw.index for draw in draws) == list(POSITIONS)
 
@@ -149,7 +149,7 @@ def test_the_sampler_balances_the_first_task_head(uneven: tuple[Recipe, Manifest
     assert balance_loss(with_balance(recipe, "sampler"), manifest, positions) is None
 
 
-def test_every_head_has_weights_of_its_own(uneven: tuple[Recipe, Manifest]) -> None:
+def test_every_head_has_its_own_class_weights(uneven: tuple[Recipe, Manifest]) -> None:
     recipe, manifest = uneven
     positions = manifest.positions("train")
     weights = balance_loss(with_balance(recipe, "loss"), manifest, positions)
@@ -178,7 +178,7 @@ class Heads(nn.Module):
 
 
 @pytest.mark.parametrize("balance", ["none", "loss"])
-def test_the_logged_loss_is_that_of_weighted_heads(uneven: tuple[Recipe, Manifest], balance: str) -> None:
+def test_the_logged_loss_is_weighted(uneven: tuple[Recipe, Manifest], balance: str) -> None:
     recipe, manifest = uneven
     recipe = replace(with_balance(recipe, balance), optim=replace(recipe.optim, label_smoothing=0.0))
     preprocessing = recipe.clip.preprocessing(None)
@@ -204,7 +204,7 @@ def test_the_logged_loss_is_that_of_weighted_heads(uneven: tuple[Recipe, Manifes
     assert run.steps()[0]["loss"] == pytest.approx(float(np.asarray(expected)), rel=1e-5)
 
 
-def test_a_balanced_training_goes_on_to_the_bit(uneven: tuple[Recipe, Manifest], tmp_path: Path) -> None:
+def test_a_balanced_run_resumes_bitwise(uneven: tuple[Recipe, Manifest], tmp_path: Path) -> None:
     recipe, _ = uneven
     losses = []
     for parted in (False, True):

@@ -78,7 +78,7 @@ def count_failures(recipe: Recipe, *, steps: int) -> tuple[Counter[int], Counter
     ("workers", "mixed"),
     [(0, False), pytest.param(1, False, marks=pytest.mark.long), pytest.param(1, True, marks=pytest.mark.long)],
 )
-def test_a_training_with_a_broken_share_finishes_and_counts_alike_everywhere(
+def test_a_run_with_broken_files_finishes_with_consistent_counts(
     share: Manifest,
     tiny_recipe: Recipe,
     tmp_path: Path,
@@ -143,9 +143,7 @@ def test_a_training_with_a_broken_share_finishes_and_counts_alike_everywhere(
 
 
 @pytest.mark.long
-def test_a_stopped_training_with_a_broken_share_goes_on_to_the_bit(
-    share: Manifest, tiny_recipe: Recipe, tmp_path: Path
-) -> None:
+def test_a_stopped_run_with_broken_files_resumes_bitwise(share: Manifest, tiny_recipe: Recipe, tmp_path: Path) -> None:
     data = replace(tiny_recipe.data, manifest=str(share.path), unreadable="skip", workers=1)
     runs = []
     for name in ("whole", "parted"):

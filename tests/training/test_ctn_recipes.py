@@ -68,7 +68,7 @@ def test_the_recipe_is_that_of_table_4_2():
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_runs_from_end_to_end(name, runs_small, few_moves, few_verbs_and_nouns):
+def test_a_row_runs_end_to_end(name, runs_small, few_moves, few_verbs_and_nouns):
     """Train, ship and evaluate the row with a network of 24 channels on three rendered actions."""
     row = load_recipe(name)
     recipe = replace(

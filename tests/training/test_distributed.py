@@ -220,7 +220,7 @@ def draws(recipe: Recipe, manifest: Manifest, steps: int) -> list[list[int]]:
     return [[draw.index for draw in batch] for batch in batches]
 
 
-def test_two_processes_train_and_evaluate_as_one_does(
+def test_two_processes_give_the_results_of_one(
     recipe: Recipe, broken: tuple[Manifest, int], start: Start, tmp_path: Path
 ) -> None:
     without, place = broken
@@ -402,9 +402,7 @@ def test_killed_and_stopped_processes_resume_exactly(clips: Manifest, start: Sta
 
 @pytest.mark.long
 @pytest.mark.parametrize("machines", [1, 2])
-def test_processes_that_slurm_starts_find_each_other(
-    recipe: Recipe, start: Start, tmp_path: Path, machines: int
-) -> None:
+def test_processes_started_by_slurm_connect(recipe: Recipe, start: Start, tmp_path: Path, machines: int) -> None:
     """Two processes get the environment variables that SLURM would set."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -490,7 +488,7 @@ def test_a_batch_size_that_is_not_divisible_is_refused(recipe: Recipe, monkeypat
         make_fabric(recipe)
 
 
-def test_the_shares_of_a_batch_are_the_batch() -> None:
+def test_the_shares_of_all_processes_make_up_the_batch() -> None:
     batches = TrainingBatches(range(10), batch_size=6, steps=3, seed=0)
     shares = [list(RankBatches(batches, rank=number, world_size=3)) for number in range(3)]
     for whole, *parts in zip(batches, *shares, strict=True):

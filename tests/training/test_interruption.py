@@ -289,7 +289,7 @@ def test_workers_end_after_their_trainer_is_killed(recipe: Path, tmp_path: Path)
 
 
 @pytest.mark.long
-def test_a_training_killed_before_its_first_checkpoint_starts_again(recipe: Path, whole: Run, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_starts_over(recipe: Path, whole: Run, tmp_path: Path) -> None:
     for attempt in range(5):  # on a busy machine, the kill may come too late
         run = tmp_path / f"run {attempt}"
         train_and_kill(recipe, run, after=lambda run=run: lines(run / "steps.jsonl") > 0)
@@ -330,7 +330,7 @@ def limit_file_size(size: int) -> str:
     return f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_leaves_the_one_before(parted: Path, whole: Run) -> None:
+def test_a_full_disk_during_a_checkpoint_keeps_the_previous_one(parted: Path, whole: Run) -> None:
     before = (parted / "checkpoints" / "last.pt").read_bytes()
     step = checkpoint(parted)["step"]
     training = wait_for(start_training("--resume", parted, before=limit_file_size(len(before) // 2)), parted)
@@ -344,7 +344,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_leaves_the_one_before
 
 
 @pytest.mark.long
-def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_all_lines_before(parted: Path, whole: Run) -> None:
+def test_a_full_disk_during_logging_keeps_all_earlier_lines(parted: Path, whole: Run) -> None:
     log = parted / "steps.jsonl"
     before = log.read_bytes()
     training = wait_for(start_training("--resume", parted, before=limit_file_size(len(before) + 20)), parted)
@@ -357,7 +357,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_all_lines_before(par
 
 
 @pytest.mark.long
-def test_a_disk_that_is_full_in_the_middle_of_a_model_is_named(recipe: Path, whole: Run, tmp_path: Path) -> None:
+def test_a_full_disk_while_saving_a_model_is_reported(recipe: Path, whole: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = (recipe, "--run.out", run, "--checkpoint.every", "None")
     size = next(whole.model.glob("*.safetensors")).stat().st_size
@@ -373,7 +373,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_model_is_named(recipe: Path, who
 
 
 @pytest.mark.long
-def test_a_disk_that_is_full_at_the_beginning_leaves_no_run(recipe: Path, whole: Run, tmp_path: Path) -> None:
+def test_a_full_disk_at_the_start_leaves_no_run(recipe: Path, whole: Run, tmp_path: Path) -> None:
     """A folder with a partial recipe could neither be resumed nor started in."""
     run = tmp_path / "run"
     training = wait_for(start_training(recipe, "--run.out", run, before=limit_file_size(1000)), run)
@@ -397,7 +397,7 @@ def drop_file_privileges() -> str:
     ("closed", "named"),
     [("checkpoints", "checkpoints/last.pt"), pytest.param(".", "steps.jsonl", marks=pytest.mark.long)],
 )
-def test_a_folder_that_cannot_be_written_to_is_named(parted: Path, whole: Run, closed: str, named: str) -> None:
+def test_an_unwritable_folder_is_named(parted: Path, whole: Run, closed: str, named: str) -> None:
     before = (parted / "checkpoints" / "last.pt").read_bytes()
     with (parted / "steps.jsonl").open("a") as file:
         file.write('{"step": 21, "lo')  # a line to be truncated
@@ -424,7 +424,7 @@ def test_a_checkpoint_without_read_permission_is_not_called_damaged(parted: Path
     assert training.last_line == f"kinema: [Errno 13] Permission denied: '{file}'"
 
 
-def test_a_folder_that_cannot_be_made_is_named(
+def test_a_folder_that_cannot_be_created_is_named(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()

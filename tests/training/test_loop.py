@@ -42,7 +42,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return load_model(run.path).model.state_dict()
 
 
-def test_a_training_leaves_a_run_that_loads_and_learns(tiny_recipe: Recipe) -> None:
+def test_a_training_run_learns_and_its_model_loads(tiny_recipe: Recipe) -> None:
     run = train(tiny_recipe)
     steps = run.steps()
     assert [line["step"] for line in steps] == list(range(1, 11))  # 10 clips, batches of 4, 4 passes
@@ -71,7 +71,7 @@ def test_training_evaluation_command_and_recognizer_give_the_same_logits(
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_stopped_run_resumes_to_the_bit_in_the_middle_of_a_pass(
+def test_a_stopped_run_resumes_bitwise_within_an_epoch(
     tiny_recipe: Recipe, tmp_path: Path, optimizer: Literal["sgd", "adamw"]
 ) -> None:
     tiny_recipe = replace(tiny_recipe, optim=replace(tiny_recipe.optim, optimizer=optimizer))
@@ -118,7 +118,7 @@ def test_a_finished_run_that_is_resumed_does_nothing(tiny_recipe: Recipe) -> Non
     assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
 
 
-def test_the_number_of_workers_changes_nothing(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_change_results(tiny_recipe: Recipe, tmp_path: Path) -> None:
     losses = []
     for workers in (0, 2):
         changed = replace(
@@ -180,7 +180,7 @@ class TwoHeads(nn.Module):
         return {"verb": self.verb.expand(len(clip), 3), "noun": self.noun.expand(len(clip), 2)}
 
 
-def test_the_best_of_several_heads_is_the_best_of_all_together(
+def test_the_best_evaluation_is_chosen_by_the_joint_metric(
     tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = [
@@ -202,14 +202,14 @@ def test_the_best_of_several_heads_is_the_best_of_all_together(
 
 
 @pytest.mark.parametrize("modalities", [("depth",)])
-def test_depth_trains_by_the_same_loop(tiny_recipe: Recipe, modalities) -> None:
+def test_depth_trains(tiny_recipe: Recipe, modalities) -> None:
     run = train(replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=modalities)), max_steps=2)
     trained = load_model(run.path)
     assert trained.preprocessing.depth is not None
     assert trained.preprocessing.channels == {"depth": 1}
 
 
-def test_mixup_trains_by_the_same_loop(tiny_recipe: Recipe) -> None:
+def test_mixup_trains(tiny_recipe: Recipe) -> None:
     augmentation = replace(tiny_recipe.data.augmentation, mixup_alpha=0.8)
     run = train(replace(tiny_recipe, data=replace(tiny_recipe.data, augmentation=augmentation)), max_steps=2)
     assert len(run.steps()) == 2
@@ -242,7 +242,7 @@ def test_a_users_own_two_stream_network_trains_and_loads(tiny_recipe: Recipe, fe
     assert len(prediction) == 3
 
 
-def test_two_streams_learn_together_and_either_answers(tiny_recipe: Recipe, few_moves: Manifest) -> None:
+def test_two_streams_train_jointly_and_each_predicts_alone(tiny_recipe: Recipe, few_moves: Manifest) -> None:
     config = TwoStreamConfig(rgb=TINY_MFST, depth=TINY_MFST, stream_dropout=0.5)
     recipe = replace(tiny_recipe, model=config, clip=replace(tiny_recipe.clip, modalities=("rgb", "depth")))
     run = train(recipe, max_steps=2)

@@ -92,7 +92,7 @@ def in_training(model, clip):
 
 
 @torch.no_grad()
-def test_in_training_the_network_is_near_vit_and_without_calibration_it_is_not(vit):
+def test_calibration_keeps_the_network_close_to_vit_in_training_mode(vit):
     """The remaining difference comes from the statistics of a batch against those of all three."""
     batches = clips(batch=32)
     calibrated, as_loaded = ctn(vit), ctn(vit)
@@ -105,7 +105,7 @@ def test_in_training_the_network_is_near_vit_and_without_calibration_it_is_not(v
 
 
 @torch.no_grad()
-def test_on_the_batch_that_it_was_calibrated_on_training_is_vit(vit):
+def test_on_the_calibration_batch_training_mode_equals_vit(vit):
     model, clip = ctn(vit), clips(count=1)[0]
     calibrate(model, [{"clip": clip}], ONE)
     expected = vit(clip[:, :, 1]).last_hidden_state[:, 0]
@@ -190,7 +190,7 @@ def test_frozen_blocks_stay_as_they_are(vit):
 
 
 @torch.no_grad()
-def test_a_channel_that_never_changes_keeps_its_value(vit):
+def test_a_constant_channel_keeps_its_value(vit):
     model = ctn(vit, depth=1)
     nn.init.zeros_(model.blocks[0].norm_attention.weight)
     before = model.eval().features(clips(1)[0])
@@ -199,12 +199,12 @@ def test_a_channel_that_never_changes_keeps_its_value(vit):
 
 
 @pytest.mark.parametrize("changes", [{"mapping": "linear"}, {"mapping_norm": "none"}], ids=str)
-def test_networks_that_have_no_such_norm_are_refused(vit, changes, raises):
+def test_networks_without_such_norms_are_refused(vit, changes, raises):
     with raises(RecipeError, "BatchNorm", field="init.calibration_batches"):
         calibrate(ctn(vit, **changes), [], ONE)
 
 
-def test_no_clip_at_all_is_refused(vit, raises):
+def test_calibration_without_clips_is_refused(vit, raises):
     with raises(RecipeError, "no clip", field="init.calibration_batches"):
         calibrate(ctn(vit), [], ONE)
 
@@ -297,7 +297,7 @@ def test_two_processes_have_the_statistics_of_all_their_clips(vit_recipe: Recipe
         torch.testing.assert_close(one[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_the_choice_comes_back_from_json_and_older_recipes_have_none(vit_recipe: Recipe) -> None:
+def test_the_setting_survives_json_and_is_off_in_older_recipes(vit_recipe: Recipe) -> None:
     assert recipe_from_json(recipe_to_json(vit_recipe)) == vit_recipe
     old = json.loads(recipe_to_json(vit_recipe))
     del old["init"]["calibration_batches"]

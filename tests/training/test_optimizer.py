@@ -22,7 +22,7 @@ from kinema.training.optimizer import (
 from kinema.training.recipe import Optim
 
 
-def test_the_rate_warms_up_linearly_and_falls_as_half_a_cosine() -> None:
+def test_the_learning_rate_warms_up_linearly_and_decays_as_half_a_cosine() -> None:
     optim = Optim(lr=2.0, lr_start=0.1, lr_end=0.01, epochs=10, warmup_epochs=1)
     rates = [learning_rate(step, optim=optim, steps=100, warmup_steps=10) for step in range(101)]
     for step in range(10):
@@ -34,7 +34,7 @@ def test_the_rate_warms_up_linearly_and_falls_as_half_a_cosine() -> None:
     assert rates[100] == pytest.approx(0.02)
 
 
-def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:
+def test_without_warm_up_the_first_step_has_the_peak_learning_rate() -> None:
     assert learning_rate(0, optim=Optim(lr=0.3, epochs=1), steps=10, warmup_steps=0) == 0.3
 
 
@@ -51,7 +51,7 @@ def test_the_loss_is_the_sum_of_the_heads_cross_entropies() -> None:
     assert multi_head_loss(logits, targets, label_smoothing=0.1).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_class_numbers_and_shares_of_classes_mean_the_same() -> None:
+def test_class_numbers_and_one_hot_targets_give_the_same_loss() -> None:
     logits = {"label": torch.randn(4, 3, generator=torch.Generator().manual_seed(1))}
     numbers = torch.tensor([2, 0, 1, 1])
     shares = torch.nn.functional.one_hot(numbers, 3).float()
@@ -78,7 +78,7 @@ def group_of(name: str, model: torch.nn.Module, groups: list[dict[str, object]])
     return found
 
 
-def test_norms_biases_and_tables_are_not_decayed_and_everything_is_in_one_group() -> None:
+def test_norms_biases_and_tables_are_not_decayed_and_groups_are_disjoint() -> None:
     model = small_network()
     groups = parameter_groups(model, Optim(lr=0.1, weight_decay=0.3, epochs=1))
     for name, parameter in model.named_parameters():
@@ -93,12 +93,12 @@ def test_tables_of_two_axes_are_tables() -> None:
     assert is_matrix("blocks.0.mlp.expand.weight", torch.zeros(5, 3))
 
 
-def test_everything_is_decayed_where_the_recipe_says_so() -> None:
+def test_decay_all_decays_every_parameter() -> None:
     groups = parameter_groups(small_network(), Optim(lr=0.1, weight_decay=0.3, decay="all", epochs=1))
     assert [g["weight_decay"] for g in groups] == [0.3]
 
 
-def test_layers_further_from_the_heads_learn_more_slowly() -> None:
+def test_layer_decay_lowers_the_learning_rate_of_earlier_layers() -> None:
     """Learning rates are scaled by 0.5 for each layer between a parameter and the heads."""
     model = small_network()
     groups = parameter_groups(model, Optim(lr=0.1, layer_decay=0.5, epochs=1))
@@ -115,7 +115,7 @@ def test_layers_further_from_the_heads_learn_more_slowly() -> None:
         assert group_of(name, model, groups)["lr_scale"] == scale, name
 
 
-def test_streams_side_by_side_begin_at_the_same_depth() -> None:
+def test_parallel_streams_start_at_the_same_depth() -> None:
     config = replace(MFST_TINY, widths=(16, 16, 24, 24), channel_divisor=8, layers=1)
     streams = TwoStreamConfig(rgb=replace(config, stages=2), depth=config)
     with torch.device("meta"):
@@ -127,7 +127,7 @@ def test_streams_side_by_side_begin_at_the_same_depth() -> None:
     assert depths["depth.stages.1.space.map.weight"] == 2
 
 
-def test_averaged_weights_follow_by_their_share() -> None:
+def test_averaged_weights_follow_the_ema_decay() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(model.weight, 1.0)
     average = make_ema(model, 0.9)
@@ -139,13 +139,13 @@ def test_averaged_weights_follow_by_their_share() -> None:
     assert average.module.weight.item() == pytest.approx(value)
 
 
-def test_class_weights_are_one_on_the_average_and_inverse_to_counts() -> None:
+def test_class_weights_are_inverse_frequencies_with_mean_one() -> None:
     weights = class_weights([0, 0, 0, 2], 4)
     assert weights.tolist() == pytest.approx([4 / (2 * 3), 0, 4 / 2, 0])
     assert sum(weights[c].item() for c in [0, 0, 0, 2]) / 4 == pytest.approx(1)
 
 
-def test_a_weighted_loss_of_parts_is_that_of_the_whole() -> None:
+def test_weighted_losses_of_micro_batches_add_up() -> None:
     generator = torch.Generator().manual_seed(3)
     logits, targets = torch.randn(6, 3, generator=generator), torch.tensor([0, 1, 2, 0, 0, 1])
     weights = {"label": torch.tensor([0.5, 2.0, 1.0])}

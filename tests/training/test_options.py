@@ -94,7 +94,7 @@ def batches(recipe: Recipe, manifest: Manifest, steps: int) -> Iterator[tuple[Te
 
 @pytest.mark.parametrize("balance", ["none", "loss"])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_moves_the_weights_as_a_whole_one(
+def test_gradient_accumulation_equals_the_full_batch(
     tiny_recipe: Recipe, tmp_path: Path, parts: int, balance: str
 ) -> None:
     """Micro-batches give the same gradient, loss and clipping as the whole batch."""
@@ -112,7 +112,7 @@ def test_a_batch_in_parts_moves_the_weights_as_a_whole_one(
         torch.testing.assert_close(checkpoint(other)["model"][name], weight, rtol=0, atol=1e-6)
 
 
-def test_parts_of_a_batch_with_skipped_samples_weigh_by_their_samples(
+def test_micro_batches_with_skipped_samples_are_weighted_by_size(
     tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
 ) -> None:
     """One of four samples is missing, which leaves micro-batches of one and two samples."""
@@ -135,7 +135,7 @@ def test_parts_of_a_batch_with_skipped_samples_weigh_by_their_samples(
         torch.testing.assert_close(checkpoint(other)["model"][name], weight, rtol=0, atol=1e-6)
 
 
-def test_averaged_weights_are_evaluated_and_shipped_and_go_on_to_the_bit(
+def test_averaged_weights_are_evaluated_shipped_and_resumed_bitwise(
     tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
 ) -> None:
     options = {"optim__ema_decay": 0.6, "checkpoint__keep": "last", "checkpoint__keep_every_epochs": 0.4}
@@ -184,7 +184,7 @@ def moved(recipe: Recipe, start: Run, out: Path, **options) -> dict[str, Tensor]
     return {name: after[name] - weight.detach() for name, weight in before.named_parameters()}
 
 
-def test_rates_fall_from_layer_to_layer_and_decay_takes_the_matrices(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_layer_decay_and_weight_decay_of_matrices_take_effect(tiny_recipe: Recipe, tmp_path: Path) -> None:
     """Gradients of the first step are the same, so its changes show the learning rates."""
     tiny_recipe = replace(tiny_recipe, model=replace(tiny_recipe.model, depth=2, dropout=0.0))
     start = train(change(tiny_recipe, tmp_path / "start", run__seed=3), max_steps=2)
@@ -206,7 +206,7 @@ def test_rates_fall_from_layer_to_layer_and_decay_takes_the_matrices(tiny_recipe
         torch.testing.assert_close(everything[name] - distance, pull, rtol=1e-3, atol=1e-6, msg=name)
 
 
-def test_a_network_without_a_list_of_layers_cannot_learn_by_layers(tiny_recipe: Recipe, tmp_path: Path, raises) -> None:
+def test_layer_decay_needs_a_list_of_layers(tiny_recipe: Recipe, tmp_path: Path, raises) -> None:
     recipe = change(tiny_recipe, tmp_path / "run", optim__layer_decay=0.5)
     with raises(RecipeError, "0.5", field="optim.layer_decay"):
         train(recipe, model=make_plain())
@@ -214,7 +214,7 @@ def test_a_network_without_a_list_of_layers_cannot_learn_by_layers(tiny_recipe: 
 
 
 @pytest.mark.parametrize("mixing", ["cutmix_alpha", "mixup_alpha"])
-def test_smoothed_labels_of_mixed_clips_are_shares_that_the_loss_takes_as_they_are(
+def test_label_smoothing_applies_to_mixed_targets(
     tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path, mixing: str
 ) -> None:
     augmentation = replace(tiny_recipe.data.augmentation, **{mixing: 1.0})
@@ -293,7 +293,7 @@ train(recipe_from_json(sys.stdin.read()), max_steps=4)
 
 
 @pytest.mark.long
-def test_a_compiled_network_learns_the_same_and_ships_plain_names(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_compiled_network_trains_equally_and_ships_plain_names(tiny_recipe: Recipe, tmp_path: Path) -> None:
     """Runs in a separate process without jaxtyping checks, which torch.compile does not support.
 
     A compiled network draws other numbers for dropout, so the recipe has none.
@@ -337,7 +337,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_weights_and_loss_in_float32(
     assert losses(other) == pytest.approx(losses(one), rel=0.02)
 
 
-def test_dropped_paths_follow_the_step_and_are_not_evaluated(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_drop_path_depends_on_the_step_and_is_off_in_evaluation(tiny_recipe: Recipe, tmp_path: Path) -> None:
     model = replace(tiny_recipe.model, depth=2, dropout=0.0)
     never = train(change(tiny_recipe, tmp_path / "never", model=model), max_steps=4)
     dropping = replace(model, drop_path=0.5)
@@ -364,7 +364,7 @@ class Steep(nn.Module):
 
 
 @pytest.mark.parametrize("limit", [1.0, None])
-def test_a_gradient_that_is_not_finite_stops_a_training_before_the_weights_change(
+def test_a_non_finite_gradient_stops_training_before_the_weights_change(
     tiny_recipe: Recipe, few_moves: Manifest, monkeypatch: pytest.MonkeyPatch, limit: float | None, raises
 ) -> None:
     tiny_recipe = replace(tiny_recipe, optim=replace(tiny_recipe.optim, max_grad_norm=limit))
@@ -379,7 +379,7 @@ def test_a_gradient_that_is_not_finite_stops_a_training_before_the_weights_chang
     assert not steps
 
 
-def test_the_whole_gradient_is_clipped(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_the_global_gradient_norm_is_clipped(tiny_recipe: Recipe, tmp_path: Path) -> None:
     """One step of SGD at rate 1 changes the weights by the norm of the clipped gradient."""
     distances = []
     for norm in (0.01, 1e6):

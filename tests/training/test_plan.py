@@ -99,7 +99,7 @@ def test_frozen_parts_cost_less(tiny_recipe: Recipe, messages: Callable[[], list
     assert probe.seconds == pytest.approx(macs(frozen, **CLIP) * 4 * 10 / fixed_rate, rel=0.01)
 
 
-def test_time_and_memory_follow_steps_batch_parts_and_optimizer(fixed_rate: float) -> None:
+def test_time_and_memory_depend_on_steps_batch_size_and_optimizer(fixed_rate: float) -> None:
     model = small()
     count, kept = parameter_count(model), saved_bytes(model, **CLIP)
     plan = plan_for(model)
@@ -147,7 +147,7 @@ def test_a_tensor_with_two_views_is_counted_once() -> None:
     assert saved_bytes(Twice(), channels=3, frames=2, size=2) == 4 * (24 + 3 + 3)
 
 
-def test_the_time_is_a_lower_bound_where_a_network_is_one_matrix_product() -> None:
+def test_the_time_is_a_lower_bound_for_one_matrix_product() -> None:
     """A step of a wide linear map runs at the rate of a matrix product.
 
     Bound and steps are measured alternately, and the best of each counts, because the load of the machine varies.
@@ -193,7 +193,7 @@ def test_a_network_that_cannot_be_counted_trains_and_plans_the_rest(
     assert plan_of(messages()) == "6 parameters, 10 steps of 4 clips"
 
 
-def test_a_network_with_statistics_over_vectors_is_counted_as_it_learns() -> None:
+def test_batchnorm_over_vectors_is_counted_in_training_mode() -> None:
     """BatchNorm over vectors cannot train on one clip."""
     model = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
     plan = plan_for(model)
@@ -231,7 +231,7 @@ def test_recomputed_activations_cost_time_and_their_memory_is_not_estimated(fixe
     assert kept.seconds < again.seconds < kept.seconds + macs(model, **CLIP) * 4 * 10 / fixed_rate
 
 
-def test_the_network_is_left_as_it_was() -> None:
+def test_the_network_is_not_changed() -> None:
     model = small()
     model.blocks[0].eval()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -264,7 +264,7 @@ def test_times_are_printed_in_suitable_units(seconds: float, duration: str) -> N
 
 
 @pytest.mark.usefixtures("fixed_rate")
-def test_each_of_several_processes_takes_its_share() -> None:
+def test_batch_size_is_split_between_processes() -> None:
     one, two = plan_for(small()), plan_for(small(), num_processes=2)
     assert one.memory is not None
     assert two.memory is not None
@@ -295,7 +295,7 @@ for batch in (4, 28):
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
-def test_the_memory_of_a_larger_batch_is_that_of_real_steps_within_a_factor() -> None:
+def test_estimated_memory_is_within_a_factor_of_real_steps() -> None:
     """Workspaces of convolutions take up to as much memory as the saved activations."""
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
     small_batch, large_batch = (1024 * int(line) for line in done.stdout.split())

@@ -28,12 +28,12 @@ STORED = Path(__file__).parents[1] / "stored"
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_shipped_recipe_loads_and_comes_back_from_json(name: str) -> None:
+def test_every_shipped_recipe_loads_and_survives_json(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe_from_json(recipe_to_json(recipe)) == recipe
 
 
-def test_fields_of_every_kind_come_back_from_json(tiny_recipe: Recipe) -> None:
+def test_fields_of_every_kind_survive_json(tiny_recipe: Recipe) -> None:
     assert recipe_from_json(recipe_to_json(tiny_recipe)) == tiny_recipe
 
 
@@ -48,12 +48,12 @@ def test_a_clip_that_does_not_fit_the_model_is_refused_when_the_recipe_is_built(
         replace(tiny_recipe, clip=Clip(frames=12, size=32, short_side=32))
 
 
-def test_a_misspelt_recipe_is_answered_with_the_nearest_name(raises) -> None:
+def test_a_misspelled_recipe_suggests_the_nearest_name(raises) -> None:
     with raises(RecipeError, "'moves_ctn_tiny'"):
         load_recipe("moves_ctn_tinny")
 
 
-def test_a_recipe_can_be_a_file_of_the_users_own(tmp_path: Path, raises) -> None:
+def test_a_recipe_can_be_a_python_file(tmp_path: Path, raises) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from kinema.training.recipe import load_recipe\nRECIPE = load_recipe('moves_ctn_tiny')\n")
     assert load_recipe(path) == load_recipe("moves_ctn_tiny")
@@ -165,12 +165,12 @@ def test_elements_of_tuples_are_checked(raises) -> None:
         Init(ignore=("",))  # a prefix of every name
 
 
-def test_an_unknown_field_is_answered_with_the_nearest_one(raises) -> None:
+def test_an_unknown_field_suggests_the_nearest_one(raises) -> None:
     with raises(ConfigError, "did you mean 'epochs'", field="epoch"):
         Optim(lr=0.1, epochs=1, epoch=2)  # type: ignore[call-arg]
 
 
-def test_the_edges_of_what_is_possible_are(tiny_recipe: Recipe) -> None:
+def test_values_at_the_limits_are_accepted(tiny_recipe: Recipe) -> None:
     """Values at the limits are valid."""
     built = replace(
         tiny_recipe,
@@ -215,7 +215,7 @@ def test_fields_that_contradict_each_other_are_refused(
         )
 
 
-def test_the_colors_of_depth_come_back_from_json(tiny_recipe: Recipe) -> None:
+def test_depth_colors_survive_json(tiny_recipe: Recipe) -> None:
     clip = replace(tiny_recipe.clip, modalities=("depth",), depth_channels=3, depth_colors="jet")
     recipe = replace(tiny_recipe, clip=clip)
     back = recipe_from_json(recipe_to_json(recipe))
@@ -281,7 +281,7 @@ def test_a_recipe_of_format_1_loads_with_every_field_in_its_new_place() -> None:
     assert recipe_from_json(recipe_to_json(recipe)) == recipe
 
 
-def test_a_recipe_of_before_a_field_loads_with_its_default() -> None:
+def test_a_recipe_without_a_newer_field_loads_with_its_default() -> None:
     """Runs of older versions can be read, listed and evaluated."""
     old = json.loads((STORED / "recipe_format1.json").read_text())
     for section, names in {

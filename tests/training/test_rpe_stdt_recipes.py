@@ -101,7 +101,7 @@ def small(model: RPESTDTConfig | ViTSpatialConfig) -> RPESTDTConfig | ViTSpatial
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_runs_from_end_to_end(name, runs_small):
+def test_a_row_runs_end_to_end(name, runs_small):
     """Train, ship and evaluate the row with a network of 24 channels on three rendered actions."""
     row = load_recipe(name)
     recipe = replace(

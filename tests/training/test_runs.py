@@ -18,7 +18,7 @@ from kinema.training.runs import Run
 STORED = Path(__file__).parents[1] / "stored"
 
 
-def test_a_run_knows_its_recipe_and_its_environment(tiny_recipe: Recipe) -> None:
+def test_a_run_stores_recipe_and_environment(tiny_recipe: Recipe) -> None:
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
     assert Run.open(run.path).recipe == tiny_recipe
@@ -27,7 +27,7 @@ def test_a_run_knows_its_recipe_and_its_environment(tiny_recipe: Recipe) -> None
     assert {"commit", "kinema", "python", "platform"} <= set(environment)
 
 
-def test_latest_points_at_a_run_in_runs_and_at_no_other(
+def test_latest_points_only_to_runs_in_the_default_folder(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -39,7 +39,7 @@ def test_latest_points_at_a_run_in_runs_and_at_no_other(
     assert not Path("elsewhere/latest").exists()
 
 
-def test_a_run_opened_by_the_link_is_the_run_that_it_points_to(
+def test_a_run_opened_by_its_link_is_resolved(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -56,7 +56,7 @@ def test_a_run_opened_by_the_link_is_the_run_that_it_points_to(
         assert opened.path == (tmp_path / "runs" / "one").resolve()
 
 
-def test_two_runs_of_one_second_do_not_share_a_folder(
+def test_two_runs_in_the_same_second_get_different_folders(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -68,7 +68,7 @@ def test_two_runs_of_one_second_do_not_share_a_folder(
     assert both[0].path != both[1].path
 
 
-def test_a_planned_run_leaves_nothing_behind(tiny_recipe: Recipe) -> None:
+def test_a_planned_run_writes_nothing(tiny_recipe: Recipe) -> None:
     run = Run.create(tiny_recipe, name="tiny")
     assert not run.path.exists()
 

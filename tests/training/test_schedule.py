@@ -43,14 +43,14 @@ def when(is_due, last: int) -> list[int]:
     ("samples", "batch", "epochs", "steps"),
     [(10, 4, 4, 10), (10, 4, 1, 3), (3, 4, 1, 1), (1, 64, 0.5, 1), (7, 3, 27, 63), (7, 3, 54, 126), (10, 4, 0.5, 2)],
 )
-def test_the_last_batch_is_that_of_the_last_sample(
+def test_the_last_batch_contains_the_last_sample(
     tiny_recipe: Recipe, samples: int, batch: int, epochs: float, steps: int
 ) -> None:
     found = schedule(tiny_recipe, samples=samples, batch=batch, epochs=epochs)
     assert found.steps == found.last == steps
 
 
-def test_whole_passes_are_never_a_batch_longer_than_their_samples(tiny_recipe: Recipe) -> None:
+def test_whole_epochs_need_no_extra_batch(tiny_recipe: Recipe) -> None:
     for batch in (3, 7, 48):
         for samples in range(1, 40, 2):
             for epochs in (3, 27, 51):
@@ -75,7 +75,7 @@ def test_evaluations_follow_the_interval_and_the_last_step(
     assert when(found.should_evaluate, found.last) == expected
 
 
-def test_a_call_that_ends_early_evaluates_where_it_ends_and_keeps_the_whole_runs_schedule(tiny_recipe: Recipe) -> None:
+def test_max_steps_evaluates_at_the_end_and_keeps_the_schedule(tiny_recipe: Recipe) -> None:
     found = schedule(tiny_recipe, samples=10, max_steps=7, run={"evaluate_every_epochs": 2.0})
     assert (found.steps, found.last) == (10, 7)
     assert when(found.should_evaluate, found.last) == [5, 7]
@@ -84,24 +84,24 @@ def test_a_call_that_ends_early_evaluates_where_it_ends_and_keeps_the_whole_runs
 
 
 @pytest.mark.parametrize(("every", "expected"), [(None, []), (3, [3, 6, 9]), (1, list(range(1, 11)))])
-def test_further_checkpoints_come_by_steps(tiny_recipe: Recipe, every: int | None, expected: list[int]) -> None:
+def test_additional_checkpoints_follow_steps(tiny_recipe: Recipe, every: int | None, expected: list[int]) -> None:
     found = schedule(tiny_recipe, samples=10, checkpoint={"every": every})
     assert when(found.should_save, found.last) == expected
 
 
 @pytest.mark.parametrize(("every", "expected"), [(None, []), (1.2, [3, 6, 9]), (0.01, list(range(1, 11))), (4.0, [10])])
-def test_checkpoints_are_kept_by_passes(tiny_recipe: Recipe, every: float | None, expected: list[int]) -> None:
+def test_permanent_checkpoints_follow_epochs(tiny_recipe: Recipe, every: float | None, expected: list[int]) -> None:
     found = schedule(tiny_recipe, samples=10, checkpoint={"keep_every_epochs": every})
     assert when(found.should_keep, found.last) == expected
 
 
-def test_the_rate_warms_up_for_the_epochs_of_the_recipe(tiny_recipe: Recipe) -> None:
+def test_warm_up_lasts_for_the_epochs_of_the_recipe(tiny_recipe: Recipe) -> None:
     for passes, steps in ((0.0, 0), (1.0, 2), (1.2, 3), (4.0, 10)):
         recipe = replace(tiny_recipe, optim=replace(tiny_recipe.optim, warmup_epochs=passes))
         assert schedule(recipe, samples=10).warmup_steps == steps
 
 
-def test_patience_ends_a_training_and_without_it_nothing_does(tiny_recipe: Recipe) -> None:
+def test_only_patience_ends_training_early(tiny_recipe: Recipe) -> None:
     patient = schedule(tiny_recipe, samples=10, run={"patience": 2})
     assert [patient.is_over(4, stale=stale) for stale in (0, 1, 2, 3)] == [False, False, True, True]
     assert not schedule(tiny_recipe, samples=10).is_over(4, stale=99)
@@ -134,7 +134,7 @@ def every_step(recipe: Recipe, **run) -> Recipe:
     return replace(recipe, run=replace(recipe.run, evaluate_every_epochs=0.4, **run))  # 10 clips, batches of 4
 
 
-def test_a_constant_metric_ends_a_training_at_its_second_evaluation_and_the_first_is_the_best(
+def test_a_constant_metric_ends_training_at_the_second_evaluation(
     tiny_recipe: Recipe,
 ) -> None:
     """The coverage is always 100 %."""
@@ -154,16 +154,14 @@ def test_a_constant_metric_ends_a_training_at_its_second_evaluation_and_the_firs
     assert checkpoint(run, "last")["step"] == 6
 
 
-def test_a_worsening_metric_ends_a_training_after_its_patience_and_a_better_one_renews_it(
-    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_improvement_resets_patience(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     set_scores(monkeypatch, [50, 40, 60, 30, 60, 20, 99])
     run = train(every_step(tiny_recipe, patience=3))
     assert [line["top1"] for line in run.metrics()] == [50, 40, 60, 30, 60, 20]  # an equal score is not an improvement
     assert provenance(run)["step"] == 3
 
 
-def test_a_run_that_ended_early_stays_ended(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_stopped_early_does_not_continue(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     set_scores(monkeypatch, [50, 40])
     run = train(every_step(tiny_recipe, patience=1))
     train(run.recipe, Run.open(run.path))
@@ -190,7 +188,7 @@ def test_the_last_weights_are_shipped_with_keep_last(tiny_recipe: Recipe, monkey
 
 
 @pytest.mark.parametrize("metric", ["top5", "mean_class"])
-def test_evaluations_are_ranked_by_the_metric_that_is_named(
+def test_evaluations_are_ranked_by_the_named_metric(
     tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, metric: str
 ) -> None:
     other = "top5" if metric == "mean_class" else "mean_class"
@@ -214,9 +212,7 @@ def test_an_unknown_metric_lists_the_available_ones(tiny_recipe: Recipe, raises)
     assert not recipe.run.out.exists()  # refused before training, not at the first evaluation
 
 
-def test_patience_does_not_count_the_evaluation_of_a_call_that_ended_early(
-    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_ignores_an_evaluation_due_to_max_steps(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations are due after steps 4, 8 and 10. The one after step 5 is due to `max_steps`."""
     set_scores(monkeypatch, [50, 40, 60, 55])
     recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, patience=1, evaluate_every_epochs=1.6))
@@ -250,7 +246,7 @@ def test_the_metric_is_checked_before_the_first_evaluation(
             check_metric(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric=metric)), manifest)
 
 
-def test_kept_checkpoints_are_of_their_steps_and_a_run_can_go_on_from_one(tiny_recipe: Recipe) -> None:
+def test_a_run_can_resume_from_a_permanent_checkpoint(tiny_recipe: Recipe) -> None:
     run = train(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, keep_every_epochs=1.2)))
     names = sorted(path.name for path in (run.path / "checkpoints").iterdir())
     assert names == ["best.pt", "last.pt", "step-000003.pt", "step-000006.pt", "step-000009.pt"]
@@ -264,7 +260,7 @@ def test_kept_checkpoints_are_of_their_steps_and_a_run_can_go_on_from_one(tiny_r
     assert same(checkpoint(again, "last")["model"], end["model"])
 
 
-def test_further_checkpoints_are_written_between_evaluations(tiny_recipe: Recipe) -> None:
+def test_additional_checkpoints_are_written_between_evaluations(tiny_recipe: Recipe) -> None:
     recipe = replace(
         tiny_recipe,
         checkpoint=replace(tiny_recipe.checkpoint, every=3),

@@ -105,7 +105,7 @@ def test_a_resumed_run_counts_each_skip_once(broken: tuple[Recipe, set[int]], tm
     assert [line["loss"] for line in resumed.steps()] == [line["loss"] for line in whole.steps()]
 
 
-def test_a_batch_of_which_nothing_can_be_read_moves_nothing(broken: tuple[Recipe, set[int]]) -> None:
+def test_an_unreadable_batch_does_not_change_the_weights(broken: tuple[Recipe, set[int]]) -> None:
     recipe, positions = broken
     recipe = replace(recipe, data=replace(recipe.data, batch_size=1))
     run = train(recipe)

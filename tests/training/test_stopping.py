@@ -10,7 +10,7 @@ import pytest
 from kinema.training.stopping import SIGNALS, StopRequests
 
 
-def test_signals_are_as_before_when_a_training_is_over() -> None:
+def test_signal_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     with StopRequests() as requests:
         for number in SIGNALS:
@@ -28,14 +28,14 @@ def test_ctrl_c_after_a_first_request_interrupts_at_once(first: signal.Signals) 
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_scheduler_may_ask_twice() -> None:
+def test_a_scheduler_may_signal_twice() -> None:
     with StopRequests() as requests:
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGTERM)
     assert requests.signal == signal.SIGTERM
 
 
-def test_a_training_in_another_thread_leaves_signals_alone() -> None:
+def test_training_in_another_thread_ignores_signals() -> None:
     handlers: list[object] = []
     before = signal.getsignal(signal.SIGTERM)
 
@@ -50,7 +50,7 @@ def test_a_training_in_another_thread_leaves_signals_alone() -> None:
 
 
 @pytest.mark.long
-def test_a_worker_passes_over_the_first_sigterm_and_leaves_at_the_second() -> None:
+def test_a_worker_ignores_the_first_sigterm_and_exits_at_the_second() -> None:
     """The first signal comes from a scheduler, the second from the loader to a worker that hangs."""
     code = (
         "import time\nfrom kinema.data.loaders import _outlive_signals\n_outlive_signals(0)\n"

@@ -67,7 +67,7 @@ def test_an_unknown_row_suggests_the_nearest(raises):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_runs_from_end_to_end(name, runs_small):
+def test_a_row_runs_end_to_end(name, runs_small):
     """Train, ship and evaluate the row with a network an eighth as wide on three rendered actions."""
     row = load_recipe(name)
     model = replace(

@@ -55,7 +55,7 @@ def trained_on(recipe: Recipe, manifest: Path) -> Recipe:
     return replace(recipe, data=data, optim=replace(recipe.optim, epochs=2, label_smoothing=0.0))
 
 
-def test_from_the_download_to_the_file_that_is_handed_in(tiny_recipe: Recipe, epic: Path, tmp_path: Path) -> None:
+def test_from_the_download_to_the_submission_file(tiny_recipe: Recipe, epic: Path, tmp_path: Path) -> None:
     run = train(trained_on(tiny_recipe, epic))
     stored = load_predictions(run.predictions)
     assert {head: logits.shape for head, logits in stored.logits.items()} == {"verb": (4, 97), "noun": (4, 300)}
@@ -85,12 +85,12 @@ class Nothing(nn.Module):
         return {head: logits.expand(len(clip), -1) for head, logits in self.logits.items()}
 
 
-def test_the_loss_is_that_of_the_verb_and_that_of_the_noun(tiny_recipe: Recipe, epic: Path) -> None:
+def test_the_loss_is_the_sum_of_verb_and_noun(tiny_recipe: Recipe, epic: Path) -> None:
     run = train(trained_on(tiny_recipe, epic), model=Nothing(), max_steps=1)
     assert run.steps()[0]["loss"] == pytest.approx(math.log(97) + math.log(300), rel=1e-5)
 
 
-def test_a_network_of_other_nouns_is_refused(tiny_recipe: Recipe, epic: Path, raises) -> None:
+def test_a_model_with_other_nouns_is_refused(tiny_recipe: Recipe, epic: Path, raises) -> None:
     """A noun is removed from the class list of the manifest after training."""
     run = train(trained_on(tiny_recipe, epic), max_steps=1)
     facts = json.loads(epic.with_suffix(".json").read_text())
@@ -100,7 +100,7 @@ def test_a_network_of_other_nouns_is_refused(tiny_recipe: Recipe, epic: Path, ra
         evaluate(run.path, load_manifest(epic), split="val", device="cpu")
 
 
-def test_segments_without_labels_are_answered_and_handed_in_but_not_measured(
+def test_segments_without_labels_are_predicted_but_not_measured(
     tiny_recipe: Recipe, epic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], raises
 ) -> None:
     """The test split of the challenge has no labels."""

@@ -35,7 +35,7 @@ def other(tiny_ctn):
     return model
 
 
-def test_a_model_of_the_same_classes_is_loaded_whole(tmp_path, tiny_ctn, other, make_trained_model):
+def test_a_model_of_the_same_classes_is_loaded_completely(tmp_path, tiny_ctn, other, make_trained_model):
     save_model(tmp_path, make_trained_model(other))
     model = tiny_ctn()
     report = load_weights(model, tmp_path, classes=CLASSES)
@@ -50,7 +50,7 @@ def test_a_model_of_the_same_classes_is_loaded_whole(tmp_path, tiny_ctn, other, 
 @pytest.mark.parametrize(
     "classes", [("a", "b", "c"), ("gray", "dim", "bright"), ("a", "b")], ids=["others", "another order", "fewer"]
 )
-def test_a_head_for_other_classes_is_reset_even_if_it_fits(tmp_path, tiny_ctn, other, make_trained_model, classes):
+def test_a_head_for_other_classes_is_reset_even_if_shapes_match(tmp_path, tiny_ctn, other, make_trained_model, classes):
     save_model(tmp_path, make_trained_model(other))
     model = tiny_ctn(num_classes=len(classes))
     fresh = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -245,7 +245,7 @@ def test_an_own_i3d_network_loads_weights_by_name(tmp_path):
     assert torch.equal(model.state_dict()["Conv3d_2b_1x1.conv3d.weight"], stored["Conv3d_2b_1x1.conv3d.weight"])
 
 
-def test_an_mfst_starts_from_its_own_weights_as_before(tmp_path):
+def test_an_mfst_still_loads_its_own_weights(tmp_path):
     save_file(mfst(1).state_dict(), tmp_path / "w.safetensors")
     model = mfst(1)
     report = load_weights(model, tmp_path / "w.safetensors", classes=CLASSES)
@@ -300,7 +300,7 @@ def test_unknown_parts_and_fully_frozen_networks_are_refused(tiny_ctn, parts, re
         freeze(tiny_ctn(), parts)
 
 
-def test_a_probe_changes_only_the_heads(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_linear_probe_changes_only_the_heads(tiny_recipe: Recipe, tmp_path: Path) -> None:
     first = train(tiny_recipe, max_steps=3)
     recipe = replace(
         tiny_recipe,

@@ -86,7 +86,7 @@ def frame_by_frame(*, depth=BLOCKS):
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pt", "wrapped pth of DataParallel"])
-def test_rpe_stdt_starts_from_a_file_and_says_what_became_of_it(tmp_path, timm, form):
+def test_rpe_stdt_loads_a_vit_file_and_reports_all_tensors(tmp_path, timm, form):
     match form:
         case "safetensors":
             path = tmp_path / "vit.safetensors"
@@ -118,7 +118,7 @@ def test_rpe_stdt_starts_from_a_file_and_says_what_became_of_it(tmp_path, timm, 
         f"  unexpected: {module}head.bias: task heads are reinitialized",
         f"  unexpected: {module}head.weight: task heads are reinitialized",
         "  unexpected: pos_embed: the network has relative position",
-        "  unexpected: blocks.2: the network takes other blocks",
+        "  unexpected: blocks.2: the network loads other blocks",
     ]
 
 
@@ -286,7 +286,7 @@ def test_an_own_vit_network_loads_weights_by_name(tmp_path):
     assert torch.equal(model.state_dict()["patch_embed.proj.weight"], stored["patch_embed.proj.weight"])
 
 
-def test_rpe_stdt_starts_from_its_own_weights_as_before(tmp_path):
+def test_rpe_stdt_still_loads_its_own_weights(tmp_path):
     save_file(rpe_stdt().state_dict(), tmp_path / "w.safetensors")
     model = rpe_stdt()
     report = load_weights(model, tmp_path / "w.safetensors", classes=CLASSES)
@@ -310,7 +310,7 @@ def test_code_in_vit_weights_is_not_executed(tmp_path, timm, monkeypatch, raises
 # -- in a recipe -------------------------------------------------------------------------------------------------------
 
 
-def test_blocks_and_ignored_tensors_come_back_from_json(tiny_recipe: Recipe) -> None:
+def test_blocks_and_ignored_tensors_survive_json(tiny_recipe: Recipe) -> None:
     recipe = replace(tiny_recipe, init=Init(weights="hf:owner/name", blocks=(0, 2, 2), ignore=("dist_token",)))
     back = recipe_from_json(recipe_to_json(recipe))
     assert back == recipe
