@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -108,7 +109,7 @@ class TrainedModel:
             except (ValueError, RuntimeError) as error:
                 raise ModelError(
                     f"the network does not accept clips of {sampling.frames} frames of {preprocessing.size} pixels "
-                    f"({_shorten(error)})",
+                    f"({shorten(str(error), 300)})",
                     field=getattr(error, "field", None),
                 ) from error
         return replace(self, sampling=sampling, preprocessing=preprocessing)
@@ -192,7 +193,7 @@ def load_model(
     try:
         model.load_state_dict(load_tensors(weights))
     except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{file}: weights do not fit the network ({_shorten(error)})", path=file) from error
+        raise ModelError(f"{file}: weights do not fit the network ({shorten(str(error), 300)})", path=file) from error
     trained = TrainedModel(
         model=model,
         config=config,
@@ -268,10 +269,6 @@ def _build(config: ModelConfig, description: Description, path: Path) -> nn.Modu
         )
     except KinemaError as error:
         raise ModelError(f"{path}: model cannot be built ({error})", path=path, field=error.field) from error
-
-
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _fingerprint(trained: TrainedModel) -> dict[str, list[float]]:

@@ -203,20 +203,12 @@ def check_channels(channels: int, expected: int) -> None:
 
 
 def patch_grid(patch: int, *, height: int, width: int) -> tuple[int, int]:
-    """Return the rows and columns of patches of a frame.
-
-    Raises:
-        ClipError: The frame does not divide into patches.
-    """
+    """Return the rows and columns of patches of a frame, or raise ClipError if it does not divide into patches."""
     return tubelet_grid((1, patch, patch), frames=1, height=height, width=width)[1:]
 
 
 def tubelet_grid(tubelet: Grid, *, frames: int, height: int, width: int) -> Grid:
-    """Return the times, rows and columns of tubelets of a clip.
-
-    Raises:
-        ClipError: The clip does not divide into tubelets.
-    """
+    """Return the times, rows and columns of tubelets, or raise ClipError if a clip does not divide into them."""
     names = ("frames", "size", "size") if height == width else ("frames", "height", "width")
     for name, length, stride in zip(names, (frames, height, width), tubelet, strict=True):
         if length < stride or length % stride:
@@ -257,11 +249,7 @@ class Tubelets(nn.Module):
         self.patches = nn.Conv3d(channels, width, tubelet, stride=tubelet)
 
     def forward(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d times rows columns"]:
-        """Return the tokens on their grid.
-
-        Raises:
-            ClipError: The clip has the wrong number of channels.
-        """
+        """Return the tokens on their grid. Raise ClipError if the clip has the wrong number of channels."""
         check_channels(clip.shape[1], self.patches.in_channels)
         tokens: Tensor = self.patches(clip)
         return tokens

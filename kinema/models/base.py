@@ -76,11 +76,7 @@ class EncoderConfig(NetworkConfig):
         """Frames, rows and columns of the clip from one token to the next."""
 
     def grid(self, *, frames: int, height: int, width: int) -> Grid:
-        """Return the token grid (times, rows, columns) of a clip.
-
-        Raises:
-            ClipError: The clip does not divide into tokens.
-        """
+        """Return the times, rows and columns of tokens, or raise ClipError if a clip does not divide into them."""
         return tubelet_grid(self.token_stride, frames=frames, height=height, width=width)
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:

@@ -193,12 +193,7 @@ class CTN(SingleStreamNetwork):
             self.embedding.zero_temporal_mean_()
 
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """Return the normalized class token after the last block.
-
-        Args:
-            clip: Clip whose frames, height and width are multiples of the token stride.
-            last_block: Rows of the last block to compute. Only the class token's is used.
-        """
+        """Return the normalized class token after the last block. `last_block` selects its computed rows."""
         grid = self.grid(clip)
         tokens = self.class_token(rearrange(self.embedding(clip), "b d t h w -> b (t h w) d"))
         if self.position is not None:

@@ -357,12 +357,7 @@ class RPESTDT(SingleStreamNetwork):
         init_weights(self, config.start)
 
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """Return the normalized class token after the last temporal layer.
-
-        Args:
-            clip: Clip of any number of frames; height and width are multiples of the patch.
-            last_block: Rows of the last spatial block to compute. Only the class token's is used.
-        """
+        """Return the normalized class token. `last_block` selects the computed rows of the last spatial block."""
         tokens, _ = self.encode_time(self.encode_space(clip, last_block))
         features: Tensor = self.norm(tokens[:, 0])
         return features

@@ -71,7 +71,11 @@ MODELS = {
 
 
 class ViTSpatial(SingleStreamNetwork):
-    """ViT applied frame by frame. Positions are interpolated for clips of another size."""
+    """ViT applied frame by frame.
+
+    Clips may have any number of frames, and any multiple of the patch as height and width, to which positions are
+    interpolated.
+    """
 
     def __init__(
         self, config: ViTSpatialConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int
@@ -89,12 +93,7 @@ class ViTSpatial(SingleStreamNetwork):
         init_weights(self, config.start)
 
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """Return the mean over the frames of their normalized class tokens.
-
-        Args:
-            clip: Clip of any number of frames; height and width are multiples of the patch.
-            last_block: Rows of the last block to compute. Only the class token's is used.
-        """
+        """Return the mean class token of the frames. `last_block` selects the computed rows of the last block."""
         grid = patch_grid(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens = self.position(self.class_token(self.embedding(clip)), grid)
         tokens = run_blocks(self.blocks, tokens, None, last_block)

@@ -71,7 +71,10 @@ MODELS = {
 
 
 class ViViT(SingleStreamNetwork):
-    """ViViT's model 1: one transformer over all tubelets. Positions are interpolated for other frames or sizes."""
+    """ViViT's model 1: one transformer over all tubelets.
+
+    Frames, height and width of a clip are multiples of the tubelet. Positions are interpolated for other clip sizes.
+    """
 
     def __init__(
         self, config: ViViTConfig, *, heads: Mapping[str, int], channels: int = 3, frames: int, size: int
@@ -90,12 +93,7 @@ class ViViT(SingleStreamNetwork):
         init_weights(self, config.start)
 
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:
-        """Return the normalized class token after the last block.
-
-        Args:
-            clip: Clip whose frames, height and width are multiples of the tubelet.
-            last_block: Rows of the last block to compute. Only the class token's is used.
-        """
+        """Return the normalized class token after the last block. `last_block` selects its computed rows."""
         frames, height, width = clip.shape[2:]
         grid = self.config.grid(frames=frames, height=height, width=width)
         tokens = self.class_token(rearrange(self.embedding(clip), "b d t h w -> b (t h w) d"))

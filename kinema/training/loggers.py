@@ -42,10 +42,9 @@ class TrainingLogger:
         for backend in self.loggers:
             _log_recipe(backend, recipe)
             if start and not isinstance(backend, WandbLogger):  # W&B continues its own run
-                for line in run.steps():
-                    backend.log_metrics(_prefixed("train", line), int(line["step"]))
-                for line in run.metrics():
-                    backend.log_metrics(_prefixed("evaluation", line), int(line["step"]))
+                for kind, lines in (("train", run.steps()), ("evaluation", run.metrics())):
+                    for line in lines:
+                        backend.log_metrics(_prefixed(kind, line), int(line["step"]))
 
     def __enter__(self) -> "TrainingLogger":
         if self.progress is not None:

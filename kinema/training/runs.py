@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -294,7 +295,7 @@ def _writing(path: Path) -> Iterator[None]:
         cause: BaseException = error
         while not isinstance(cause, OSError) and cause.__context__ is not None:
             cause = cause.__context__  # torch's own error about a full disk is misleading
-        reason = " ".join(str(cause).split())[:200]
+        reason = shorten(str(cause), 200)
         raise RunError(f"{path}: cannot be written ({reason}). Files saved before are intact.", path=path) from error
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -300,7 +301,7 @@ def _read_source(source: str | Path) -> _Source:
     except UNREADABLE as error:
         if isinstance(error, StartError):
             raise
-        raise StartError(f"{name}: cannot be read as weights ({_one_line(error)})", path=name) from error
+        raise StartError(f"{name}: cannot be read as weights ({shorten(str(error), 200)})", path=name) from error
     for key in ("state_dict", "model"):
         if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
             tensors = tensors[key]
@@ -341,9 +342,5 @@ def _download(source: str) -> Path:
             case EntryNotFoundError():
                 problem = f"the model has no {TRANSFORMERS}"
             case _:
-                problem = f"cannot be downloaded from the Hub ({_one_line(error)})"
+                problem = f"cannot be downloaded from the Hub ({shorten(str(error), 200)})"
         raise StartError(f"{source}: {problem}", path=source) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
