@@ -15,9 +15,9 @@ import av
 from numpy import ndarray
 
 from kinema.curation.inspections import state_of
+from kinema.data.manifest import PixelBox, parse_pixel_box
 from kinema.errors import UnreadableVideo
 from kinema.modality import Modality
-from kinema.transforms.pixel_box import PixelBox, parse_pixel_box
 from kinema.video.container import Timeline, open_video, reason_of
 from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, write_depth, write_rgb
 from kinema.video.read_options import ReadOptions

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kinema.data.manifest import LABEL, Entry, rows
+from kinema.data.csv_table import read_csv
+from kinema.data.manifest import LABEL, Entry
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts, Modality
 from kinema.video.scan import VIDEO_SUFFIXES
@@ -173,7 +174,7 @@ def read_annotations(
         ManifestError: The table lacks a column, a label is not a class, or a path is listed twice.
     """
     table = root / ANNOTATIONS
-    lines = rows(table, table.read_bytes())
+    lines = read_csv(table, table.read_bytes())
     required = ("path", "label", *columns.values(), "split")
     require_columns(table, lines[0][1], required)
     samples = []

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from kinema.data.manifest import PixelBox
 from kinema.datasets.prepared import examples
 from kinema.errors import ManifestError, UnreadableVideo
-from kinema.transforms.pixel_box import PixelBox
-from kinema.transforms.subject_crop import Extent, inside, subject_extent
+from kinema.transforms.preprocessing import Extent, fit_range, subject_extent
 from kinema.video.container import open_video
 from kinema.video.read_options import READ_OPTIONS
 from kinema.video.source import count_frames, read_gray
@@ -65,8 +65,8 @@ def rgb_box(extent: Extent, size: tuple[int, int]) -> SubjectBox:
     """
     left, right = (round(SCALE * column + SHIFT_X) for column in (extent.left, extent.right))
     top, bottom = (round(SCALE * row + SHIFT_Y) for row in (extent.top, extent.bottom))
-    first_x, last_x = inside(left, right, size[0], RGB_SIZE[0])
-    first_y, last_y = inside(top, bottom, size[1], RGB_SIZE[1])
+    first_x, last_x = fit_range(left, right, size[0], RGB_SIZE[0])
+    first_y, last_y = fit_range(top, bottom, size[1], RGB_SIZE[1])
     box = PixelBox(left=first_x, top=first_y, right=last_x, bottom=last_y)
     return SubjectBox(box=box, is_too_small=right - left > size[0] or bottom - top > size[1])
 

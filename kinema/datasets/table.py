@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from kinema.config import config
-from kinema.data.manifest import COLUMNS, LABEL, Entry, check_manifest_name, parse_row, rows
+from kinema.data.csv_table import read_csv
+from kinema.data.manifest import COLUMNS, LABEL, Entry, check_manifest_name, parse_row
 from kinema.datasets.options import OwnDataOptions
 from kinema.datasets.prepared import Prepared, assign_splits, write_prepared
 from kinema.errors import ManifestError, UsageError, did_you_mean
@@ -57,7 +58,7 @@ def prepare(options: TableOptions) -> Prepared:
     if not table.is_file():
         raise ManifestError(f"{table}: no such table", path=table, field="root")
     place: Place = "line"
-    lines = rows(table, table.read_bytes()) if options.form == "csv" else []
+    lines = read_csv(table, table.read_bytes()) if options.form == "csv" else []
     if options.form == "json":
         place, lines = _json_rows(table)
     names = _column_names(table, list(lines[0][1]), _pairs(options.columns))

@@ -12,7 +12,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from kinema.data.manifest import Manifest, UNLabeled
+from kinema.data.manifest import UNLABELED, Manifest
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.files import atomic_write
@@ -91,7 +91,7 @@ class Predictions:
                     f"{logits.shape} and targets of shape {targets.shape}",
                     field=head,
                 )
-            labels, num_labels = (targets, len(names)) if self.is_labeled else (targets - UNLabeled, 1)
+            labels, num_labels = (targets, len(names)) if self.is_labeled else (targets - UNLABELED, 1)
             if not np.isfinite(logits).all():
                 raise PredictionsError(f"head {head!r}: logits are not finite", field=head)
             if labels.min() < 0 or labels.max() >= num_labels:
@@ -105,7 +105,7 @@ class Predictions:
     @property
     def is_labeled(self) -> bool:
         """Whether any sample has a label."""
-        return any((targets != UNLabeled).any() for targets in self.targets.values())
+        return any((targets != UNLABELED).any() for targets in self.targets.values())
 
     @property
     def coverage(self) -> float:

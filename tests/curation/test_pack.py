@@ -15,10 +15,9 @@ from scipy.io import savemat
 from kinema.cli import main
 from kinema.curation.pack import pack
 from kinema.data.dataset import frames_of, read_views
-from kinema.data.manifest import Entry, load_manifest, write_manifest
+from kinema.data.manifest import Entry, PixelBox, load_manifest, write_manifest
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts
-from kinema.transforms.pixel_box import PixelBox
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 from kinema.video.encode import Encoding, fitted_depth, fitted_size

@@ -13,14 +13,9 @@ from kinema.data.loaders import LoadedBatch, collate, complete, make_loader, to_
 from kinema.data.manifest import Entry, class_lists, write_manifest
 from kinema.data.samplers import Draw, TrainingBatches, evaluation_batches
 from kinema.errors import UnreadableSample, UnreadableVideo
-from kinema.transforms.augment import Augmentation, draw_params
-from kinema.transforms.crops import Geometry, crop
-from kinema.transforms.depth import depth_to_uint8, jet_colors
-from kinema.transforms.geometry import IDENTITY
-from kinema.transforms.mix import mix
-from kinema.transforms.preprocessing import Preprocessing
-from kinema.transforms.rand_augment import RandAugment
-from kinema.transforms.resize import resize
+from kinema.transforms.augment import Augmentation, RandAugment, draw_params, mix
+from kinema.transforms.geometry import IDENTITY, Geometry, crop, resize
+from kinema.transforms.preprocessing import Preprocessing, depth_to_uint8, jet_colors
 from kinema.transforms.sampling import Sampling, segment_indices
 from kinema.video.source import read_gray, read_rgb
 from kinema.video.video_file import VideoFile
@@ -244,9 +239,9 @@ def test_a_clip_comes_from_its_segment(numbered, read_stamps, segment, start, st
     assert numbered_clip(numbered, read_stamps, **segment) == wanted
 
 
-def test_a_missing_modality_is_named(data_set):
+def test_a_missing_modality_is_named(data_set, raises):
     entry = dataclasses.replace(data_set.entries[0], depth="")
-    with pytest.raises(UnreadableVideo, match="no depth file is given, but the model"):
+    with raises(UnreadableVideo, "the model", field="depth"):
         read_clips(entry, locate=data_set.locate, sampling=SAMPLING, preprocessing=preprocessing(data_set))
 
 
@@ -375,11 +370,11 @@ def test_nothing_stands_in_for_what_cannot_be_read(broken_set, workers):
     assert torch.equal(loaded.batch["inputs"]["rgb"][1], broken_set[Draw(2)]["inputs"]["rgb"][0])
 
 
-def test_an_incomplete_batch_is_refused_by_the_sample_that_is_missing(broken_set):
+def test_an_incomplete_batch_is_refused_by_the_sample_that_is_missing(broken_set, raises):
     loaded = collate([broken_set[Draw(i)] for i in (0, 1)])
-    with pytest.raises(UnreadableSample, match=r"broken\.csv, line 3: .*text\.mp4"):
+    with raises(UnreadableSample, "broken.csv, line 3: ", path="text.mp4", line=3):
         complete(loaded)
-    with pytest.raises(UnreadableSample, match=r"line 3: .*\(and 1 more in this batch\)"):
+    with raises(UnreadableSample, "1 more", path="text.mp4", line=3):
         complete(collate([broken_set[Draw(1)], broken_set[Draw(1)]]))
     assert complete(LoadedBatch(loaded.batch, ())) is loaded.batch
 
@@ -506,7 +501,7 @@ def test_frames_that_several_views_share_are_read_and_resized_once(data_set, mon
         return resize(frames, *settings)
 
     monkeypatch.setattr(VideoFile, "read_rgb", counted)
-    monkeypatch.setattr("kinema.transforms.crops.resize", measured)
+    monkeypatch.setattr("kinema.transforms.geometry.resize", measured)
     entry = data_set.entries[0]  # of 10 frames
     views = read_views(
         entry,

@@ -9,7 +9,7 @@ from scipy.io import savemat
 
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts
-from kinema.transforms.depth import depth_levels, depth_to_uint8, jet, jet_colors
+from kinema.transforms.preprocessing import depth_levels, depth_to_uint8, jet, jet_colors
 from kinema.video.source import read_gray
 
 
@@ -75,8 +75,8 @@ def test_a_real_depth_video_has_levels_and_holes(real_data):
     assert len(np.unique(depth)) > 30
 
 
-def test_a_missing_depth_file_is_named(tmp_path, depth_facts):
-    with pytest.raises(UnreadableVideo, match=r"gone\.mkv: no such file"):
+def test_a_missing_depth_file_is_named(tmp_path, depth_facts, raises):
+    with raises(UnreadableVideo, "no such file", path="gone.mkv"):
         read_depth(str(tmp_path / "gone.mkv"), [0], depth_facts)
 
 

@@ -7,6 +7,7 @@ from kinema.transforms.augment import (
     Augmentation,
     Color,
     Erasing,
+    RandAugment,
     augment,
     draw_color,
     draw_erasing,
@@ -15,10 +16,8 @@ from kinema.transforms.augment import (
     erase,
     recolor,
 )
-from kinema.transforms.crops import Geometry, center_geometry, crop, view_clips
-from kinema.transforms.geometry import IDENTITY, Box, Warp, rotation
+from kinema.transforms.geometry import IDENTITY, Box, Geometry, Warp, crop, rotation, view_clips
 from kinema.transforms.preprocessing import Preprocessing
-from kinema.transforms.rand_augment import RandAugment
 
 PREPROCESSING = Preprocessing(short_side=36, size=32)
 
@@ -68,7 +67,7 @@ def test_mirroring_is_exact():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_picture_becomes_a_square_of_bytes(height, width, channels):
     """Landscape, portrait, smaller than the square, and very wide."""
-    clip = crop(noise(height, width, channels), center_geometry(PREPROCESSING), 32)
+    clip = crop(noise(height, width, channels), Geometry(PREPROCESSING.short_side), 32)
     assert clip.shape == (channels, 2, 32, 32)
     assert clip.dtype == torch.uint8
     assert clip.is_contiguous()
@@ -117,13 +116,13 @@ def test_a_depth_picture_of_another_size_is_cut_at_the_same_place():
 
 def test_frames_of_another_shape_are_refused():
     with pytest.raises(TypeError):
-        crop(noise(36, 48)[0], center_geometry(PREPROCESSING), 32)
+        crop(noise(36, 48)[0], Geometry(PREPROCESSING.short_side), 32)
     with pytest.raises(TypeError):
-        recolor(crop(noise(36, 48, 1), center_geometry(PREPROCESSING), 32), Color(1.1, 1.0, 1.0))
+        recolor(crop(noise(36, 48, 1), Geometry(PREPROCESSING.short_side), 32), Color(1.1, 1.0, 1.0))
 
 
 def test_an_evaluation_takes_the_middle_and_is_not_mirrored():
-    assert center_geometry(PREPROCESSING) == Geometry(36, 0.5, 0.5, mirrored=False)
+    assert Geometry(PREPROCESSING.short_side) == Geometry(36, 0.5, 0.5, mirrored=False)
 
 
 def test_draws_stay_in_their_ranges_and_reach_all_of_them():
@@ -380,8 +379,7 @@ def test_three_crops_are_both_ends_of_the_longer_side_and_the_middle(height, wid
     if channels == 1:
         frames[:, 5:9, 5:20] = 0
     places = np.array([[0, 2, 4], [1, 1, 3]])
-    three = Preprocessing(short_side=36, size=32, crops=3)
-    got = view_clips(frames, places, three)
+    got = view_clips(frames, places, short_side=36, size=32, num_crops=3)
     assert got.shape == (6, channels, 3, 32, 32)
     assert got.is_contiguous()
     ends = [(end, 0.5) if height > width else (0.5, end) for end in (0.0, 0.5, 1.0)]
@@ -393,8 +391,8 @@ def test_three_crops_are_both_ends_of_the_longer_side_and_the_middle(height, wid
 
 def test_one_crop_is_the_middle():
     frames = noise(36, 50, time=4)
-    (view,) = view_clips(frames, np.array([[0, 1, 2, 3]]), PREPROCESSING)
-    assert torch.equal(view, crop(frames, center_geometry(PREPROCESSING), 32))
+    (view,) = view_clips(frames, np.array([[0, 1, 2, 3]]), short_side=36, size=32, num_crops=1)
+    assert torch.equal(view, crop(frames, Geometry(PREPROCESSING.short_side), 32))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])

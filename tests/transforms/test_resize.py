@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kinema.transforms.geometry import FULL_FRAME, Box
-from kinema.transforms.resize import Window, resize
+from kinema.transforms.geometry import FULL_FRAME, Box, Window, resize
 
 
 def triangle(extent, count):

@@ -11,9 +11,8 @@ from kinema.errors import ConfigError, ManifestError, RecipeError
 from kinema.modality import DepthFacts
 from kinema.training.recipe import Clip
 from kinema.transforms.geometry import FULL_FRAME
-from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.preprocessing import Preprocessing, SubjectCrop, subject_box
 from kinema.transforms.sampling import Sampling, segment_indices
-from kinema.transforms.subject_crop import SubjectCrop, subject_box
 from kinema.video.video_file import VideoFile
 
 MASKED = DepthFacts(unit_mm=1.0, near=500.0, far=4500.0, coverage="masked")
@@ -125,7 +124,7 @@ def test_a_sample_without_depth_has_no_subject_and_says_so(data_set):
     failure = VideoDataset(manifest, sampling=Sampling(frames=4), preprocessing=preprocessing(("rgb",)))[Draw(0)]
     assert isinstance(failure, Failure)
     assert (failure.path, failure.line) == (str(data_set.path), 2)
-    assert "no depth file" in failure.message
+    assert "depth: no file" in failure.message
 
 
 @pytest.mark.parametrize("facts", [None, dataclasses.replace(MASKED, coverage="full")], ids=["no facts", "full"])
@@ -143,12 +142,12 @@ def test_what_cannot_be_is_refused_where_it_is_built(raises):
         Preprocessing(short_side=36, size=32, depth=full, subject=PLAIN)
 
 
-def test_a_recipe_says_the_margin():
+def test_a_recipe_sets_the_margin(raises):
     clip = Clip(frames=8, size=32, short_side=36, subject_margin=0.2)
     assert clip.preprocessing(MASKED).subject == SubjectCrop(margin=0.2)
     assert clip.preprocessing(MASKED).depth == MASKED  # the trained carries what the crop rests on
     assert Clip(frames=8, size=32, short_side=36).preprocessing(MASKED).subject is None
-    with pytest.raises(RecipeError, match=r"clip\.subject_margin=0\.2 needs masked depth"):
+    with raises(RecipeError, "masked", field="clip.subject_margin"):
         clip.preprocessing(dataclasses.replace(MASKED, coverage="full"))
 
 

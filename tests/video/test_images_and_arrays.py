@@ -11,8 +11,7 @@ from kinema.data.dataset import read_clips
 from kinema.data.manifest import Entry
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts
-from kinema.transforms.depth import depth_to_uint8
-from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.preprocessing import Preprocessing, depth_to_uint8
 from kinema.transforms.sampling import Sampling
 from kinema.video.image_folder import list_images
 from kinema.video.source import count_frames, frame_range, read_gray, read_rgb

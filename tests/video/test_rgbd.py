@@ -16,11 +16,9 @@ from kinema.data.manifest import Entry, write_manifest
 from kinema.data.samplers import Draw
 from kinema.modality import DepthFacts
 from kinema.transforms import rand_augment as randaugment
-from kinema.transforms.augment import Augmentation
-from kinema.transforms.preprocessing import Preprocessing
-from kinema.transforms.rand_augment import PlaceName, RandAugment
+from kinema.transforms.augment import Augmentation, RandAugment, WarpOp
+from kinema.transforms.preprocessing import Preprocessing, SubjectCrop
 from kinema.transforms.sampling import Sampling
-from kinema.transforms.subject_crop import SubjectCrop
 
 FRAMES, GROUND, FIRST, STEP = 16, 20, 90, 10
 SMALL, LARGE = (72, 96), (144, 192)
@@ -175,7 +173,7 @@ def assert_together(rgb, depth):
 @pytest.fixture
 def places_alone(monkeypatch):
     """RandAugment without its operations on colors, which would change the level that is a number."""
-    monkeypatch.setattr(randaugment, "OPERATIONS", get_args(PlaceName))
+    monkeypatch.setattr(randaugment, "OPERATIONS", get_args(WarpOp))
 
 
 @pytest.mark.parametrize("pair", ["h264", "ffv1", "larger rgb", "larger depth"])
