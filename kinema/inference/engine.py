@@ -15,7 +15,7 @@ from kinema.errors import DeviceError
 from kinema.layers.folding import evaluation_copy
 from kinema.layers.score_fusion import mean_logits
 from kinema.modality import Modality
-from kinema.models.binding import input_binding
+from kinema.models.binding import by_head, input_binding
 from kinema.transforms.preprocessing import Preprocessing
 
 Precision = Literal["float32", "bfloat16"]
@@ -83,23 +83,6 @@ class Engine:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             answer = self.model(**bound)
         return {head: logits.float().cpu() for head, logits in by_head(answer, self.heads).items()}
-
-
-def by_head(answer: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> dict[str, Tensor]:
-    """A network's answer as one tensor a task head; one head answers with a bare tensor.
-
-    Raises:
-        ValueError: the answer does not fit the heads.
-    """
-    if isinstance(answer, Tensor):
-        if len(heads) != 1:
-            raise ValueError(f"the model answers with one tensor, but there are heads {', '.join(heads)}")
-        answer = {next(iter(heads)): answer}
-    for head, classes in heads.items():
-        if head not in answer or answer[head].shape[-1] != classes:
-            got = {name: tuple(logits.shape) for name, logits in answer.items()}
-            raise ValueError(f"the model answers {got}, but head {head!r} has {classes} classes")
-    return {head: answer[head] for head in heads}
 
 
 def choose_device(device: Device) -> torch.device:

@@ -1,4 +1,4 @@
-"""Which modality goes to which argument of a network's `forward`.
+"""Inputs and outputs of a network: modalities to the arguments of `forward`, and its answer to logits by task head.
 
 one stream    forward(clip)          under any name, for any modality
 two streams   forward(rgb, depth)    a missing modality is None
@@ -75,6 +75,27 @@ def input_binding(model: nn.Module) -> InputBinding:
         f"{name}.forward{inspect.signature(network.forward)} cannot be given clips: it must take one clip, under any "
         f"name, or {' and '.join(MODALITIES)}; further arguments need defaults"
     )
+
+
+def by_head(answer: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return a network's output as one tensor per task head; a network with one head returns a bare tensor.
+
+    Args:
+        answer: Output of the network.
+        heads: Number of classes of each task head.
+
+    Raises:
+        ValueError: The output does not fit the heads.
+    """
+    if isinstance(answer, Tensor):
+        if len(heads) != 1:
+            raise ValueError(f"the model answers with one tensor, but there are heads {', '.join(heads)}")
+        answer = {next(iter(heads)): answer}
+    for head, classes in heads.items():
+        if head not in answer or answer[head].shape[-1] != classes:
+            got = {name: tuple(logits.shape) for name, logits in answer.items()}
+            raise ValueError(f"the model answers {got}, but head {head!r} has {classes} classes")
+    return {head: answer[head] for head in heads}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -1,7 +1,6 @@
 """A sample is a function of its draw, a training sees every sample, and what cannot be read is never replaced."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import numpy as np
@@ -342,7 +341,7 @@ def test_an_unreadable_file_becomes_a_failure_that_names_manifest_line_and_file(
     assert isinstance(failure, Failure)
     assert failure.index == 1
     assert "broken.csv, line 3: " in failure.message
-    assert "text.mp4: is not a video that can be read" in failure.message
+    assert "text.mp4: not a readable video" in failure.message
 
 
 def test_a_video_that_has_fewer_frames_than_its_line_says_is_a_failure(data_set):
@@ -351,7 +350,8 @@ def test_a_video_that_has_fewer_frames_than_its_line_says_is_a_failure(data_set)
     longer = dataclasses.replace(data_set, entries=tuple(entries))
     failure = VideoDataset(longer, sampling=SAMPLING, preprocessing=preprocessing(data_set))[Draw(0)]
     assert isinstance(failure, Failure)
-    assert re.search(r"color 0\.mp4: frame 37 is requested, but .*10 frames", failure.message)
+    assert "color 0.mp4: frame 37 " in failure.message
+    assert "10 frames" in failure.message
 
 
 def test_a_partner_that_cannot_be_read_is_the_one_that_is_named(broken_set):

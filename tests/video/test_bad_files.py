@@ -92,17 +92,19 @@ def with_index_in_front(path):
     return content
 
 
-def assert_refused(path, reason="."):
-    """By every function, with the file's name."""
+def assert_refused(path, word=""):
+    """Check that every function names the path and the word."""
     for read in (
         count_frames,
         lambda path: read_rgb(path, [0]),
         lambda path: read_gray(path, [0, 100]),
         lambda path: frame_range(path, 0.0, 1.0),
     ):
-        with pytest.raises(UnreadableVideo, match=reason) as refused:
+        with pytest.raises(UnreadableVideo) as refused:
             read(path)
+        assert refused.value.path == str(path)
         assert str(path) in str(refused.value)
+        assert word in str(refused.value)
 
 
 def named(path, error):
@@ -145,7 +147,7 @@ def test_what_is_no_video_is_refused_whatever_its_name(write, suffix, content):
 
 def test_a_video_without_its_index_is_refused(write, make):
     content = make("mp4")
-    assert_refused(write("torn.mp4", content[: content.index(b"moov") - 4]), "is not a video that can be read")
+    assert_refused(write("torn.mp4", content[: content.index(b"moov") - 4]), "not a readable video")
 
 
 @pytest.mark.parametrize(("name", "codec"), [("sound.mp4", "aac"), ("sound.mkv", "aac"), ("sound.wav", "pcm_s16le")])
@@ -183,9 +185,9 @@ def test_an_index_in_front_that_promises_more_than_there_is_is_not_believed(writ
     assert path in shown(path, indices)
 
 
-def test_a_segment_that_ends_behind_the_file_is_an_error_with_the_place_of_the_end(write, make):
+def test_a_segment_that_ends_behind_the_file_is_an_error_with_the_place_of_the_end(write, make, raises):
     path = write("video.mkv", make("mkv"))
-    with pytest.raises(UnreadableVideo, match=r"video\.mkv: .*4\.8\d* s"):
+    with raises(UnreadableVideo, " 4.8", "9.0 s", path="video.mkv"):
         frame_range(path, 2.0, 9.0)
 
 
@@ -387,9 +389,9 @@ def test_a_bare_stream_without_stamps_is_read_in_order(tmp_path, write_video, st
     assert assert_honest(path, shown) == 90
 
 
-def test_seconds_say_nothing_of_a_bare_stream(tmp_path, write_video, stamp):
+def test_a_bare_stream_has_no_seconds(tmp_path, write_video, stamp, raises):
     path = write_video(tmp_path / "bare.h264", [stamp(n) for n in range(30)])
-    with pytest.raises(UnreadableVideo, match=r"bare\.h264: has no time stamps"):
+    with raises(UnreadableVideo, "time stamps", path="bare.h264"):
         frame_range(path, 0.0, 1.0)
 
 
@@ -443,10 +445,10 @@ def test_what_a_camera_says_of_its_hold_is_followed(tmp_path, write_video, turn)
         assert np.abs(read[1].astype(int) - expected(picture)).mean() < 8
 
 
-def test_more_pixels_than_the_limit_are_refused_by_their_number(write, make):
+def test_more_pixels_than_the_limit_are_refused_by_their_number(write, make, raises):
     path, few = write("video.mp4", make("mp4")), ReadOptions(limits=Limits(pixels=64 * 48 - 1))
     for read in (lambda: count_frames(path, few), lambda: read_rgb(path, [0], few), lambda: read_gray(path, [90], few)):
-        with pytest.raises(UnreadableVideo, match=r"video\.mp4: has frames of 64 x 48 pixels, more than 3,071"):
+        with raises(UnreadableVideo, "64 x 48", "3,071", path="video.mp4", field="pixels"):
             read()
 
 
@@ -468,25 +470,25 @@ def test_a_size_that_is_announced_without_a_picture_behind_it_costs_no_memory(wr
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
-def test_a_size_that_changes_on_the_way_is_refused_by_its_frame(tmp_path, write_video, stamp, shown, write):
+def test_a_size_that_changes_on_the_way_is_refused_by_its_frame(tmp_path, write_video, stamp, shown, write, raises):
     small = Path(write_video(tmp_path / "small.h264", [stamp(n) for n in range(40)]))
     large = Path(write_video(tmp_path / "large.h264", [stamp(n).repeat(2, 0).repeat(2, 1) for n in range(40)]))
     path = write("changes.h264", small.read_bytes() + large.read_bytes())
     assert shown(path, [0, 20, 35]) == [0, 20, 35]
-    with pytest.raises(UnreadableVideo, match=r"changes\.h264: .*64 x 48.*128 x 96"):
+    with raises(UnreadableVideo, "64 x 48 to 128 x 96", path="changes.h264"):
         read_rgb(path, [0, 20, 60])
 
 
 # -- real files --------------------------------------------------------------------------------------------------------
 
 
-def test_real_files_announce_what_they_do_not_hold(real_data):
+def test_real_files_announce_what_they_do_not_hold(real_data, raises):
     (path,) = (real_data / "format_samples").rglob("hmdb51_Turnk*.avi")
     with av.open(str(path), **TAG_OPTIONS) as container:
         announced = container.streams.video[0].frames
     assert count_frames(str(path)) == announced - 1
     assert read_rgb(str(path), [announced - 2]).shape[0] == 1
-    with pytest.raises(UnreadableVideo, match="Turnk"):
+    with raises(UnreadableVideo, path=path):
         read_rgb(str(path), [announced - 1])
 
 

@@ -15,7 +15,7 @@ from kinema.data.dataset import VideoDataset, read_clips, read_views
 from kinema.data.manifest import Entry, write_manifest
 from kinema.data.samplers import Draw
 from kinema.modality import DepthFacts
-from kinema.transforms import rand_augment as randaugment
+from kinema.transforms import augment as augmentation
 from kinema.transforms.augment import Augmentation, RandAugment, WarpOp
 from kinema.transforms.preprocessing import Preprocessing, SubjectCrop
 from kinema.transforms.sampling import Sampling
@@ -173,7 +173,7 @@ def assert_together(rgb, depth):
 @pytest.fixture
 def places_alone(monkeypatch):
     """RandAugment without its operations on colors, which would change the level that is a number."""
-    monkeypatch.setattr(randaugment, "OPERATIONS", get_args(WarpOp))
+    monkeypatch.setattr(augmentation, "OPERATIONS", get_args(WarpOp))
 
 
 @pytest.mark.parametrize("pair", ["h264", "ffv1", "larger rgb", "larger depth"])
