@@ -143,7 +143,7 @@ def scan_timeline(
                     raise unreadable(path, f"is damaged: frame {packets} is not at the place in its index")
             packets += 1
             if packets > limits.frames:
-                raise over_limit(path, "has more frames", limits, "frames")
+                raise over_limit(path, "has too many frames", limits, "frames")
             if packet.pts is None:
                 usable = False
                 continue
@@ -236,12 +236,12 @@ def _check_contents(path: str, container: InputContainer, stream: av.VideoStream
                 continue
             number += 1
             if number > limits.frames:
-                raise over_limit(path, "has more frames", limits, "frames")
+                raise over_limit(path, "has too many frames", limits, "frames")
             stamp = packet.dts if packet.pts is None else packet.pts
             if stamp is not None and stream.time_base is not None:
                 first = stamp if first is None else min(first, stamp)
                 if float((stamp - first) * stream.time_base) > limits.seconds:
-                    raise over_limit(path, "lasts longer", limits, "seconds")
+                    raise over_limit(path, "lasts too long", limits, "seconds")
         container.seek(0, backward=True)
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, f"is truncated after {number} packets ({reason_of(error)})") from error

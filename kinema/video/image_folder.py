@@ -100,7 +100,7 @@ class ImageFolder:
             images[number] = image
             free -= image.nbytes
             if free < 0:
-                raise over_limit(self.path, "the images take more bytes", self.limits, "clip_bytes")
+                raise over_limit(self.path, "the images take too many bytes", self.limits, "clip_bytes")
         return np.stack([images[number] for number in indices])
 
 

@@ -87,7 +87,7 @@ def _copy_file(url: str, system: Any, inner: str, target: Path, size: int | None
         while chunk := source.read(CHUNK):
             copied += len(chunk)
             if copied > limits.file_bytes:
-                raise over_limit(url, "has more bytes", limits, "file_bytes")
+                raise over_limit(url, "has too many bytes", limits, "file_bytes")
             file.write(chunk)
     if size is not None and copied != size:
         raise unreadable(url, f"breaks off: expected {size:,} bytes, got {copied:,}")
@@ -104,7 +104,7 @@ def _copy_folder(url: str, system: Any, inner: str, target: Path, limits: Limits
         if name in ("", ".", ".."):
             continue
         if info.get("size") is not None and info["size"] > free:
-            raise over_limit(url, "its files have more bytes", limits, "file_bytes")
+            raise over_limit(url, "its files have too many bytes", limits, "file_bytes")
         _copy_file(url, system, info["name"], target / name, info.get("size"), limits)
         free -= (target / name).stat().st_size
 

@@ -326,7 +326,7 @@ def decode_frames(
                             f"{number} frames. Encode the video again in one size.",
                         )
                     if number >= limits.frames:
-                        raise over_limit(path, "has more frames", limits, "frames")
+                        raise over_limit(path, "has too many frames", limits, "frames")
                     if frame.is_corrupt and is_threaded:
                         raise unreadable(path, "is damaged")
                     yield frame

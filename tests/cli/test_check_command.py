@@ -67,7 +67,7 @@ def test_what_is_wrong_is_printed_listed_and_ends_with_1(words, capsys, tmp_path
     ended(1, words)
     lines = capsys.readouterr().out.splitlines()
     assert "  mine.csv, line 4: missing: 100% #7.mp4: no such file" in lines
-    assert any(line.startswith("  mine.csv, line 3: unreadable: größer.mp4: is not a video") for line in lines)
+    assert any(line.startswith("  mine.csv, line 3: unreadable: größer.mp4: not a readable video") for line in lines)
     listed = (tmp_path / "out" / "bad_files.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split("\t")[0] for line in listed] == ["100% #7.mp4", "größer.mp4"]
     assert (tmp_path / "out" / "check.html").is_file()
@@ -88,7 +88,7 @@ def test_only_the_named_splits_are_checked(words, capsys, tmp_path):
 def test_bad_input_ends_with_2_and_one_line(words, capsys):
     for changed, message in (
         (["check", "nowhere.csv"], "nowhere.csv: no such manifest"),
-        ([*words, "--split", "val"], "no sample has split 'val'; its splits are test, train"),
+        ([*words, "--split", "val"], "no sample in split 'val'; expected test, train"),
         ([*words, "--workers", "0"], "--workers 0"),
         ([*words, "--frames", "0"], "--frames 0"),
     ):

@@ -477,7 +477,7 @@ def test_an_npz_of_frames_that_is_not_whole_is_refused_by_name(tmp_path, depth):
         read_gray(str(tmp_path / "b.npz"), [3])
     del good["depth_000003"]
     np.savez(tmp_path / "c.npz", **good)
-    with pytest.raises(UnreadableVideo, match=r"c\.npz: .*holds arrays"):
+    with pytest.raises(UnreadableVideo, match=r"c\.npz"):
         read_gray(str(tmp_path / "c.npz"), [0])
-    with pytest.raises(UnreadableVideo, match=r"a\.npz: frame 14 is requested, but it has 14 frames"):
+    with pytest.raises(UnreadableVideo, match="frame 14 "):
         read_gray(str(tmp_path / "a.npz"), [14])

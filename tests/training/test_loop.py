@@ -93,7 +93,7 @@ def test_what_cannot_be_trained_leaves_no_run_behind(tiny_recipe: Recipe, raises
         train(both)
     with raises(RecipeError, "max_steps=0", field="max_steps"):
         train(tiny_recipe, max_steps=0)
-    with pytest.raises(ManifestError, match="no sample has split 'elsewhere'"):
+    with pytest.raises(ManifestError, match="elsewhere"):
         train(replace(tiny_recipe, data=replace(tiny_recipe.data, evaluate="elsewhere")))
     assert tiny_recipe.run.out is not None
     assert not tiny_recipe.run.out.exists()
