@@ -301,7 +301,8 @@ class VideoDataset(Dataset[Sample | Failure]):
         mixed: dict[str, Tensor] = {}
         for head, names in self.manifest.classes.items():
             labels = [torch.tensor(self.manifest.targets(position)[head]) for position in (partner, first)]
-            mixed[head] = torch.lerp(*(F.one_hot(label, len(names)).float() for label in labels), weight)
+            other, own = (F.one_hot(label, len(names)).float() for label in labels)
+            mixed[head] = torch.lerp(other, own, weight)
         return mixed
 
 

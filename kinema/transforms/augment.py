@@ -103,7 +103,7 @@ class Augmentation:
 
     @property
     def mixes_samples(self) -> bool:
-        """Whether MixUp or CutMix is on."""
+        """MixUp or CutMix is on."""
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
 
@@ -216,17 +216,14 @@ def combined_warp(operations: tuple[Operation, ...]) -> Warp:
     """Return the geometric operations as one warp."""
     warp = IDENTITY
     for name, strength in operations:
-        match name:
-            case "rotate":
-                warp = warp.then(rotation(DEGREES * strength))
-            case "shear_x":
-                warp = warp.then(Warp(xy=SHEAR * strength))
-            case "shear_y":
-                warp = warp.then(Warp(yx=SHEAR * strength))
-            case "translate_x":
-                warp = warp.then(Warp(x0=TRANSLATION * strength))
-            case "translate_y":
-                warp = warp.then(Warp(y0=TRANSLATION * strength))
+        warps = {
+            "rotate": rotation(DEGREES * strength),
+            "shear_x": Warp(xy=SHEAR * strength),
+            "shear_y": Warp(yx=SHEAR * strength),
+            "translate_x": Warp(x0=TRANSLATION * strength),
+            "translate_y": Warp(y0=TRANSLATION * strength),
+        }
+        warp = warp.then(warps.get(name, IDENTITY))
     return warp
 
 
@@ -263,19 +260,11 @@ def _apply_color_operation(stack: Image.Image, operation: Operation, height: int
             return ImageEnhance.Contrast(stack).enhance(factor)
         case "brightness":
             return ImageEnhance.Brightness(stack).enhance(factor)
-        case "sharpness":
-            return _sharpen(stack, factor, height)
-        case _:
-            return stack
-
-
-def _sharpen(stack: Image.Image, factor: float, height: int) -> Image.Image:
-    """Sharpen frame by frame, since the filter would reach across the seams."""
-    result = Image.new("RGB", stack.size)
-    for top in range(0, stack.height, height):
-        frame = stack.crop((0, top, stack.width, top + height))
-        result.paste(ImageEnhance.Sharpness(frame).enhance(factor), (0, top))
-    return result
+        case "sharpness":  # frame by frame, since the filter would reach across the seams
+            for top in range(0, stack.height, height):
+                frame = stack.crop((0, top, stack.width, top + height))
+                stack.paste(ImageEnhance.Sharpness(frame).enhance(factor), (0, top))
+    return stack
 
 
 def draw_erasing(augmentation: Augmentation, rng: np.random.Generator) -> Erasing:

@@ -9,11 +9,12 @@ from typing import IO, Any, Literal
 from zipfile import BadZipFile, ZipExtFile, ZipFile
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt8
 from numpy import ndarray
 from scipy.io import loadmat, whosmat
 
 from kinema.errors import UnreadableVideo
+from kinema.video.container import Gray
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.unreadable import check_range, describe, no_time_stamps, one_line, over_limit, unreadable
 
@@ -74,9 +75,7 @@ class ArrayFile:
             raise unreadable(self.path, f"expected uint8 RGB of shape (frames, height, width, 3), got {got}")
         return self._take(indices)
 
-    def read_gray(
-        self, indices: Sequence[int]
-    ) -> UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]:
+    def read_gray(self, indices: Sequence[int]) -> Gray:
         """Return frames of an array of integers from 0 to 65535, (frames, height, width)."""
         if self._parts:
             check_range(self.path, indices, len(self._parts))

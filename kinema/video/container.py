@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import av
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideData
+from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 
 from kinema.video.read_options import READ_OPTIONS, Limits
@@ -37,6 +38,8 @@ REORDERING = 64
 
 TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Ignore tags in a wrong encoding, which are common and do not affect the picture. PyAV 19 always does."""
+
+Gray = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
 
 END_SLACK_S = 0.1
 """Seconds by which a segment may end after the last frame's end, since annotators round."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kinema.video.container import Gray
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.unreadable import check_range, describe, no_time_stamps, over_limit, unreadable
 
@@ -68,9 +69,7 @@ class ImageFolder:
         """
         return self._read(indices, "rgb")
 
-    def read_gray(
-        self, indices: Sequence[int]
-    ) -> UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]:
+    def read_gray(self, indices: Sequence[int]) -> Gray:
         """Return one channel of the images: uint16 if they store 16 bits, else uint8."""
         return self._read(indices, "gray")
 

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal, cast
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.config import to_json
 from kinema.errors import UnreadableVideo
-from kinema.video.container import Timeline
+from kinema.video.container import Gray, Timeline
 from kinema.video.read_options import ReadOptions
 from kinema.video.unreadable import unreadable
 from kinema.video.video_file import check_indices
@@ -84,9 +84,7 @@ class SandboxedFile:
         """Return the frames with these numbers, non-decreasing, as RGB."""
         return self._read("read_rgb", indices)
 
-    def read_gray(
-        self, indices: Sequence[int]
-    ) -> UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]:
+    def read_gray(self, indices: Sequence[int]) -> Gray:
         """Return one channel of the frames: uint16 if more than 8 bits are stored, else uint8."""
         return self._read("read_gray", indices)
 

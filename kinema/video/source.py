@@ -12,12 +12,13 @@ from numpy import ndarray
 
 from kinema.errors import UnreadableVideo
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
+from kinema.video.container import Gray
 from kinema.video.image_folder import ImageFolder
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.remote_cache import local_path
 from kinema.video.sandbox import SandboxedFile
 from kinema.video.torchcodec_file import TorchcodecFile
-from kinema.video.video_file import Gray, VideoFile
+from kinema.video.video_file import VideoFile
 
 FrameSource = VideoFile | ImageFolder | ArrayFile | SandboxedFile
 """Open file with frames. Members raise UnreadableVideo if the file is at fault:

@@ -16,11 +16,12 @@ import numpy as np
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.errors import UnreadableVideo
 from kinema.video.container import (
+    Gray,
     Orientation,
     Timeline,
     displayed_range,
@@ -47,7 +48,6 @@ BYTES = {"rgb24": 3, "gray": 1, "gray16le": 2}
 """Bytes per pixel of the output formats."""
 
 PixelFormat = Literal["rgb24", "gray", "gray16le"]
-Gray = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
 
 
 class VideoFile:
@@ -375,8 +375,7 @@ def _is_threaded(stream: av.VideoStream) -> bool:
 
 
 def _drain(path: str, stream: av.VideoStream) -> None:
-    """Check the frames still in the decoder's threads: one may be displayed later than the yielded frames, yet be a
-    reference of theirs."""
+    """Check the frames still in the decoder's threads, which the yielded frames may refer to."""
     if not _is_threaded(stream):
         return
     try:

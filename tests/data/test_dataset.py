@@ -1,4 +1,4 @@
-"""A sample is a function of its draw, a training sees every sample, and what cannot be read is never replaced."""
+"""Samples are functions of their draw, a training sees all of them, and unreadable ones are never replaced."""
 
 import dataclasses
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_sample_is_bytes_labels_and_its_place(dataset):
 
 
 def test_an_evaluation_clip_is_the_middle_frames_cut_in_the_middle(data_set):
-    """Without resizing it can be written down to the last byte, for both modalities."""
+    """Without resizing, the expected bytes are known exactly for both modalities."""
     plain = Preprocessing(modalities=("rgb", "depth"), short_side=48, size=32, depth=data_set.depth)
     for position, entry in enumerate(data_set.entries):
         sample = VideoDataset(data_set, sampling=SAMPLING, preprocessing=plain)[Draw(position)]
@@ -75,7 +75,7 @@ def test_nothing_is_drawn_in_an_evaluation(dataset, data_set):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_color_and_depth_of_a_draw_show_the_same_place_at_the_same_time(tmp_path, write_video, depth_facts, seed):
-    """A square that moves, bright in color and far in depth, is found at the same pixel of both clips."""
+    """A moving square, bright in color and far in depth, is at the same pixel of both clips."""
     color, depth = np.full((20, 48, 64, 3), 20, np.uint8), np.full((20, 48, 64), 600, np.uint16)
     for number in range(20):
         top, left = 14 + number // 2, 18 + number
@@ -126,7 +126,7 @@ ALL_AT_ONCE = Augmentation(
 
 
 def depth_clips(data_set, draw, augmentation=ALL_AT_ONCE, **fields):
-    """Depth as it comes as one channel, as three, and in colors."""
+    """Read depth as one channel, as three, and in colors."""
     one = dataclasses.replace(preprocessing(data_set), **fields)
     wanted = (one, *(dataclasses.replace(one, depth_channels=3, depth_colors=name) for name in ("gray", "jet")))
     sampling = dataclasses.replace(SAMPLING, clips=2)
@@ -137,14 +137,14 @@ def depth_clips(data_set, draw, augmentation=ALL_AT_ONCE, **fields):
 
 
 def colored_by_hand(levels):
-    """The table's row for each level, its three numbers as channels."""
+    """Return the color of each level as channels."""
     return torch.from_numpy(jet_colors()[levels.squeeze(-4).numpy()]).movedim(-1, -4)
 
 
 @pytest.mark.parametrize("modalities", [("depth",), ("rgb", "depth")], ids=str)
 @pytest.mark.parametrize("seed", range(12))
 def test_three_channels_of_a_varied_draw_are_made_of_its_one(data_set, seed, modalities):
-    """Neither color jitter, nor noise, nor interpolation: depth of three channels is no RGB, whatever it shows."""
+    """Depth of three channels gets no color jitter and no noise, and is not interpolated like RGB."""
     one, gray, colors = depth_clips(data_set, Draw(seed % 6, (0, 0, seed)), modalities=modalities)
     assert one.shape == (1, 1, 8, 32, 32)
     assert torch.equal(gray, one.expand(-1, 3, -1, -1, -1))
@@ -164,7 +164,7 @@ def test_colors_are_those_of_mixed_depth_not_mixed_themselves(data_set, seed, mi
 
 
 def test_those_draws_turn_and_erase_and_do_neither(data_set):
-    """Otherwise the test above would show less than it says."""
+    """The test above depends on it."""
     rngs = [np.random.default_rng((0, 0, seed)) for seed in range(12)]
     drawn = [draw_params(ALL_AT_ONCE, preprocessing(data_set), rng) for rng in rngs]
     seen = {(varied.geometry.warp != IDENTITY, varied.erasing is not None) for varied in drawn}
@@ -190,7 +190,7 @@ def depth_in_colors(path, facts, **variation):
 
 @pytest.mark.parametrize("rng", [None, np.random.default_rng(0)], ids=["middle", "drawn"])
 def test_a_color_is_never_between_two_colors(tmp_path, write_video, depth_facts, rng):
-    """Where something near meets something far, the clip shows what lies between them, none of it a mixed color."""
+    """At an edge between near and far, the clip shows depths between them, and no mixed color."""
     depth = np.full((10, 48, 64), 600, np.uint16)
     depth[:, :, 31:] = 4400
     path = write_video(tmp_path / "edge.mkv", depth, codec="ffv1", pixel_format="gray16le", options={})
@@ -324,7 +324,7 @@ def test_an_evaluation_sees_every_sample_once_and_in_order():
 
 @pytest.fixture
 def broken_set(tmp_path, data_set):
-    """Three good samples and, at place 1, a file that is no video."""
+    """Three good samples and, at position 1, a text file."""
     entries = [dataclasses.replace(data_set.entries[i], rgb=data_set.locate(data_set.entries[i].rgb)) for i in range(4)]
     (tmp_path / "text.mp4").write_text("no video")
     entries[1] = dataclasses.replace(entries[1], rgb="text.mp4")
@@ -453,7 +453,7 @@ def viewed(data_set):
 
 
 def test_an_evaluation_has_all_views_of_a_sample(viewed, data_set):
-    """Each is what one would get from its frames and its crop alone."""
+    """Each view equals the crop of its frames alone."""
     sample = viewed[Draw(4)]
     entry = data_set.entries[4]
     color = read_rgb(data_set.locate(entry.rgb), range(entry.frames))

@@ -1,4 +1,4 @@
-"""A split that tears nothing apart that belongs together."""
+"""Splits never divide a group, subject or camera."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from kinema.errors import ManifestError
 
 
 def random_entries(rng, *, samples, groups, classes):
-    """Groups that lie across classes, as people do who perform every action."""
+    """Return entries whose groups span classes, like people who perform every action."""
     return [
         Entry(
             rgb=f"{i}.mp4",

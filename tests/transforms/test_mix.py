@@ -1,4 +1,4 @@
-"""MixUp and CutMix: what is mixed is mixed alike in all modalities, and the label says how much."""
+"""MixUp and CutMix mix all modalities alike, by the weight in the label."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_boxes_have_the_area_unless_they_hang_over_the_edge():
 
 
 def kind(clips):
-    """MixUp changes every pixel, CutMix none to a value that neither had."""
+    """MixUp changes every pixel; CutMix takes each from one of the two."""
     return "cutmix" if set(clips["rgb"].unique().tolist()) <= {40, 140} else "mixup"
 
 

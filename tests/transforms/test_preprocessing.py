@@ -28,14 +28,14 @@ def noise(height, width, channels=3, time=2):
 
 
 def with_square(height, width, top, left, *, side, channels):
-    """Dark, with one bright square at a known place."""
+    """Return dark frames with one bright square at a known place."""
     frames = torch.full((2, height, width, channels), 20, dtype=torch.uint8)
     frames[:, top : top + side, left : left + side] = 240
     return frames
 
 
 def center_of_light(clip):
-    """Row and column of the bright square's middle in a cut clip."""
+    """Return row and column of the bright square's center in a cropped clip."""
     light = (clip[0, 0].double() - 20).clamp_min(0)
     rows, columns = torch.meshgrid(torch.arange(light.shape[0]), torch.arange(light.shape[1]), indexing="ij")
     return np.array([(light * rows).sum() / light.sum(), (light * columns).sum() / light.sum()])
@@ -66,7 +66,7 @@ def test_mirroring_is_exact():
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (20, 30), (16, 16), (37, 211), (32, 32)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_picture_becomes_a_square_of_bytes(height, width, channels):
-    """Landscape, portrait, smaller than the square, and very wide."""
+    """Landscape, portrait, smaller than the crop, and very wide frames."""
     clip = crop(noise(height, width, channels), Geometry(PREPROCESSING.short_side), 32)
     assert clip.shape == (channels, 2, 32, 32)
     assert clip.dtype == torch.uint8
@@ -271,7 +271,7 @@ EVERYTHING = Augmentation(
 
 @pytest.mark.parametrize("seed", range(20))
 def test_what_is_new_leaves_the_draws_of_place_and_color_as_they_were(seed):
-    """So that a recipe's draws do not change with what it does not use."""
+    """A recipe's draws do not depend on augmentations that are off."""
     varied = draw_params(EVERYTHING, PREPROCESSING, np.random.default_rng(seed))
     rng = np.random.default_rng(seed)
     assert varied.geometry._replace(warp=IDENTITY) == draw_geometry(EVERYTHING, PREPROCESSING, rng)
@@ -299,7 +299,7 @@ def test_rotations_are_drawn_as_often_and_as_far_as_said():
 
 
 def test_a_turned_clip_shows_at_its_corners_what_the_frame_has_there():
-    """One resampling from the whole frame: no corner is empty unless the frame ends there."""
+    """The warp samples the full frame: no corner is empty unless the frame ends there."""
     frames = noise(60, 60)
     middle = Geometry(60, 0.5, 0.5, mirrored=False, warp=rotation(30))
     assert (crop(frames, middle, 32) != 128).all(0).float().mean() > 0.97
@@ -360,7 +360,7 @@ def test_a_box_is_erased_with_noise_that_stands_still_or_with_no_reading(channel
 
 @pytest.mark.parametrize("seed", range(12))
 def test_colors_never_touch_depth(seed):
-    """With all operations on colors and none on places, a depth clip is its cut and no more."""
+    """With color operations alone, a depth clip equals its crop."""
     colors = Augmentation(color_jitter=0.4, channel_shuffle=1.0, randaugment=RandAugment(operations=3))
     varied = draw_params(colors, PREPROCESSING, np.random.default_rng(seed))
     frames = noise(36, 48, channels=1)

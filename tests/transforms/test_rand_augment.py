@@ -1,4 +1,4 @@
-"""RandAugment's operations against their formulas; what works on colors does so on the whole clip."""
+"""RandAugment's operations follow their formulas; color operations use statistics of the whole clip."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ PLACES = {"rotate", "shear_x", "shear_y", "translate_x", "translate_y"}
 
 
 def clip(time=3, low=30, high=200):
-    """Noise whose brightness differs from frame to frame."""
+    """Return noise whose brightness differs from frame to frame."""
     rng = np.random.default_rng(0)
     frames = rng.integers(low, high, (3, time, 12, 16)) + 15 * np.arange(time)[None, :, None, None]
     return torch.from_numpy(frames.astype(np.uint8))
@@ -79,7 +79,7 @@ def luma(values):
 
 
 def by_hand(name, values, strength):
-    """On a whole clip, in double precision."""
+    """Return the result for a whole clip, in double precision."""
     factor = 1 + 0.9 * strength
     match name:
         case "identity":

@@ -1,4 +1,4 @@
-"""A sample's own box of RGB: in the table, and cut before all else, wherever clips are read."""
+"""Per-sample RGB crop box: read from the manifest and applied first, wherever clips are read."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from kinema.transforms.sampling import Sampling
 from kinema.video.read_options import ReadOptions
 
 BOX = PixelBox(left=32, top=16, right=64, bottom=48)
-"""The lower right of a picture of 64 x 48."""
+"""Lower right part of a picture of 64 x 48 pixels."""
 MASKED = DepthFacts(unit_mm=1.0, near=500.0, far=4500.0, coverage="masked")
 EIGHT = Sampling(frames=8)
 
@@ -31,7 +31,7 @@ def preprocessing(*modalities, subject=None):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory, write_video):
-    """RGB, light in the box, more so in its right half, dark elsewhere; masked depth of a person at the left."""
+    """Write RGB that is bright in the box alone, most in its right half, and masked depth of a person at the left."""
     folder = tmp_path_factory.mktemp("pair")
     rgb, depth = np.full((10, 48, 64, 3), 30, np.uint8), np.zeros((10, 48, 64), np.uint16)
     rgb[:, 16:48, 32:64] = 220
@@ -120,7 +120,7 @@ def test_views_and_training_draws_see_the_box_alone(pair, isolation):
 
 
 def test_the_partner_of_a_mixture_is_cut_to_its_own_box(pair):
-    """A dark partner would show; both are white in their boxes, and dark about them."""
+    """Both samples are white in their boxes and dark around them, so that a partner's surroundings would show."""
     small = PixelBox(left=40, top=20, right=60, bottom=40)
     manifest = write(pair, entry(), entry(rgb_box=small))
     data = VideoDataset(
@@ -132,7 +132,7 @@ def test_the_partner_of_a_mixture_is_cut_to_its_own_box(pair):
 
 
 def test_the_subject_of_masked_depth_then_cuts_depth_alone(pair):
-    """Depth's person is at the left, where RGB is dark: its box in RGB would show that."""
+    """The person in depth is at the left, where RGB is dark, so that cropping RGB to it would show."""
     crop = preprocessing("rgb", "depth", subject=SubjectCrop(margin=0.0))
     manifest = write(pair, entry(), entry(rgb_box=None))
     own, shared = (VideoDataset(manifest, sampling=EIGHT, preprocessing=crop)[Draw(n)]["inputs"] for n in (0, 1))

@@ -1,4 +1,4 @@
-"""The crop to the subject: one box for a clip, from the readings of masked depth."""
+"""Crop to the subject: one box per clip, from the readings of masked depth."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ PLAIN = SubjectCrop(margin=0.0)
 
 
 def mask(*parts, frames=3, height=100, width=200):
-    """No reading but in these (frame, top, bottom, left, right)."""
+    """Return depth with readings only in these (frame, top, bottom, left, right)."""
     depth = np.zeros((frames, height, width), np.uint16)
     for frame, top, bottom, left, right in parts:
         depth[frame, top:bottom, left:right] = 1500
@@ -95,7 +95,7 @@ def masked(data_set):
 
 @pytest.mark.parametrize("modalities", [("rgb",), ("depth",), ("rgb", "depth")], ids=str)
 def test_a_sample_is_cut_to_its_subject(data_set, monkeypatch, modalities):
-    """Depth is read for the box of an RGB model too, for the very frames of the clip."""
+    """Depth of the clip's frames is read for the crop of an RGB model, too."""
     asked = []
 
     read_gray = VideoFile.read_gray
@@ -152,7 +152,7 @@ def test_a_recipe_sets_the_margin(raises):
 
 
 def test_a_real_person_fills_the_box(real_data):
-    """MSR-Action3D: masked Kinect depth of one person, of whom nothing is lost and who fills more of the box."""
+    """MSR-Action3D: masked Kinect depth of one person, who is kept complete and fills more of the box."""
     shares = []
     for file in sorted((real_data / "msr_action3d" / "depth160").glob("*.npz"))[::40]:
         with np.load(file, allow_pickle=False) as arrays:

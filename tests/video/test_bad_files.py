@@ -1,4 +1,4 @@
-"""Bad video files: each is read right, frame by frame, or refused by name; nothing is repeated, shifted or left out."""
+"""Bad video files are read correctly, frame by frame, or refused by name; no frame is repeated, shifted or dropped."""
 
 import http.server
 import os
@@ -35,7 +35,7 @@ WAYS_TO_MAKE = {
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory, write_video, stamp):
-    """The content of a video of 120 frames that show their numbers, in a container.
+    """Return the bytes of a video of 120 frames that show their numbers, in a container.
 
     With noise, so that the pictures are most of the file, and damage in its middle hits pictures.
     """
@@ -56,7 +56,7 @@ def make(tmp_path_factory, write_video, stamp):
 
 @pytest.fixture
 def write(tmp_path):
-    """Content under a name; returns the path."""
+    """Write content to a file and return its path."""
 
     def file(name, content):
         path = tmp_path / name
@@ -68,7 +68,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def shown(read_stamps):
-    """The numbers that the frames with these indices show, or the reason why they cannot be read."""
+    """Return the numbers that frames show, or the message of the error."""
 
     def numbers(path, indices):
         try:
@@ -113,7 +113,7 @@ def named(path, error):
 
 
 def assert_honest(path, shown, ragged=0):
-    """The file is refused, or what it says to have is there, each frame at its own number, and nothing behind it.
+    """Check that the file is refused, or has as many frames as it counts, each at its own number.
 
     Args:
         ragged: of so many frames at the end, some may be missing: they are stored after those that refer to them.
@@ -141,7 +141,7 @@ def assert_honest(path, shown, ragged=0):
     ids=["empty", "text", "html", "zeros"],
 )
 def test_what_is_no_video_is_refused_whatever_its_name(write, suffix, content):
-    """FFmpeg takes text of some names for a terminal's output, and paints it."""
+    """FFmpeg renders text files with some suffixes as a terminal would."""
     assert_refused(write(f"file.{suffix}", content))
 
 
@@ -168,7 +168,7 @@ def test_a_picture_is_no_video_of_one_frame(tmp_path, stamp, suffix):
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("kind", WAYS_TO_MAKE)
 def test_a_torn_file_has_the_frames_that_are_there_and_no_more(write, make, shown, kind, share):
-    """A last frame that is there in part, and that the decoder fills with what stood there before, is none."""
+    """A partial last frame, which the decoder completes from the frame before, does not count."""
     content = make(kind)
     path = write(f"torn.{kind}", content[: round(share * len(content))])
     count = assert_honest(path, shown, ragged=0 if kind in ("avi", "webm") else 3)
@@ -194,7 +194,7 @@ def test_a_segment_that_ends_behind_the_file_is_an_error_with_the_place_of_the_e
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", [kind for kind in WAYS_TO_MAKE if kind != "mp4"])
 def test_damage_in_the_middle_moves_no_other_frame(write, make, shown, kind, seed):
-    """A frame that it has reached may show anything, or be refused; one before it, or behind the next keyframe, not.
+    """Damaged frames may show anything or be refused; those before, and after the next keyframe, are intact.
 
     A container without an index of its frames cannot know that some were lost: it has fewer, and its count says so.
     """
@@ -218,7 +218,7 @@ def test_damage_in_the_middle_moves_no_other_frame(write, make, shown, kind, see
 
 @pytest.mark.parametrize("what", ["picture", "entry of the index", "picture and its place"])
 def test_an_avi_that_lost_something_is_refused_or_read_under_the_right_numbers(write, make, shown, what):
-    """A decoding in order does not see a lost picture, and a jump goes by the index: one would be off by a frame."""
+    """Decoding in order does not notice a lost frame, and seeking trusts the index: one would be off by a frame."""
     content = bytearray(make("avi"))
     index = content.rindex(b"idx1")
     place = content.index(b"00dc", content.index(b"00dc", index // 2) + 5000)  # no keyframe
@@ -352,7 +352,7 @@ def test_an_index_that_is_not_there_is_not_missed(write, make, shown):
 
 
 def test_seconds_follow_stamps_where_the_rate_lies(tmp_path, write_video, stamp, shown):
-    """Half of the frames in the first second, the others half a second apart."""
+    """Half of the frames lie in the first second, the others half a second apart."""
     times = [n / 20 for n in range(20)] + [1 + n / 2 for n in range(20)]
     path = write_video(tmp_path / "varies.mp4", [stamp(n) for n in range(40)], times=times)
     with av.open(path) as container:

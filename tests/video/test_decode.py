@@ -1,4 +1,4 @@
-"""What is read is what a plain decoding of the whole file gives, whichever way is taken, and what fails is named."""
+"""Frames read by either way equal a plain decoding of the whole file, and errors name the file."""
 
 import inspect
 import os
@@ -172,7 +172,7 @@ def test_real_small_clips_agree_both_ways(real_data):
 
 
 def test_a_header_that_announces_a_frame_too_many_is_not_believed(real_data, raises):
-    """HMDB-51; the name of this file's title is in no encoding that can be read, either."""
+    """HMDB-51; the encoding of this file's title is invalid, too."""
     (path,) = (real_data / "format_samples").rglob("hmdb51_Turnk*.avi")
     with av.open(str(path), **TAG_OPTIONS) as container:
         announced = container.streams.video[0].frames
@@ -327,14 +327,14 @@ def test_gray_frames_of_eight_bits_stay_eight_bits(tmp_path, write_video):
 
 @pytest.fixture
 def threaded(monkeypatch):
-    """As in a process that computes with two threads, and all pictures taken for large."""
+    """Pretend that the process has two threads and that all frames are large."""
     monkeypatch.setattr(video_file, "THREADED_PIXELS", 0)
     monkeypatch.setattr(video_file, "threads_here", lambda: 2)
 
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The numbers of threads that clips are read with."""
+    """List the number of threads of each read."""
     seen = []
     plain = VideoFile._read
 

@@ -29,7 +29,7 @@ def depth():
 
 @pytest.fixture
 def folder(tmp_path, color):
-    """Names without leading zeros, as in the wild: frame_10 must follow frame_9."""
+    """Write images named without leading zeros: frame_10 must follow frame_9."""
     path = tmp_path / "frames of a clip"
     path.mkdir()
     for number, picture in enumerate(color):

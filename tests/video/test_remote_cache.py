@@ -1,4 +1,4 @@
-"""A file behind a URL reads as the file does, is fetched once, and is complete or not there."""
+"""A file behind a URL reads like a local one, is fetched once, and is complete or absent."""
 
 import threading
 import time
@@ -26,12 +26,12 @@ def read_options(tmp_path):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Every use asks the server whether the file has changed."""
+    """Make every use ask the server whether the file has changed."""
     monkeypatch.setattr(cache, "FRESH_S", 0.0)
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files of a folder; what is asked for is noted, and answers can be cut short."""
+    """Server of a folder that records requests and can truncate answers."""
 
     requests: list[tuple[str, str]] = []  # noqa: RUF012  # one list for one server
     cut: list[str] = []  # noqa: RUF012  # as above
@@ -180,7 +180,7 @@ def test_a_copy_that_was_deleted_by_hand_is_fetched_anew(server, read_options, n
 
 
 def test_a_note_that_points_elsewhere_is_not_followed(server, read_options, numbered):
-    """Whoever can write to the cache cannot make kinema read another file by a name with dots."""
+    """A manipulated note in the cache cannot make kinema read a file elsewhere."""
     folder, address = server
     (folder / "one.mp4").write_bytes(Path(numbered).read_bytes())
     local_path(f"{address}/one.mp4", read_options)

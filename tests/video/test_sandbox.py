@@ -1,4 +1,4 @@
-"""What a file does to its reader process is not done to the program."""
+"""A file that kills its reader process does no harm to the program."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Warts of folders, arrays and tables: what is odd is read right or refused by name, and the command line says so."""
+"""Odd folders, arrays and tables are read correctly or refused by name, on the command line too."""
 
 import json
 import pickle
@@ -46,7 +46,7 @@ def assert_refused(path, *words):
 
 
 def test_a_picture_that_is_missing_from_a_row_is_named(folder):
-    """Those behind it would come under the numbers of others."""
+    """The images after it would get wrong numbers."""
     (folder / "img_00005.png").unlink()
     assert_refused(folder, "img_00004.png", "img_00006.png")
 
@@ -58,7 +58,7 @@ def test_pictures_may_be_numbered_from_anywhere_in_any_even_step(folder, read_st
 
 
 def test_pictures_of_two_rows_in_one_folder_are_not_one_video(folder, stamp):
-    """Optical flow stands beside the pictures in the layout of temporal segment networks."""
+    """Temporal segment networks store optical flow beside the images."""
     for number in range(12):
         Image.fromarray(stamp(100)).save(folder / f"flow_x_{number:05d}.png")
     assert_refused(folder, "flow_x_", "img_")
@@ -92,14 +92,14 @@ def test_depth_of_eight_bits_beside_sixteen_is_refused(tmp_path, raises):
 
 
 def test_depth_of_sixteen_bits_is_no_color(tmp_path):
-    """Cut to eight bits, a meter and a room would look the same."""
+    """Truncated to 8 bits, near and far depth would look the same."""
     for number in range(3):
         Image.fromarray(np.full((20, 30), 3000 + number, np.uint16)).save(tmp_path / f"{number}.png")
     assert_refused(tmp_path)
 
 
 def test_a_picture_that_announces_more_than_it_holds_costs_no_memory(folder, raises):
-    """60000 x 60000 pixels in a header, a few bytes behind it."""
+    """The header declares 60000 x 60000 pixels, followed by a few bytes."""
     content = bytearray((folder / "img_00003.png").read_bytes())
     struct.pack_into(">2I", content, 16, 60000, 60000)
     struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
@@ -126,7 +126,7 @@ def test_a_folder_may_have_any_name(folder, tmp_path, monkeypatch, read_stamps, 
 
 
 class Trap:
-    """What a pickle would do when it is loaded."""
+    """Code that a pickle would run when it is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -176,7 +176,7 @@ def test_an_array_that_announces_more_than_it_holds_costs_no_memory(tmp_path, sh
 
 
 def test_an_array_that_unpacks_to_more_than_the_limits_is_refused(tmp_path, raises):
-    """Two hundred megabytes of nothing pack into two hundred kilobytes; a limit of one hundred holds."""
+    """200 MB of zeros compress to 200 kB; a limit of 100 MB is enforced."""
     with (
         zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as parts,
         parts.open("depth.npy", "w") as part,
@@ -190,7 +190,7 @@ def test_an_array_that_unpacks_to_more_than_the_limits_is_refused(tmp_path, rais
 
 
 def test_a_mat_file_of_matlab_73_is_refused_with_its_name(tmp_path):
-    """HDF5 in a MATLAB coat."""
+    """The format is HDF5 with a MATLAB header."""
     head = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     (tmp_path / "new.mat").write_bytes(head.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(2000))
     assert_refused(tmp_path / "new.mat", "new.mat: not a readable array", "HDF")
@@ -242,7 +242,7 @@ def test_a_depth_file_that_ends_before_its_color_is_not_filled_up(tmp_path, writ
 
 
 def test_a_file_with_fewer_frames_than_the_table_says_is_an_error(tmp_path, write_video, stamp, raises):
-    """It was cut after the table was made: what is read would be another part of the action."""
+    """The file was trimmed after the manifest was made: its frames would show another part of the action."""
     write_video(tmp_path / "cut.mp4", [stamp(n) for n in range(24)])
     with raises(UnreadableVideo, "24 frames", path="cut.mp4"):
         read_clips(
@@ -258,7 +258,7 @@ def test_a_file_with_fewer_frames_than_the_table_says_is_an_error(tmp_path, writ
 
 @pytest.fixture
 def table(tmp_path, data_set, make_trained_model, tiny_ctn):
-    """Six samples: three whole, and on lines 3, 5 and 6 a missing file, a torn one, and one that is no video."""
+    """Six samples: three intact, and on lines 3, 5 and 6 a missing, a truncated and a text file."""
     save_model(tmp_path / "model", make_trained_model(tiny_ctn()))
     lines = ["rgb,split,label"]
     for position in range(6, 12):
