@@ -1,18 +1,18 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each sets up .venv first, and is safe to repeat.
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up .venv first and can be repeated.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-# The release that loads beside that torch; only the tests of that backend want it, and FFmpeg of the system.
+# The release that goes with that torch; only the tests of that backend need it, and the system's FFmpeg.
 TORCHCODEC ?= torchcodec==0.13.0
 BIN := .venv/bin
 PYTHONS ?= 3.12 3.13
 
-.PHONY: demo test long pythons lint format tables clean
+.PHONY: demo test long pythons lint format tables picture clean
 
 demo: .venv/ready
 	$(BIN)/kinema demo --out demo
 
-# Two workers of one thread each: as fast as this set gets on two cores, and the same numbers everywhere.
+# Two workers of one thread each: fastest on two cores, with the same numbers everywhere.
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long and not system"
 
@@ -20,23 +20,28 @@ long: .venv/ready
 	$(BIN)/python -m pip install --quiet "$(TORCHCODEC)"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "long or system" -rs
 
-# The other Pythons that are installed, each in a .venv-VERSION of its own.
+# The other installed Pythons, each in its own .venv-VERSION.
 pythons:
 	.ci/pythons $(PYTHONS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The tables of README.md and docs/, from results/.
+# Tables of README.md and docs/, from results/, and the file tree of docs/architecture.md.
 tables: .venv/ready
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python docs/make_tree.py
+
+# The moving picture of README.md, from the model of `make demo`.
+picture: .venv/ready
+	$(BIN)/python docs/make_picture.py demo/run
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

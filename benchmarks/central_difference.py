@@ -123,7 +123,7 @@ def convolution(
 
 
 def vanilla(size: Size, device: torch.device) -> nn.Module:
-    """torch's own, with equal weights."""
+    """Torch's own, with equal weights."""
     return convolution(size, "vanilla", device, CentralDifferenceConv3d).folded().train()
 
 

@@ -1,11 +1,30 @@
-"""Write the tree of the package, with the first line of each file, into docs/architecture.md: `make tables`."""
+"""Write docs/architecture.md: the layers of the package, and every file with the first line of its docstring."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
-START, STOP = "```text\n", "```\n"
+COLUMN = 29
+HEAD = """# Architecture
+
+```sh
+make tables    # regenerates this page from the files
+```
+
+A package imports only from packages below it; `tests/test_imports.py` enforces this and rejects cycles.
+
+```text
+cli -> reports -> training -> evaluation -> inference -> models -> layers
+                  training, evaluation, inference -> data -> transforms -> video
+                  datasets, curation, render -> data, transforms, video
+```
+
+Every package may use `errors.py`, `config.py`, `files.py` and `modality.py`, which use nothing else of kinema.
+
+## Files
+
+"""
 
 
 def purpose(path: Path) -> str:
@@ -14,24 +33,23 @@ def purpose(path: Path) -> str:
 
 
 def lines(folder: Path, depth: int = 0) -> list[str]:
-    """Return a line for a package and one for each file and package in it; recipes are left out."""
+    """Return one line for a package and one for each file and package in it; recipes are omitted."""
     indent = "  " * depth
-    found = [f"{indent}{folder.name + '/':<{28 - len(indent)}} {purpose(folder / '__init__.py')}".rstrip()]
+    tree = [f"{indent + folder.name + '/':<{COLUMN}}{purpose(folder / '__init__.py')}".rstrip()]
     if folder.name == "recipes":
-        return found
+        return tree
     for path in sorted(folder.glob("*.py")):
         if path.stem != "__init__":
-            found.append(f"{indent}  {path.name:<{26 - len(indent)}} {purpose(path)}".rstrip())
+            tree.append(f"{indent + '  ' + path.name:<{COLUMN - 1}} {purpose(path)}".rstrip())
     for path in sorted(folder.iterdir()):
         if (path / "__init__.py").is_file():
-            found += lines(path, depth + 1)
-    return found
+            tree += lines(path, depth + 1)
+    return tree
 
 
 def page() -> str:
-    """Return docs/architecture.md with the tree as it is now."""
-    head, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    return head + START + "\n".join(lines(ROOT / "kinema")) + "\n" + STOP + rest.partition(STOP)[2]
+    """Return the page."""
+    return HEAD + "```text\n" + "\n".join(lines(ROOT / "kinema")) + "\n```\n"
 
 
 if __name__ == "__main__":

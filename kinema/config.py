@@ -146,7 +146,8 @@ def _one_line(error: ValidationError, owner: Any) -> ConfigError:
 
 def _walk(owner: Any, places: Sequence[str | int]) -> tuple[list[str], list[str]]:
     """Return the names of the fields on the way to a finding, without pydantic's labels of unions; and the last one's
-    siblings."""
+    siblings.
+    """
     names: list[str] = []
     for number, place in enumerate(places):
         owners = [member for member in _members(owner) if hasattr(member, "__pydantic_fields__")]

@@ -1,6 +1,7 @@
-"""What the README claims is what is stored, and what is stored can be computed again."""
+"""Claims of the README equal the stored results, which can be recomputed from stored predictions."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from kinema.data.manifest import load_manifest
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted(path for path in (ROOT / "results").glob("*.json") if "predictions" in json.loads(path.read_text()))
-"""Of trainings; measurements of speed have no predictions."""
+"""Results of trainings; measurements of speed have no predictions."""
 
 
 def top1(name: str) -> str:
@@ -35,10 +36,27 @@ def test_results_on_moves_are_of_the_moves_that_are_here(seed: int) -> None:
     assert "synthetic" in result["title"]
 
 
-def test_the_readme_says_what_is_stored() -> None:
+@pytest.mark.parametrize("name", sorted({path.stem.split("_seed")[0] for path in RESULTS if "_seed" in path.stem}))
+def test_the_results_page_holds_every_stored_training(name: str) -> None:
+    seeds = sorted((ROOT / "results").glob(f"{name}_seed*.json"))
+    numbers = ", ".join(top1(path.stem) for path in seeds)
+    title = json.loads(seeds[0].read_text())["title"].removesuffix(", seed 0")
+    assert re.search(
+        rf"^\| {re.escape(title)} \|.* {numbers} \|", (ROOT / "docs" / "results.md").read_text(), re.MULTILINE
+    )
+
+
+def test_the_readme_states_the_stored_numbers() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert ", ".join(top1(f"moves_ctn_tiny_seed{seed}") for seed in range(3)) + " % top-1" in readme
-    assert f"{top1('jhmdb_ctn_tiny_seed0')} % top-1" in readme
+    moves = ", ".join(top1(f"moves_ctn_tiny_seed{seed}") for seed in range(3))
+    assert re.search(rf"^\| CTN-tiny \| moves \(synthetic\), .* \| 0, 1, 2 \| {moves} \|", readme, re.MULTILINE)
+    jhmdb = top1("jhmdb_ctn_tiny_seed0")
+    assert re.search(rf"^\| CTN-tiny \| J-HMDB, .* \| 0 \| {jhmdb} \|", readme, re.MULTILINE)
+
+
+def test_the_readme_shows_eight_results_at_most() -> None:
+    rows = re.findall(r"^\| [\w-]+-(?:tiny|small|base|large)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert 0 < len(rows) <= 8
 
 
 def test_the_page_of_the_architecture_lists_every_file() -> None:

@@ -12,17 +12,17 @@
 #SBATCH --output=kinema-%j.log
 set -euo pipefail
 
-# The folder is the same each time that the job is queued again, and it lies where all machines see it.
+# The run folder stays the same when the job is requeued, and all machines see it.
 OUT=runs/$SLURM_JOB_NAME-$SLURM_JOB_ID
 
-# srun starts one process for each GPU. Three minutes before the time is over they get SIGUSR1, and at preemption
-# SIGTERM: they save and leave with 128 + the signal's number.
+# srun starts one process per GPU. They get SIGUSR1 three minutes before the time limit, and SIGTERM at preemption, save a
+# checkpoint and exit with 128 + the signal number.
 set +e
 srun kinema train "$@" --run.out "$OUT" --existing resume --checkpoint.every 500
 code=$?
 set -e
 
-# 138 is SIGUSR1: the time was over. The job queues itself again and goes on.
+# 138 is SIGUSR1, the time limit: requeue the job, which then resumes.
 if [ "$code" = 138 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -188,7 +188,8 @@ class PackSource:
 
     def reads_fast(self, kind: Modality, encoding: Encoding) -> bool:
         """Whether the whole file would gain nothing: depth of 8 bits in a video, which no lossless encoding makes as
-        small, or RGB that is small and has close keyframes."""
+        small, or RGB that is small and has close keyframes.
+        """
         if self.timeline is None:
             return False
         with open_video(self.file, self._options.limits) as (_, stream):

@@ -277,7 +277,7 @@ def write_manifest(
         cells = [getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes]
         writer.writerow(["" if cell is None else cell for cell in cells])
     facts: dict[str, Any] = {
-        "dataset": dataset,
+        "corpus": dataset,  # the first format's key; another one would change the hash of every manifest
         "version": version,
         "classes": {head: list(names) for head, names in classes.items()},
         "depth": depth
@@ -285,7 +285,7 @@ def write_manifest(
         "declared": dict(sorted((counts if declared is None else declared).items())),
     }
     if unlabeled:
-        facts["unlabeled"] = unlabeled
+        facts["unlabelled"] = unlabeled
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(table.getvalue(), encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -344,10 +344,10 @@ def _read_facts(path: Path) -> dict[str, Any]:
         depth = facts.get("depth")
         return {
             "classes": {head: tuple(str(name) for name in names) for head, names in facts["classes"].items()},
-            "dataset": str(facts["dataset"] if "dataset" in facts else facts["corpus"]),
+            "dataset": str(facts["corpus"]),
             "version": str(facts["version"]),
             "declared": {str(split): int(count) for split, count in facts["declared"].items()},
-            "unlabeled": tuple(str(split) for split in facts.get("unlabeled", facts.get("unlabelled", ()))),
+            "unlabeled": tuple(str(split) for split in facts.get("unlabelled", ())),
             "depth": None
             if depth is None
             else DepthFacts(
@@ -358,8 +358,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
             ),
         }
     except KeyError as error:
-        name = "dataset" if error.args[0] == "corpus" else str(error.args[0])
-        raise ManifestError(f"{path}: field {name!r} is missing", path=path, field=name) from error
+        raise ManifestError(f"{path}: field {error} is missing", path=path, field=str(error.args[0])) from error
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise ManifestError(f"{path}: cannot be parsed ({error})", path=path) from error
 
@@ -399,8 +398,8 @@ def _check_labels(manifest: Manifest) -> None:
             if entry.split in manifest.unlabeled:
                 if entry.labels:
                     raise ManifestError(
-                        f"{where}: {column} is not empty, but split {entry.split!r} is in `unlabeled` of "
-                        f"{facts_path.name}. Remove the label or the split from `unlabeled`.",
+                        f"{where}: {column} is not empty, but split {entry.split!r} is in `unlabelled` of "
+                        f"{facts_path.name}. Remove the label or the split from `unlabelled`.",
                         path=path,
                         line=entry.line,
                         field=column,

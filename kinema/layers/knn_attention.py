@@ -37,7 +37,7 @@ SHORT = 64
 
 
 def kept_keys(n: int, share: float) -> int:
-    """k for a sequence of n tokens: the share of them, rounded down, and at least one."""
+    """K for a sequence of n tokens: the share of them, rounded down, and at least one."""
     if not 0 < share <= 1:
         raise ValueError(f"share={share} is not in (0, 1]: 0.7 keeps 137 of 196 keys, 1 keeps all")
     return max(1, int(share * n))

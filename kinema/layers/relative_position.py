@@ -41,7 +41,7 @@ LARGEST_CLIP = 13
 
 
 def sectioned(offset: Float[Tensor, "*shape"] | Int64[Tensor, "*shape"], ratio: float) -> Int64[Tensor, "*shape"]:
-    """s of eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8: odd, not decreasing, 0 at 0, and at most y rounded down.
+    """S of eq. 3.8 and 3.9 with b : y : a = 1 : 2 : 8: odd, not decreasing, 0 at 0, and at most y rounded down.
 
     Args:
         offset: between two tokens.

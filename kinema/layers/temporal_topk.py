@@ -32,7 +32,7 @@ def kept_count(frames: int) -> int:
 
 
 def deviation(scores: Float[Tensor, "b h n n"]) -> Float[Tensor, "b h t"]:
-    """sigma of eq. 3.13: of each frame's row of the map, the class token's column included; at least float32."""
+    """Sigma of eq. 3.13: of each frame's row of the map, the class token's column included; at least float32."""
     rows = scores[..., 1:, :]
     return rows.to(torch.promote_types(rows.dtype, torch.float32)).std(-1, correction=0)
 

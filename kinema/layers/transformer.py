@@ -166,11 +166,10 @@ class EncoderBlock(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch n dim"], context: Any = None, rows: Rows = "all"
     ) -> Float[Tensor, "batch m dim"]:
-        """
-        Args:
-            tokens: the class token first, where there is one.
-            context: what the attention needs besides tokens: a grid, clusters of positions, lengths of sequences.
-            rows: rows that are computed.
+        """Args:
+        tokens: the class token first, where there is one.
+        context: what the attention needs besides tokens: a grid, clusters of positions, lengths of sequences.
+        rows: rows that are computed.
         """
         further = (context,) if rows == "all" else (context, rows)
         asked = select_rows(tokens, rows)

@@ -302,12 +302,11 @@ class Stage(nn.Module):
     def forward(
         self, maps: Float[Tensor, "bt c h w"], frames: int, part: Part = "both", before: Tensor | None = None
     ) -> Float[Tensor, "bt d rows columns"]:
-        """
-        Args:
-            maps: what the stage gets; of the part `time` what its own part `space` has made.
-            frames: of a clip.
-            part: `space` and `time` are for a network that does all space before all time.
-            before: what the shortcut takes; the maps that the stage gets where None.
+        """Args:
+        maps: what the stage gets; of the part `time` what its own part `space` has made.
+        frames: of a clip.
+        part: `space` and `time` are for a network that does all space before all time.
+        before: what the shortcut takes; the maps that the stage gets where None.
         """
         maps = maps.contiguous(memory_format=torch.channels_last)
         added = maps if before is None else before.contiguous(memory_format=torch.channels_last)

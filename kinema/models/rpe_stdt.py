@@ -284,7 +284,7 @@ class TemporalBlock(nn.Module):
         return tokens + self.drop_path(self.mlp(self.norm_mlp(tokens))), times, sigma if self.returns_scores else None
 
     def deviations(self, logits: Float[Tensor, "b h n n"], weights: Float[Tensor, "b h n n"]) -> Float[Tensor, "b _ t"]:
-        """sigma of each attention head, or their mean (eq. 3.13)."""
+        """Sigma of each attention head, or their mean (eq. 3.13)."""
         sigma = deviation(weights if self.config.pool_scores == "probabilities" else logits)
         return sigma.mean(1, keepdim=True) if self.config.pool_heads == "shared" else sigma
 

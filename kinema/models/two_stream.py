@@ -111,9 +111,8 @@ class TwoStream(nn.Module):
     def forward(
         self, rgb: Float[Tensor, "b c t h w"] | None = None, depth: Float[Tensor, "b one t h w"] | None = None
     ) -> Float[Tensor, "b classes"] | dict[str, Float[Tensor, "b _"]]:
-        """
-        Raises:
-            StreamError: both clips are missing.
+        """Raises:
+        StreamError: both clips are missing.
         """
         streams = [(self.rgb, rgb), (self.depth, depth)]
         if all(clip is None for _, clip in streams):

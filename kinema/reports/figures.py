@@ -13,8 +13,8 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
-BLUE, ORANGE, Gray = "#2f6f9f", "#d9822b", "#8a8f98"
-ColorS = (BLUE, ORANGE, "#4b9b6e", "#8a5a9e", Gray)
+BLUE, ORANGE, GRAY = "#2f6f9f", "#d9822b", "#8a8f98"
+COLORS = (BLUE, ORANGE, "#4b9b6e", "#8a5a9e", GRAY)
 MOST_NAMES = 60
 """Classes above which a figure shows their counts in order of size, without names."""
 STRIP_HEIGHT = 96
@@ -67,7 +67,7 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
     if len(names) > MOST_NAMES:
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         axes = figure.subplots()
-        for (split, numbers), color in zip(counts.items(), ColorS * len(counts), strict=False):
+        for (split, numbers), color in zip(counts.items(), COLORS * len(counts), strict=False):
             axes.step(places + 1, sorted(numbers, reverse=True), where="mid", label=split, color=color)
         axes.set_xlabel("classes, the largest first")
         axes.set_ylabel("samples")
@@ -76,7 +76,7 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
         figure = Figure(figsize=(7.2, 1.1 + 0.24 * len(names)), layout="constrained")
         axes = figure.subplots()
         thick = 0.8 / max(len(counts), 1)
-        for place, ((split, numbers), color) in enumerate(zip(counts.items(), ColorS * len(counts), strict=False)):
+        for place, ((split, numbers), color) in enumerate(zip(counts.items(), COLORS * len(counts), strict=False)):
             axes.barh(places + (place + 0.5) * thick - 0.4, numbers, thick, label=split, color=color)
         axes.set_yticks(places, names, fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)

@@ -13,7 +13,7 @@ import pytest
 
 from kinema.cli.app import COMMANDS, load_command, main
 from kinema.data.manifest import load_manifest
-from kinema.datasets.registry import DATASETS
+from kinema.datasets.registry import list_datasets
 from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.models.ctn import CTNConfig
 from kinema.training.recipe import Clip, Data, Optim, Recipe
@@ -90,8 +90,9 @@ def test_every_command_has_help_whose_first_line_is_its_summary(command: str, ca
 
 def test_every_data_set_has_help_with_its_own_options_alone(capsys) -> None:
     listed = help_of(capsys, "prepare")
-    assert all(f"  {name} " in listed and dataset.summary in listed for name, dataset in DATASETS.items())
-    shown = {name: help_of(capsys, "prepare", name) for name in DATASETS}
+    datasets = list_datasets()
+    assert all(f"  {name} " in listed and dataset.summary in listed for name, dataset in datasets.items())
+    shown = {name: help_of(capsys, "prepare", name) for name in datasets}
     for name, answer in shown.items():
         assert f"kinema prepare {name}" in answer
         assert "--root PATH" in answer
@@ -209,7 +210,7 @@ def test_an_unknown_command(capsys) -> None:
         ("runs --compare a", "--compare", "['a']"),
         ("models ctn_tiny more", "unknown argument 'more'", "`kinema models --help`"),
         ("sampling moves_cross_subject --index x", "--index", "'x'"),
-        ("prepare", "no data set", "folder, csv"),
+        ("prepare", "no dataset", "folder, csv"),
         ("prepare ucf102 --root a", "'ucf102'", "did you mean 'ucf101'?"),
         ("prepare ucf101 --root a", "missing --out", "`kinema prepare ucf101 --help`"),
     ],
@@ -264,7 +265,7 @@ def test_a_clip_of_one_frame(capsys, trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_clip_of_one_frame_in_a_manifest_is_named_with_its_line(capsys, trained: Path, tmp_path: Path) -> None:
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,frames,split,label\na.mp4,12,test,kick\nb.mp4,1,test,walk\n")
     write_video(tmp_path / "a.mp4", 12)
@@ -386,7 +387,7 @@ def test_a_manifest_that_is_missing_empty_or_without_its_json(capsys, trained: P
     )
     (tmp_path / "empty.csv").write_text("")
     assert "empty.json: no such file" in refused(capsys, "evaluate", trained, "--manifest", tmp_path / "empty.csv")
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "empty.json").write_text(json.dumps(facts))
     for content in ("", "rgb,label\n"):
         (tmp_path / "empty.csv").write_text(content)
@@ -395,7 +396,7 @@ def test_a_manifest_that_is_missing_empty_or_without_its_json(capsys, trained: P
 
 
 def test_a_label_outside_the_class_list(capsys, trained: Path, tmp_path: Path) -> None:
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,wallk\n")
     line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "m.csv")
@@ -403,7 +404,7 @@ def test_a_label_outside_the_class_list(capsys, trained: Path, tmp_path: Path) -
 
 
 def test_an_unreadable_sample_stops_an_evaluation_unless_allowed(capsys, trained: Path, tmp_path: Path) -> None:
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {"test": 2}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,walk\n")
     write_video(tmp_path / "a.mp4", 12)
@@ -448,7 +449,7 @@ def test_a_folder_that_is_not_a_model(capsys, tmp_path: Path) -> None:
 
 
 def test_a_split_that_is_not_there(capsys, trained: Path, tmp_path: Path) -> None:
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["kick", "run", "walk"]}, "declared": {}}
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,val,kick\n")
     line = refused(capsys, "evaluate", trained, "--manifest", tmp_path / "m.csv", "--split", "test")

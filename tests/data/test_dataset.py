@@ -303,10 +303,10 @@ def test_the_order_is_a_function_of_the_seed():
     assert list(TrainingBatches(range(9), batch_size=4, steps=20, seed=2)) == one
 
 
-def test_no_two_draws_of_a_training_have_the_same_seed():
-    batches = TrainingBatches(range(9), batch_size=4, steps=45, seed=2, mixup="partner")
-    drawn = rows(batches)
-    seeds = [draw.seed for draw in drawn] + [draw.partner.seed for draw in drawn]
+@pytest.mark.parametrize("mixup", ["none", "partner"])
+def test_no_two_draws_of_a_training_have_the_same_seed(mixup):
+    drawn = rows(TrainingBatches(range(9), batch_size=4, steps=45, seed=2, mixup=mixup))
+    seeds = [draw.seed for draw in [*drawn, *(draw.partner for draw in drawn if draw.partner)]]
     assert len(set(seeds)) == len(seeds)
 
 

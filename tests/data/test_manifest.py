@@ -11,7 +11,7 @@ from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 
 FACTS = {
-    "dataset": "own",
+    "corpus": "own",
     "version": "1",
     "classes": {"label": ["run", "walk"]},
     "depth": None,
@@ -213,7 +213,7 @@ def test_a_table_without_its_json_names_the_command_that_makes_both(tmp_path, ra
         load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n", facts=None))
 
 
-@pytest.mark.parametrize("field", ["classes", "dataset", "version", "declared"])
+@pytest.mark.parametrize("field", ["classes", "corpus", "version", "declared"])
 def test_facts_without_a_field_are_refused_by_its_name(tmp_path, raises, field):
     facts = {name: value for name, value in FACTS.items() if name != field}
     with raises(ManifestError, "missing", path="m.json", field=field):
@@ -292,8 +292,8 @@ def test_a_split_may_be_unlabeled_and_is_listed_as_such(tmp_path, raises):
 )
 def test_every_split_has_labels_except_the_unlabeled_ones(tmp_path, raises, text, line, word):
     with raises(ManifestError, word, path="m.csv", line=line, field="label"):
-        load_manifest(table(tmp_path, text, facts={**FACTS, "unlabeled": ["test"]}))
+        load_manifest(table(tmp_path, text, facts={**FACTS, "unlabelled": ["test"]}))
     text = "rgb,split,label.a,label.b\n1.mp4,train,x,y\n2.mp4,test,x,\n"
-    facts = {**FACTS, "classes": {"a": ["x", "z"], "b": ["y", "z"]}, "unlabeled": ["test"]}
+    facts = {**FACTS, "classes": {"a": ["x", "z"], "b": ["y", "z"]}, "unlabelled": ["test"]}
     with raises(ManifestError, "empty", path="m.csv", line=3, field="label.b"):
         load_manifest(table(tmp_path, text, facts=facts))

@@ -109,14 +109,14 @@ def test_saving_does_not_touch_the_network(tmp_path, make_trained_model, tiny_ct
 
 
 def test_a_model_that_kinema_0_1_stored_loads_and_answers_as_it_did(tmp_path):
-    shutil.copytree(STORED / "ctn_artefact", tmp_path / "model")
+    shutil.copytree(STORED / "ctn_artefact", tmp_path / "artefact")
     old = load_model(tmp_path)  # the fingerprint is checked
-    assert (old.config.kind, old.config.width, old.classes) == ("ctn", 12, {"label": ("dim", "gray", "bright")})
+    assert (old.config.kind, old.config.width, old.classes) == ("ctn", 12, {"label": ("dim", "grey", "bright")})
     save_model(tmp_path / "again", old)
     assert (
         load_model(tmp_path / "again").digest
         == old.digest
-        == json.loads((STORED / "ctn_artefact" / "model.json").read_text())["digest"]
+        == json.loads((STORED / "ctn_artefact" / "artefact.json").read_text())["digest"]
     )
 
 
@@ -131,7 +131,7 @@ def test_replacing_leaves_one_weights_file_and_the_new_answers(saved, make_train
     model = tiny_ctn()
     nn.init.zeros_(next(iter(model.heads.parameters())))
     digest = save_model(saved, make_trained_model(model))
-    assert sorted(path.name for path in saved.iterdir()) == ["model.json", f"model-{digest[:12]}.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == [f"model-{digest[:12]}.safetensors", "model.json"]
     assert not old.exists()
     assert load_model(saved).digest == digest
     save_model(saved, make_trained_model(model))  # the same once more

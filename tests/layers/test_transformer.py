@@ -24,6 +24,16 @@ def test_attention_heads_that_do_not_divide_the_width_are_refused():
         SelfAttention(LinearMapping(10), dim=10, heads=3)
 
 
+def test_the_mlp_drops_hidden_and_output_channels():
+    mlp = MLP(8, hidden=16, dropout=0.5).double()
+    tokens = torch.randn(4, 8, dtype=torch.float64)
+    torch.manual_seed(0)
+    out = mlp(tokens)
+    torch.manual_seed(0)
+    hidden = nn.functional.dropout(nn.functional.gelu(mlp.expand(tokens)), 0.5)
+    assert torch.equal(out, nn.functional.dropout(mlp.contract(hidden), 0.5))
+
+
 @pytest.mark.parametrize(
     "module",
     [SelfAttention(LinearMapping(8), dim=8, heads=2, dropout=0.5), MLP(8, hidden=16, dropout=0.5), DropPath(0.5)],

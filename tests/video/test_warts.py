@@ -269,7 +269,7 @@ def table(tmp_path, data_set, make_trained_model, tiny_ctn):
     torn = tmp_path / "9.mp4"
     torn.write_bytes(torn.read_bytes()[:1500])
     (tmp_path / "10.mp4").write_text("<html>404</html>" * 50)
-    facts = {"dataset": "x", "version": "1", "classes": {"label": ["dim", "gray", "bright"]}, "declared": {"test": 6}}
+    facts = {"corpus": "x", "version": "1", "classes": {"label": ["dim", "gray", "bright"]}, "declared": {"test": 6}}
     (tmp_path / "table.json").write_text(json.dumps(facts))
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
     return tmp_path

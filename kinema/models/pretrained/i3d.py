@@ -48,13 +48,13 @@ LOGITS = ("logits.conv3d.weight", "logits.conv3d.bias")
 NORM = ("weight", "bias", "running_mean", "running_var")
 COUNT = "num_batches_tracked"
 """Of BatchNorm. Files of PyTorch before 0.4 lack it, and it means nothing where BatchNorm has a momentum, as here."""
-ColorS = 3
+COLORS = 3
 
 
 def _i3d_kernels() -> dict[str, tuple[int, ...]]:
     first, second, third = STEM
     kernels: dict[str, tuple[int, ...]] = {
-        "Conv3d_1a_7x7": (first, ColorS, 7, 7, 7),
+        "Conv3d_1a_7x7": (first, COLORS, 7, 7, 7),
         "Conv3d_2b_1x1": (second, first, 1, 1, 1),
         "Conv3d_2c_3x3": (third, second, 3, 3, 3),
     }
@@ -119,7 +119,7 @@ def from_i3d(tensors: Mapping[str, Tensor], model: MFST) -> Converted:
         shape = own[f"{part}.convolution.weight"].shape
         kernel = torch.cat([_taken(stored, f"{unit}.conv3d.weight") for unit in units])
         kernel = shortened(kernel, shape[2]) if len(shape) == 5 else shortened(kernel, 1).squeeze(2)
-        if shape[1] == 1 and kernel.shape[1] == ColorS:
+        if shape[1] == 1 and kernel.shape[1] == COLORS:
             kernel = kernel.sum(1, keepdim=True)
         if kernel.shape != shape:
             unfit[part] = f"{', '.join(units)}: {list(kernel.shape)} there, {list(shape)} here"

@@ -49,7 +49,7 @@ from kinema.models.rpe_stdt import RPESTDT
 from kinema.models.vit_spatial import ViTSpatial
 from kinema.models.vivit import ViViT
 
-ColorS = 3
+COLORS = 3
 
 ViTNetwork = CTN | RPESTDT | ViTSpatial | ViViT
 """Networks that can start from ViT."""
@@ -278,9 +278,9 @@ def _in_short(chosen: Mapping[str, int]) -> dict[str, str]:
 def _with_shape(kernel: Tensor, shape: torch.Size) -> tuple[Tensor, str]:
     """The patch kernel as the network has it, and what was done to it, if anything."""
     fitting, said = kernel, ""
-    if shape[1] == 1 and kernel.shape[1] == ColorS:
+    if shape[1] == 1 and kernel.shape[1] == COLORS:
         fitting = fitting.sum(1, keepdim=True)
-        said += f", summed over {ColorS} colors"
+        said += f", summed over {COLORS} colors"
     if len(shape) == 5 and kernel.ndim == 4:
         frames, middle = shape[2], shape[2] // 2
         flat, fitting = fitting, fitting.new_zeros(*fitting.shape[:2], frames, *fitting.shape[2:])
