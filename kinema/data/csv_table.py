@@ -9,11 +9,7 @@ from kinema.errors import ManifestError
 
 
 def read_csv(path: Path, table: bytes) -> list[tuple[int, dict[str, str]]]:
-    """Return the line number and the cells of each row, without the spaces around cells.
-
-    Args:
-        path: File, for messages.
-        table: Its content.
+    """Return the line number and the cells of each row of a file's content, without the spaces around cells.
 
     Raises:
         ManifestError: The table is empty, not UTF-8 text, or not a table.

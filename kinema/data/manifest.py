@@ -237,14 +237,7 @@ def write_manifest(
 ) -> Manifest:
     """Write the CSV and the JSON beside it, and read them back; the same samples give the same bytes.
 
-    Args:
-        path: CSV to write.
-        entries: Samples.
-        classes: Class names of each task head.
-        dataset: Name of the dataset.
-        version: Version of the dataset.
-        depth: Meaning of stored depth.
-        declared: Number of samples per split, where some are missing; None for the number of entries.
+    `declared` is the number of samples per split if some are missing, by default the number of entries.
 
     Raises:
         ManifestError: No entries, a split with more samples than declared or with labels for only some of them, or a
@@ -313,12 +306,7 @@ def class_lists(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
 
 
 def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) -> Entry:
-    """Return a CSV row as an entry.
-
-    Args:
-        row: Cells by column.
-        line: Line in the file.
-        unlabeled: Splits whose labels may be empty.
+    """Return a CSV row as an entry. Labels may be empty in the splits `unlabeled`.
 
     Raises:
         ManifestError: A cell is wrong; `field` names its column.

@@ -31,15 +31,11 @@ FRAME_NAME = "depth_{:06d}"
 
 
 class ArrayFile:
-    """Array of frames in an npz or mat file.
+    """Array of frames in a local npz or mat file, within the limits of `options`.
 
     An npz file holds one array, or one named `depth` or `rgb` among others. Depth may also be one array per frame,
     named `depth_000000` and so on, of which only the requested ones are decompressed. A mat file holds one array with
     time last, as MATLAB stores videos. Neither can execute code: object arrays are refused.
-
-    Args:
-        path: Local path.
-        options: Limits to enforce.
     """
 
     form: Literal["array"] = "array"

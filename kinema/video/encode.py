@@ -29,8 +29,8 @@ MIN_SIDE = 16
 DARKENED_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
 """Formats that swscale, by which videos are read, converts to RGB about a level too dark.
 
-Their stored values are kept, since a detour by RGB would darken them twice. Other formats would be darkened newly, and
-are brightened beforehand."""
+Their stored values are kept, since a detour by RGB would darken them twice. Other formats would be darkened for the
+first time, and are brightened beforehand."""
 
 
 @config

@@ -23,12 +23,7 @@ NUMBERS = re.compile(r"(\d+)")
 
 
 class ImageFolder:
-    """Folder of images, ordered by the numbers in their names and rotated by their orientation tags.
-
-    Args:
-        path: Local path.
-        options: Limits to enforce.
-    """
+    """Local folder of images, ordered by the numbers in their names and rotated by their orientation tags."""
 
     form: Literal["folder"] = "folder"
     timeline = None

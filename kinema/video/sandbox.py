@@ -46,12 +46,7 @@ _threads = threading.local()
 
 
 class SandboxedFile:
-    """File, folder of images or array that a worker process reads.
-
-    Args:
-        path: Local path.
-        options: Timeout, and limits that the worker enforces.
-    """
+    """Local file, folder of images or array that a worker process reads."""
 
     def __init__(self, path: str, options: ReadOptions) -> None:
         self.path = path

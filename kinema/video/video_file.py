@@ -51,14 +51,10 @@ PixelFormat = Literal["rgb24", "gray", "gray16le"]
 
 
 class VideoFile:
-    """Video file, decoded by PyAV.
+    """Local video file, decoded by PyAV within the limits of `options`.
 
     The container stays open between calls. It is opened again only if it cannot be rewound exactly, or if frames
     decoded in parallel are damaged. Finish one call, or one iteration, before the next.
-
-    Args:
-        path: Local path.
-        options: Limits to enforce.
     """
 
     form: Literal["video"] = "video"
@@ -292,13 +288,7 @@ def decode_frames(
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of an open video from its current position, all of one size.
 
-    Args:
-        path: File, for messages.
-        container: Open container.
-        stream: Stream to decode.
-        limits: Limits to enforce.
-        stamps: Time stamps of the requested frames; other frames may be skipped if no frame refers to them. None for
-            all frames.
+    With `stamps`, the time stamps of the requested frames, other frames may be skipped if no frame refers to them.
 
     Raises:
         UnreadableVideo: Decoding fails, the frame size changes, or there are more frames than the limits allow.
