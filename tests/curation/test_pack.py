@@ -421,7 +421,7 @@ def test_a_depth_file_of_unequal_frames_is_refused_by_name(tmp_path):
         (tmp_path / "png").mkdir(exist_ok=True)
         Image.fromarray(np.zeros((size, 8), np.uint16)).save(tmp_path / "png" / f"{size}.png")
     result = packed(manifest_of(tmp_path, [Entry(depth="png")] * 2), tmp_path / "out")
-    assert "9.png: is 8 x 9 pixels of 16 bits" in result.unreadable[0]
+    assert "9.png: expected 8 x 8 pixels of 16 bits" in result.unreadable[0]
 
 
 # -- what a training sees ----------------------------------------------------------------------------------------------
