@@ -57,7 +57,10 @@ def main(arguments: Arguments) -> None:
         for size in arguments.sizes:
             predictions = [
                 evaluate(
-                    trained.with_clip(size=size), recipe.data.manifest, split=recipe.data.evaluate, device=arguments.device
+                    trained.with_clip(size=size),
+                    recipe.data.manifest,
+                    split=recipe.data.evaluate,
+                    device=arguments.device,
                 ).predictions
                 for trained in trained_models
             ]
