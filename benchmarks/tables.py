@@ -70,8 +70,8 @@ class Result:
 
     @property
     def title(self) -> str:
-        """Title without the seed."""
-        return SEED.sub("", self.content["title"])
+        """Title without the seed; older results call an epoch a pass."""
+        return SEED.sub("", self.content["title"]).replace(" passes ", " epochs ")
 
     @property
     def correct(self) -> Bool[ndarray, " samples"]:
