@@ -23,7 +23,7 @@ from numpy import ndarray
 
 from kinema.errors import TableError, did_you_mean
 from kinema.evaluation.bootstrap import mean_interval
-from kinema.evaluation.compare import seeds_minus_floor
+from kinema.evaluation.compare import paired_difference
 from kinema.models.complexity import WholeLastBlock, macs, parameter_count
 from kinema.models.ctn import CTN
 from kinema.models.registry import create_model
@@ -159,7 +159,7 @@ def floors(results: Path) -> Iterator[Row]:
         if floor is None:
             continue
         correct = np.stack([seed.correct for seed in seeds])
-        difference, (low, high) = seeds_minus_floor(correct, floor.correct)
+        difference, (low, high) = paired_difference(correct.mean(axis=0), floor.correct.astype(np.float64))
         yield (
             title,
             f"{100 * correct.mean():.1f}",

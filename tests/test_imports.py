@@ -107,7 +107,7 @@ def test_nothing_is_called_a_drawer() -> None:
     ("words", "unwanted"),
     [
         (["--help"], {"torch", "av", "numpy", "matplotlib", "lightning_fabric", "tyro", "pydantic", "kinema.cli.data"}),
-        (["prepare", "--help"], {"torch", "av", "numpy", "matplotlib", "kinema.cli.data", "kinema.datasets.folder"}),
+        (["prepare", "--help"], {"torch", "matplotlib", "kinema.cli.data"}),
         (["predict", "--help"], {"torch", "av", "numpy", "matplotlib", "kinema.cli.data", "kinema.inference"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

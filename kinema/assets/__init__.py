@@ -1,1 +1,1 @@
-"""The built-in data set and the motion capture that it comes from."""
+"""Built-in dataset `moves` and the motion capture it is rendered from."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kinema.cli.command import Command
 from kinema.cli.parsing import parse_options
-from kinema.datasets.registry import DATASETS, load_dataset
+from kinema.datasets.registry import get_dataset, list_datasets
 from kinema.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,15 +32,14 @@ class Prepare(Command):
             print(_overview(prog))
             raise SystemExit(0)
         if not args:
-            raise UsageError(f"prepare: no data set given; expected one of {', '.join(DATASETS)}", field="dataset")
+            names = ", ".join(list_datasets())
+            raise UsageError(f"prepare: no dataset given; expected one of {names}", field="dataset")
         name, *rest = args
-        kind, _ = load_dataset(name)
-        return cls(dataset=name, options=parse_options(kind, rest, f"{prog} {name}"))
+        return cls(dataset=name, options=parse_options(get_dataset(name).options, rest, f"{prog} {name}"))
 
     def run(self) -> int:
         """Write the manifest and print what it holds."""
-        _, prepare = load_dataset(self.dataset)
-        prepared = prepare(self.options)
+        prepared = get_dataset(self.dataset).prepare(self.options)
         for note in prepared.notes:
             print(note)
         for reason in prepared.unreadable:
@@ -50,14 +49,15 @@ class Prepare(Command):
 
 
 def _overview(prog: str) -> str:
-    width = max(map(len, DATASETS))
+    datasets = list_datasets()
+    width = max(map(len, datasets))
     return "\n".join(
         [
             "Make a manifest of your own videos or of a public data set.",
             "",
             f"Usage: {prog} DATASET [OPTIONS]",
             "",
-            *(f"  {name:<{width}}  {dataset.summary}" for name, dataset in DATASETS.items()),
+            *(f"  {name:<{width}}  {dataset.summary}" for name, dataset in datasets.items()),
             "",
             f"`{prog} DATASET --help` shows its options.",
         ]

@@ -73,11 +73,11 @@ class Train(Command):
         return Run.open(folder)
 
     def _new_run(self) -> tuple["Recipe", "Run"]:
-        from kinema.training.recipe import load_recipe, recipes_in_short
+        from kinema.training.recipe import load_recipe, summarize_recipe_names
         from kinema.training.runs import Run
 
         if not self.recipe:
-            raise UsageError(f"No recipe given. Available: {recipes_in_short()}, or a .py file.", field="recipe")
+            raise UsageError(f"No recipe given. Available: {summarize_recipe_names()}, or a .py file.", field="recipe")
         recipe = override(load_recipe(self.recipe), self.overrides, f"kinema train {self.recipe}")
         if self.init:
             recipe = replace(recipe, init=replace(recipe.init, weights=self.init))

@@ -1,1 +1,1 @@
-"""Public data sets and own folders, as manifests."""
+"""Public datasets and a user's own videos as manifests; each module adds its datasets to `kinema prepare`."""

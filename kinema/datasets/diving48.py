@@ -20,19 +20,21 @@ from typing import Any
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import (
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.prepared import Prepared, examples, note_names
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import (
     ListedSample,
-    Listing,
+    check_paths,
     compare_counts,
     count_splits,
     describe_counts,
+    find_files,
     find_lists,
+    join,
     read_listing,
     require_list,
 )
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples
-from kinema.datasets.skeleton import check_paths, find_files, join
 from kinema.errors import ManifestError
 from kinema.video.scan import VIDEO_SUFFIXES
 
@@ -49,6 +51,7 @@ LISTS = {
 COUNTS = {"V2": {"train": 15_027, "test": 1_970}, "V1": {"train": 16_067, "test": 2_337}}
 """Number of videos in the official lists."""
 VOCABULARIES = ("Diving48_vocab.json", "Diving48_vocab_48.json")
+WORD = re.compile(r"\w+")
 LIST_DIRS = ("", "annotations")
 VIDEO_DIRS = ("rgb", "videos", "")
 """Folders that may contain the videos."""
@@ -73,22 +76,23 @@ def prepare(options: Diving48Options) -> Prepared:
     vocabulary = read_vocabulary(require_list(root, LIST_DIRS, *VOCABULARIES, fix=fix))
     classes = tuple(class_name(attributes) for attributes in vocabulary)
     version, paths, notes = _find_version(root)
+    official = COUNTS[version]
     segments: dict[str, tuple[int, int]] = {}
     samples = read_listing(paths, lambda path, split: read_dives(path, split, classes, segments))
     listed = count_splits(samples, paths)
     for split, path in paths.items():
         _check_version(path, version, split, listed[split])
-    files = find_files(root, VIDEO_DIRS, _videos, example=f"{samples[0].name}.mp4")
-    listing = Listing(
+    prepared = join(
+        options,
+        samples,
+        find_files(root, VIDEO_DIRS, _find_videos, example=f"{samples[0].name}.mp4"),
         dataset=DATASET,
         lists=" and ".join(path.name for path in paths.values()),
         version=f"{version}, {describe_counts(listed)}",
-        samples=samples,
         classes=classes,
-        declared={split: max(count, COUNTS[version][split]) for split, count in listed.items()},
-        notes=[*notes, *compare_counts(paths, listed, COUNTS[version])],
+        declared={split: max(count, official[split]) for split, count in listed.items()},
+        notes=[*notes, *compare_counts(paths, listed, official)],
     )
-    prepared = join(options, listing, files)
     return replace(prepared, notes=(*prepared.notes, *_length_notes(prepared, segments)))
 
 
@@ -98,21 +102,19 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, ...], ...]:
     Raises:
         ManifestError: The file is not a list of 48 times four words, or two classes are the same.
     """
-    found = _read_json(path)
-    if not isinstance(found, list) or len(found) != NUM_CLASSES:
-        raise ManifestError(
-            f"{path}: not the vocabulary of {DATASET}; expected a list of {NUM_CLASSES} classes", path=path
-        )
+    vocabulary = _read_json(path)
+    if not isinstance(vocabulary, list) or len(vocabulary) != NUM_CLASSES:
+        problem = f"not the vocabulary of {DATASET}; expected a list of {NUM_CLASSES} classes"
+        raise ManifestError(f"{path}: {problem}", path=path)
     classes: dict[tuple[str, ...], int] = {}
-    for label, values in enumerate(found):
-        words = tuple(values) if isinstance(values, list) else ()
-        if len(words) != len(ATTRIBUTES) or not all(
-            isinstance(word, str) and re.fullmatch(r"\w+", word) for word in words
-        ):
+    for label, values in enumerate(vocabulary):
+        attributes = tuple(values) if isinstance(values, list) else ()
+        problem = ""
+        if len(attributes) != len(ATTRIBUTES) or not all(isinstance(a, str) and WORD.fullmatch(a) for a in attributes):
             problem = f"expected four words ({SEPARATOR.join(ATTRIBUTES)}), got {values!r}"
-            raise ManifestError(f"{path}, class {label}: {problem}", path=path, field=str(label))
-        if classes.setdefault(words, label) != label:
-            problem = f"{values!r} is class {classes[words]} already"
+        elif classes.setdefault(attributes, label) != label:
+            problem = f"{values!r} is class {classes[attributes]} already"
+        if problem:
             raise ManifestError(f"{path}, class {label}: {problem}", path=path, field=str(label))
     return tuple(classes)
 
@@ -131,11 +133,11 @@ def read_dives(
         ManifestError: The file is not a list of records with `FIELDS`, a label is not one of the 48, or a dive ends
             before it starts.
     """
-    found = _read_json(path)
-    if not isinstance(found, list) or not found:
+    records = _read_json(path)
+    if not isinstance(records, list) or not records:
         raise ManifestError(f"{path}: expected a list of records with {', '.join(FIELDS)}", path=path)
     samples = []
-    for number, record in enumerate(found):
+    for number, record in enumerate(records):
         _check_record(path, number, record)
         name = record["vid_name"]
         segments[name] = record["start_frame"], record["end_frame"]
@@ -153,7 +155,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _check_record(path: Path, number: int, record: Any) -> None:
-    """Raise if a record of a list lacks a field or has an impossible value."""
+    """Raise ManifestError if a record of a list lacks a field or has an impossible value."""
 
     def error(field: str, problem: str) -> ManifestError:
         return ManifestError(f"{path}, record {number + 1}: {problem}", path=path, line=number + 1, field=field)
@@ -178,47 +180,44 @@ def _check_record(path: Path, number: int, record: Any) -> None:
 
 def _find_version(root: Path) -> tuple[str, dict[str, Path], list[str]]:
     """Return version and lists to use, and notes on lists that are missing or not used."""
-    wanted = {f"{split} of {version}": names for version, lists in LISTS.items() for split, names in lists.items()}
-    found, _ = find_lists(root, LIST_DIRS, wanted)
-    both = {v: {s: found[f"{s} of {v}"] for s in lists if f"{s} of {v}" in found} for v, lists in LISTS.items()}
-    if both["V1"] and both["V2"] and len(both["V2"]) < len(LISTS["V2"]):
-        names = ", ".join(path.name for path in found.values())
-        raise ManifestError(f"{root}: {names} are of two versions. Download both lists of V2.", path=root)
-    version = "V2" if both["V2"] else "V1"
+    all_lists = {f"{version} {split}": names for version, lists in LISTS.items() for split, names in lists.items()}
+    found, _ = find_lists(root, LIST_DIRS, all_lists)
+    v1, v2 = ([path.name for key, path in found.items() if key.startswith(version)] for version in ("V1", "V2"))
+    if v1 and v2 and len(v2) < len(LISTS["V2"]):
+        problem = f"{', '.join([*v2, *v1])} are of two versions. Download both lists of V2."
+        raise ManifestError(f"{root}: {problem}", path=root)
+    version = "V2" if v2 else "V1"
     paths, notes = find_lists(root, LIST_DIRS, LISTS[version])
     if version == "V1":
         notes.append("the lists are of V1; V2 corrects the labels, and results of V1 and V2 cannot be compared")
-    elif both["V1"]:
-        notes.append(f"the lists of V1 were ignored: {examples([path.name for path in both['V1'].values()])}")
+    elif v1:
+        notes.append(f"the lists of V1 were ignored: {examples(v1)}")
     return version, paths, notes
 
 
 def _check_version(path: Path, version: str, split: str, count: int) -> None:
-    """Raise if a list is as long as that of the other version: its labels would be wrong."""
+    """Raise ManifestError if a list is as long as that of the other version: its labels would be wrong."""
     other = "V1" if version == "V2" else "V2"
     if count == COUNTS[other][split]:
-        raise ManifestError(
-            f"{path}: lists {count} videos like {other}; expected {COUNTS[version][split]} for {version}. If it is the "
-            f"list of {other}, rename it to {LISTS[other][split][0]}.",
-            path=path,
-        )
+        problem = f"lists {count} videos like {other}; expected {COUNTS[version][split]} for {version}"
+        fix = f"If it is the list of {other}, rename it to {LISTS[other][split][0]}."
+        raise ManifestError(f"{path}: {problem}. {fix}", path=path)
 
 
-def _videos(folder: Path) -> Iterator[tuple[str, Path]]:
+def _find_videos(folder: Path) -> Iterator[tuple[str, Path]]:
     yield from ((p.stem, p) for p in sorted(folder.iterdir()) if p.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def _length_notes(prepared: Prepared, segments: Mapping[str, tuple[int, int]]) -> list[str]:
     """Return a note on readable videos with another number of frames than the list gives."""
-    found = []
+    unequal = []
     for entry in prepared.manifest.entries:
         name = Path(entry.rgb).stem
         start, end = segments[name]
         if entry.frames is not None and (start, end) != (0, entry.frames):
-            found.append(f"{name} ({start} to {end}, has {entry.frames})")
-    if not found:
-        return []
-    return [
-        f"{len(found)} videos have another number of frames than start_frame and end_frame; the whole video is used: "
-        f"{examples(found)}"
-    ]
+            unequal.append(f"{name} ({start} to {end}, has {entry.frames})")
+    problem = "videos have another number of frames than start_frame and end_frame; the whole video is used"
+    return note_names(unequal, problem)
+
+
+SPECS = (DatasetSpec("diving48", "Diving48: about 17,000 videos of 48 kinds of dives.", Diving48Options, prepare),)

@@ -14,24 +14,28 @@ numbers are valid for the official frames only: these have 60 frames per second 
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kinema.config import config
 from kinema.data.manifest import Entry, rows
-from kinema.datasets.listing import (
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.prepared import Prepared, examples, note_names, write_prepared
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import (
+    ListedSample,
+    check_paths,
     compare_counts,
+    count_splits,
     describe_counts,
+    difference_notes,
     find_lists,
     line_error,
     refuse_duplicates,
     require_columns,
     require_list,
 )
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples, write_prepared
-from kinema.datasets.skeleton import check_paths, difference_notes
 from kinema.errors import ManifestError, UnreadableVideo
 from kinema.video.image_folder import list_images
 
@@ -57,8 +61,8 @@ COLUMNS = (
     "stop_frame",
 )
 """Columns of every list that are used."""
-LABEL_COLUMNS = ("verb_class", "noun_class")
-"""Further columns of a list with labels."""
+LABEL_COLUMNS = {"verb": "verb_class", "noun": "noun_class"}
+"""Further column of each task head in a list with labels."""
 LIST_DIRS = ("", "annotations", "epic-kitchens-100-annotations")
 VIDEO_DIRS = ("", "EPIC-KITCHENS")
 """Folders that may contain the folders of the people."""
@@ -71,38 +75,26 @@ CORRECTED_VIDEOS = ("P01_109", "P27_103")
 """Videos whose official frames were first published with errors (README of the annotations, Erratum)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """One line of an official list.
+class Segment(NamedTuple):
+    """Line of an official list.
 
-    Args:
-        narration_id: Name of the segment.
-        participant_id: Person.
-        video_id: Video.
-        start_s, stop_s: Segment of the video [s], half open.
-        start_frame, stop_frame: Numbers of the first and last official frame, from 1.
-        classes: Class numbers of verb and noun; empty in a list without labels.
-        line: Line in the list.
+    Attributes:
+        sample: Name and manifest line, with the time stamps of the segment; its `rgb` is the name of the video.
+        start_frame: Number of the first official frame, from 1.
+        stop_frame: Number of the last official frame.
     """
 
-    narration_id: str
-    participant_id: str
-    video_id: str
-    start_s: float
-    stop_s: float
+    sample: ListedSample
     start_frame: int
     stop_frame: int
-    classes: Mapping[str, int]
-    line: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """A video file, or a folder of frames with their number; None if a frame is missing."""
+class _Source(NamedTuple):
+    """Video file, or folder of images with the number of the last one (None if an image is missing)."""
 
-    path: Path
-    form: str
-    frames: int | None = None
+    path: str
+    kind: Literal["video", "images"]
+    last: int | None = None
 
 
 @config
@@ -119,37 +111,49 @@ def prepare(options: EpicKitchensOptions) -> Prepared:
     check_paths(options, f"the lists of {DATASET} and the folder P01")
     root = options.root
     fix = f"Copy the annotations into the folder of {DATASET}."
-    class_lists = {head: require_list(root, LIST_DIRS, name, fix=fix) for head, name in CLASS_LISTS.items()}
-    classes = {head: read_classes(path, head) for head, path in class_lists.items()}
+    classes = {h: read_classes(require_list(root, LIST_DIRS, n, fix=fix), h) for h, n in CLASS_LISTS.items()}
     paths, notes = find_lists(root, LIST_DIRS, LISTS, optional=(UNLABELED,))
-    segments = {split: read_segments(path, "none" if split == UNLABELED else "given") for split, path in paths.items()}
-    refuse_duplicates((paths[split], s.line, s.narration_id) for split, found in segments.items() for s in found)
-    counts = {split: len(found) for split, found in segments.items()}
+    segments = [
+        segment
+        for split, path in paths.items()
+        for segment in read_segments(path, split, {} if split == UNLABELED else classes)
+    ]
+    samples = [segment.sample for segment in segments]
+    refuse_duplicates((sample.path, sample.line, sample.name) for sample in samples)
+    counts = count_splits(samples, paths)
     if UNLABELED in paths:
         notes.append(
             f"split {UNLABELED} has no labels: predict it with `kinema evaluate` and write a submission with "
             "`kinema submit`"
         )
     notes += compare_counts(paths, counts, COUNTS)
-    listed = {segment.video_id for found in segments.values() for segment in found}
-    sources, found_notes = _sources(root, listed)
-    entries, missing, cut = _entries(segments, sources, classes)
+    videos = {sample.entry.rgb for sample in samples}
+    sources, source_notes = _find_sources(root, videos)
+    entries = []
+    missing: Counter[str] = Counter()
+    num_cut = 0
+    for segment in segments:
+        entry = _entry(segment, sources.get(segment.sample.entry.rgb))
+        if entry is None:
+            missing[segment.sample.entry.rgb] += 1
+        else:
+            entries.append(entry)
+            num_cut += entry.stop_frame not in (None, segment.stop_frame)
     lists = ", ".join(path.name for path in paths.values())
     if not entries:
-        wanted = f"P01/videos/P01_01.MP4 and P01/rgb_frames/P01_01/frame_{1:010}.jpg"
-        problem = f"{root}: no segment of {lists} found on disk; looked for {wanted}"
-        raise ManifestError("; ".join([problem, *found_notes]), path=root)
-    notes += found_notes
+        searched = f"P01/videos/P01_01.MP4 and P01/rgb_frames/P01_01/frame_{1:010}.jpg"
+        problem = f"{root}: no segment of {lists} found on disk; looked for {searched}"
+        raise ManifestError("; ".join([problem, *source_notes]), path=root)
+    notes += source_notes
     if missing:
-        by_video = [f"{video} ({count})" for video, count in sorted(missing.items())]
+        by_video = examples([f"{video} ({count})" for video, count in sorted(missing.items())], 10)
         notes.append(
             f"{missing.total()} segments of {lists} are not on disk and are omitted; coverage counts them as missing. "
-            f"They are of {len(missing)} videos: {examples(by_video, 10)}"
+            f"They are of {len(missing)} videos: {by_video}"
         )
-    if cut:
-        notes.append(f"{cut} segments exceed the images of their folder by up to {END_SLACK} frames; they were cut")
-    videos = {video for folder in _people(root) for video in _videos(folder)}
-    notes += difference_notes(lists, (), videos - listed)
+    if num_cut:
+        notes.append(f"{num_cut} segments exceed the images of their folder by up to {END_SLACK} frames; they were cut")
+    notes += difference_notes(lists, (), _list_videos(root) - videos)
     return write_prepared(
         entries,
         options.out,
@@ -180,90 +184,88 @@ def read_classes(path: Path, head: str) -> tuple[str, ...]:
     return tuple(row["key"] for _, row in lines)
 
 
-def read_segments(path: Path, labels: Literal["given", "none"] = "given") -> list[Segment]:
+def read_segments(path: Path, split: str, classes: Mapping[str, Sequence[str]]) -> list[Segment]:
     """Return the segments of an official list.
 
     Args:
         path: List.
-        labels: Whether the list has labels.
+        split: Its split.
+        classes: Class names of each task head; empty if the list has no labels.
 
     Raises:
         ManifestError: A column or a cell is missing or malformed, a class is unknown, or a segment ends before it
             starts.
     """
     lines = rows(path, path.read_bytes())
-    columns = (*COLUMNS, *LABEL_COLUMNS) if labels == "given" else COLUMNS
+    columns = (*COLUMNS, *(LABEL_COLUMNS[head] for head in classes))
     require_columns(path, lines[0][1], columns)
-    return [_segment(path, row, line, columns) for line, row in lines]
+    return [_segment(path, row, line, columns, split, classes) for line, row in lines]
 
 
-def _segment(path: Path, row: Mapping[str, str], line: int, columns: Sequence[str]) -> Segment:
-    for column in columns:
-        if not row[column]:
-            raise line_error(path, line, f"{column} is empty; expected all of {', '.join(columns)}", field=column)
-    video = VIDEO.fullmatch(row["video_id"])
-    if video is None or video[1] != row["participant_id"]:
-        raise line_error(
-            path,
-            line,
-            f"{row['video_id']!r} is not a video of {row['participant_id']!r}; expected a name such as P01_01",
-            field="video_id",
-        )
+def _segment(
+    path: Path,
+    row: Mapping[str, str],
+    line: int,
+    columns: Sequence[str],
+    split: str,
+    classes: Mapping[str, Sequence[str]],
+) -> Segment:
+    def error(field: str, problem: str) -> ManifestError:
+        return line_error(path, line, problem, field=field)
 
     def number(column: str) -> int:
         if not row[column].isdecimal():
-            raise line_error(path, line, f"{column} {row[column]!r}; expected an integer", field=column)
+            raise error(column, f"{column} {row[column]!r}; expected an integer")
         return int(row[column])
 
     def seconds(column: str) -> float:
         parts = TIMESTAMP.fullmatch(row[column])
         if parts is None:
-            raise line_error(path, line, f"{column} {row[column]!r}; expected HH:MM:SS.SS", field=column)
+            raise error(column, f"{column} {row[column]!r}; expected HH:MM:SS.SS")
         return round(3600 * int(parts[1]) + 60 * int(parts[2]) + float(parts[3]), 3)
 
+    for column in columns:
+        if not row[column]:
+            raise error(column, f"{column} is empty; expected all of {', '.join(columns)}")
+    video = VIDEO.fullmatch(row["video_id"])
+    if video is None or video[1] != row["participant_id"]:
+        problem = f"{row['video_id']!r} is not a video of {row['participant_id']!r}; expected a name such as P01_01"
+        raise error("video_id", problem)
     start_s, stop_s = seconds("start_timestamp"), seconds("stop_timestamp")
     start, stop = number("start_frame"), number("stop_frame")
     if stop_s <= start_s:
-        raise line_error(
-            path,
-            line,
-            f"stop_timestamp {row['stop_timestamp']} is not after start_timestamp {row['start_timestamp']}",
-            field="stop_timestamp",
-        )
-    if start < 1 or stop < start:
+        problem = f"stop_timestamp {row['stop_timestamp']} is not after start_timestamp {row['start_timestamp']}"
+        raise error("stop_timestamp", problem)
+    if not 1 <= start <= stop:
         problem = f"start_frame {start} and stop_frame {stop}; expected 1 <= start_frame <= stop_frame"
-        raise line_error(path, line, problem, field="stop_frame" if start >= 1 else "start_frame")
-    labels = {head: number(c) for head, c in zip(CLASSES, LABEL_COLUMNS, strict=True) if c in columns}
+        raise error("stop_frame" if start >= 1 else "start_frame", problem)
+    labels = {head: number(LABEL_COLUMNS[head]) for head in classes}
     for head, label in labels.items():
         if label >= CLASSES[head]:
-            problem = f"{head}_class {label}; expected a class from 0 to {CLASSES[head] - 1}"
-            raise line_error(path, line, problem, field=f"{head}_class")
-    return Segment(
-        narration_id=row["narration_id"],
-        participant_id=row["participant_id"],
-        video_id=row["video_id"],
+            problem = f"{LABEL_COLUMNS[head]} {label}; expected a class from 0 to {CLASSES[head] - 1}"
+            raise error(LABEL_COLUMNS[head], problem)
+    entry = Entry(
+        rgb=row["video_id"],
         start_s=start_s,
         stop_s=stop_s,
-        start_frame=start,
-        stop_frame=stop,
-        classes=labels,
-        line=line,
+        split=split,
+        group=row["video_id"],
+        subject=row["participant_id"],
+        sample=row["narration_id"],
+        labels={head: classes[head][label] for head, label in labels.items()},
     )
+    return Segment(ListedSample(name=entry.sample, entry=entry, path=path, line=line), start, stop)
 
 
-def _people(root: Path) -> list[Path]:
-    """Return the folders of all people."""
-    return sorted(path for home in VIDEO_DIRS for path in (root / home).glob("P[0-9][0-9]") if path.is_dir())
+def _list_videos(root: Path) -> set[str]:
+    """Return the names of all videos on disk: files and folders of images."""
+    people = [path for folder in VIDEO_DIRS for path in (root / folder).glob("P[0-9][0-9]") if path.is_dir()]
+    names = {p.stem for person in people for p in (person / "videos").glob("*") if p.suffix in SUFFIXES}
+    names |= {p.name for person in people for p in (person / "rgb_frames").glob("*") if p.is_dir()}
+    return {name for name in names if VIDEO.fullmatch(name)}
 
 
-def _videos(person: Path) -> list[str]:
-    """Return the names of a person's videos: files and folders of frames."""
-    names = [path.stem for path in (person / "videos").glob("*") if path.suffix in SUFFIXES]
-    names += [path.name for path in (person / "rgb_frames").glob("*") if path.is_dir()]
-    return sorted(name for name in set(names) if VIDEO.fullmatch(name))
-
-
-def _sources(root: Path, videos: Collection[str]) -> tuple[dict[str, _Source], list[str]]:
+def _find_sources(root: Path, videos: Collection[str]) -> tuple[dict[str, _Source], list[str]]:
     """Return the source of each video on disk, and notes."""
     sources: dict[str, _Source] = {}
     both, packed, renumbered = [], [], []
@@ -272,41 +274,33 @@ def _sources(root: Path, videos: Collection[str]) -> tuple[dict[str, _Source], l
         files = [p for home in people for suffix in SUFFIXES if (p := home / "videos" / f"{video}{suffix}").is_file()]
         folders = [p for home in people if (p := home / "rgb_frames" / video).is_dir()]
         if folders:
-            pictures = _pictures(folders[0])
-            if pictures and not re.fullmatch(r"\D*0*1", pictures[0].stem):
-                renumbered.append(f"{folders[0]} ({pictures[0].name})")
+            images = _list_images(folders[0])
+            if images and not re.fullmatch(r"\D*0*1", images[0].stem):
+                renumbered.append(f"{folders[0]} ({images[0].name})")
             else:
-                frames = len(pictures) or None
-                sources[video] = _Source(path=folders[0].relative_to(root), form="frames", frames=frames)
+                sources[video] = _Source(folders[0].relative_to(root).as_posix(), "images", len(images) or None)
         if files and video not in sources:
-            sources[video] = _Source(path=files[0].relative_to(root), form="video")
+            sources[video] = _Source(files[0].relative_to(root).as_posix(), "video")
         elif files:
             both.append(video)
         if not files and not folders and any((home / "rgb_frames" / f"{video}.tar").is_file() for home in people):
             packed.append(video)
-    notes = []
-    if both:
-        notes.append(f"{len(both)} videos are on disk as files and as frames; the frames were used: {examples(both)}")
-    if packed:
+    notes = note_names(both, "videos are on disk as files and as frames; the frames were used")
+    notes += note_names(packed, "videos have packed frames: unpack each .tar into a folder of the same name")
+    notes += note_names(
+        renumbered,
+        "folders of frames are omitted because their frame numbers do not start at 1 as in the lists",
+    )
+    corrected = [v for v in CORRECTED_VIDEOS if v in sources and sources[v].kind == "images"]
+    if corrected:
         notes.append(
-            f"frames of {len(packed)} videos are still packed: unpack each .tar into a folder of the same name: "
-            f"{examples(packed)}"
-        )
-    if renumbered:
-        notes.append(
-            f"{len(renumbered)} folders of frames are omitted because their frame numbers do not start at 1 as in the "
-            f"lists: {examples(renumbered)}"
-        )
-    taken = [video for video in CORRECTED_VIDEOS if video in sources and sources[video].form == "frames"]
-    if taken:
-        notes.append(
-            f"the official frames of {' and '.join(taken)} were first published with errors; extract them again as the "
-            "README of the annotations describes if yours are older than the correction"
+            f"the official frames of {' and '.join(corrected)} were first published with errors; extract them again as "
+            "the README of the annotations describes if yours are older than the correction"
         )
     return sources, notes
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _list_images(folder: Path) -> list[Path]:
     """Return the frames of a folder; empty if the folder cannot be read, which counting frames reports later."""
     try:
         return list_images(str(folder))
@@ -314,36 +308,21 @@ def _pictures(folder: Path) -> list[Path]:
         return []
 
 
-def _entries(
-    segments: Mapping[str, Sequence[Segment]],
-    sources: Mapping[str, _Source],
-    classes: Mapping[str, tuple[str, ...]],
-) -> tuple[list[Entry], Counter[str], int]:
-    """Return the entries on disk, the number of missing ones by video, and the number that were cut."""
-    entries: list[Entry] = []
-    missing: Counter[str] = Counter()
-    cut = 0
-    for split, found in segments.items():
-        for segment in found:
-            source = sources.get(segment.video_id)
-            last = segment.stop_frame
-            if source is not None and source.frames is not None:
-                last = min(last, source.frames)
-            if source is None or last < max(segment.start_frame, segment.stop_frame - END_SLACK):
-                missing[segment.video_id] += 1
-                continue
-            cut += last < segment.stop_frame
-            entry = Entry(
-                rgb=source.path.as_posix(),
-                split=split,
-                group=segment.video_id,
-                subject=segment.participant_id,
-                sample=segment.narration_id,
-                labels={head: classes[head][number] for head, number in segment.classes.items()},
-                start_s=segment.start_s if source.form == "video" else None,
-                stop_s=segment.stop_s if source.form == "video" else None,
-            )
-            if source.form == "frames":
-                entry = replace(entry, start_frame=segment.start_frame - 1, stop_frame=last)
-            entries.append(entry)
-    return entries, missing, cut
+def _entry(segment: Segment, source: _Source | None) -> Entry | None:
+    """Return the manifest line of a segment, or None if the segment is not on disk."""
+    if source is None:
+        return None
+    entry = replace(segment.sample.entry, rgb=source.path)
+    if source.kind == "video":
+        return entry
+    last = segment.stop_frame if source.last is None else min(segment.stop_frame, source.last)
+    if last < max(segment.start_frame, segment.stop_frame - END_SLACK):
+        return None
+    return replace(entry, start_s=None, stop_s=None, start_frame=segment.start_frame - 1, stop_frame=last)
+
+
+SPECS = (
+    DatasetSpec(
+        "epic_kitchens", "EPIC-KITCHENS-100: 89,977 segments, each of a verb and a noun.", EpicKitchensOptions, prepare
+    ),
+)

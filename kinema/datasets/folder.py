@@ -1,4 +1,4 @@
-"""A manifest of one's own folder: of class folders with videos, npz and mat arrays, or folders of images."""
+"""A user's own folder: class folders, or files named by templates, with videos, arrays or folders of images."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,11 @@ from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.options import OwnDataOptions
 from kinema.datasets.prepared import SPLIT_FOLDERS, Prepared, assign_splits, write_prepared
+from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import check_paths
 from kinema.datasets.templates import match_templates
 from kinema.errors import ManifestError, UnreadableVideo
-from kinema.modality import Modality
+from kinema.modality import MODALITIES, Modality
 from kinema.video.array_file import ARRAY_SUFFIXES
 from kinema.video.scan import VIDEO_SUFFIXES, scan
 from kinema.video.source import read_gray, read_rgb
@@ -26,7 +27,7 @@ Kind = Literal["videos", "arrays", "folders of images"]
 class FolderOptions(OwnDataOptions):
     """Make a manifest of ROOT/CLASS/video or ROOT/train/CLASS/video, or of files named by --rgb and --depth.
 
-    Args:
+    Attributes:
         rgb: Names of RGB files below ROOT, for example '{label}/{name}_rgb.mp4'. The fields label (or label.verb, ...),
             group, subject, camera and split fill columns; all others only match; {name:d} matches digits.
         depth: Names of depth files, as --rgb; may end in a folder of images. RGB and depth are paired by the fields
@@ -41,20 +42,20 @@ def prepare(options: FolderOptions) -> Prepared:
     """Write the manifest of a folder, by templates if any are given, else by its class folders.
 
     Files in `root/CLASS` or, with a folder for each split, in `root/train/CLASS` are the samples. Videos are RGB.
-    Arrays with one channel and 16-bit images are depth; all others are RGB. Templates must pair the files if RGB and
-    depth, or several kinds of files, are side by side.
+    Arrays with one channel and 16-bit images are depth; all others are RGB. If RGB and depth, or several kinds of
+    files, are side by side, templates must pair them.
 
     Raises:
-        ManifestError: No sample is found, there are fewer than two classes or several kinds of files, or a template is
-            malformed, matches nothing or matches two files of one sample.
+        ManifestError: No sample is found, the folder has fewer than two classes or several kinds of files, or a
+            template is malformed, matches nothing or matches two files of one sample.
     """
     check_paths(options, "a folder for each class")
     root = options.root
     if options.rgb or options.depth:
-        entries, given, notes = match_templates(root, options.out, rgb=options.rgb, depth=options.depth)
+        entries, has_split, notes = match_templates(root, options.out, rgb=options.rgb, depth=options.depth)
     else:
-        entries, given, notes = _read_class_folders(root)
-    entries, split_notes = assign_splits(entries, options, given=given)
+        entries, has_split, notes = _read_class_folders(root)
+    entries, split_notes = assign_splits(entries, options, has_split=has_split)
     return write_prepared(
         entries,
         options.out,
@@ -65,69 +66,57 @@ def prepare(options: FolderOptions) -> Prepared:
     )
 
 
-def _read_class_folders(root: Path) -> tuple[list[Entry], Literal["given", "missing"], list[str]]:
+def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
     """Return the samples in class folders, whether folders give their split, and notes."""
     branches = _branches(root)
-    found: dict[Kind, list[tuple[Path, str, str]]] = {"videos": [], "arrays": [], "folders of images": []}
-    others = 0
+    sources: dict[Kind, list[tuple[Path, str, str]]] = {"videos": [], "arrays": [], "folders of images": []}
+    num_others = 0
     for split, branch in branches:
-        for folder in _folders(branch):
+        for folder in _subfolders(branch):
             contents = scan(folder)
-            others += len(contents.others)
-            sources: tuple[tuple[Kind, tuple[Path, ...]], ...] = (
-                ("videos", contents.videos),
-                ("arrays", contents.arrays),
-                ("folders of images", contents.image_folders),
-            )
-            for kind, paths in sources:
-                found[kind] += [(path, split, folder.name.strip()) for path in paths]
+            num_others += len(contents.others)
+            paths_by_kind = (contents.videos, contents.arrays, contents.image_folders)
+            for samples, paths in zip(sources.values(), paths_by_kind, strict=True):
+                samples += [(path, split, folder.name.strip()) for path in paths]
 
-    kinds = [kind for kind, paths in found.items() if paths]
+    kinds = [kind for kind, samples in sources.items() if samples]
     if not kinds:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES | ARRAY_SUFFIXES))
-        raise ManifestError(
-            f"{root}: no video in any class folder; looked for CLASS/NAME with {suffixes}, and for CLASS/NAME/ with "
-            "two or more images",
-            path=root,
-        )
+        searched = f"CLASS/NAME with {suffixes}, and for CLASS/NAME/ with two or more images"
+        raise ManifestError(f"{root}: no video in any class folder; looked for {searched}", path=root)
     if len(kinds) > 1:
-        one, other = (found[kind][0][0].relative_to(root).as_posix() for kind in kinds[:2])
-        raise ManifestError(
-            f"{root}: contains {kinds[0]} ({one}) and {kinds[1]} ({other}). Choose with --rgb TEMPLATE and --depth "
-            "TEMPLATE, or move the others away.",
-            path=root,
-        )
+        examples = [sources[kind][0][0].relative_to(root).as_posix() for kind in kinds[:2]]
+        problem = f"contains {kinds[0]} ({examples[0]}) and {kinds[1]} ({examples[1]})"
+        fix = "Choose with --rgb TEMPLATE and --depth TEMPLATE, or move the others away."
+        raise ManifestError(f"{root}: {problem}. {fix}", path=root)
     kind = kinds[0]
-    modality = _modality(root, [path for path, _, _ in found[kind]], kind)
+    modality = _modality(root, [path for path, *_ in sources[kind]], kind)
     entries = []
-    for path, split, label in found[kind]:
+    for path, split, label in sources[kind]:
         source = path.relative_to(root).as_posix()
         rgb, depth = (source, "") if modality == "rgb" else ("", source)
         entries.append(Entry(rgb=rgb, depth=depth, split=split, labels={LABEL: label}))
-    notes = [f"{others} files are omitted: unknown file type"] if others else []
+    notes = [f"{num_others} files are omitted: unknown file type"] if num_others else []
     if kind != "videos":
         notes.append(f"all {len(entries)} {kind} are used as {'depth' if modality == 'depth' else 'RGB'}")
-    return entries, "given" if branches[0][0] else "missing", notes
+    return entries, bool(branches[0][0]), notes
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _branches(root: Path) -> list[tuple[str, Path]]:
     """Return split and parent of the class folders: a parent for each split, or else the root."""
-    top = [folder for folder in _folders(root) if scan(folder).sources]
-    splits = [folder for folder in top if folder.name.lower() in SPLIT_FOLDERS]
-    if splits and len(splits) == len(top):
-        return [(SPLIT_FOLDERS[folder.name.lower()], folder) for folder in top]
+    folders = [folder for folder in _subfolders(root) if scan(folder).sources]
+    splits = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
+    if splits and len(splits) == len(folders):
+        return [(SPLIT_FOLDERS[folder.name.lower()], folder) for folder in folders]
     if len(splits) > 1:
-        other = next(folder.name for folder in top if folder not in splits)
-        raise ManifestError(
-            f"{root}: {splits[0].name!r} and {splits[1].name!r} are splits, but {other!r} beside them contains videos "
-            "too. Move its classes into a split, or move it away.",
-            path=root / other,
-            field="split",
-        )
+        other = next(folder for folder in folders if folder not in splits)
+        problem = f"{splits[0].name!r} and {splits[1].name!r} are splits, but {other.name!r} beside them has videos too"
+        fix = "Move its classes into a split, or move it away."
+        raise ManifestError(f"{root}: {problem}. {fix}", path=other, field="split")
     return [("", root)]
 
 
@@ -136,15 +125,13 @@ def _modality(root: Path, paths: list[Path], kind: Kind) -> Modality:
     if kind == "videos":
         return "rgb"
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        held = list(pool.map(_modality_of, paths))
-    by_modality = {m: path for m, path in zip(reversed(held), reversed(paths), strict=True) if m is not None}
-    if len(by_modality) > 1:
-        rgb, depth = (by_modality[m].relative_to(root).as_posix() for m in ("rgb", "depth"))
-        raise ManifestError(
-            f"{root}: {rgb} is RGB and {depth} is depth. Pair them with --rgb TEMPLATE and --depth TEMPLATE.",
-            path=root,
-        )
-    return next(iter(by_modality), "rgb")
+        modalities = list(pool.map(_modality_of, paths))
+    first = {m: path for m, path in zip(reversed(modalities), reversed(paths), strict=True) if m is not None}
+    if len(first) > 1:
+        rgb, depth = (first[m].relative_to(root).as_posix() for m in MODALITIES)
+        problem = f"{rgb} is RGB and {depth} is depth. Pair them with --rgb TEMPLATE and --depth TEMPLATE."
+        raise ManifestError(f"{root}: {problem}", path=root)
+    return next(iter(first), "rgb")
 
 
 def _modality_of(path: Path) -> Modality | None:
@@ -158,3 +145,8 @@ def _modality_of(path: Path) -> Modality | None:
         except UnreadableVideo:
             return None
         return "rgb"
+
+
+SPECS = (
+    DatasetSpec("folder", "Your own folder of class folders, or of files named by a template.", FolderOptions, prepare),
+)

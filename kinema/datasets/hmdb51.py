@@ -13,26 +13,29 @@ one action has of a film; different actions may share a film.
 """
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import (
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.prepared import Prepared, examples
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import (
+    Files,
     ListedSample,
-    Listing,
+    check_paths,
     count_splits,
     describe_counts,
+    find_files,
+    join,
     line_error,
     read_lines,
     read_listing,
+    scan_classes,
     video_name,
 )
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples
-from kinema.datasets.skeleton import Files, check_paths, find_files, join, scan_classes
 from kinema.errors import ManifestError
 
 DATASET = "HMDB-51"
@@ -47,8 +50,8 @@ CLASSES = (
 # fmt: on
 CLIPS_PER_CLASS = {"train": 70, "test": 30}
 """Clips of each action in the official lists of every split."""
-COUNTS = {side: len(CLASSES) * count for side, count in CLIPS_PER_CLASS.items()}
-SIDES = {"1": "train", "2": "test", "0": ""}
+COUNTS = {split: len(CLASSES) * count for split, count in CLIPS_PER_CLASS.items()}
+SPLITS = {"1": "train", "2": "test", "0": ""}
 """Splits by their number in the official lists."""
 LIST_DIRS = ("", "testTrainMulti_7030_splits", "splits", "annotations")
 VIDEO_DIRS = ("hmdb51_org", "", "videos")
@@ -61,7 +64,7 @@ ATTRIBUTES = r"_[hufl]_(?:cm|nm)_np\d+_(?:fr|ba|le|ri)_(?:bad|med|goo)_\d+"
 class Hmdb51Options(DatasetOptions):
     """Make a manifest of HMDB-51.
 
-    Args:
+    Attributes:
         split: Official split.
     """
 
@@ -79,14 +82,12 @@ def prepare(options: Hmdb51Options) -> Prepared:
     root, split = options.root, options.split
     paths = find_action_lists(root, LIST_DIRS, split, CLASSES)
     if not paths:
-        places = ", ".join(folder for folder in LIST_DIRS if folder)
-        raise ManifestError(
-            f"{root}: no list such as {CLASSES[0]}_test_split{split}.txt found in it, {places}. Unpack "
-            f"test_train_splits.rar into the folder of {DATASET}.",
-            path=root,
-        )
+        searched = ", ".join(folder or str(root) for folder in LIST_DIRS)
+        problem = f"{CLASSES[0]}_test_split{split}.txt and other lists not found; looked in {searched}"
+        fix = f"Unpack test_train_splits.rar into the folder of {DATASET}."
+        raise ManifestError(f"{root}: {problem}. {fix}", path=root)
     samples = read_listing(paths, read_list)
-    files = find_files(root, VIDEO_DIRS, _videos, example=CLASSES[0])
+    files = find_files(root, VIDEO_DIRS, _find_videos, example=CLASSES[0])
     refuse_other_folders(samples, files)
     notes = []
     without_list = [action for action in CLASSES if action not in paths]
@@ -95,42 +96,35 @@ def prepare(options: Hmdb51Options) -> Prepared:
     unused = sum(not sample.entry.split for sample in samples)
     if unused:
         notes.append(f"{unused} clips are in neither side of split {split} (number 0) and are omitted")
-    listing = Listing(
+    return join(
+        options,
+        samples,
+        files,
         dataset=DATASET,
         lists=f"the {len(paths)} lists of split {split}",
         version=f"split {split}, {describe_counts(count_splits(samples, COUNTS))}",
-        samples=samples,
         classes=CLASSES,
         declared=COUNTS,
         notes=notes,
     )
-    return join(options, listing, files)
 
 
 def read_list(path: Path, action: str) -> list[ListedSample]:
     """Return the clips of the official list of one action.
 
     Raises:
-        ManifestError: A line is malformed, a clip is of another action, or the list has not 70 clips for training and
-            30 for testing.
+        ManifestError: A line is malformed, a clip is of another action, or the list does not have 70 training and 30
+            test clips.
     """
-    samples = read_sides(path, action, SIDES)
+    samples = read_clips(path, action, SPLITS)
     for sample in samples:
         if sample.entry.group == sample.name:
-            raise line_error(
-                path,
-                sample.line,
-                f"{sample.name} is not a clip of {action!r}; expected a name such as "
-                f"FILM_{action}_f_cm_np1_fr_med_0.avi",
-                field=LABEL,
-            )
-    counts = Counter(sample.entry.split for sample in samples)
-    if any(counts[side] != count for side, count in CLIPS_PER_CLASS.items()):
-        raise ManifestError(
-            f"{path}: expected {CLIPS_PER_CLASS['train']} clips for training and {CLIPS_PER_CLASS['test']} for "
-            f"testing, got {counts['train']} and {counts['test']}. Use the list of {DATASET}, not that of J-HMDB.",
-            path=path,
-        )
+            example = f"FILM_{action}_f_cm_np1_fr_med_0.avi"
+            raise sample.error(f"{sample.name} is not a clip of {action!r}; expected a name such as {example}", LABEL)
+    counts = count_splits(samples, CLIPS_PER_CLASS)
+    if counts != CLIPS_PER_CLASS:
+        problem = f"expected {describe_counts(CLIPS_PER_CLASS)} clips, got {describe_counts(counts)}"
+        raise ManifestError(f"{path}: {problem}. Use the list of {DATASET}, not that of J-HMDB.", path=path)
     return samples
 
 
@@ -142,64 +136,60 @@ def find_action_lists(root: Path, folders: Sequence[str], split: int, classes: S
     """
     ending = f"_test_split{split}.txt"
     for folder in folders:
-        found = {path.name.removesuffix(ending): path for path in (root / folder).glob(f"*{ending}")}
-        unknown = sorted(set(found) - set(classes))
+        paths = {path.name.removesuffix(ending): path for path in (root / folder).glob(f"*{ending}")}
+        unknown = sorted(set(paths) - set(classes))
         if unknown:
-            path = found[unknown[0]]
-            raise ManifestError(
-                f"{path}: {unknown[0]!r} is not one of the {len(classes)} actions", path=path, field=LABEL
-            )
-        if found:
-            return {action: found[action] for action in classes if action in found}
+            path = paths[unknown[0]]
+            problem = f"{path}: {unknown[0]!r} is not one of the {len(classes)} actions"
+            raise ManifestError(problem, path=path, field=LABEL)
+        if paths:
+            return {action: paths[action] for action in classes if action in paths}
     return {}
 
 
-def read_sides(path: Path, action: str, sides: Mapping[str, str]) -> list[ListedSample]:
+def read_clips(path: Path, action: str, splits: Mapping[str, str]) -> list[ListedSample]:
     """Return the clips of a list of lines `NAME.avi NUMBER`.
 
     Args:
         path: List.
         action: Class of its clips.
-        sides: Split of each number.
+        splits: Split of each number.
 
     Raises:
         ManifestError: A line is malformed.
     """
     samples = []
     for line, text in read_lines(path):
-        file, _, side = text.rpartition(" ")
-        if not file or side not in sides:
-            forms = ", ".join(f"NAME.avi {number}" for number in sides)
+        file, _, number = text.rpartition(" ")
+        if not file or number not in splits:
+            forms = ", ".join(f"NAME.avi {number}" for number in splits)
             raise line_error(path, line, f"expected one of {forms}, got {text!r}", field="split")
         name = video_name(file.strip())
-        entry = Entry(rgb=f"{action}/{name}", split=sides[side], group=film(name, action), labels={LABEL: action})
+        group = parse_film(name, action)
+        entry = Entry(rgb=f"{action}/{name}", split=splits[number], group=group, labels={LABEL: action})
         samples.append(ListedSample(name=name, entry=entry, path=path, line=line))
     return samples
 
 
-def film(clip: str, action: str) -> str:
+def parse_film(clip: str, action: str) -> str:
     """Return the film of a clip by the clip's name without suffix, or the whole name if it has another form."""
     parts = re.fullmatch(f"(.+)_{re.escape(action)}{ATTRIBUTES}", clip)
     return parts[1] if parts else clip
 
 
 def refuse_other_folders(samples: Collection[ListedSample], files: Files) -> None:
-    """Raise if a clip is in the folder of another action than its list's.
-
-    Raises:
-        ManifestError: A clip is in the folder of another action.
-    """
+    """Raise ManifestError if a clip is in the folder of another action than its list's."""
     actions = {key.rpartition("/")[2]: key.rpartition("/")[0] for key in files.paths}
     for sample in samples:
         if sample.entry.rgb not in files.paths and sample.name in actions:
-            raise line_error(
-                sample.path,
-                sample.line,
-                f"{sample.name} is in the folder of {actions[sample.name]!r}; expected {sample.entry.labels[LABEL]!r}",
-                field=LABEL,
-            )
+            action = sample.entry.labels[LABEL]
+            problem = f"{sample.name} is in the folder of {actions[sample.name]!r}; expected {action!r}"
+            raise sample.error(problem, LABEL)
 
 
-def _videos(folder: Path) -> Iterator[tuple[str, Path]]:
+def _find_videos(folder: Path) -> Iterator[tuple[str, Path]]:
     for action, contents in scan_classes(folder, CLASSES):
         yield from ((f"{action}/{path.stem}", path) for path in contents.videos)
+
+
+SPECS = (DatasetSpec("hmdb51", "HMDB-51: 6,766 videos of 51 actions.", Hmdb51Options, prepare),)

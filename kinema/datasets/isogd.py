@@ -14,19 +14,21 @@ from pathlib import Path
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import (
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.prepared import Prepared
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import (
     ListedSample,
-    Listing,
+    check_paths,
     count_splits,
+    find_files,
     find_lists,
+    join,
     line_error,
     read_lines,
     read_listing,
     refuse_duplicates,
 )
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared
-from kinema.datasets.skeleton import check_paths, find_files, join
 from kinema.errors import ManifestError
 from kinema.video.scan import scan
 
@@ -59,24 +61,25 @@ def prepare(options: IsogdOptions) -> Prepared:
     listed = count_splits(samples, paths)
     labeled = {sample.entry.split for sample in samples if sample.entry.labels}
     if not labeled:
-        wanted = ", ".join(name for names in LISTS.values() for name in names)
-        raise ManifestError(f"{options.root}: no list with labels found; looked for {wanted}", path=options.root)
+        searched = ", ".join(name for names in LISTS.values() for name in names)
+        raise ManifestError(f"{options.root}: no list with labels found; looked for {searched}", path=options.root)
     notes += [
         f"split {split} has no labels: the {listed[split]} pairs of {path.name} can be predicted but not evaluated"
         for split, path in paths.items()
         if split not in labeled
     ]
     lists = ", ".join(path.name for path in paths.values())
-    listing = Listing(
+    return join(
+        options,
+        samples,
+        find_files(options.root, ("",), _find_videos, example="train/001/M_00002.avi"),
         dataset=DATASET,
         lists=lists,
         version=lists,
-        samples=samples,
         classes=CLASSES,
         declared=listed,
         notes=notes,
     )
-    return join(options, listing, find_files(options.root, ("",), _videos, example="train/001/M_00002.avi"))
 
 
 def read_pairs(path: Path, split: str) -> list[ListedSample]:
@@ -88,18 +91,21 @@ def read_pairs(path: Path, split: str) -> list[ListedSample]:
     """
     samples: list[ListedSample] = []
     for line, text in read_lines(path):
-        words = text.split()
-        if len(words) not in (2, 3):
+        parts = text.split()
+        if len(parts) not in (2, 3):
             raise line_error(path, line, f"expected RGB DEPTH NUMBER, got {text!r}")
-        labels = {LABEL: words[2].zfill(3)} if len(words) == 3 else {}
+        labels = {LABEL: parts[2].zfill(3)} if len(parts) == 3 else {}
         if labels and labels[LABEL] not in CLASSES:
-            raise line_error(path, line, f"expected a gesture from 1 to {len(CLASSES)}, got {words[2]!r}", field=LABEL)
+            raise line_error(path, line, f"expected a gesture from 1 to {len(CLASSES)}, got {parts[2]!r}", field=LABEL)
         if samples and bool(labels) != bool(samples[0].entry.labels):
             raise line_error(path, line, "some lines of the list have a label and others have none", field=LABEL)
-        entry = Entry(rgb=words[0], depth=words[1], split=split, labels=labels)
-        samples.append(ListedSample(name=words[0], entry=entry, path=path, line=line))
+        entry = Entry(rgb=parts[0], depth=parts[1], split=split, labels=labels)
+        samples.append(ListedSample(name=parts[0], entry=entry, path=path, line=line))
     return samples
 
 
-def _videos(root: Path) -> Iterator[tuple[str, Path]]:
+def _find_videos(root: Path) -> Iterator[tuple[str, Path]]:
     yield from ((path.relative_to(root).as_posix(), path) for path in scan(root).videos)
+
+
+SPECS = (DatasetSpec("isogd", "ChaLearn IsoGD: RGB and depth, 47,933 samples of 249 gestures.", IsogdOptions, prepare),)

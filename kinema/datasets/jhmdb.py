@@ -11,16 +11,29 @@ testing; a fifth held out by films.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.hmdb51 import film, find_action_lists, read_sides, refuse_other_folders
-from kinema.datasets.listing import ANNOTATIONS, Listing, count_splits, read_annotations, read_listing, video_name
+from kinema.datasets.hmdb51 import find_action_lists, parse_film, read_clips, refuse_other_folders
 from kinema.datasets.options import DatasetOptions, Holdout
-from kinema.datasets.prepared import Prepared, hold_out, write_prepared
-from kinema.datasets.skeleton import Files, check_paths, find_files, join, scan_classes
+from kinema.datasets.prepared import Prepared, hold_out
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import (
+    ANNOTATIONS,
+    Files,
+    ListedSample,
+    check_paths,
+    count_splits,
+    find_files,
+    join,
+    read_annotations,
+    read_listing,
+    scan_classes,
+    video_name,
+)
 from kinema.errors import ManifestError
 from kinema.video.scan import scan
 
@@ -34,7 +47,7 @@ CLASSES = (
 VIDEO_DIRS = ("", "videos", "ReCompress_Videos", "Rename_Images")
 """Folders that may contain the folders of the actions."""
 LIST_DIRS = ("", "splits")
-SIDES = {"1": "train", "2": "test"}
+SPLITS = {"1": "train", "2": "test"}
 """Splits by their number in the official lists."""
 
 
@@ -51,62 +64,62 @@ def prepare(options: JhmdbOptions) -> Prepared:
     """
     check_paths(options, "a folder for each action")
     root = options.root
+    splits: Iterable[str] = ()
+    notes: list[str] = []
     if (root / ANNOTATIONS).is_file():
-        return _from_table(options)
-    files = find_files(root, VIDEO_DIRS, _clips, example=CLASSES[0])
+        samples = read_annotations(root, "rgb", {"group": "source_video"}, CLASSES)
+        files = find_files(root, ("",), _find_sources, example=f"{CLASSES[0]}/NAME.avi")
+        listed = {sample.name: sample.name for sample in samples if (root / sample.name).exists()}
+        files = replace(files, paths=files.paths | listed, notes=())
+        lists, version = ANNOTATIONS, f"split of {ANNOTATIONS}"
+    else:
+        files = _find_unique_clips(root)
+        paths = find_action_lists(root, LIST_DIRS, 1, CLASSES)
+        lists, version = f"the {len(paths)} lists", "official split 1"
+        if paths:
+            samples = read_listing(paths, lambda path, action: read_clips(path, action, SPLITS))
+            refuse_other_folders(samples, files)
+            splits = SPLITS.values()
+        else:
+            clips = []
+            for key in files.paths:
+                action, name = key.split("/", 1)
+                clips.append(Entry(rgb=key, group=parse_film(name, action), labels={LABEL: action}))
+            entries, notes = hold_out(clips, Holdout())
+            samples = [ListedSample(name=entry.rgb, entry=entry, path=root, line=0) for entry in entries]
+            version = "own split by films"
+    return join(
+        options,
+        samples,
+        files,
+        dataset=DATASET,
+        lists=lists,
+        version=version,
+        classes=CLASSES,
+        declared=count_splits(samples, splits),
+        notes=notes,
+    )
+
+
+def _find_unique_clips(root: Path) -> Files:
+    files = find_files(root, VIDEO_DIRS, _find_clips, example=CLASSES[0])
     if not files.paths:
         raise ManifestError(f"{root}: no clip found; looked in {files.searched}", path=root)
     names = Counter(key.rpartition("/")[2] for key in files.paths)
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise ManifestError(f"{root}: clip {twice[0]} is in two folders. Move one of them away.", path=root)
-    lists = find_action_lists(root, LIST_DIRS, 1, CLASSES)
-    if not lists:
-        keys = [(path, *key.split("/", 1)) for key, path in files.paths.items()]
-        clips = [Entry(rgb=path, group=film(name, action), labels={LABEL: action}) for path, action, name in keys]
-        entries, notes = hold_out(clips, Holdout())
-        return write_prepared(
-            entries,
-            options.out,
-            base=root,
-            dataset=DATASET,
-            version="own split by films",
-            classes={LABEL: CLASSES},
-            notes=[*files.notes, *notes],
-        )
-    samples = read_listing(lists, lambda path, action: read_sides(path, action, SIDES))
-    refuse_other_folders(samples, files)
-    listing = Listing(
-        dataset=DATASET,
-        lists=f"the {len(lists)} lists",
-        version="official split 1",
-        samples=samples,
-        classes=CLASSES,
-        declared=count_splits(samples, SIDES.values()),
-    )
-    return join(options, listing, files)
+    duplicate = next((name for name, count in names.items() if count > 1), None)
+    if duplicate:
+        raise ManifestError(f"{root}: clip {duplicate} is in two folders. Move one of them away.", path=root)
+    return files
 
 
-def _from_table(options: DatasetOptions) -> Prepared:
-    samples = read_annotations(options.root, "rgb", {"group": "source_video"}, CLASSES)
-    files = find_files(options.root, ("",), _sources, example=f"{CLASSES[0]}/NAME.avi")
-    listed = {sample.name: sample.name for sample in samples if (options.root / sample.name).exists()}
-    listing = Listing(
-        dataset=DATASET,
-        lists=ANNOTATIONS,
-        version=f"split of {ANNOTATIONS}",
-        samples=samples,
-        classes=CLASSES,
-        declared=Counter(sample.entry.split for sample in samples),
-    )
-    return join(options, listing, Files(paths=files.paths | listed, searched=files.searched, archives=files.archives))
-
-
-def _sources(root: Path) -> Iterator[tuple[str, Path]]:
+def _find_sources(root: Path) -> Iterator[tuple[str, Path]]:
     yield from ((path.relative_to(root).as_posix(), path) for path in scan(root).sources)
 
 
-def _clips(folder: Path) -> Iterator[tuple[str, Path]]:
+def _find_clips(folder: Path) -> Iterator[tuple[str, Path]]:
     for action, contents in scan_classes(folder, CLASSES):
         for path in sorted((*contents.videos, *contents.image_folders)):
             yield f"{action}/{video_name(path.name)}", path
+
+
+SPECS = (DatasetSpec("jhmdb", "J-HMDB: 928 videos of 21 actions.", JhmdbOptions, prepare),)

@@ -10,17 +10,16 @@ The split is the usual one by subjects: 1, 3, 5, 7 and 9 are `train`, the others
 """
 
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import ANNOTATIONS, Listing, line_error, read_annotations
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples, write_prepared
-from kinema.datasets.skeleton import Files, check_paths, join
+from kinema.datasets.prepared import Prepared, note_names
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import ANNOTATIONS, Files, ListedSample, check_paths, count_splits, join, read_annotations
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 from kinema.video.scan import scan
@@ -70,57 +69,53 @@ def prepare(options: MsrAction3dOptions) -> Prepared:
     if not names:
         fix = f"Convert its {len(raw)} .bin files to .mat or .npz." if raw else "Pass the folder of the dataset."
         raise ManifestError(f"{root}: no file named like a01_s01_e01.npz or a01_s01_e01_sdepth.mat. {fix}", path=root)
-    notes = [f"{len(raw)} .bin files are not supported and are omitted: {examples(raw)}"] if raw else []
+    notes = note_names(raw, ".bin files are not supported and are omitted")
     if (root / ANNOTATIONS).is_file():
-        return _from_table(options, names, notes)
-    seen: dict[str, str] = {}
-    entries = []
-    for path, name in names.items():
-        first = seen.setdefault(name.sequence, path)
-        if first != path:
-            raise ManifestError(
-                f"{root}: {first} and {path} are the same sequence. Pass the folder of one of them.", path=root / path
-            )
-        split = "train" if name.subject in TRAINING_SUBJECTS else "test"
-        entries.append(Entry(depth=path, split=split, subject=name.subject, labels={LABEL: name.label}))
-    if len(entries) != NUM_SEQUENCES:
-        notes.append(f"{len(entries)} sequences found; the whole dataset has {NUM_SEQUENCES}")
-    return write_prepared(
-        entries,
-        options.out,
-        base=root,
+        samples = read_annotations(root, "depth", {"subject": "subject"}, CLASSES)
+        _refuse_contradictions(samples, names)
+        lists, version = ANNOTATIONS, f"split of {ANNOTATIONS}"
+    else:
+        samples = _split_by_subject(root, names)
+        lists, version = "the files", "cross-subject: 1, 3, 5, 7, 9 train"
+        if len(samples) != NUM_SEQUENCES:
+            notes.append(f"{len(samples)} sequences found; the whole dataset has {NUM_SEQUENCES}")
+    return join(
+        options,
+        samples,
+        Files(paths={path: path for path in names}, searched="a01_s01_e01.npz"),
         dataset=DATASET,
-        version="cross-subject: 1, 3, 5, 7, 9 train",
-        classes={LABEL: CLASSES},
+        lists=lists,
+        version=version,
+        classes=CLASSES,
+        declared=count_splits(samples),
         depth=DEPTH,
         notes=notes,
     )
 
 
-def _from_table(options: DatasetOptions, names: Mapping[str, SequenceName], notes: list[str]) -> Prepared:
-    samples = read_annotations(options.root, "depth", {"subject": "subject"}, CLASSES)
+def _refuse_contradictions(samples: Sequence[ListedSample], names: Mapping[str, SequenceName]) -> None:
+    """Raise ManifestError if a line of the table contradicts the name of its file."""
     for sample in samples:
         label, subject = sample.entry.labels[LABEL], sample.entry.subject
         name = names.get(sample.name)
         if name is not None and (name.label, name.subject) != (label, subject):
-            raise line_error(
-                sample.path,
-                sample.line,
-                f"{label} of {subject} contradicts the file name {sample.name}, which is {name.label} of "
-                f"{name.subject}",
-                field=LABEL if name.label != label else "subject",
-            )
-    listing = Listing(
-        dataset=DATASET,
-        lists=ANNOTATIONS,
-        version=f"split of {ANNOTATIONS}",
-        samples=samples,
-        classes=CLASSES,
-        declared=Counter(sample.entry.split for sample in samples),
-        depth=DEPTH,
-        notes=notes,
-    )
-    return join(options, listing, Files(paths={path: path for path in names}, searched="a01_s01_e01.npz"))
+            problem = f"{label} of {subject} contradicts the file name {sample.name}: {name.label} of {name.subject}"
+            raise sample.error(problem, field=LABEL if name.label != label else "subject")
+
+
+def _split_by_subject(root: Path, names: Mapping[str, SequenceName]) -> list[ListedSample]:
+    """Return all sequences with the split of their subjects; refuse two files of one sequence."""
+    samples = []
+    paths: dict[str, str] = {}
+    for path, name in names.items():
+        first = paths.setdefault(name.sequence, path)
+        if first != path:
+            problem = f"{first} and {path} are the same sequence. Pass the folder of one of them."
+            raise ManifestError(f"{root}: {problem}", path=root / path)
+        split = "train" if name.subject in TRAINING_SUBJECTS else "test"
+        entry = Entry(depth=path, split=split, subject=name.subject, labels={LABEL: name.label})
+        samples.append(ListedSample(name=path, entry=entry, path=root, line=0))
+    return samples
 
 
 def parse_name(path: Path) -> SequenceName | None:
@@ -136,3 +131,6 @@ def parse_name(path: Path) -> SequenceName | None:
     if not 1 <= int(action) <= len(CLASSES):
         raise ManifestError(f"{path}: expected an action from 1 to {len(CLASSES)}, got {action}", path=path)
     return SequenceName(sequence=name, label=CLASSES[int(action) - 1], subject=subject)
+
+
+SPECS = (DatasetSpec("msr_action3d", "MSR-Action3D: 567 depth sequences of 20 actions.", MsrAction3dOptions, prepare),)

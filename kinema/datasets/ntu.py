@@ -1,4 +1,4 @@
-"""NTU RGB+D 60 and 120: 56,880 and 114,480 samples of 60 and 120 actions, seen by three Kinect v2 at once.
+"""NTU RGB+D 60 and 120: 56,880 and 114,480 samples of 60 and 120 actions, recorded by three Kinect v2 at once.
 
 A. Shahroudy et al., CVPR 2016; J. Liu et al., TPAMI 42, 2020. From rose1.ntu.edu.sg/dataset/actionRecognition after
 signing its terms: academic research only, not to be redistributed. The root folder contains, at any depth,
@@ -6,21 +6,20 @@ signing its terms: academic research only, not to be redistributed. The root fol
 images: `nturgb+d_depth_masked/S001C001P001R001A001/MDepth-00000001.png`, where all pixels but the people's are 0, or
 `nturgb+d_depth/S001C001P001R001A001/Depth-00000001.png`. Label, subject, camera and split follow from the names.
 
-The group of a sample is its performance, which three cameras saw at once. In cross-view every performance is in both
+The group of a sample is its performance, recorded by three cameras at once. In cross-view every performance is in both
 splits by design. Samples without a skeleton stay unless `--without` lists them: the thesis uses no skeletons.
 """
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import line_error, read_lines, refuse_duplicates
-from kinema.datasets.ntu_crop import check_crop_size, crop_notes, find_boxes
+from kinema.datasets.ntu_crop import box_notes, check_crop_size, find_boxes
 from kinema.datasets.ntu_names import (
     ALIKE,
     FIRST_SETUPS,
@@ -35,15 +34,15 @@ from kinema.datasets.ntu_names import (
     split_of,
 )
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples, single_modality_notes, write_prepared
-from kinema.datasets.skeleton import ARCHIVE_SUFFIXES, check_paths
+from kinema.datasets.prepared import Prepared, examples, note_names, single_modality_notes, write_prepared
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import ARCHIVE_SUFFIXES, check_paths, line_error, read_lines, refuse_duplicates
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 from kinema.video.image_folder import IMAGE_SUFFIXES
-from kinema.video.scan import FolderContents, scan
+from kinema.video.scan import scan
 
 Coverage = Literal["masked", "full"]
-RgbCrop = Literal["auto", "subject", "none"]
 
 FACTS: dict[Coverage, DepthFacts] = {
     "masked": DepthFacts(unit_mm=1.0, near=1000.0, far=5500.0, coverage="masked"),
@@ -55,7 +54,7 @@ IMAGE_PREFIXES: dict[str, Coverage] = {"MDepth-": "masked", "Depth-": "full"}
 """Prefixes of the image names in a depth folder."""
 RGB_SIZE = (640, 480)
 """Width and height of the box around the person (thesis 2.4.2, as in `ntu60_mfst_large`)."""
-PLACES = {
+EXAMPLES = {
     "rgb": "nturgb+d_rgb/S001C001P001R001A001_rgb.avi",
     "masked": "nturgb+d_depth_masked/S001C001P001R001A001/MDepth-00000001.png",
     "full": "nturgb+d_depth/S001C001P001R001A001/Depth-00000001.png",
@@ -66,19 +65,19 @@ PLACES = {
 class NtuOptions(DatasetOptions):
     """Options of NTU RGB+D 60 and 120.
 
-    Args:
-        depth_coverage: Kind of depth: masked (all pixels but the people's are 0) or full; auto is what is found, masked
-            before full.
+    Attributes:
+        depth_coverage: Kind of depth: masked (all pixels but the people's are 0) or full; auto is masked if any is
+            found, else full.
         without: List of samples to omit, such as the official list of missing skeletons.
-        rgb_crop: subject crops RGB to a box around the person, located in masked depth; auto does so if masked depth is
-            found.
+        rgb_crop: Crop of RGB: subject is a box around the person, located in masked depth; auto is subject if masked
+            depth is found, else none.
         rgb_crop_size: Width and height of that box [px].
     """
 
     collection: ClassVar[Collection]
     depth_coverage: Literal["auto", "masked", "full"] = "auto"
     without: Path | None = None
-    rgb_crop: RgbCrop = "auto"
+    rgb_crop: Literal["auto", "subject", "none"] = "auto"
     rgb_crop_size: tuple[int, int] = RGB_SIZE
 
 
@@ -86,7 +85,7 @@ class NtuOptions(DatasetOptions):
 class Ntu60Options(NtuOptions):
     """Make a manifest of NTU RGB+D 60.
 
-    Args:
+    Attributes:
         split: Official split.
     """
 
@@ -98,7 +97,7 @@ class Ntu60Options(NtuOptions):
 class Ntu120Options(NtuOptions):
     """Make a manifest of NTU RGB+D 120.
 
-    Args:
+    Attributes:
         split: Official split.
     """
 
@@ -108,16 +107,16 @@ class Ntu120Options(NtuOptions):
 
 @dataclass(kw_only=True)
 class _Disk:
-    """Paths of the samples on disk by their names, and notes on other files."""
+    """Paths of the samples on disk by their names, paths with malformed names, and notes on other files."""
 
-    rgb: dict[str, Path]
-    depth: dict[Coverage, dict[str, Path]]
-    malformed: list[str]
-    notes: list[str]
+    rgb: dict[str, Path] = field(default_factory=dict)
+    depth: dict[Coverage, dict[str, Path]] = field(default_factory=lambda: {"masked": {}, "full": {}})
+    malformed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> set[str]:
-        return {name for places in (self.rgb, *self.depth.values()) for name in places}
+        return {name for paths in (self.rgb, *self.depth.values()) for name in paths}
 
 
 def prepare(options: Ntu60Options | Ntu120Options) -> Prepared:
@@ -131,21 +130,21 @@ def prepare(options: Ntu60Options | Ntu120Options) -> Prepared:
     check_paths(options, f"the folders of {collection.name}")
     check_crop_size(options.rgb_crop_size)
     official = official_samples(collection)
-    omitted, notes = _read_omitted(options.without, collection, official)
+    omitted, notes = _read_omitted(options.without, collection)
     disk = _find_samples(root)
-    found = _of_collection(root, disk, collection, official)
-    wanted = {name: sample for name, sample in official.items() if name not in omitted}
+    found = _require_samples(root, disk, collection)
+    expected = {name: sample for name, sample in official.items() if name not in omitted}
     coverage, coverage_notes = _choose_depth(root, disk, options.depth_coverage, found)
-    notes += [*coverage_notes, *disk.notes, *_stranger_notes(disk, collection, official)]
-    entries = []
-    for name in (name for name in wanted if name in found):
-        rgb = disk.rgb.get(name)
-        depth = None if coverage is None else disk.depth[coverage].get(name)
-        if rgb is not None or depth is not None:  # otherwise only the other kind of depth is on disk
-            entries.append(_entry(root, official[name], rgb, depth, protocol))
-    notes += _missing_notes(wanted, entries, found, collection)
+    notes += [*coverage_notes, *disk.notes, *_unofficial_notes(disk, collection)]
+    depth = {} if coverage is None else disk.depth[coverage]
+    entries = [
+        _entry(root, sample, disk.rgb.get(name), depth.get(name), protocol)
+        for name, sample in expected.items()
+        if name in disk.rgb or name in depth
+    ]
+    notes += _missing_notes(expected, entries, found, collection)
     notes += single_modality_notes(entries)
-    entries, crop_messages = _crop_rgb(entries, disk, options)
+    entries, crop_notes = _crop_rgb(entries, disk, options)
     declared = Counter(official_counts(collection, protocol))
     declared.subtract(split_of(official[name], protocol) for name in omitted)
     return write_prepared(
@@ -157,7 +156,7 @@ def prepare(options: Ntu60Options | Ntu120Options) -> Prepared:
         classes={LABEL: collection.classes},
         depth=FACTS[coverage] if coverage is not None and any(entry.depth for entry in entries) else None,
         declared=declared,
-        notes=[*notes, *crop_messages],
+        notes=[*notes, *crop_notes],
     )
 
 
@@ -174,9 +173,8 @@ def read_samples(path: Path) -> list[Sample]:
         if not named and not ALIKE.match(name):
             continue
         if name not in official:
-            raise line_error(
-                path, line, f"expected a sample such as S001C001P001R001A001, got {name!r}", field="without"
-            )
+            problem = f"expected a sample such as S001C001P001R001A001, got {name!r}"
+            raise line_error(path, line, problem, field="without")
         named.append((path, line, name))
     if not named:
         problem = f"{path}: no sample found; expected one name such as S001C001P001R001A001 per line"
@@ -185,19 +183,17 @@ def read_samples(path: Path) -> list[Sample]:
     return [official[name] for *_, name in named]
 
 
-def _read_omitted(
-    path: Path | None, collection: Collection, official: Mapping[str, Sample]
-) -> tuple[frozenset[str], list[str]]:
+def _read_omitted(path: Path | None, collection: Collection) -> tuple[Set[str], list[str]]:
     """Return the names of the samples to omit, and a note on them."""
     if path is None:
         return frozenset(), []
-    samples = read_samples(path)
-    own = [sample.name for sample in samples if sample.name in official]
-    if not own:
-        problem = f"{path}: none of its {len(samples)} samples is of {collection.name}, e.g. {samples[0].name}"
+    names = [sample.name for sample in read_samples(path)]
+    omitted = official_samples(collection).keys() & names
+    if not omitted:
+        problem = f"{path}: none of its {len(names)} samples is of {collection.name}, e.g. {names[0]}"
         raise ManifestError(problem, path=path, field="without")
-    part = "" if len(own) == len(samples) else f" ({len(own)} of its {len(samples)} are of {collection.name})"
-    return frozenset(own), [f"{len(own)} samples of {path.name} are omitted and not declared{part}"]
+    part = "" if len(omitted) == len(names) else f" ({len(omitted)} of its {len(names)} are of {collection.name})"
+    return omitted, [f"{len(omitted)} samples of {path.name} are omitted and not declared{part}"]
 
 
 def _find_samples(root: Path) -> _Disk:
@@ -207,125 +203,107 @@ def _find_samples(root: Path) -> _Disk:
         ManifestError: A sample is found twice in the same form.
     """
     contents = scan(root)
-    disk = _Disk(rgb={}, depth={"masked": {}, "full": {}}, malformed=[], notes=[])
-    infrared: list[str] = []
-    strange: list[str] = []
+    disk = _Disk()
+    infrared, malformed, unrelated, images, packed = [], [], [], [], []
     for path in contents.videos:
-        source = path.relative_to(root).as_posix()
         name = path.stem.removesuffix("_rgb")
         if parse_name(name) is not None:
-            _put(root, disk.rgb, name, path)
+            _add(root, disk.rgb, name, path)
         elif parse_name(path.stem.removesuffix("_ir")) is not None:
-            infrared.append(source)
+            infrared.append(path)
+        elif ALIKE.match(path.stem):
+            malformed.append(path)
         else:
-            (disk.malformed if ALIKE.match(path.stem) else strange).append(source)
+            unrelated.append(path)
     for folder in contents.image_folders:
-        source = folder.relative_to(root).as_posix()
-        kind = _depth_kind(folder)
-        if parse_name(folder.name) is not None and kind is not None:
-            _put(root, disk.depth[kind], folder.name, folder)
+        coverage = _coverage(folder)
+        if parse_name(folder.name) is not None and coverage is not None:
+            _add(root, disk.depth[coverage], folder.name, folder)
         elif parse_name(folder.name) is None and ALIKE.match(folder.name):
-            disk.malformed.append(source)
+            malformed.append(folder)
         else:
-            strange.append(source)
-    disk.notes += _other_notes(root, contents, infrared, strange)
+            unrelated.append(folder)
+    others: Counter[str] = Counter()
+    for path in contents.others:
+        if path.suffix.lower() in IMAGE_SUFFIXES and parse_name(path.parent.name) is not None:
+            images.append(path)
+        elif path.suffix.lower() in ARCHIVE_SUFFIXES:
+            packed.append(path)
+        else:
+            others[path.suffix.lower() or "(no suffix)"] += 1
+    others.update(path.suffix.lower() for path in contents.arrays)
+    for paths, problem in (
+        (infrared, "infrared videos are omitted"),
+        (unrelated, "videos and folders of images are not RGB or depth of NTU RGB+D and are omitted"),
+        (images, "folders of depth have a single image and are omitted"),
+        (packed, "archives are still packed and are omitted"),
+    ):
+        disk.notes += note_names([_relative(path, root) for path in paths], problem)
+    disk.malformed += [_relative(path, root) for path in malformed]
+    if others:
+        suffixes = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
+        disk.notes.append(f"{others.total()} files of other kinds are omitted: {suffixes}")
     return disk
 
 
-def _put(root: Path, places: dict[str, Path], name: str, path: Path) -> None:
-    if name in places:
-        first, second = (place.relative_to(root).as_posix() for place in (places[name], path))
-        problem = f"{root}: sample {name} is found twice, {first} and {second}. Move one of them away."
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _add(root: Path, paths: dict[str, Path], name: str, path: Path) -> None:
+    if name in paths:
+        both = f"{_relative(paths[name], root)} and {_relative(path, root)}"
+        problem = f"{root}: sample {name} is found twice, {both}. Move one of them away."
         raise ManifestError(problem, path=path)
-    places[name] = path
+    paths[name] = path
 
 
-def _depth_kind(folder: Path) -> Coverage | None:
+def _coverage(folder: Path) -> Coverage | None:
     """Return the kind of depth in a folder by the name of an image, or None if it is not depth."""
     with os.scandir(folder) as entries:
         names = (e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and e.name[0] != ".")
         first = next(names, "")
-    return next((kind for start, kind in IMAGE_PREFIXES.items() if first.startswith(start)), None)
+    return next((coverage for prefix, coverage in IMAGE_PREFIXES.items() if first.startswith(prefix)), None)
 
 
-def _other_notes(root: Path, contents: FolderContents, infrared: Sequence[str], strange: Sequence[str]) -> list[str]:
-    """Return a note on each kind of files that are omitted."""
-    notes = []
-    if infrared:
-        notes.append(f"{len(infrared)} infrared videos are omitted: {examples(infrared)}")
-    if strange:
-        notes.append(
-            f"{len(strange)} videos and folders of images are not RGB or depth of NTU RGB+D and are omitted: "
-            f"{examples(strange)}"
-        )
-    images, packed = [], []
-    others: Counter[str] = Counter()
-    for path in contents.others:
-        if path.suffix.lower() in IMAGE_SUFFIXES and parse_name(path.parent.name) is not None:
-            images.append(path.relative_to(root).as_posix())
-        elif path.suffix.lower() in ARCHIVE_SUFFIXES:
-            packed.append(path.relative_to(root).as_posix())
-        else:
-            others[path.suffix.lower() or "(no suffix)"] += 1
-    others.update(path.suffix.lower() for path in contents.arrays)
-    if images:
-        notes.append(f"{len(images)} folders of depth have a single image and are omitted: {examples(images)}")
-    if packed:
-        notes.append(f"{len(packed)} archives are still packed and are omitted: {examples(packed)}")
-    if others:
-        kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
-        notes.append(f"{others.total()} files of other kinds are omitted: {kinds}")
-    return notes
-
-
-def _of_collection(root: Path, disk: _Disk, collection: Collection, official: Mapping[str, Sample]) -> set[str]:
+def _require_samples(root: Path, disk: _Disk, collection: Collection) -> set[str]:
     """Return the names of the collection's samples that are on disk.
 
     Raises:
         ManifestError: No sample is found; the message lists what is found instead.
     """
-    found = disk.names & official.keys()
+    found = disk.names & official_samples(collection).keys()
     if found:
         return found
-    sentence = f"{root}: no sample of {collection.name} found"
+    problem = f"{root}: no sample of {collection.name} found"
     if disk.names:
         other = NTU120 if collection is NTU60 else NTU60
         raise ManifestError(
-            f"{sentence}, but {len(disk.names)} that may be of {other.name}: {examples(sorted(disk.names))}. "
-            f"Use `kinema prepare {other.layout}` for these.",
+            f"{problem}, but {len(disk.names)} that may be of {other.name}: {examples(sorted(disk.names))}. "
+            f"Use `kinema prepare {other.command}` for these.",
             path=root,
         )
-    looked = f"looked below it for {', '.join(PLACES.values())}"
-    instead = "; ".join([*_malformed_notes(disk), *disk.notes]) or "it has no files"
-    raise ManifestError(f"{sentence}; {looked}; {instead}", path=root)
+    contents = "; ".join([*_malformed_notes(disk), *disk.notes]) or "it has no files"
+    raise ManifestError(f"{problem}; looked below it for {', '.join(EXAMPLES.values())}; {contents}", path=root)
 
 
 def _malformed_notes(disk: _Disk) -> list[str]:
-    if not disk.malformed:
-        return []
-    return [
-        f"{len(disk.malformed)} names resemble NTU RGB+D but are not of the form S001C001P001R001A001_rgb, and are "
-        f"omitted: {examples(disk.malformed)}"
-    ]
+    problem = "names resemble NTU RGB+D but are not of the form S001C001P001R001A001_rgb, and are omitted"
+    return note_names(disk.malformed, problem)
 
 
-def _stranger_notes(disk: _Disk, collection: Collection, official: Mapping[str, Sample]) -> list[str]:
+def _unofficial_notes(disk: _Disk, collection: Collection) -> list[str]:
     """Return notes on malformed names and on samples that are not in the collection."""
-    notes = _malformed_notes(disk)
-    others = sorted(disk.names - official.keys())
+    others = sorted(disk.names - official_samples(collection).keys())
     later = [name for name in others if collection is NTU60 and _is_later(name)]
-    if later:
-        notes.append(
-            f"{len(later)} samples are of {NTU120.name} only (setups from S018, actions from A061) and are omitted: "
-            f"{examples(later)}"
-        )
-    unknown = sorted(set(others) - set(later))
-    if unknown:
-        notes.append(
-            f"{len(unknown)} names are not samples of {collection.name} (wrong subject or setup) and are omitted: "
-            f"{examples(unknown)}"
-        )
-    return notes
+    return [
+        *_malformed_notes(disk),
+        *note_names(later, f"samples are of {NTU120.name} only (setups from S018, actions from A061) and are omitted"),
+        *note_names(
+            [name for name in others if name not in later],
+            f"names are not samples of {collection.name} (wrong subject or setup) and are omitted",
+        ),
+    ]
 
 
 def _is_later(name: str) -> bool:
@@ -337,16 +315,13 @@ def _choose_depth(
     root: Path, disk: _Disk, requested: Literal["auto", "masked", "full"], found: set[str]
 ) -> tuple[Coverage | None, list[str]]:
     """Return the kind of depth to use, or None if there is none, and a note on the other."""
-    counts = {kind: len(found & places.keys()) for kind, places in disk.depth.items()}
-    if requested != "auto":
-        if not counts[requested]:
-            problem = f"{root}: no {requested} depth found; looked below it for {PLACES[requested]}"
-            raise ManifestError(problem, path=root, field="depth_coverage")
-        chosen: Coverage = requested
-    elif not any(counts.values()):
+    counts = {coverage: len(found & paths.keys()) for coverage, paths in disk.depth.items()}
+    if requested != "auto" and not counts[requested]:
+        problem = f"{root}: no {requested} depth found; looked below it for {EXAMPLES[requested]}"
+        raise ManifestError(problem, path=root, field="depth_coverage")
+    if not any(counts.values()):
         return None, []
-    else:
-        chosen = "masked" if counts["masked"] else "full"
+    chosen: Coverage = requested if requested != "auto" else "masked" if counts["masked"] else "full"
     other: Coverage = "full" if chosen == "masked" else "masked"
     if not counts[other]:
         return chosen, []
@@ -355,8 +330,8 @@ def _choose_depth(
 
 def _entry(root: Path, sample: Sample, rgb: Path | None, depth: Path | None, protocol: Protocol) -> Entry:
     return Entry(
-        rgb="" if rgb is None else rgb.relative_to(root).as_posix(),
-        depth="" if depth is None else depth.relative_to(root).as_posix(),
+        rgb="" if rgb is None else _relative(rgb, root),
+        depth="" if depth is None else _relative(depth, root),
         split=split_of(sample, protocol),
         group=sample.performance,
         subject=f"P{sample.performer:03}",
@@ -367,26 +342,23 @@ def _entry(root: Path, sample: Sample, rgb: Path | None, depth: Path | None, pro
 
 
 def _missing_notes(
-    wanted: Mapping[str, Sample], entries: Sequence[Entry], found: set[str], collection: Collection
+    expected: Mapping[str, Sample], entries: Sequence[Entry], found: set[str], collection: Collection
 ) -> list[str]:
     """Return notes on missing samples by setup and camera, which show missing archives."""
     used = {entry.sample for entry in entries}
-    notes = []
-    otherwise = [name for name in wanted if name in found and name not in used]
-    if otherwise:
-        notes.append(
-            f"{len(otherwise)} samples have neither RGB nor the kind of depth that was used and are omitted; coverage "
-            f"counts them as missing: {examples(otherwise)}"
-        )
-    missing = {name: sample for name, sample in wanted.items() if name not in found}
+    notes = note_names(
+        [name for name in expected if name in found and name not in used],
+        "samples have neither RGB nor the kind of depth that was used and are omitted; coverage counts them as missing",
+    )
+    missing = {name: sample for name, sample in expected.items() if name not in found}
     if missing:
-        full = Counter(sample.setup for sample in wanted.values())
+        full = Counter(sample.setup for sample in expected.values())
         setups = sorted(Counter(sample.setup for sample in missing.values()).items())
         cameras = sorted(Counter(sample.camera for sample in missing.values()).items())
         by_setups = ", ".join(f"S{setup:03} {count} of {full[setup]}" for setup, count in setups)
         by_cameras = ", ".join(f"C{camera:03} {count}" for camera, count in cameras)
         notes.append(
-            f"{len(missing)} of the {len(wanted)} samples of {collection.name} are not on disk; coverage counts them "
+            f"{len(missing)} of the {len(expected)} samples of {collection.name} are not on disk; coverage counts them "
             f"as missing. By setup: {by_setups}; by camera: {by_cameras}; e.g. {examples(list(missing))}"
         )
     return notes
@@ -394,19 +366,24 @@ def _missing_notes(
 
 def _crop_rgb(entries: list[Entry], disk: _Disk, options: NtuOptions) -> tuple[list[Entry], list[str]]:
     """Return the entries with the crop boxes of their RGB, and notes on them."""
-    masked = disk.depth["masked"]
-    pairs = {e.sample: (options.root / e.rgb, masked[e.sample]) for e in entries if e.rgb and e.sample in masked}
     if options.rgb_crop == "none" or not any(entry.rgb for entry in entries):
         return entries, []
+    masked = disk.depth["masked"]
+    pairs = {e.sample: (options.root / e.rgb, masked[e.sample]) for e in entries if e.rgb and e.sample in masked}
     if not pairs:
         problem = "RGB is not cropped to the person, because no sample has RGB and masked depth"
         if options.rgb_crop == "subject":
             problem = f"{options.root}: {problem}. Use --rgb-crop none to keep full frames."
             raise ManifestError(problem, path=options.root, field="rgb_crop")
         return entries, [problem]
-    found = find_boxes(pairs, options.rgb_crop_size)
-    notes = crop_notes(found, options.rgb_crop_size)
-    without = [entry.sample for entry in entries if entry.rgb and entry.sample not in pairs]
-    if without:
-        notes.append(f"{len(without)} samples keep full RGB frames: no masked depth: {examples(without)}")
-    return [replace(e, rgb_box=found[e.sample].box) if e.sample in found else e for e in entries], notes
+    boxes = find_boxes(pairs, options.rgb_crop_size)
+    without_depth = [entry.sample for entry in entries if entry.rgb and entry.sample not in pairs]
+    notes = box_notes(boxes, options.rgb_crop_size)
+    notes += note_names(without_depth, "samples keep full RGB frames: no masked depth")
+    return [replace(e, rgb_box=boxes[e.sample].box) if e.sample in boxes else e for e in entries], notes
+
+
+SPECS = (
+    DatasetSpec("ntu60", "NTU RGB+D 60: RGB and depth, 56,880 samples of 60 actions.", Ntu60Options, prepare),
+    DatasetSpec("ntu120", "NTU RGB+D 120: RGB and depth, 114,480 samples of 120 actions.", Ntu120Options, prepare),
+)

@@ -5,17 +5,16 @@ covers columns 219 to 1,704 of RGB and slightly more than all of its rows.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kinema.datasets.prepared import examples
+from kinema.datasets.prepared import examples, note_names
 from kinema.errors import ManifestError, UnreadableVideo
 from kinema.transforms.pixel_box import PixelBox
-from kinema.transforms.subject_crop import Extent, inside, subject_extent
 from kinema.video.container import open_video
 from kinema.video.read_options import READ_OPTIONS
 from kinema.video.source import count_frames, read_gray
@@ -34,9 +33,9 @@ NUM_FRAMES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectBox:
-    """Crop box of one sample.
+    """Crop box of a sample.
 
-    Args:
+    Attributes:
         box: Box in RGB frames; None for full frames.
         reason: Why there is no box; empty if there is one.
         is_too_small: Whether the person is larger than the box.
@@ -48,23 +47,23 @@ class SubjectBox:
 
 
 def check_crop_size(size: tuple[int, int]) -> None:
-    """Raise if a box is larger than an RGB frame."""
+    """Raise ManifestError if a box is empty or larger than an RGB frame."""
     if not (0 < size[0] <= RGB_SIZE[0] and 0 < size[1] <= RGB_SIZE[1]):
-        problem = (
-            f"rgb_crop_size: expected at most {_described(RGB_SIZE)} px and at least 1 x 1, got {_described(size)}"
-        )
-        raise ManifestError(problem, field="rgb_crop_size")
+        limits = f"1 x 1 to {_describe(RGB_SIZE)} px"
+        raise ManifestError(f"rgb_crop_size: expected {limits}, got {_describe(size)}", field="rgb_crop_size")
 
 
-def rgb_box(extent: Extent, size: tuple[int, int]) -> SubjectBox:
+def rgb_box(extent: tuple[int, int, int, int], size: tuple[int, int]) -> SubjectBox:
     """Return the box in RGB around the middle of the person, shifted into the frame.
 
     Args:
-        extent: Extent of the person in depth frames.
+        extent: Rows `top` to `bottom` and columns `left` to `right` of the person in depth frames, half open.
         size: Width and height of the box [px].
     """
-    left, right = (round(SCALE * column + SHIFT_X) for column in (extent.left, extent.right))
-    top, bottom = (round(SCALE * row + SHIFT_Y) for row in (extent.top, extent.bottom))
+    from kinema.transforms.subject_crop import inside  # imports torch, which `kinema prepare --help` does without
+
+    top, bottom = (round(SCALE * row + SHIFT_Y) for row in extent[:2])
+    left, right = (round(SCALE * column + SHIFT_X) for column in extent[2:])
     first_x, last_x = inside(left, right, size[0], RGB_SIZE[0])
     first_y, last_y = inside(top, bottom, size[1], RGB_SIZE[1])
     box = PixelBox(left=first_x, top=first_y, right=last_x, bottom=last_y)
@@ -82,44 +81,40 @@ def find_boxes(pairs: Mapping[str, tuple[Path, Path]], size: tuple[int, int]) ->
         return dict(zip(pairs, pool.map(lambda pair: _find_box(pair[0], pair[1], size), pairs.values()), strict=True))
 
 
-def crop_notes(found: Mapping[str, SubjectBox], size: tuple[int, int]) -> list[str]:
-    """Return notes on the boxes."""
-    boxed = [name for name, one in found.items() if one.box is not None]
-    notes = [f"RGB of {len(boxed)} samples is cropped to {_described(size)} px around the person in masked depth"]
-    larger = [name for name in boxed if found[name].is_too_small]
-    if larger:
-        notes.append(
-            f"in {len(larger)} of them the person is larger than the box: {examples(larger)}. Use a larger "
-            "--rgb-crop-size"
-        )
+def box_notes(boxes: Mapping[str, SubjectBox], size: tuple[int, int]) -> list[str]:
+    """Return notes on the boxes of the samples."""
     reasons: dict[str, list[str]] = {}
-    for name, one in found.items():
-        if one.box is None:
-            reasons.setdefault(one.reason, []).append(name)
+    for name, box in boxes.items():
+        reasons.setdefault(box.reason, []).append(name)
+    boxed = reasons.pop("", [])
+    notes = [f"RGB of {len(boxed)} samples is cropped to {_describe(size)} px around the person in masked depth"]
+    larger = [name for name in boxed if boxes[name].is_too_small]
+    if larger:
+        problem = f"in {len(larger)} of them the person is larger than the box: {examples(larger)}"
+        notes.append(f"{problem}. Use a larger --rgb-crop-size")
     for reason, names in sorted(reasons.items()):
-        notes.append(f"{len(names)} samples keep full RGB frames: {reason}: {examples(names)}")
+        notes += note_names(names, f"samples keep full RGB frames: {reason}")
     return notes
 
 
 def _find_box(rgb: Path, depth: Path, size: tuple[int, int]) -> SubjectBox:
+    from kinema.transforms.subject_crop import subject_extent
+
     try:
         with open_video(str(rgb), READ_OPTIONS.limits) as (_, stream):
             rgb_size = stream.codec_context.width, stream.codec_context.height
-        frames = read_gray(str(depth), _spread(count_frames(str(depth))))
+        count = count_frames(str(depth))
+        indices: list[int] = np.linspace(0, count - 1, min(NUM_FRAMES, count)).round().astype(int).tolist()
+        frames = read_gray(str(depth), indices)
     except UnreadableVideo:  # counting frames reports which and why
         return SubjectBox(reason="RGB or depth cannot be read")
     depth_size = frames.shape[2], frames.shape[1]
-    for name, size_found, wanted in (("RGB", rgb_size, RGB_SIZE), ("masked depth", depth_size, DEPTH_SIZE)):
-        if size_found != wanted:
-            return SubjectBox(reason=f"{name} is {_described(size_found)}, expected {_described(wanted)}")
+    for name, size_found, expected in (("RGB", rgb_size, RGB_SIZE), ("masked depth", depth_size, DEPTH_SIZE)):
+        if size_found != expected:
+            return SubjectBox(reason=f"{name} is {_describe(size_found)}, expected {_describe(expected)}")
     extent = subject_extent(frames)
     return SubjectBox(reason="no person in masked depth") if extent is None else rgb_box(extent, size)
 
 
-def _described(size: tuple[int, int]) -> str:
+def _describe(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
-
-
-def _spread(count: int) -> Sequence[int]:
-    indices: list[int] = np.linspace(0, count - 1, min(NUM_FRAMES, count)).round().astype(int).tolist()
-    return indices

@@ -11,137 +11,44 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 Protocol = Literal["cross_subject", "cross_view", "cross_setup"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
 ALIKE = re.compile(r"S\d+_?C\d+_?P\d+_?R\d+_?A\d+", re.ASCII | re.IGNORECASE)
-"""Prefix of a malformed name."""
+"""Start of a malformed name."""
 
+# fmt: off
 CLASSES = (
-    "drink water",
-    "eat meal/snack",
-    "brushing teeth",
-    "brushing hair",
-    "drop",
-    "pickup",
-    "throw",
-    "sitting down",
-    "standing up (from sitting position)",
-    "clapping",
-    "reading",
-    "writing",
-    "tear up paper",
-    "wear jacket",
-    "take off jacket",
-    "wear a shoe",
-    "take off a shoe",
-    "wear on glasses",
-    "take off glasses",
-    "put on a hat/cap",
-    "take off a hat/cap",
-    "cheer up",
-    "hand waving",
-    "kicking something",
-    "reach into pocket",
-    "hopping (one foot jumping)",
-    "jump up",
-    "make a phone call/answer phone",
-    "playing with phone/tablet",
-    "typing on a keyboard",
-    "pointing to something with finger",
-    "taking a selfie",
-    "check time (from watch)",
-    "rub two hands together",
-    "nod head/bow",
-    "shake head",
-    "wipe face",
-    "salute",
-    "put the palms together",
-    "cross hands in front (say stop)",
-    "sneeze/cough",
-    "staggering",
-    "falling",
-    "touch head (headache)",
-    "touch chest (stomachache/heart pain)",
-    "touch back (backache)",
-    "touch neck (neckache)",
-    "nausea or vomiting condition",
-    "use a fan (with hand or paper)/feeling warm",
-    "punching/slapping other person",
-    "kicking other person",
-    "pushing other person",
-    "pat on back of other person",
-    "point finger at the other person",
-    "hugging other person",
-    "giving something to other person",
-    "touch other person's pocket",
-    "handshaking",
-    "walking towards each other",
-    "walking apart from each other",
-    "put on headphone",
-    "take off headphone",
-    "shoot at the basket",
-    "bounce ball",
-    "tennis bat swing",
-    "juggling table tennis balls",
-    "hush (quite)",
-    "flick hair",
-    "thumb up",
-    "thumb down",
-    "make ok sign",
-    "make victory sign",
-    "staple book",
-    "counting money",
-    "cutting nails",
-    "cutting paper (using scissors)",
-    "snapping fingers",
-    "open bottle",
-    "sniff (smell)",
-    "squat down",
-    "toss a coin",
-    "fold paper",
-    "ball up paper",
-    "play magic cube",
-    "apply cream on face",
-    "apply cream on hand back",
-    "put on bag",
-    "take off bag",
-    "put something into a bag",
-    "take something out of a bag",
-    "open a box",
-    "move heavy objects",
-    "shake fist",
-    "throw up cap/hat",
-    "hands up (both hands)",
-    "cross arms",
-    "arm circles",
-    "arm swings",
-    "running on the spot",
-    "butt kicks (kick backward)",
-    "cross toe touch",
-    "side kick",
-    "yawn",
-    "stretch oneself",
-    "blow nose",
-    "hit other person with something",
-    "wield knife towards other person",
-    "knock over other person (hit with body)",
-    "grab other person's stuff",
-    "shoot at other person with a gun",
-    "step on foot",
-    "high-five",
-    "cheers and drink",
-    "carry something with other person",
-    "take a photo of other person",
-    "follow other person",
-    "whisper in other person's ear",
-    "exchange things with other person",
-    "support somebody with hand",
+    "drink water", "eat meal/snack", "brushing teeth", "brushing hair", "drop", "pickup", "throw", "sitting down",
+    "standing up (from sitting position)", "clapping", "reading", "writing", "tear up paper", "wear jacket",
+    "take off jacket", "wear a shoe", "take off a shoe", "wear on glasses", "take off glasses", "put on a hat/cap",
+    "take off a hat/cap", "cheer up", "hand waving", "kicking something", "reach into pocket",
+    "hopping (one foot jumping)", "jump up", "make a phone call/answer phone", "playing with phone/tablet",
+    "typing on a keyboard", "pointing to something with finger", "taking a selfie", "check time (from watch)",
+    "rub two hands together", "nod head/bow", "shake head", "wipe face", "salute", "put the palms together",
+    "cross hands in front (say stop)", "sneeze/cough", "staggering", "falling", "touch head (headache)",
+    "touch chest (stomachache/heart pain)", "touch back (backache)", "touch neck (neckache)",
+    "nausea or vomiting condition", "use a fan (with hand or paper)/feeling warm", "punching/slapping other person",
+    "kicking other person", "pushing other person", "pat on back of other person", "point finger at the other person",
+    "hugging other person", "giving something to other person", "touch other person's pocket", "handshaking",
+    "walking towards each other", "walking apart from each other", "put on headphone", "take off headphone",
+    "shoot at the basket", "bounce ball", "tennis bat swing", "juggling table tennis balls", "hush (quite)",
+    "flick hair", "thumb up", "thumb down", "make ok sign", "make victory sign", "staple book", "counting money",
+    "cutting nails", "cutting paper (using scissors)", "snapping fingers", "open bottle", "sniff (smell)",
+    "squat down", "toss a coin", "fold paper", "ball up paper", "play magic cube", "apply cream on face",
+    "apply cream on hand back", "put on bag", "take off bag", "put something into a bag",
+    "take something out of a bag", "open a box", "move heavy objects", "shake fist", "throw up cap/hat",
+    "hands up (both hands)", "cross arms", "arm circles", "arm swings", "running on the spot",
+    "butt kicks (kick backward)", "cross toe touch", "side kick", "yawn", "stretch oneself", "blow nose",
+    "hit other person with something", "wield knife towards other person", "knock over other person (hit with body)",
+    "grab other person's stuff", "shoot at other person with a gun", "step on foot", "high-five", "cheers and drink",
+    "carry something with other person", "take a photo of other person", "follow other person",
+    "whisper in other person's ear", "exchange things with other person", "support somebody with hand",
     "finger-guessing game (playing rock-paper-scissors)",
 )
+# fmt: on
 """Class names in the order of their numbers, as on the official page; the first 60 are those of NTU RGB+D 60."""
 
 # fmt: off
@@ -208,6 +115,7 @@ class Sample(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Name of the form S001C001P001R001A001."""
         return f"S{self[0]:03}C{self[1]:03}P{self[2]:03}R{self[3]:03}A{self[4]:03}"
 
     @property
@@ -224,22 +132,21 @@ def parse_name(text: str) -> Sample | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """One of the two datasets.
+    """NTU RGB+D 60 or 120.
 
-    Args:
-        name: Name by its authors.
-        layout: Name in `kinema prepare`.
+    Attributes:
+        name: Name of the dataset.
+        command: Name in `kinema prepare`.
         setups: Number of setups.
-        protocols: Official splits.
     """
 
     name: str
-    layout: str
+    command: str
     setups: int
-    protocols: tuple[Protocol, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their numbers."""
         return CLASSES[: 60 if self.setups == FIRST_SETUPS else 120]
 
     def samples(self) -> Iterator[Sample]:
@@ -253,10 +160,8 @@ class Collection:
                             yield Sample(setup, camera, performer, replication, action)
 
 
-NTU60 = Collection(name="NTU RGB+D 60", layout="ntu60", setups=FIRST_SETUPS, protocols=("cross_subject", "cross_view"))
-NTU120 = Collection(
-    name="NTU RGB+D 120", layout="ntu120", setups=ALL_SETUPS, protocols=("cross_subject", "cross_setup")
-)
+NTU60 = Collection(name="NTU RGB+D 60", command="ntu60", setups=FIRST_SETUPS)
+NTU120 = Collection(name="NTU RGB+D 120", command="ntu120", setups=ALL_SETUPS)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Options of `kinema prepare` that several data sets share."""
+"""Options of `kinema prepare` that several datasets share."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,10 +12,10 @@ from kinema.modality import DepthFacts
 
 @config
 class DatasetOptions:
-    """Options of every data set.
+    """Options of every dataset.
 
-    Args:
-        root: Folder of the data set, or the table.
+    Attributes:
+        root: Folder of the dataset, or the table.
         out: Manifest to write, a CSV; a JSON of the same name is written beside it.
     """
 
@@ -25,9 +25,9 @@ class DatasetOptions:
 
 @config
 class Holdout:
-    """Shares of a split that is made because the data has none.
+    """Shares of the splits that are made if the data has none.
 
-    Args:
+    Attributes:
         val_share: Share of each class held out as split `val`, if the data has no split.
         test_share: Share of each class held out as split `test`, if the data has no split.
         keep_together: Samples that are never divided between splits; auto is the group, else the subject.
@@ -47,12 +47,12 @@ class Holdout:
 
 @config
 class OwnDataOptions(Holdout, DatasetOptions):
-    """Options of data of one's own: the split that is made, and the meaning of 16-bit depth.
+    """Options of a user's own data.
 
-    Args:
-        depth_unit: Millimeters per unit of 16-bit depth; omit it for a sensor's own units.
+    Attributes:
+        depth_unit: Millimeters per unit of 16-bit depth; omit it if the unit is not metric.
         depth_range: Near and far end of the useful depths, in stored units; required for 16-bit depth.
-        depth_coverage: masked if all pixels but the person's are 0; auto is full.
+        depth_coverage: Pixels with depth: masked if all but the person's are 0, else full; auto is full.
     """
 
     depth_unit: float | None = None

@@ -1,4 +1,4 @@
-"""The last steps of every dataset: make a split if there is none, count frames, write the manifest."""
+"""Last steps of every dataset: split the samples if they have no split, count frames, write the manifest."""
 
 import os
 from collections import Counter
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -18,25 +17,20 @@ from kinema.modality import MODALITIES, DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
 from kinema.video.source import count_frames, read_gray
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Names of folders that mean a split, in lower case, and the name of that split in a manifest."""
+SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLIT_FOLDERS |= {split: split for split in ("train", "val", "test")}
+"""Split of each folder name, in lower case, that means one."""
 SPLIT_SEED = 0
 """Seed of the split that is made; fixed, so that the same videos give the same manifest."""
+FrameCounts = Mapping[str, int | str]
+"""Number of frames of each file, or the reason why it cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A manifest that was written, with messages for the user.
+    """Manifest that was written, with messages for the user.
 
-    Args:
+    Attributes:
         manifest: The manifest.
         unreadable: Files that cannot be decoded, each with the reason; their lines stay, with `frames` empty.
         notes: Decisions, omissions and findings, one sentence each.
@@ -48,13 +42,13 @@ class Prepared:
 
     @property
     def summary(self) -> str:
-        """Number of samples by split, of classes and of unreadable files, in one line."""
-        there = Counter(entry.split for entry in self.manifest.entries)
+        """One line with the number of samples by split, of classes and of unreadable files."""
+        counts = Counter(entry.split for entry in self.manifest.entries)
         splits = [
-            f"{there[split]} {split or '(no split)'}"
-            if there[split] == count
-            else f"{there[split]} of {count} declared {split}"
-            for split, count in self.manifest.declared.items()
+            f"{counts[split]} {split or '(no split)'}"
+            if counts[split] == declared
+            else f"{counts[split]} of {declared} declared {split}"
+            for split, declared in self.manifest.declared.items()
         ]
         heads = [f"{n} classes" if head == "label" else f"{n} of {head}" for head, n in self.manifest.heads.items()]
         files = f"{len(self.unreadable)} files cannot be read"
@@ -67,21 +61,17 @@ def examples(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def assign_splits(
-    entries: Sequence[Entry], holdout: Holdout, *, given: Literal["given", "missing"]
-) -> tuple[list[Entry], list[str]]:
-    """Return the entries with a split, and notes about it.
+def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:
+    """Return the note `COUNT text: first few names`, or none if there are no names."""
+    return [f"{len(names)} {text}: {examples(names, most)}"] if names else []
 
-    Args:
-        entries: Samples.
-        holdout: Shares of the split that is made if the data has none.
-        given: Whether the samples have a split of their own, which is used then.
-    """
-    if given == "missing":
+
+def assign_splits(entries: Sequence[Entry], holdout: Holdout, *, has_split: bool) -> tuple[list[Entry], list[str]]:
+    """Return the entries with their own split or else one that is made, and notes about it."""
+    if not has_split:
         return hold_out(entries, holdout)
-    default = Holdout()
     names = ("val_share", "test_share", "keep_together")
-    if all(getattr(holdout, name) == getattr(default, name) for name in names):
+    if all(getattr(holdout, name) == getattr(Holdout(), name) for name in names):
         return list(entries), []
     return list(entries), ["the data has its own split: val_share, test_share and keep_together were not used"]
 
@@ -101,14 +91,13 @@ def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], l
 
     counts = Counter(entry.split for entry in split)
     held = ("val", "test") if holdout.test_share else ("val",)
-    kept = {"none": "", "auto": ", groups kept together"}.get(together, f", {together}s kept together")
-    described = ", ".join(f"{counts[name]} {name}" for name in ("train", *held))
-    notes = [f"the data has no split, so one was made: {described}{kept}"]
-    classes = class_lists(split)
+    groups = {"none": "", "auto": ", groups kept together"}.get(together, f", {together}s kept together")
+    sizes = ", ".join(f"{counts[name]} {name}" for name in ("train", *held))
+    notes = [f"the data has no split, so one was made: {sizes}{groups}"]
     for name in held:
-        found = class_lists(entry for entry in split if entry.split == name)
-        for head in classes:
-            missing = sorted(set(classes[head]) - set(found.get(head, ())))
+        used = class_lists(entry for entry in split if entry.split == name)
+        for head, names in class_lists(split).items():
+            missing = sorted(set(names) - set(used.get(head, ())))
             if missing:
                 notes.append(f"split {name} has no sample of {len(missing)} classes: {examples(missing)}")
     return split, notes
@@ -116,15 +105,12 @@ def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], l
 
 def single_modality_notes(entries: Sequence[Entry]) -> list[str]:
     """Return notes on samples that have only one modality, if others have both."""
-    notes = []
+    notes: list[str] = []
     if any(entry.rgb for entry in entries) and any(entry.depth for entry in entries):
         for modality, other in (MODALITIES, MODALITIES[::-1]):
             alone = [entry.sample or entry.source(modality) for entry in entries if not entry.source(other)]
-            if alone:
-                notes.append(
-                    f"{len(alone)} samples have {modality} but no {other}; their lines stay, with {other} empty: "
-                    f"{examples(alone)}"
-                )
+            problem = f"samples have {modality} but no {other}; their lines stay, with {other} empty"
+            notes += note_names(alone, problem)
     return notes
 
 
@@ -162,61 +148,52 @@ def write_prepared(
     lists = class_lists(entries) if classes is None else classes
     for head, names in lists.items():
         if len(names) < 2:
-            raise ManifestError(
-                f"{out}: {head!r} has one class, {names[0]!r}; expected at least two", path=out, field=head
-            )
+            problem = f"{head!r} has one class, {names[0]!r}; expected at least two"
+            raise ManifestError(f"{out}: {problem}", path=out, field=head)
     if depth is not None and not any(entry.depth for entry in entries):
-        raise ManifestError(f"{out}: a depth range is given, but no sample has depth", path=out, field="depth_range")
+        problem = "a depth range is given, but no sample has depth. Remove --depth-range."
+        raise ManifestError(f"{out}: {problem}", path=out, field="depth_range")
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     entries = [
         replace(entry, rgb=_relocate(entry.rgb, base, out), depth=_relocate(entry.depth, base, out))
         for entry in entries
     ]
-    counts = _count(list(dict.fromkeys(locate(out, s) for e in entries for s in (e.rgb, e.depth) if s)))
+    counts = _count([locate(out, source) for entry in entries for source in (entry.rgb, entry.depth) if source])
     counted = [_with_frames(entry, out, counts) for entry in entries]
     manifest = write_manifest(
         out, entries=counted, classes=lists, dataset=dataset, version=version, depth=depth, declared=declared
     )
-    wrong = sum(
-        before.frames is not None and after.frames is not None and before.frames != after.frames
+    corrected = sum(
+        None not in (before.frames, after.frames) and before.frames != after.frames
         for before, after in zip(entries, counted, strict=True)
     )
-    said = list(notes)
-    if wrong:
-        said.append(f"{wrong} lines had a wrong number of frames; the number of decoded frames was written")
-    said += _unequal_lengths(counted, out, counts)
-    if depth is None:
-        said += _missing_depth_range(counted, out, counts)
-    for column in ("group", "subject"):
-        names = tuple(divided_names(counted, column))
-        if names:
-            said.append(f"{len(names)} {column}s are in more than one split, e.g. {examples(names)}")
-    for head, names in lists.items():
-        pair = mirrored_pair(names)
-        if pair is not None:
-            said.append(
-                f"{pair[0]!r} and {pair[1]!r} ({head}) are mirror images of each other: turn mirroring off for "
-                "training, --data.augmentation.flip 0"
-            )
+    findings = _data_notes(manifest, counts)
+    if corrected:
+        findings.insert(0, f"{corrected} lines had a wrong number of frames; the number of decoded frames was written")
     reasons = tuple(count for count in counts.values() if isinstance(count, str))
-    return Prepared(manifest=manifest, unreadable=reasons, notes=tuple(said))
+    return Prepared(manifest=manifest, unreadable=reasons, notes=(*notes, *findings))
 
 
-def _count(paths: Sequence[str]) -> dict[str, int | str]:
-    """Return the number of frames of each file, or the reason why it cannot be read."""
+def _relocate(source: str, base: Path, out: Path) -> str:
+    """Return a path relative to `base` as one relative to the manifest; URLs and empty paths stay."""
+    if not source or "://" in source:
+        return source
+    return Path(os.path.relpath((base / source).resolve(), out.parent.resolve())).as_posix()
 
+
+def _count(paths: Sequence[str]) -> FrameCounts:
     def count(path: str) -> int | str:
         try:
             return count_frames(path)
         except UnreadableVideo as error:
             return str(error)
 
+    unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return dict(zip(paths, pool.map(count, paths), strict=True))
+        return dict(zip(unique, pool.map(count, unique), strict=True))
 
 
-def _with_frames(entry: Entry, out: Path, counts: Mapping[str, int | str]) -> Entry:
+def _with_frames(entry: Entry, out: Path, counts: FrameCounts) -> Entry:
     path = locate(out, entry.rgb or entry.depth)
     count = counts[path]
     try:
@@ -225,47 +202,52 @@ def _with_frames(entry: Entry, out: Path, counts: Mapping[str, int | str]) -> En
         raise ManifestError(f"{path}: {error}", path=path, line=entry.line or None, field="stop_frame") from error
 
 
-def _unequal_lengths(entries: Sequence[Entry], out: Path, counts: Mapping[str, int | str]) -> list[str]:
-    pairs = {
-        (entry.rgb, entry.depth): (counts[locate(out, entry.rgb)], counts[locate(out, entry.depth)])
-        for entry in entries
-        if entry.rgb and entry.depth
-    }
+def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
+    """Return notes on lengths, depth, divided groups and mirrored classes."""
+    pairs = dict.fromkeys((e.rgb, e.depth) for e in manifest.entries if e.rgb and e.depth)
+    lengths = [(rgb, counts[manifest.locate(rgb)], depth, counts[manifest.locate(depth)]) for rgb, depth in pairs]
     unequal = [
-        f"{rgb} has {frames} and {depth} {deep}"
-        for (rgb, depth), (frames, deep) in pairs.items()
-        if isinstance(frames, int) and isinstance(deep, int) and frames != deep
+        f"{rgb} has {rgb_frames} and {depth} {depth_frames}"
+        for rgb, rgb_frames, depth, depth_frames in lengths
+        if isinstance(rgb_frames, int) and isinstance(depth_frames, int) and rgb_frames != depth_frames
     ]
-    if not unequal:
-        return []
-    return [
-        f"{len(unequal)} pairs of RGB and depth differ in their number of frames; `frames` is that of RGB, and reading "
-        f"after the end of the shorter file is an error: {examples(unequal, 10)}"
-    ]
+    notes = note_names(
+        unequal,
+        "pairs of RGB and depth differ in their number of frames; `frames` is that of RGB, and reading after the end "
+        "of the shorter file is an error",
+        most=10,
+    )
+    if manifest.depth is None:
+        notes += _missing_depth_range(manifest, counts)
+    for column in ("group", "subject"):
+        names = divided_names(manifest.entries, column)
+        if names:
+            notes.append(f"{len(names)} {column}s are in more than one split, e.g. {examples(names)}")
+    for head, classes in manifest.classes.items():
+        pair = mirrored_pair(classes)
+        if pair is not None:
+            notes.append(
+                f"{pair[0]!r} and {pair[1]!r} ({head}) are mirror images of each other: turn mirroring off for "
+                "training, --data.augmentation.flip 0"
+            )
+    return notes
 
 
-def _missing_depth_range(entries: Sequence[Entry], out: Path, counts: Mapping[str, int | str]) -> list[str]:
+def _missing_depth_range(manifest: Manifest, counts: FrameCounts) -> list[str]:
     """Return a note if 16-bit depth has no range, with the values of the first file."""
-    for entry in entries:
-        path = locate(out, entry.depth) if entry.depth else ""
-        if path and isinstance(counts[path], int):
-            try:
-                frame = read_gray(path, [0])
-            except UnreadableVideo as error:
-                return [f"depth cannot be read: {error}"]
-            if frame.dtype == np.uint8:
-                return []
-            there = frame[frame > 0]
-            values = f"{there.min()} to {there.max()}" if there.size else "only 0"
-            return [
-                "16-bit depth needs --depth-range with the near and far end of the useful depths; the first frame of "
-                f"{entry.depth} has values from {values}"
-            ]
-    return []
-
-
-def _relocate(source: str, base: Path, out: Path) -> str:
-    """Return a path relative to `base` as one relative to the manifest; URLs and empty paths stay."""
-    if not source or "://" in source:
-        return source
-    return Path(os.path.relpath((base / source).resolve(), out.parent.resolve())).as_posix()
+    paths = {e.depth: manifest.locate(e.depth) for e in manifest.entries if e.depth}
+    source = next((source for source, path in paths.items() if isinstance(counts[path], int)), None)
+    if source is None:
+        return []
+    try:
+        frame = read_gray(paths[source], [0])
+    except UnreadableVideo as error:
+        return [f"depth cannot be read: {error}"]
+    if frame.dtype == np.uint8:
+        return []
+    readings = frame[frame > 0]
+    values = f"{readings.min()} to {readings.max()}" if readings.size else "only 0"
+    return [
+        "16-bit depth needs --depth-range with the near and far end of the useful depths; the first frame of "
+        f"{source} has values from {values}"
+    ]

@@ -1,4 +1,4 @@
-"""A manifest of one's own table: CSV, or JSON as a list of objects or one object per line."""
+"""A user's own table: CSV, or JSON as a list of objects or one object per line."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,21 +9,24 @@ from kinema.config import config
 from kinema.data.manifest import COLUMNS, LABEL, Entry, check_manifest_name, parse_row, rows
 from kinema.datasets.options import OwnDataOptions
 from kinema.datasets.prepared import Prepared, assign_splits, write_prepared
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.templates import is_label
 from kinema.errors import ManifestError, UsageError, did_you_mean
 
 Place = Literal["line", "item"]
-"""Unit in which the rows of a table are counted in messages: lines of the file or items of a list."""
+"""Unit in which messages count the rows of a table: lines of the file or items of a list."""
+OBJECTS = "a list of objects, or one object per line"
 
 
 @config
 class TableOptions(OwnDataOptions):
-    """Options of a table of one's own.
+    """Options of a user's own table.
 
-    Args:
+    Attributes:
         columns: Names of the table's columns, for example rgb=path,group=source_video,label.verb=verb.
     """
 
-    form: ClassVar[Literal["csv", "json"]]
+    format: ClassVar[Literal["csv", "json"]]
     columns: str = ""
 
 
@@ -31,14 +34,14 @@ class TableOptions(OwnDataOptions):
 class CsvOptions(TableOptions):
     """Make a manifest of a CSV table."""
 
-    form: ClassVar[Literal["csv", "json"]] = "csv"
+    format: ClassVar[Literal["csv", "json"]] = "csv"
 
 
 @config
 class JsonOptions(TableOptions):
     """Make a manifest of a JSON table: a list of objects, or one object per line."""
 
-    form: ClassVar[Literal["csv", "json"]] = "json"
+    format: ClassVar[Literal["csv", "json"]] = "json"
 
 
 def prepare(options: TableOptions) -> Prepared:
@@ -56,11 +59,8 @@ def prepare(options: TableOptions) -> Prepared:
             raise ManifestError(problem, path=written, field="out")
     if not table.is_file():
         raise ManifestError(f"{table}: no such table", path=table, field="root")
-    place: Place = "line"
-    lines = rows(table, table.read_bytes()) if options.form == "csv" else []
-    if options.form == "json":
-        place, lines = _json_rows(table)
-    names = _column_names(table, list(lines[0][1]), _pairs(options.columns))
+    place, lines = _json_rows(table) if options.format == "json" else ("line", rows(table, table.read_bytes()))
+    names = _column_names(table, list(lines[0][1]), _parse_columns(options.columns))
     entries: list[Entry] = []
     for line, row in lines:
         try:
@@ -69,7 +69,7 @@ def prepare(options: TableOptions) -> Prepared:
             raise ManifestError(f"{table}, {place} {line}: {error}", path=table, line=line) from error
     unused = sorted(set(lines[0][1]) - set(names.values()))
     notes = [f"unused columns: {', '.join(unused)}"] if unused else []
-    entries, split_notes = assign_splits(entries, options, given="given" if "split" in names else "missing")
+    entries, split_notes = assign_splits(entries, options, has_split="split" in names)
     return write_prepared(
         entries,
         out,
@@ -80,15 +80,15 @@ def prepare(options: TableOptions) -> Prepared:
     )
 
 
-def _pairs(text: str) -> dict[str, str]:
-    """Return `a=b,c=d` as a mapping."""
-    found = {}
+def _parse_columns(text: str) -> dict[str, str]:
+    """Return the table's column of each manifest column in `a=b,c=d`."""
+    columns = {}
     for part in filter(None, text.split(",")):
         column, equals, name = part.partition("=")
         if not equals or not column or not name:
             raise UsageError(f"--columns: expected column=name, got {part!r}", field="columns")
-        found[column.strip()] = name.strip()
-    return found
+        columns[column.strip()] = name.strip()
+    return columns
 
 
 def _json_rows(table: Path) -> tuple[Place, list[tuple[int, dict[str, str]]]]:
@@ -97,27 +97,25 @@ def _json_rows(table: Path) -> tuple[Place, list[tuple[int, dict[str, str]]]]:
         text = table.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{table}: not UTF-8 text ({error.reason} at byte {error.start})", path=table) from error
-    numbered: list[tuple[int, Any]]
-    place: Place
-    if text.lstrip().startswith("["):
-        place, numbered = "item", list(enumerate(_parse(text, table), start=1))
+    place: Place = "item" if text.lstrip().startswith("[") else "line"
+    if place == "item":
+        numbered = list(enumerate(_parse_json(text, table), start=1))
     else:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        place, numbered = "line", [(number, _parse(line, table, number)) for number, line in lines]
+        numbered = [(number, _parse_json(line, table, number)) for number, line in lines]
     if not numbered:
-        raise ManifestError(f"{table}: empty table; expected a list of objects, or one object per line", path=table)
-    found = [(number, _cells(row, table, place, number)) for number, row in numbered]
-    columns = dict.fromkeys(column for _, row in found for column in row)
-    return place, [(number, {column: row.get(column, "") for column in columns}) for number, row in found]
+        raise ManifestError(f"{table}: empty table; expected {OBJECTS}", path=table)
+    cells = [(number, _cells(row, table, place, number)) for number, row in numbered]
+    columns = dict.fromkeys(column for _, row in cells for column in row)
+    return place, [(number, {column: row.get(column, "") for column in columns}) for number, row in cells]
 
 
-def _parse(text: str, table: Path, line: int | None = None) -> Any:
+def _parse_json(text: str, table: Path, line: int | None = None) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
-        where = f"{table}" if line is None else f"{table}, line {line}"
-        problem = f"{where}: not valid JSON ({error}); expected a list of objects, or one object per line"
-        raise ManifestError(problem, path=table, line=line) from error
+        place = f"{table}" if line is None else f"{table}, line {line}"
+        raise ManifestError(f"{place}: not valid JSON ({error}); expected {OBJECTS}", path=table, line=line) from error
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -129,7 +127,7 @@ def _cells(row: Any, table: Path, place: Place, number: int) -> dict[str, str]:
         return ManifestError(f"{table}, {place} {number}: {problem}", path=table, line=number, field=field)
 
     if not isinstance(row, _Pairs):
-        raise error("not an object; expected a list of objects, or one object per line")
+        raise error(f"not an object; expected {OBJECTS}")
     cells: dict[str, str] = {}
     for name, value in row:
         if name.strip() in cells:
@@ -141,20 +139,27 @@ def _cells(row: Any, table: Path, place: Place, number: int) -> dict[str, str]:
     return cells
 
 
-def _column_names(table: Path, found: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    known = [*COLUMNS, LABEL]
+def _column_names(table: Path, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the table's column of each manifest column."""
+    manifest_columns = [*COLUMNS, LABEL]
     for column, name in columns.items():
-        if column not in known and not column.startswith(f"{LABEL}."):
-            problem = f"--columns {column}={name}: unknown manifest column {column!r}; {did_you_mean(column, known)}"
-            raise ManifestError(problem, field=column)
-        if name not in found:
-            problem = f"{table}: column {name!r} not found; its columns are {', '.join(found)}"
+        if column not in manifest_columns and not is_label(column):
+            hint = did_you_mean(column, manifest_columns)
+            raise ManifestError(f"--columns {column}={name}: unknown manifest column {column!r}; {hint}", field=column)
+        if name not in header:
+            problem = f"{table}: column {name!r} not found; its columns are {', '.join(header)}"
             raise ManifestError(problem, path=table, field=name)
-    names = {name: name for name in found if name in known or name.startswith(f"{LABEL}.")} | dict(columns)
+    names = {name: name for name in header if name in manifest_columns or is_label(name)} | dict(columns)
     if "rgb" not in names and "depth" not in names:
         problem = f"{table}: no column 'rgb' or 'depth'. Name the column of the paths: --columns rgb=NAME."
         raise ManifestError(problem, path=table, field="rgb")
-    if not any(column == LABEL or column.startswith(f"{LABEL}.") for column in names):
+    if not any(map(is_label, names)):
         problem = f"{table}: no column 'label'. Name the column of the classes: --columns label=NAME."
         raise ManifestError(problem, path=table, field=LABEL)
     return names
+
+
+SPECS = (
+    DatasetSpec("csv", "Your own CSV table.", CsvOptions, prepare),
+    DatasetSpec("json", "Your own JSON table.", JsonOptions, prepare),
+)

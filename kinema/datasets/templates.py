@@ -1,4 +1,4 @@
-"""RGB and depth paired by the names of their files: `{label}/{name}_rgb.mp4` with `{label}/{name}_depth.mkv`."""
+"""Templates that pair RGB and depth by file name: `{label}/{name}_rgb.mp4` with `{label}/{name}_depth.mkv`."""
 
 import difflib
 import re
@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Literal
 
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.prepared import SPLIT_FOLDERS, examples, single_modality_notes
+from kinema.datasets.prepared import SPLIT_FOLDERS, note_names, single_modality_notes
 from kinema.errors import ManifestError
 from kinema.modality import MODALITIES, Modality
 from kinema.video.image_folder import IMAGE_SUFFIXES
@@ -17,29 +16,32 @@ from kinema.video.scan import scan
 
 COLUMNS = ("group", "subject", "camera", "split")
 """Fields that fill a column of the manifest, beside the labels."""
+LAZY = "\0"
+"""Mark in a pattern that becomes `?` or nothing; no path contains it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
     """Pattern of file names.
 
-    Args:
+    Attributes:
         text: Template as the user wrote it.
         fields: Names of its fields, each once, in their order; fields without a name are not included.
-        fixed: Number of characters outside of fields.
-        shortest, longest: Patterns that match the fields as short and as long as possible from the first on. A path
-            matches in a single way if the two agree.
+        num_fixed: Number of characters outside of fields.
+        shortest: Pattern that matches the fields as short as possible, from the first on.
+        longest: Pattern that matches them as long as possible; a match is unique if the two agree.
     """
 
     text: str
     fields: tuple[str, ...]
-    fixed: int
+    num_fixed: int
     shortest: re.Pattern[str]
     longest: re.Pattern[str]
 
     @property
-    def heads(self) -> frozenset[str]:
-        return frozenset(field for field in self.fields if _is_label(field))
+    def labels(self) -> list[str]:
+        """Fields that are labels, in alphabetical order."""
+        return sorted(filter(is_label, self.fields))
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the values of the fields in a path, or None if it does not match.
@@ -50,15 +52,12 @@ class Template:
         short, long = (pattern.fullmatch(path) for pattern in (self.shortest, self.longest))
         if short is None or long is None:
             return None
-        for number, field in enumerate(self.fields):
-            if short[f"f{number}"] != long[f"f{number}"]:
-                raise ManifestError(
-                    f"{path}: matches {self.text!r} in several ways, {field} is {short[f'f{number}']!r} or "
-                    f"{long[f'f{number}']!r}. Separate the fields by fixed characters, or use {{FIELD:d}} for digits.",
-                    path=path,
-                    field=field,
-                )
-        return {field: short[f"f{number}"].strip() for number, field in enumerate(self.fields)}
+        for field, value, other in zip(self.fields, short.groups(), long.groups(), strict=True):
+            if value != other:
+                problem = f"matches {self.text!r} in several ways, {field} is {value!r} or {other!r}"
+                fix = "Separate the fields by fixed characters, or use {FIELD:d} for digits."
+                raise ManifestError(f"{path}: {problem}. {fix}", path=path, field=field)
+        return {field: value.strip() for field, value in zip(self.fields, short.groups(), strict=True)}
 
 
 def parse_template(text: str) -> Template:
@@ -76,23 +75,22 @@ def parse_template(text: str) -> Template:
     except ValueError as failure:
         raise error(f"{failure}; expected fields such as {{name}}") from failure
     fields: list[str] = []
-    short = long = ""
+    pattern = ""  # with LAZY at the end of each named field
     for literal, field, form, conversion in parts:
-        short, long = short + re.escape(literal), long + re.escape(literal)
+        pattern += re.escape(literal)
         if field is None:
             continue
         if conversion or form not in ("", "d") or not re.fullmatch(r"(\w+(\.\w+)?)?", field):
             raise error(f"{{{field}}} is not a field; expected {{name}}, or {{name:d}} for digits", field)
         characters = "[0-9]+" if form == "d" else "[^/]+"
         if field in fields:
-            short, long = (pattern + f"(?P=f{fields.index(field)})" for pattern in (short, long))
+            pattern += f"(?:\\{fields.index(field) + 1})"
         elif field:
-            short += f"(?P<f{len(fields)}>{characters}?)"
-            long += f"(?P<f{len(fields)}>{characters})"
+            pattern += f"({characters}{LAZY})"
             fields.append(field)
         else:
-            short, long = short + characters, long + characters
-    if not any(map(_is_label, fields)):
+            pattern += characters
+    if not any(map(is_label, fields)):
         raise error("field {label} is missing. Mark the part of the path that is the class.", LABEL)
     last = "".join(literal for literal, *_ in parts).rsplit("/", 1)[-1]
     if Path(f"x{last}").suffix.lower() in IMAGE_SUFFIXES:
@@ -102,15 +100,13 @@ def parse_template(text: str) -> Template:
     return Template(
         text=text,
         fields=tuple(fields),
-        fixed=sum(len(literal) for literal, *_ in parts),
-        shortest=re.compile(short),
-        longest=re.compile(long),
+        num_fixed=sum(len(literal) for literal, *_ in parts),
+        shortest=re.compile(pattern.replace(LAZY, "?")),
+        longest=re.compile(pattern.replace(LAZY, "")),
     )
 
 
-def match_templates(
-    root: Path, out: Path, *, rgb: str = "", depth: str = ""
-) -> tuple[list[Entry], Literal["given", "missing"], list[str]]:
+def match_templates(root: Path, out: Path, *, rgb: str = "", depth: str = "") -> tuple[list[Entry], bool, list[str]]:
     """Return the samples whose paths match a template, whether the templates give their split, and notes.
 
     The fields `label` (or `label.verb`, `label.noun`, ...), `group`, `subject`, `camera` and `split` fill columns; all
@@ -120,7 +116,8 @@ def match_templates(
     Args:
         root: Folder of the files and folders of images.
         out: Manifest, which is not a sample if it is below the root.
-        rgb, depth: Templates; one may be empty.
+        rgb: Template of RGB; may be empty if `depth` is given.
+        depth: Template of depth; may be empty if `rgb` is given.
 
     Raises:
         ManifestError: A template is malformed, matches nothing, or matches two files of one modality for one sample.
@@ -135,38 +132,33 @@ def match_templates(
     sources = frozenset(path.relative_to(root).as_posix() for path in contents.sources)
     paths = [path.relative_to(root).as_posix() for path in sorted((*contents.sources, *others))]
     matched, both = _match(templates, paths, sources)
-    notes = _field_notes(templates)
-    if both:
-        notes.append(
-            f"{len(both)} paths match both templates; the one with more fixed characters was used: {examples(both)}"
-        )
     samples: dict[tuple[str, ...], dict[Modality, str]] = {}
     for path, (modality, fields) in matched.items():
         key = tuple(fields[field] for field in shared) if len(templates) == 2 else (path,)
         sample = samples.setdefault(key, {})
         if modality in sample:
-            raise ManifestError(
-                f"{root}: {sample[modality]} and {path} are both the {modality} of one sample with the same "
-                f"{', '.join(shared)}. Add a field that distinguishes them to the templates.",
-                path=root / path,
-                field=modality,
-            )
+            problem = f"{sample[modality]} and {path} are both the {modality} of one sample"
+            fix = f"Add a field that distinguishes them, beside {', '.join(shared)}, to the templates."
+            raise ManifestError(f"{root}: {problem}. {fix}", path=root / path, field=modality)
         sample[modality] = path
     entries = []
     for sample in samples.values():
         fields = {name: value for path in reversed(sample.values()) for name, value in matched[path][1].items()}
         entries.append(_entry(sample.get("rgb", ""), sample.get("depth", ""), fields))
-    notes += single_modality_notes(entries)
-    unmatched = [path for path in paths if path not in matched]
-    if unmatched:
-        notes.append(
-            f"{len(unmatched)} files or folders of images match no template and are omitted: {examples(unmatched)}"
-        )
-    has_split = any("split" in template.fields for template in templates.values())
-    return entries, "given" if has_split else "missing", notes
+    notes = [
+        *_field_notes(templates),
+        *note_names(both, "paths match both templates; the one with more fixed characters was used"),
+        *single_modality_notes(entries),
+        *note_names(
+            [path for path in paths if path not in matched],
+            "files or folders of images match no template and are omitted",
+        ),
+    ]
+    return entries, any("split" in template.fields for template in templates.values()), notes
 
 
-def _is_label(field: str) -> bool:
+def is_label(field: str) -> bool:
+    """Return whether a field or column is `label` or `label.HEAD`."""
     return field == LABEL or field.startswith(f"{LABEL}.")
 
 
@@ -176,12 +168,9 @@ def _shared_fields(templates: Mapping[Modality, Template]) -> tuple[str, ...]:
         raise ManifestError("no template given. Pass one for rgb, for depth, or for both.", field="rgb")
     first, *_ = templates.values()
     *_, last = templates.values()
-    if first.heads != last.heads:
-        raise ManifestError(
-            f"templates {first.text!r} and {last.text!r}: different labels ({', '.join(sorted(first.heads))} and "
-            f"{', '.join(sorted(last.heads))}). Use the same in both.",
-            field=LABEL,
-        )
+    if first.labels != last.labels:
+        problem = f"different labels ({', '.join(first.labels)} and {', '.join(last.labels)}). Use the same in both."
+        raise ManifestError(f"templates {first.text!r} and {last.text!r}: {problem}", field=LABEL)
     return tuple(field for field in first.fields if field in last.fields)
 
 
@@ -196,51 +185,44 @@ def _match(
     both = []
     for path in paths:
         suffix = Path(path).suffix
-        fits = [
+        matches = [
             (modality, fields)
             for modality, template in templates.items()
             if path in sources or (suffix and template.text.endswith(suffix))
             if (fields := template.match(path)) is not None
         ]
-        if len(fits) == 2:
+        if len(matches) == 2:
             both.append(path)
-            fixed = {modality: template.fixed for modality, template in templates.items()}
-            if fixed["rgb"] == fixed["depth"]:
+            num_fixed = {modality: template.num_fixed for modality, template in templates.items()}
+            if num_fixed["rgb"] == num_fixed["depth"]:
                 raise ManifestError(f"{path}: matches both templates, with as many fixed characters", path=path)
-            fits.sort(key=lambda fit: -fixed[fit[0]])
-        if fits:
-            matched[path] = fits[0]
+            matches.sort(key=lambda match: -num_fixed[match[0]])
+        if matches:
+            matched[path] = matches[0]
     for modality, template in templates.items():
-        if modality not in {taken for taken, _ in matched.values()}:
-            found = f"a path is {paths[0]}" if paths else "the folder is empty"
-            raise ManifestError(f"template {template.text!r}: matches nothing; {found}", field=modality)
+        if modality not in {matched_modality for matched_modality, _ in matched.values()}:
+            example = f"a path is {paths[0]}" if paths else "the folder is empty"
+            raise ManifestError(f"template {template.text!r}: matches nothing; {example}", field=modality)
     return matched, both
 
 
 def _field_notes(templates: Mapping[Modality, Template]) -> list[str]:
     """Return notes on fields that fill no column but are spelled like one that does."""
-    known = (LABEL, *COLUMNS)
-    fields = dict.fromkeys(field for template in templates.values() for field in template.fields)
+    columns = (LABEL, *COLUMNS)
     notes = []
-    for field in fields:
-        near = difflib.get_close_matches(field, known, n=1, cutoff=0.8)
-        if near and field not in known and not _is_label(field):
-            notes.append(f"field {{{field}}} fills no column; did you mean {{{near[0]}}}?")
+    for field in dict.fromkeys(field for template in templates.values() for field in template.fields):
+        matches = difflib.get_close_matches(field, columns, n=1, cutoff=0.8)
+        if matches and field not in columns and not is_label(field):
+            notes.append(f"field {{{field}}} fills no column; did you mean {{{matches[0]}}}?")
     return notes
 
 
 def _entry(rgb: str, depth: str, fields: Mapping[str, str]) -> Entry:
-    labels = {name.removeprefix(f"{LABEL}."): value for name, value in fields.items() if _is_label(name)}
+    labels = {name.removeprefix(f"{LABEL}."): value for name, value in fields.items() if is_label(name)}
     for head, label in labels.items():
         if not label:
             raise ManifestError(f"{rgb or depth}: {head} is empty", path=rgb or depth, field=head)
-    split = fields.get("split", "")
-    return Entry(
-        rgb=rgb,
-        depth=depth,
-        labels=labels,
-        split=SPLIT_FOLDERS.get(split.lower(), split),
-        group=fields.get("group", ""),
-        subject=fields.get("subject", ""),
-        camera=fields.get("camera", ""),
-    )
+    columns = {name: fields[name] for name in COLUMNS if name in fields}
+    if "split" in columns:
+        columns["split"] = SPLIT_FOLDERS.get(columns["split"].lower(), columns["split"])
+    return Entry(rgb=rgb, depth=depth, labels=labels, **columns)  # type: ignore[arg-type]  # text

@@ -11,27 +11,30 @@ therefore ignored, and classes are spelled as in `classInd.txt`.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.listing import (
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.prepared import Prepared
+from kinema.datasets.registry import DatasetSpec
+from kinema.datasets.skeleton import (
     ListedSample,
-    Listing,
+    check_paths,
     compare_counts,
     count_splits,
     describe_counts,
+    find_files,
+    join,
     line_error,
     read_lines,
     read_listing,
     refuse_duplicates,
     require_list,
+    scan_classes,
 )
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared
-from kinema.datasets.skeleton import check_paths, find_files, join, scan_classes
 from kinema.errors import ManifestError
 
 DATASET = "UCF-101"
@@ -54,7 +57,7 @@ EXAMPLE = "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"
 class Ucf101Options(DatasetOptions):
     """Make a manifest of UCF-101.
 
-    Args:
+    Attributes:
         split: Official split.
     """
 
@@ -69,23 +72,24 @@ def prepare(options: Ucf101Options) -> Prepared:
     """
     check_paths(options, f"{CLASS_LIST} and the folders of the actions")
     official = COUNTS[options.split]
-    names = {CLASS_LIST: CLASS_LIST} | {side: f"{side}list{options.split:02}.txt" for side in official}
+    names = {CLASS_LIST: CLASS_LIST} | {split: f"{split}list{options.split:02}.txt" for split in official}
     fix = f"Unpack the official lists (UCF101TrainTestSplits-RecognitionTask.zip) into the folder of {DATASET}."
-    paths = {side: require_list(options.root, LIST_DIRS, name, fix=fix) for side, name in names.items()}
+    paths = {split: require_list(options.root, LIST_DIRS, name, fix=fix) for split, name in names.items()}
     classes = read_classes(paths.pop(CLASS_LIST))
-    samples = read_listing(paths, lambda path, side: read_videos(path, classes, side))
+    samples = read_listing(paths, lambda path, split: read_videos(path, classes, split))
     _refuse_shared_groups(samples)
     listed = count_splits(samples, official)
-    listing = Listing(
+    return join(
+        options,
+        samples,
+        find_files(options.root, VIDEO_DIRS, lambda folder: _find_videos(folder, classes), example=EXAMPLE),
         dataset=DATASET,
         lists=" and ".join(path.name for path in paths.values()),
         version=f"split {options.split}, {describe_counts(listed)}",
-        samples=samples,
         classes=classes,
-        declared={side: max(count, listed[side]) for side, count in official.items()},
+        declared={split: max(count, listed[split]) for split, count in official.items()},
         notes=compare_counts(paths, listed, official),
     )
-    return join(options, listing, find_files(options.root, VIDEO_DIRS, lambda d: _videos(d, classes), example=EXAMPLE))
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -101,9 +105,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
     refuse_duplicates((path, line, text.split()[1]) for line, text in lines)
     names = tuple(text.split()[1] for _, text in lines)
     if len(names) != NUM_CLASSES:
-        raise ManifestError(
-            f"{path}: expected {NUM_CLASSES} actions, got {len(names)}. Use the {CLASS_LIST} of {DATASET}.", path=path
-        )
+        problem = f"expected {NUM_CLASSES} actions, got {len(names)}. Use the {CLASS_LIST} of {DATASET}."
+        raise ManifestError(f"{path}: {problem}", path=path)
     return names
 
 
@@ -116,18 +119,17 @@ def read_videos(path: Path, classes: Sequence[str], split: str) -> list[ListedSa
     by_name = {name.casefold(): (number, name) for number, name in enumerate(classes, start=1)}
     samples = []
     for line, text in read_lines(path):
-        words = text.split()
-        folder, _, file = words[0].partition("/")
+        video, *numbers = text.split()
+        folder, _, file = video.partition("/")
         parts = VIDEO_NAME.fullmatch(file.removesuffix(".avi"))
-        if parts is None or len(words) > 2 or not all(word.isdecimal() for word in words[1:]):
+        if parts is None or len(numbers) > 1 or not all(number.isdecimal() for number in numbers):
             raise line_error(path, line, f"expected {EXAMPLE}, or that and a class number, got {text!r}")
         if folder.casefold() not in by_name:
-            raise line_error(
-                path, line, f"action {folder!r} is not in {CLASS_LIST}. Use lists of the same dataset.", field=LABEL
-            )
+            problem = f"action {folder!r} is not in {CLASS_LIST}. Use lists of the same dataset."
+            raise line_error(path, line, problem, field=LABEL)
         number, action = by_name[folder.casefold()]
-        if words[1:] and int(words[1]) != number:
-            raise line_error(path, line, f"{action!r} has number {words[1]}; expected {number}", field=LABEL)
+        if numbers and int(numbers[0]) != number:
+            raise line_error(path, line, f"{action!r} has number {numbers[0]}; expected {number}", field=LABEL)
         if parts[1].casefold() != action.casefold():
             raise line_error(path, line, f"{file} is not a video of {action!r}", field=LABEL)
         entry = Entry(rgb=_key(action, parts[0]), split=split, group=f"{action}_{parts[2]}", labels={LABEL: action})
@@ -139,21 +141,22 @@ def _key(action: str, name: str) -> str:
     return f"{action}/{name}".casefold()
 
 
-def _videos(folder: Path, classes: Sequence[str]) -> Iterator[tuple[str, Path]]:
+def _find_videos(folder: Path, classes: Sequence[str]) -> Iterator[tuple[str, Path]]:
     for action, contents in scan_classes(folder, classes):
         yield from ((_key(action, path.stem), path) for path in contents.videos)
 
 
 def _refuse_shared_groups(samples: Sequence[ListedSample]) -> None:
-    """Raise if the lists share a group: no official split divides one."""
-    train: Mapping[str, ListedSample] = {s.entry.group: s for s in samples if s.entry.split == "train"}
+    """Raise ManifestError if the two lists share a group: no official split divides one."""
+    train = {sample.entry.group: sample for sample in samples if sample.entry.split == "train"}
     for sample in samples:
         other = train.get(sample.entry.group)
         if other is not None and sample.entry.split == "test":
-            raise line_error(
-                sample.path,
-                sample.line,
-                f"{sample.name} is of group {sample.entry.group}, which {other.path.name}, line {other.line} lists "
-                "too. Use two lists of the same split.",
+            raise sample.error(
+                f"{sample.name} is of group {sample.entry.group}, as is {other.path.name}, line {other.line}. Use two "
+                "lists of the same split.",
                 field="group",
             )
+
+
+SPECS = (DatasetSpec("ucf101", "UCF-101: 13,320 videos of 101 actions.", Ucf101Options, prepare),)

@@ -1,1 +1,1 @@
-"""How good it is."""
+"""Evaluation: predictions, metrics, intervals, calibration, fusion, comparison and submission files."""

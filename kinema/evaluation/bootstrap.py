@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 
-DrawnUnit = Literal["clip", "group", "subject"]
 DRAWS_AT_ONCE = 4_000_000
+"""Number of draws held in memory at a time."""
 
 
 class Interval(NamedTuple):
@@ -23,24 +23,24 @@ class Interval(NamedTuple):
 class Bootstrap:
     """Settings of Efron's percentile bootstrap.
 
-    Args:
-        over: unit drawn with replacement: single clips, or all clips of a group or subject at once. Draw groups if
-            their clips are correlated.
-        resamples: number of resamples.
-        level: percent of the resamples inside the interval.
-        seed: random seed of the draws.
+    Attributes:
+        over: Unit drawn with replacement: single clips, or all clips of a group or subject together, if they are
+            correlated.
+        resamples: Number of resamples.
+        level: Share of the resamples inside the interval [%].
+        seed: Random seed.
     """
 
-    over: DrawnUnit = "clip"
+    over: Literal["clip", "group", "subject"] = "clip"
     resamples: int = 2000
     level: float = 95.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.resamples < 1:
-            raise ValueError(f"bootstrap: resamples={self.resamples} must be at least 1")
+            raise ValueError(f"bootstrap: resamples={self.resamples}; expected at least 1")
         if not 0 < self.level < 100:
-            raise ValueError(f"bootstrap: level={self.level} must lie between 0 and 100 percent")
+            raise ValueError(f"bootstrap: level={self.level}; expected a percentage between 0 and 100")
 
 
 BOOTSTRAP = Bootstrap()
@@ -51,13 +51,7 @@ def mean_interval(
     groups: Int64[ndarray, " samples"] | None = None,
     bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Interval:
-    """Return the interval of the mean.
-
-    Args:
-        values: one number per clip.
-        groups: group number of each clip; None to draw clips one by one.
-        bootstrap: how to draw.
-    """
+    """Return the interval of the mean of one number per clip. Without group numbers, clips are drawn one by one."""
     means = [
         counts @ values.astype(np.float64) / counts.sum(axis=1) for counts in _times_drawn(values, groups, bootstrap)
     ]
@@ -70,7 +64,7 @@ def mean_class_interval(
     groups: Int64[ndarray, " samples"] | None = None,
     bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Interval:
-    """Return the interval of the mean per-class accuracy (0 to 1); a class that is not drawn is left out."""
+    """Return the interval of the mean class accuracy (0 to 1). Classes that are not drawn are excluded."""
     of_class = np.eye(targets.max() + 1)[targets][:, np.unique(targets)]
     means = []
     for counts in _times_drawn(correct, groups, bootstrap):
@@ -84,7 +78,7 @@ def mean_class_interval(
 def _times_drawn(
     values: ndarray, groups: Int64[ndarray, " samples"] | None, bootstrap: Bootstrap
 ) -> Iterator[Float[ndarray, "resamples samples"]]:
-    """Yield how often each clip is in each resample, a block of resamples at a time."""
+    """Yield the number of times that each clip is in each resample, a block of resamples at a time."""
     samples = len(values)
     place = np.arange(samples) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(place.max()) + 1

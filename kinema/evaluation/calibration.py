@@ -1,4 +1,4 @@
-"""Negative log-likelihood, expected calibration error, and temperature scaling."""
+"""Calibration of probabilities: negative log-likelihood, expected calibration error, and temperature scaling."""
 
 import math
 
@@ -9,8 +9,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 BINS = 15
+"""Number of bins of the expected calibration error."""
+
 TEMPERATURES = (0.01, 100.0)
-"""Range of the temperature search; the best temperature of predictions without a mistake would be 0."""
+"""Range of the temperature search. Predictions without a mistake have no best temperature above 0."""
 
 
 def negative_log_likelihood(
@@ -30,8 +32,8 @@ def calibration_error(
 ) -> float:
     """Return the expected calibration error (ECE, arXiv:1706.04599) in percent.
 
-    The confidence of a prediction is its softmax. Predictions are sorted into bins of equal width, (0, 1/15],
-    (1/15, 2/15] and so on. The error is the mean of |accuracy - mean confidence| over the bins, weighted by their size.
+    Predictions are sorted by their softmax into bins of equal width, (0, 1/15], (1/15, 2/15] and so on. The error is
+    the mean of |accuracy - mean confidence| over the bins, weighted by their size.
     """
     probabilities = softmax(logits.astype(np.float64) / temperature, axis=1)
     confidence, correct = probabilities.max(axis=1), logits.argmax(axis=1) == targets
@@ -43,16 +45,16 @@ def calibration_error(
 def fit_temperature(logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"]) -> float:
     """Return the temperature with the highest likelihood (temperature scaling, arXiv:1706.04599).
 
-    It lies in `TEMPERATURES`; at their end if there is no mistake, or if the logits carry no information.
+    The result is an end of `TEMPERATURES` if all predictions are correct or the logits carry no information.
     """
     true_logits = np.take_along_axis(logits, targets[:, None], axis=1)
     if (true_logits == logits.max(axis=1, keepdims=True)).all():
-        return TEMPERATURES[0]  # the likelihood only grows as the temperature falls
-    # The likelihood has one maximum over the temperature, so that a bounded search finds it.
-    found = minimize_scalar(
+        return TEMPERATURES[0]  # the likelihood increases as the temperature decreases
+    # The likelihood has a single maximum, which a bounded search finds.
+    result = minimize_scalar(
         lambda log: negative_log_likelihood(logits, targets, temperature=math.exp(log)),
         bounds=tuple(math.log(end) for end in TEMPERATURES),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(math.exp(found.x))
+    return float(math.exp(result.x))

@@ -1,4 +1,4 @@
-"""Evaluation of one or several models, from manifest or stored predictions to all numbers."""
+"""Evaluation of one or several models, from a manifest or stored predictions to all metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,22 +17,14 @@ from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
 Breakdown = Literal["none", "attributes"]
-"""Whether numbers per attribute of Diving48 are computed as well."""
+"""Additional metrics: none, or those per attribute of Diving48."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Settings of an evaluation on a manifest.
+    """Settings of an evaluation on a manifest, as in `evaluate`.
 
-    Args:
-        split: name of the split.
-        batch_size: clips per batch.
-        workers: number of processes that read.
-        device: where to compute.
-        missing: `stop` at a sample that cannot be read, or `allow` and report the coverage.
-        modalities: modalities given to a two-stream model; all of its modalities if empty.
-        frames, size: frames and pixels of a clip, if other than the model was trained with.
-        read_options: how files are read.
+    `frames` and `size` [px] of the clips override those of the model.
     """
 
     split: str = "test"
@@ -48,14 +40,14 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsEvaluation:
-    """Numbers of one model, or of several and their fusions.
+    """Metrics of one model, or of several and their fusions.
 
-    Args:
-        files: predictions file of each model, by name.
-        predictions: predictions of each model, by name.
-        summary: of the model, or of the mean of logits of several; None if the split has no labels.
-        fusion: numbers of all models and fusions; None for one model.
-        attributes: numbers per attribute of Diving48; None if not requested.
+    Attributes:
+        files: Predictions file of each model, by name.
+        predictions: Predictions of each model, by name.
+        summary: Metrics of the model, or of the mean of logits of several. None if the split has no labels.
+        fusion: Metrics of all models and fusions. None for one model.
+        attributes: Metrics per attribute of Diving48. None if not requested.
     """
 
     files: Mapping[str, Path]
@@ -75,20 +67,20 @@ def evaluate_models(
     bootstrap: Bootstrap = BOOTSTRAP,
     breakdown: Breakdown = "none",
 ) -> ModelsEvaluation:
-    """Evaluate models on a manifest, or summarize stored predictions; fuse if there are several.
+    """Evaluate models on a manifest, or summarize stored predictions. Several models are also fused.
 
     Args:
-        sources: with a manifest, run or model folders, of which all but the first may also be predictions files;
-            without one, predictions files or runs that hold one.
-        manifest: CSV of a manifest, or the name of a built-in one.
-        settings: how models are evaluated on the manifest.
-        out: predictions file of the first model; `-2` and so on is added to the name for each further one.
-        temperature_from: predictions of the same single model, best on another split, to fit a temperature on.
-        bootstrap: how samples are drawn for the intervals.
-        breakdown: `attributes` to compute numbers per attribute of Diving48 as well.
+        sources: With a manifest, run or model folders; all but the first may be predictions files. Without one,
+            predictions files or runs that hold one.
+        manifest: CSV of a manifest, or name of a built-in one.
+        settings: Settings of the evaluation.
+        out: Predictions file of the first model. The names of further ones end in `-2`, `-3` and so on.
+        temperature_from: Predictions of the same model, preferably on another split, to fit a temperature on.
+        bootstrap: Settings of the intervals.
+        breakdown: `attributes` for metrics per attribute of Diving48.
 
     Raises:
-        KinemaError: a model, the manifest or a predictions file cannot be used; see `evaluate` and `fuse`.
+        KinemaError: A model, the manifest or a predictions file cannot be used; see `evaluate` and `fuse`.
     """
     settings = settings or EvaluationSettings()
     files, predictions = {}, {}
@@ -117,18 +109,18 @@ def evaluate_models(
 
 
 def evaluation_to_json(evaluation: ModelsEvaluation) -> dict[str, Any]:
-    """Return all numbers as plain data; empty if the split has no labels."""
-    found: dict[str, Any] = {}
+    """Return all metrics as plain data. Empty if the split has no labels."""
+    data: dict[str, Any] = {}
     if evaluation.fusion is not None:
-        found = fusion_to_json(evaluation.fusion)
+        data = fusion_to_json(evaluation.fusion)
     elif evaluation.summary is not None:
-        found = summary_to_json(evaluation.summary)
+        data = summary_to_json(evaluation.summary)
     if evaluation.attributes is not None:
-        found["attributes"] = {
+        data["attributes"] = {
             name: {**asdict(attribute), "counts": attribute.counts.tolist()}
             for name, attribute in evaluation.attributes.items()
         }
-    return found
+    return data
 
 
 def _evaluate(source: Path, manifest: str, settings: EvaluationSettings, out: Path) -> Predictions:

@@ -1,4 +1,4 @@
-"""Late fusion: the predictions of several models averaged by their scores, and the gain over each model."""
+"""Late fusion: averages of the scores of several models, and the gain over each model."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,12 @@ from kinema.layers.score_fusion import ScoreFusion, mean_logits
 
 @dataclass(frozen=True, kw_only=True)
 class FusionSummary:
-    """Numbers of single models and of their fusions.
+    """Metrics of single models and of their fusions.
 
-    Args:
-        bootstrap: how samples were drawn for the intervals.
-        models: summaries by name: the single models, then `mean of logits` and `mean of softmax`.
-        differences: paired comparison of each fusion with each single model per task head, by
-            `mean of logits - NAME`.
+    Attributes:
+        bootstrap: Settings of the intervals.
+        models: Summaries by name: single models, then `mean of logits` and `mean of softmax`.
+        differences: Paired comparisons of fusions with single models by task head, by `mean of logits - NAME`.
     """
 
     bootstrap: Bootstrap
@@ -33,20 +32,17 @@ class FusionSummary:
 
     @property
     def fused(self) -> dict[ScoreFusion, Summary]:
-        """Summaries of the fusions by the scores that are averaged."""
+        """Summaries of the fusions by averaged score."""
         return {score: self.models[f"mean of {score}"] for score in get_args(ScoreFusion)}
 
 
 def fuse(predictions: Sequence[Predictions], *, score: ScoreFusion, missing: Missing = "stop") -> Predictions:
     """Fuse the predictions of several models by the mean of their logits or of their softmaxes.
 
-    Args:
-        predictions: of each model, on the same samples.
-        score: which scores are averaged. A mean of softmaxes is returned as its logarithm, whose softmax it is.
-        missing: `stop` if a model lacks a sample that another has, or `allow` and keep the shared samples.
+    The mean of softmaxes is returned as its logarithm. With `missing="allow"`, only samples of all models are used.
 
     Raises:
-        ComparisonError: the samples, their labels or the class lists differ.
+        ComparisonError: The samples, their labels or the class lists differ.
     """
     aligned = align(predictions, missing=missing)
     fused = {
@@ -63,16 +59,7 @@ def fuse(predictions: Sequence[Predictions], *, score: ScoreFusion, missing: Mis
 def summarize_fusion(
     predictions: Mapping[str, Predictions], *, bootstrap: Bootstrap = BOOTSTRAP, missing: Missing = "stop"
 ) -> FusionSummary:
-    """Compute the numbers of each model, of their fusions, and the gain of each fusion over each model.
-
-    Args:
-        predictions: of each model, by name.
-        bootstrap: how samples are drawn for the intervals.
-        missing: `stop` if a model lacks a sample that another has, or `allow` and keep the shared samples.
-
-    Raises:
-        ComparisonError: the samples, their labels or the class lists differ.
-    """
+    """Compute the metrics of each model, of their fusions, and the gain of each fusion over each model. See `fuse`."""
     singles = dict(zip(predictions, align(list(predictions.values()), missing=missing), strict=True))
     fused = {f"mean of {score}": fuse(list(singles.values()), score=score) for score in get_args(ScoreFusion)}
     return FusionSummary(

@@ -1,4 +1,4 @@
-"""Metrics: arrays in, numbers out, accuracies in percent."""
+"""Metrics of logits and targets. Accuracies are in percent."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,18 +10,11 @@ from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix
 
 COMBINATIONS_AT_ONCE = 2_000_000
-"""Number of class combinations of several task heads that are held in memory at a time."""
+"""Number of class combinations of several task heads held in memory at a time."""
 
 
 class ClassScores(NamedTuple):
-    """Per-class scores in percent; NaN where undefined.
-
-    Args:
-        precision: share of the samples predicted as this class that belong to it.
-        recall: share of the samples of this class that are predicted as it.
-        f1: harmonic mean of both.
-        support: number of samples of this class.
-    """
+    """Precision, recall and F1 of each class in percent (NaN if undefined), and its number of samples."""
 
     precision: Float[ndarray, " classes"]
     recall: Float[ndarray, " classes"]
@@ -30,9 +23,9 @@ class ClassScores(NamedTuple):
 
 
 def ranks(logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"]) -> Int64[ndarray, " samples"]:
-    """Return how many classes rank above the true one; ties go to the lower class number.
+    """Return the number of classes ranked above the true one. Ties go to the lower class number.
 
-    All rank above it if its logit is NaN, so that a diverged network is never correct.
+    All classes rank above one with logit NaN, so that a diverged network is never correct.
     """
     own = np.take_along_axis(logits, targets[:, None], axis=1)
     earlier = np.arange(logits.shape[1])[None, :] < targets[:, None]
@@ -41,14 +34,14 @@ def ranks(logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " s
 
 
 def top_k_accuracy(logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"], k: int) -> float:
-    """Return the percent of samples whose class is in the top k; k is capped at the number of classes."""
+    """Return the percentage of samples whose class is in the top k (capped at the number of classes)."""
     return float(100 * (ranks(logits, targets) < min(k, logits.shape[1])).mean())
 
 
 def confusion(
     logits: Float[ndarray, "samples classes"], targets: Int64[ndarray, " samples"]
 ) -> Int64[ndarray, "classes classes"]:
-    """Return counts with a row per true class and a column per predicted class."""
+    """Return the confusion matrix, a row per true class and a column per predicted class."""
     counts = confusion_matrix(targets, logits.argmax(axis=1), labels=np.arange(logits.shape[1]))
     return np.asarray(counts, dtype=np.int64)
 
@@ -64,9 +57,9 @@ def mean_class_accuracy(counts: Int64[ndarray, "classes classes"]) -> float:
 
 
 def class_scores(counts: Int64[ndarray, "classes classes"]) -> ClassScores:
-    """Return precision, recall, F1 and support of each class from a confusion matrix.
+    """Return the scores of each class from a confusion matrix.
 
-    Precision is NaN for a class that is never predicted, recall for a class without samples, F1 if both hold.
+    Precision is NaN for a class that is never predicted, recall for a class without samples, F1 if both apply.
     """
     correct, predicted, support = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
     return ClassScores(
@@ -82,21 +75,21 @@ def joint_ranks(
 ) -> Int64[ndarray, " samples"]:
     """Return `ranks` over all combinations of the classes of several task heads.
 
-    The score of a combination is the product of the heads' softmaxes (thesis ch. 4: an action is a verb and a noun), so
-    that rank 0 means that every head is correct.
+    The score of a combination is the product of the heads' softmaxes (thesis ch. 4: an action is a verb and a noun).
+    Rank 0 means that every head is correct.
     """
     shape = tuple(head.shape[1] for head in logits)
     combined = np.ravel_multi_index(tuple(targets), shape).astype(np.int64)
     logs = [log_softmax(head.astype(np.float64), axis=1) for head in logits]
-    found = np.empty(len(combined), np.int64)
+    result = np.empty(len(combined), np.int64)
     at_once = max(1, COMBINATIONS_AT_ONCE // int(np.prod(shape)))
     for first in range(0, len(combined), at_once):
         part = slice(first, first + at_once)
         total = logs[0][part]
         for head in logs[1:]:
             total = (total[:, :, None] + head[part][:, None, :]).reshape(len(total), -1)
-        found[part] = ranks(total, combined[part])
-    return found
+        result[part] = ranks(total, combined[part])
+    return result
 
 
 def _percent(counted: Int64[ndarray, " classes"], total: Int64[ndarray, " classes"]) -> Float[ndarray, " classes"]:

@@ -1,4 +1,4 @@
-"""Predictions of a model on a split: their numbers, and the safetensors file that holds them."""
+"""Predictions of a model on a split, their metrics, and their safetensors file."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from kinema.data.manifest import Manifest, UNLABELED
+from kinema.data.manifest import UNLABELED, Manifest
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.files import atomic_write
@@ -22,22 +22,25 @@ PREDICTIONS_FILE = "predictions.safetensors"
 """Name of the predictions file in a run folder."""
 
 GROUP_COLUMNS: tuple[Literal["group", "subject"], ...] = ("group", "subject")
-"""Columns of a manifest that mark related samples, which a bootstrap may draw together."""
+"""Columns of a manifest that mark related samples, for a bootstrap that draws them together."""
 
 JOINT = "joint"
-"""Name of all task heads taken together: correct where every head is."""
+"""Name of all task heads together. A sample is correct if every head is."""
+
+HEADER = ("classes", "split", "declared", "missing", "manifest_digest", "weights_digest", "protocol")
+"""Fields stored under their own names as JSON in the header of a predictions file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Test-time views of each video: T frames per clip, V clips, C crops."""
+    """Test-time views of each video: frames per clip x clips x crops."""
 
     frames: int
     clips: int
     crops: int
 
     @classmethod
-    def of(cls, model: TrainedModel) -> "Protocol":
+    def from_model(cls, model: TrainedModel) -> "Protocol":
         """Return the protocol of a model's sampling and preprocessing."""
         return cls(frames=model.sampling.frames, clips=model.sampling.clips, crops=model.preprocessing.crops)
 
@@ -49,17 +52,20 @@ class Protocol:
 class Predictions:
     """Logits and targets of the samples of one split.
 
-    Args:
-        logits, targets: per task head, in the order of `index`; targets are -1 in a split without labels.
-        index: positions in the manifest.
-        classes: class names per task head.
-        split: name of the split.
-        declared: number of samples that the manifest declares for the split.
-        missing: messages about the samples that could not be read.
-        manifest_digest, weights_digest: digests of the manifest and of the weights.
-        protocol: views of each video; None if unknown.
-        groups: group number of each sample, for `group` and `subject` if the manifest names them for all samples.
-        dataset, version: dataset of the manifest and its version; empty if unknown.
+    Attributes:
+        logits: Logits by task head, in the order of `index`.
+        targets: Class numbers by task head; -1 in a split without labels.
+        index: Positions in the manifest.
+        classes: Class names by task head.
+        split: Name of the split.
+        declared: Number of samples of the split that the manifest declares.
+        missing: Error messages of the samples that could not be read.
+        manifest_digest: Digest of the manifest.
+        weights_digest: Digest of the weights.
+        protocol: Views of each video. None if unknown.
+        groups: Group number of each sample by `group` and `subject`, if the manifest has them for all samples.
+        dataset: Dataset of the manifest. Empty if unknown.
+        version: Version of the dataset.
     """
 
     logits: Mapping[str, Float[ndarray, "samples classes"]]
@@ -79,23 +85,23 @@ class Predictions:
     def __post_init__(self) -> None:
         if JOINT in self.classes:
             raise PredictionsError(
-                f"task head {JOINT!r}: this name is reserved for all heads together", field="classes"
+                f"task head {JOINT!r}: reserved name of all heads together. Rename the head.", field="classes"
             )
         if not self.num_samples or len(np.unique(self.index)) != self.num_samples:
-            raise PredictionsError("predictions: no sample, or a duplicate sample", field="index")
+            raise PredictionsError("predictions: no samples, or duplicate samples", field="index")
         for head, names in self.classes.items():
             logits, targets = self.logits[head], self.targets[head]
             if logits.shape != (self.num_samples, len(names)) or targets.shape != self.index.shape:
                 raise PredictionsError(
-                    f"head {head!r}: {self.num_samples} samples and {len(names)} classes do not fit logits of shape "
-                    f"{logits.shape} and targets of shape {targets.shape}",
+                    f"head {head!r}: logits {logits.shape} and targets {targets.shape}; expected {self.num_samples} "
+                    f"samples and {len(names)} classes",
                     field=head,
                 )
             labels, num_labels = (targets, len(names)) if self.is_labeled else (targets - UNLABELED, 1)
             if not np.isfinite(logits).all():
                 raise PredictionsError(f"head {head!r}: logits are not finite", field=head)
             if labels.min() < 0 or labels.max() >= num_labels:
-                raise PredictionsError(f"head {head!r}: targets are not class numbers below {len(names)}", field=head)
+                raise PredictionsError(f"head {head!r}: expected targets from 0 to {len(names) - 1}", field=head)
 
     @property
     def num_samples(self) -> int:
@@ -104,12 +110,12 @@ class Predictions:
 
     @property
     def is_labeled(self) -> bool:
-        """Whether any sample has a label."""
+        """True if any sample has a label."""
         return any((targets != UNLABELED).any() for targets in self.targets.values())
 
     @property
     def coverage(self) -> float:
-        """Percent of the declared samples that were evaluated."""
+        """Share of the declared samples that were evaluated [%]."""
         return 100 * self.num_samples / self.declared
 
     @property
@@ -118,10 +124,10 @@ class Predictions:
         return (*self.classes, JOINT) if len(self.classes) > 1 else tuple(self.classes)
 
     def ranks(self, head: str) -> Int64[ndarray, " samples"]:
-        """Return how many classes (for `joint`, combinations of classes) score above the true one.
+        """Return the number of classes (for `joint`, combinations of classes) ranked above the true one.
 
         Raises:
-            PredictionsError: the split has no labels.
+            PredictionsError: The split has no labels.
         """
         self.require_labels()
         if head == JOINT:
@@ -131,10 +137,10 @@ class Predictions:
         return ranks(self.logits[head], self.targets[head])
 
     def correct(self, head: str) -> Bool[ndarray, " samples"]:
-        """Return whether the top prediction is correct; for `joint`, that of every head.
+        """Return whether the top prediction (for `joint`, that of every head) is correct.
 
         Raises:
-            PredictionsError: the split has no labels.
+            PredictionsError: The split has no labels.
         """
         self.require_labels()
         heads = self.classes if head == JOINT else (head,)
@@ -143,14 +149,10 @@ class Predictions:
     def require_labels(self) -> None:
         """Raise PredictionsError if the split has no labels."""
         if not self.is_labeled:
-            raise PredictionsError(f"split {self.split!r} has no labels; no metric can be computed", field="targets")
-
-    def with_weights_digest(self, digest: str) -> "Predictions":
-        """Return the same predictions, attributed to the weights with this digest."""
-        return replace(self, weights_digest=digest)
+            raise PredictionsError(f"split {self.split!r}: no labels, so no metrics", field="targets")
 
     def select_rows(self, rows: Int64[ndarray, " rows"]) -> "Predictions":
-        """Return some of the samples, or all in another order."""
+        """Return a selection of the samples, in the order of `rows`."""
         return replace(
             self,
             logits={head: logits[rows] for head, logits in self.logits.items()},
@@ -161,11 +163,10 @@ class Predictions:
 
 
 def measure(predictions: Predictions) -> Iterator[tuple[str, float]]:
-    """Yield each metric as (name, value): `top1`, or `verb.top1` if there are several heads.
+    """Yield each metric as (name, value): `top1`, or `verb.top1` with several heads; only `coverage` without labels.
 
     With several heads, `joint.top1` is the share of samples with every head correct, and `joint.top5` the share whose
-    combination of classes is among the five with the highest product of the heads' softmaxes. A split without labels
-    has the coverage alone.
+    combination of classes is among the five with the highest product of the heads' softmaxes.
     """
     for head, logits in predictions.logits.items() if predictions.is_labeled else ():
         prefix = f"{head}." if len(predictions.logits) > 1 else ""
@@ -180,46 +181,51 @@ def measure(predictions: Predictions) -> Iterator[tuple[str, float]]:
 
 
 def mistakes(predictions: Predictions, head: str) -> list[tuple[str, str, int]]:
-    """Return the confusion matrix off its diagonal as (true class, predicted class, count), most frequent first."""
+    """Return confusions as (true class, predicted class, count), most frequent first."""
     counts = confusion(predictions.logits[head], predictions.targets[head])
     np.fill_diagonal(counts, 0)
     names = predictions.classes[head]
-    found = [(names[true], names[predicted], int(counts[true, predicted])) for true, predicted in np.argwhere(counts)]
-    return sorted(found, key=lambda mistake: -mistake[2])
+    confusions = [(names[true], names[guess], int(counts[true, guess])) for true, guess in np.argwhere(counts)]
+    return sorted(confusions, key=lambda confusion: -confusion[2])
 
 
 def merge_predictions(parts: Sequence[Predictions], manifest: Manifest) -> Predictions:
     """Merge the predictions of several processes on one split, in the order of the manifest.
 
     Raises:
-        AssertionError: a sample was predicted twice, or not at all.
+        AssertionError: A sample is missing or a duplicate.
     """
-    order = np.argsort(np.concatenate([part.index for part in parts]), kind="stable")
-    index = np.concatenate([part.index for part in parts])[order]
+    index = np.concatenate([part.index for part in parts])
     expected = manifest.positions(parts[0].split)
-    if index.tolist() != sorted(expected):
+    if sorted(index.tolist()) != sorted(expected):
         raise AssertionError(f"expected {len(expected)} samples, got {len(np.unique(index))} distinct ones")
-    return replace(
+    merged = replace(
         parts[0],
-        logits={head: np.concatenate([part.logits[head] for part in parts])[order] for head in parts[0].logits},
-        targets={head: np.concatenate([part.targets[head] for part in parts])[order] for head in parts[0].targets},
+        logits=concatenate([part.logits for part in parts]),
+        targets=concatenate([part.targets for part in parts]),
         index=index,
         groups=group_numbers(manifest, index),
     )
+    return merged.select_rows(np.argsort(index))
+
+
+def concatenate(parts: Sequence[Mapping[str, ndarray]]) -> dict[str, ndarray]:
+    """Concatenate arrays by task head."""
+    return {head: np.concatenate([part[head] for part in parts]) for head in parts[0]}
 
 
 def group_numbers(manifest: Manifest, index: Int64[ndarray, " samples"]) -> dict[str, Int64[ndarray, " samples"]]:
-    """Return a number for each group and subject name, for the columns that are filled for all samples."""
-    found: dict[str, Int64[ndarray, " samples"]] = {}
+    """Return the number of each sample's group and subject, for columns that are filled for all samples."""
+    numbers: dict[str, Int64[ndarray, " samples"]] = {}
     for column in GROUP_COLUMNS:
         names = [getattr(manifest.entries[i], column) for i in index.tolist()]
         if all(names):
-            found[column] = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return found
+            numbers[column] = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return numbers
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Write predictions as one safetensors file, with everything but the arrays as JSON in its header."""
+    """Write predictions as one safetensors file, with all but the arrays as JSON in its header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"index": predictions.index}
     for head in predictions.logits:
@@ -227,39 +233,28 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         tensors[f"targets.{head}"] = predictions.targets[head]
     for column, numbers in predictions.groups.items():
         tensors[f"units.{column}"] = numbers
-    header = {
-        "classes": {head: list(names) for head, names in predictions.classes.items()},
-        "split": predictions.split,
-        "declared": predictions.declared,
-        "missing": list(predictions.missing),
-        "manifest_digest": predictions.manifest_digest,
-        "weights_digest": predictions.weights_digest,
-        "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
-        "corpus": predictions.dataset,  # the first format's key
-        "version": predictions.version,
-    }
+    fields = {name: getattr(predictions, name) for name in HEADER}
+    fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
+    header = json.dumps(fields, ensure_ascii=False, default=asdict)
     try:
         with atomic_write(path) as file:
-            file.write(save(tensors, metadata={"predictions": json.dumps(header, ensure_ascii=False)}))
+            file.write(save(tensors, metadata={"predictions": header}))
     except OSError as error:
         raise PredictionsError(f"{path}: cannot be written ({error})", path=path) from error
 
 
 def load_predictions(path: Path) -> Predictions:
-    """Read a predictions file.
-
-    Args:
-        path: the file, or a run folder that holds one.
+    """Read a predictions file, or that of a run folder.
 
     Raises:
-        PredictionsError: the file is missing or not a predictions file.
+        PredictionsError: The file is missing or not a predictions file.
     """
     if path.is_dir():
         path = path / PREDICTIONS_FILE
     try:
         with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {})["predictions"])
-            protocol = header.get("protocol")  # the first files have neither it nor the groups
+            protocol = header.get("protocol")  # files of the first version have neither protocol nor groups
             stored = set(file.keys())
             return Predictions(
                 logits={head: file.get_tensor(f"logits.{head}") for head in header["classes"]},

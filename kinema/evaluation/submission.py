@@ -1,9 +1,9 @@
-"""Submission files of the EPIC-KITCHENS-100 action recognition challenge, made of stored predictions.
+"""Submission files of the EPIC-KITCHENS-100 action recognition challenge, made from stored predictions.
 
 The format is that of the organizers' script (github.com/epic-kitchens/C1-Action-Recognition, utils/challenge.py): a
-score per verb (97) and noun (300) for each segment, by narration id; a zip holds it as `test.json`. Scores of the top
-100 actions, by "verb,noun", are optional. The starter kit of EPIC-KITCHENS-55 expects exactly 100 and else computes
-them from the two softmaxes. They are written here by the same rule, which is that of `joint`.
+score per verb (97) and noun (300) for each segment, by narration id, as `test.json` in a zip. Scores of the top 100
+actions ("verb,noun") are optional. The starter kit of EPIC-KITCHENS-55 expects exactly 100, or computes them from the
+two softmaxes. They are computed the same way here, as in `joint`.
 """
 
 import json
@@ -26,6 +26,7 @@ from kinema.files import atomic_write
 
 ACTIONS = 100
 """Number of actions scored per segment."""
+
 SUFFIXES = (".json", ".zip")
 
 
@@ -33,11 +34,11 @@ SUFFIXES = (".json", ".zip")
 class Supervision:
     """Supervision levels of a model (github.com/epic-kitchens/sls), stated in a submission.
 
-    Args:
-        pretraining: 0 none; 1 public images; 2 public images and videos; 3 public data without labels; 4 the same with
+    Attributes:
+        pretraining: 0 none; 1 public images; 2 public images and videos; 3 public data without labels; 4 the same and
             EPIC-KITCHENS; 5 private data.
-        labels: training labels; 3 is start and stop of each segment, which kinema trains with.
-        data: training data; 3 is the training split; 4 adds the validation split; 2 is at most a quarter.
+        labels: Training labels; 3 for start and stop of each segment, which kinema uses.
+        data: Training data; 2 for at most a quarter, 3 for the training split, 4 for training and validation split.
     """
 
     pretraining: int
@@ -51,20 +52,14 @@ class Supervision:
 
 
 def write_submission(path: Path, predictions: Predictions, manifest: Manifest, *, supervision: Supervision) -> None:
-    """Write a submission file.
-
-    Args:
-        path: file to write; its name ends in .json, or in .zip for the archive that the server accepts.
-        predictions: predictions on all segments of one split.
-        manifest: manifest of the predictions, with the segments' narration ids.
-        supervision: supervision levels of the model.
+    """Write a submission file (`.json`, or `.zip` as the server accepts) from predictions on all segments of a split.
 
     Raises:
-        PredictionsError: the file name has another ending or cannot be written; the predictions are not of this
-            manifest, of EPIC-KITCHENS's verbs and nouns, or of all segments; a narration id is missing or a duplicate.
+        PredictionsError: The file has another suffix or cannot be written, the predictions are from another manifest,
+            other classes or not all segments, or a narration id is missing or a duplicate.
     """
     if path.suffix not in SUFFIXES:
-        raise PredictionsError(f"{path}: expected a file name ending in {' or '.join(SUFFIXES)}", path=path)
+        raise PredictionsError(f"{path}: unknown suffix; expected {' or '.join(SUFFIXES)}", path=path)
     names = _narrations(predictions, manifest)
     header: dict[str, str | int] = {
         "version": "0.2",
@@ -90,9 +85,9 @@ def write_submission(path: Path, predictions: Predictions, manifest: Manifest, *
 def top_actions(
     verbs: Float[ndarray, " verbs"], nouns: Float[ndarray, " nouns"], count: int = ACTIONS
 ) -> list[tuple[int, int, float]]:
-    """Return verb, noun and probability of the most probable actions of one segment, best first.
+    """Return (verb, noun, probability) of the most probable actions of one segment, best first.
 
-    The probability of an action is the product of its verb's and its noun's softmax. Ties go to the lower verb, then to
+    The probability of an action is the product of the softmaxes of verb and noun. Ties go to the lower verb, then to
     the lower noun, as in `joint`.
     """
     logs = (log_softmax(verbs.astype(np.float64))[:, None] + log_softmax(nouns.astype(np.float64))[None, :]).ravel()
@@ -102,32 +97,31 @@ def top_actions(
 
 
 def _narrations(predictions: Predictions, manifest: Manifest) -> list[str]:
-    """Return the narration id of each prediction, after all checks."""
+    """Check the predictions and return the narration id of each."""
     path = manifest.path
     if predictions.manifest_digest != manifest.digest:
-        raise PredictionsError(f"{path}: not the manifest of the predictions", path=path, field="manifest_digest")
+        raise PredictionsError(f"{path}: the predictions are from another manifest", path=path, field="manifest_digest")
     if manifest.dataset != DATASET:
         raise PredictionsError(
-            f"{path}: a manifest of {manifest.dataset!r}; expected {DATASET}. Run `kinema prepare epic_kitchens`.",
+            f"{path}: dataset {manifest.dataset!r}; expected {DATASET!r}. Run `kinema prepare epic_kitchens`.",
             path=path,
             field="dataset",
         )
     heads = {head: len(names) for head, names in predictions.classes.items()}
     if heads != CLASSES:
-        got, expected = (", ".join(f"{n} of {head}" for head, n in found.items()) for found in (heads, CLASSES))
-        raise PredictionsError(f"predictions: number of classes is {got}; expected {expected}", field="classes")
+        got, expected = (", ".join(f"{n} classes of {head}" for head, n in n_of.items()) for n_of in (heads, CLASSES))
+        raise PredictionsError(f"predictions: {got}; expected {expected}", field="classes")
     if predictions.num_samples != predictions.declared:
         raise PredictionsError(
-            f"predictions: {predictions.num_samples} of {predictions.declared} segments of split "
-            f"{predictions.split!r}; expected all",
+            f"predictions: {predictions.num_samples} segments of split {predictions.split!r}; expected all "
+            f"{predictions.declared}",
             field="index",
         )
     entries = [manifest.entries[position] for position in predictions.index.tolist()]
     nameless = next((entry for entry in entries if not entry.sample), None)
     if nameless is not None:
         raise PredictionsError(
-            f"{path}, line {nameless.line}: no narration id in column sample. Make the manifest with "
-            "`kinema prepare epic_kitchens`.",
+            f"{path}, line {nameless.line}: no narration id in column sample. Run `kinema prepare epic_kitchens`.",
             path=path,
             line=nameless.line,
             field="sample",
@@ -136,13 +130,13 @@ def _narrations(predictions: Predictions, manifest: Manifest) -> list[str]:
     duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
     if duplicate is not None:
         raise PredictionsError(
-            f"{path}: narration id {duplicate} is a duplicate in split {predictions.split!r}", path=path, field="sample"
+            f"{path}: duplicate narration id {duplicate} in split {predictions.split!r}", path=path, field="sample"
         )
     return names
 
 
 def _pieces(header: Mapping[str, str | int], names: Sequence[str], predictions: Predictions) -> Iterator[str]:
-    """Yield the JSON segment by segment; all at once would take gigabytes as Python numbers."""
+    """Yield the JSON segment by segment, because all segments as Python numbers take gigabytes."""
     yield json.dumps(dict(header))[:-1] + ', "results": {'
     for number, name in enumerate(names):
         verbs, nouns = (predictions.logits[head][number] for head in CLASSES)

@@ -1,10 +1,12 @@
-"""All metrics of a predictions file with their bootstrap intervals."""
+"""Summary of a predictions file: all metrics with their bootstrap intervals."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
 
 from kinema.errors import ComparisonError
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval, mean_class_interval, mean_interval
@@ -16,13 +18,14 @@ from kinema.evaluation.predictions import JOINT, Predictions
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled:
-    """Calibration after temperature scaling.
+    """Calibration after temperature scaling, by task head.
 
-    Args:
-        temperature: per task head.
-        fitted_on: description of the samples that it was fitted on; names those that are reported as well.
-        nll, ece: of the scaled logits per task head, in nats and in percent.
-        bounded: task heads whose temperature is at the end of the searched range.
+    Attributes:
+        temperature: Fitted temperatures.
+        fitted_on: Description of the samples used for the fit, with those that are reported as well.
+        nll: Negative log-likelihood [nats].
+        ece: Expected calibration error [%].
+        bounded: Task heads whose temperature is at an end of the searched range.
     """
 
     temperature: Mapping[str, float]
@@ -33,21 +36,28 @@ class Scaled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadSummary:
-    """Metrics of one task head.
-
-    Args:
-        top1, top5, mean_class: in percent, each with its bootstrap interval.
-        nll: negative log-likelihood in nats.
-        ece: expected calibration error in percent.
-        scores: per-class scores.
-        empty: classes without samples, excluded from the mean over classes.
-    """
+class JointSummary:
+    """Top-1 and top-5 accuracy in percent with their bootstrap intervals, of one task head or of all together."""
 
     top1: float
     top1_interval: Interval
     top5: float
     top5_interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSummary(JointSummary):
+    """Metrics of one task head.
+
+    Attributes:
+        mean_class: Mean class accuracy [%].
+        mean_class_interval: Bootstrap interval of `mean_class`.
+        nll: Negative log-likelihood [nats].
+        ece: Expected calibration error [%].
+        scores: Scores of each class.
+        empty: Classes without samples, excluded from the mean over classes.
+    """
+
     mean_class: float
     mean_class_interval: Interval
     nll: float
@@ -57,18 +67,8 @@ class HeadSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointSummary:
-    """Metrics of all task heads together, in percent: every head correct; the combination in the top five."""
-
-    top1: float
-    top1_interval: Interval
-    top5: float
-    top5_interval: Interval
-
-
-@dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All metrics of a predictions file."""
+    """Metrics of a predictions file."""
 
     predictions: Predictions
     bootstrap: Bootstrap
@@ -80,66 +80,50 @@ class Summary:
 def summarize(
     predictions: Predictions, *, bootstrap: Bootstrap = BOOTSTRAP, temperature_from: Predictions | None = None
 ) -> Summary:
-    """Compute all metrics.
+    """Compute all metrics of a predictions file.
 
-    Args:
-        predictions: predictions to summarize.
-        bootstrap: how samples are drawn for the intervals.
-        temperature_from: predictions of the same model to fit a temperature on, best on another split; none is fitted
-            if None.
+    A temperature is fitted on `temperature_from`, predictions of the same model, preferably on another split.
 
     Raises:
-        PredictionsError: the predictions have no labels, or not the groups that the bootstrap draws.
-        ComparisonError: the temperature's predictions come from another model.
+        PredictionsError: The predictions have no labels, or not the groups that the bootstrap draws.
+        ComparisonError: The temperature is fitted on predictions of another model.
     """
     groups = bootstrap_groups(predictions, bootstrap)
     heads = {}
     for head, names in predictions.classes.items():
+        accuracies = _accuracies(predictions, head, groups, bootstrap)
         logits, targets = predictions.logits[head], predictions.targets[head]
-        correct = predictions.correct(head)
-        in_top5 = predictions.ranks(head) < 5
         counts = confusion(logits, targets)
         scores = class_scores(counts)
+        low, high = mean_class_interval(predictions.correct(head), targets, groups, bootstrap)
         heads[head] = HeadSummary(
-            top1=float(100 * correct.mean()),
-            top1_interval=mean_interval(100.0 * correct, groups, bootstrap),
-            top5=float(100 * in_top5.mean()),
-            top5_interval=mean_interval(100.0 * in_top5, groups, bootstrap),
+            **vars(accuracies),
             mean_class=mean_class_accuracy(counts),
-            mean_class_interval=_percent(mean_class_interval(correct, targets, groups, bootstrap)),
+            mean_class_interval=Interval(100 * low, 100 * high),
             nll=negative_log_likelihood(logits, targets),
             ece=calibration_error(logits, targets),
             scores=scores,
             empty=tuple(name for name, support in zip(names, scores.support.tolist(), strict=True) if not support),
         )
-    joint = None
-    if len(heads) > 1:
-        correct, in_top5 = predictions.correct(JOINT), predictions.ranks(JOINT) < 5
-        joint = JointSummary(
-            top1=float(100 * correct.mean()),
-            top1_interval=mean_interval(100.0 * correct, groups, bootstrap),
-            top5=float(100 * in_top5.mean()),
-            top5_interval=mean_interval(100.0 * in_top5, groups, bootstrap),
-        )
     return Summary(
         predictions=predictions,
         bootstrap=bootstrap,
         heads=heads,
-        joint=joint,
-        scaled=None if temperature_from is None else _scaled(predictions, temperature_from),
+        joint=_accuracies(predictions, JOINT, groups, bootstrap) if len(heads) > 1 else None,
+        scaled=None if temperature_from is None else _scale(predictions, temperature_from),
     )
 
 
 def summary_to_json(summary: Summary) -> dict[str, Any]:
-    """Return the summary as plain data; None where a metric is undefined."""
+    """Return a summary as plain data, with None for undefined metrics."""
     predictions = summary.predictions
     heads = {}
     for head, names in predictions.classes.items():
-        found = summary.heads[head]
-        numbers = {key: value for key, value in asdict(found).items() if key not in ("scores", "empty")}
-        numbers["classes_without_samples"] = list(found.empty)
+        metrics = summary.heads[head]
+        numbers = {key: value for key, value in asdict(metrics).items() if key not in ("scores", "empty")}
+        numbers["classes_without_samples"] = list(metrics.empty)
         numbers["classes"] = [
-            {"class": name, **{field: _or_none(getattr(found.scores, field)[i]) for field in ClassScores._fields}}
+            {"class": name, **{field: _or_none(getattr(metrics.scores, field)[i]) for field in ClassScores._fields}}
             for i, name in enumerate(names)
         ]
         numbers["confusion"] = confusion(predictions.logits[head], predictions.targets[head]).tolist()
@@ -162,9 +146,21 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _scaled(predictions: Predictions, source: Predictions) -> Scaled:
+def _accuracies(
+    predictions: Predictions, head: str, groups: Int64[ndarray, " samples"] | None, bootstrap: Bootstrap
+) -> JointSummary:
+    correct, in_top5 = predictions.correct(head), predictions.ranks(head) < 5
+    return JointSummary(
+        top1=float(100 * correct.mean()),
+        top1_interval=mean_interval(100.0 * correct, groups, bootstrap),
+        top5=float(100 * in_top5.mean()),
+        top5_interval=mean_interval(100.0 * in_top5, groups, bootstrap),
+    )
+
+
+def _scale(predictions: Predictions, source: Predictions) -> Scaled:
     if source.classes != predictions.classes:
-        raise ComparisonError("temperature: its predictions have other task heads or classes", field="temperature_from")
+        raise ComparisonError("temperature: predictions with other task heads or classes", field="temperature_from")
     if source.weights_digest != predictions.weights_digest:
         raise ComparisonError(
             f"temperature: fitted on predictions of weights {source.weights_digest[:12]}; expected "
@@ -174,13 +170,13 @@ def _scaled(predictions: Predictions, source: Predictions) -> Scaled:
     shared = 0
     if source.manifest_digest == predictions.manifest_digest:
         shared = len(np.intersect1d(source.index, predictions.index))
-    where = f"{source.num_samples} samples of split {source.split!r}"
+    description = f"{source.num_samples} samples of split {source.split!r}"
     if shared:
-        where += f", {shared} of which are reported here: not a held-out number"
+        description += f", {shared} of which are reported here: not a held-out number"
     fitted = {head: fit_temperature(source.logits[head], source.targets[head]) for head in source.classes}
     return Scaled(
         temperature=fitted,
-        fitted_on=where,
+        fitted_on=description,
         nll={
             head: negative_log_likelihood(predictions.logits[head], predictions.targets[head], temperature=value)
             for head, value in fitted.items()
@@ -193,10 +189,6 @@ def _scaled(predictions: Predictions, source: Predictions) -> Scaled:
             head for head, value in fitted.items() if value < 1.01 * TEMPERATURES[0] or value > 0.99 * TEMPERATURES[1]
         ),
     )
-
-
-def _percent(interval: Interval) -> Interval:
-    return Interval(100 * interval.low, 100 * interval.high)
 
 
 def _or_none(value: np.generic) -> int | float | None:

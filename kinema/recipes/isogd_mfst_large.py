@@ -1,16 +1,15 @@
-"""MFST-Large on ChaLearn IsoGD, RGB, from a network trained on NTU RGB+D (Table 2.2: 61.26 %). Not run.
+"""MFST-Large on ChaLearn IsoGD, RGB, starting from NTU RGB+D weights (Table 2.2: 61.26 % top-1). Not trained yet.
 
-kinema prepare isogd --root IsoGD --out isogd.csv
-kinema train isogd_mfst_large --data.manifest isogd.csv --init runs/ntu60_mfst_large
+    kinema prepare isogd --root IsoGD --out isogd.csv
+    kinema train isogd_mfst_large --data.manifest isogd.csv --init runs/ntu60_mfst_large
 
-Color and depth together (Table 2.2: 68.47 %) are the mean of two networks' logits, this one's and that of
-`isogd_mfst_large_depth`: kinema evaluate RUN --manifest isogd.csv --split val --fuse DEPTH_RUN
+For RGB and depth fused (68.47 %, the mean of the logits of both networks), train `isogd_mfst_large_depth` too:
+`kinema evaluate RUN --manifest isogd.csv --split val --fuse DEPTH_RUN`.
 
-The thesis says of IsoGD only the numbers of the table, and neither how it trained nor on which split. As on NTU RGB+D
-(`ntu60_mfst_large`), which says what is open there; after public code of the same authors: weights of NTU RGB+D to
-start from, no mirroring (gestures have a side), pictures of 256, and the validation split, since the test list that is
-public has no labels. That code squeezes 320 x 240 pixels to 256 x 256; here the shorter side is 256 and 224 x 224 are
-cut from it, so that hands keep their shape. Shorter videos than 32 frames stay, in training and in the evaluation.
+Same as `ntu60_mfst_large`: for IsoGD the thesis gives only the accuracies, neither training details nor the split. From
+public code of the same authors: NTU RGB+D weights, no mirroring (gestures have a side), frames of 256, and the
+validation split, since the public test list has no labels. That code squeezes 320 x 240 to 256 x 256. Here the shorter
+side is 256 and the crop 224 x 224, so hands keep their shape. Videos shorter than 32 frames are kept in both splits.
 """
 
 from dataclasses import replace

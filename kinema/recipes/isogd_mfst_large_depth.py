@@ -1,10 +1,10 @@
-"""MFST-Large on ChaLearn IsoGD, depth, from a network trained on NTU RGB+D (Table 2.2: 61.29 %). Not run.
+"""MFST-Large on ChaLearn IsoGD, depth, starting from NTU RGB+D weights (Table 2.2: 61.29 % top-1). Not trained yet.
 
-kinema prepare isogd --root IsoGD --out isogd.csv
-kinema train isogd_mfst_large_depth --data.manifest isogd.csv --init runs/ntu60_mfst_large_depth
+    kinema prepare isogd --root IsoGD --out isogd.csv
+    kinema train isogd_mfst_large_depth --data.manifest isogd.csv --init runs/ntu60_mfst_large_depth
 
-As `isogd_mfst_large`, with 3D-CDC-T, which Table 2.4 finds best for depth. Depth is the gray video of 8 bits as it
-comes, its one channel three times; it is not masked, so that nothing is cut to the person and nothing colored.
+Same as `isogd_mfst_large`, with 3D-CDC-T, the best stem for depth in Table 2.4. Depth is the 8-bit gray video with its
+channel repeated three times. It is not masked, so it is neither cropped to the person nor colored.
 """
 
 from dataclasses import replace

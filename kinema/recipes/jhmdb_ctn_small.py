@@ -1,13 +1,13 @@
-"""CTN-small on J-HMDB (21 actions in real footage), from scratch: 10 CPU-minutes on one core.
+"""CTN-small on J-HMDB (21 actions, real footage), from scratch: 10 CPU-minutes on one core.
 
-kinema prepare jhmdb --root DIR --out jhmdb.csv
-kinema train jhmdb_ctn_small --data.manifest jhmdb.csv
+    kinema prepare jhmdb --root DIR --out jhmdb.csv
+    kinema train jhmdb_ctn_small --data.manifest jhmdb.csv
 
-All was chosen on a quarter of the training split's source videos (120 clips), learning from the others: 30 passes at 16
-frames of 64 pixels, 34.2 %; 60 passes, 27.5 %; 80 pixels, 27.5 %; 32 frames in the same time, 24.2 %; MixUp learned so
-slowly that it was stopped half-way. One seed each: differences below 10 points say little.
+All settings were chosen on a quarter of the training split's source videos (120 clips), training on the rest: 30 epochs
+at 16 frames of 64 pixels, 34.2 %; 60 epochs, 27.5 %; 80 pixels, 27.5 %; 32 frames in the same time, 24.2 %; MixUp was
+stopped half-way because it learned too slowly. One seed each: differences below 10 points mean little.
 
-Ours, seeds 0, 1, 2 (results/jhmdb_ctn_small_seed*.json): 19.1, 16.8, 17.3 % top-1 on the source-disjoint val split;
+Results, seeds 0, 1, 2 (results/jhmdb_ctn_small_seed*.json): 19.1, 16.8, 17.3 % top-1 on the source-disjoint val split;
 ridge regression on motion energy 13.9 %, chance 4.8 %.
 """
 

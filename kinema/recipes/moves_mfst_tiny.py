@@ -3,9 +3,9 @@
     kinema train moves_mfst_tiny
     kinema train moves_mfst_tiny --data.manifest moves_cross_view
 
-Rendered people, 15 actions. Cross-subject learns from the bodies s1 to s3 and is asked about s4 and s5; cross-view
-learns from two cameras and is asked about the third. `moves_mfst_tiny_depth` sees depth, `moves_mfst_tiny_rgbd` both;
-`kinema fuse` makes one model of the two that were trained apart.
+Rendered people, 15 actions. Cross-subject trains on subjects s1 to s3 and tests on s4 and s5; cross-view trains on two
+cameras and tests on the third. `moves_mfst_tiny_depth` takes depth, `moves_mfst_tiny_rgbd` both. `kinema fuse` joins
+two models that were trained separately.
 """
 
 from kinema.models.mfst import MFST_TINY

@@ -1,4 +1,4 @@
-"""MFST-tiny on the built-in moves, depth; as `moves_mfst_tiny`, whose clips it shares, with 3D-CDC-T.
+"""MFST-tiny on the built-in moves, depth. Same as `moves_mfst_tiny`, with 3D-CDC-T.
 
 kinema train moves_mfst_tiny_depth
 """

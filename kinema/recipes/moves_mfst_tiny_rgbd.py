@@ -1,9 +1,9 @@
-"""MFST-tiny on the built-in moves, RGB and depth: two networks that learn together, over the features of both.
+"""MFST-tiny on the built-in moves, RGB and depth: two streams trained together, with a head over the features of both.
 
-kinema train moves_mfst_tiny_rgbd
+    kinema train moves_mfst_tiny_rgbd
 
-As `moves_mfst_tiny`. From every fifth sample training takes one of the two streams away, so that either can answer
-alone: `kinema evaluate RUN --manifest moves_cross_subject --modalities rgb`.
+Same as `moves_mfst_tiny`. Training drops one stream from every fifth sample, so that each works alone:
+`kinema evaluate RUN --manifest moves_cross_subject --modalities rgb`.
 """
 
 from dataclasses import replace

@@ -1,20 +1,20 @@
-"""MFST-Large on NTU RGB+D 60, RGB, cross-subject (Table 2.1: 92.1 %). Not run.
+"""MFST-Large on NTU RGB+D 60, RGB, cross-subject (Table 2.1: 92.1 % top-1). Not trained yet.
 
-kinema prepare ntu60 --root DIR --out ntu60_cross_subject.csv
-kinema train ntu60_mfst_large --data.manifest ntu60_cross_subject.csv
+    kinema prepare ntu60 --root DIR --out ntu60_cross_subject.csv
+    kinema train ntu60_mfst_large --data.manifest ntu60_cross_subject.csv
 
-Cross-view (Table 2.1: 95.8 %) is the same with another manifest: `--split cross_view --out ntu60_cross_view.csv`.
+For cross-view (Table 2.1: 95.8 %), prepare with `--split cross_view --out ntu60_cross_view.csv`.
 
-The thesis says: 32 frames, one from each of 32 equal parts of the video; pictures of 320 x 240, of which 224 x 224;
-flips and turns of up to 10 degrees; SGD, a rate of 0.01 after 3 passes of warm-up, half a cosine, 100 passes, weight
-decay 3e-4, 16 clips on each of 4 GPUs, MixUp.
+From the thesis: 32 frames, one from each of 32 equal parts of the video; frames of 320 x 240, cropped to 224 x 224;
+mirroring and rotation by up to 10 degrees; SGD, learning rate 0.01 after 3 warm-up epochs, cosine decay, 100 epochs,
+weight decay 3e-4, 16 clips on each of 4 GPUs, MixUp; no initial weights.
 
-The picture of 320 x 240 is what `prepare` cuts about the person whom masked depth shows, 640 x 480 of 1920 x 1080, and
-the short side of 240 halves; without masked depth it is the whole picture, of 427 x 240 then, and not the thesis's.
+`prepare` crops 640 x 480 of 1920 x 1080 around the person found in masked depth; the short side of 240 halves that.
+Without masked depth the whole frame is used, at 427 x 240, unlike the thesis.
 
-It leaves open what stands here after public code of the same authors: values of (x - 127.5) / 128, MixUp's alpha 0.8, a
-share of 0.1 smoothed, gradients cut at a norm of 5, where the rate begins and ends, every second clip turned, one view
-in the middle at test time. The network learns from scratch. bfloat16 is ours.
+Not in the thesis, taken from public code of the same authors: normalization (x - 127.5) / 128, MixUp alpha 0.8, label
+smoothing 0.1, gradient clipping at norm 5, learning rates at the start and the end, rotation of every second clip, one
+center view at test time. bfloat16 is ours.
 """
 
 from kinema.models.mfst import MFST_LARGE

@@ -1,13 +1,13 @@
-"""MFST-Large on NTU RGB+D 60, depth, cross-subject (Table 2.1: 93.8 %). Not run.
+"""MFST-Large on NTU RGB+D 60, depth, cross-subject (Table 2.1: 93.8 % top-1). Not trained yet.
 
-kinema prepare ntu60 --root DIR --depth-coverage masked --out ntu60_cross_subject.csv
-kinema train ntu60_mfst_large_depth --data.manifest ntu60_cross_subject.csv
+    kinema prepare ntu60 --root DIR --depth-coverage masked --out ntu60_cross_subject.csv
+    kinema train ntu60_mfst_large_depth --data.manifest ntu60_cross_subject.csv
 
-Cross-view (Table 2.1: 97.3 %) is the same with another manifest: `--split cross_view --out ntu60_cross_view.csv`.
-RGB and depth together, by the mean of both (94.6 and 98.2 %): `kinema evaluate RUN --manifest ... --fuse RUN2`.
+For cross-view (Table 2.1: 97.3 %), prepare with `--split cross_view --out ntu60_cross_view.csv`. For RGB and depth
+fused (94.6 and 98.2 %): `kinema evaluate RUN --manifest ... --fuse RUN2`.
 
-As `ntu60_mfst_large`, with what Table 2.4 finds best for depth, 3D-CDC-T. The thesis cuts masked depth to the person
-and colors it by the JET map, as here; how much room it leaves around the person it does not say.
+Same as `ntu60_mfst_large`, with 3D-CDC-T, the best stem for depth in Table 2.4. As in the thesis, masked depth is
+cropped to the person and colored by the JET map. The margin around the person is ours.
 """
 
 from dataclasses import replace

@@ -1,9 +1,14 @@
-"""Table 2.4: the stem's convolution and the share theta of its differences; NTU RGB+D 60, cross-subject. Not run.
+"""Table 2.4: convolution of the MFST stem and its theta; NTU RGB+D 60, cross-subject. Not trained yet.
 
-kinema train table_2_4/rgb_cdc_st_0.6 --data.manifest ntu60_cross_subject.csv
+    kinema train table_2_4/rgb_cdc_st_0.6 --data.manifest ntu60_cross_subject.csv
 
-Printed, RGB and depth in percent: vanilla 90.4, 91.2; 3D-CDC-ST of 0.6 92.1, 91.6; 3D-CDC-T of 0.6 89.6, 93.8;
-3D-CDC-ST of 0.8 91.0, 91.0; 3D-CDC-T of 0.8 89.9, 92.4.
+Printed, RGB and depth in percent:
+
+    vanilla          90.4  91.2
+    3D-CDC-ST, 0.6   92.1  91.6
+    3D-CDC-T, 0.6    89.6  93.8
+    3D-CDC-ST, 0.8   91.0  91.0
+    3D-CDC-T, 0.8    89.9  92.4
 """
 
 from dataclasses import replace

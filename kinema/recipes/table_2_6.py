@@ -1,8 +1,9 @@
-"""Table 2.6: one scale of time, V-Trans, and three, WMS-Trans; NTU RGB+D 60, cross-subject. Not run.
+"""Table 2.6: MFST with one temporal scale (V-Trans) and three (WMS-Trans); NTU RGB+D 60. Not trained yet.
 
-kinema train table_2_6/rgb_v_trans --data.manifest ntu60_cross_subject.csv
+    kinema train table_2_6/rgb_v_trans --data.manifest ntu60_cross_subject.csv
 
-Printed, RGB and depth in percent: V-Trans 91.0, 92.2; WMS-Trans 92.1, 93.8. Both have the same number of parameters.
+Printed, cross-subject, RGB and depth in percent: V-Trans 91.0, 92.2; WMS-Trans 92.1, 93.8. Both have the same number of
+parameters.
 """
 
 from dataclasses import replace

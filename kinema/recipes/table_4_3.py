@@ -1,11 +1,17 @@
-"""Table 4.3: what a token is made of, and whether it is told where it stands; EPIC-Kitchens-100 and Diving48. Not run.
+"""Table 4.3: token embedding and position of CTN and ViViT; EPIC-KITCHENS-100, Diving48. Not trained yet.
 
-kinema train table_4_3/diving48_ctn_video_to_tokens_none --data.manifest diving48_v2.csv --init vit_b_16.safetensors
+    kinema train table_4_3/diving48_ctn_video_to_tokens_none --data.manifest diving48_v2.csv --init vit_b_16.safetensors
 
-Printed, actions of EPIC-Kitchens and Diving48 in percent: ViViT-B of tubelets 43.1, 77.1, without position 42.0, 76.2;
-CTN of tubelets 43.9, 77.1; CTN of video-to-tokens 44.5, 77.7, without position 45.9, 78.2. The thesis does not say how
-many token times there were; the stem as printed leaves one of 8 frames, and rows that end in `dense` keep four, nearer
-to the printed multiply-adds.
+Printed, actions of EPIC-KITCHENS and Diving48 in percent:
+
+    ViViT-B, tubelets, position     43.1  77.1
+    ViViT-B, tubelets               42.0  76.2
+    CTN, tubelets, position         43.9  77.1
+    CTN, video-to-tokens, position  44.5  77.7
+    CTN, video-to-tokens            45.9  78.2
+
+The thesis does not state the number of tokens in time. The printed stem leaves one of 8 frames; rows that end in
+`dense` keep four, closer to the printed multiply-adds.
 """
 
 from dataclasses import replace
@@ -25,9 +31,8 @@ NETWORKS: dict[str, CTNConfig | ViViTConfig] = {
     "ctn_video_to_tokens_none_dense": CTN_BASE_DENSE,
 }
 
-DATASETS = {"epic_kitchens": EPIC_KITCHENS, "diving48": DIVING48}
 RECIPES = {
     f"{dataset}_{name}": replace(recipe, model=network)
-    for dataset, recipe in DATASETS.items()
+    for dataset, recipe in {"epic_kitchens": EPIC_KITCHENS, "diving48": DIVING48}.items()
     for name, network in NETWORKS.items()
 }

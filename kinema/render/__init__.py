@@ -1,1 +1,1 @@
-"""RGB-D clips of people in motion, drawn from motion capture: needs the extra `render`."""
+"""RGB-D clips of people in motion, rendered from motion capture (extra `render`)."""

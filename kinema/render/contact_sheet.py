@@ -1,4 +1,4 @@
-"""Contact sheets: what the clips look like, to be looked at before anything is committed."""
+"""Contact sheets of rendered clips, to check them by eye."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +11,9 @@ from kinema.render.motion import ACTIONS
 from kinema.render.moves import ASSETS, CAMERAS, SUBJECTS, Clip
 from kinema.render.video import read_depth, read_rgb
 
-Picture = UInt8[np.ndarray, "height width 3"]
-
 
 def draw_overview(folder: Path = ASSETS) -> Image.Image:
-    """Draw one clip of every action, subjects and cameras in turn: the picture in docs/moves.md."""
+    """Return the image of docs/moves.md: one clip of every action, with alternating subjects and cameras."""
     subjects, cameras = list(SUBJECTS), list(CAMERAS)
     clips = [
         Clip(action, subjects[index % len(subjects)], cameras[(index + index // len(subjects)) % len(cameras)], 0)
@@ -25,10 +23,13 @@ def draw_overview(folder: Path = ASSETS) -> Image.Image:
 
 
 def draw_sheet(folder: Path, clips: Sequence[Clip], *, frames: int, columns: int) -> Image.Image:
-    """Draw clips as strips, each of `frames` frames with depth under color, `columns` strips beside each other.
+    """Return an image of clips as strips, each with depth below color.
 
     Args:
-        folder: where `rgb/` and `depth/` lie.
+        folder: Folder that contains `rgb/` and `depth/`.
+        clips: Clips to draw.
+        frames: Number of frames per strip, equally spaced.
+        columns: Number of strips beside each other.
     """
     strips = [_strip(folder, clip, frames) for clip in clips]
     title_px, gap_px = 22, 12
@@ -47,18 +48,18 @@ def draw_sheet(folder: Path, clips: Sequence[Clip], *, frames: int, columns: int
 
 
 def color_depth(depth_mm: UInt16[np.ndarray, "*batch height width"]) -> UInt8[np.ndarray, "*batch height width 3"]:
-    """Depth as colors from yellow (near) to violet (far) over the range that occurs; no person is black."""
+    """Return depth as colors from yellow (nearest pixel) to violet (farthest); pixels without a person are black."""
     from matplotlib import colormaps
 
-    seen = depth_mm[depth_mm > 0]
-    near, far = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
+    person = depth_mm[depth_mm > 0]
+    near, far = (float(person.min()), float(person.max())) if person.size else (0.0, 1.0)
     share = (far - depth_mm.astype(np.float64)) / max(far - near, 1.0)
     colors = colormaps["plasma"](0.12 + 0.85 * np.clip(share, 0.0, 1.0))[..., :3]
     return np.where((depth_mm > 0)[..., None], np.rint(255 * colors), 12).astype(np.uint8)
 
 
-def _strip(folder: Path, clip: Clip, frames: int) -> Picture:
+def _strip(folder: Path, clip: Clip, frames: int) -> UInt8[np.ndarray, "height width 3"]:
     rgb = read_rgb(folder / "rgb" / f"{clip.name}.mp4")
     depth = color_depth(read_depth(folder / "depth" / f"{clip.name}.mkv"))
-    chosen = np.linspace(0, len(rgb) - 1, frames).round().astype(int)
-    return np.concatenate([np.concatenate(list(pictures[chosen]), axis=1) for pictures in (rgb, depth)], axis=0)
+    indices = np.linspace(0, len(rgb) - 1, frames).round().astype(int)
+    return np.concatenate([np.concatenate(list(images[indices]), axis=1) for images in (rgb, depth)], axis=0)

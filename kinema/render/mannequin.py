@@ -1,8 +1,8 @@
-"""A mannequin of ellipsoids and capsules that motion capture can move, and the pictures a camera takes of it.
+"""Mannequin of ellipsoids and capsules that motion capture animates, and its RGB-D rendering with MuJoCo.
 
-Drawing: motion (y up) -> `settle` on the floor for this body's proportions -> `render` with MuJoCo -> RGB and depth.
-MuJoCo does no physics here: each joint's frame is placed by our own forward kinematics (`motion.joint_positions`).
-The world drawn is z up, as MuJoCo wants it; everything before `render` is y up, as the capture is.
+Steps: motion (y up) -> `place_on_floor` for the proportions of the body -> `render` -> RGB and depth. MuJoCo only
+draws: forward kinematics (`motion.joint_positions`) place each joint. The rendered world is z up, as in MuJoCo;
+everything before `render` is y up, as in the capture.
 """
 
 import os
@@ -20,27 +20,29 @@ from kinema.render.motion import INDEX, JOINTS, WRIST_OFFSET_M, Poses, conjugate
 Color = tuple[float, float, float]
 Vector = tuple[float, float, float]
 
-# Depth beyond this is the empty background, stored as 0.
 FAR_M = 40.0
+"""Depth from which on a pixel is empty background, stored as 0."""
 NEAR_M = 0.2
-# Depth is rounded to this step, as a sensor's is: the last millimeters of a smooth ellipsoid say nothing, and are a
-# third of a lossless file. A pixel is 20 to 40 mm wide where the person stands.
 DEPTH_STEP_MM = 8
+"""Rounding step of depth, as of a sensor: finer steps carry no information and enlarge a lossless file by half. A pixel
+is 20 to 40 mm wide at the distance of the person."""
 FIELD_OF_VIEW_DEGREES = 45.0
-# Nobody comes nearer to the camera than this, as nobody would to a depth sensor.
 NEAREST_M = 1.5
-# MuJoCo draws its groups 0 to 2 by default; the depth pass leaves this one out.
+"""Smallest distance between camera and person, as for a depth sensor."""
 FLOOR_GROUP = 2
-# A quarter turn about x takes y up, z right to z up, y left.
+"""MuJoCo group of the floor, which the depth pass omits; MuJoCo draws groups 0 to 2 by default."""
 UPRIGHT = np.array([np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0])
+"""Rotation from y up, z right to z up, y left: a quarter turn about x."""
 
 
 class Shape(NamedTuple):
-    """One solid piece of a body, fixed to a joint, in that joint's frame (x forward, y up, z right; meters).
+    """Solid piece of a body in the frame of a joint (x forward, y up, z right).
 
-    Args:
-        ends_m: a capsule's two ends, or an ellipsoid's center alone.
-        size_m: a capsule's radius alone, or an ellipsoid's three half axes.
+    Attributes:
+        joint: Name of the joint.
+        ends_m: Two ends of a capsule, or the center of an ellipsoid.
+        size_m: Radius of a capsule, or three half axes of an ellipsoid.
+        color: RGB in 0 to 1.
     """
 
     joint: str
@@ -50,16 +52,15 @@ class Shape(NamedTuple):
 
     @property
     def kind(self) -> Literal["capsule", "ellipsoid"]:
+        """MuJoCo type of the shape."""
         return "capsule" if len(self.ends_m) == 2 else "ellipsoid"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """A person's proportions, relative to the captured skeleton (1.0 everywhere), and clothes (RGB in 0 to 1).
+    """Proportions of a person relative to the captured skeleton (1.0), and clothes (RGB in 0 to 1).
 
-    Args:
-        girth: thickness of trunk and limbs.
-        sleeves, trousers: how far the clothes reach; what they leave free is skin.
+    `girth` is the thickness of trunk and limbs. Skin shows where `sleeves` or `trousers` are short.
     """
 
     legs: float = 1.0
@@ -80,7 +81,7 @@ class Body:
 
     @cached_property
     def offsets_m(self) -> Float64[np.ndarray, "13 3"]:
-        """Where each joint hangs from its parent, for these proportions."""
+        """Position of each joint in its parent's frame, for these proportions."""
         scales = {
             "chest": (1.0, self.trunk, 1.0),
             "neck": (1.0, self.trunk, 1.0),
@@ -94,7 +95,7 @@ class Body:
         return np.array([np.multiply(j.offset_m, scales[j.name.rpartition("_")[2]]) for j in JOINTS])
 
     def shapes(self) -> tuple[Shape, ...]:
-        """The solid pieces, of which the pictures, the ground contact and the camera's distance are made."""
+        """Return the solid pieces; they determine the images, the ground contact and the camera distance."""
         limbs = [shape for side in ("right", "left") for shape in (*self._leg(side), *self._arm(side))]
         return (*self._trunk(), *self._head(), *limbs)
 
@@ -174,31 +175,32 @@ CAPTURED = Body()
 
 
 def heights_m(body: Body, poses: Poses) -> Float64[np.ndarray, " frames"]:
-    """Height of the body's lowest point at each instant."""
-    positions, turns = joint_positions(poses, body.offsets_m)
+    """Return the height of the body's lowest point in each frame."""
+    positions, rotations = joint_positions(poses, body.offsets_m)
     lowest = np.full(len(positions), np.inf)
     for shape in body.shapes():
         joint = INDEX[shape.joint]
         centers = np.stack(
-            [positions[:, joint] + rotate(turns[:, joint], np.array(end)) for end in shape.ends_m], axis=1
+            [positions[:, joint] + rotate(rotations[:, joint], np.array(end)) for end in shape.ends_m], axis=1
         )
-        # The world's up in the joint's frame tells how far the ellipsoid reaches down.
-        up = rotate(conjugate(turns[:, joint]), np.array([0.0, 1.0, 0.0]))
+        # the world's up axis in the joint's frame gives the extent of the ellipsoid below its center
+        up = rotate(conjugate(rotations[:, joint]), np.array([0.0, 1.0, 0.0]))
         size = np.array(shape.size_m * (3 // len(shape.size_m)))
         reach = np.linalg.norm(up * size, axis=-1)
         lowest = np.minimum(lowest, centers[..., 1].min(axis=1) - reach)
     return lowest
 
 
-def settle(poses: Poses, *, body: Body, captured: Poses) -> Poses:
-    """Put a body on the floor: its lowest point is as high as the captured person's is at the same instant.
+def place_on_floor(poses: Poses, *, body: Body, captured: Poses) -> Poses:
+    """Place a body so that its lowest point is as high as that of the captured person in the same frame.
 
-    Longer legs take longer steps; what the capture leaves in the air (a flip, a jump) stays there, and what it sinks
-    into its soft floor (a person who lies, up to 0.2 m) is lifted out.
+    Heights and steps scale with the length of the legs. A flip or jump stays in the air; a lying person, who sinks up
+    to 0.2 m into the soft floor of the capture, is lifted out of it.
 
     Args:
-        poses: what the body does, before anything is known of its proportions.
-        captured: the same instants as captured, without noise or mirror, for `CAPTURED`.
+        poses: Motion for the captured skeleton.
+        body: Proportions of the body.
+        captured: Same frames as captured, without noise or mirroring.
     """
     middle_m = (poses.root_m.min(axis=0) + poses.root_m.max(axis=0)) / 2
     root_m = (poses.root_m - middle_m) * np.array([body.legs, 1.0, body.legs])
@@ -210,7 +212,7 @@ def settle(poses: Poses, *, body: Body, captured: Poses) -> Poses:
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """What the person stands on: squares or tiles of two colors, or one color."""
+    """Floor with squares or tiles of two colors, or of one color."""
 
     pattern: Literal["checker", "tiles", "plain"]
     first: Color
@@ -220,11 +222,13 @@ class Floor:
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """A lamp far away, and the light of the sky.
+    """Directional lamp and color of the sky.
 
-    Args:
-        azimuth_degrees, elevation_degrees: where the lamp stands, seen from the person.
-        strength: 0 to 1.
+    Attributes:
+        azimuth_degrees: Azimuth of the lamp as seen from the person.
+        elevation_degrees: Elevation of the lamp.
+        strength: Brightness of the lamp, 0 to 1.
+        sky: Color of the sky.
     """
 
     azimuth_degrees: float
@@ -235,7 +239,7 @@ class Light:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Where the camera stands: `distance_m` from `target_m` (z up), from above if the elevation is negative."""
+    """Camera at `distance_m` from `target_m` (z up); it looks down if the elevation is negative."""
 
     azimuth_degrees: float
     elevation_degrees: float
@@ -245,7 +249,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Footage:
-    """What a camera took: color, and depth in millimeters that is 0 wherever there is no person."""
+    """Rendered color, and depth in millimeters that is 0 outside the person."""
 
     rgb: UInt8[np.ndarray, "frames height width 3"]
     depth_mm: UInt16[np.ndarray, "frames height width"]
@@ -254,29 +258,31 @@ class Footage:
 def joints_in_world(
     body: Body, poses: Poses
 ) -> tuple[Float64[np.ndarray, "frames 13 3"], Float64[np.ndarray, "frames 13 4"]]:
-    """Joint positions and rotations with z up."""
-    positions, turns = joint_positions(poses, body.offsets_m)
-    return rotate(UPRIGHT, positions), multiply(UPRIGHT, turns)
+    """Return joint positions and rotations with z up."""
+    positions, rotations = joint_positions(poses, body.offsets_m)
+    return rotate(UPRIGHT, positions), multiply(UPRIGHT, rotations)
 
 
 def outline_m(body: Body, poses: Poses) -> Float64[np.ndarray, "points 3"]:
-    """Points of the body over the whole movement, z up: the camera must see them all."""
-    positions, turns = joints_in_world(body, poses)
+    """Return points of the body over the whole motion, z up; the camera must see them all."""
+    positions, rotations = joints_in_world(body, poses)
     points = []
     for shape in body.shapes():
         joint = INDEX[shape.joint]
-        points += [positions[:, joint] + rotate(turns[:, joint], np.array(end)) for end in shape.ends_m]
+        points += [positions[:, joint] + rotate(rotations[:, joint], np.array(end)) for end in shape.ends_m]
     return np.concatenate(points)
 
 
 def frame_view(
     points_m: Float64[np.ndarray, "points 3"], *, azimuth_degrees: float, elevation_degrees: float, margin_m: float
 ) -> View:
-    """The nearest camera on the given side, but for `NEAREST_M`, that has all points in its picture.
+    """Return the nearest view from a direction that shows all points, at least `NEAREST_M` away.
 
     Args:
-        points_m: z up.
-        margin_m: free space around the points, at their distance.
+        points_m: Points, z up.
+        azimuth_degrees: Azimuth of the camera's viewing direction.
+        elevation_degrees: Elevation of the viewing direction.
+        margin_m: Free space around the points, at their distance.
     """
     azimuth, elevation = np.radians(azimuth_degrees), np.radians(elevation_degrees)
     forward = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
@@ -285,13 +291,13 @@ def frame_view(
     local = points_m @ axes.T
     slope = np.tan(np.radians(FIELD_OF_VIEW_DEGREES / 2))
     target = (local.min(axis=0) + local.max(axis=0)) / 2
-    # Near points look larger, so the middle of the extent is not the middle of the picture; a few steps find it.
+    # perspective shifts the center of the image from that of the points; a few iterations converge
     for _ in range(8):
         aside = local[:, :2] - target[:2]
         distance_m = float(np.max((np.abs(aside).max(axis=1) + margin_m) / slope - (local[:, 2] - target[2])))
         distance_m = max(distance_m, NEAREST_M - float(np.min(local[:, 2] - target[2])))
-        picture = aside / (local[:, 2:] - target[2] + distance_m)
-        middle = (picture.min(axis=0) + picture.max(axis=0)) / 2
+        image = aside / (local[:, 2:] - target[2] + distance_m)
+        middle = (image.min(axis=0) + image.max(axis=0)) / 2
         target = target + np.append(middle * distance_m, 0.0)
     x, y, z = (float(value) for value in target @ axes)
     return View(
@@ -303,36 +309,35 @@ def frame_view(
 
 
 def render(poses: Poses, *, body: Body, floor: Floor, light: Light, view: View, pixels: int) -> Footage:
-    """Take the pictures, `pixels` high and wide; needs no screen, but the extra `render` and (Linux) EGL."""
+    """Render square frames of `pixels` x `pixels`; needs the extra `render` and, on Linux, EGL, but no screen."""
     mujoco = _load_mujoco()
-    positions, turns = joints_in_world(body, poses)
+    positions, rotations = joints_in_world(body, poses)
     model = mujoco.MjModel.from_xml_string(scene_xml(body, floor=floor, light=light, pixels=pixels))
     data = mujoco.MjData(model)
     camera = mujoco.MjvCamera()
     camera.azimuth, camera.elevation = view.azimuth_degrees, view.elevation_degrees
     camera.distance, camera.lookat = view.distance_m, np.array(view.target_m)
-    people = mujoco.MjvOption()
-    people.geomgroup[FLOOR_GROUP] = 0
+    without_floor = mujoco.MjvOption()
+    without_floor.geomgroup[FLOOR_GROUP] = 0
     rgb = np.empty((len(positions), pixels, pixels, 3), dtype=np.uint8)
     depth_mm = np.empty((len(positions), pixels, pixels), dtype=np.uint16)
-    with mujoco.Renderer(model, pixels, pixels) as color:
-        # Smoothed edges would be depths between the person and nothing.
-        model.vis.quality.offsamples = 0
-        with mujoco.Renderer(model, pixels, pixels) as ranging:
-            ranging.enable_depth_rendering()
+    with mujoco.Renderer(model, pixels, pixels) as rgb_renderer:
+        model.vis.quality.offsamples = 0  # antialiased edges would mix the depths of person and background
+        with mujoco.Renderer(model, pixels, pixels) as depth_renderer:
+            depth_renderer.enable_depth_rendering()
             for index in range(len(positions)):
-                data.mocap_pos[:], data.mocap_quat[:] = positions[index], turns[index]
+                data.mocap_pos[:], data.mocap_quat[:] = positions[index], rotations[index]
                 mujoco.mj_kinematics(model, data)
                 mujoco.mj_camlight(model, data)
-                color.update_scene(data, camera)
-                rgb[index] = color.render()
-                ranging.update_scene(data, camera, people)
-                depth_mm[index] = _millimeters(ranging.render())
+                rgb_renderer.update_scene(data, camera)
+                rgb[index] = rgb_renderer.render()
+                depth_renderer.update_scene(data, camera, without_floor)
+                depth_mm[index] = _to_millimeters(depth_renderer.render())
     return Footage(rgb=rgb, depth_mm=depth_mm)
 
 
 def scene_xml(body: Body, *, floor: Floor, light: Light, pixels: int) -> str:
-    """The MuJoCo model: floor, sky, lamp, and one free-floating frame per joint that carries the body's shapes."""
+    """Return the MuJoCo model: floor, sky, lamp, and a free-floating frame per joint with the shapes of the body."""
     frames = "\n".join(
         f'<body name="{joint.name}" mocap="true">'
         + "".join(_geom_xml(shape) for shape in body.shapes() if shape.joint == joint.name)
@@ -386,20 +391,18 @@ def _numbers(values: Sequence[float] | Float64[np.ndarray, " n"]) -> str:
     return " ".join(f"{value:.5f}" for value in values)
 
 
-def _millimeters(distances_m: np.ndarray) -> UInt16[np.ndarray, "height width"]:
-    there = distances_m < 0.99 * FAR_M
-    return np.where(there, np.rint(distances_m * 1000.0 / DEPTH_STEP_MM) * DEPTH_STEP_MM, 0).astype(np.uint16)
+def _to_millimeters(distances_m: np.ndarray) -> UInt16[np.ndarray, "height width"]:
+    is_person = distances_m < 0.99 * FAR_M
+    return np.where(is_person, np.rint(distances_m * 1000.0 / DEPTH_STEP_MM) * DEPTH_STEP_MM, 0).astype(np.uint16)
 
 
 def _load_mujoco() -> Any:
-    # Read by MuJoCo when it is imported; on a Mac its own default draws without a screen.
-    if platform.system() == "Linux":
+    if platform.system() == "Linux":  # MuJoCo reads it on import; the default on a Mac needs no screen
         os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         import mujoco
 
-        # Without EGL the import may pass, and only the first context fail.
-        mujoco.GLContext(8, 8).free()
+        mujoco.GLContext(8, 8).free()  # without EGL, the import may succeed and only the first context fail
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         raise RuntimeError(
             f'cannot render ({error}): pip install "kinema[render]", and on Debian apt install libegl1 libgl1-mesa-dri'

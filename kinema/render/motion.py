@@ -1,10 +1,11 @@
-"""Motion capture as numbers: the DeepMimic clips, and what may be done to them without drawing anything.
+"""Motion capture: the DeepMimic clips as poses, interpolation, mirroring, noise and forward kinematics.
 
 Source: X. B. Peng et al., DeepMimic, 2018 (arXiv:1804.02717); the 15 human clips that the PyPI package `pybullet` 3.2.7
-ships in `pybullet_data/data/motions`, kept as float32 in `kinema/assets/motions/` with their notice.
+ships in `pybullet_data/data/motions`, stored as float32 in `kinema/assets/motions/` with their notice.
 
 A captured frame is 44 numbers: its duration, the root's position, then one rotation per joint in the order of `JOINTS`
-(w x y z for a ball, one angle for a hinge). Meters, seconds, radians; y is up, the person faces +x, z is to the right.
+(quaternion w x y z of a ball joint, angle of a hinge). Units are meters, seconds and radians. y is up, the person faces
++x, z is to the person's right.
 """
 
 from dataclasses import dataclass, replace
@@ -17,30 +18,22 @@ from jaxtyping import Float, Float32, Float64
 
 MOTIONS = Path(__file__).parents[1] / "assets" / "motions" / "deepmimic.npz"
 
+# fmt: off
 ACTIONS = (
-    "backflip",
-    "cartwheel",
-    "crawl",
-    "dance_a",
-    "dance_b",
-    "getup_facedown",
-    "getup_faceup",
-    "jump",
-    "kick",
-    "punch",
-    "roll",
-    "run",
-    "spin",
-    "spinkick",
-    "walk",
+    "backflip", "cartwheel", "crawl", "dance_a", "dance_b", "getup_facedown", "getup_faceup", "jump", "kick", "punch",
+    "roll", "run", "spin", "spinkick", "walk",
 )
+# fmt: on
 
 
 class Joint(NamedTuple):
-    """One joint: where it hangs, and how the capture writes its rotation.
+    """Joint of the skeleton.
 
-    Args:
-        offset_m: from the parent joint, in the parent's frame, for the captured skeleton.
+    Attributes:
+        name: Name of the joint.
+        parent: Name of the parent joint; empty for the root.
+        kind: Type of its rotation in the captured numbers.
+        offset_m: Position in the parent's frame, for the captured skeleton.
     """
 
     name: str
@@ -49,7 +42,7 @@ class Joint(NamedTuple):
     offset_m: tuple[float, float, float]
 
 
-# The order is that of the captured numbers. A wrong order gives poses that look plausible: tests/render holds it.
+# In the order of the captured numbers. A wrong order gives plausible poses, so tests/render checks the movements.
 JOINTS = (
     Joint("root", "", "free", (0.0, 0.0, 0.0)),
     Joint("chest", "root", "ball", (0.0, 0.2362, 0.0)),
@@ -66,14 +59,14 @@ JOINTS = (
     Joint("left_elbow", "left_shoulder", "hinge", (0.0, -0.2748, 0.0)),
 )
 INDEX = {joint.name: position for position, joint in enumerate(JOINTS)}
-# The capture has no wrist; the hand's place follows from the elbow.
+# Relative to the elbow: the capture has no wrist joint.
 WRIST_OFFSET_M = (0.0, -0.2589, 0.0)
 
 Quaternions = Float64[np.ndarray, "*batch 4"]
 
 
 def multiply(first: Quaternions, second: Float64[np.ndarray, "*other 4"]) -> Float64[np.ndarray, "*both 4"]:
-    """Hamilton product w x y z: the rotation `second`, then `first`."""
+    """Return the Hamilton product (w x y z): the rotation `second` followed by `first`."""
     w1, x1, y1, z1 = np.moveaxis(first, -1, 0)
     w2, x2, y2, z2 = np.moveaxis(second, -1, 0)
     return np.stack(
@@ -88,37 +81,37 @@ def multiply(first: Quaternions, second: Float64[np.ndarray, "*other 4"]) -> Flo
 
 
 def conjugate(rotations: Quaternions) -> Quaternions:
-    """The inverse of unit quaternions."""
+    """Return the inverse of unit quaternions."""
     inverse: Quaternions = rotations * np.array([1.0, -1.0, -1.0, -1.0])
     return inverse
 
 
 def rotate(rotations: Quaternions, vectors: Float64[np.ndarray, "*other 3"]) -> Float64[np.ndarray, "*both 3"]:
-    """Turn vectors by unit quaternions; leading axes broadcast."""
+    """Rotate vectors by unit quaternions; leading axes broadcast."""
     scalar, axis = rotations[..., :1], rotations[..., 1:]
     twice = 2.0 * np.cross(axis, vectors)
-    turned: Float64[np.ndarray, "*both 3"] = vectors + scalar * twice + np.cross(axis, twice)
-    return turned
+    rotated: Float64[np.ndarray, "*both 3"] = vectors + scalar * twice + np.cross(axis, twice)
+    return rotated
 
 
 def from_rotation_vectors(vectors: Float64[np.ndarray, "*batch 3"]) -> Quaternions:
-    """Unit quaternions of rotations given as axis times angle in radians."""
+    """Return the unit quaternions of rotation vectors (axis times angle in radians)."""
     angle = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    # sinc keeps the zero rotation exact.
+    # sinc is exact for the zero rotation
     return np.concatenate([np.cos(angle / 2), vectors * np.sinc(angle / (2 * np.pi)) / 2], axis=-1)
 
 
 def slerp(
     first: Quaternions, second: Quaternions, fraction: Float64[np.ndarray, "*weights"] | float
 ) -> Float64[np.ndarray, "*batch 4"]:
-    """Turn from `first` (fraction 0) to `second` (fraction 1) along the shorter arc, at constant speed."""
+    """Interpolate from `first` (fraction 0) to `second` (fraction 1) along the shorter arc at constant speed."""
     weight = np.asarray(fraction, dtype=np.float64)[..., None]
     cosine = np.sum(first * second, axis=-1, keepdims=True)
-    # q and -q are one rotation, and captured frames switch between them: without the flip a limb takes the long way.
+    # q and -q are the same rotation, and captured frames alternate between them; the flip selects the shorter arc
     nearer = np.where(cosine < 0, -second, second)
     angle = np.arccos(np.clip(np.abs(cosine), 0.0, 1.0))
     sine = np.sin(angle)
-    # Closer than 1e-6 rad the sine divides nothing by nothing; the straight line is the arc there.
+    # below 1e-6 rad, linear interpolation avoids 0 / 0
     close = sine < 1e-6
     safe = np.where(close, 1.0, sine)
     from_first = np.where(close, 1.0 - weight, np.sin((1.0 - weight) * angle) / safe)
@@ -130,36 +123,39 @@ def slerp(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Poses:
-    """A person's pose at some instants: what a body is bent to.
+    """Sequence of poses of a person.
 
-    Args:
-        root_m: position of the pelvis, y up.
-        rotations: of each joint in the order of `JOINTS`, relative to its parent; the root's is relative to the world.
+    Attributes:
+        root_m: Position of the pelvis, y up.
+        rotations: Rotation of each joint in the order of `JOINTS`, relative to its parent; the root's is relative to
+            the world.
     """
 
     root_m: Float64[np.ndarray, "frames 3"]
     rotations: Float64[np.ndarray, "frames 13 4"]
 
-    def mirrored(self) -> "Poses":
-        """The same movement with left and right exchanged: a reflection in the plane z = 0."""
+    def mirror(self) -> "Poses":
+        """Return the motion mirrored left to right (reflection in the plane z = 0)."""
         partner = [INDEX[_other_side(joint.name)] for joint in JOINTS]
-        # A reflection turns an axial vector the other way, except along its normal.
+        # a reflection flips an axial vector, except its component along the normal
         rotations = self.rotations[:, partner] * np.array([1.0, -1.0, -1.0, 1.0])
         return Poses(root_m=self.root_m * np.array([1.0, 1.0, -1.0]), rotations=rotations)
 
-    def turned(self, vectors: Float64[np.ndarray, "frames 13 3"]) -> "Poses":
-        """Every joint turned further by a rotation vector (radians) in its own frame."""
+    def rotate_joints(self, vectors: Float64[np.ndarray, "frames 13 3"]) -> "Poses":
+        """Return the poses with each joint rotated by a rotation vector (radians) in its own frame."""
         return replace(self, rotations=multiply(self.rotations, from_rotation_vectors(vectors)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Motion:
-    """One captured performance.
+    """Captured motion.
 
-    Args:
-        kind: `cyclic` motions go on after their end, each cycle from where the last one stopped; `single` ones stand
-            still before their start and after their end.
-        times_s: when each captured frame is reached, from 0, never falling.
+    Attributes:
+        name: Name of the action.
+        kind: `cyclic` repeats, each cycle starting where the last one ended; `single` holds its first pose before the
+            start and its last pose after the end.
+        times_s: Time of each captured frame, from 0, never decreasing.
+        poses: Captured poses.
     """
 
     name: str
@@ -169,10 +165,11 @@ class Motion:
 
     @property
     def duration_s(self) -> float:
+        """Time of the last frame."""
         return float(self.times_s[-1])
 
     def at(self, times_s: Float64[np.ndarray, " instants"]) -> Poses:
-        """The pose at any instants: positions in between are linear, rotations are turned evenly."""
+        """Return the poses at any times: positions are interpolated linearly, rotations by slerp."""
         if self.kind == "cyclic":
             cycle, local_s = np.divmod(times_s, self.duration_s)
         else:
@@ -191,23 +188,27 @@ class Motion:
 
 @cache
 def load_motion(name: str) -> Motion:
-    """One of the 15 captured performances in `ACTIONS`."""
+    """Return one of the 15 captured motions in `ACTIONS`.
+
+    Raises:
+        ValueError: No motion has this name.
+    """
     if name not in ACTIONS:
-        raise ValueError(f"no motion named {name!r}; there are {', '.join(ACTIONS)}")
+        raise ValueError(f"unknown motion {name!r}; expected one of {', '.join(ACTIONS)}")
     with np.load(MOTIONS, allow_pickle=False) as archive:
         numbers = archive[name]
-    # The capture files call most clips "wrap"; these five are the ones whose last pose leads into their first.
+    # most capture files are marked "wrap", but only in these five does the last pose lead into the first
     kind: Literal["cyclic", "single"] = "cyclic" if name in {"crawl", "dance_a", "dance_b", "run", "walk"} else "single"
     poses = decode_poses(numbers)
     if kind == "cyclic":
-        poses = _closed(poses)
-    # A frame's duration is the way to the next one, so the last frame's leads nowhere.
+        poses = _close_cycle(poses)
+    # a duration is the time to the next frame, so that of the last frame has no use
     times_s = np.concatenate([[0.0], np.cumsum(numbers[:-1, 0], dtype=np.float64)])
     return Motion(name=name, kind=kind, times_s=times_s, poses=poses)
 
 
 def decode_poses(numbers: Float32[np.ndarray, "frames 44"]) -> Poses:
-    """Captured frames as positions and unit quaternions; hinges turn about z."""
+    """Return captured frames as positions and unit quaternions; hinges rotate about z."""
     rotations = np.empty((len(numbers), len(JOINTS), 4))
     column = 4
     for position, joint in enumerate(JOINTS):
@@ -225,16 +226,17 @@ def decode_poses(numbers: Float32[np.ndarray, "frames 44"]) -> Poses:
 def smooth_noise(
     rng: np.random.Generator, *, phases: Float64[np.ndarray, " frames"], sigma_rad: float
 ) -> Float64[np.ndarray, "frames 13 3"]:
-    """How one performance departs from the capture: per joint a constant offset and two slow waves, root excepted.
+    """Return rotation vectors that vary a motion: per joint except the root, a constant offset and two slow waves.
 
     Args:
-        phases: time as a fraction of the clip.
-        sigma_rad: standard deviation of the whole, per axis.
+        rng: Random number generator.
+        phases: Time as a fraction of the clip.
+        sigma_rad: Standard deviation of the sum, per axis.
     """
     shape = (len(JOINTS), 3)
     weights = rng.normal(0.0, sigma_rad / np.sqrt(2.0), size=(3, *shape))
     offsets = rng.uniform(0.0, 2 * np.pi, size=(2, *shape))
-    waves = [np.sin(2 * np.pi * (turn + 1) * phases[:, None, None] + offsets[turn]) for turn in range(2)]
+    waves = [np.sin(2 * np.pi * (wave + 1) * phases[:, None, None] + offsets[wave]) for wave in range(2)]
     noise = weights[0] + weights[1] * waves[0] + weights[2] * waves[1] / 2
     free: Float64[np.ndarray, "frames 13 3"] = noise * np.array([_noise_axes(joint) for joint in JOINTS])
     return free
@@ -251,8 +253,8 @@ def _other_side(name: str) -> str:
     return {"right": f"left_{rest}", "left": f"right_{rest}"}.get(side, name)
 
 
-def _closed(poses: Poses) -> Poses:
-    """Spread the gap between a cycle's end and its beginning over the cycle, so that it repeats without a jerk."""
+def _close_cycle(poses: Poses) -> Poses:
+    """Spread the gap between the end and the start of a cycle over the cycle, so that it repeats without a jump."""
     share = np.linspace(0.0, 1.0, len(poses.rotations))
     gap = multiply(conjugate(poses.rotations[-1]), poses.rotations[0])
     gaps = np.broadcast_to(gap, poses.rotations.shape)
@@ -266,12 +268,12 @@ def _closed(poses: Poses) -> Poses:
 def joint_positions(
     poses: Poses, offsets_m: Float[np.ndarray, "13 3"]
 ) -> tuple[Float64[np.ndarray, "frames 13 3"], Float64[np.ndarray, "frames 13 4"]]:
-    """Forward kinematics: where each joint is in the world and how it is turned there (still y up)."""
+    """Return positions and rotations of the joints in the world (y up) by forward kinematics."""
     positions = np.empty((len(poses.root_m), len(JOINTS), 3))
-    turns = np.empty((len(poses.root_m), len(JOINTS), 4))
-    positions[:, 0], turns[:, 0] = poses.root_m, poses.rotations[:, 0]
+    rotations = np.empty((len(poses.root_m), len(JOINTS), 4))
+    positions[:, 0], rotations[:, 0] = poses.root_m, poses.rotations[:, 0]
     for index, joint in enumerate(JOINTS[1:], start=1):
         parent = INDEX[joint.parent]
-        positions[:, index] = positions[:, parent] + rotate(turns[:, parent], offsets_m[index])
-        turns[:, index] = multiply(turns[:, parent], poses.rotations[:, index])
-    return positions, turns
+        positions[:, index] = positions[:, parent] + rotate(rotations[:, parent], offsets_m[index])
+        rotations[:, index] = multiply(rotations[:, parent], poses.rotations[:, index])
+    return positions, rotations

@@ -1,7 +1,7 @@
-"""The built-in data set `moves`: 15 captured actions x 5 bodies x 3 cameras, one or two takes each, as RGB-D clips.
+"""Built-in dataset `moves`: RGB-D clips of 15 captured actions x 5 bodies x 3 cameras, one or two takes each.
 
-Everything that varies is a pure function of (action, subject, camera, take): see `vary`. The set is a tool for trying
-software out; docs/moves.md says what may not be concluded from it.
+All variation is a pure function of (action, subject, camera, take): see `draw_variation`. The dataset is for trying out
+software; docs/moves.md lists its limits.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ import numpy as np
 
 from kinema.data.manifest import Entry, write_manifest
 from kinema.modality import DepthFacts
-from kinema.render.mannequin import Body, Color, Floor, Footage, Light, View, frame_view, outline_m, render, settle
+from kinema.render.mannequin import Body, Color, Floor, Light, View, frame_view, outline_m, place_on_floor, render
 from kinema.render.motion import ACTIONS, Poses, load_motion, smooth_noise
 from kinema.render.video import write_depth, write_rgb
 
@@ -86,8 +86,7 @@ SUBJECTS = {
     ),
 }
 CAMERAS = {"c1": 110.0, "c2": 155.0, "c3": 200.0}
-"""Azimuth in degrees around the captured space, in which the person first faces 0: c1 sees the side, c2 and c3 the face
-from either hand."""
+"""Azimuth of each camera [degrees]; the person first faces 0. c1 sees the side, c2 and c3 the front from both sides."""
 
 FLOORS: tuple[tuple[Color, Color], ...] = (
     ((0.62, 0.52, 0.46), (0.53, 0.44, 0.39)),
@@ -100,17 +99,17 @@ FLOORS: tuple[tuple[Color, Color], ...] = (
 SKIES: tuple[Color, ...] = ((0.72, 0.80, 0.90), (0.86, 0.82, 0.76), (0.80, 0.84, 0.84), (0.78, 0.76, 0.86))
 PATTERNS: tuple[Literal["checker", "tiles", "plain"], ...] = ("checker", "tiles", "plain")
 
-# How much of a cyclic motion one clip shows at tempo 1; a single motion is shown once, as long as it is.
 CYCLES = {"crawl": 1.0, "dance_a": 1.5, "dance_b": 1.1, "run": 1.5, "walk": 1.5}
+"""Cycles of a cyclic motion per clip at tempo 1; a single motion is shown once."""
 
-# Two takes of those who train a cross-subject network, one of those who test it: 360 clips fit into 12 MB, 450 do not.
+# two takes of training subjects and one of test subjects: 360 clips fit into 12 MB, 450 do not
 TAKES = {"s1": 2, "s2": 2, "s3": 2, "s4": 1, "s5": 1}
 SUBJECT_SPLIT = {"s1": "train", "s2": "train", "s3": "train", "s4": "test", "s5": "test"}
 CAMERA_SPLIT = {"c1": "test", "c2": "train", "c3": "train"}
 
 
 class Clip(NamedTuple):
-    """Which clip: one of each, `take` counting from 0."""
+    """Key of a clip; `take` counts from 0."""
 
     action: str
     subject: str
@@ -119,21 +118,25 @@ class Clip(NamedTuple):
 
     @property
     def name(self) -> str:
+        """File name without suffix."""
         return f"{self.action}_{self.subject}_{self.camera}_t{self.take}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """What sets one clip apart from the others of its action.
+    """Random parameters of a clip.
 
-    Args:
-        tempo: captured seconds per second of the clip.
-        start: first instant, as a fraction of the motion's length.
-        side: which hand leads.
-        noise_seed: for the departure of the joints from the capture.
-        azimuth_degrees, elevation_degrees: of the camera.
-        margin_m: free space around the person in the picture.
-        shade: brightness of the clothes, 1 as given.
+    Attributes:
+        tempo: Captured seconds per second of the clip.
+        start: First time, as a fraction of the motion's duration.
+        side: Whether the motion is mirrored.
+        noise_seed: Seed of the joint noise.
+        azimuth_degrees: Azimuth of the camera.
+        elevation_degrees: Elevation of the camera.
+        margin_m: Free space around the person in the image.
+        shade: Factor on the brightness of the clothes.
+        floor: Floor.
+        light: Light.
     """
 
     tempo: float
@@ -149,7 +152,7 @@ class Variation:
 
 
 def list_clips() -> tuple[Clip, ...]:
-    """All clips of the set, in the order of the manifests."""
+    """Return all clips of the dataset, in the order of the manifests."""
     return tuple(
         Clip(action, subject, camera, take)
         for action in ACTIONS
@@ -159,8 +162,8 @@ def list_clips() -> tuple[Clip, ...]:
     )
 
 
-def vary(clip: Clip) -> Variation:
-    """Draw a clip's variation; the same clip always gets the same one."""
+def draw_variation(clip: Clip) -> Variation:
+    """Return the random parameters of a clip, a pure function of its key."""
     rng = np.random.default_rng(
         (ACTIONS.index(clip.action), list(SUBJECTS).index(clip.subject), list(CAMERAS).index(clip.camera), clip.take)
     )
@@ -168,13 +171,13 @@ def vary(clip: Clip) -> Variation:
     first, second = FLOORS[rng.integers(len(FLOORS))]
     floor = Floor(
         pattern=PATTERNS[rng.integers(len(PATTERNS))],
-        first=_shaded(first, float(rng.uniform(0.85, 1.1))),
-        second=_shaded(second, float(rng.uniform(0.85, 1.1))),
+        first=_shade(first, float(rng.uniform(0.85, 1.1))),
+        second=_shade(second, float(rng.uniform(0.85, 1.1))),
         square_m=float(rng.uniform(0.5, 0.9)),
     )
     azimuth_degrees = CAMERAS[clip.camera] + float(rng.uniform(-8.0, 8.0))
     light = Light(
-        # Never from behind the person, who would be a mere outline.
+        # never from behind the person, who would be a silhouette
         azimuth_degrees=azimuth_degrees + 180.0 + float(rng.uniform(-75.0, 75.0)),
         elevation_degrees=float(rng.uniform(40.0, 70.0)),
         strength=float(rng.uniform(0.45, 0.75)),
@@ -195,39 +198,30 @@ def vary(clip: Clip) -> Variation:
 
 
 def rate_fps(action: str) -> Fraction:
-    """Frames per second written in an action's files: `FRAMES` of them last as long as the clip shows at tempo 1."""
+    """Return the frame rate of an action's files: `FRAMES` frames last as long as its motion at tempo 1."""
     duration_s = load_motion(action).duration_s * CYCLES.get(action, 1.0)
     return Fraction(round(2 * FRAMES / duration_s), 2)
 
 
-def perform(clip: Clip) -> tuple[Poses, Body]:
-    """What the clip's subject does, standing on the floor, and the subject with this take's clothes."""
-    variation = vary(clip)
+def animate(clip: Clip) -> tuple[Poses, Body]:
+    """Return the poses of the clip's subject on the floor, and its body with the clothes of this take."""
+    variation = draw_variation(clip)
     motion = load_motion(clip.action)
-    instants = np.arange(FRAMES)
-    times_s = variation.start * motion.duration_s + variation.tempo * instants / float(rate_fps(clip.action))
+    frames = np.arange(FRAMES)
+    times_s = variation.start * motion.duration_s + variation.tempo * frames / float(rate_fps(clip.action))
     captured = motion.at(times_s)
-    noise = smooth_noise(
-        np.random.default_rng(variation.noise_seed), phases=instants / FRAMES, sigma_rad=JOINT_NOISE_RAD
-    )
-    noisy = captured.turned(noise)
-    poses = noisy if variation.side == "captured" else noisy.mirrored()
-    usual = SUBJECTS[clip.subject]
-    body = replace(usual, shirt=_shaded(usual.shirt, variation.shade), legwear=_shaded(usual.legwear, variation.shade))
-    return settle(poses, body=body, captured=captured), body
-
-
-def film(clip: Clip) -> Footage:
-    """Render one clip."""
-    poses, body = perform(clip)
-    variation = vary(clip)
-    return render(poses, body=body, floor=variation.floor, light=variation.light, view=choose_view(clip), pixels=PIXELS)
+    noise = smooth_noise(np.random.default_rng(variation.noise_seed), phases=frames / FRAMES, sigma_rad=JOINT_NOISE_RAD)
+    noisy = captured.rotate_joints(noise)
+    poses = noisy if variation.side == "captured" else noisy.mirror()
+    subject, shade = SUBJECTS[clip.subject], variation.shade
+    body = replace(subject, shirt=_shade(subject.shirt, shade), legwear=_shade(subject.legwear, shade))
+    return place_on_floor(poses, body=body, captured=captured), body
 
 
 def choose_view(clip: Clip) -> View:
-    """The camera of a clip: near enough that the person fills the picture, far enough that no limb ever leaves it."""
-    poses, body = perform(clip)
-    variation = vary(clip)
+    """Return the view of a clip: as near as possible with every limb in the image throughout."""
+    poses, body = animate(clip)
+    variation = draw_variation(clip)
     return frame_view(
         outline_m(body, poses),
         azimuth_degrees=variation.azimuth_degrees,
@@ -237,8 +231,8 @@ def choose_view(clip: Clip) -> View:
 
 
 def write_manifests(out: Path, clips: Sequence[Clip] | None = None) -> None:
-    """Write both protocols' manifests for clips that lie, or will lie, under `out`; renders nothing."""
-    chosen = list_clips() if clips is None else tuple(clips)
+    """Write the manifests of both protocols for clips below `out`; renders nothing."""
+    clips = list_clips() if clips is None else clips
     for protocol in ("cross_subject", "cross_view"):
         entries = [
             Entry(
@@ -251,7 +245,7 @@ def write_manifests(out: Path, clips: Sequence[Clip] | None = None) -> None:
                 camera=clip.camera,
                 labels={"label": clip.action},
             )
-            for clip in chosen
+            for clip in clips
         ]
         write_manifest(
             out / f"moves_{protocol}.csv",
@@ -264,32 +258,37 @@ def write_manifests(out: Path, clips: Sequence[Clip] | None = None) -> None:
 
 
 def render_moves(out: Path, *, clips: Sequence[Clip] | None = None, workers: int | None = None) -> None:
-    """Render the set, or some clips of it, into `out`: `rgb/*.mp4`, `depth/*.mkv` and the manifests.
+    """Render the dataset into `out`: `rgb/*.mp4`, `depth/*.mkv` and the manifests.
 
     Args:
-        workers: processes; None takes one per core. Their number does not change a single pixel.
+        out: Folder to write.
+        clips: Clips to render; all if None.
+        workers: Number of processes; one per core if None. It does not change the pixels.
     """
-    chosen = list_clips() if clips is None else tuple(clips)
+    clips = list_clips() if clips is None else clips
     for folder in ("rgb", "depth"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    # A forked process would inherit the threads of numpy and torch in an unknown state.
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")  # a forked process inherits threads of numpy in an unknown state
     with ProcessPoolExecutor(max_workers=workers or os.cpu_count(), mp_context=context) as pool:
-        done = pool.map(_render_files, [out] * len(chosen), chosen, chunksize=1)
+        done = pool.map(_render_files, [out] * len(clips), clips, chunksize=1)
         for count, name in enumerate(done, start=1):
-            print(f"\r{count}/{len(chosen)} {name:<32}", end="", flush=True)
+            print(f"\r{count}/{len(clips)} {name:<32}", end="", flush=True)
     print()
-    write_manifests(out, chosen)
+    write_manifests(out, clips)
 
 
 def _render_files(out: Path, clip: Clip) -> str:
-    footage = film(clip)
+    poses, body = animate(clip)
+    variation = draw_variation(clip)
+    footage = render(
+        poses, body=body, floor=variation.floor, light=variation.light, view=choose_view(clip), pixels=PIXELS
+    )
     rate = rate_fps(clip.action)
     write_rgb(out / "rgb" / f"{clip.name}.mp4", footage.rgb, rate_fps=rate)
     write_depth(out / "depth" / f"{clip.name}.mkv", footage.depth_mm, rate_fps=rate)
     return clip.name
 
 
-def _shaded(color: Color, factor: float) -> Color:
+def _shade(color: Color, factor: float) -> Color:
     red, green, blue = (min(1.0, value * factor) for value in color)
     return (red, green, blue)

@@ -1,4 +1,4 @@
-"""Clips as files: color as H.264 in MP4, depth as lossless FFV1 in Matroska; the same frames give the same bytes."""
+"""Clip files: color as H.264 in MP4, depth as lossless FFV1 in Matroska; equal frames give equal bytes."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -7,9 +7,9 @@ import av
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-# Chosen so that the same frames give the same bytes: one thread, because x264 decides by what other threads have done,
-# and no macroblock tree, which reads memory that nobody has written (x264 core 165; seen with MALLOC_PERTURB_).
-# Small colored clothes on a plain floor need finer chroma than x264 gives them.
+# Deterministic: one thread, because x264's decisions depend on the progress of other threads, and no macroblock tree,
+# which reads uninitialized memory (x264 core 165; found with MALLOC_PERTURB_). The chroma offset keeps the colors of
+# small clothes on a plain floor.
 H264 = {
     "crf": "29",
     "preset": "veryslow",
@@ -18,7 +18,7 @@ H264 = {
     "g": "32",
     "x264-params": "mbtree=0:chroma-qp-offset=-3",
 }
-# One slice, few contexts, and their states kept over the whole clip (g): pictures this small teach the coder slowly.
+# One slice, few contexts, and coder states kept over the whole clip (g): the coder adapts slowly on small images.
 FFV1 = {"level": "3", "coder": "1", "context": "0", "slices": "1", "slicecrc": "0", "threads": "1", "g": "64"}
 
 
@@ -43,12 +43,12 @@ def write_depth(path: Path, frames: UInt16[np.ndarray, "frames height width"], *
 
 
 def read_rgb(path: Path) -> UInt8[np.ndarray, "frames height width 3"]:
-    """All frames of a color clip."""
+    """Return all frames of a color clip."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def read_depth(path: Path) -> UInt16[np.ndarray, "frames height width"]:
-    """All frames of a depth clip, in the stored unit."""
+    """Return all frames of a depth clip, in the stored unit."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="gray16le") for frame in container.decode(video=0)])

@@ -94,7 +94,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
         early = _stopped_early(recipe, metrics)
         try:
             samples = count(recipe.data.manifest, recipe.data.train)
-            planned = Schedule.of(recipe, samples=samples, max_steps=None).steps
+            planned = Schedule.from_recipe(recipe, samples=samples, max_steps=None).steps
         except (ManifestError, OSError) as error:
             faults.append(f"the number of its steps is not known: {error}")
     if metrics and not run.predictions.is_file():

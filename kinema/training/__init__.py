@@ -1,1 +1,1 @@
-"""How a model learns."""
+"""Training: recipes, the loop, checkpoints and runs."""

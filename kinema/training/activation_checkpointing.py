@@ -12,15 +12,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_activations(model: nn.Module) -> int:
-    """Make every block of a network's ModuleLists keep its input alone, and return the number of such blocks.
+    """Recompute the activations of every block of the network's innermost ModuleLists, and return the number of blocks.
 
-    If blocks have lists of their own, as the stages of MFST have, those are taken. The gradients are the same, the
-    memory is that of one block and the inputs of the others, and a step takes about a third longer. Running statistics
-    of BatchNorm are updated once, not twice.
+    Gradients are the same, memory is that of one block plus the inputs of the others, and a step takes about a third
+    longer. Running statistics of BatchNorm are updated once.
     """
     blocks = list(_innermost_blocks(model))
     for block in blocks:
-        # An attribute of the module: a deep copy of the network copies it too, bound to the copied block.
+        # As an attribute of the module, it is copied with the network and bound to the copied block.
         block.forward = functools.partial(_recomputed, block, block.forward)
     return len(blocks)
 
@@ -43,7 +42,7 @@ def _recomputed(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwa
 
 @contextmanager
 def _without_statistics(block: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of BatchNorm, which normalizes by the batch as before."""
+    """Do not update the running statistics of BatchNorm, which still normalizes by the batch."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     before = [(norm.momentum, None if (n := norm.num_batches_tracked) is None else n.clone()) for norm in norms]
     for norm in norms:

@@ -1,17 +1,16 @@
-"""Calibration of BatchNorm before the first step, so that training starts with the function of loaded weights.
+"""Calibration of BatchNorm before the first step, so that training starts from the function of loaded weights.
 
-CTN's depth-wise kernels start as the identity, so that a block with ViT's weights is ViT's in evaluation, where
-BatchNorm does what its stored statistics say. In training it takes the statistics of the batch, and what has been
-learned is undone at once. Here its statistics become those of training clips, and its gain and bias give back what they
-take away: gain = sqrt(variance + eps), bias = mean, channel by channel. A batch of training then differs from ViT's
-function by how far its own statistics are from those of all of them.
+CTN's depth-wise kernels start as the identity, so a block with ViT weights computes ViT's function in evaluation mode.
+In training mode BatchNorm normalizes by the statistics of the batch, which undoes what was learned. Calibration sets
+its running statistics to those of training clips, and compensates with its gain and bias, per channel:
+gain = sqrt(variance + eps), bias = mean. A training batch then differs from ViT's function only as far as its own
+statistics differ from those of all batches.
 
-None of this changes the answer in evaluation. The layers behind one that is calibrated therefore see the same maps
-before and after it, and all layers are calibrated in one pass, in which they themselves are in evaluation.
+Outputs in evaluation mode do not change. The inputs of later layers are therefore the same before and after, and one
+pass in evaluation mode calibrates all layers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -30,24 +29,11 @@ Inputs = Mapping[str, Tensor | None]
 """Arguments of a network's `forward`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationReport:
-    """Result of a calibration.
-
-    Args:
-        num_norms: Number of calibrated BatchNorm layers.
-        num_batches: Number of batches that the statistics are from.
-    """
-
-    num_norms: int
-    num_batches: int
-
-
 def calibration_inputs(setup: TrainingSetup, num_batches: int) -> Iterator[Inputs]:
-    """Yield this process's share of the first training batches, augmented, as the steps will see them again.
+    """Yield this process's share of the first training batches, augmented as in the steps.
 
     Raises:
-        UnreadableSample: a sample cannot be read, and the recipe does not skip it.
+        UnreadableSample: A sample cannot be read, and the recipe does not skip it.
     """
     recipe = setup.recipe
     loader, _ = make_loaders(setup, start=0, last=num_batches)
@@ -62,17 +48,12 @@ def calibration_inputs(setup: TrainingSetup, num_batches: int) -> Iterator[Input
 
 @torch.no_grad()
 def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> int:
-    """Calibrate BatchNorm of the network's depth-wise mappings, in place, and return the number of calibrated layers.
+    """Calibrate BatchNorm of the network's depth-wise mappings in place, and return the number of calibrated layers.
 
-    Layers in evaluation mode are left as they are.
-
-    Args:
-        model: Network with its initial weights, on the device of the inputs.
-        inputs: Inputs of this process. The statistics are those of all processes together, the same in each.
-        fabric: Processes.
+    Layers in evaluation mode do not change. The inputs are those of this process, and the statistics those of all.
 
     Raises:
-        RecipeError: the network has no such BatchNorm, or there is no clip.
+        RecipeError: The network has no such BatchNorm in training mode, or no clip can be read.
     """
     norms = {
         name: part.norm
@@ -81,7 +62,7 @@ def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> int
     }
     if not norms:
         raise RecipeError(
-            "init.calibration_batches is for BatchNorm of CTN's depth-wise mapping; the network has none to train",
+            "init.calibration_batches: the network has no trainable BatchNorm in depth-wise mappings, as CTN has",
             field="init.calibration_batches",
         )
     sums = {name: torch.zeros(3, norm.num_features, dtype=torch.float64) for name, norm in norms.items()}
@@ -92,7 +73,7 @@ def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> int
     try:
         model.eval()
         for other in others:
-            other.train()  # a stem's, which no loaded weights expect to be otherwise
+            other.train()  # BatchNorm of the stem, which loaded weights do not include
         for arguments in inputs:
             model(**arguments)
     finally:
@@ -106,19 +87,19 @@ def calibrate(model: nn.Module, inputs: Iterable[Inputs], fabric: Fabric) -> int
     for name, norm in norms.items():
         rows = [torch.tensor(row, dtype=torch.float64) for row in all_gather(fabric, sums[name].flatten().tolist())]
         count, total, squares = torch.stack(rows).sum(0).view(3, -1)
-        if count.all():  # the last block asks for the class token alone, so that nothing passes its queries' norm
+        if count.all():  # the last block computes queries of the class token only, without their norm
             mean = total / count
             _set_statistics(norm, mean, (squares / count - mean**2).clamp(min=0))
             calibrated += 1
     if not calibrated:
         raise RecipeError(
-            "init.calibration_batches: no clip of these batches can be read", field="init.calibration_batches"
+            "init.calibration_batches: no clip of the first batches can be read", field="init.calibration_batches"
         )
     return calibrated
 
 
 def _sum_hook(sums: Float[Tensor, "3 channels"]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """Return a hook that adds up count, sum and sum of squares of each channel of a norm's input."""
+    """Return a hook that accumulates count, sum and sum of squares of each channel of a norm's input."""
 
     def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         maps = inputs[0]
@@ -130,7 +111,7 @@ def _sum_hook(sums: Float[Tensor, "3 channels"]) -> Callable[[nn.Module, tuple[T
 
 
 def _set_statistics(norm: nn.BatchNorm2d, mean: Float[Tensor, " c"], variance: Float[Tensor, " c"]) -> None:
-    """Set the running statistics, and the gain and bias that keep the output in evaluation as it was."""
+    """Set the running statistics, and adapt gain and bias so that outputs in evaluation mode stay the same."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     gain = norm.weight.cpu().double() / (norm.running_var.cpu().double() + norm.eps).sqrt()

@@ -1,4 +1,4 @@
-"""State of a training: saved, resumed, and shipped as a model."""
+"""Checkpoints of a training: saving, resuming, and shipping a model."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,14 +13,7 @@ from kinema.training.setup import TrainingSetup
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Progress of a run.
-
-    Args:
-        step: Number of steps taken.
-        best: Best score of an evaluation.
-        stale: Number of evaluations since the best one.
-        init_digest: SHA-256 of the weights that the run started from, empty for random ones.
-    """
+    """Progress of a run: steps taken, best score, evaluations since the best, and SHA-256 of the initial weights."""
 
     step: int = 0
     best: float = -math.inf
@@ -28,12 +21,7 @@ class TrainingState:
     init_digest: str = ""
 
     def update(self, score: float, *, counts: bool) -> bool:
-        """Record the score of an evaluation and return whether it is the best so far.
-
-        Args:
-            score: Score by the recipe's metric.
-            counts: Whether the evaluation counts for early stopping.
-        """
+        """Record the score of an evaluation, which may count for early stopping, and return whether it is the best."""
         is_best = score > self.best
         self.best = max(score, self.best)
         self.stale = 0 if is_best else self.stale + counts
@@ -44,31 +32,32 @@ def begin_or_resume(setup: TrainingSetup, learner: Learner, init_digest: str) ->
     """Make the run's folder, or load its checkpoint into the learner. All processes call this.
 
     Raises:
-        RunError: the checkpoint is damaged or of other samples, or the folder cannot be written.
+        RunError: The checkpoint is damaged or from other samples, or the folder cannot be written.
     """
     run, manifest, fabric = setup.run, setup.manifest, setup.fabric
     if setup.is_first:
         run.begin()
     run.path = fabric.broadcast(run.path)
-    content = run.load_checkpoint(logs="cut back" if setup.is_first else "leave")
+    content = run.load_checkpoint(logs="truncate" if setup.is_first else "leave")
     state = TrainingState(init_digest=init_digest)
     if content is not None:
         if content["manifest_digest"] != manifest.digest:
             raise RunError(
-                f"{run.path}: the run used another version of {manifest.path}; its samples or classes differ",
+                f"{run.path}: the run used another version of {manifest.path}, with other samples or classes. "
+                "Restore it, or start a new run.",
                 path=run.path,
+                field="data.manifest",
             )
         learner.load_state(content)
         state = TrainingState(**{name: content[name] for name in ("step", "best", "stale", "init_digest")})
-    fabric.barrier()  # the first process cuts the logs back before any process adds to them
+    fabric.barrier()  # the first process truncates the logs before any process appends
     return state
 
 
 def save_checkpoint(setup: TrainingSetup, learner: Learner, state: TrainingState, *, also: list[str]) -> None:
-    """Save the state of a training. All processes call this, and the first one writes.
+    """Save the state of a training, also under further names such as `best`.
 
-    Args:
-        also: Further names of the checkpoint, such as `best`.
+    All processes call this, and the first one writes.
     """
     learner.sync_eval_model()
     content = {
@@ -103,5 +92,5 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "skipped_samples": len({line["index"] for line in skipped}),
     }
     digest = save_model(run.model, replace(trained, provenance=provenance))
-    save_predictions(run.predictions, predictions.with_weights_digest(digest))
+    save_predictions(run.predictions, replace(predictions, weights_digest=digest))
     run.point_latest()

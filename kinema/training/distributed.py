@@ -1,7 +1,7 @@
-"""Training on several processes.
+"""Training on several processes, started by torchrun or SLURM and joined by Fabric.
 
-torchrun or SLURM starts the processes, and Fabric joins them. Each reads its share of every batch and of every
-evaluation. The first one writes. They exchange numbers, and predictions through the run's folder.
+Each process reads its share of every batch and every evaluation. The first one writes. Processes exchange predictions
+through the run folder.
 """
 
 import os
@@ -27,21 +27,21 @@ from kinema.inference.engine import Precision, choose_device
 from kinema.training.recipe import Recipe
 
 PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-"""Our names of precisions and Fabric's."""
+"""Names of precisions in kinema and in Fabric."""
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
-    """Join the processes that were started together, with the recipe's device and precision.
+    """Join the processes of a launch, with the recipe's device and precision.
 
     Raises:
-        RecipeError: the batch size is not divisible by the number of processes and micro-batches.
-        DeviceError: the recipe's device is not available.
+        RecipeError: The batch size is not divisible by the number of processes and micro-batches.
+        DeviceError: The recipe's device is not available.
     """
     device, count, nodes = choose_device(recipe.compute.device), world_size(), num_nodes()
     parts = count * recipe.optim.grad_accum_steps
     if recipe.data.batch_size % parts:
         raise RecipeError(
-            f"data.batch_size={recipe.data.batch_size} is not divisible by {parts} ({count} processes, "
+            f"data.batch_size={recipe.data.batch_size}; expected a multiple of {parts} ({count} processes, "
             f"optim.grad_accum_steps={recipe.optim.grad_accum_steps})",
             field="data.batch_size",
         )
@@ -59,27 +59,27 @@ def make_fabric(recipe: Recipe) -> Fabric:
 
 
 def rank() -> int:
-    """Return the number of this process among those that were started together, from 0."""
+    """Return the number of this process in the launch, from 0."""
     return int(os.environ.get("RANK") or (os.environ["SLURM_PROCID"] if SLURMEnvironment.detect() else 0))
 
 
 def world_size() -> int:
-    """Return the number of processes that torchrun or SLURM started together."""
+    """Return the number of processes of the launch."""
     return int(os.environ.get("WORLD_SIZE") or (os.environ["SLURM_NTASKS"] if SLURMEnvironment.detect() else 1))
 
 
 def num_nodes() -> int:
-    """Return the number of machines that the processes are on."""
+    """Return the number of machines of the launch."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         return world_size() // int(os.environ["LOCAL_WORLD_SIZE"])
     return int(os.environ.get("SLURM_NNODES", "1")) if SLURMEnvironment.detect() else 1
 
 
 def renew_store(device: torch.device) -> None:
-    """Give processes that torchrun restarted a new prefix in its store.
+    """Use a new prefix in torchrun's store after a restart.
 
-    torchrun keeps its store, and in it the addresses of processes that are gone, to which the new ones would connect
-    (pytorch/pytorch#135712). On several machines each counts restarts by itself, so there is no common prefix: set
+    The store still holds the addresses of the previous processes, to which the new ones would connect
+    (pytorch/pytorch#135712). Several machines have no common restart count and so no common prefix: set
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun there.
     """
     starts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -95,7 +95,7 @@ def renew_store(device: torch.device) -> None:
 
 
 def _sharding(count: int) -> ModelParallelStrategy:
-    """Return FSDP2: each process holds a shard of all weights, gradients and optimizer states, block by block."""
+    """Return FSDP2, which shards weights, gradients and optimizer states block by block."""
 
     def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
         for child in model.children():
@@ -108,7 +108,7 @@ def _sharding(count: int) -> ModelParallelStrategy:
 
 
 class RankBatches(Sampler[list[Draw]]):
-    """One process's share of each batch: every `world_size`-th draw, from its own rank on."""
+    """Share of one process in each batch: every `world_size`-th draw, starting at its rank."""
 
     def __init__(self, batches: Sampler[list[Draw]], *, rank: int, world_size: int) -> None:
         self.batches = batches
@@ -129,21 +129,17 @@ def all_gather(fabric: Fabric, numbers: Sequence[float]) -> list[list[float]]:
         return [list(numbers)]
     mine = torch.tensor(numbers, dtype=torch.float64, device=fabric.device)
     rows = [torch.zeros_like(mine) for _ in range(fabric.world_size)]
-    torch.distributed.all_gather(rows, mine)  # Fabric's own calls a function that torch deprecates
+    torch.distributed.all_gather(rows, mine)  # Fabric's all_gather calls a function that torch deprecates
     return [row.tolist() for row in rows]
 
 
 def gather_predictions(fabric: Fabric, own: Predictions | None, manifest: Manifest, folder: Path) -> Predictions:
-    """Return the predictions of all processes, every sample exactly once, to all of them.
+    """Gather the predictions of all processes on every process, in the order of the manifest.
 
-    Args:
-        fabric: Processes.
-        own: Predictions of this process. None if there were fewer samples than processes and none for this one.
-        manifest: Manifest, which gives the order.
-        folder: Folder of the run, which all processes see.
+    The processes exchange files in a shared run folder. `own` is None for a process without samples.
 
     Raises:
-        AssertionError: a sample came twice, or not at all.
+        AssertionError: A sample is missing or a duplicate.
     """
     if fabric.world_size == 1:
         assert own is not None
@@ -151,7 +147,7 @@ def gather_predictions(fabric: Fabric, own: Predictions | None, manifest: Manife
     files = [folder / f"predictions-{number}.part" for number in range(fabric.world_size)]
     if own is not None:
         save_predictions(files[fabric.global_rank], own)
-    written = all_gather(fabric, [own is not None])  # after this, all files are written
+    written = all_gather(fabric, [own is not None])  # also a barrier: all files are written now
     parts = [load_predictions(file) for file, (is_written,) in zip(files, written, strict=True) if is_written]
     fabric.barrier()
     files[fabric.global_rank].unlink(missing_ok=True)

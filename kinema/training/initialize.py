@@ -1,47 +1,36 @@
-"""Before the first step: load weights, freeze parts, calibrate BatchNorm."""
+"""Initialization before the first step: loading weights, freezing parts, calibrating BatchNorm."""
 
 from dataclasses import dataclass
 
 from kinema.errors import RecipeError
-from kinema.training.calibration import CalibrationReport, calibrate, calibration_inputs
+from kinema.training.calibration import calibrate, calibration_inputs
 from kinema.training.setup import TrainingSetup
-from kinema.training.weights import FreezeReport, LoadReport, freeze, frozen_modules, load_weights
+from kinema.training.weights import LoadReport, freeze, frozen_modules, load_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitReport:
-    """What was done to a network before the first step. None for what the recipe does not ask for.
-
-    Args:
-        load: Loaded weights.
-        freeze: Frozen parameters.
-        calibration: Calibrated BatchNorm.
-    """
+    """Result of an initialization: loaded weights, frozen parameters, and the number of calibrated BatchNorm layers."""
 
     load: LoadReport | None = None
-    freeze: FreezeReport | None = None
-    calibration: CalibrationReport | None = None
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the loaded weights, empty if there are none."""
-        return "" if self.load is None else self.load.digest
+    frozen: tuple[str, ...] = ()
+    calibrated_norms: int = 0
 
 
 def initialize_model(setup: TrainingSetup) -> InitReport:
     """Load the recipe's weights into the network, freeze its parts and calibrate it, in place.
 
-    A resumed run has its own weights. Those that it started from are not read, and may be gone.
+    A resumed run loads its own weights later. The files that it started from are not read and may be gone.
 
     Raises:
-        RecipeError: settings need initial weights and the recipe has none, or the network cannot be calibrated.
-        StartError: the weights or the parts to freeze do not fit the network.
+        RecipeError: A setting needs initial weights and the recipe has none, or the network cannot be calibrated.
+        StartError: The weights or the parts to freeze do not fit the network.
     """
-    init, model, is_new = setup.recipe.init, setup.model, not setup.run.resumes
+    init, model, is_new = setup.recipe.init, setup.model, not setup.run.has_checkpoint
     for name in ("blocks", "ignore", "calibration_batches"):
         if getattr(init, name) and not init.weights:
-            raise RecipeError(f"init.{name} needs initial weights; set init.weights", field=f"init.{name}")
-    load, frozen, calibration = None, None, None
+            raise RecipeError(f"init.{name}: needs initial weights. Set init.weights.", field=f"init.{name}")
+    load, frozen, calibrated_norms = None, tuple[str, ...](), 0
     if init.weights and is_new:
         load = load_weights(
             model,
@@ -58,6 +47,5 @@ def initialize_model(setup: TrainingSetup) -> InitReport:
     if init.calibration_batches is not None and is_new:
         inputs = calibration_inputs(setup, init.calibration_batches)
         with setup.training_threads():
-            num_norms = calibrate(model.to(setup.fabric.device), inputs, setup.fabric)
-        calibration = CalibrationReport(num_norms=num_norms, num_batches=init.calibration_batches)
-    return InitReport(load=load, freeze=frozen, calibration=calibration)
+            calibrated_norms = calibrate(model.to(setup.fabric.device), inputs, setup.fabric)
+    return InitReport(load=load, frozen=frozen, calibrated_norms=calibrated_norms)

@@ -1,4 +1,4 @@
-"""Network and optimizer of a training, whole or sharded, with averaged weights and the state to resume from."""
+"""Network and optimizer of a training, replicated or sharded, with averaged weights and their state."""
 
 import copy
 import math
@@ -26,19 +26,14 @@ from kinema.training.recipe import Recipe
 class Learner:
     """Network and optimizer of a training, and the network that is evaluated and shipped.
 
-    Args:
-        fabric: Processes and their devices.
-        model: Network with its initial weights and frozen parts.
-        recipe: Settings of the run.
-
     Attributes:
         network: Network that a step calls.
         optimizer: Optimizer of all trainable weights.
-        eval_model: Network that is evaluated and shipped: the averaged weights if the recipe averages, else the
-            network's own. It is whole on every process, as of the last `sync_eval_model`.
+        eval_model: Unsharded network with the averaged weights, if the recipe averages, else with the network's own,
+            as of the last `sync_eval_model`.
 
     Raises:
-        RecipeError: the network does not support a setting of the recipe.
+        RecipeError: The network does not support a setting of the recipe.
     """
 
     def __init__(self, fabric: Fabric, model: nn.Module, recipe: Recipe) -> None:
@@ -47,23 +42,23 @@ class Learner:
         self._max_norm = recipe.optim.max_grad_norm
         if recipe.compute.activation_checkpointing and not checkpoint_activations(model):
             raise RecipeError(
-                "compute.activation_checkpointing needs a network with a ModuleList of blocks; this network has none",
+                "compute.activation_checkpointing: the network has no ModuleList of blocks",
                 field="compute.activation_checkpointing",
             )
         is_distributed = fabric.world_size > 1
-        if is_distributed:  # a network of the user's own may have other random weights in each process
+        if is_distributed:  # a network of the user's own may differ between processes
             model.load_state_dict(fabric.broadcast(model.state_dict()))
         self._sharded = is_distributed and recipe.compute.strategy == "fsdp"
-        # FSDP states are stored by the names of the weights, so a run can resume with any number of processes.
+        # States of FSDP are stored by name, so that a run can resume with any number of processes.
         self._is_fsdp = recipe.compute.strategy == "fsdp"
-        # BatchNorm over the whole batch. torch has none on a CPU.
+        # BatchNorm over the whole batch; torch supports it on GPUs only.
         use_sync_batchnorm = is_distributed and fabric.device.type == "cuda"
         is_copied = self._sharded or use_sync_batchnorm
         self.averages = None
         if recipe.optim.ema_decay is not None:
             self.averages = make_ema(model, recipe.optim.ema_decay).to(fabric.device)
-        whole = copy.deepcopy(model).to(fabric.device) if is_copied and self.averages is None else model
-        self.eval_model: nn.Module = whole if self.averages is None else self.averages.module
+        replica = copy.deepcopy(model).to(fabric.device) if is_copied and self.averages is None else model
+        self.eval_model: nn.Module = replica if self.averages is None else self.averages.module
         if use_sync_batchnorm:
             model = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
         called = model
@@ -77,13 +72,10 @@ class Learner:
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the step, scaled for each parameter group."""
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)  # checkpoints of kinema's first trainings have none
+            group["lr"] = lr * group.get("lr_scale", 1.0)  # missing in checkpoints of older versions
 
     def clip_gradients(self) -> float:
-        """Clip the norm of the whole gradient and return the norm before clipping.
-
-        It is measured even if the recipe does not clip, because a gradient that is not finite must not change weights.
-        """
+        """Clip the norm of the gradient and return the norm before clipping, for a check that it is finite."""
         limit = math.inf if self._max_norm is None else self._max_norm
         norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=limit, error_if_nonfinite=False)
         assert isinstance(norm, Tensor)
@@ -96,11 +88,11 @@ class Learner:
             self.averages.update_parameters(self.model)
 
     def sync_eval_model(self) -> None:
-        """Bring `eval_model` up to date, the same on every process. All processes call this."""
+        """Update `eval_model`, the same on every process. All processes call this."""
         if self.fabric.world_size == 1:
             return
         for module in {id(m): m for m in (self.model, self.eval_model)}.values():
-            for buffer in module.buffers():  # processes have their own statistics; those of the first one are used
+            for buffer in module.buffers():  # use the statistics of the first process
                 torch.distributed.broadcast(buffer, 0)
         if self._sharded:
             self.eval_model.load_state_dict(
@@ -110,7 +102,7 @@ class Learner:
             self.eval_model.load_state_dict(self.model.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint. All processes call this, and the first one uses it."""
+        """Return the state for a checkpoint. All processes call this."""
         if self._is_fsdp:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             model, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=options)
@@ -122,7 +114,7 @@ class Learner:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Load what `state` returned."""
+        """Load the state of a checkpoint."""
         if self._is_fsdp:
             set_state_dict(
                 self.model,

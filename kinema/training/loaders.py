@@ -1,4 +1,4 @@
-"""Batches of a training: their order, this process's share, and samples that cannot be read."""
+"""Batches of a training: their order, the share of this process, and unreadable samples."""
 
 import logging
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from kinema.training.setup import TrainingSetup
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED = 32
-"""Number of skipped draws per process before a training that skips more than it reads is stopped."""
+"""Number of skipped draws per process from which a training that skips most draws stops."""
 
 
 def training_batches(setup: TrainingSetup, *, start: int, last: int) -> TrainingBatches:
-    """Return the draws of all processes' batches from step `start` up to `last`."""
+    """Return the draws of the batches of all processes, from step `start` up to `last`."""
     data, manifest = setup.recipe.data, setup.manifest
     classes = [next(iter(manifest.targets(position).values())) for position in setup.train_positions]
     return TrainingBatches(
@@ -37,7 +37,7 @@ def training_batches(setup: TrainingSetup, *, start: int, last: int) -> Training
 def make_loaders(
     setup: TrainingSetup, *, start: int, last: int
 ) -> tuple[DataLoader[LoadedBatch], DataLoader[LoadedBatch]]:
-    """Return loaders of this process's training batches and of its evaluation samples."""
+    """Return loaders of the training batches and the evaluation samples of this process."""
     recipe, fabric = setup.recipe, setup.fabric
     dataset = VideoDataset(
         setup.manifest,
@@ -58,7 +58,7 @@ def make_loaders(
 
 
 def split_batch(batch: Batch, count: int) -> Iterator[tuple[Batch, bool]]:
-    """Yield the micro-batches of a training batch, and whether each is the last. Sizes differ by at most one."""
+    """Yield micro-batches as (batch, is last). Their sizes differ by at most one."""
     bounds = [len(batch["index"]) * number // count for number in range(count + 1)]
     for start, end in pairwise(bounds):
         micro_batch: Batch = {
@@ -70,27 +70,27 @@ def split_batch(batch: Batch, count: int) -> Iterator[tuple[Batch, bool]]:
 
 
 def readable_batch(setup: TrainingSetup, loaded: LoadedBatch, step: int) -> Batch | None:
-    """Return the readable samples of a batch, or None if there are none. Others are logged if the recipe skips them.
+    """Return the readable samples of a batch, or None if there are none. Log the skipped ones.
 
     Raises:
-        UnreadableSample: a sample cannot be read and the recipe does not skip it, or more are skipped than read.
+        UnreadableSample: A sample cannot be read and the recipe does not skip it, or most draws are skipped.
     """
     recipe, run, path = setup.recipe, setup.run, setup.manifest.path
     if recipe.data.unreadable == "stop":
         return complete(loaded)
     if not loaded.failures:
         return loaded.batch
-    known = {line["index"] for line in run.skipped()}
+    logged = {line["index"] for line in run.skipped()}
     for failure in loaded.failures:
-        run.log_skipped({"step": step + 1, "index": failure.index, "reason": failure.message})
-        if failure.index not in known:
-            known.add(failure.index)
+        run.log("skipped", {"step": step + 1, "index": failure.index, "reason": failure.message})
+        if failure.index not in logged:
+            logged.add(failure.index)
             logger.warning("step %d: skipped %s", step + 1, failure.message)
     skipped, drawn = len(run.skipped()), (step + 1) * recipe.data.batch_size
     if skipped > max(drawn / 2, MAX_SKIPPED * setup.fabric.world_size):
         raise UnreadableSample(
-            f"{path}: {skipped} of {drawn} draws could not be read, the last one: {loaded.failures[-1].message}; "
-            "run `kinema check` to list broken files",
+            f"{path}: {skipped} of {drawn} draws cannot be read; last: {loaded.failures[-1].message}. "
+            "Run `kinema check` to list broken files.",
             path=path,
         )
     return loaded.batch

@@ -1,4 +1,4 @@
-"""Records of a training: the run's own files, the logger `kinema`, and loggers such as TensorBoard."""
+"""Logs of a training: files of the run, the logger `kinema`, and loggers such as TensorBoard."""
 
 import importlib.util
 import json
@@ -23,42 +23,30 @@ from kinema.training.recipe import LoggerName, Recipe
 from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
 
-NEEDS: Mapping[LoggerName, str] = {"csv": "", "tensorboard": "tensorboard", "wandb": "wandb"}
-"""Package that a logger needs, empty for none."""
-
 logger = logging.getLogger(__name__)
 
 
 class TrainingLogger:
-    """Records of the first process. The others keep none.
+    """Logs of a training, written by the first process.
 
-    Args:
-        run: Run, whose folder gets `csv/metrics.csv` and `tensorboard/` if the recipe names these loggers.
-        recipe: Settings of the run.
-        steps: Number of steps of the whole training.
-        start: Step at which this part of the run begins. Loggers get the steps before it again, so that they are whole.
-        first: Whether this is the first process.
-        progress: `bar` shows a progress bar and prints messages.
-
-    Raises:
-        RecipeError: the package of a logger is not installed.
+    Loggers of the recipe write to `csv/` and `tensorboard/` in the run folder. A run that resumes at step `start` logs
+    the steps before it again. `progress="bar"` shows a progress bar and prints messages.
     """
 
     def __init__(
-        self, run: Run, recipe: Recipe, *, steps: int, start: int, first: bool, progress: Literal["none", "bar"]
+        self, run: Run, recipe: Recipe, *, steps: int, start: int, is_first: bool, progress: Literal["none", "bar"]
     ) -> None:
         self.run = run
-        self.first = first
-        self.progress = TrainingProgress(steps=steps, done=start, shown=first) if progress == "bar" else None
-        check_loggers(recipe.run.loggers)
-        self.loggers = [make_logger(name, run.path) for name in recipe.run.loggers] if first else []
-        for further in self.loggers:
-            _log_recipe(further, recipe)
-            if start and not isinstance(further, WandbLogger):  # W&B stores a run elsewhere, and continues it
+        self.is_first = is_first
+        self.progress = TrainingProgress(steps=steps, done=start, shown=is_first) if progress == "bar" else None
+        self.loggers = [make_logger(name, run.path) for name in recipe.run.loggers] if is_first else []
+        for backend in self.loggers:
+            _log_recipe(backend, recipe)
+            if start and not isinstance(backend, WandbLogger):  # W&B continues its own run
                 for line in run.steps():
-                    further.log_metrics(_prefixed("train", line), int(line["step"]))
+                    backend.log_metrics(_prefixed("train", line), int(line["step"]))
                 for line in run.metrics():
-                    further.log_metrics(_prefixed("evaluation", line), int(line["step"]))
+                    backend.log_metrics(_prefixed("evaluation", line), int(line["step"]))
 
     def __enter__(self) -> "TrainingLogger":
         if self.progress is not None:
@@ -70,38 +58,38 @@ class TrainingLogger:
     ) -> None:
         if self.progress is not None:
             self.progress.__exit__(kind, error, trace)
-        for further in self.loggers:
-            further.finalize("success" if error is None else "failed")
+        for backend in self.loggers:
+            backend.finalize("success" if error is None else "failed")
 
     def log(self, *messages: str) -> None:
         """Log messages under the name `kinema`."""
-        for message in messages if self.first else ():
+        for message in messages if self.is_first else ():
             logger.info("%s", message)
 
     def log_step(self, step: int, line: Mapping[str, float], *, skipped: int) -> None:
-        """Record a step, and the number of its samples that could not be read."""
-        if self.first:
-            self.run.log_step({"step": step, **line, **({"skipped": skipped} if skipped else {})})
-        for further in self.loggers:
-            further.log_metrics(_prefixed("train", line), step)
+        """Log a step, and the number of its samples that could not be read."""
+        if self.is_first:
+            self.run.log("steps", {"step": step, **line, **({"skipped": skipped} if skipped else {})})
+        for backend in self.loggers:
+            backend.log_metrics(_prefixed("train", line), step)
         if self.progress is not None:
             self.progress.step(**line)
 
     def log_evaluation(self, step: int, measures: Mapping[str, float]) -> None:
-        """Record an evaluation."""
-        if self.first:
-            self.run.log_metrics({"step": step, **measures})
-        for further in self.loggers:
-            further.log_metrics(_prefixed("evaluation", measures), step)
+        """Log an evaluation."""
+        if self.is_first:
+            self.run.log("metrics", {"step": step, **measures})
+        for backend in self.loggers:
+            backend.log_metrics(_prefixed("evaluation", measures), step)
 
     def flush(self) -> None:
-        """Write what loggers hold back to the disk, as a checkpoint was."""
-        for further in self.loggers:
-            further.save()
+        """Write buffered lines of the loggers to disk, as with a checkpoint."""
+        for backend in self.loggers:
+            backend.save()
 
 
 class WandbLogger(Logger):
-    """Weights & Biases behind Fabric's interface. A resumed run continues the same W&B run."""
+    """Weights & Biases as a Fabric logger. A resumed run continues the same W&B run."""
 
     def __init__(self, folder: Path) -> None:
         import wandb
@@ -111,22 +99,27 @@ class WandbLogger(Logger):
 
     @property
     def name(self) -> str:
+        """Name of the logger."""
         return "wandb"
 
     @property
     def version(self) -> str:
+        """Name of the run folder."""
         return self.folder.name
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics of a step."""
         self._run.log(dict(metrics), step=step)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """Store the recipe."""
         self._run.config.update(params, allow_val_change=True)  # type: ignore[no-untyped-call]  # without annotations
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
+        """End the W&B run."""
         self._run.finish(0 if status == "success" else 1)
 
 
@@ -134,19 +127,19 @@ def check_loggers(names: Sequence[LoggerName]) -> None:
     """Check that the packages of loggers are installed, without importing them.
 
     Raises:
-        RecipeError: a package is not installed.
+        RecipeError: A package is not installed.
     """
     for name in names:
-        found = importlib.util.find_spec(NEEDS[name]) if NEEDS[name] else None
-        # Without an origin it is a mere folder of that name, such as wandb makes in the working directory.
-        if NEEDS[name] and (found is None or found.origin is None):
+        spec = importlib.util.find_spec(name) if name != "csv" else None
+        # Without an origin it is only a folder of that name, such as wandb makes in the working directory.
+        if name != "csv" and (spec is None or spec.origin is None):
             raise RecipeError(
-                f"run.loggers: {name} is not installed; pip install 'kinema[{name}]'", field="run.loggers"
+                f"run.loggers: {name} is not installed. Run: pip install 'kinema[{name}]'", field="run.loggers"
             )
 
 
 def make_logger(name: LoggerName, folder: Path) -> Logger:
-    """Return a logger that writes to a run's folder. Files of an earlier part of the run are removed."""
+    """Return a logger that writes to a run folder. Files of an earlier part of the run are removed."""
     match name:
         case "csv":
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -160,17 +153,17 @@ def make_logger(name: LoggerName, folder: Path) -> Logger:
             assert_never(name)
 
 
-def _log_recipe(further: Logger, recipe: Recipe) -> None:
-    """Give a logger the recipe. CSV holds numbers alone."""
+def _log_recipe(backend: Logger, recipe: Recipe) -> None:
+    """Store the recipe in a logger. CSV holds numbers only."""
     text = recipe_to_json(recipe)
-    if isinstance(further, TensorBoardLogger):
-        further.experiment.add_text("recipe", textwrap.indent(text, "    "))  # an indented block in Markdown
-    elif isinstance(further, WandbLogger):
-        further.log_hyperparams(json.loads(text))
+    if isinstance(backend, TensorBoardLogger):
+        backend.experiment.add_text("recipe", textwrap.indent(text, "    "))  # an indented block in Markdown
+    elif isinstance(backend, WandbLogger):
+        backend.log_hyperparams(json.loads(text))
 
 
 def _identity(folder: Path) -> str:
-    """Return the W&B id of a run, stored in its folder, since another run's folder may have the same name."""
+    """Return the W&B id of a run, stored in its folder because folder names are not unique."""
     path = folder / "wandb" / "id"
     if not path.is_file():
         path.parent.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """The training loop, on Lightning Fabric.
 
-One turn: evaluate, save and stop where the schedule says so, then take one step. All randomness is a function of the
-seed and the step, so a resumed run repeats what an uninterrupted one would have done.
+Each iteration evaluates, saves and stops if due, then takes one step. All randomness is a function of the seed and the
+step, so a resumed run gives the same result as an uninterrupted one.
 """
 
 import time
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from kinema.data.loaders import LoadedBatch
 from kinema.evaluation.evaluate import predict_split
-from kinema.evaluation.predictions import Predictions, Protocol, measure
+from kinema.evaluation.predictions import Predictions, measure
 from kinema.inference.trained_model import TrainedModel
 from kinema.training.checkpoints import begin_or_resume, save_checkpoint, ship
 from kinema.training.distributed import all_gather, gather_predictions
@@ -39,36 +39,36 @@ def train(
     max_steps: int | None = None,
     progress: Literal["none", "bar"] = "none",
 ) -> Run:
-    """Train a network and return its run, whose folder `Recognizer.load` reads. Messages go to the logger `kinema`.
+    """Train a network and return its run, which `Recognizer.load` reads. Messages go to the logger `kinema`.
 
     Args:
         recipe: Settings of the run.
-        run: Run folder to write to, or to resume if it holds a checkpoint. None makes a new one.
-        model: Network in place of the recipe's.
-        max_steps: Number of steps after which to stop. The schedule is that of the whole run.
+        run: Run to write, or to resume if it has a checkpoint. None makes a new one.
+        model: Network of your own, instead of the recipe's.
+        max_steps: Number of steps after which to stop. The schedule does not change.
         progress: `bar` prints a progress bar and the messages to stderr.
 
     Raises:
-        RecipeError: the recipe does not fit the manifest, the network or the processes.
-        StartError: the initial weights, or the parts to freeze, do not fit the network.
-        RunError: the run to resume was made from another manifest, or the folder cannot be written.
-        UnreadableSample: a sample cannot be read, and the recipe does not skip it.
-        NonFiniteLoss: the loss is not finite. The weights are left as they were.
-        TrainingStopped: a signal asked to stop. The checkpoint is of the last step taken.
+        RecipeError: The recipe does not fit the manifest, the network or the processes.
+        StartError: The initial weights or the parts to freeze do not fit the network.
+        RunError: The run to resume used other samples, or its folder cannot be written.
+        UnreadableSample: A sample cannot be read, and the recipe does not skip it.
+        NonFiniteLoss: The loss or the gradient is not finite. The weights do not change.
+        TrainingStopped: A signal requested to stop. The last step is saved.
     """
     setup = TrainingSetup.build(recipe, run, model=model, max_steps=max_steps)
     run, schedule, fabric = setup.run, setup.schedule, setup.fabric
     init_report = initialize_model(setup)
     learner = Learner(fabric, setup.model, recipe)
     trained = setup.trained_model(learner.eval_model)
-    state = begin_or_resume(setup, learner, init_report.digest)
+    state = begin_or_resume(setup, learner, init_report.load.digest if init_report.load else "")
     start = state.step
     train_loader, eval_loader = make_loaders(setup, start=start, last=schedule.last)
     batches = iter(train_loader)
-    logger = TrainingLogger(run, recipe, steps=schedule.last, start=start, first=setup.is_first, progress=progress)
+    logger = TrainingLogger(run, recipe, steps=schedule.last, start=start, is_first=setup.is_first, progress=progress)
     stop, clock = 0, time.perf_counter()
     with logger, StopRequests() as requests:
-        logger.log(run_message(setup, start), *init_messages(init_report), plan_message(_plan(setup)))
+        logger.log(run_message(setup, start), *init_messages(init_report, setup.model), plan_message(_plan(setup)))
         for step in range(start, schedule.last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
             state.step, names = step, list[str]()
@@ -100,7 +100,7 @@ def train(
             shares = all_gather(fabric, [0 if batch is None else len(batch["index"]), requests.signal])
             share_sizes, stop = [int(size) for size, _ in shares], int(max(signal for _, signal in shares))
             if batch is None or not all(share_sizes):
-                continue  # if one process has nothing to read, none takes the step
+                continue  # all processes skip a step in which one has no sample
             lr = learning_rate(step, optim=recipe.optim, steps=schedule.steps, warmup_steps=schedule.warmup_steps)
             learner.set_lr(lr)
             loss = training_step(setup, learner, batch, step=step, share_sizes=share_sizes)
@@ -126,16 +126,16 @@ def _plan(setup: TrainingSetup) -> Plan:
 
 
 def _evaluate(setup: TrainingSetup, trained: TrainedModel, loader: DataLoader[LoadedBatch]) -> Predictions:
-    """Return the predictions of all processes for the evaluation split."""
+    """Return the predictions on the evaluation split, from all processes."""
     own = None
-    if setup.own_eval_positions:  # with fewer samples than processes, a process may have none
+    if setup.own_eval_positions:  # a process may have none if there are fewer samples than processes
         own = predict_split(
-            trained.engine(setup.fabric.device),
+            trained,
             loader,
             setup.manifest,
             split=setup.recipe.data.evaluate,
             missing="stop",
-            protocol=Protocol.of(trained),
+            device=setup.fabric.device,
             positions=setup.own_eval_positions,
         )
     return gather_predictions(setup.fabric, own, setup.manifest, setup.run.path)

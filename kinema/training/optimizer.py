@@ -13,11 +13,11 @@ from kinema.errors import RecipeError
 from kinema.training.recipe import Optim
 
 TABLES = ("token", "position", "table")
-"""Words in the names of tables of learned vectors. Like norms and biases, tables are not decayed."""
+"""Parts of the names of tables of learned vectors, which are not decayed, like norms and biases."""
 
 
 def learning_rate(step: int, *, optim: Optim, steps: int, warmup_steps: int) -> float:
-    """Return the learning rate of a step: linear from `lr_start` to 1, half a cosine to `lr_end`, all times `lr`."""
+    """Return the learning rate of a step: linear warm-up from `lr * lr_start`, cosine decay to `lr * lr_end`."""
     if step < warmup_steps:
         share = optim.lr_start + (1 - optim.lr_start) * step / warmup_steps
     else:
@@ -27,7 +27,7 @@ def learning_rate(step: int, *, optim: Optim, steps: int, warmup_steps: int) -> 
 
 
 def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """Return the optimizer of all trainable parameters, in groups whose learning rates are set before every step."""
+    """Return the optimizer of all trainable parameters. Learning rates are set before every step."""
     groups = parameter_groups(model, optim)
     match optim.optimizer:
         case "sgd":
@@ -37,20 +37,20 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 
 
 def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
-    """Return the parameters grouped by weight decay and by the factor on the learning rate (`lr_scale`).
+    """Group the parameters by weight decay and by the factor on the learning rate (`lr_scale`).
 
-    Norms, biases and tables are not decayed if `optim.decay` is `matrices`. With `optim.layer_decay` below 1, a
-    parameter's learning rate shrinks by it for each layer between it and the task heads (BEiT, arXiv:2106.08254).
+    Norms, biases and tables are not decayed if `optim.decay` is `matrices`. The learning rate of a parameter is scaled
+    by `optim.layer_decay` for each layer between it and the task heads (BEiT, arXiv:2106.08254).
 
     Raises:
-        ValueError: no parameter is trainable.
+        ValueError: No parameter is trainable.
         RecipeError: `optim.layer_decay` is below 1, and the network has no list of layers.
     """
     depths = layer_depths(model)
     deepest = max(depths.values(), default=0)
     if optim.layer_decay < 1 and not deepest:
         raise RecipeError(
-            f"optim.layer_decay={optim.layer_decay} needs a network with a ModuleList of blocks; this network has none",
+            f"optim.layer_decay={optim.layer_decay}: the network has no ModuleList of blocks",
             field="optim.layer_decay",
         )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -61,7 +61,7 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
         scale = optim.layer_decay ** (deepest - depths[name])
         groups.setdefault((decay, scale), []).append(parameter)
     if not groups:
-        raise ValueError("no parameter is trainable; freeze fewer")
+        raise ValueError("no parameter is trainable; freeze fewer parts")
     return [
         {"params": parameters, "weight_decay": decay, "lr_scale": scale}
         for (decay, scale), parameters in groups.items()
@@ -69,15 +69,15 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
-    """Return whether a parameter is the weight of a linear map: no norm, bias or table."""
+    """Return whether a parameter is the weight of a linear map, not of a norm, bias or table."""
     return parameter.ndim > 1 and not any(word in name.rsplit(".", 1)[-1] for word in TABLES)
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
     """Return the depth of each parameter, from 0 at the input, in the order in which the network's parts are defined.
 
-    Every module of a list is one layer; what stands before the first list is layer 0, what follows lists is the last.
-    Parts that have lists of their own are streams side by side, and begin at the same depth.
+    Every module of a ModuleList is one layer. Modules before the first list are layer 0, modules after it the last
+    layer. Parts with lists of their own are parallel streams that start at the same depth.
     """
     depths = {name: 0 for name, _ in model.named_parameters()}
     depth = before = 0
@@ -101,11 +101,8 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
 
 
 def make_ema(model: nn.Module, decay: float) -> AveragedModel:
-    """Return a moving average of the weights: after each step it keeps the share `decay` of itself.
-
-    Running statistics of BatchNorm are averaged like weights.
-    """
-    keep = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's own, without annotations
+    """Return an exponential moving average of the weights and of the running statistics of BatchNorm."""
+    keep = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch, without annotations
     return AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
 
 
@@ -128,17 +125,15 @@ def multi_head_loss(
 ) -> Tensor:
     """Return the sum of the task heads' cross-entropies, in float32.
 
-    Args:
-        logits: Logits by task head.
-        targets: Class numbers, or shares of classes, by task head.
-        label_smoothing: Share of each target that is spread over all classes.
-        weights: Class weights by task head. The loss is the weighted sum over the samples divided by their number, so
-            that micro-batches give the gradient of the whole batch.
+    Targets are class numbers or class probabilities. With class weights, the weighted sum over the samples is divided
+    by their number, so that micro-batches add up to the gradient of the whole batch.
     """
     losses = []
-    for head, answer in logits.items():
-        target = targets[head]
-        weight = None if weights is None else weights[head].to(answer.device)
-        each = F.cross_entropy(answer.float(), target, weight=weight, label_smoothing=label_smoothing, reduction="none")
-        losses.append(each.mean())
+    for head, head_logits in logits.items():
+        weight = None if weights is None else weights[head].to(head_logits.device)
+        losses.append(
+            F.cross_entropy(
+                head_logits.float(), targets[head], weight=weight, label_smoothing=label_smoothing, reduction="none"
+            ).mean()
+        )
     return torch.stack(losses).sum()

@@ -16,23 +16,24 @@ from kinema.models.complexity import Channels, example_clips, macs, parameter_co
 from kinema.training.recipe import Recipe
 
 PAIR = 2
-"""Clips in a counted step. BatchNorm over vectors cannot train on one."""
+"""Number of clips in a counted step. BatchNorm over vectors cannot train on one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Sizes and costs of a training. Time and memory are estimates.
 
-    Args:
+    Attributes:
         parameters: Number of parameters of the network.
         trainable: Number of trainable parameters.
-        macs: Multiply-adds of one clip forward. None for a network that cannot be counted.
+        macs: Multiply-adds of the forward pass of one clip. None if the network cannot be counted.
         steps: Number of steps of the whole training.
         batch_size: Clips per step.
-        num_processes: Number of processes that share a batch. Memory and time are those of one.
-        memory: Bytes of weights, gradients, optimizer states, and what a batch leaves for the backward pass. None as
-            above. On a CPU, the share of a clip was measured at 1.1 (CTN-small) to 1.7 (CTN-tiny) times as much.
-        seconds: Time of the steps alone at the rate of a matrix product on this device. None as above.
+        num_processes: Number of processes that share a batch. Memory and time are per process.
+        memory: Bytes of weights, gradients, optimizer states and saved activations. None if they cannot be counted. On
+            a CPU, the measured memory per clip was 1.1 (CTN-small) to 1.7 (CTN-tiny) times as much.
+        seconds: Time of the steps, without data loading and evaluations, at the rate of a matrix product on this
+            device. None if they cannot be counted.
     """
 
     parameters: int
@@ -48,12 +49,8 @@ class Plan:
 def make_plan(model: nn.Module, recipe: Recipe, *, steps: int, num_processes: int, device: torch.device) -> Plan:
     """Count and estimate the costs of a training.
 
-    Args:
-        model: Network. It is counted on the meta device and left as it is.
-        recipe: Settings of the run. Recomputed activations take memory that is not estimated.
-        steps: Number of steps of the whole training.
-        num_processes: Number of processes that share a batch.
-        device: Device whose rate is measured, for a fraction of a second.
+    A copy of the network is counted on the meta device. The rate of the device is measured in a fraction of a second.
+    Memory is not estimated with activation checkpointing.
     """
     clip, optim, batch_size = recipe.clip, recipe.optim, recipe.data.batch_size
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -63,7 +60,7 @@ def make_plan(model: nn.Module, recipe: Recipe, *, steps: int, num_processes: in
         channels = clip.preprocessing(None).channels
         try:
             return counter(model, channels=channels, frames=clip.frames, size=clip.size)
-        except Exception:  # a network of the user's own may not run without data
+        except Exception:  # a network of the user's own may not run on the meta device
             return None
 
     cost, step_cost = count(macs), count(step_macs)
@@ -87,11 +84,11 @@ def make_plan(model: nn.Module, recipe: Recipe, *, steps: int, num_processes: in
 
 def step_macs(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
     """Return the multiply-adds of one clip in a training step, forward and backward. Frozen parts cost less."""
-    bare = copy.deepcopy(model).to("meta").train()
+    meta_model = copy.deepcopy(model).to("meta").train()
     rules = {torch.ops.aten.convolution_backward: _backward_of_convolution}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=rules) as counter:
-        answer = bare(**example_clips(bare, channels=channels, frames=frames, size=size, batch=PAIR))
-        heads = [answer] if isinstance(answer, Tensor) else list(answer.values())
+        output = meta_model(**example_clips(meta_model, channels=channels, frames=frames, size=size, batch=PAIR))
+        heads = [output] if isinstance(output, Tensor) else list(output.values())
         torch.autograd.backward([logits.sum() for logits in heads])
     return int(counter.get_total_flops()) // (2 * PAIR)
 
@@ -104,31 +101,31 @@ def _backward_of_convolution(output: Any, clip: Any, weight: Any, *args: Any, **
 
 
 def saved_bytes(model: nn.Module, *, channels: Channels, frames: int, size: int) -> int:
-    """Return the bytes that the forward pass of one clip keeps for the backward pass, without the weights."""
-    bare = copy.deepcopy(model).to("meta").train()
-    weights = {id(p) for p in bare.parameters()}
-    seen: dict[int, int] = {}
-    kept: list[Tensor] = []  # alive until the end, so that no id occurs twice
+    """Return the bytes of activations saved for the backward pass of one clip."""
+    meta_model = copy.deepcopy(model).to("meta").train()
+    weights = {id(p) for p in meta_model.parameters()}
+    sizes: dict[int, int] = {}
+    saved: list[Tensor] = []  # keep them alive, so that no id is reused
 
     def pack(tensor: Tensor) -> Tensor:
         base = tensor if tensor._base is None else tensor._base
         if id(base) not in weights:
-            seen[id(base)] = base.numel() * base.element_size()
-            kept.append(base)
+            sizes[id(base)] = base.numel() * base.element_size()
+            saved.append(base)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        bare(**example_clips(bare, channels=channels, frames=frames, size=size, batch=PAIR))
-    return sum(seen.values()) // PAIR
+        meta_model(**example_clips(meta_model, channels=channels, frames=frames, size=size, batch=PAIR))
+    return sum(sizes.values()) // PAIR
 
 
 def rate(device: torch.device, precision: Precision) -> float:
-    """Return the multiply-adds per second of the best of a few matrix products, which no network exceeds by much."""
-    side = 8192 if device.type == "cuda" else 1024  # large enough to hide the launch
+    """Return the multiply-adds per second of the fastest of four matrix products, an upper bound for networks."""
+    side = 8192 if device.type == "cuda" else 1024  # large enough to hide the launch overhead
     one = torch.ones(side, side, device=device, dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
     best = float("inf")
     default = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # as convolutions do
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # as for convolutions
     try:
         for _ in range(4):
             _synchronize(device)

@@ -8,14 +8,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 
 class TrainingProgress(logging.Handler):
-    """Progress bar on stderr, with the messages of the logger `kinema` above it.
+    """Progress bar on stderr from step `done` on, with the messages of the logger `kinema` above it.
 
-    If stderr is not a terminal, only the messages are printed.
-
-    Args:
-        steps: Number of steps of the whole training.
-        done: Number of steps that a resumed run has taken.
-        shown: Whether anything is printed. One of several processes prints.
+    Prints only the messages if stderr is not a terminal, and nothing if not `shown`.
     """
 
     def __init__(self, *, steps: int, done: int, shown: bool = True) -> None:
@@ -39,7 +34,7 @@ class TrainingProgress(logging.Handler):
     def __enter__(self) -> "TrainingProgress":
         self._before = (self._logger.level, self._logger.propagate)
         self._logger.setLevel(logging.INFO)
-        self._logger.propagate = False  # messages are printed once, whatever the root logger does
+        self._logger.propagate = False  # do not print messages again through the root logger
         self._logger.addHandler(self)
         self.bar.start()
         return self

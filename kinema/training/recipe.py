@@ -1,12 +1,11 @@
-"""A recipe: every number of a run. Typed, frozen and printable; no default hides in the training loop.
+"""Recipe: every setting of a run, as a typed and frozen config, and the recipes that kinema ships.
 
-A shipped recipe is a module of `kinema.recipes` that holds one constant, `RECIPE`; one that holds the rows of a table
-has `RECIPES` by their names. A recipe is Python and therefore code: load only those that you trust.
+A module of `kinema.recipes` defines `RECIPE`, or `RECIPES` by name for the rows of a table. A recipe is code: load only
+files that you trust.
 """
 
 import difflib
 import importlib.util
-import itertools
 import pkgutil
 import traceback
 from pathlib import Path
@@ -36,24 +35,23 @@ PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @config
 class Clip:
-    """Frames, size and modalities of the clips that the model gets.
+    """Frames, size and modalities of the clips.
 
-    Args:
+    Attributes:
         frames: Number of frames per clip.
         size: Side of the square clip [px].
-        short_side: Shorter side of a frame after resizing, before the square is cropped [px].
+        short_side: Shorter side of a frame after resizing and before cropping [px].
         modalities: `rgb`, `depth`, or both.
-        depth_channels: Channels of depth, 1 or 3.
-        depth_colors: Content of three depth channels: `gray` repeats the one channel, `jet` maps it by the JET map.
-        sampling: Rule that picks the frames of a clip from a video.
-        interval: Frames from one sampled frame to the next, for the rules that have an interval.
-        mean: Mean of RGB values between 0 and 1.
-        std: Standard deviation of RGB values between 0 and 1.
-        clips: Number of test views over time. Training draws one.
-        crops: Number of test views in space: 1, the center, or 3, also both ends of the longer side. Training
-            draws one.
-        subject_margin: Crop all modalities to the person in masked depth, with this share of the box's height and width
-            added on each side. None keeps the full frame.
+        depth_channels: Number of depth channels.
+        depth_colors: Content of three depth channels: `gray` repeats one channel, `jet` applies the JET color map.
+        sampling: Rule that samples the frames of a clip.
+        interval: Distance between sampled frames, for rules that have one [frames].
+        mean: Mean of each RGB channel, with values from 0 to 1.
+        std: Standard deviation of each RGB channel.
+        clips: Number of clips per video at test time. Training draws one.
+        crops: Number of crops per clip at test time: 1 (center) or 3 (along the longer side). Training draws one.
+        subject_margin: Crop all modalities to the person in masked depth, plus this share of the box on each side. None
+            keeps the full frame.
     """
 
     frames: int
@@ -71,16 +69,16 @@ class Clip:
     subject_margin: float | None = None
 
     def preprocessing(self, depth: DepthFacts | None) -> Preprocessing:
-        """Return the preprocessing of all clips, for data whose depth is described by `depth`.
+        """Return the preprocessing for data with this depth.
 
         Raises:
-            RecipeError: the subject crop needs masked depth, and this depth is not masked.
+            RecipeError: The subject crop needs masked depth, and this depth is not masked.
         """
         subject = None if self.subject_margin is None else SubjectCrop(margin=self.subject_margin)
         if subject is not None and depth is not None and depth.coverage != "masked":
             raise RecipeError(
-                f"clip.subject_margin={self.subject_margin} needs masked depth, but the depth of the manifest is "
-                f"{depth.coverage}; remove clip.subject_margin",
+                f"clip.subject_margin={self.subject_margin}: needs masked depth; the manifest has {depth.coverage} "
+                "depth. Remove clip.subject_margin.",
                 field="clip.subject_margin",
             )
         return Preprocessing(
@@ -97,7 +95,7 @@ class Clip:
         )
 
     def frame_sampling(self) -> Sampling:
-        """Return the rule that samples the frames."""
+        """Return the sampling of the frames."""
         return Sampling(rule=self.sampling, frames=self.frames, interval=self.interval, clips=self.clips)
 
 
@@ -105,16 +103,16 @@ class Clip:
 class Data:
     """Samples, batches and augmentation.
 
-    Args:
-        manifest: A manifest's CSV, or the name of a built-in one. Empty if the recipe is for the user's own data.
+    Attributes:
+        manifest: CSV of a manifest, or name of a built-in one.
         train: Split to train on.
         evaluate: Split to evaluate on.
-        batch_size: Clips per batch, in training and evaluation.
-        workers: Number of reader processes. It changes the speed alone.
+        batch_size: Number of clips per batch, in training and evaluation.
+        workers: Number of reader processes. Results do not depend on it.
         augmentation: Augmentation of training clips.
-        unreadable: Action when a training sample cannot be read: `stop`, or `skip` and log it. Evaluations always stop.
-        balance: Correction for classes of unequal size: `sampler` draws the classes of the first task head equally
-            often, `loss` weights rare classes more, in every task head.
+        unreadable: Action for a training sample that cannot be read: `stop`, or `skip` and log it. Evaluations stop.
+        balance: Correction of class imbalance: `sampler` draws all classes of the first task head equally often, `loss`
+            weights classes by inverse frequency in every task head.
         read_options: Backend and limits for reading files.
     """
 
@@ -130,30 +128,31 @@ class Data:
 
     def __post_init__(self) -> None:
         if self.train == self.evaluate:
-            raise ConfigError(f"train and evaluate are the same split, {self.train!r}", field="evaluate")
+            raise ConfigError(
+                f"train and evaluate are both split {self.train!r}; expected two splits", field="evaluate"
+            )
 
 
 @config
 class Optim:
     """Optimizer and learning-rate schedule settings.
 
-    Args:
-        optimizer: `sgd` (momentum without Nesterov) or `adamw`.
-        lr: Peak learning rate, at the batch size of the recipe. It is never rescaled.
+    Attributes:
+        optimizer: `sgd` (with momentum, no Nesterov) or `adamw`.
+        lr: Peak learning rate. It is not rescaled with the batch size.
         lr_start: Learning rate at the start of the warm-up, as a share of `lr`.
-        lr_end: Learning rate at the end of the cosine, as a share of `lr`.
+        lr_end: Learning rate at the end of the cosine decay, as a share of `lr`.
         momentum: Momentum of SGD.
-        weight_decay: Weight decay: added to the gradient by SGD, decoupled in AdamW.
-        decay: Parameters to decay: `matrices` alone, or norms, biases and tables too (`all`).
-        layer_decay: Factor on the learning rate per layer between a parameter and the task heads. 1 for none.
-        grad_accum_steps: Number of micro-batches per step, run one after the other to save memory. The batch stays
-            `data.batch_size`. BatchNorm sees micro-batches.
-        ema_decay: Decay of the exponential moving average of the weights. None for no averaging. Averaged weights,
-            if any, are evaluated and shipped.
-        epochs: Passes over the training samples.
-        warmup_epochs: Passes with a linearly growing learning rate.
-        max_grad_norm: Maximum norm of the whole gradient. None for no clipping.
-        label_smoothing: Share of each target that is spread over all classes.
+        weight_decay: Weight decay, decoupled for AdamW.
+        decay: Parameters to decay: `matrices`, or `all` (norms, biases and tables too).
+        layer_decay: Factor on the learning rate for each layer farther from the task heads.
+        grad_accum_steps: Number of micro-batches that `data.batch_size` is split into to save memory. BatchNorm sees
+            micro-batches.
+        ema_decay: Decay of the moving average of the weights, which is then evaluated and shipped. None for no average.
+        epochs: Number of epochs.
+        warmup_epochs: Number of epochs of linear warm-up.
+        max_grad_norm: Maximum norm of the gradient. None for no clipping.
+        label_smoothing: Share of each target spread over all classes.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -174,7 +173,7 @@ class Optim:
     def __post_init__(self) -> None:
         if self.warmup_epochs > self.epochs:
             raise ConfigError(
-                f"warmup_epochs={self.warmup_epochs}; expected at most epochs={self.epochs}", field="warmup_epochs"
+                f"warmup_epochs={self.warmup_epochs}; expected at most epochs ({self.epochs})", field="warmup_epochs"
             )
 
 
@@ -182,16 +181,16 @@ class Optim:
 class Init:
     """Initial weights and frozen parts.
 
-    Args:
-        weights: A run, a model folder, a file of weights, a folder written by transformers, or `hf:owner/name` on the
-            Hugging Face hub. Task heads with other classes are initialized anew. Empty for random weights.
-        unmatched: Action when the file lacks weights of the network or has others: `refuse` or `allow`.
-        blocks: For ViT weights: numbers of the blocks to load, from 0, first for the network's blocks that see patches,
-            then for those that see frames. Empty takes the first ones.
-        ignore: For ViT weights: prefixes of names in the file that are not ViT's, such as `dist_token`.
-        calibration_batches: Number of training batches that set BatchNorm of CTN's mapping before the first step, so
-            that training starts with the function of the loaded weights. None for no calibration.
-        freeze: Parts to freeze: `backbone` for everything but the task heads, or names such as `blocks.0`.
+    Attributes:
+        weights: Run, model folder, file of weights, folder written by transformers, or `hf:owner/name` on the Hugging
+            Face Hub. Task heads for other classes are reset. Empty for random weights.
+        unmatched: Action for missing or unexpected weights: `refuse` or `allow`.
+        blocks: For ViT weights: numbers of the blocks to load, from 0, first for the network's spatial blocks, then for
+            its temporal ones. Empty takes the first ones.
+        ignore: For ViT weights: prefixes of tensors to ignore, such as `dist_token`.
+        calibration_batches: Number of training batches to calibrate BatchNorm of CTN's mappings on before the first
+            step, so that training starts from the function of the loaded weights. None for no calibration.
+        freeze: Parts to freeze: `backbone` (all but the task heads), or names such as `blocks.0`.
     """
 
     weights: str = ""
@@ -204,15 +203,14 @@ class Init:
 
 @config
 class Checkpoint:
-    """Checkpoints: what is saved, how often, and which weights are shipped.
+    """Checkpoint intervals and the choice of the shipped weights.
 
-    Args:
-        every: Steps between checkpoints, in addition to those at evaluations. None for those alone.
-        keep_every_epochs: Passes between checkpoints that are kept for good. None keeps the last and the best alone.
-        keep: Weights to ship: the `best` by `metric` on the evaluation split, or the `last`. Choosing the best on a
-            test split would flatter it.
-        metric: Metric that ranks evaluations, as named by `kinema evaluate`. With several task heads, `top1` is that of
-            all of them together.
+    Attributes:
+        every: Number of steps between checkpoints, in addition to one per evaluation.
+        keep_every_epochs: Number of epochs between permanent checkpoints. None keeps only the last and the best.
+        keep: Weights to ship: the `best` by `metric` on the evaluation split, or the `last`. On a test split, use
+            `last`: choosing the best inflates its accuracy.
+        metric: Metric that ranks evaluations. With several task heads, `top1` counts samples with every head correct.
     """
 
     every: PositiveInt | None = None
@@ -225,15 +223,15 @@ class Checkpoint:
 class Compute:
     """Device, precision and parallelism.
 
-    Args:
+    Attributes:
         device: Device to train on.
         precision: Precision of the network's arithmetic.
-        cpu_threads: Threads of a training step on a CPU. None uses all cores. A small network is as fast on one, and
-            leaves the others to the workers. Evaluations always use all cores.
-        activation_checkpointing: Recompute the activations of each block in the backward pass, to save memory.
-        compile: Mode of torch.compile. `no` leaves the network as it is.
-        strategy: Strategy over several processes, started by torchrun or SLURM: `ddp` gives each the whole network,
-            `fsdp` a shard of the weights, for networks that are too large for one device.
+        cpu_threads: Number of CPU threads of a training step. None uses all cores. Small networks are as fast on one,
+            which leaves the others to the workers. Evaluations use all cores.
+        activation_checkpointing: Recompute the activations of each block in the backward pass to save memory.
+        compile: Mode of torch.compile; `no` does not compile.
+        strategy: Strategy for several processes started by torchrun or SLURM: `ddp` copies the network, `fsdp` shards
+            its weights for networks too large for one device.
     """
 
     device: Device = "auto"
@@ -248,12 +246,12 @@ class Compute:
 class RunSettings:
     """Output folder, seed, evaluations and loggers.
 
-    Args:
+    Attributes:
         out: Run folder. None for `runs/<recipe>-<time>`.
-        seed: Seed of the weights and of all random draws.
-        evaluate_every_epochs: Passes between evaluations. The last step is always followed by one.
-        patience: Number of evaluations without a better one after which training stops early. None for never.
-        loggers: Loggers in addition to the run's own files: `csv`, `tensorboard`, `wandb`.
+        seed: Seed of the initial weights and of all random draws.
+        evaluate_every_epochs: Number of epochs between evaluations. The last step is always evaluated.
+        patience: Number of evaluations without improvement before training stops. None never stops early.
+        loggers: Additional loggers.
     """
 
     out: Path | None = None
@@ -264,17 +262,17 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if len(set(self.loggers)) < len(self.loggers):
-            raise ConfigError(f"loggers={self.loggers} names a logger twice", field="loggers")
+            raise ConfigError(f"loggers={self.loggers}: duplicate logger", field="loggers")
 
 
 @config
 class Recipe:
-    """Every setting of a run. Settings that contradict each other are refused when it is built.
+    """Every setting of a run. Contradictory settings are refused.
 
-    Args:
-        clip: Clips that the model gets.
+    Attributes:
+        clip: Frames, size and modalities of the clips.
         data: Samples, batches and augmentation.
-        model: Config of the network. Its classes come from the manifest, frames and size from `clip`.
+        model: Config of the network. Classes come from the manifest, frames and size from `clip`.
         optim: Optimizer and learning-rate schedule.
         init: Initial weights and frozen parts.
         checkpoint: Checkpoints and shipped weights.
@@ -294,7 +292,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.data.batch_size % self.optim.grad_accum_steps:
             raise ConfigError(
-                f"data.batch_size={self.data.batch_size} is not divisible by "
+                f"data.batch_size={self.data.batch_size}; expected a multiple of "
                 f"optim.grad_accum_steps={self.optim.grad_accum_steps}",
                 field="data.batch_size",
             )
@@ -309,109 +307,97 @@ class Recipe:
             self.model.check_clip(channels=channels, frames=self.clip.frames, size=self.clip.size)
 
     def open_manifest(self) -> Manifest:
-        """Load the manifest.
+        """Load the manifest and check that it fits the recipe.
 
         Raises:
-            RecipeError: the recipe has none, or needs a modality that no sample has.
-            ManifestError: it cannot be read.
+            RecipeError: No manifest is set, a modality has no sample, or mirroring would swap two classes.
+            ManifestError: The manifest cannot be read.
         """
         if not self.data.manifest:
             raise RecipeError(
-                "data.manifest is not set; make one with `kinema prepare` and pass --data.manifest mine.csv",
+                "data.manifest is not set. Make a manifest with `kinema prepare` and pass --data.manifest mine.csv.",
                 field="data.manifest",
             )
         manifest = load_manifest(self.data.manifest)
-        self._check_modalities(manifest)
-        self._check_flip(manifest)
-        return manifest
-
-    def _check_flip(self, manifest: Manifest) -> None:
-        if self.data.augmentation.flip == 0:
-            return
-        for names in manifest.classes.values():
-            pair = mirrored_pair(names)
-            if pair is not None:
-                raise RecipeError(
-                    f"data.augmentation.flip={self.data.augmentation.flip} turns class {pair[0]!r} into {pair[1]!r} of "
-                    f"{manifest.path}; set --data.augmentation.flip 0",
-                    path=manifest.path,
-                    field="data.augmentation.flip",
-                )
-
-    def _check_modalities(self, manifest: Manifest) -> None:
+        path, flip = manifest.path, self.data.augmentation.flip
+        available = [m for m in MODALITIES if any(entry.source(m) for entry in manifest.entries)]
         for modality in self.clip.preprocessing(manifest.depth).files:
-            if not any(entry.source(modality) for entry in manifest.entries):
-                found = [m for m in MODALITIES if any(entry.source(m) for entry in manifest.entries)]
+            if modality not in available:
                 field = "clip.modalities" if modality in self.clip.modalities else "clip.subject_margin"
                 raise RecipeError(
-                    f"{field} needs {modality}, but {manifest.path} has only {', '.join(found)}",
-                    path=manifest.path,
+                    f"{path}: no sample has {modality}, which {field} needs; the manifest has {', '.join(available)}",
+                    path=path,
                     field=field,
                 )
+        pair = next(filter(None, map(mirrored_pair, manifest.classes.values())), None)
+        if flip and pair:
+            raise RecipeError(
+                f"data.augmentation.flip={flip}: mirroring turns class {pair[0]!r} into {pair[1]!r} of {path}. Set "
+                "--data.augmentation.flip 0.",
+                path=path,
+                field="data.augmentation.flip",
+            )
+        return manifest
 
 
 def recipe_names() -> list[str]:
-    """The shipped recipes; those of a table are called table/row."""
-    names: list[str] = []
-    for shipped in _shipped():
-        rows = getattr(importlib.import_module(f"kinema.recipes.{shipped}"), "RECIPES", None)
-        names += [shipped] if rows is None else [f"{shipped}/{row}" for row in rows]
-    return sorted(names)
+    """Return the names of the shipped recipes, as `table/row` for the rows of a table."""
+    return sorted(name for module in _shipped_modules() for name in _names_in(module))
 
 
-def recipes_in_short() -> str:
-    """What a message lists: the shipped recipes, of tables and figures only how many rows they have."""
-    names, rows = [], []
-    for shipped, of_table in itertools.groupby(recipe_names(), key=lambda name: name.partition("/")[0]):
-        count = len(list(of_table))
-        if shipped in recipe_names():
-            names.append(shipped)
-        else:
-            rows.append(f"{shipped} ({count})")
-    return f"{', '.join(names)}; rows of {', '.join(rows)}, which `kinema train {rows[0].split()[0]}` lists"
+def summarize_recipe_names() -> str:
+    """Return the names of the shipped recipes for a message, with the number of rows of each table."""
+    modules = {module: _names_in(module) for module in _shipped_modules()}
+    tables = {module: len(names) for module, names in modules.items() if names != [module]}
+    single = [module for module in modules if module not in tables]
+    counts = ", ".join(f"{table} ({rows})" for table, rows in tables.items())
+    return f"{', '.join(single)}; rows of {counts}, listed by `kinema train {next(iter(tables))}`"
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A shipped recipe by name, the row of a table by `table/row`, or `RECIPE` of a Python file, which is executed.
+    """Load a shipped recipe (`name` or `table/row`), or `RECIPE` of a Python file, which is executed.
 
     Raises:
-        RecipeError: there is none, or it holds no recipe.
+        RecipeError: The recipe does not exist, or the file does not define one.
     """
     name = str(name_or_path)
-    shipped, _, row = name.partition("/")
+    module, _, row = name.partition("/")
     if name.endswith(".py"):
-        recipe = getattr(_module_from_file(Path(name)), "RECIPE", None)
-    elif shipped in _shipped():
-        module = importlib.import_module(f"kinema.recipes.{shipped}")
-        recipe = module.RECIPES.get(row) if hasattr(module, "RECIPES") else None if row else module.RECIPE
-    else:
-        recipe = None
-    if recipe is None and not row and any(known.startswith(f"{name}/") for known in recipe_names()):
-        rows = ", ".join(known for known in recipe_names() if known.startswith(f"{name}/"))
-        raise RecipeError(f"{name} has several rows; name one of {rows}")
-    if recipe is None and not name.endswith(".py"):
-        near = difflib.get_close_matches(name, recipe_names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {recipes_in_short()}, or a .py file"
-        raise RecipeError(f"unknown recipe {name!r}; {hint}")
-    if not isinstance(recipe, Recipe):
-        raise RecipeError(f"{name}: no constant RECIPE of type kinema.Recipe", path=name)
-    return recipe
+        recipe = getattr(_execute(Path(name)), "RECIPE", None)
+        if not isinstance(recipe, Recipe):
+            raise RecipeError(f"{name}: no constant RECIPE of type kinema.Recipe", path=name)
+        return recipe
+    names = _names_in(module) if module in _shipped_modules() else []
+    if name in names:
+        content = importlib.import_module(f"kinema.recipes.{module}")
+        shipped: Recipe = content.RECIPES[row] if row else content.RECIPE
+        return shipped
+    if names and not row:
+        raise RecipeError(f"{name}: a table of several recipes. Choose one of {', '.join(names)}.", field="recipe")
+    near = difflib.get_close_matches(name, recipe_names(), n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Available: {summarize_recipe_names()}, or a .py file."
+    raise RecipeError(f"unknown recipe {name!r}. {hint}", field="recipe")
 
 
-def _shipped() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(kinema.recipes.__path__)]
+def _shipped_modules() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(kinema.recipes.__path__))
 
 
-def _module_from_file(path: Path) -> ModuleType:
+def _names_in(module: str) -> list[str]:
+    rows = getattr(importlib.import_module(f"kinema.recipes.{module}"), "RECIPES", None)
+    return [module] if rows is None else sorted(f"{module}/{row}" for row in rows)
+
+
+def _execute(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise RecipeError(f"{path}: no such recipe file", path=path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever is wrong in the user's file is to be said of that file
-        trace = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else trace[-1] if trace else None
+    except Exception as error:  # report any error of the user's code with its line
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         raise RecipeError(
             f"{path}, line {line or '?'}: {type(error).__name__}: {error}", path=path, line=line
         ) from error

@@ -1,4 +1,4 @@
-"""Recipes as JSON: recipe.json of a run, of this format and the one before."""
+"""Recipes as JSON (`recipe.json` of a run), in the current format and older ones."""
 
 import json
 from typing import Any
@@ -9,25 +9,25 @@ from kinema.models.registry import flattened
 from kinema.training.recipe import Recipe
 
 FORMAT = 3
-"""Version of recipe.json. Version 1 has no number and all of `init`, `checkpoint` and `compute` under `run`."""
+"""Version of recipe.json. Version 1 has no number, and the fields of `init`, `checkpoint` and `compute` in `run`."""
 
 
 def recipe_to_json(recipe: Recipe) -> str:
-    """Return a recipe as the text of recipe.json."""
+    """Return the text of recipe.json."""
     return json.dumps({"format": FORMAT} | to_json(recipe), indent=2) + "\n"
 
 
 def recipe_from_json(text: str) -> Recipe:
-    """Build a recipe from the text of recipe.json, of this format or an older one.
+    """Parse the text of recipe.json, in the current format or an older one.
 
     Raises:
-        RecipeError: the text is not a recipe.
+        RecipeError: The text is not a recipe.
     """
     try:
         data = json.loads(text)
         version = data.pop("format", 1)
         if version not in range(1, FORMAT + 1):
-            raise ValueError(f"format {version} is newer than this kinema reads, {FORMAT}")
+            raise ValueError(f"format {version}; expected at most {FORMAT}, update kinema")
         if version == 1:
             data = _from_format1(data)
         return from_json(Recipe, _from_format2(data) if version < 3 else data)
@@ -56,7 +56,7 @@ FORMAT1 = {
     "run.compiled": "compute.compile",
     "run.strategy": "compute.strategy",
 }
-"""Fields of format 1 and their names in format 2."""
+"""Fields of format 1 and their later names."""
 
 FORMAT2 = {
     "clip.depth_colours": "clip.depth_colors",
@@ -69,7 +69,7 @@ FORMAT2 = {
 
 def _from_format1(data: dict[str, Any]) -> dict[str, Any]:
     data["model"] = flattened(data["model"])
-    data["optim"].setdefault("decay", "all")  # before the field existed, everything was decayed
+    data["optim"].setdefault("decay", "all")  # runs from before this field decayed all parameters
     if "activations" in data["run"]:
         data["run"]["activations"] = {"keep": False, "recompute": True}[data["run"]["activations"]]
     return rename_fields(data, FORMAT1)

@@ -1,4 +1,4 @@
-"""The run folder: the record of a training, and what it resumes from.
+"""Run folder: the record of a training, and the checkpoints to resume from.
 
 recipe.json  environment.json  steps.jsonl  metrics.jsonl  skipped.jsonl  checkpoints/last.pt
 predictions.safetensors  model/
@@ -27,25 +27,20 @@ from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
 
 LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
-"""Files with a line for what happened at a step; a resumed run cuts them back to its checkpoint."""
+"""Files with one line per event and its step. A resumed run truncates them to its checkpoint."""
 
 STATE = frozenset({"step", "best", "stale", "manifest_digest", "model", "optimizer", "averaged"})
-"""What a checkpoint holds."""
+"""Required keys of a checkpoint."""
 
-NEWER = {"stale": 0, "averaged": None, "init_digest": ""}
-"""What checkpoints of kinema's first trainings do not hold yet."""
+DEFAULTS = {"stale": 0, "averaged": None, "init_digest": ""}
+"""Keys missing in checkpoints of older versions, and their values."""
 
 RUNS = Path("runs")
-"""Where runs go that name no folder of their own."""
+"""Parent of run folders without an explicit path."""
 
 
 class Run:
-    """One training's folder. Make one with `Run.create` or `Run.open`.
-
-    Args:
-        path: the folder; of a link, the folder that it points to now.
-        planned: the recipe of a run whose folder is not there yet; `begin` makes it.
-    """
+    """Folder of one training, made by `Run.create` or `Run.open`. A link is resolved."""
 
     def __init__(self, path: Path, *, planned: Recipe | None = None) -> None:
         # `runs/latest` may point elsewhere before this run ends, and must never point at itself.
@@ -60,11 +55,12 @@ class Run:
 
     @property
     def predictions(self) -> Path:
+        """File of the shipped model's predictions on the evaluation split."""
         return self.path / "predictions.safetensors"
 
     @property
-    def resumes(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+    def has_checkpoint(self) -> bool:
+        """True if the run can be resumed."""
         return self._checkpoint.is_file()
 
     @property
@@ -73,48 +69,54 @@ class Run:
 
     @classmethod
     def create(cls, recipe: Recipe, *, name: str, existing: Literal["refuse", "resume"] = "refuse") -> "Run":
-        """Plan the folder that the recipe names, or `runs/<name>-<time>`; nothing is written before `begin`.
+        """Plan the folder that the recipe names, or `runs/<name>-<time>`. Nothing is written before `begin`.
 
-        Args:
-            recipe: every number of the run.
-            name: of the recipe, for a folder that it does not name.
-            existing: what to do where the folder holds a run of the same recipe: `refuse`, or `resume` it, as
-                processes do that are started again after one of them was lost.
+        If the folder holds a run of the same recipe, `existing` refuses or resumes it. Processes that are restarted
+        after one of them was lost resume.
 
         Raises:
-            RunError: the folder holds a run already, or one of another recipe.
+            RunError: The folder holds a run already, or one of another recipe.
         """
         path = recipe.run.out or RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if recipe.run.out is None or rank() > 0 or not (path / "recipe.json").exists():
             return cls(path, planned=recipe)  # of several processes, the first one checks
         if existing == "refuse":
             raise RunError(
-                f"{path}: holds a run already; go on with --resume {shlex.quote(str(path))}, or name another --run.out"
+                f"{path}: already holds a run. Resume it with --resume {shlex.quote(str(path))}, or choose another "
+                "--run.out.",
+                path=path,
+                field="run.out",
             )
         run = cls(path)
-        differing = _differing(json.loads(recipe_to_json(_anchored(recipe))), json.loads(recipe_to_json(run.recipe)))
-        if differing:
-            raise RunError(f"{path}: holds a run of another recipe ({differing[0]} differs); name another --run.out")
+        field = _first_difference(
+            json.loads(recipe_to_json(_with_absolute_paths(recipe))), json.loads(recipe_to_json(run.recipe))
+        )
+        if field is not None:
+            raise RunError(
+                f"{path}: holds a run of another recipe; {field} differs. Choose another --run.out.",
+                path=path,
+                field=field,
+            )
         return run
 
     def begin(self) -> None:
-        """Make the folder of a planned run; one that is there is left as it is.
+        """Make the folder of a planned run. An existing run is left as it is.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: The folder cannot be written.
         """
         if self._planned is None:
             return
         recipe, self._planned = self._planned, None
         with _writing(self.path):
             if recipe.run.out is None:
-                self.path = _claimed(self.path)
+                self.path = _make_unique(self.path)
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             _replace(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
-            _replace(self.path / "recipe.json", recipe_to_json(_anchored(recipe)))  # last: it makes the folder a run
+            _replace(self.path / "recipe.json", recipe_to_json(_with_absolute_paths(recipe)))  # last: marks a run
 
     def point_latest(self) -> None:
-        """Let `runs/latest` point here, for a run that lies in `runs`; to be called once it holds a model."""
+        """Let `runs/latest` point to this run if it is in `runs`. Call it once the run holds a model."""
         if self.path.parent.resolve() != RUNS.resolve():
             return
         link, new = RUNS / "latest", RUNS / f".latest-{os.getpid()}"
@@ -124,98 +126,104 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """A run that was made before.
+        """Open an existing run.
 
         Raises:
-            RunError: there is none.
+            RunError: The folder is not a run.
         """
         if not (Path(path) / "recipe.json").is_file():
-            raise RunError(f"{path}: is no run (recipe.json is missing)")
+            raise RunError(f"{path}: not a run folder; recipe.json is missing", path=path)
         return cls(Path(path))
 
     @property
     def recipe(self) -> Recipe:
-        try:
-            return recipe_from_json((self.path / "recipe.json").read_text(encoding="utf-8"))
-        except RecipeError as error:
-            raise RunError(f"{self.path / 'recipe.json'}: {error}") from error
-
-    def log_step(self, line: Mapping[str, float]) -> None:
-        _append(self.path / "steps.jsonl", line)
-
-    def log_metrics(self, line: Mapping[str, float]) -> None:
-        _append(self.path / "metrics.jsonl", line)
-
-    def log_skipped(self, line: Mapping[str, Any]) -> None:
-        _append(self.path / "skipped.jsonl", line)
-
-    def skipped(self) -> list[dict[str, Any]]:
-        """The samples that training could not read: step, position in the manifest, and why."""
-        return _lines(self.path / "skipped.jsonl")
-
-    def steps(self) -> list[dict[str, float]]:
-        return _lines(self.path / "steps.jsonl")
-
-    def metrics(self) -> list[dict[str, float]]:
-        return _lines(self.path / "metrics.jsonl")
-
-    def save_checkpoint(self, state: Mapping[str, Any], *, also: Sequence[str] = ()) -> None:
-        """Replace the checkpoint at once: whenever the machine stops, the old one or the new one is whole.
-
-        Args:
-            state: tensors and numbers; the logs up to its step are on the disk before it is.
-            also: further names that it is kept under: `best`, `step-000500`.
+        """Recipe of the run.
 
         Raises:
-            RunError: it cannot be written; the one before is intact.
+            RunError: The stored recipe is invalid.
+        """
+        path = self.path / "recipe.json"
+        try:
+            return recipe_from_json(path.read_text(encoding="utf-8"))
+        except RecipeError as error:
+            raise RunError(f"{path}: {error}", path=path, field=error.field) from error
+
+    def log(self, log: Literal["steps", "metrics", "skipped"], line: Mapping[str, Any]) -> None:
+        """Append a line to a log.
+
+        Raises:
+            RunError: The log cannot be written.
+        """
+        path = self.path / f"{log}.jsonl"
+        with _writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def steps(self) -> list[dict[str, float]]:
+        """Return the logged steps: `step`, `loss`, `lr`, `clips_per_s`, `data_wait`."""
+        return _read_lines(self.path / "steps.jsonl")
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Return the logged evaluations: `step` and the metrics."""
+        return _read_lines(self.path / "metrics.jsonl")
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Return the draws that could not be read: `step`, `index` (position in the manifest) and `reason`."""
+        return _read_lines(self.path / "skipped.jsonl")
+
+    def save_checkpoint(self, state: Mapping[str, Any], *, also: Sequence[str] = ()) -> None:
+        """Replace the checkpoint atomically, also under further names (`best`, `step-000500`).
+
+        After a crash, the old or the new checkpoint is complete. The logs are synced to disk first.
+
+        Raises:
+            RunError: The checkpoint cannot be written. The previous one is intact.
         """
         with _writing(self._checkpoint):
             for log in LOGS:
                 sync(self.path / log)
-            with atomic_write(
-                self._checkpoint, also=[self._checkpoint.with_name(f"{name}.pt") for name in also]
-            ) as file:
+            others = [self._checkpoint.with_name(f"{name}.pt") for name in also]
+            with atomic_write(self._checkpoint, also=others) as file:
                 torch.save(dict(state), file)
 
-    def load_checkpoint(self, *, logs: Literal["cut back", "leave"] = "cut back") -> dict[str, Any] | None:
-        """The last checkpoint, or None where none was written yet; its first process cuts the logs back to it.
+    def load_checkpoint(self, *, logs: Literal["truncate", "leave"] = "truncate") -> dict[str, Any] | None:
+        """Load the last checkpoint, or return None. The first process truncates the logs to it.
 
         Raises:
-            RunError: it is damaged or something else; or the logs cannot be written.
+            RunError: The checkpoint is damaged or not one, or the logs cannot be written.
         """
-        state = self._checked_state() if self._checkpoint.is_file() else None
-        for log in LOGS if logs == "cut back" else ():
+        state = self._read_checkpoint() if self.has_checkpoint else None
+        for log in LOGS if logs == "truncate" else ():
             with _writing(self.path / log):
-                _cut_back(self.path / log, 0 if state is None else int(state["step"]))
+                _truncate(self.path / log, 0 if state is None else int(state["step"]))
         return state
 
-    def _checked_state(self) -> dict[str, Any]:
+    def _read_checkpoint(self) -> dict[str, Any]:
         try:
             with zipfile.ZipFile(self._checkpoint) as archive:
-                damaged = archive.testzip()  # torch compares no checksums
+                damaged = archive.testzip()  # torch does not compare checksums
             if damaged is not None:
-                raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
             state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        except PermissionError:  # says itself what is wrong, and nothing is wrong with the file
+        except PermissionError:  # clear by itself; the file is not damaged
             raise
-        except Exception as error:  # where bytes are wrong, torch fails in whichever way they lead it to
-            raise self._refusal("cannot be read as a checkpoint of tensors and numbers") from error
+        except Exception as error:  # damaged bytes make torch fail in many ways
+            raise self._unusable("cannot be read as a checkpoint of tensors and numbers") from error
         if isinstance(state, dict):
-            state = NEWER | state
+            state = DEFAULTS | state
         if not isinstance(state, dict) or not set(state) >= STATE:
-            raise self._refusal("is no checkpoint of a training")
+            raise self._unusable("not a checkpoint of a training")
         return state
 
-    def _refusal(self, reason: str) -> RunError:
-        """Says what there is to go on from: the newest other checkpoint, which may be this one under a second name."""
+    def _unusable(self, problem: str) -> RunError:
+        """Return an error that names the newest other checkpoint. One file under two names counts once."""
         others = [p for p in self._checkpoint.parent.glob("*.pt") if not p.samefile(self._checkpoint)]
         newest = max(others, key=lambda path: path.stat().st_mtime, default=None)
-        advice = "" if newest is None else f"copy {newest.name} over it to go on from there, or "
-        return RunError(f"{self._checkpoint}: {reason}; {advice}remove it to begin anew")
+        action = "Remove it" if newest is None else f"Copy {newest.name} over it to resume from there, or remove it"
+        return RunError(f"{self._checkpoint}: {problem}. {action} to start again.", path=self._checkpoint)
 
 
 def environment() -> dict[str, str]:
-    """What ran, and on what: for the record, not for the machine."""
+    """Return versions and hardware, for the record only."""
     return {
         "kinema": __version__,
         "commit": commit(),
@@ -228,12 +236,12 @@ def environment() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the source tree, with `+` where files differ from it; `unknown` outside a checkout of kinema."""
+    """Return the commit of the source tree, with `+` if files differ from it, or `unknown` outside a checkout."""
     root = Path(__file__).parents[2]
 
-    def git(*words: str) -> str:
-        answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
-        return answer.stdout.strip()
+    def git(*args: str) -> str:
+        result = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=True)
+        return result.stdout.strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")) != root.resolve():
@@ -243,8 +251,8 @@ def commit() -> str:
         return "unknown"
 
 
-def _claimed(path: Path) -> Path:
-    """A folder that this call has made: the path, or one with a number behind it where runs start in one second."""
+def _make_unique(path: Path) -> Path:
+    """Make and return a folder: `path`, or with a number appended if other runs start in the same second."""
     candidate, number = path, 2
     while True:
         try:
@@ -255,44 +263,39 @@ def _claimed(path: Path) -> Path:
             return candidate
 
 
-def _anchored(recipe: Recipe) -> Recipe:
-    """The recipe with a manifest and weights that are found from any folder; built-in names and URLs stay."""
-    manifest, init = Path(recipe.data.manifest), Path(recipe.init.weights)
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return the recipe with absolute paths of manifest and weights. Built-in names and URLs stay."""
+    manifest, weights = Path(recipe.data.manifest), Path(recipe.init.weights)
     if manifest.is_file():
         recipe = replace(recipe, data=replace(recipe.data, manifest=str(manifest.resolve())))
-    if recipe.init.weights and init.exists():
-        recipe = replace(recipe, init=replace(recipe.init, weights=str(init.resolve())))
+    if recipe.init.weights and weights.exists():
+        recipe = replace(recipe, init=replace(recipe.init, weights=str(weights.resolve())))
     return recipe
 
 
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Fields in which two recipes differ, where they lie apart from."""
-    found = []
-    for field in {**one, **other}:
-        name = f"{prefix}{field}"
-        if isinstance(one.get(field), dict) and isinstance(other.get(field), dict):
-            found += _differing(one[field], other[field], f"{name}.")
-        elif one.get(field) != other.get(field) and name != "run.out":
-            found.append(name)
-    return found
+def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> str | None:
+    """Return the dotted name of the first field in which two recipes differ, apart from `run.out`."""
+    for field in {**first, **second}:
+        name, a, b = f"{prefix}{field}", first.get(field), second.get(field)
+        if isinstance(a, dict) and isinstance(b, dict):
+            if (inner := _first_difference(a, b, f"{name}.")) is not None:
+                return inner
+        elif a != b and name != "run.out":
+            return name
+    return None
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """A disk that is full or a folder that cannot be written to stops a training; what was written stays as it is."""
+    """Turn errors of writing into a RunError, such as those of a full disk."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        said: BaseException = error
-        while not isinstance(said, OSError) and said.__context__ is not None:
-            said = said.__context__  # torch says of a full disk that its writer is in the wrong place
-        reason = " ".join(str(said).split())[:200]
-        raise RunError(f"{path}: cannot be written ({reason}); what was saved before is intact") from error
-
-
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    with _writing(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        cause: BaseException = error
+        while not isinstance(cause, OSError) and cause.__context__ is not None:
+            cause = cause.__context__  # torch's own error about a full disk is misleading
+        reason = " ".join(str(cause).split())[:200]
+        raise RunError(f"{path}: cannot be written ({reason}). Files saved before are intact.", path=path) from error
 
 
 def _replace(path: Path, text: str) -> None:
@@ -300,24 +303,24 @@ def _replace(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
-def _cut_back(path: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint, and a line that was cut off while being written."""
+def _truncate(path: Path, step: int) -> None:
+    """Drop lines logged after a step, and a line that was cut off while being written."""
     if not path.is_file():
         return
-    text, kept = path.read_text(encoding="utf-8", errors="replace"), []
+    text, lines = path.read_text(encoding="utf-8", errors="replace"), []
     for line in text.splitlines():
         try:
-            known = json.loads(line)["step"] <= step
+            is_before = json.loads(line)["step"] <= step
         except (ValueError, KeyError, TypeError):
             continue
-        kept += [line + "\n"] if known else []
-    if not kept:
+        lines += [line + "\n"] if is_before else []
+    if not lines:
         path.unlink()
-    elif "".join(kept) != text:
-        _replace(path, "".join(kept))
+    elif "".join(lines) != text:
+        _replace(path, "".join(lines))

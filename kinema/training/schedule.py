@@ -1,4 +1,4 @@
-"""Steps of evaluations, checkpoints and the end of a training; the metric that ranks evaluations."""
+"""Schedule of evaluations, checkpoints and the end of a training, and the metric that ranks evaluations."""
 
 import math
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from kinema.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Steps of a training. A pass over the samples may end within a batch, so nothing here depends on divisibility.
+    """Steps of evaluations, checkpoints and the end of a training. An epoch may end within a batch.
 
-    Args:
+    Attributes:
         steps: Number of steps of the whole training.
         last: Step at which this call ends, at most `steps`.
-        warmup_steps: Number of steps with a growing learning rate.
-        evaluate_every: Steps between evaluations. The last step is always followed by one.
-        checkpoint_every: Steps between further checkpoints. None for those at evaluations alone.
-        keep_every: Steps between checkpoints that are kept for good. None for none.
-        patience: Number of evaluations without a better one that end the training. None for no early stopping.
+        warmup_steps: Number of warm-up steps.
+        evaluate_every: Steps between evaluations. The last step is always evaluated.
+        checkpoint_every: Steps between additional checkpoints. None for checkpoints at evaluations only.
+        keep_every: Steps between permanent checkpoints. None for none.
+        patience: Number of evaluations without improvement before training stops. None never stops early.
     """
 
     steps: int
@@ -35,11 +35,11 @@ class Schedule:
     patience: int | None
 
     @classmethod
-    def of(cls, recipe: Recipe, *, samples: int, max_steps: int | None) -> "Schedule":
+    def from_recipe(cls, recipe: Recipe, *, samples: int, max_steps: int | None) -> "Schedule":
         """Return the schedule of a recipe for a number of samples."""
 
         def to_steps(epochs: float) -> float:
-            # In this order: 27 passes of 7 samples are 63 batches of 3, not 63.000000001 and so 64.
+            # In this order: 27 epochs of 7 samples are 63 batches of 3, not 63.000000001 and so 64.
             return epochs * samples / recipe.data.batch_size
 
         steps = max(1, math.ceil(to_steps(recipe.optim.epochs)))
@@ -59,7 +59,7 @@ class Schedule:
         return step > 0 and (self.counts(step) or step == self.last)
 
     def counts(self, step: int) -> bool:
-        """Return whether an evaluation counts for patience: not if it is due to a call that ends early."""
+        """Return whether an evaluation counts for patience; not if it is due to `max_steps` only."""
         return step % self.evaluate_every == 0 or step == self.steps
 
     def should_save(self, step: int) -> bool:
@@ -67,7 +67,7 @@ class Schedule:
         return step > 0 and self.checkpoint_every is not None and step % self.checkpoint_every == 0
 
     def should_keep(self, step: int) -> bool:
-        """Return whether to save a checkpoint that is kept for good."""
+        """Return whether to save a permanent checkpoint."""
         return step > 0 and self.keep_every is not None and step % self.keep_every == 0
 
     def is_over(self, step: int, *, stale: int) -> bool:
@@ -76,10 +76,10 @@ class Schedule:
 
 
 def check_metric(recipe: Recipe, manifest: Manifest) -> None:
-    """Check that an evaluation of the manifest's task heads has the recipe's metric.
+    """Check that evaluations have the recipe's metric.
 
     Raises:
-        RecipeError: the metric does not exist.
+        RecipeError: The metric does not exist.
     """
     one_sample = Predictions(
         logits={head: np.zeros((1, classes), np.float32) for head, classes in manifest.heads.items()},
@@ -96,10 +96,10 @@ def check_metric(recipe: Recipe, manifest: Manifest) -> None:
 
 
 def score(measures: Mapping[str, float], metric: str) -> float:
-    """Return the metric of an evaluation. With several task heads, that of all of them together is preferred.
+    """Return the metric of an evaluation: `metric`, or `joint.<metric>` with several task heads.
 
     Raises:
-        RecipeError: the metric does not exist.
+        RecipeError: The metric does not exist.
     """
     for name in (metric, f"joint.{metric}"):
         if name in measures:

@@ -1,4 +1,4 @@
-"""What a training run is made of: recipe, data, processes, network and schedule, built before the first step."""
+"""Setup of a training: recipe, data, processes, network and schedule, built before the first step."""
 
 import shlex
 from collections.abc import Iterator
@@ -27,22 +27,11 @@ from kinema.transforms.preprocessing import Preprocessing
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """Everything that is fixed during a run. `build` makes it.
+    """Fixed parts of a training, made by `build`.
 
-    Args:
-        recipe: Settings of the run.
-        manifest: Samples.
-        train_positions: Positions of the training samples in the manifest.
-        eval_positions: Positions of the evaluation samples.
-        run: Run folder.
-        fabric: Processes, device and precision.
-        schedule: Steps of evaluations, checkpoints and the end.
-        preprocessing: Preprocessing of all clips.
-        model: Network, on the CPU, as built. Loading weights and freezing change it in place.
-        is_own: Whether the network is the caller's own, not the recipe's.
-        binding: Binding of modalities to the arguments of the network's `forward`.
-        class_weights: Weight of each class in the loss by task head. None if the loss is not balanced.
-        commit: Commit of the source tree, read once because it may move on during the run.
+    The network is on the CPU, as built or as passed by the caller (`is_own`); initialization changes it in place.
+    Positions are those of the training and evaluation samples in the manifest. `class_weights` balance the loss by task
+    head. `commit` is read once at the start.
     """
 
     recipe: Recipe
@@ -63,18 +52,12 @@ class TrainingSetup:
     def build(
         cls, recipe: Recipe, run: Run | None = None, *, model: nn.Module | None = None, max_steps: int | None = None
     ) -> "TrainingSetup":
-        """Check the recipe against its manifest, join the processes and build the network.
-
-        Args:
-            recipe: Settings of the run.
-            run: Run folder. None plans a new one.
-            model: Network in place of the recipe's.
-            max_steps: Number of steps after which to stop.
+        """Check the recipe against its manifest, join the processes and build the network; arguments as in `train`.
 
         Raises:
-            RecipeError: the recipe does not fit the manifest, the network or the processes.
-            ManifestError: the manifest cannot be read, or lacks a split or its labels.
-            UnreadableSample: a sample whose frames `prepare` could not count cannot be read.
+            RecipeError: The recipe does not fit the manifest, the network or the processes.
+            ManifestError: The manifest cannot be read, or lacks a split or its labels.
+            UnreadableSample: A sample whose frames `prepare` could not count is unreadable.
         """
         if max_steps is not None and max_steps < 1:
             raise RecipeError(f"max_steps={max_steps}; expected at least 1", field="max_steps")
@@ -90,7 +73,7 @@ class TrainingSetup:
         binding = input_binding(network)
         if len(preprocessing.modalities) > len(binding.arguments):
             raise RecipeError(
-                f"clip.modalities={preprocessing.modalities}, but {binding.network} has one stream; pass one modality",
+                f"clip.modalities={preprocessing.modalities}; expected one, because {binding.network} has one stream",
                 field="clip.modalities",
             )
         return cls(
@@ -100,7 +83,7 @@ class TrainingSetup:
             eval_positions=eval_positions,
             run=run,
             fabric=fabric,
-            schedule=Schedule.of(recipe, samples=len(train_positions), max_steps=max_steps),
+            schedule=Schedule.from_recipe(recipe, samples=len(train_positions), max_steps=max_steps),
             preprocessing=preprocessing,
             model=network,
             is_own=model is not None,
@@ -111,7 +94,7 @@ class TrainingSetup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the first process, which writes and logs for all."""
+        """True for the first process, which writes and logs for all."""
         return self.fabric.is_global_zero
 
     @property
@@ -120,7 +103,7 @@ class TrainingSetup:
         return self.eval_positions[self.fabric.global_rank :: self.fabric.world_size]
 
     def trained_model(self, network: nn.Module) -> TrainedModel:
-        """Return a network with what it needs to be evaluated and shipped."""
+        """Return a network as a trained model, to be evaluated and shipped."""
         return TrainedModel(
             model=network,
             config=None if self.is_own else self.recipe.model,
@@ -132,7 +115,7 @@ class TrainingSetup:
 
     @contextmanager
     def training_threads(self) -> Iterator[None]:
-        """Use the recipe's number of CPU threads. Evaluations stay outside, so that they round as everywhere else."""
+        """Use the recipe's number of CPU threads. Evaluations stay outside, so that they round the same everywhere."""
         default = torch.get_num_threads()
         torch.set_num_threads(self.recipe.compute.cpu_threads or default)
         try:
@@ -141,25 +124,27 @@ class TrainingSetup:
             torch.set_num_threads(default)
 
     def stopped(self, step: int, signal: int) -> TrainingStopped:
-        """Return the error for a training that a signal stopped after it saved its state."""
+        """Return the error of a training that a signal stopped after it saved a checkpoint."""
         command = f"kinema train --resume {shlex.quote(str(self.run.path))}"
-        return TrainingStopped(f"stopped at step {step}; resume with: {command}", signal)
+        return TrainingStopped(f"stopped at step {step}. Resume with: {command}", signal)
 
 
 def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[int]]:
     """Return the positions of the training and the evaluation samples.
 
     Raises:
-        ManifestError: a split is missing, has no labels, or lists other samples than declared.
-        UnreadableSample: a sample whose frames `prepare` could not count cannot be read. Training samples may be
-            unreadable if the recipe skips them.
+        ManifestError: A split is missing, has no labels, or lists fewer or more samples than declared.
+        UnreadableSample: A sample whose frames `prepare` could not count is unreadable. Training samples may be if the
+            recipe skips them.
     """
     train, evaluate = recipe.data.train, recipe.data.evaluate
     train_positions, eval_positions = manifest.positions(train), manifest.positions(evaluate)
     for split in (train, evaluate):
         if split in manifest.unlabeled:
             raise ManifestError(
-                f"{manifest.path}: split {split!r} has no labels; training and evaluation need them", path=manifest.path
+                f"{manifest.path}: split {split!r} has no labels; training and evaluation need labels",
+                path=manifest.path,
+                field="label",
             )
     check_declared(manifest, evaluate)
     must_be_readable = eval_positions if recipe.data.unreadable == "skip" else [*eval_positions, *train_positions]

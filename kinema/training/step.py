@@ -15,17 +15,13 @@ from kinema.training.setup import TrainingSetup
 
 
 def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step: int, share_sizes: list[int]) -> float:
-    """Take one optimizer step and return the loss of the whole batch.
+    """Take one optimizer step on this process's share of a batch and return the loss of the whole batch.
 
-    Args:
-        setup: What the run is made of.
-        learner: Network and optimizer, with the learning rate of this step.
-        batch: This process's share of the batch.
-        step: Number of the step, from 0. Dropout is a function of it and of the seed.
-        share_sizes: Number of samples in the share of each process.
+    The number of the step, from 0, and the seed determine dropout. `share_sizes` are the numbers of samples of all
+    processes.
 
     Raises:
-        NonFiniteLoss: the loss or the gradient is not finite. The weights are left as they were.
+        NonFiniteLoss: The loss or the gradient is not finite. The weights do not change.
     """
     recipe, fabric, heads = setup.recipe, setup.fabric, setup.manifest.heads
     batch = to_device(batch, fabric.device)
@@ -33,7 +29,7 @@ def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step:
     learner.optimizer.zero_grad()
     loss = 0.0
     with setup.training_threads():
-        # The same number in every process: with FSDP, processes meet in each of them.
+        # The same number in every process, because with FSDP processes synchronize in each micro-batch.
         num_micro_batches = min(recipe.optim.grad_accum_steps, *share_sizes)
         for micro_batch, is_last in split_batch(batch, num_micro_batches):
             with fabric.no_backward_sync(learner.network, enabled=not is_last):
@@ -57,7 +53,7 @@ def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the seed of the network's own random draws in a step. It differs between processes."""
+    """Return the seed of the network's random draws in a step, such as dropout. It differs between processes."""
     return (seed + 1) * 1_000_003 + step + 1_000_000_007 * rank
 
 
@@ -66,7 +62,7 @@ def _check_finite(name: str, value: float, setup: TrainingSetup, step: int) -> N
         draws = training_batches(setup, start=step, last=step + 1).batch(step)
         lines = ", ".join(str(setup.manifest.entries[draw.index].line) for draw in draws)
         raise NonFiniteLoss(
-            f"{name} is {value} at step {step + 1}; the weights were not changed; "
+            f"{name} is {value} at step {step + 1}; the weights are unchanged. Lower the learning rate, or check the "
             f"batch: {setup.manifest.path}, lines {lines}",
             path=setup.manifest.path,
         )

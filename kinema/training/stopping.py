@@ -5,13 +5,13 @@ import threading
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()))
-"""Signals that ask a training to stop: a scheduler's SIGTERM or SIGUSR1, and Ctrl-C."""
+"""Signals that stop a training: SIGTERM or SIGUSR1 of a scheduler, and Ctrl-C."""
 
 
 class StopRequests:
-    """Context in which signals are recorded instead of ending the program, so that the loop can stop after a step.
+    """Context that records signals instead of ending the program, so that the loop can stop after a step.
 
-    A second Ctrl-C interrupts at once. In threads other than the main one nothing is changed.
+    A second Ctrl-C interrupts at once. Has no effect outside the main thread.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class StopRequests:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
+            signal.signal(number, handler)  # type: ignore[arg-type]  # returned by signal.signal
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal:

@@ -4,11 +4,10 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -23,16 +22,16 @@ from kinema.models.pretrained.vit import ViTNetwork, from_vit
 from kinema.models.pretrained.vit_file import is_vit, read_vit
 
 HEADS = "heads."
-"""Prefix of the task heads' weights. They belong to the classes and are initialized anew for other ones."""
+"""Prefix of the weights of task heads. They depend on the classes."""
 
 BACKBONE = "backbone"
 """Name in `init.freeze` for everything but the task heads."""
 
 HUB = "hf:"
-"""Prefix of a model on the Hugging Face hub."""
+"""Prefix of a model on the Hugging Face Hub."""
 
 TRANSFORMERS = "model.safetensors"
-"""Name of a file of weights written by transformers. Several files have an index beside them."""
+"""Name of a weights file of transformers. Several files have an index beside them."""
 
 UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
@@ -43,20 +42,20 @@ UNREADABLE = (
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """Result of loading a file of weights.
+    """Result of loading weights.
 
-    Args:
-        source: File, folder or model of the hub.
-        digest: SHA-256 of the file. Several files count as one, in the order of their names.
+    Attributes:
+        source: File, folder or model of the Hub.
+        digest: SHA-256 of the file, or of several files in the order of their names.
         loaded_keys: Loaded weights.
-        reset_keys: Weights of task heads that are initialized anew, each with the reason.
-        missing_keys: Weights of the network that the file does not have, or has in another shape.
-        unexpected_keys: Weights in the file that the network does not have.
-        mismatched_keys: For I3D weights: convolutions that I3D has in another shape, with both shapes. They are
-            initialized anew.
-        origins: For ViT weights: parts of the network, each with the blocks that it is from and what was changed.
+        reset_keys: Weights of task heads that keep their initialization, each with the reason.
+        missing_keys: Weights of the network that the file lacks or has in another shape.
+        unexpected_keys: Weights in the file that the network lacks.
+        mismatched_keys: For I3D weights: convolutions of another shape, with both shapes. They keep their
+            initialization.
+        origins: For ViT weights: parts of the network, each with its blocks in the file and changes.
         family: Family of public weights. Empty if the file has the network's own names.
-        extra_keys: For public weights: weights of the network that the family does not have. They stay as initialized.
+        extra_keys: For public weights: weights of the network outside the family. They keep their initialization.
     """
 
     source: str
@@ -72,40 +71,22 @@ class LoadReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreezeReport:
-    """Result of freezing parts of a network.
-
-    Args:
-        frozen: Names of the frozen parameters, sorted.
-        num_parameters: Number of all parameter tensors.
-    """
-
-    frozen: tuple[str, ...]
-    num_parameters: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Content of a source of weights.
+    """Weights read from a source.
 
-    Args:
+    Attributes:
+        source: Source as given.
+        name: Name for error messages.
         tensors: Tensors by name.
+        digest: SHA-256 of the files.
         classes: Class names of the task heads, if known.
-        name: Name for messages.
-        files: Files of the tensors.
     """
 
-    tensors: dict[str, Tensor]
-    classes: Mapping[str, Sequence[str]] | None = None
+    source: str
     name: str
-    files: Sequence[Path]
-
-    @property
-    def digest(self) -> str:
-        content = hashlib.sha256()
-        for file in self.files:
-            content.update(file.read_bytes())
-        return content.hexdigest()
+    tensors: dict[str, Tensor]
+    digest: str
+    classes: Mapping[str, Sequence[str]] | None = None
 
 
 def load_weights(
@@ -117,67 +98,88 @@ def load_weights(
     blocks: Sequence[int] = (),
     ignore: Sequence[str] = (),
 ) -> LoadReport:
-    """Load the weights of a run, a model folder or a file into a network. Task heads with other classes are reset.
+    """Load the weights of a run, a model folder or a file into a network. Task heads for other classes are reset.
 
-    MFST also loads public I3D weights (`kinema.models.pretrained.i3d`), the transformers on patches load ViT's, and CTN
-    and ViViT load ViViT's (`kinema.models.pretrained.vit`). For these, missing and unexpected weights are reported and
-    not refused.
+    MFST also loads public I3D weights (`kinema.models.pretrained.i3d`), networks on patches load ViT weights, CTN and
+    ViViT load ViViT weights (`kinema.models.pretrained.vit`). Their missing and unexpected weights are reported, not
+    refused.
 
     Args:
         model: Network, changed in place.
-        source: A run or model folder, a `.safetensors` file, a `.pt` or `.pth` file, which is read as tensors alone, a
-            folder written by transformers, or `hf:owner/name` on the Hugging Face hub.
+        source: Run or model folder, `.safetensors` file, `.pt` or `.pth` file (tensors only), folder written by
+            transformers, or `hf:owner/name` on the Hugging Face Hub.
         classes: Class names of each task head of the network, in order.
-        unmatched: Action when the file lacks weights of the network or has others.
+        unmatched: Action for missing or unexpected weights.
         blocks: For ViT weights: numbers of the blocks to load, as in `from_vit`.
-        ignore: For ViT weights: prefixes of names that are not ViT's and may be in the file.
+        ignore: For ViT weights: prefixes of tensors to ignore.
 
     Raises:
-        StartError: the source does not exist, cannot be read, fits nowhere, or has unmatched weights. I3D or ViT
-            weights are incomplete, have another shape, or are not for this network. `blocks` or `ignore`
-            is given for weights that are not ViT's.
+        StartError: The source does not exist, cannot be read, does not fit the network, or has unmatched weights. I3D
+            or ViT weights are incomplete. `blocks` or `ignore` is set for weights other than ViT's.
     """
     stored = _read_source(source)
-    tensors, theirs, file = stored.tensors, stored.classes, stored.name
     own = model.state_dict()
-    if is_vit(tensors) and not is_vit(own):  # as for I3D below
-        return _load_vit(model, stored, source=str(source), blocks=blocks, ignore=ignore)
-    for name, values in (("blocks", blocks), ("ignore", ignore)):
-        if values:
-            raise StartError(
-                f"{file}: init.{name}={tuple(values)} is for ViT weights only", path=file, field=f"init.{name}"
-            )
-    if is_i3d(tensors) and not is_i3d(own):  # a user's own network may be I3D and loads its weights by name
-        return _load_i3d(model, stored, source=str(source))
-    reset: dict[str, str] = {}
+    try:
+        # A user's own network may be a ViT or I3D; it loads weights by name.
+        if is_vit(stored.tensors) and not is_vit(own):
+            return _load_vit(model, stored, blocks=blocks, ignore=ignore)
+        for name, values in (("blocks", blocks), ("ignore", ignore)):
+            if values:
+                raise StartError(
+                    f"{stored.name}: init.{name}={tuple(values)} is for ViT weights only",
+                    path=stored.name,
+                    field=f"init.{name}",
+                )
+        if is_i3d(stored.tensors) and not is_i3d(own):
+            return _load_i3d(model, stored)
+    except (I3DError, ViTError) as error:
+        raise StartError(f"{stored.name}: {error}", path=stored.name, field=error.field) from error
+    return _load_by_name(model, stored, classes=classes, unmatched=unmatched)
+
+
+def _load_by_name(
+    model: nn.Module,
+    stored: _Source,
+    *,
+    classes: Mapping[str, Sequence[str]],
+    unmatched: Literal["refuse", "allow"],
+) -> LoadReport:
+    own, tensors = model.state_dict(), stored.tensors
     loaded: dict[str, Tensor] = {}
+    reset: dict[str, str] = {}
     missing: list[str] = []
     for name, weight in own.items():
-        head = _head_of(name)
-        if head is not None and theirs is not None and list(theirs.get(head, ())) != list(classes.get(head, ())):
-            there, here = len(theirs.get(head, ())), len(classes.get(head, ()))
-            reset[name] = f"other classes: {there} in the file, {here} here"
-        elif name not in tensors:
-            missing.append(name)
-        elif tensors[name].shape != weight.shape:
-            reason = f"{list(tensors[name].shape)} in the file, {list(weight.shape)} here"
-            if head is not None:
-                reset[name] = reason
-            else:
-                missing.append(f"{name}: {reason}")
-        else:
+        head, reason = _head_of(name), ""
+        if name in tensors and tensors[name].shape != weight.shape:
+            reason = f"{list(tensors[name].shape)} in the file, {list(weight.shape)} in the network"
+        if head is not None and stored.classes is not None:
+            theirs, ours = list(stored.classes.get(head, ())), list(classes.get(head, ()))
+            if theirs != ours:
+                reason = f"other classes: {len(theirs)} in the file, {len(ours)} in the network"
+        if name in tensors and not reason:
             loaded[name] = tensors[name]
+        elif head is not None and reason:
+            reset[name] = reason
+        else:
+            missing.append(f"{name}: {reason}" if reason else name)
     unexpected = [name for name in tensors if name not in own and _head_of(name) is None]
     if not any(_head_of(name) is None for name in loaded):
         example = next(iter(tensors), "nothing")
         raise StartError(
-            f"{file}: no tensor fits the network; the file has {len(tensors)} tensors, such as {example}", path=file
+            f"{stored.name}: no tensor fits the network; the file has {len(tensors)} tensors, such as {example}",
+            path=stored.name,
         )
-    if unmatched == "refuse":
-        _check_matched(file, missing, unexpected)
+    problems = [*(f"missing {name}" for name in missing), *(f"unexpected {name}" for name in unexpected)]
+    if problems and unmatched == "refuse":
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise StartError(
+            f"{stored.name}: {problems[0]}{more}. Use weights of the same network, or pass --init.unmatched allow.",
+            path=stored.name,
+            field="init.unmatched",
+        )
     model.load_state_dict(loaded, strict=False)
     return LoadReport(
-        source=str(source),
+        source=stored.source,
         digest=stored.digest,
         loaded_keys=tuple(loaded),
         reset_keys=reset,
@@ -186,33 +188,18 @@ def load_weights(
     )
 
 
-def _check_matched(file: str, missing: Sequence[str], unexpected: Sequence[str]) -> None:
-    if missing or unexpected:
-        problem = f"missing {missing[0]}" if missing else f"unexpected {unexpected[0]}"
-        others = len(missing) + len(unexpected) - 1
-        raise StartError(
-            f"{file}: {problem}{f' (and {others} more)' if others else ''}; "
-            "use a file of the same network, or pass --init.unmatched allow",
-            path=file,
-            field="init.unmatched",
-        )
-
-
-def _load_i3d(model: nn.Module, stored: _Source, *, source: str) -> LoadReport:
+def _load_i3d(model: nn.Module, stored: _Source) -> LoadReport:
     if not isinstance(model, MFST):
         network = type(model).__name__
         raise StartError(f"{stored.name}: I3D weights load into MFST only; the network is {network}", path=stored.name)
-    try:
-        converted = from_i3d(stored.tensors, model)
-    except I3DError as error:
-        raise StartError(f"{stored.name}: {error}", path=stored.name, field=error.field) from error
+    converted = from_i3d(stored.tensors, model)
     if not converted.weights:
         part, reason = next(iter(converted.unfit.items()))
-        raise StartError(f"{stored.name}: no tensor fits the network; {part} is made of {reason}", path=stored.name)
+        raise StartError(f"{stored.name}: no tensor fits the network; {part} comes from {reason}", path=stored.name)
     model.load_state_dict(converted.weights, strict=False)
     mismatched = tuple(f"{part}." for part in converted.unfit)
     return LoadReport(
-        source=source,
+        source=stored.source,
         digest=stored.digest,
         loaded_keys=tuple(converted.weights),
         unexpected_keys=tuple(f"{module}: {reason}" for module, reason in converted.left_out.items()),
@@ -224,30 +211,22 @@ def _load_i3d(model: nn.Module, stored: _Source, *, source: str) -> LoadReport:
     )
 
 
-def _load_vit(
-    model: nn.Module, stored: _Source, *, source: str, blocks: Sequence[int], ignore: Sequence[str]
-) -> LoadReport:
+def _load_vit(model: nn.Module, stored: _Source, *, blocks: Sequence[int], ignore: Sequence[str]) -> LoadReport:
     if not isinstance(model, ViTNetwork):
-        network = type(model).__name__
         raise StartError(
-            f"{stored.name}: ViT weights load into RPE-STDT, CTN, ViViT and ViT frame by frame only; the network is "
-            f"{network}",
+            f"{stored.name}: ViT weights load into RPE-STDT, CTN, ViViT and frame-by-frame ViT only; the network is "
+            f"{type(model).__name__}",
             path=stored.name,
         )
-    try:
-        vit = read_vit(stored.tensors, ignore=ignore)
-        converted = from_vit(vit, model, blocks=blocks)
-    except ViTError as error:
-        raise StartError(f"{stored.name}: {error}", path=stored.name, field=error.field) from error
+    vit = read_vit(stored.tensors, ignore=ignore)
+    converted = from_vit(vit, model, blocks=blocks)
     model.load_state_dict(converted.weights, strict=False)
     others = [name for name in model.state_dict() if name not in converted.weights]
     return LoadReport(
-        source=source,
+        source=stored.source,
         digest=stored.digest,
         loaded_keys=tuple(converted.weights),
-        reset_keys={
-            name: f"{vit.called} weights have none of these classes" for name in others if _head_of(name) is not None
-        },
+        reset_keys={name: f"not in {vit.called} weights" for name in others if _head_of(name) is not None},
         unexpected_keys=tuple(f"{name}: {reason}" for name, reason in converted.left_over.items()),
         origins=converted.origins,
         family=vit.called,
@@ -255,46 +234,28 @@ def _load_vit(
     )
 
 
-def shorten(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Return the shortest prefixes of names that no other name has, with `*` for numbers: `stages.*.time`."""
-    taken = {prefix for name in others for prefix in _prefixes(name)}
-    short = (next((prefix for prefix in _prefixes(name) if prefix not in taken), name) for name in names)
-    return list(dict.fromkeys(".".join("*" if word.isdigit() else word for word in part.split(".")) for part in short))
-
-
-def _prefixes(name: str) -> Iterable[str]:
-    return accumulate(name.split("."), "{}.{}".format)
-
-
-def freeze(model: nn.Module, parts: Sequence[str]) -> FreezeReport:
-    """Freeze parts of a network, in place.
-
-    Args:
-        model: Network.
-        parts: `backbone` for all but the task heads, or prefixes of names: `embedding`, `blocks.0`.
+def freeze(model: nn.Module, parts: Sequence[str]) -> tuple[str, ...]:
+    """Freeze parts of a network (`backbone` or prefixes such as `blocks.0`), and return the names of the parameters.
 
     Raises:
-        StartError: a part does not exist, or no parameter is left to train.
+        StartError: A part does not exist, or no trainable parameter is left.
     """
-    names = [name for name, _ in model.named_parameters()]
+    parameters = dict(model.named_parameters())
     frozen: set[str] = set()
     for part in parts:
         if part == BACKBONE:
-            found = {name for name in names if _head_of(name) is None}
+            names = {name for name in parameters if _head_of(name) is None}
         else:
-            found = {name for name in names if name == part or name.startswith(f"{part}.")}
-        if not found:
+            names = {name for name in parameters if name == part or name.startswith(f"{part}.")}
+        if not names:
             tops = ", ".join(name for name, _ in model.named_children())
-            raise StartError(
-                f"init.freeze: the network has no part {part!r}; its parts are {BACKBONE}, {tops}", field="init.freeze"
-            )
-        frozen |= found
-    if frozen == set(names) and names:
-        raise StartError(f"init.freeze: {', '.join(parts)} leaves no parameter to train", field="init.freeze")
-    for name, parameter in model.named_parameters():
-        if name in frozen:
-            parameter.requires_grad_(False)
-    return FreezeReport(frozen=tuple(sorted(frozen)), num_parameters=len(names))
+            raise StartError(f"init.freeze: no part {part!r}; expected {BACKBONE}, {tops}", field="init.freeze")
+        frozen |= names
+    if frozen == set(parameters) and parameters:
+        raise StartError(f"init.freeze: {', '.join(parts)} leaves no trainable parameter", field="init.freeze")
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    return tuple(sorted(frozen))
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
@@ -314,69 +275,76 @@ def _head_of(name: str) -> str | None:
 
 
 def _read_source(source: str | Path) -> _Source:
-    hub = str(source).startswith(HUB)
-    path = _fetched(str(source)) if hub else Path(source)
-    name = str(source if hub else path)
+    is_hub = str(source).startswith(HUB)
+    path = _download(str(source)) if is_hub else Path(source)
+    name = str(source if is_hub else path)
     description = find_description(path)
+    classes = None
+    tensors: Any
     try:
         if description is not None:
             data = json.loads(description.read_text(encoding="utf-8"))
-            file = description.parent / Path(data["weights"]).name
-            return _Source(tensors=_tensors_of([file]), classes=data["classes"], name=str(file), files=[file])
-        files = _files_of(path)
+            files, classes = [description.parent / Path(data["weights"]).name], data["classes"]
+            name = str(files[0])
+        else:
+            files = _find_files(path)
         if not files:
             raise StartError(f"{path}: not a run, a model folder or a file of weights", path=path)
-        if files[0].suffix == ".safetensors":
-            return _Source(tensors=_tensors_of(files), name=name, files=files)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        if description is not None or files[0].suffix == ".safetensors":
+            tensors = {key: tensor for file in files for key, tensor in load_tensors(file.read_bytes()).items()}
+            tensors = {key: tensors[key] for key in sorted(tensors)}  # the order of safetensors differs between calls
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.read_bytes())
     except UNREADABLE as error:
         if isinstance(error, StartError):
             raise
-        reason = " ".join(str(error).split())[:200]
-        raise StartError(f"{name}: cannot be read as weights ({reason})", path=name) from error
+        raise StartError(f"{name}: cannot be read as weights ({_one_line(error)})", path=name) from error
     for key in ("state_dict", "model"):
-        if isinstance(stored, dict) and isinstance(stored.get(key), dict):
-            stored = stored[key]
-    if not isinstance(stored, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in stored.items()):
+        if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
+            tensors = tensors[key]
+    if not isinstance(tensors, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
+    ):
         raise StartError(f"{path}: not a dict of tensors by name", path=path)
-    return _Source(tensors=stored, name=name, files=files)
+    return _Source(source=str(source), name=name, tensors=tensors, digest=digest.hexdigest(), classes=classes)
 
 
-def _tensors_of(files: Iterable[Path]) -> dict[str, Tensor]:
-    """Return the tensors of all files sorted by name. The order of safetensors differs between calls."""
-    tensors = {name: tensor for file in files for name, tensor in load_tensors(file.read_bytes()).items()}
-    return {name: tensors[name] for name in sorted(tensors)}
-
-
-def _files_of(path: Path) -> list[Path]:
+def _find_files(path: Path) -> list[Path]:
     """Return the file itself, or the files of a folder written by transformers."""
     if path.is_file():
         return [path]
-    one, several = path / TRANSFORMERS, path / f"{TRANSFORMERS}.index.json"
-    if one.is_file() or not several.is_file():
-        return [one] if one.is_file() else []
-    named = json.loads(several.read_text(encoding="utf-8"))["weight_map"].values()
-    return [path / name for name in sorted({Path(name).name for name in named})]
+    single, index = path / TRANSFORMERS, path / f"{TRANSFORMERS}.index.json"
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else []
+    listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return [path / name for name in sorted({Path(name).name for name in listed})]
 
 
-def _fetched(source: str) -> Path:
-    """Return the file of a model on the hub, downloaded unless it is cached."""
+def _download(source: str) -> Path:
+    """Return the file of a model on the Hub, downloaded unless it is cached."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     model = source.removeprefix(HUB)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise StartError(f"{source}: not of the form {HUB}owner/name", path=source)
+        raise StartError(f"{source}: not a model name; expected {HUB}owner/name", path=source)
     try:
         return Path(huggingface_hub.hf_hub_download(model, TRANSFORMERS))
-    except RepositoryNotFoundError as error:
-        raise StartError(f"{source}: no such public model on the hub", path=source) from error
-    except LocalEntryNotFoundError as error:
-        raise StartError(
-            f"{source}: the hub cannot be reached, and {TRANSFORMERS} is not cached", path=source
-        ) from error
-    except EntryNotFoundError as error:
-        raise StartError(f"{source}: the model has no {TRANSFORMERS}", path=source) from error
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StartError(f"{source}: cannot be downloaded from the hub ({reason})", path=source) from error
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        match error:
+            case RepositoryNotFoundError():
+                problem = "no such public model on the Hub"
+            case LocalEntryNotFoundError():
+                problem = f"the Hub cannot be reached, and {TRANSFORMERS} is not cached"
+            case EntryNotFoundError():
+                problem = f"the model has no {TRANSFORMERS}"
+            case _:
+                problem = f"cannot be downloaded from the Hub ({_one_line(error)})"
+        raise StartError(f"{source}: {problem}", path=source) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -13,7 +13,7 @@ import pytest
 
 from kinema.cli.app import COMMANDS, load_command, main
 from kinema.data.manifest import load_manifest
-from kinema.datasets.registry import DATASETS
+from kinema.datasets.registry import list_datasets
 from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.models.ctn import CTNConfig
 from kinema.training.recipe import Clip, Data, Optim, Recipe
@@ -90,8 +90,9 @@ def test_every_command_has_help_whose_first_line_is_its_summary(command: str, ca
 
 def test_every_data_set_has_help_with_its_own_options_alone(capsys) -> None:
     listed = help_of(capsys, "prepare")
-    assert all(f"  {name} " in listed and dataset.summary in listed for name, dataset in DATASETS.items())
-    shown = {name: help_of(capsys, "prepare", name) for name in DATASETS}
+    datasets = list_datasets()
+    assert all(f"  {name} " in listed and dataset.summary in listed for name, dataset in datasets.items())
+    shown = {name: help_of(capsys, "prepare", name) for name in datasets}
     for name, answer in shown.items():
         assert f"kinema prepare {name}" in answer
         assert "--root PATH" in answer
@@ -209,7 +210,7 @@ def test_an_unknown_command(capsys) -> None:
         ("runs --compare a", "--compare", "['a']"),
         ("models ctn_tiny more", "unknown argument 'more'", "`kinema models --help`"),
         ("sampling moves_cross_subject --index x", "--index", "'x'"),
-        ("prepare", "no data set", "folder, csv"),
+        ("prepare", "no dataset", "folder, csv"),
         ("prepare ucf102 --root a", "'ucf102'", "did you mean 'ucf101'?"),
         ("prepare ucf101 --root a", "missing --out", "`kinema prepare ucf101 --help`"),
     ],

@@ -1,4 +1,4 @@
-"""Diving48: two versions of its lists told apart, classes of four attributes, and the real vocabulary and records."""
+"""Diving48: two versions of its lists, classes of four attributes, and the real vocabulary and records."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from kinema.datasets.diving48 import (
     read_dives,
     read_vocabulary,
 )
-from kinema.datasets.listing import read_listing
+from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 
@@ -52,7 +52,7 @@ def write_lists(folder, *, version="_V2", train=TRAIN, test=TEST):
 
 
 @pytest.mark.parametrize(("home", "folder"), [("rgb/", ""), ("videos/", "annotations"), ("", "annotations")])
-def test_the_dives_that_are_listed_and_there_become_a_manifest(tmp_path, fill, home, folder):
+def test_listed_dives_on_disk_become_a_manifest(tmp_path, fill, home, folder):
     root = fill(tmp_path / "d", *(f"{home}{video}.mp4" for video in (*TRAIN, *TEST)))
     write_lists(root / folder)
     prepared = prepare_diving48(root, tmp_path / "m.csv")
@@ -72,7 +72,7 @@ def test_the_dives_that_are_listed_and_there_become_a_manifest(tmp_path, fill, h
     assert len(prepared.notes) == 3
 
 
-def test_what_is_missing_or_not_listed_is_counted(tmp_path, fill):
+def test_missing_and_unlisted_files_are_counted(tmp_path, fill):
     root = fill(tmp_path / "d", f"rgb/{TRAIN[1]}.mp4", "rgb/elsewhere_00001.mp4", f"{TEST[0]}.mp4")
     (root / "Diving48_rgb.tar.gz").touch()
     write_lists(root)
@@ -90,7 +90,7 @@ def test_what_is_missing_or_not_listed_is_counted(tmp_path, fill):
     assert ": 0 of 1970 declared test, 1 of 15027 declared train; 48 classes" in prepared.summary
 
 
-def test_other_lengths_than_the_list_says_are_counted_and_the_whole_video_is_taken(tmp_path, fill):
+def test_videos_of_other_lengths_are_counted_and_used_in_full(tmp_path, fill):
     root = fill(tmp_path / "d", *(f"rgb/{video}.mp4" for video in (*TRAIN, *TEST)))
     write_lists(root)
     records = [record(TRAIN[0], end=10), record(TRAIN[1], start=1), record(TRAIN[2])]
@@ -106,7 +106,7 @@ def test_other_lengths_than_the_list_says_are_counted_and_the_whole_video_is_tak
     assert len(prepared.unreadable) == 1
 
 
-def test_the_two_versions_are_told_apart(tmp_path, fill):
+def test_v1_and_v2_are_distinguished(tmp_path, fill):
     root = fill(tmp_path / "d", *(f"rgb/{video}.mp4" for video in (*TRAIN, *TEST)))
     write_lists(root, version="")
     prepared = prepare_diving48(root, tmp_path / "m.csv")
@@ -122,16 +122,16 @@ def test_the_two_versions_are_told_apart(tmp_path, fill):
 
 
 @pytest.mark.parametrize("gone", ["train", "test"])
-def test_a_list_of_each_version_is_refused(raises, tmp_path, fill, gone):
+def test_lists_of_two_versions_are_refused(raises, tmp_path, fill, gone):
     root = fill(tmp_path / "d", *(f"rgb/{video}.mp4" for video in (*TRAIN, *TEST)))
     write_lists(root)
-    kept = {"train": "test", "test": "train"}[gone]
+    other = {"train": "test", "test": "train"}[gone]
     (root / f"Diving48_V2_{gone}.json").rename(root / f"Diving48_{gone}.json")
     with raises(ManifestError, f"Diving48_{gone}.json", path="d"):
         prepare_diving48(root, tmp_path / "m.csv")
     (root / f"Diving48_{gone}.json").unlink()
     prepared = prepare_diving48(root, tmp_path / "m.csv")
-    assert {entry.split for entry in prepared.manifest.entries} == {kept}
+    assert {entry.split for entry in prepared.manifest.entries} == {other}
     assert prepared.notes[0] == f"split {gone} is omitted: Diving48_V2_{gone}.json not found in {root}"
 
 
@@ -147,7 +147,7 @@ def test_a_list_of_each_version_is_refused(raises, tmp_path, fill, gone):
         ("Diving48_V2_train", 16_067, "Diving48_train.json", {}),
     ],
 )
-def test_a_list_of_v1_under_the_name_of_v2_is_refused(raises, tmp_path, fill, name, count, word, facts):
+def test_a_list_of_v1_named_v2_is_refused(raises, tmp_path, fill, name, count, word, facts):
     root = fill(tmp_path / "d", f"rgb/{TRAIN[0]}.mp4")
     write_lists(root)
     write(root / f"{name}.json", [record(f"x_{number:05}") for number in range(count)])
@@ -155,7 +155,7 @@ def test_a_list_of_v1_under_the_name_of_v2_is_refused(raises, tmp_path, fill, na
         prepare_diving48(root, tmp_path / "m.csv")
 
 
-def test_a_list_of_v2_under_the_name_of_v1_is_refused(raises, tmp_path, fill):
+def test_a_list_of_v2_named_v1_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "d", f"rgb/{TRAIN[0]}.mp4")
     write_lists(root, version="")
     write(root / "Diving48_test.json", [record(f"x_{number:05}") for number in range(1_970)])
@@ -186,7 +186,7 @@ def test_a_list_of_v2_under_the_name_of_v1_is_refused(raises, tmp_path, fill):
         ([], "records", {}),
     ],
 )
-def test_a_list_that_says_something_impossible_is_refused(raises, tmp_path, found, word, facts):
+def test_an_invalid_list_is_refused(raises, tmp_path, found, word, facts):
     with raises(ManifestError, word, **{"path": "Diving48_V2_train.json", **facts}):
         read_listing(
             {"train": write(tmp_path / "Diving48_V2_train.json", found)},
@@ -194,7 +194,7 @@ def test_a_list_that_says_something_impossible_is_refused(raises, tmp_path, foun
         )
 
 
-def test_a_list_that_breaks_off_and_a_video_in_both_lists_are_refused(raises, tmp_path, fill):
+def test_a_truncated_list_and_a_video_in_both_lists_are_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "d", f"rgb/{TRAIN[0]}.mp4")
     write_lists(root, test=TRAIN[:1])
     with raises(ManifestError, "Diving48_V2_train.json", path="Diving48_V2_test.json", line=1):
@@ -219,7 +219,7 @@ def test_a_list_that_breaks_off_and_a_video_in_both_lists_are_refused(raises, tm
         ([*VOCABULARY[:47], None], "", {"path": "Diving48_vocab.json", "field": "47"}),
     ],
 )
-def test_a_vocabulary_that_is_none_is_refused(raises, tmp_path, found, word, facts):
+def test_a_malformed_vocabulary_is_refused(raises, tmp_path, found, word, facts):
     with raises(ManifestError, word, **facts):
         read_vocabulary(write(tmp_path / "Diving48_vocab.json", found))
 
@@ -276,10 +276,8 @@ def test_the_real_records_are_read(real):
     assert segments == {"-mmq0PT-u8k_00155": (0, 48), "-mmq0PT-u8k_00156": (0, 70)}
 
 
-def test_from_the_folder_of_the_download_to_the_first_training_step(
-    tmp_path, real, write_video, stamp, capsys, monkeypatch
-):
-    """The real vocabulary and the two records that are here, others made in their form; videos as long as they say."""
+def test_download_to_first_training_step(tmp_path, real, write_video, stamp, capsys, monkeypatch, train_one_step):
+    """Real vocabulary, two real and other synthetic records, and videos of the listed lengths."""
     records = json.loads((real / "Diving48_V2_train_first2.json").read_text())
     records += [record(f"abcdefghij{n}_{n:05}", label=n, end=20 + n) for n in (3, 8, 30)]
     held_out = [record(f"zyxwvutsrq{n}_{n:05}", label=n, end=20 + n) for n in (0, 8)]
@@ -292,37 +290,19 @@ def test_from_the_folder_of_the_download_to_the_first_training_step(
         write_video(root / "rgb" / f"{found['vid_name']}.mp4", [stamp(n) for n in range(found["end_frame"])])
     monkeypatch.chdir(tmp_path)
     main(["prepare", "diving48", "--root", "diving", "--out", "diving48_v2.csv"])
-    said = capsys.readouterr().out
-    assert "another number of frames" not in said
-    assert "2 of 1970 declared test, 5 of 15027 declared train; 48 classes; 0 files cannot be read" in said
+    output = capsys.readouterr().out
+    assert "another number of frames" not in output
+    assert "2 of 1970 declared test, 5 of 15027 declared train; 48 classes; 0 files cannot be read" in output
     manifest = load_manifest("diving48_v2.csv")
     assert manifest.entries[0].labels == {"label": "Back, 15som, 05Twis, FREE"}
     assert [entry.frames for entry in manifest.entries] == [48, 70, 23, 28, 50, 20, 28]
-    facts = json.loads(Path("diving48_v2.json").read_text())
-    Path("diving48_v2.json").write_text(json.dumps({**facts, "declared": {"train": 5, "test": 2}}))
-    small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
-    own = "--data.evaluate test --data.batch-size 4 --data.augmentation.short-side 32 40 --compute.device cpu"
-    main(
-        [
-            "train",
-            "ctn_tiny",
-            "--data.manifest",
-            "diving48_v2.csv",
-            *small.split(),
-            *own.split(),
-            "--run.out",
-            "run",
-            "--max-steps",
-            "1",
-        ]
-    )
-    assert Path("run/steps.jsonl").read_text().count("\n") == 1
+    train_one_step("diving48_v2.csv", {"train": 5, "test": 2})
     capsys.readouterr()
-    evaluate = "--manifest diving48_v2.csv --workers 0 --device cpu --per-attribute --json said.json"
+    evaluate = "--manifest diving48_v2.csv --workers 0 --device cpu --per-attribute --json report.json"
     main(["evaluate", "run", *evaluate.split()])
-    said = capsys.readouterr().out
-    assert "Diving48, version V2, train 5, test 2\n" in said
-    assert all(f"\n{attribute} " in said for attribute in ATTRIBUTES)
-    stored = json.loads(Path("said.json").read_text())
+    output = capsys.readouterr().out
+    assert "Diving48, version V2, train 5, test 2\n" in output
+    assert all(f"\n{attribute} " in output for attribute in ATTRIBUTES)
+    stored = json.loads(Path("report.json").read_text())
     assert (stored["dataset"], stored["version"]) == ("Diving48", "V2, train 5, test 2")
     assert all(np.sum(found["counts"]) == 2 for found in stored["attributes"].values())

@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100: its lists, and the segments of the videos and folders of frames that are on disk."""
+"""EPIC-KITCHENS-100: official lists, and segments of videos and folders of frames."""
 
 import csv
 import shutil
@@ -29,12 +29,12 @@ def prepare_epic_kitchens(root, out):
     return prepare(EpicKitchensOptions(root=root, out=out))
 
 
-COLUMNS = (*SEGMENT_COLUMNS, *LABEL_COLUMNS)
+COLUMNS = (*SEGMENT_COLUMNS, *LABEL_COLUMNS.values())
 CLASS_COLUMNS = "id,key,instances,category"
 
 
 def row(number, *, video="P01_01", start=1.0, stop=1.6, rate=60, verb=3, noun=5, **cells):
-    """A line as the official lists have them: frame numbers count `rate` a second, whatever the video's own rate is."""
+    """Return a line of an official list; frame numbers are at `rate` fps, regardless of the video's own rate."""
     found = {
         "narration_id": f"{video}_{number}",
         "participant_id": video[:3],
@@ -64,7 +64,7 @@ def write_classes(folder):
 
 @pytest.fixture
 def root(tmp_path):
-    """The lists alone: two segments to train on and two to validate."""
+    """Folder with lists only: two training and two validation segments."""
     root = tmp_path / "e"
     write_classes(root)
     write_list(root / "EPIC_100_train.csv", row(0), row(1, start=0, stop=0.5, verb=0, noun=299))
@@ -75,7 +75,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def fill_frames(stamp):
-    """Folders of frames that show their numbers, named as the official ones are."""
+    """Fill folders with frames that show their numbers, with official file names."""
 
     def fill(root, name, numbers):
         (root / name).mkdir(parents=True)
@@ -88,7 +88,7 @@ def fill_frames(stamp):
 
 @pytest.mark.parametrize("home", ["", "EPIC-KITCHENS/"])
 @pytest.mark.parametrize("folder", ["", "annotations", "epic-kitchens-100-annotations"])
-def test_the_segments_that_are_listed_and_there_become_a_manifest(tmp_path, fill, home, folder):
+def test_listed_segments_on_disk_become_a_manifest(tmp_path, fill, home, folder):
     root = fill(tmp_path / "e", f"{home}P01/videos/P01_01.MP4", f"{home}P02/videos/P02_101.mp4")
     write_classes(root / folder)
     write_list(root / folder / "EPIC_100_train.csv", row(0), row(1, start=0, stop=0.5, verb=0, noun=299))
@@ -116,10 +116,8 @@ def test_the_segments_that_are_listed_and_there_become_a_manifest(tmp_path, fill
     assert prepared.summary.endswith("2 train, 1 val; 97 of verb, 300 of noun; 0 files cannot be read")
 
 
-def test_a_segment_of_a_video_is_cut_by_time_and_not_by_the_lists_frame_numbers(
-    tmp_path, root, write_video, stamp, read_stamps
-):
-    """At 29.97 frames a second, 1.0 s to 1.6 s are frames 30 to 47; the list says 60 to 96, which are official ones."""
+def test_a_segment_of_a_video_is_cut_by_time_stamps(tmp_path, root, write_video, stamp, read_stamps):
+    """At 29.97 fps, 1.0 s to 1.6 s are frames 30 to 47; the official frame numbers in the list are 60 to 96."""
     (root / "P01" / "videos").mkdir(parents=True)
     pictures = [stamp(number) for number in range(120)]
     write_video(root / "P01" / "videos" / "P01_01.MP4", pictures, rate=Fraction(30000, 1001))
@@ -132,9 +130,7 @@ def test_a_segment_of_a_video_is_cut_by_time_and_not_by_the_lists_frame_numbers(
     assert read_stamps(read_rgb(path, shown)) == list(shown)
 
 
-def test_a_segment_of_a_folder_is_its_pictures_from_the_first_to_the_last_number(
-    tmp_path, root, fill_frames, read_stamps
-):
+def test_a_segment_of_a_folder_is_cut_by_frame_numbers(tmp_path, root, fill_frames, read_stamps):
     fill_frames(root, "P01/rgb_frames/P01_01", range(1, 121))
     manifest = prepare_epic_kitchens(root, tmp_path / "m.csv").manifest
     found = {}
@@ -145,7 +141,7 @@ def test_a_segment_of_a_folder_is_its_pictures_from_the_first_to_the_last_number
     assert {entry.frames for entry in manifest.entries} == {120}
 
 
-def test_what_is_missing_is_counted_and_its_videos_are_listed(tmp_path, root, fill, fill_frames):
+def test_missing_segments_are_counted_by_video(tmp_path, root, fill, fill_frames):
     fill_frames(root, "P01/rgb_frames/P01_01", range(1, 91))  # ends 6 frames before segment 0 does
     fill(root, "P01/videos/P01_01.MP4", "P03/videos/P03_07.MP4")
     (root / "P02" / "rgb_frames").mkdir(parents=True)
@@ -162,7 +158,7 @@ def test_what_is_missing_is_counted_and_its_videos_are_listed(tmp_path, root, fi
     )
     assert prepared.notes[4:] == (
         "1 videos are on disk as files and as frames; the frames were used: P01_01",
-        "frames of 1 videos are still packed: unpack each .tar into a folder of the same name: P02_101",
+        "1 videos have packed frames: unpack each .tar into a folder of the same name: P02_101",
         "3 segments of EPIC_100_train.csv, EPIC_100_validation.csv, EPIC_100_test_timestamps.csv are not on disk and "
         "are omitted; coverage counts them as missing. They are of 2 videos: P02_101 (2), P04_01 (1)",
         "1 segments exceed the images of their folder by up to 6 frames; they were cut",
@@ -172,14 +168,14 @@ def test_what_is_missing_is_counted_and_its_videos_are_listed(tmp_path, root, fi
     assert ": 0 of 1 declared test, 2 train, 0 of 2 declared val; 97 of verb" in prepared.summary
 
 
-def test_a_folder_that_breaks_off_loses_the_segments_behind_its_end(tmp_path, root, fill_frames):
+def test_segments_after_the_last_image_are_missing(tmp_path, root, fill_frames):
     fill_frames(root, "P01/rgb_frames/P01_01", range(1, 90))
     prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
     assert [entry.sample for entry in prepared.manifest.entries] == ["P01_01_1"]
     assert "They are of 2 videos: P01_01 (1), P02_101 (2)" in prepared.notes[-1]
 
 
-def test_a_folder_that_lacks_a_picture_or_counts_from_0_shifts_no_segment(tmp_path, root, fill_frames):
+def test_missing_images_or_numbers_from_0_shift_no_segment(tmp_path, root, fill_frames):
     fill_frames(root, "P01/rgb_frames/P01_01", [*range(1, 50), *range(51, 121)])
     fill_frames(root, "P02/rgb_frames/P02_101", range(120))
     prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
@@ -196,14 +192,14 @@ def test_a_folder_that_lacks_a_picture_or_counts_from_0_shifts_no_segment(tmp_pa
     )
 
 
-def test_frames_that_were_wrong_at_first_are_named(tmp_path, root, fill_frames):
+def test_corrected_videos_are_noted(tmp_path, root, fill_frames):
     write_list(root / "EPIC_100_train.csv", row(0, video="P27_103", rate=50, start=0, stop=0.5))
     fill_frames(root, "P27/rgb_frames/P27_103", range(1, 40))
     notes = prepare_epic_kitchens(root, tmp_path / "m.csv").notes
     assert any(note.startswith("the official frames of P27_103 were first published with errors") for note in notes)
 
 
-def test_a_list_that_is_not_there_leaves_its_split_out(tmp_path, root, fill):
+def test_a_missing_list_omits_its_split(tmp_path, root, fill):
     fill(root, "P02/videos/P02_101.MP4")
     (root / "EPIC_100_train.csv").unlink()
     prepared = prepare_epic_kitchens(root, tmp_path / "m.csv")
@@ -230,14 +226,14 @@ def test_a_list_that_is_not_there_leaves_its_split_out(tmp_path, root, fill):
         ({"participant_id": "P02"}, "P01_01", {"line": 3, "field": "video_id"}),
     ],
 )
-def test_a_line_that_says_something_impossible_is_named(raises, tmp_path, cells, word, facts):
+def test_an_invalid_line_is_refused_with_its_field(raises, tmp_path, cells, word, facts):
     path = tmp_path / "EPIC_100_train.csv"
     write_list(path, row(0), row(1, **cells))
     with raises(ManifestError, word, path=path, **facts):
-        read_segments(path)
+        read_segments(path, "train", {head: ["a"] * count for head, count in CLASSES.items()})
 
 
-def test_a_list_of_something_else_is_refused(raises, tmp_path, root, fill):
+def test_an_unrelated_list_is_refused(raises, tmp_path, root, fill):
     fill(root, "P01/videos/P01_01.MP4")
     out = tmp_path / "m.csv"
     train, validation = root / "EPIC_100_train.csv", root / "EPIC_100_validation.csv"
@@ -255,7 +251,7 @@ def test_a_list_of_something_else_is_refused(raises, tmp_path, root, fill):
         prepare_epic_kitchens(root, out)
 
 
-def test_a_class_list_that_does_not_match_the_head_is_refused(raises, tmp_path):
+def test_a_class_list_of_another_head_is_refused(raises, tmp_path):
     write_classes(tmp_path)
     verbs, nouns = (tmp_path / f"EPIC_100_{head}_classes.csv" for head in CLASSES)
     assert read_classes(verbs, "verb")[96] == "verb:96"
@@ -273,7 +269,7 @@ def test_a_class_list_that_does_not_match_the_head_is_refused(raises, tmp_path):
             read_classes(verbs, "verb")
 
 
-def test_a_wrong_root_is_named(raises, tmp_path, root):
+def test_a_wrong_root_is_refused(raises, tmp_path, root):
     out = tmp_path / "m.csv"
     with raises(ManifestError, path="gone", field="root"):
         prepare_epic_kitchens(tmp_path / "gone", out)
@@ -288,12 +284,12 @@ def test_a_wrong_root_is_named(raises, tmp_path, root):
     assert not out.exists()
 
 
-def test_the_command_prepares_it_and_says_what_it_found(capsys, tmp_path, root, fill):
+def test_the_command_prints_a_summary(capsys, tmp_path, root, fill):
     fill(root, "P01/videos/P01_01.MP4")
     main(["prepare", "epic_kitchens", "--root", str(root), "--out", str(tmp_path / "m.csv")])
-    said = capsys.readouterr().out
-    assert "2 segments of EPIC_100_train.csv, EPIC_100_validation.csv are not on disk" in said
-    assert "2 train, 0 of 2 declared val; 97 of verb, 300 of noun; 0 files cannot be read" in said
+    output = capsys.readouterr().out
+    assert "2 segments of EPIC_100_train.csv, EPIC_100_validation.csv are not on disk" in output
+    assert "2 train, 0 of 2 declared val; 97 of verb, 300 of noun; 0 files cannot be read" in output
 
 
 @pytest.fixture(scope="module")
@@ -302,8 +298,13 @@ def real(real_data):
 
 
 @pytest.fixture(scope="module")
-def real_segments(real):
-    return read_segments(real / "EPIC_100_validation.csv")
+def real_classes(real):
+    return {head: read_classes(real / f"EPIC_100_{head}_classes.csv", head) for head in CLASSES}
+
+
+@pytest.fixture(scope="module")
+def real_segments(real, real_classes):
+    return read_segments(real / "EPIC_100_validation.csv", "val", real_classes)
 
 
 def test_the_real_class_lists_have_97_verbs_and_300_nouns(raises, real):
@@ -316,33 +317,34 @@ def test_the_real_class_lists_have_97_verbs_and_300_nouns(raises, real):
         read_classes(real / "EPIC_100_noun_classes_v2.csv", "noun")
 
 
-def test_the_real_lists_have_as_many_segments_as_they_are_said_to(real_segments):
+def test_the_real_lists_have_the_official_number_of_segments(real_segments):
     assert len(real_segments) == 9_668 == COUNTS["val"]
-    assert len({segment.video_id for segment in real_segments}) == 138
-    first = real_segments[0]
-    assert (first.narration_id, first.participant_id, first.video_id) == ("P01_11_0", "P01", "P01_11")
-    assert (first.start_s, first.stop_s, first.start_frame, first.stop_frame) == (0.0, 1.89, 1, 113)
-    assert first.classes == {"verb": 0, "noun": 2}
+    entries = [segment.sample.entry for segment in real_segments]
+    assert len({entry.rgb for entry in entries}) == 138
+    first = entries[0]
+    assert (first.sample, first.subject, first.rgb, first.group) == ("P01_11_0", "P01", "P01_11", "P01_11")
+    assert (first.start_s, first.stop_s, *real_segments[0][1:]) == (0.0, 1.89, 1, 113)
+    assert first.labels == {"verb": "take", "noun": "plate"}
 
 
 @pytest.mark.long
-def test_the_list_of_the_source_domain_is_read_in_the_same_way(real):
-    """It is of the form of the list of all training segments, which is not here."""
-    assert len(read_segments(real / "EPIC_100_uda_source_train.csv")) == 16_115
+def test_the_list_of_the_source_domain_is_read(real, real_classes):
+    """Its format is that of the full training list, which is not among the real data."""
+    assert len(read_segments(real / "EPIC_100_uda_source_train.csv", "train", real_classes)) == 16_115
 
 
-def test_the_real_frame_numbers_count_60_a_second_whatever_the_videos_rate_is(real, real_segments):
-    """All videos of the list are of EPIC-KITCHENS-55, and some have 29.97, 47.95 or 90 frames a second."""
+def test_official_frame_numbers_are_at_60_fps_for_all_videos(real, real_segments):
+    """All videos of the list are of EPIC-KITCHENS-55, some at 29.97, 47.95 or 90 fps."""
     with (real / "EPIC_100_video_info.csv").open() as file:
         rates = {video["video_id"]: round(float(video["fps"]), 2) for video in csv.DictReader(file)}
-    assert {rates[segment.video_id] for segment in real_segments} == {29.97, 47.95, 59.94, 90.0}
+    assert {rates[segment.sample.entry.rgb] for segment in real_segments} == {29.97, 47.95, 59.94, 90.0}
     for segment in real_segments:
-        assert abs(segment.stop_frame - 60 * segment.stop_s) <= 1
-        assert abs(segment.start_frame - max(1, 60 * segment.start_s)) <= 1
+        assert abs(segment.stop_frame - 60 * segment.sample.entry.stop_s) <= 1
+        assert abs(segment.start_frame - max(1, 60 * segment.sample.entry.start_s)) <= 1
 
 
 def test_the_real_lists_are_counted_against_the_disk(tmp_path, real, fill):
-    """The beginning of the source domain's list stands for that of all training segments."""
+    """The start of the source domain's list serves as the training list."""
     root = fill(tmp_path / "e", "P01/videos/P01_01.MP4", "P01/videos/P01_11.MP4")
     for name in ("verb_classes", "noun_classes", "validation"):
         (root / f"EPIC_100_{name}.csv").symlink_to(real / f"EPIC_100_{name}.csv")

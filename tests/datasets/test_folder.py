@@ -1,4 +1,4 @@
-"""A user's own videos in class folders, as they lie on a disk."""
+"""A user's own videos in class folders."""
 
 import shutil
 from collections import Counter
@@ -67,7 +67,7 @@ def test_split_folders_are_the_split(tmp_path, fill, folders, names):
     assert prepared.notes == ()
 
 
-def test_a_folder_without_videos_beside_the_splits_is_no_class(tmp_path, fill):
+def test_a_folder_without_videos_is_not_a_class(tmp_path, fill):
     root = fill(tmp_path / "v", *(f"{split}/{label}/1.mp4" for split in ("train", "test") for label in "ab"))
     (root / "annotations").mkdir()
     (root / "annotations" / "classes.txt").write_text("a b")
@@ -76,20 +76,20 @@ def test_a_folder_without_videos_beside_the_splits_is_no_class(tmp_path, fill):
     assert prepared.manifest.declared == {"train": 2, "test": 2}
 
 
-def test_videos_beside_the_splits_are_never_taken_for_a_class(raises, tmp_path, fill):
+def test_videos_beside_split_folders_are_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "v", "train/a/1.mp4", "train/b/1.mp4", "val/a/2.mp4", "extra/a/3.mp4")
     with raises(ManifestError, path="extra", field="split"):
         prepare_folder(root, tmp_path / "m.csv")
 
 
-def test_a_space_at_the_end_of_a_folders_name_is_no_part_of_the_class(tmp_path, fill):
+def test_trailing_spaces_of_a_folder_are_not_part_of_the_class(tmp_path, fill):
     root = fill(tmp_path / "v", "a /1.mp4", "a /2.mp4", "b/1.mp4", "b/2.mp4")
     manifest = prepare_folder(root, tmp_path / "m.csv").manifest
     assert manifest.classes == {"label": ("a", "b")}
     assert all(Path(manifest.locate(entry.rgb)).is_file() for entry in manifest.entries)
 
 
-def test_hidden_files_are_not_there_and_other_files_are_counted(tmp_path, fill):
+def test_hidden_files_are_ignored_and_other_files_are_counted(tmp_path, fill):
     root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4", "a/._1.mp4", ".cache/1.mp4", "b/notes.txt")
     (root / "a" / "poster.jpg").write_bytes(b"")
     (root / "a" / ".DS_Store").write_bytes(b"")
@@ -114,7 +114,7 @@ def test_an_unreadable_file_keeps_its_line_and_is_listed(tmp_path, fill):
     assert "v/b/3.mp4: is not a video that can be read" in prepared.unreadable[0]
 
 
-def test_what_is_no_folder_of_videos_is_refused(raises, tmp_path, fill):
+def test_a_folder_without_classes_is_refused(raises, tmp_path, fill):
     with raises(ManifestError, path="gone", field="root"):
         prepare_folder(tmp_path / "gone", tmp_path / "m.csv")
     (tmp_path / "empty" / "a").mkdir(parents=True)
@@ -125,7 +125,7 @@ def test_what_is_no_folder_of_videos_is_refused(raises, tmp_path, fill):
     assert not (tmp_path / "m.csv").exists()
 
 
-def test_the_split_does_not_depend_on_where_the_videos_and_the_manifest_lie(tmp_path, fill):
+def test_the_split_does_not_depend_on_the_location_of_videos_and_manifest(tmp_path, fill):
     root = fill(tmp_path / "v", *(f"{label}/{n}.mp4" for n in range(20) for label in "ab"))
     moved = tmp_path / "another place" / "w"
     shutil.copytree(root, moved)
@@ -145,13 +145,13 @@ def test_a_test_split_can_be_held_out_beside_the_validation_split(tmp_path, fill
     assert prepared.notes == ("the data has no split, so one was made: 6 train, 6 val, 8 test, groups kept together",)
 
 
-def test_shares_that_were_asked_for_in_vain_are_said(tmp_path, fill):
+def test_unused_shares_are_noted(tmp_path, fill):
     root = fill(tmp_path / "v", *(f"{split}/{label}/1.mp4" for split in ("train", "test") for label in "ab"))
     prepared = prepare_folder(root, tmp_path / "m.csv", val_share=0.3)
     assert prepared.notes == ("the data has its own split: val_share, test_share and keep_together were not used",)
 
 
-def test_folders_of_pictures_are_clips_of_their_class(tmp_path, fill_pictures):
+def test_folders_of_images_are_clips(tmp_path, fill_pictures):
     root = fill_pictures(tmp_path / "v", *(f"{label}/clip {n}" for label in "ab" for n in range(3)), suffix=".jpg")
     (root / "a" / "clip 0" / "notes.txt").write_text("")
     prepared = prepare_folder(root, tmp_path / "m.csv")
@@ -165,13 +165,13 @@ def test_folders_of_pictures_are_clips_of_their_class(tmp_path, fill_pictures):
     )
 
 
-def test_pictures_that_lie_in_the_class_folder_itself_are_no_clip(raises, tmp_path, fill_pictures):
+def test_images_directly_in_a_class_folder_are_not_a_clip(raises, tmp_path, fill_pictures):
     root = fill_pictures(tmp_path / "v", "a", "b")
     with raises(ManifestError, "CLASS/NAME/", path="v"):
         prepare_folder(root, tmp_path / "m.csv")
 
 
-def test_a_folder_with_a_single_picture_is_no_clip(tmp_path, fill_pictures):
+def test_a_folder_with_a_single_image_is_not_a_clip(tmp_path, fill_pictures):
     root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2")
     fill_pictures(root, "a/3", count=1)
     prepared = prepare_folder(root, tmp_path / "m.csv")
@@ -179,7 +179,7 @@ def test_a_folder_with_a_single_picture_is_no_clip(tmp_path, fill_pictures):
     assert prepared.notes[0] == "1 files are omitted: unknown file type"
 
 
-def test_pictures_of_16_bits_are_depth(tmp_path, fill_pictures):
+def test_16_bit_images_are_depth(tmp_path, fill_pictures):
     root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2", kind="depth")
     prepared = prepare_folder(root, tmp_path / "m.csv", depth_unit=1, depth_range=(500, 1100))
     assert {entry.rgb for entry in prepared.manifest.entries} == {""}
@@ -189,7 +189,7 @@ def test_pictures_of_16_bits_are_depth(tmp_path, fill_pictures):
 
 
 @pytest.mark.parametrize("kind", ["rgb", "depth"])
-def test_arrays_are_taken_for_what_they_hold(tmp_path, fill_arrays, kind):
+def test_arrays_are_rgb_or_depth_by_their_channels(tmp_path, fill_arrays, kind):
     root = fill_arrays(tmp_path / "v", "a/1.npz", "a/2.npz", "b/1.npz", "b/2.npz", kind=kind)
     (root / "b" / "3.npz").write_text("no array")
     prepared = prepare_folder(root, tmp_path / "m.csv")
@@ -201,7 +201,7 @@ def test_arrays_are_taken_for_what_they_hold(tmp_path, fill_arrays, kind):
     assert len(prepared.unreadable) == 1
 
 
-def test_depth_of_16_bits_without_a_range_is_said_with_what_it_holds(tmp_path, fill_pictures):
+def test_16_bit_depth_without_a_range_is_noted_with_its_values(tmp_path, fill_pictures):
     root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2", kind="depth")
     notes = prepare_folder(root, tmp_path / "m.csv").notes
     assert "--depth-range" in notes[-1]
@@ -214,7 +214,7 @@ def test_a_range_without_depth_is_refused(raises, tmp_path, fill):
         prepare_folder(root, tmp_path / "m.csv", depth_range=(1, 2))
 
 
-def test_what_lies_side_by_side_is_never_guessed(raises, tmp_path, fill, fill_arrays, fill_pictures):
+def test_several_kinds_of_files_are_refused(raises, tmp_path, fill, fill_arrays, fill_pictures):
     root = fill_arrays(fill(tmp_path / "v", "a/1.mp4", "b/1.mp4"), "a/1.npz", "b/1.npz")
     with raises(ManifestError, "TEMPLATE", path="v"):
         prepare_folder(root, tmp_path / "m.csv")
@@ -227,7 +227,7 @@ def test_what_lies_side_by_side_is_never_guessed(raises, tmp_path, fill, fill_ar
     assert not (tmp_path / "m.csv").exists()
 
 
-def test_links_are_followed_and_one_that_leads_back_is_no_trap(tmp_path, fill):
+def test_links_are_followed_without_endless_recursion(tmp_path, fill):
     fill(tmp_path / "store", "1.mp4", "2.mp4")
     root = fill(tmp_path / "v", "b/1.mp4", "b/2.mp4")
     (root / "a").mkdir()
@@ -242,7 +242,7 @@ def test_links_are_followed_and_one_that_leads_back_is_no_trap(tmp_path, fill):
     assert "no such file" in prepared.unreadable[0]
 
 
-def test_classes_that_a_mirror_exchanges_are_said(tmp_path, fill):
+def test_mirrored_classes_are_noted(tmp_path, fill):
     root = fill(tmp_path / "v", *(f"swipe {way}/{n}.mp4" for way in ("left", "right", "up") for n in range(2)))
     assert prepare_folder(root, tmp_path / "m.csv").notes[-1] == (
         "'swipe left' and 'swipe right' (label) are mirror images of each other: turn mirroring off for training, "
@@ -250,6 +250,6 @@ def test_classes_that_a_mirror_exchanges_are_said(tmp_path, fill):
     )
 
 
-def test_a_class_that_a_made_split_lacks_is_named(tmp_path, fill):
+def test_classes_missing_from_the_split_are_noted(tmp_path, fill):
     root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4", "rare/1.mp4")
     assert "split val has no sample of 1 classes: rare" in prepare_folder(root, tmp_path / "m.csv").notes

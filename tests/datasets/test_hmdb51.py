@@ -1,6 +1,5 @@
-"""HMDB-51: three official splits by the lists of 51 actions, labels that cannot be mixed up, real lists and clips."""
+"""HMDB-51: official splits from the lists of 51 actions, unmistakable labels, real lists and clips."""
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -21,22 +20,22 @@ def prepare_hmdb51(root, out, split=1):
     return prepare(Hmdb51Options(root=root, out=out, split=split))
 
 
-WARTS = ("Some.Film_(1999)", "other@film!", "semi;colon", "no#1", "two words", "Äpfel")
-"""Films whose names are as the real ones, or worse."""
+SPECIAL_FILMS = ("Some.Film_(1999)", "other@film!", "semi;colon", "no#1", "two words", "Äpfel")
+"""Films with special characters in their names, as in the real ones."""
 
 
 def clip(film, action, number=0):
     return f"{film}_{action}_f_cm_np1_fr_med_{number}"
 
 
-def of(action):
-    """70 clips to train on, 30 to test on and 2 in neither, of which the first six have names with warts."""
-    names = [clip(film, action) for film in WARTS] + [clip(f"film{n}", action) for n in range(96)]
+def make_clips(action):
+    """Return 70 training clips (six with special names), 30 test clips and 2 unused ones, with their numbers."""
+    names = [clip(film, action) for film in SPECIAL_FILMS] + [clip(f"film{n}", action) for n in range(96)]
     return dict(zip(names, [1] * 70 + [2] * 30 + [0] * 2, strict=True))
 
 
 def write_list(folder, action, sides, split=1):
-    """As the real ones end their lines."""
+    """Write a list with the line endings of the official ones."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{action}_test_split{split}.txt"
     path.write_text("".join(f"{name}.avi {side} \n" for name, side in sides.items()), encoding="utf-8")
@@ -47,17 +46,17 @@ def write_list(folder, action, sides, split=1):
     ("home", "folder"),
     [("hmdb51_org/", "testTrainMulti_7030_splits"), ("", ""), ("videos/", "splits"), ("", "annotations")],
 )
-def test_the_clips_that_are_listed_and_there_become_a_manifest(tmp_path, fill, home, folder):
-    names = {action: [*list(of(action))[:6], clip("film95", action)] for action in ("wave", "sit")}
+def test_listed_clips_on_disk_become_a_manifest(tmp_path, fill, home, folder):
+    names = {action: [*list(make_clips(action))[:6], clip("film95", action)] for action in ("wave", "sit")}
     root = fill(tmp_path / "h", *(f"{home}{action}/{name}.avi" for action, found in names.items() for name in found))
     for action in CLASSES:
-        write_list(root / folder, action, of(action))
+        write_list(root / folder, action, make_clips(action))
     prepared = prepare_hmdb51(root, tmp_path / "m.csv")
     manifest = prepared.manifest
     assert [(e.rgb, e.split, e.group, e.labels["label"]) for e in manifest.entries] == [
         (f"h/{home}{action}/{clip(film, action)}.avi", "train", film, action)
         for action in ("sit", "wave")
-        for film in WARTS
+        for film in SPECIAL_FILMS
     ]
     assert manifest.classes == {"label": CLASSES}
     assert (manifest.dataset, manifest.version) == ("HMDB-51", "split 1, train 3570, test 1530")
@@ -74,10 +73,12 @@ def test_the_clips_that_are_listed_and_there_become_a_manifest(tmp_path, fill, h
     )
 
 
-def test_a_clip_with_a_name_full_of_signs_is_read(tmp_path, fill, read_stamps):
-    root = fill(tmp_path / "h", *(f"{action}/{name}.avi" for action in ("run", "sit") for name in list(of(action))[:6]))
+def test_clips_with_special_characters_are_read(tmp_path, fill, read_stamps):
+    root = fill(
+        tmp_path / "h", *(f"{action}/{name}.avi" for action in ("run", "sit") for name in list(make_clips(action))[:6])
+    )
     for action in ("run", "sit"):
-        write_list(root, action, of(action))
+        write_list(root, action, make_clips(action))
     prepare_hmdb51(root, tmp_path / "m.csv")
     manifest = load_manifest(tmp_path / "m.csv")
     for entry in manifest.entries:
@@ -85,29 +86,29 @@ def test_a_clip_with_a_name_full_of_signs_is_read(tmp_path, fill, read_stamps):
         assert read_stamps(read_rgb(path, range(*frames_of(entry, VideoFile(path))))) == list(range(9))
 
 
-def test_every_label_is_that_of_the_folder(tmp_path, fill):
-    """Selecting clips by one list and labels by another mislabels nearly all (pytorch/vision 1246, 5359)."""
+def test_every_label_equals_the_folder(tmp_path, fill):
+    """Guard against clips selected by one list and labeled by another (pytorch/vision 1246, 5359)."""
     actions = ("climb", "climb_stairs", "wave", "brush_hair", "sword", "sword_exercise", "kick", "kick_ball")
-    kept = {action: [name for name in of(action) if name.startswith("film")][61::3] for action in actions}
-    root = fill(tmp_path / "h", *(f"{action}/{name}.avi" for action, names in kept.items() for name in names))
+    names = {action: [name for name in make_clips(action) if name.startswith("film")][61::3] for action in actions}
+    root = fill(tmp_path / "h", *(f"{action}/{name}.avi" for action, own in names.items() for name in own))
     for action in actions:
-        write_list(root / "splits", action, of(action))
+        write_list(root / "splits", action, make_clips(action))
     manifest = prepare_hmdb51(root, tmp_path / "m.csv").manifest
     assert Counter(e.labels["label"] for e in manifest.entries) == dict.fromkeys(actions, 11)
     for position, entry in enumerate(manifest.entries):
         folder = Path(entry.rgb).parent.name
         assert entry.labels["label"] == folder
         assert CLASSES[manifest.targets(position)["label"]] == folder
-        assert entry.split == {1: "train", 2: "test"}[of(folder)[Path(entry.rgb).stem]]
+        assert entry.split == {1: "train", 2: "test"}[make_clips(folder)[Path(entry.rgb).stem]]
 
 
-def test_what_is_missing_packed_or_not_listed_is_counted_and_named(tmp_path, fill):
+def test_missing_packed_and_unlisted_clips_are_counted(tmp_path, fill):
     root = fill(tmp_path / "h", f"hmdb51_org/run/{clip('film1', 'run')}.avi", f"hmdb51_org/run/{clip('x', 'run')}.avi")
     fill(root, f"run/{clip('film2', 'run')}.avi")
     for name in ("sit.rar", "wave.rar"):
         (root / "hmdb51_org" / name).touch()
     for action in ("run", "sit", "wave"):
-        write_list(root, action, of(action))
+        write_list(root, action, make_clips(action))
     prepared = prepare_hmdb51(root, tmp_path / "m.csv")
     assert prepared.notes == (
         "48 of 51 actions have no list: brush_hair, cartwheel, catch and 45 more",
@@ -115,27 +116,27 @@ def test_what_is_missing_packed_or_not_listed_is_counted_and_named(tmp_path, fil
         f"1 files in {root} were ignored; those in {root / 'hmdb51_org'} were used",
         "50 of 51 classes have no sample on disk: brush_hair, cartwheel, catch and 47 more",
         "299 samples of the 3 lists of split 1 are not on disk and are omitted; coverage counts them as missing: "
-        f"{clip(WARTS[0], 'run')}, {clip(WARTS[1], 'run')}, {clip(WARTS[2], 'run')} and 296 more",
+        f"{', '.join(clip(film, 'run') for film in SPECIAL_FILMS[:3])} and 296 more",
         f"1 files on disk are not in the 3 lists of split 1 and are omitted: hmdb51_org/run/{clip('x', 'run')}.avi",
         "archives may still be packed: unpack sit.rar, wave.rar",
     )
     assert ": 0 of 1530 declared test, 1 of 3570 declared train" in prepared.summary
 
 
-def test_a_split_that_is_still_packed_is_named(raises, tmp_path):
+def test_packed_archives_are_named(raises, tmp_path):
     (tmp_path / "h").mkdir()
     for name in ("brush_hair.rar", "cartwheel.rar"):
         (tmp_path / "h" / name).touch()
-    write_list(tmp_path / "h", "brush_hair", of("brush_hair"))
+    write_list(tmp_path / "h", "brush_hair", make_clips("brush_hair"))
     with raises(ManifestError, "brush_hair.rar", path="h"):
         prepare_hmdb51(tmp_path / "h", tmp_path / "m.csv")
 
 
 def test_a_list_of_j_hmdb_is_refused(raises, tmp_path, fill):
-    """It has the same name and form, and some of the clips."""
+    """Its name and format are the same, and it contains some of the clips."""
     root = fill(tmp_path / "h", f"catch/{clip('film1', 'catch')}.avi")
     assert set(jhmdb.CLASSES) <= set(CLASSES)
-    write_list(root, "catch", {name: 1 + (n > 30) for n, name in enumerate(list(of("catch"))[:45])})
+    write_list(root, "catch", {name: 1 + (n > 30) for n, name in enumerate(list(make_clips("catch"))[:45])})
     with raises(ManifestError, "J-HMDB", path="catch_test_split1.txt"):
         prepare_hmdb51(root, tmp_path / "m.csv")
 
@@ -163,22 +164,22 @@ def test_a_list_of_j_hmdb_is_refused(raises, tmp_path, fill):
         ),
     ],
 )
-def test_a_list_that_says_something_impossible_is_refused(raises, tmp_path, line, word, facts):
-    path = write_list(tmp_path, "run", of("run"))
+def test_an_invalid_list_is_refused(raises, tmp_path, line, word, facts):
+    path = write_list(tmp_path, "run", make_clips("run"))
     path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
     with raises(ManifestError, word, **facts):
         read_list(path, "run")
 
 
-def test_a_clip_in_two_lists_or_in_the_folder_of_another_action_is_refused(raises, tmp_path, fill):
+def test_a_clip_in_two_lists_or_in_another_folder_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "h", f"sit/{clip('film1', 'run')}.avi")
-    write_list(root, "run", of("run"))
+    write_list(root, "run", make_clips("run"))
     with raises(ManifestError, "film1_run_", path="run_test_split1.txt", line=8, field="label"):
         prepare_hmdb51(root, tmp_path / "m.csv")
     (root / "run_test_split1.txt").unlink()
     twice = clip("film1_draw", "sword")  # also a clip of draw_sword, by its name
-    write_list(root, "sword", {twice: 1, **dict(list(of("sword").items())[1:])})
-    write_list(root, "draw_sword", of("draw_sword"))
+    write_list(root, "sword", {twice: 1, **dict(list(make_clips("sword").items())[1:])})
+    write_list(root, "draw_sword", make_clips("draw_sword"))
     with raises(ManifestError, "film1_draw_sword_", path="sword_test_split1.txt", line=1):
         prepare_hmdb51(root, tmp_path / "m.csv")
 
@@ -190,7 +191,7 @@ def test_a_wrong_folder_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "h", "run/1.avi")
     with raises(ManifestError, "brush_hair_test_split1.txt", path="h"):
         prepare_hmdb51(root, out)
-    write_list(root, "run", of("run"))
+    write_list(root, "run", make_clips("run"))
     with raises(ManifestError, "brush_hair_test_split2.txt", path="h"):
         prepare_hmdb51(root, out, 2)
     with raises(ConfigError, "0", field="split"):
@@ -207,7 +208,7 @@ def real(real_data):
 
 
 @pytest.mark.parametrize("split", [1, 2, 3])
-def test_the_real_lists_have_their_golden_counts_and_name_their_own_action(real, split):
+def test_the_real_lists_have_the_official_counts(real, split):
     assert sorted(path.name for path in real.glob(f"*_test_split{split}.txt")) == sorted(
         f"{action}_test_split{split}.txt" for action in CLASSES
     )
@@ -227,7 +228,7 @@ def test_the_real_lists_have_their_golden_counts_and_name_their_own_action(real,
 
 @pytest.fixture
 def download(tmp_path, real_data, real):
-    """The real clips under their own names in the folders of the real download, with all 153 lists."""
+    """Real clips in the folders of the official download, with all 153 lists."""
     root = tmp_path / "hmdb"
     for path in (real_data / "format_samples" / "torchvision_0.14.1").glob("*_np*.avi"):
         name = path.name.removeprefix("hmdb51_")
@@ -238,8 +239,8 @@ def download(tmp_path, real_data, real):
     return root
 
 
-def test_the_real_clips_become_a_manifest_with_the_frames_that_decode(tmp_path, download):
-    """Headers announce one frame more; one has metadata that is no UTF-8; one is in neither side of split 1."""
+def test_the_real_clips_become_a_manifest_with_decoded_frames(tmp_path, download):
+    """Headers announce one frame too many, one file has metadata that is not UTF-8, and one is unused in split 1."""
     prepared = prepare_hmdb51(download, tmp_path / "m.csv")
     assert prepared.unreadable == ()
     assert [(Path(e.rgb).name, e.frames, e.split, e.group) for e in prepared.manifest.entries] == [
@@ -256,9 +257,7 @@ def test_the_real_clips_become_a_manifest_with_the_frames_that_decode(tmp_path, 
     assert [e.split for e in second.entries] != [e.split for e in prepared.manifest.entries]
 
 
-def test_from_the_folder_of_the_download_to_the_first_training_step(
-    tmp_path, download, real, fill, capsys, monkeypatch
-):
+def test_download_to_first_training_step(tmp_path, download, real, fill, capsys, monkeypatch, train_one_step):
     chosen = [c for action in ("run", "sit") for c in read_list(real / f"{action}_test_split1.txt", action)]
     chosen = [
         *[c for c in chosen if c.entry.split == "train"][::20],
@@ -268,24 +267,6 @@ def test_from_the_folder_of_the_download_to_the_first_training_step(
     monkeypatch.chdir(tmp_path)
     main(["prepare", "hmdb51", "--root", "hmdb", "--split", "1", "--out", "hmdb51_1.csv"])
     assert "47 of 51 classes have no sample on disk" in capsys.readouterr().out
-    there = Counter(entry.split for entry in load_manifest("hmdb51_1.csv").entries)
-    assert there == {"train": 9, "test": 4}
-    facts = json.loads(Path("hmdb51_1.json").read_text())
-    Path("hmdb51_1.json").write_text(json.dumps({**facts, "declared": there}))
-    small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
-    own = "--data.evaluate test --data.batch-size 4 --data.augmentation.short-side 32 40 --compute.device cpu"
-    main(
-        [
-            "train",
-            "ctn_tiny",
-            "--data.manifest",
-            "hmdb51_1.csv",
-            *small.split(),
-            *own.split(),
-            "--run.out",
-            "run",
-            "--max-steps",
-            "1",
-        ]
-    )
-    assert Path("run/steps.jsonl").read_text().count("\n") == 1
+    counts = Counter(entry.split for entry in load_manifest("hmdb51_1.csv").entries)
+    assert counts == {"train": 9, "test": 4}
+    train_one_step("hmdb51_1.csv", counts)

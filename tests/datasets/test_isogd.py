@@ -1,11 +1,11 @@
-"""ChaLearn IsoGD: its lists, and the pairs that are on disk."""
+"""ChaLearn IsoGD: official lists and pairs on disk."""
 
 from pathlib import Path
 
 import pytest
 
 from kinema.datasets.isogd import CLASSES, IsogdOptions, prepare, read_pairs
-from kinema.datasets.listing import read_listing
+from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 
@@ -19,7 +19,7 @@ def line(split, number, label=""):
 
 @pytest.fixture
 def root(tmp_path, fill):
-    """Three pairs to train on, two to validate; a pair is cut in two, and one is in no list."""
+    """Folder with three training and two validation pairs, an incomplete pair and an unlisted one."""
     root = fill(tmp_path / "i", *(f"train/001/{kind}_0000{n}.avi" for n in (1, 2, 3) for kind in "MK"))
     fill(root, *(f"valid/001/{kind}_0000{n}.avi" for n in (1, 2) for kind in "MK"))
     fill(root, "train/001/M_00004.avi", "train/001/M_00009.avi", "train/001/K_00009.avi")
@@ -29,7 +29,7 @@ def root(tmp_path, fill):
     return root
 
 
-def test_the_pairs_that_are_listed_and_there_become_a_manifest(tmp_path, root):
+def test_listed_pairs_on_disk_become_a_manifest(tmp_path, root):
     (root / "valid_list_with_labels.txt").write_text("\n".join(line("valid", n, 249) for n in (1, 2)))
     prepared = prepare_isogd(root, tmp_path / "m.csv")
     manifest = prepared.manifest
@@ -51,7 +51,7 @@ def test_the_pairs_that_are_listed_and_there_become_a_manifest(tmp_path, root):
     )
 
 
-def test_a_list_without_labels_is_named_and_one_that_is_not_there_too(tmp_path, root):
+def test_missing_and_unlabeled_lists_are_noted(tmp_path, root):
     (root / "test_list.txt").unlink()
     prepared = prepare_isogd(root, tmp_path / "m.csv")
     assert prepared.manifest.declared == {"train": 5, "val": 2}
@@ -64,7 +64,7 @@ def test_a_list_without_labels_is_named_and_one_that_is_not_there_too(tmp_path, 
     assert prepared.summary.startswith(f"{tmp_path / 'm.csv'}: 3 of 5 declared train, 2 val; 249 classes; 0 files")
 
 
-def test_unequal_lengths_of_a_pair_are_said(tmp_path, root, shorter):
+def test_pairs_of_unequal_length_are_noted(tmp_path, root, shorter):
     (root / "train" / "001" / "K_00002.avi").write_bytes(Path(shorter).read_bytes())
     notes = prepare_isogd(root, tmp_path / "m.csv").notes
     assert notes[-1].endswith("i/train/001/M_00002.avi has 9 and i/train/001/K_00002.avi 7")
@@ -83,14 +83,14 @@ def test_unequal_lengths_of_a_pair_are_said(tmp_path, root, shorter):
         ("\n", "empty", {"path": "train_list.txt"}),
     ],
 )
-def test_a_list_that_is_none_is_refused(raises, tmp_path, text, word, facts):
+def test_a_malformed_list_is_refused(raises, tmp_path, text, word, facts):
     (tmp_path / "train_list.txt").write_text(text)
     with raises(ManifestError, word, **facts):
         read_listing({"train": tmp_path / "train_list.txt"}, read_pairs)
 
 
-def test_a_file_that_is_listed_twice_is_refused(tmp_path, raises, root):
-    """In one list as depth, or in the lists of two splits, which would leak."""
+def test_a_file_listed_twice_is_refused(tmp_path, raises, root):
+    """Refuse a duplicate as depth in one list, or in the lists of two splits, which would leak."""
     (root / "train_list.txt").write_text("a.avi b.avi 1\nc.avi b.avi 1")
     with raises(ManifestError, "b.avi", path="train_list.txt", line=2):
         prepare_isogd(root, tmp_path / "m.csv")
@@ -99,7 +99,7 @@ def test_a_file_that_is_listed_twice_is_refused(tmp_path, raises, root):
         prepare_isogd(root, tmp_path / "m.csv")
 
 
-def test_what_is_no_folder_of_pairs_is_refused(raises, tmp_path, root, fill):
+def test_a_wrong_folder_is_refused(raises, tmp_path, root, fill):
     with raises(ManifestError, path="gone", field="root"):
         prepare_isogd(tmp_path / "gone", tmp_path / "m.csv")
     with raises(ManifestError, "train_list.txt", path="empty"):
@@ -118,7 +118,7 @@ def test_what_is_no_folder_of_pairs_is_refused(raises, tmp_path, root, fill):
         ("test_list.txt", 6_271, 0),
     ],
 )
-def test_the_real_lists_have_as_many_pairs_as_they_are_said_to(real_data, name, pairs, labels):
+def test_the_real_lists_have_the_published_counts(real_data, name, pairs, labels):
     found = read_pairs(real_data / "annotations" / "isogd" / name, "train")
     assert len(found) == pairs
     assert len({pair.entry.labels["label"] for pair in found if pair.entry.labels}) == labels
@@ -126,7 +126,7 @@ def test_the_real_lists_have_as_many_pairs_as_they_are_said_to(real_data, name, 
 
 @pytest.fixture
 def real(tmp_path, real_data):
-    """The real pairs that are here, with the real lists of all."""
+    """Folder with some real pairs and the real lists."""
     root = tmp_path / "isogd"
     root.mkdir()
     (root / "train").symlink_to(real_data / "isogd_rgbd" / "train")

@@ -1,13 +1,13 @@
-"""J-HMDB: films that must not be torn apart, official lists, and the real clips."""
+"""J-HMDB: undivided films, official lists, and the real clips."""
 
 import csv
 from pathlib import Path
 
 import pytest
 
-from kinema.datasets.hmdb51 import film, read_sides
-from kinema.datasets.jhmdb import SIDES, JhmdbOptions, prepare
-from kinema.datasets.listing import read_listing
+from kinema.datasets.hmdb51 import parse_film, read_clips
+from kinema.datasets.jhmdb import SPLITS, JhmdbOptions, prepare
+from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 
@@ -42,7 +42,7 @@ def test_without_a_list_a_fifth_is_held_out_by_films(tmp_path, fill, inside):
     assert sorted(map(sorted, sides.values())) == [["train"], ["train"], ["val"]]
 
 
-def test_a_folder_of_pictures_is_a_clip_as_a_video_is(tmp_path, fill_pictures):
+def test_a_folder_of_images_is_a_clip(tmp_path, fill_pictures):
     root = fill_pictures(tmp_path / "j", *(f"Rename_Images/{clip[:-4]}" for clip in CLIPS))
     manifest = prepare_jhmdb(root, tmp_path / "m.csv").manifest
     assert len(manifest.entries) == 12
@@ -50,12 +50,12 @@ def test_a_folder_of_pictures_is_a_clip_as_a_video_is(tmp_path, fill_pictures):
     assert {entry.group for entry in manifest.entries} == {"Some.Film_(1999)", "other@film!", "third"}
 
 
-def test_two_forms_side_by_side_are_not_mixed(tmp_path, fill, fill_pictures):
+def test_videos_and_images_are_not_mixed(tmp_path, fill, fill_pictures):
     root = fill(tmp_path / "j", *(f"ReCompress_Videos/{clip}" for clip in CLIPS))
     fill_pictures(root, *(f"Rename_Images/{clip[:-4]}" for clip in CLIPS))
     prepared = prepare_jhmdb(root, tmp_path / "m.csv")
     assert len(prepared.manifest.entries) == 12
-    assert prepared.notes[0].startswith(f"12 files in {root / 'Rename_Images'} were ignored; those in")
+    assert any(note.startswith(f"12 files in {root / 'Rename_Images'} were ignored") for note in prepared.notes)
 
 
 @pytest.mark.parametrize("folder", [".", "splits"])
@@ -83,15 +83,15 @@ def test_the_official_lists_are_the_split(tmp_path, fill, folder):
         ("x_catch.avi 1\n\nx_catch.avi 2", "x_catch", {"path": "catch_test_split1.txt", "line": 3}),
     ],
 )
-def test_a_list_that_is_none_is_refused(raises, tmp_path, text, word, facts):
+def test_a_malformed_list_is_refused(raises, tmp_path, text, word, facts):
     (tmp_path / "catch_test_split1.txt").write_text(text)
     with raises(ManifestError, word, **facts):
         read_listing(
-            {"catch": tmp_path / "catch_test_split1.txt"}, lambda path, action: read_sides(path, action, SIDES)
+            {"catch": tmp_path / "catch_test_split1.txt"}, lambda path, action: read_clips(path, action, SPLITS)
         )
 
 
-def test_a_list_of_no_action_or_of_anothers_clips_is_refused(raises, tmp_path, fill):
+def test_a_list_of_another_action_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "j", *CLIPS)
     lists(root, {"catch/third_pick_u_cm_np1_fr_med_0.avi": 1})
     with raises(ManifestError, "third_pick_", path="catch_test_split1.txt", line=1, field="label"):
@@ -116,7 +116,7 @@ def real(real_data):
 
 
 def test_the_real_clips_become_a_manifest(tmp_path, real_data, real, monkeypatch):
-    """465 clips to train on and 173 to ask about; counting their frames is another test's matter."""
+    """465 training and 173 validation clips; their frames are counted in a test marked long."""
     root = real_data / "jhmdb"
     frames = {row["path"]: int(row["frames"]) for row in real}
     monkeypatch.setattr(
@@ -136,20 +136,20 @@ def test_the_real_clips_become_a_manifest(tmp_path, real_data, real, monkeypatch
 
 def test_the_films_of_the_real_clips_are_in_their_names(real):
     assert len(real) == 638
-    assert [film(Path(row["path"]).stem, row["label"]) for row in real] == [row["source_video"] for row in real]
+    assert [parse_film(Path(row["path"]).stem, row["label"]) for row in real] == [row["source_video"] for row in real]
 
 
 @pytest.mark.parametrize("action", ["brush_hair", "wave"])
-def test_a_real_official_list_gives_its_sides(tmp_path, real_data, action):
-    """HMDB-51's lists have the same form, but for a third number for clips that are not used."""
+def test_a_real_official_list_is_split_70_to_30(tmp_path, real_data, action):
+    """HMDB-51's lists have the same format, with a third number for unused clips."""
     text = (real_data / "annotations" / "hmdb51_splits" / f"{action}_test_split1.txt").read_text()
     used = [line for line in text.splitlines() if not line.strip().endswith(" 0")]
     (tmp_path / f"{action}_test_split1.txt").write_text("\n".join(used))
-    sides = [clip.entry.split for clip in read_sides(tmp_path / f"{action}_test_split1.txt", action, SIDES)]
+    sides = [clip.entry.split for clip in read_clips(tmp_path / f"{action}_test_split1.txt", action, SPLITS)]
     assert (sides.count("train"), sides.count("test")) == (70, 30)
 
 
 @pytest.mark.long
-def test_the_real_clips_have_the_frames_that_their_table_says(tmp_path, real_data):
+def test_the_real_clips_have_the_frames_of_their_table(tmp_path, real_data):
     prepared = prepare_jhmdb(real_data / "jhmdb", tmp_path / "m.csv")
     assert (prepared.unreadable, prepared.notes) == ((), ())

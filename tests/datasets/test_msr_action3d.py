@@ -1,4 +1,4 @@
-"""MSR-Action3D: what its names say, and the real sequences."""
+"""MSR-Action3D: file names, tables, and the real sequences."""
 
 import csv
 from collections import Counter
@@ -29,7 +29,7 @@ def annotate(root, *lines, header="path,label,subject,frames,split"):
     (root / "annotations.csv").write_text("\n".join([header, *lines]) + "\n")
 
 
-def test_actions_people_and_the_split_by_people_are_in_the_names(tmp_path, root):
+def test_file_names_give_action_subject_and_split(tmp_path, root):
     prepared = prepare_msr_action3d(root, tmp_path / "m.csv")
     manifest = prepared.manifest
     assert manifest.classes == {"label": CLASSES}
@@ -43,16 +43,18 @@ def test_actions_people_and_the_split_by_people_are_in_the_names(tmp_path, root)
     }
     assert manifest.declared == {"train": 20, "test": 20}
     assert manifest.depth == DEPTH
-    assert prepared.notes == ("40 sequences found; the whole dataset has 567",)
+    assert prepared.notes[0] == "40 sequences found; the whole dataset has 567"
+    assert prepared.notes[1].startswith("18 of 20 classes have no sample on disk: horizontal_arm_wave")
+    assert len(prepared.notes) == 2
 
 
 def test_the_range_of_depth_is_written_in_whole_numbers(tmp_path, root):
-    """As it always was: the digest of a manifest goes into runs and predictions."""
+    """The digest of a manifest goes into runs and predictions, so its JSON must not change."""
     prepare_msr_action3d(root, tmp_path / "m.csv")
     assert '"depth_range": [\n      325,\n      580\n    ]' in (tmp_path / "m.json").read_text()
 
 
-def test_a_table_beside_the_files_says_which_count_and_what_is_missing(tmp_path, root):
+def test_a_table_selects_samples_and_counts_missing_ones(tmp_path, root):
     annotate(
         root,
         "depth/a01_s01_e01.npz,high_arm_wave,s01,5,train",
@@ -88,13 +90,13 @@ def test_a_table_beside_the_files_says_which_count_and_what_is_missing(tmp_path,
         ("gone/a01_s01_e01.npz,high_arm_wave,s01,5,train", "1", {"path": "msr"}),
     ],
 )
-def test_a_table_that_contradicts_the_names_is_refused(raises, tmp_path, root, line, word, facts):
+def test_a_table_that_contradicts_file_names_is_refused(raises, tmp_path, root, line, word, facts):
     annotate(root, line)
     with raises(ManifestError, word, **{"path": "annotations.csv", **facts}):
         prepare_msr_action3d(root, tmp_path / "m.csv")
 
 
-def test_a_table_that_lacks_a_column_or_says_a_path_twice_is_refused(raises, tmp_path, root):
+def test_a_table_with_a_missing_column_or_duplicate_is_refused(raises, tmp_path, root):
     annotate(root, "depth/a01_s01_e01.npz,high_arm_wave", header="path,label")
     with raises(ManifestError, path="annotations.csv", line=1, field="subject"):
         prepare_msr_action3d(root, tmp_path / "m.csv")
@@ -103,7 +105,7 @@ def test_a_table_that_lacks_a_column_or_says_a_path_twice_is_refused(raises, tmp
         prepare_msr_action3d(root, tmp_path / "m.csv")
 
 
-def test_what_is_no_sequence_twice_there_or_of_no_action_is_refused(raises, tmp_path, root, fill_arrays):
+def test_duplicate_or_unknown_sequences_are_refused(raises, tmp_path, root, fill_arrays):
     fill_arrays(root, "other/a01_s01_e01.npz")
     with raises(ManifestError, "depth/a01_s01_e01.npz", path="a01_s01_e01.npz"):
         prepare_msr_action3d(root, tmp_path / "m.csv")
@@ -114,7 +116,7 @@ def test_what_is_no_sequence_twice_there_or_of_no_action_is_refused(raises, tmp_
         prepare_msr_action3d(tmp_path / "gone", tmp_path / "m.csv")
 
 
-def test_the_binary_form_is_named_and_not_read(raises, tmp_path, root):
+def test_bin_files_are_noted(raises, tmp_path, root):
     (root / "a01_s01_e03_sdepth.bin").write_bytes(b"")
     assert prepare_msr_action3d(root, tmp_path / "m.csv").notes[0] == (
         "1 .bin files are not supported and are omitted: a01_s01_e03_sdepth.bin"
@@ -126,7 +128,7 @@ def test_the_binary_form_is_named_and_not_read(raises, tmp_path, root):
 
 
 def test_the_real_sequences_become_a_manifest(tmp_path, real_data, monkeypatch):
-    """283 to train on and 154 to ask about; counting their frames is another test's matter."""
+    """283 training and 154 validation sequences; their frames are counted in a test marked long."""
     root = real_data / "msr_action3d"
     with (root / "annotations.csv").open(newline="") as file:
         lines = {row["path"]: row for row in csv.DictReader(file)}
@@ -146,21 +148,21 @@ def test_the_real_sequences_become_a_manifest(tmp_path, real_data, monkeypatch):
 
 
 @pytest.mark.long
-def test_the_real_sequences_have_the_frames_that_their_table_says(tmp_path, real_data):
+def test_the_real_sequences_have_the_frames_of_their_table(tmp_path, real_data):
     prepared = prepare_msr_action3d(real_data / "msr_action3d", tmp_path / "m.csv")
     assert prepared.unreadable == ()
     assert not any("announced another number" in note for note in prepared.notes)
 
 
-def test_the_real_original_files_are_read_as_they_are(tmp_path, real_data):
+def test_the_real_mat_files_are_read(tmp_path, real_data):
     prepared = prepare_msr_action3d(real_data / "msr_action3d" / "original_mat", tmp_path / "m.csv")
     assert prepared.manifest.declared == {"train": 20}
     assert {entry.labels["label"] for entry in prepared.manifest.entries} == set(CLASSES)
     assert prepared.unreadable == ()
 
 
-def test_the_real_people_span_the_range_of_depth(real_data):
-    """Of 21 sequences, nobody is clipped to a silhouette: far less than a thousandth lies at either end."""
+def test_the_depth_range_covers_the_real_people(real_data):
+    """Less than a thousandth of the person's pixels of 21 sequences is clipped at either end."""
     files = sorted((real_data / "msr_action3d" / "depth160").glob("*.npz"))[::21]
     levels = np.concatenate([depth_to_uint8(read_gray(str(path), range(0, 13, 3)), DEPTH).ravel() for path in files])
     person = levels[levels > 0]

@@ -1,4 +1,4 @@
-"""NTU RGB+D 60 and 120: names, official splits, what is on disk, and the cut of RGB to the person."""
+"""NTU RGB+D 60 and 120: names, official splits, files on disk, and the crop of RGB to the person."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ TRAIN, TEST = "S001C002P001R001A001", "S001C001P003R002A060"
 
 @pytest.fixture(scope="session")
 def large(tmp_path_factory, write_video):
-    """Three frames of the size of NTU's RGB."""
+    """Video of three frames of NTU's RGB size."""
     pictures = [np.full((1080, 1920, 3), 60 * number, np.uint8) for number in range(3)]
     options = {"preset": "ultrafast", "crf": "40"}
     return write_video(tmp_path_factory.mktemp("large") / "large.avi", pictures, options=options)
@@ -47,7 +47,7 @@ def large(tmp_path_factory, write_video):
 
 @pytest.fixture
 def fill_ntu(short):
-    """RGB and depth of samples by the names of their files and folders; depth with a person in a part of it."""
+    """Fill RGB files and depth folders with these names; depth shows a person in a rectangle."""
 
     def fill(root, *names, rgb=short, person=(150, 250, 200, 300), size=(424, 512), count=3):
         for name in names:
@@ -89,7 +89,7 @@ def prepare120(root, out, **options):
         (NTU120, "cross_setup", 54_720, 59_760),
     ],
 )
-def test_the_official_splits_have_as_many_samples_as_they_are_said_to(collection, protocol, train, test):
+def test_official_splits_have_the_published_counts(collection, protocol, train, test):
     assert official_counts(collection, protocol) == {"train": train, "test": test}
 
 
@@ -97,10 +97,10 @@ TEST_SUBJECTS = (
     *(3, 6, 7, *range(10, 13), *range(20, 25), 26, 29, 30, 32, 33, 36, 37, 39, 40),
     *(*range(41, 45), 48, 51, *range(60, 70), 71, 72, 73, 75, 76, 77, 79, 87, 88, 90, 96, 99, 101, 102, 104, 105, 106),
 )
-"""All others; counts alone would not tell two performers of as many samples from each other."""
+"""All other subjects; counts alone would not distinguish two subjects with equally many samples."""
 
 
-def test_half_of_the_performers_train():
+def test_splits_by_subject_setup_and_camera():
     assert sorted((*TRAIN_SUBJECTS, *TEST_SUBJECTS)) == [*range(1, 107)]
     for last, count in ((40, 20), (106, 53)):
         assert len({p for p in TRAIN_SUBJECTS if p <= last}) == count
@@ -111,7 +111,7 @@ def test_half_of_the_performers_train():
     assert by_camera == {1: "test", 2: "train", 3: "train"}
 
 
-def test_a_name_says_everything():
+def test_names_are_parsed_and_formatted():
     sample = Sample(setup=18, camera=3, performer=106, replication=2, action=61)
     assert (sample.name, sample.performance) == ("S018C003P106R002A061", "S018P106R002A061")
     assert parse_name(sample.name) == sample
@@ -119,7 +119,7 @@ def test_a_name_says_everything():
         assert parse_name(text) is None
 
 
-def test_no_mirror_makes_one_class_of_another():
+def test_no_two_classes_are_mirror_images():
     assert len(set(CLASSES)) == 120
     assert NTU60.classes == NTU120.classes[:60]
     assert mirrored_pair(CLASSES) is None
@@ -141,7 +141,7 @@ def test_the_classes_are_those_of_the_official_page(real_data):
     ],
 )
 def test_the_real_lists_name_samples_of_the_collections(real_data, name, count, of_60):
-    """Of the published counts of samples with skeletons, 113,945 are of NTU RGB+D 120, and 63,026 train by subjects."""
+    """Published counts with skeletons: 113,945 samples of NTU RGB+D 120, 63,026 of them for training by subject."""
     samples = read_samples(real_data / "annotations" / "ntu_rgbd" / name)
     assert len(samples) == count
     assert len({sample.name for sample in samples} & official_samples(NTU60).keys()) == of_60
@@ -152,10 +152,10 @@ def test_the_real_lists_name_samples_of_the_collections(real_data, name, count, 
         assert sum(split_of(sample, "cross_setup") == "train" for sample in left) == 54_468
 
 
-# -- what is on disk ---------------------------------------------------------------------------------------------------
+# -- files on disk ---------------------------------------------------------------------------------------------------
 
 
-def test_the_samples_that_are_there_become_a_manifest(tmp_path, fill_ntu):
+def test_samples_on_disk_become_a_manifest(tmp_path, fill_ntu):
     names = [f"{RGB}/{name}_rgb.avi" for name in (TRAIN, TEST)]
     root = fill_ntu(tmp_path / "n", *names, f"{MASKED}/{TRAIN}", f"{MASKED}/{TEST}")
     prepared = prepare60(root, tmp_path / "m.csv")
@@ -196,7 +196,7 @@ def test_the_samples_that_are_there_become_a_manifest(tmp_path, fill_ntu):
 
 
 @pytest.mark.parametrize(("place", "ending"), [("", "_rgb"), (f"{RGB}/s001/", "_rgb"), ("a/b/c/", "")])
-def test_rgb_may_lie_anywhere(tmp_path, fill_ntu, place, ending):
+def test_rgb_is_found_at_any_depth(tmp_path, fill_ntu, place, ending):
     root = fill_ntu(tmp_path / "n", f"{place}{TRAIN}{ending}.avi", f"{place}{TEST}{ending}.avi")
     manifest = prepare60(root, tmp_path / "m.csv").manifest
     assert [(e.rgb, e.depth) for e in manifest.entries] == [
@@ -227,34 +227,34 @@ def test_a_split_of_the_other_collection_is_refused(tmp_path, raises, prepare_on
 
 
 @pytest.mark.parametrize(
-    ("asked", "taken", "place", "other"),
+    ("requested", "coverage", "folder", "note"),
     [
         ("auto", "masked", MASKED, "masked depth was used (2 samples), full depth (1) was not"),
         ("masked", "masked", MASKED, "masked depth was used (2 samples), full depth (1) was not"),
         ("full", "full", FULL, "full depth was used (1 samples), masked depth (2) was not"),
     ],
 )
-def test_masked_depth_comes_before_full_and_what_was_taken_is_said(tmp_path, fill_ntu, asked, taken, place, other):
+def test_masked_depth_is_preferred_and_the_choice_is_noted(tmp_path, fill_ntu, requested, coverage, folder, note):
     root = fill_ntu(tmp_path / "n", f"{MASKED}/{TRAIN}", f"{FULL}/{TRAIN}", f"{MASKED}/{TEST}")
-    prepared = prepare60(root, tmp_path / "m.csv", depth_coverage=asked)
+    prepared = prepare60(root, tmp_path / "m.csv", depth_coverage=requested)
     manifest = prepared.manifest
-    assert {e.depth for e in manifest.entries} <= {f"n/{place}/{name}" for name in (TRAIN, TEST)}
-    assert manifest.depth == FACTS[taken]
-    assert prepared.notes[0] == other
-    lost = [note for note in prepared.notes if "have neither RGB nor the kind of depth that was used" in note]
-    assert len(lost) == (asked == "full")
-    assert not lost or (lost[0].startswith("1 samples have") and lost[0].endswith(TEST))
+    assert {e.depth for e in manifest.entries} <= {f"n/{folder}/{name}" for name in (TRAIN, TEST)}
+    assert manifest.depth == FACTS[coverage]
+    assert prepared.notes[0] == note
+    unused = [note for note in prepared.notes if "have neither RGB nor the kind of depth that was used" in note]
+    assert len(unused) == (requested == "full")
+    assert not unused or (unused[0].startswith("1 samples have") and unused[0].endswith(TEST))
 
 
-@pytest.mark.parametrize(("there", "asked"), [(MASKED, "full"), (FULL, "masked")])
-def test_depth_that_is_asked_for_and_not_there_is_refused(raises, tmp_path, fill_ntu, there, asked):
-    root = fill_ntu(tmp_path / "n", f"{there}/{TRAIN}", f"{there}/{TEST}")
+@pytest.mark.parametrize(("folder", "requested"), [(MASKED, "full"), (FULL, "masked")])
+def test_missing_requested_depth_is_refused(raises, tmp_path, fill_ntu, folder, requested):
+    root = fill_ntu(tmp_path / "n", f"{folder}/{TRAIN}", f"{folder}/{TEST}")
     with raises(ManifestError, path="n", field="depth_coverage"):
-        prepare60(root, tmp_path / "m.csv", depth_coverage=asked)
-    assert prepare60(root, tmp_path / "m.csv").manifest.depth.coverage != asked
+        prepare60(root, tmp_path / "m.csv", depth_coverage=requested)
+    assert prepare60(root, tmp_path / "m.csv").manifest.depth.coverage != requested
 
 
-def test_samples_with_one_modality_stay_and_are_counted(tmp_path, fill_ntu):
+def test_samples_with_one_modality_are_counted(tmp_path, fill_ntu):
     third = "S002C001P003R001A002"
     root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", f"{MASKED}/{TEST}", f"{MASKED}/{third}")
     prepared = prepare60(root, tmp_path / "m.csv")
@@ -267,7 +267,7 @@ def test_samples_with_one_modality_stay_and_are_counted(tmp_path, fill_ntu):
     assert f"1 samples have depth but no rgb; their lines stay, with rgb empty: {third}" in prepared.notes
 
 
-def test_what_else_lies_there_is_counted_and_named(tmp_path, fill_ntu, fill_pictures, fill_arrays):
+def test_other_files_are_counted(tmp_path, fill_ntu, fill_pictures, fill_arrays):
     wrong = (
         "S1C1P1R1A1_rgb.avi",
         "s001c002p001r001a001_rgb.avi",
@@ -298,10 +298,10 @@ def test_what_else_lies_there_is_counted_and_named(tmp_path, fill_ntu, fill_pict
     )
 
 
-def test_a_half_downloaded_set_is_counted_by_setups_and_cameras(tmp_path, fill_ntu, monkeypatch):
+def test_missing_samples_are_counted_by_setup_and_camera(tmp_path, fill_ntu, monkeypatch):
     monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda _: 9)
-    there = [sample for sample in official_samples(NTU60).values() if sample.setup == 4 and sample.camera != 3]
-    root = fill_ntu(tmp_path / "n", *(f"S004/{sample.name}_rgb.avi" for sample in there))
+    samples = [sample for sample in official_samples(NTU60).values() if sample.setup == 4 and sample.camera != 3]
+    root = fill_ntu(tmp_path / "n", *(f"S004/{sample.name}_rgb.avi" for sample in samples))
     prepared = prepare60(root, tmp_path / "m.csv")
     assert len(prepared.manifest.entries) == 960
     note = next(note for note in prepared.notes if "are not on disk" in note)
@@ -313,7 +313,7 @@ def test_a_half_downloaded_set_is_counted_by_setups_and_cameras(tmp_path, fill_n
     assert ": 720 of 16560 declared test, 240 of 40320 declared train; " in prepared.summary
 
 
-def test_samples_of_ntu_120_are_no_part_of_ntu_60(raises, tmp_path, fill_ntu):
+def test_samples_of_ntu_120_are_not_in_ntu_60(raises, tmp_path, fill_ntu):
     later = ("S018C001P008R001A061", "S032C003P106R002A120", "S001C001P001R001A061")
     root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", *(f"{name}_rgb.avi" for name in later))
     prepared = prepare60(root, tmp_path / "m.csv")
@@ -331,13 +331,13 @@ def test_samples_of_ntu_120_are_no_part_of_ntu_60(raises, tmp_path, fill_ntu):
         prepare60(only, tmp_path / "m.csv")
 
 
-def test_a_sample_that_is_there_twice_is_refused(raises, tmp_path, fill_ntu):
+def test_a_duplicate_sample_is_refused(raises, tmp_path, fill_ntu):
     root = fill_ntu(tmp_path / "n", f"a/{TRAIN}_rgb.avi", f"b/{TRAIN}_rgb.avi")
     with raises(ManifestError, "a/S001C002P001R001A001_rgb.avi", path="S001C002P001R001A001_rgb.avi"):
         prepare60(root, tmp_path / "m.csv")
 
 
-def test_a_wrong_root_is_named(raises, tmp_path, fill_ntu):
+def test_a_wrong_root_is_refused(raises, tmp_path, fill_ntu):
     with raises(ManifestError, "NTU", path="gone", field="root"):
         prepare60(tmp_path / "gone", tmp_path / "m.csv")
     (tmp_path / "empty").mkdir()
@@ -349,10 +349,10 @@ def test_a_wrong_root_is_named(raises, tmp_path, fill_ntu):
     assert not (tmp_path / "m.csv").exists()
 
 
-# -- samples that are left out -----------------------------------------------------------------------------------------
+# -- omitted samples -----------------------------------------------------------------------------------------
 
 
-def test_samples_of_a_list_are_left_out_on_demand_and_not_declared(tmp_path, fill_ntu):
+def test_listed_samples_are_omitted_and_not_declared(tmp_path, fill_ntu):
     root = fill_ntu(tmp_path / "n", *(f"{name}_rgb.avi" for name in (TRAIN, TEST, "S001C003P003R002A060")))
     listed = tmp_path / "missing.txt"
     listed.write_text(
@@ -388,7 +388,7 @@ def test_samples_of_a_list_are_left_out_on_demand_and_not_declared(tmp_path, fil
         ("S018C001P008R001A061\n", "S018C001P008R001A061", {"path": "l.txt"}),
     ],
 )
-def test_a_list_that_is_none_is_refused(raises, tmp_path, fill_ntu, text, word, facts):
+def test_a_malformed_list_is_refused(raises, tmp_path, fill_ntu, text, word, facts):
     root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi")
     (tmp_path / "l.txt").write_text(text)
     with raises(ManifestError, word, **facts):
@@ -397,7 +397,7 @@ def test_a_list_that_is_none_is_refused(raises, tmp_path, fill_ntu, text, word, 
         prepare60(root, tmp_path / "m.csv", without=tmp_path / "gone.txt")
 
 
-def test_the_real_list_of_120_is_of_use_for_60(tmp_path, fill_ntu, real_data):
+def test_the_real_list_of_ntu_120_applies_to_ntu_60(tmp_path, fill_ntu, real_data):
     root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", "S001C002P005R002A008_rgb.avi")
     listed = real_data / "annotations" / "ntu_rgbd" / "NTU_RGBD120_samples_with_missing_skeletons.txt"
     prepared = prepare60(root, tmp_path / "m.csv", without=listed)
@@ -406,7 +406,7 @@ def test_the_real_list_of_120_is_of_use_for_60(tmp_path, fill_ntu, real_data):
     assert prepared.notes[0].endswith("and not declared (302 of its 535 are of NTU RGB+D 60)")
 
 
-# -- the cut of RGB ----------------------------------------------------------------------------------------------------
+# -- crop of RGB ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -419,13 +419,13 @@ def test_the_real_list_of_120_is_of_use_for_60(tmp_path, fill_ntu, real_data):
     ids=["C001", "C002", "C003"],
 )
 @pytest.mark.parametrize("place", [(130, 150), (256, 212), (380, 250)])
-def test_a_place_of_depth_is_found_in_rgb(across, place):
-    """The maps that were fitted to the official joints of setup 1, a camera each (shahroudy/NTURGB-D, issue 39)."""
+def test_depth_positions_map_to_rgb(across, place):
+    """Maps fitted to the official joints of setup 1, one per camera (shahroudy/NTURGB-D, issue 39)."""
     x, y = place
     found = rgb_box(Extent(y - 10, y + 10, x - 10, x + 10), (100, 100)).box
-    wanted = [factors[0] * x + factors[1] * y + factors[2] for factors in across]
-    assert abs((found.left + found.right) / 2 - wanted[0]) < 20
-    assert abs((found.top + found.bottom) / 2 - wanted[1]) < 25
+    expected = [factors[0] * x + factors[1] * y + factors[2] for factors in across]
+    assert abs((found.left + found.right) / 2 - expected[0]) < 20
+    assert abs((found.top + found.bottom) / 2 - expected[1]) < 25
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_a_place_of_depth_is_found_in_rgb(across, place):
         (Extent(400, 424, 500, 512), PixelBox(left=1280, top=600, right=1920, bottom=1080)),
     ],
 )
-def test_the_box_stays_in_the_picture(extent, box):
+def test_the_box_stays_in_the_frame(extent, box):
     found = rgb_box(extent, (640, 480))
     assert found.box == box
     assert found.box.fits(*RGB_SIZE)
@@ -444,16 +444,16 @@ def test_the_box_stays_in_the_picture(extent, box):
     assert not found.is_too_small
 
 
-def test_a_person_who_is_larger_than_the_box_is_noticed():
-    """2.9 pixels of RGB for each of depth: 480 rows hold 165 of depth, 640 columns 220."""
+def test_a_person_larger_than_the_box_is_detected():
+    """At 2.9 RGB pixels per depth pixel, 480 rows are 165 rows of depth and 640 columns 220."""
     assert not rgb_box(Extent(100, 265, 200, 260), (640, 480)).is_too_small
     assert rgb_box(Extent(100, 267, 200, 260), (640, 480)).is_too_small
     assert rgb_box(Extent(100, 200, 100, 322), (640, 480)).is_too_small
     assert not rgb_box(Extent(100, 267, 200, 260), (960, 540)).is_too_small
 
 
-def test_rgb_is_cut_where_masked_depth_shows_the_person(tmp_path, fill_ntu, large, short):
-    """The person, another one that is too large, an empty mask, RGB that was made smaller, one without masked depth."""
+def test_rgb_is_cropped_to_the_person_in_masked_depth(tmp_path, fill_ntu, large, short):
+    """One person fits the box and one does not; other samples have an empty mask, small RGB or no masked depth."""
     names = [f"S001C001P001R001A{action:03}" for action in range(1, 8)]
     root = fill_ntu(tmp_path / "n", *(f"{RGB}/{name}_rgb.avi" for name in (*names[:3], *names[4:])), rgb=large)
     fill_ntu(root, f"{RGB}/{names[3]}_rgb.avi", rgb=short)
@@ -470,15 +470,15 @@ def test_rgb_is_cut_where_masked_depth_shows_the_person(tmp_path, fill_ntu, larg
         names[1]: PixelBox(left=566, top=288, right=1206, bottom=768),
         **dict.fromkeys(names[2:]),
     }
-    kept = "1 samples keep full RGB frames:"
+    full = "1 samples keep full RGB frames:"
     for note in (
         "RGB of 2 samples is cropped to 640 x 480 px around the person in masked depth",
         f"in 1 of them the person is larger than the box: {names[1]}. Use a larger --rgb-crop-size",
-        f"{kept} no person in masked depth: {names[2]}",
-        f"{kept} RGB is 64 x 48, expected 1920 x 1080: {names[3]}",
-        f"{kept} no masked depth: {names[4]}",
-        f"{kept} masked depth is 256 x 212, expected 512 x 424: {names[5]}",
-        f"{kept} RGB or depth cannot be read: {names[6]}",
+        f"{full} no person in masked depth: {names[2]}",
+        f"{full} RGB is 64 x 48, expected 1920 x 1080: {names[3]}",
+        f"{full} no masked depth: {names[4]}",
+        f"{full} masked depth is 256 x 212, expected 512 x 424: {names[5]}",
+        f"{full} RGB or depth cannot be read: {names[6]}",
     ):
         assert note in prepared.notes
     wide = prepare60(root, tmp_path / "m.csv", rgb_crop_size=(960, 720)).manifest.entries[0].rgb_box
@@ -488,7 +488,7 @@ def test_rgb_is_cut_where_masked_depth_shows_the_person(tmp_path, fill_ntu, larg
     assert not any("full RGB frames" in note for note in plain.notes)
 
 
-def test_masked_depth_shows_the_person_where_full_depth_is_taken(tmp_path, fill_ntu, large):
+def test_masked_depth_locates_the_person_if_full_depth_is_used(tmp_path, fill_ntu, large):
     names = ("S001C001P001R001A001", "S001C001P001R001A002")
     root = fill_ntu(tmp_path / "n", *(f"{name}_rgb.avi" for name in names), rgb=large)
     fill_ntu(root, *(f"{place}/{name}" for place in (MASKED, FULL) for name in names))
@@ -497,7 +497,7 @@ def test_masked_depth_shows_the_person_where_full_depth_is_taken(tmp_path, fill_
     assert {str(entry.rgb_box) for entry in manifest.entries} == {"624 288 1264 768"}
 
 
-def test_a_cut_without_masked_depth(raises, tmp_path, fill_ntu):
+def test_crop_without_masked_depth(raises, tmp_path, fill_ntu):
     root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", f"{FULL}/{TRAIN}")
     prepared = prepare60(root, tmp_path / "m.csv")
     assert {entry.rgb_box for entry in prepared.manifest.entries} == {None}
@@ -509,18 +509,18 @@ def test_a_cut_without_masked_depth(raises, tmp_path, fill_ntu):
             prepare60(root, tmp_path / "m.csv", rgb_crop_size=size)
 
 
-def test_a_real_clip_is_cut_to_its_person(tmp_path, fill_ntu, real_data):
-    """The woman with the cup stands in columns 994 to 1114 and rows 288 to 742 of the first frame.
+def test_a_real_clip_is_cropped_to_its_person(tmp_path, fill_ntu, real_data):
+    """The woman with the cup is in columns 994 to 1114 and rows 288 to 742 of the first frame.
 
-    By the map that was fitted to camera 1 of setup 1, depth sees her in columns 262 to 305 and rows 112 to 269.
+    By the map fitted to camera 1 of setup 1, she is in columns 262 to 305 and rows 112 to 269 of depth.
     """
     name = "S001C001P001R001A001"
     clip = real_data / "format_samples" / "mmaction2" / f"{name}_rgb.avi"
     root = tmp_path / "n"
     fill_ntu(root, f"{MASKED}/{name}", person=(112, 269, 262, 305), count=9)
     fill_ntu(root, f"{RGB}/{name}_rgb.avi", rgb=clip)
-    words = ["--root", str(root), "--out", str(tmp_path / "m.csv"), "--rgb-crop", "subject"]
-    main(["prepare", "ntu60", *words])
+    args = ["--root", str(root), "--out", str(tmp_path / "m.csv"), "--rgb-crop", "subject"]
+    main(["prepare", "ntu60", *args])
     manifest = load_manifest(tmp_path / "m.csv")
     (entry,) = manifest.entries
     assert (entry.frames, entry.split, entry.labels) == (103, "train", {"label": "drink water"})
@@ -531,38 +531,38 @@ def test_a_real_clip_is_cut_to_its_person(tmp_path, fill_ntu, real_data):
     assert box.bottom > 742 - 10
     preprocessing = Preprocessing(modalities=("rgb",), short_side=240, size=224)
     data = VideoDataset(manifest, sampling=Sampling(frames=2), preprocessing=preprocessing)
-    seen = data[Draw(0)]["inputs"]["rgb"][0, :, 0].float()
+    clip = data[Draw(0)]["inputs"]["rgb"][0, :, 0].float()
     frame = read_rgb(manifest.locate(entry.rgb), [25])[0]
     part = Image.fromarray(frame[box.top : box.bottom, box.left : box.right]).resize(
         (320, 240), Image.Resampling.BICUBIC
     )
-    wanted = np.asarray(part, np.float32)[8:232, 48:272].transpose(2, 0, 1)
-    assert np.abs(seen.numpy() - wanted).mean() < 3
+    expected = np.asarray(part, np.float32)[8:232, 48:272].transpose(2, 0, 1)
+    assert np.abs(clip.numpy() - expected).mean() < 3
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_takes_its_choices(capsys, tmp_path, fill_ntu, large):
+def test_the_command_accepts_its_options(capsys, tmp_path, fill_ntu, large):
     root = fill_ntu(tmp_path / "n", f"{TRAIN}_rgb.avi", f"{TEST}_rgb.avi", rgb=large)
     fill_ntu(root, f"{MASKED}/{TRAIN}", f"{FULL}/{TRAIN}")
     (tmp_path / "l.txt").write_text("S001C003P003R002A060\n")
-    words = ["prepare", "ntu60", "--root", root, "--out", tmp_path / "m.csv", "--split", "cross_view"]
-    words += ["--depth-coverage", "full", "--without", tmp_path / "l.txt", "--rgb-crop-size", 800, 600]
-    main([str(word) for word in words])
+    args = ["prepare", "ntu60", "--root", root, "--out", tmp_path / "m.csv", "--split", "cross_view"]
+    args += ["--depth-coverage", "full", "--without", tmp_path / "l.txt", "--rgb-crop-size", 800, 600]
+    main([str(word) for word in args])
     manifest = load_manifest(tmp_path / "m.csv")
     assert manifest.version == "cross_view, without l.txt"
     assert manifest.depth == FACTS["full"]
     boxes = [e.rgb_box for e in manifest.entries]
     assert boxes[0] is None
     assert boxes[1].right - boxes[1].left == 800
-    said = capsys.readouterr().out
-    assert "1 samples of l.txt are omitted and not declared" in said
-    assert "1 of 18960 declared test, 1 of 37919 declared train" in said
+    output = capsys.readouterr().out
+    assert "1 samples of l.txt are omitted and not declared" in output
+    assert "1 of 18960 declared test, 1 of 37919 declared train" in output
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["ntu60", "--depth", "{label}"], "'--depth'"),
         (["ntu60", "--val-share", "0.3"], "'--val-share'"),
@@ -572,8 +572,8 @@ def test_the_command_takes_its_choices(capsys, tmp_path, fill_ntu, large):
         (["folder", "--depth-coverage", "masked"], "depth_coverage"),
     ],
 )
-def test_an_option_that_says_nothing_is_refused(capsys, tmp_path, words, message):
+def test_options_of_other_datasets_are_refused(capsys, tmp_path, args, message):
     with pytest.raises(SystemExit) as stop:
-        main(["prepare", *words, "--root", str(tmp_path), "--out", str(tmp_path / "m.csv")])
+        main(["prepare", *args, "--root", str(tmp_path), "--out", str(tmp_path / "m.csv")])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err

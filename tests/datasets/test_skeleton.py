@@ -1,32 +1,87 @@
-"""What all data sets share: the registry, the lists, the files on disk, and their join."""
+"""Parts that all datasets share: discovery, lists, files on disk, and their join."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from kinema.data.manifest import Entry
-from kinema.datasets.listing import ListedSample, Listing, find_lists, read_lines, read_listing
 from kinema.datasets.ntu import Ntu60Options
 from kinema.datasets.ntu import prepare as prepare_ntu
 from kinema.datasets.options import DatasetOptions, OwnDataOptions
-from kinema.datasets.registry import DATASETS, load_dataset
-from kinema.datasets.skeleton import find_files, join
+from kinema.datasets.registry import get_dataset, list_datasets
+from kinema.datasets.skeleton import ListedSample, find_files, find_lists, join, read_lines, read_listing
 from kinema.errors import ConfigError, ManifestError, UsageError
 
+NAMES = [
+    "folder",
+    "csv",
+    "json",
+    "diving48",
+    "epic_kitchens",
+    "hmdb51",
+    "isogd",
+    "jhmdb",
+    "msr_action3d",
+    "ntu60",
+    "ntu120",
+    "ucf101",
+]
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_every_data_set_of_the_registry_has_options_and_a_function(name):
-    options, prepare = load_dataset(name)
-    assert issubclass(options, DatasetOptions)
-    assert prepare.__module__ == options.__module__
-    made = options(root=Path("r"), out=Path("m.csv"))
-    with pytest.raises(ManifestError):  # there is no such root
-        prepare(made)
+TRIAL = """
+from kinema.config import config
+from kinema.datasets.options import DatasetOptions
+from kinema.datasets.registry import DatasetSpec
+
+@config
+class TrialOptions(DatasetOptions):
+    '''Make a manifest of the trial dataset.'''
+
+def prepare(options):
+    raise SystemExit(f"prepared {options.root}")
+
+SPECS = (DatasetSpec("trial", "Trial: 3 videos of 2 actions.", TrialOptions, prepare),)
+"""
 
 
-def test_an_unknown_data_set_is_refused_with_the_nearest_name(raises):
+@pytest.mark.parametrize("name", NAMES)
+def test_every_dataset_has_options_and_a_function(name):
+    spec = get_dataset(name)
+    assert spec.name == name
+    assert issubclass(spec.options, DatasetOptions)
+    assert spec.prepare.__module__ == spec.options.__module__
+    assert spec.summary.endswith(".")
+    with pytest.raises(ManifestError):
+        spec.prepare(spec.options(root=Path("missing"), out=Path("m.csv")))
+
+
+def test_own_data_is_listed_before_public_datasets():
+    assert list(list_datasets()) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("args", "output"),
+    [
+        (["--help"], "  trial          Trial: 3 videos of 2 actions."),
+        (["trial", "--root", "r", "--out", "m.csv"], "prepared r"),
+    ],
+)
+def test_a_new_module_adds_its_dataset_to_the_command(tmp_path, args, output):
+    """A module in the package's path is enough; no other file is edited."""
+    (tmp_path / "trial.py").write_text(TRIAL)
+    code = (
+        "import sys, kinema.cli, kinema.datasets\n"
+        "kinema.datasets.__path__.append(sys.argv[1])\n"
+        "kinema.cli.main(['prepare', *sys.argv[2:]])"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path), *args], capture_output=True, text=True)
+    assert output in result.stdout + result.stderr
+
+
+def test_an_unknown_dataset_is_refused_with_the_nearest_name(raises):
     with raises(UsageError, "ucf101", field="dataset"):
-        load_dataset("ucf_101")
+        get_dataset("ucf_101")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +92,7 @@ def test_an_unknown_data_set_is_refused_with_the_nearest_name(raises):
         ({"depth_range": (5.0, 2.0)}, "near=5.0"),
     ],
 )
-def test_facts_of_depth_that_mean_nothing_are_refused(raises, options, word):
+def test_depth_options_without_effect_are_refused(raises, options, word):
     with raises(ConfigError, word):
         OwnDataOptions(root=Path("r"), out=Path("m.csv"), **options)
 
@@ -47,15 +102,11 @@ def sample(path, name, *, line=1, split="train", label="a", **sources):
     return ListedSample(name=name, entry=entry, path=path, line=line)
 
 
-def listing(*samples, classes=("a", "b"), declared=None):
-    return Listing(
-        dataset="Own",
-        lists="list.txt",
-        version="1",
-        samples=samples,
-        classes=classes,
-        declared=declared or {"train": 2, "test": 1},
-    )
+def join_samples(options, *samples, folders=("",), classes=("a", "b")):
+    files = find_files(options.root, folders, videos, example="1.mp4")
+    declared = {"train": 2, "test": 1}
+    facts = {"dataset": "Own", "lists": "list.txt", "version": "1", "classes": classes, "declared": declared}
+    return join(options, samples, files, **facts)
 
 
 def videos(folder):
@@ -68,11 +119,11 @@ def options(tmp_path):
     return DatasetOptions(root=tmp_path / "d", out=tmp_path / "m.csv")
 
 
-def test_listed_samples_that_are_on_disk_become_the_manifest_and_the_rest_is_counted(tmp_path, fill, options):
+def test_join_writes_listed_samples_on_disk_and_counts_the_rest(tmp_path, fill, options):
     fill(options.root, "1.mp4", "2.mp4", "extra.mp4")
     path = tmp_path / "list.txt"
-    listed = listing(sample(path, "1"), sample(path, "gone", split="test"), sample(path, "2", split="", label="b"))
-    prepared = join(options, listed, find_files(options.root, ("",), videos, example="1.mp4"))
+    samples = sample(path, "1"), sample(path, "gone", split="test"), sample(path, "2", split="", label="b")
+    prepared = join_samples(options, *samples)
     assert [(e.rgb, e.split, e.frames) for e in prepared.manifest.entries] == [("d/1.mp4", "train", 9)]
     assert prepared.manifest.declared == {"train": 2, "test": 1}
     assert prepared.notes == (
@@ -85,27 +136,25 @@ def test_listed_samples_that_are_on_disk_become_the_manifest_and_the_rest_is_cou
 def test_a_sample_needs_all_of_its_files(tmp_path, fill, options):
     fill(options.root, "1.mp4", "2.mp4", "2d.mp4")
     path = tmp_path / "list.txt"
-    listed = listing(sample(path, "1", rgb="1", depth="1d"), sample(path, "2", rgb="2", depth="2d", label="b"))
-    prepared = join(options, listed, find_files(options.root, ("",), videos, example="1.mp4"))
+    samples = sample(path, "1", rgb="1", depth="1d"), sample(path, "2", rgb="2", depth="2d", label="b")
+    prepared = join_samples(options, *samples)
     assert [(e.rgb, e.depth) for e in prepared.manifest.entries] == [("d/2.mp4", "d/2d.mp4")]
 
 
 @pytest.mark.parametrize("name", ["v.zip", "v.tar", "v.tar.gz", "v.tgz", "v.RAR", "v.7z"])
-def test_an_archive_is_named_where_samples_are_missing(tmp_path, fill, options, raises, name):
-    """Every kind by every data set: NTU RGB+D alone knew .7z once."""
+def test_archives_are_noted_if_samples_are_missing(tmp_path, fill, options, raises, name):
+    """Every dataset names every kind of archive."""
     path = tmp_path / "list.txt"
     (options.root / name).touch()
     with raises(ManifestError, name, path=options.root):
-        join(options, listing(sample(path, "1")), find_files(options.root, ("v", ""), videos, example="1.mp4"))
+        join_samples(options, sample(path, "1"), folders=("v", ""))
     fill(options.root, "1.mp4")
-    listed = listing(sample(path, "1"))
-    files = find_files(options.root, ("v", ""), videos, example="1.mp4")
-    assert not any(name in note for note in join(options, listed, files).notes)
+    assert not any(name in note for note in join_samples(options, sample(path, "1"), folders=("v", "")).notes)
     with raises(ManifestError, name, path=options.root):
         prepare_ntu(Ntu60Options(root=options.root, out=options.out))
 
 
-def test_the_files_of_the_first_folder_that_has_any_are_used(tmp_path, fill, raises):
+def test_the_first_folder_with_files_is_used(tmp_path, fill, raises):
     fill(tmp_path, "b/1.mp4", "c/1.mp4", "c/2.mp4")
     files = find_files(tmp_path, ("a", "b", "c"), videos, example="1.mp4")
     assert files.paths == {"1": "b/1.mp4"}
@@ -121,7 +170,7 @@ def test_a_sample_in_two_lists_is_refused(tmp_path, raises):
         read_listing(paths, lambda path, split: [sample(path, "same", line=7, split=split)])
 
 
-def test_a_list_with_a_byte_order_mark_is_read_and_one_that_is_not_text_is_refused(tmp_path, raises):
+def test_a_list_may_have_a_byte_order_mark_but_must_be_utf8(tmp_path, raises):
     path = tmp_path / "list.txt"
     path.write_bytes(b"\xef\xbb\xbf1 a\n\n2 b \n")
     assert read_lines(path) == [(1, "1 a"), (3, "2 b")]
@@ -147,5 +196,4 @@ def test_a_split_without_a_list_is_noted_unless_it_is_optional(tmp_path, raises)
     ("name", "split"), [("ucf101", 1), ("hmdb51", 1), ("ntu60", "cross_subject"), ("ntu120", "cross_subject")]
 )
 def test_the_first_official_split_is_the_default(name, split):
-    options, _ = load_dataset(name)
-    assert options(root=Path("r"), out=Path("m.csv")).split == split
+    assert get_dataset(name).options(root=Path("r"), out=Path("m.csv")).split == split

@@ -1,4 +1,4 @@
-"""Tables of one's own: CSV and JSON, with columns of other names."""
+"""A user's own tables: CSV and JSON, with columns of other names."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def prepare_table(table, out, form="csv", columns=None, **options):
 
 @pytest.fixture
 def table(tmp_path, fill):
-    """Twelve videos of four people, with columns of other names than a manifest's."""
+    """Table of twelve videos of four people, with other column names than a manifest."""
     fill(tmp_path / "in" / "videos", *(f"{n} x.mp4" for n in range(12)))
     path = tmp_path / "in" / "table.csv"
     lines = [f'"videos/{n} x.mp4",{"walk" if n % 2 else "run"},p{n // 3},4.5' for n in range(12)]
@@ -30,7 +30,7 @@ def table(tmp_path, fill):
 COLUMNS = {"rgb": "clip", "label": "action", "subject": "person"}
 
 
-def test_a_table_with_columns_of_other_names_becomes_a_manifest(tmp_path, table):
+def test_columns_of_other_names_are_mapped(tmp_path, table):
     prepared = prepare_table(table, tmp_path / "out" / "m.csv", columns=COLUMNS)
     manifest = prepared.manifest
     assert manifest.classes == {"label": ("run", "walk")}
@@ -44,7 +44,7 @@ def test_a_table_with_columns_of_other_names_becomes_a_manifest(tmp_path, table)
     assert not held & {entry.subject for entry in manifest.entries if entry.split == "train"}
 
 
-def test_a_split_that_the_table_says_stands(tmp_path, table):
+def test_the_split_of_the_table_is_used(tmp_path, table):
     text = table.read_text().splitlines()
     splits = ["split", *(["train"] * 8), *(["test"] * 4)]
     table.write_text("\n".join(f"{line},{split}" for line, split in zip(text, splits, strict=True)))
@@ -53,7 +53,7 @@ def test_a_split_that_the_table_says_stands(tmp_path, table):
     assert prepared.notes == ("unused columns: score", "1 subjects are in more than one split, e.g. p2")
 
 
-def test_a_count_that_the_table_says_is_corrected_and_counted(tmp_path, table):
+def test_wrong_frame_counts_are_corrected(tmp_path, table):
     text = table.read_text().splitlines()
     table.write_text("\n".join(f"{line},{'frames' if not n else 9 + (n < 4)}" for n, line in enumerate(text)))
     prepared = prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
@@ -61,14 +61,14 @@ def test_a_count_that_the_table_says_is_corrected_and_counted(tmp_path, table):
     assert "3 lines had a wrong number of frames; the number of decoded frames was written" in prepared.notes
 
 
-def test_a_table_is_not_written_over(raises, tmp_path, table):
+def test_a_table_is_not_overwritten(raises, tmp_path, table):
     before = table.read_bytes()
     with raises(ManifestError, path="table.csv", field="out"):
         prepare_table(table, tmp_path / "in" / ".." / "in" / "table.csv", columns=COLUMNS)
     assert table.read_bytes() == before
 
 
-def test_a_segment_that_ends_behind_its_file_is_refused_by_name(raises, tmp_path, fill):
+def test_a_segment_after_the_end_of_its_file_is_refused(raises, tmp_path, fill):
     fill(tmp_path, "1.mp4", "2.mp4")
     table = tmp_path / "t.csv"
     table.write_text("rgb,start_frame,stop_frame,label\n1.mp4,0,9,a\n2.mp4,0,10,b\n")
@@ -86,12 +86,12 @@ def test_a_segment_that_ends_behind_its_file_is_refused_by_name(raises, tmp_path
     ],
     ids=str,
 )
-def test_columns_that_do_not_fit_are_refused_by_name(raises, tmp_path, table, columns, word, facts):
+def test_unknown_columns_are_refused(raises, tmp_path, table, columns, word, facts):
     with raises(ManifestError, word, **facts):
         prepare_table(table, tmp_path / "m.csv", columns=columns)
 
 
-def test_a_wrong_line_of_a_table_is_named(raises, tmp_path, table):
+def test_an_invalid_line_is_refused(raises, tmp_path, table):
     table.write_text(table.read_text() + '"videos/0 x.mp4",,p9,1\n')
     with raises(ManifestError, path="table.csv", line=14):
         prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
@@ -99,7 +99,7 @@ def test_a_wrong_line_of_a_table_is_named(raises, tmp_path, table):
         prepare_table(tmp_path / "gone.csv", tmp_path / "m.csv")
 
 
-def test_groups_and_subjects_that_a_given_split_tears_are_named(tmp_path, fill):
+def test_divided_groups_and_subjects_are_noted(tmp_path, fill):
     fill(tmp_path, *(f"{n}.mp4" for n in range(8)))
     table = tmp_path / "t.csv"
     lines = [f"{n}.mp4,{'ab'[n % 2]},g{n % 4},s{n // 4},{'train' if n < 5 else 'test'}" for n in range(8)]
@@ -110,21 +110,21 @@ def test_groups_and_subjects_that_a_given_split_tears_are_named(tmp_path, fill):
 
 
 @pytest.mark.parametrize("column", ["group", "subject", "camera"])
-def test_what_is_to_be_kept_together_is_on_one_side_alone(tmp_path, fill, column):
+def test_keep_together_never_divides_its_column(tmp_path, fill, column):
     fill(tmp_path, *(f"{n}.mp4" for n in range(24)))
     table = tmp_path / "t.csv"
     lines = [f"{n}.mp4,{'ab'[n % 2]},g{n // 2 % 6},s{n // 4},c{n % 3 + n % 2}" for n in range(24)]
     table.write_text("\n".join(["rgb,label,group,subject,camera", *lines]))
     prepared = prepare_table(table, tmp_path / "m.csv", val_share=0.2, test_share=0.2, keep_together=column)
-    sides = {}
+    splits = {}
     for entry in prepared.manifest.entries:
-        sides.setdefault(getattr(entry, column), set()).add(entry.split)
-    assert all(len(found) == 1 for found in sides.values())
+        splits.setdefault(getattr(entry, column), set()).add(entry.split)
+    assert all(len(names) == 1 for names in splits.values())
     assert {entry.split for entry in prepared.manifest.entries} >= {"train", "val"}
     assert f", {column}s kept together" in prepared.notes[0]
 
 
-def test_keeping_together_what_some_samples_do_not_say_is_refused(raises, tmp_path, table):
+def test_keep_together_needs_a_full_column(raises, tmp_path, table):
     with raises(ManifestError, "e.g", path="0 x.mp4", line=2, field="camera"):
         prepare_table(table, tmp_path / "m.csv", columns=COLUMNS, keep_together="camera")
 
@@ -139,12 +139,12 @@ def test_keeping_together_what_some_samples_do_not_say_is_refused(raises, tmp_pa
     ],
     ids=str,
 )
-def test_shares_that_leave_nothing_are_refused(raises, shares, named):
+def test_impossible_shares_are_refused(raises, shares, named):
     with raises(ConfigError, named):
         Holdout(**shares)
 
 
-def test_pairs_of_unequal_length_are_listed_and_keep_the_frames_of_rgb(tmp_path, fill, shorter):
+def test_pairs_of_unequal_length_are_noted(tmp_path, fill, shorter):
     fill(tmp_path, "1.mp4", "2.mp4", "2d.mp4")
     (tmp_path / "1d.mp4").write_bytes(Path(shorter).read_bytes())
     table = tmp_path / "t.csv"
@@ -157,16 +157,16 @@ def test_pairs_of_unequal_length_are_listed_and_keep_the_frames_of_rgb(tmp_path,
     ) in prepared.notes
 
 
-def test_a_file_on_several_lines_is_counted_once_and_depth_is_counted_too(tmp_path, fill, monkeypatch):
+def test_each_file_is_counted_once(tmp_path, fill, monkeypatch):
     fill(tmp_path, "1.mp4", "1d.mp4")
-    asked = []
-    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda path: asked.append(Path(path).name) or 9)
+    counted = []
+    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda path: counted.append(Path(path).name) or 9)
     (tmp_path / "t.csv").write_text("rgb,depth,start_frame,stop_frame,label\n1.mp4,1d.mp4,0,4,a\n1.mp4,1d.mp4,4,9,b\n")
     prepare_table(tmp_path / "t.csv", tmp_path / "m.csv")
-    assert sorted(asked) == ["1.mp4", "1d.mp4"]
+    assert sorted(counted) == ["1.mp4", "1d.mp4"]
 
 
-def test_depth_that_cannot_be_read_is_listed_too(tmp_path, fill):
+def test_unreadable_depth_is_listed(tmp_path, fill):
     fill(tmp_path, "1.mp4", "2.mp4", "1d.mp4")
     (tmp_path / "t.csv").write_text("rgb,depth,label\n1.mp4,1d.mp4,a\n2.mp4,gone.mp4,b\n")
     prepared = prepare_table(tmp_path / "t.csv", tmp_path / "m.csv")
@@ -194,7 +194,7 @@ OBJECTS = [
 
 
 @pytest.mark.parametrize("form", ["list", "lines"])
-def test_json_is_a_list_of_objects_or_an_object_a_line(tmp_path, fill, form):
+def test_json_is_a_list_of_objects_or_one_object_per_line(tmp_path, fill, form):
     fill(tmp_path, *(f"{n}.mp4" for n in range(4)))
     table = tmp_path / "t.json"
     text = json.dumps(OBJECTS, indent=1) if form == "list" else "\n".join(map(json.dumps, OBJECTS)) + "\n\n"
@@ -236,14 +236,14 @@ WRONG_JSON = {
 
 
 @pytest.mark.parametrize("wrong", WRONG_JSON)
-def test_what_is_wrong_in_json_is_named_with_its_line_or_item(raises, tmp_path, wrong):
+def test_invalid_json_is_refused_with_its_line_or_item(raises, tmp_path, wrong):
     text, word, facts = WRONG_JSON[wrong]
     (tmp_path / "t.json").write_text(text)
     with raises(ManifestError, word, **{"path": "t.json", **facts}):
         prepare_table(tmp_path / "t.json", tmp_path / "m.csv", form="json")
 
 
-def test_a_json_table_is_not_written_over_by_the_json_beside_the_manifest(raises, tmp_path):
+def test_a_json_table_is_not_overwritten_by_the_json_of_the_manifest(raises, tmp_path):
     (tmp_path / "t.json").write_text("[]")
     with raises(ManifestError, path="t.json", field="out"):
         prepare_table(tmp_path / "t.json", tmp_path / "t.csv", form="json")

@@ -1,4 +1,4 @@
-"""RGB and depth that are found, and paired, by the names of their files."""
+"""Templates that find and pair RGB and depth by file name."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ def pairs(manifest):
     return {(entry.rgb, entry.depth, entry.labels["label"]) for entry in manifest.entries}
 
 
-def test_rgb_and_depth_belong_together_where_the_shared_fields_agree(tmp_path, fill):
+def test_rgb_and_depth_are_paired_by_shared_fields(tmp_path, fill):
     root = fill(
         tmp_path / "v",
         *(f"{label}/{n}_{end}" for label in ("a b", "c") for n in range(5) for end in ("rgb.mp4", "depth.mkv")),
@@ -36,7 +36,7 @@ def test_rgb_and_depth_belong_together_where_the_shared_fields_agree(tmp_path, f
     assert prepared.notes == ("the data has no split, so one was made: 8 train, 2 val, groups kept together",)
 
 
-def test_fields_that_one_template_alone_names_do_not_part_a_pair(tmp_path, fill):
+def test_fields_of_one_template_do_not_split_a_pair(tmp_path, fill):
     root = fill(tmp_path / "v", *(f"{label}/1_at{n}_rgb.mp4" for n, label in enumerate("ab")))
     fill(root, *(f"{label}/1_by{n}_depth.mkv" for n, label in enumerate("ab", start=7)))
     prepared = prepare_templates(
@@ -49,7 +49,7 @@ def test_fields_that_one_template_alone_names_do_not_part_a_pair(tmp_path, fill)
     assert [entry.subject for entry in prepared.manifest.entries] == ["7", "8"]
 
 
-def test_a_sample_with_one_of_the_two_keeps_its_line_and_is_counted(tmp_path, fill):
+def test_samples_with_one_modality_are_counted(tmp_path, fill):
     root = fill(tmp_path / "v", *(f"{label}/1_{end}" for label in "ab" for end in ("rgb.mp4", "depth.mkv")))
     fill(root, "a/2_rgb.mp4", "b/3_depth.mkv", "b/4_depth.mkv")
     prepared = prepare_templates(root, tmp_path / "m.csv", rgb=RGB, depth=DEPTH)
@@ -62,7 +62,7 @@ def test_a_sample_with_one_of_the_two_keeps_its_line_and_is_counted(tmp_path, fi
     )
 
 
-def test_what_fits_no_template_is_counted_and_named(tmp_path, fill, fill_pictures):
+def test_unmatched_files_are_counted(tmp_path, fill, fill_pictures):
     root = fill(tmp_path / "v", *(f"{label}/{n}_rgb.mp4" for label in "ab" for n in range(2)))
     fill_pictures(fill(root, "a/x.mp4", "a/deeper/1_rgb.mp4"), "a/pictures")
     (root / "readme.txt").write_text("")
@@ -76,7 +76,7 @@ def test_what_fits_no_template_is_counted_and_named(tmp_path, fill, fill_picture
     assert again.manifest.digest == prepared.manifest.digest
 
 
-def test_fields_fill_the_columns_and_splits_have_their_usual_names(tmp_path, fill):
+def test_fields_fill_columns_and_splits_are_normalized(tmp_path, fill):
     splits = ("Training", "validation", "fold3")
     root = fill(
         tmp_path / "v",
@@ -92,7 +92,7 @@ def test_fields_fill_the_columns_and_splits_have_their_usual_names(tmp_path, fil
     assert prepared.notes[0] == "1 groups are in more than one split, e.g. walk"
 
 
-def test_names_as_those_of_isogd_can_be_said(tmp_path, fill):
+def test_isogd_names_can_be_matched(tmp_path, fill):
     folders = [f"{split}/{label:03}" for split in ("train", "valid") for label in (1, 2)]
     root = fill(
         tmp_path / "v", *(f"{folder}/{kind}_0000{n}.avi" for folder in folders for n in (1, 2) for kind in "MK")
@@ -107,8 +107,8 @@ def test_names_as_those_of_isogd_can_be_said(tmp_path, fill):
     assert prepared.notes == ()
 
 
-def test_names_as_those_of_ntu_can_be_said(tmp_path, fill, fill_pictures):
-    """Depth is a folder of 16-bit pictures; people, cameras and actions are in the name."""
+def test_ntu_names_can_be_matched(tmp_path, fill, fill_pictures):
+    """Depth is a folder of 16-bit images; names contain subject, camera and action."""
     names = [f"S001C{c:03}P{p:03}R001A{a:03}" for c in (1, 2) for p in (1, 2, 3) for a in (1, 50)]
     root = fill(tmp_path / "v", *(f"nturgb+d_rgb/{name}_rgb.avi" for name in names))
     fill_pictures(root, *(f"nturgb+d_depth/{name}_depth" for name in names), kind="depth", count=9)
@@ -132,7 +132,7 @@ def test_names_as_those_of_ntu_can_be_said(tmp_path, fill, fill_pictures):
     assert prepared.notes == ("the data has no split, so one was made: 8 train, 4 val, subjects kept together",)
 
 
-def test_arrays_can_be_named_beside_videos(tmp_path, fill, fill_arrays):
+def test_arrays_can_be_paired_with_videos(tmp_path, fill, fill_arrays):
     root = fill(tmp_path / "v", *(f"rgb/{label}{n}.mp4" for label in "ab" for n in range(2)))
     fill_arrays(root, *(f"depth/{label}{n}.npz" for label in "ab" for n in range(2)))
     prepared = prepare_templates(
@@ -150,7 +150,7 @@ def test_several_labels_become_several_task_heads(tmp_path, fill):
     assert manifest.entries[2].labels == {"verb": "cut", "noun": "pan"}
 
 
-def test_a_path_that_fits_both_templates_belongs_to_the_more_exact_one_and_is_said(raises, tmp_path, fill):
+def test_a_path_matching_both_templates_belongs_to_the_more_specific(raises, tmp_path, fill):
     root = fill(tmp_path / "v", *(f"{label}/{n}{end}.mp4" for label in "ab" for n in range(2) for end in ("", "_d")))
     prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{name}.mp4", depth="{label}/{name}_d.mp4")
     assert ("v/a/0.mp4", "v/a/0_d.mp4", "a") in pairs(prepared.manifest)
@@ -163,14 +163,14 @@ def test_a_path_that_fits_both_templates_belongs_to_the_more_exact_one_and_is_sa
         prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{name}.mp4", depth="{label}/{name}.mp4")
 
 
-def test_a_field_that_is_there_twice_must_be_the_same_both_times(tmp_path, fill):
+def test_a_repeated_field_must_match_twice(tmp_path, fill):
     root = fill(tmp_path / "v", "a/a_1.mp4", "a/b_2.mp4", "b/b_3.mp4", "b/b_4.mp4")
     prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{label}_{}.mp4")
     assert [entry.rgb for entry in prepared.manifest.entries] == ["v/a/a_1.mp4", "v/b/b_3.mp4", "v/b/b_4.mp4"]
     assert "1 files or folders of images match no template and are omitted: a/b_2.mp4" in prepared.notes
 
 
-def test_a_name_that_fits_in_several_ways_is_refused_until_the_template_says_which(raises, tmp_path, fill):
+def test_an_ambiguous_name_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "v", "wave_hand_1.mp4", "run_2.mp4", "run_3.mp4")
     with raises(ManifestError, "wave_hand", path="wave_hand_1.mp4", field="label"):
         prepare_templates(root, tmp_path / "m.csv", rgb="{label}_{take}.mp4")
@@ -178,7 +178,7 @@ def test_a_name_that_fits_in_several_ways_is_refused_until_the_template_says_whi
     assert manifest.classes == {"label": ("run", "wave_hand")}
 
 
-def test_several_ways_that_differ_only_in_nameless_fields_are_all_the_same(tmp_path, fill):
+def test_ambiguous_nameless_fields_are_accepted(tmp_path, fill):
     root = fill(tmp_path / "v", "a/1_2_3.mp4", "b/1_2_3.mp4")
     manifest = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{}_{}.mp4").manifest
     assert len(manifest.entries) == 2
@@ -190,7 +190,7 @@ def test_two_files_for_the_same_sample_are_refused(raises, tmp_path, fill):
         prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{name:d}_{}_rgb.mp4", depth="{label}/{name}_depth.mkv")
 
 
-def test_a_template_that_fits_nothing_names_a_file_that_is_there(raises, tmp_path, fill):
+def test_a_template_without_match_is_refused_with_an_example(raises, tmp_path, fill):
     root = fill(tmp_path / "v", "a/1_rgb.mp4", "b/1_rgb.mp4")
     with raises(ManifestError, "a/1_rgb.mp4", field="depth"):
         prepare_templates(root, tmp_path / "m.csv", rgb=RGB, depth=DEPTH)
@@ -202,7 +202,7 @@ def test_a_template_that_fits_nothing_names_a_file_that_is_there(raises, tmp_pat
         prepare_templates(tmp_path / "gone", tmp_path / "m.csv", rgb=RGB)
 
 
-def test_files_that_are_no_videos_count_only_where_the_template_says_their_suffix(tmp_path, fill):
+def test_unknown_file_types_need_their_suffix_in_the_template(tmp_path, fill):
     root = fill(tmp_path / "v", "a/1.mp4", "a/2.ts", "b/1.mp4", "b/2.ts")
     (root / "a" / "notes.txt").write_text("")
     prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{}")
@@ -211,7 +211,7 @@ def test_files_that_are_no_videos_count_only_where_the_template_says_their_suffi
     assert [entry.rgb for entry in prepared.manifest.entries] == ["v/a/2.ts", "v/b/2.ts"]
 
 
-def test_a_misspelt_field_is_said(tmp_path, fill):
+def test_a_misspelled_field_is_noted(tmp_path, fill):
     root = fill(tmp_path / "v", "a/s1_1.mp4", "a/s2_1.mp4", "b/s1_1.mp4")
     notes = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{subjct}_{}.mp4").notes
     assert notes[0] == "field {subjct} fills no column; did you mean {subject}?"
@@ -231,7 +231,7 @@ def test_a_misspelt_field_is_said(tmp_path, fill):
     ],
     ids=str,
 )
-def test_what_is_no_template_is_refused(raises, text, word, facts):
+def test_a_malformed_template_is_refused(raises, text, word, facts):
     with raises(ManifestError, word, **facts):
         parse_template(text)
 
@@ -244,7 +244,7 @@ def test_two_templates_need_the_same_labels(raises, tmp_path, fill):
         prepare_templates(root, tmp_path / "m.csv")
 
 
-def test_signs_that_mean_something_to_patterns_mean_themselves():
+def test_regex_characters_are_literal():
     template = parse_template("./{label}/a.b (1)+[{name}]{{x}}.mp4")
     assert template.match("run/a.b (1)+[7]{x}.mp4") == {"label": "run", "name": "7"}
     assert template.match("run/aXb (1)+[7]{x}.mp4") is None

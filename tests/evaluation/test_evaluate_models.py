@@ -1,4 +1,4 @@
-"""Several models evaluated or summarized by one call of the library."""
+"""Tests of evaluating and summarizing several models in one call."""
 
 import dataclasses
 from pathlib import Path

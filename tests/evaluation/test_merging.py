@@ -1,4 +1,4 @@
-"""The answers of several processes become one, each sample exactly once."""
+"""Tests of merging the predictions of several processes."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ def manifest() -> Manifest:
     return load_manifest("moves_cross_subject")
 
 
-def answers(manifest: Manifest, positions: list[int]) -> Predictions:
-    """Of one process: each answer names its sample."""
+def make_predictions(manifest: Manifest, positions: list[int]) -> Predictions:
+    """Return the predictions of one process. Logits hold the position of the sample."""
     index = np.array(positions, np.int64)
     targets = np.array([manifest.targets(i)["label"] for i in positions], np.int64)
     return Predictions(
@@ -29,10 +29,12 @@ def answers(manifest: Manifest, positions: list[int]) -> Predictions:
     )
 
 
-def test_answers_are_merged_in_the_order_of_the_manifest(manifest: Manifest) -> None:
+def test_predictions_are_merged_in_the_order_of_the_manifest(manifest: Manifest) -> None:
     positions = manifest.positions("test")
-    merged = merge_predictions([answers(manifest, positions[1::2]), answers(manifest, positions[::2])], manifest)
-    whole = answers(manifest, positions)
+    merged = merge_predictions(
+        [make_predictions(manifest, positions[1::2]), make_predictions(manifest, positions[::2])], manifest
+    )
+    whole = make_predictions(manifest, positions)
     assert merged.index.tolist() == positions
     assert (merged.logits["label"] == whole.logits["label"]).all()
     assert (merged.targets["label"] == whole.targets["label"]).all()
@@ -44,7 +46,7 @@ def test_answers_are_merged_in_the_order_of_the_manifest(manifest: Manifest) -> 
 
 
 @pytest.mark.parametrize("wrong", ["twice", "missing", "another split's"])
-def test_answers_that_are_not_each_sample_once_are_refused(manifest: Manifest, wrong: str) -> None:
+def test_missing_and_duplicate_samples_are_refused(manifest: Manifest, wrong: str) -> None:
     positions = manifest.positions("test")
     one, two = positions[::2], positions[1::2]
     match wrong:
@@ -54,5 +56,5 @@ def test_answers_that_are_not_each_sample_once_are_refused(manifest: Manifest, w
             two = two[1:]
         case "another split's":
             two = [*two[1:], manifest.positions("train")[0]]
-    with pytest.raises(AssertionError, match="expected 90 samples"):
-        merge_predictions([answers(manifest, one), answers(manifest, two)], manifest)
+    with pytest.raises(AssertionError, match="90"):
+        merge_predictions([make_predictions(manifest, one), make_predictions(manifest, two)], manifest)

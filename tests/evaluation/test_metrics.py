@@ -1,4 +1,4 @@
-"""The numbers, against scikit-learn's."""
+"""Tests of the metrics against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from kinema.evaluation.metrics import (
 )
 
 
-def random_answers(seed, *, samples=200, classes=7):
+def random_logits(seed, *, samples=200, classes=7):
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, size=samples)
     targets[:classes] = np.arange(classes)
@@ -33,25 +33,25 @@ def random_answers(seed, *, samples=200, classes=7):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("k", [1, 2, 5, 6])
 def test_top_k_accuracy_is_scikit_learns_in_percent(seed, k):
-    logits, targets = random_answers(seed)
-    wanted = 100 * top_k_accuracy_score(targets, logits, k=k, labels=np.arange(7))
-    assert top_k_accuracy(logits, targets, k) == pytest.approx(wanted)
+    logits, targets = random_logits(seed)
+    expected = 100 * top_k_accuracy_score(targets, logits, k=k, labels=np.arange(7))
+    assert top_k_accuracy(logits, targets, k) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_mean_class_accuracy_is_scikit_learns_in_percent(seed):
-    logits, targets = random_answers(seed)
-    wanted = 100 * balanced_accuracy_score(targets, logits.argmax(1))
-    assert mean_class_accuracy(confusion(logits, targets)) == pytest.approx(wanted)
+    logits, targets = random_logits(seed)
+    expected = 100 * balanced_accuracy_score(targets, logits.argmax(1))
+    assert mean_class_accuracy(confusion(logits, targets)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_confusion_has_a_row_for_each_true_class(seed):
-    logits, targets = random_answers(seed)
+    logits, targets = random_logits(seed)
     np.testing.assert_array_equal(confusion(logits, targets), confusion_matrix(targets, logits.argmax(1)))
     by_hand = np.zeros((7, 7), int)
-    for truth, answer in zip(targets, logits.argmax(1), strict=True):
-        by_hand[truth, answer] += 1
+    for truth, predicted in zip(targets, logits.argmax(1), strict=True):
+        by_hand[truth, predicted] += 1
     np.testing.assert_array_equal(confusion(logits, targets), by_hand)
 
 
@@ -63,31 +63,31 @@ def test_a_class_without_samples_does_not_count_in_the_mean():
     assert mean_class_accuracy(confusion(logits, targets)) == pytest.approx(250 / 3)
 
 
-def test_among_equal_logits_the_lower_class_number_stands_first():
+def test_among_equal_logits_the_lower_class_number_is_first():
     logits = np.array([[1, 2, 2, 0, 2]] * 5, np.float32)
     assert ranks(logits, np.arange(5)).tolist() == [3, 0, 1, 4, 2]
 
 
-def test_a_constant_answer_is_right_for_one_class_only():
+def test_a_constant_prediction_is_correct_for_one_class_only():
     logits, targets = np.zeros((10, 5), np.float32), np.arange(10) % 5
     assert top_k_accuracy(logits, targets, 1) == 20
     assert top_k_accuracy(logits, targets, 3) == 60
 
 
 def test_the_best_answer_and_the_first_rank_are_the_same():
-    logits, targets = random_answers(0)
+    logits, targets = random_logits(0)
     logits = logits.round()  # many ties
     np.testing.assert_array_equal(ranks(logits, targets) == 0, logits.argmax(1) == targets)
 
 
 def test_all_classes_hold_the_right_one():
-    logits, targets = random_answers(0, classes=3)
+    logits, targets = random_logits(0, classes=3)
     assert top_k_accuracy(logits, targets, 5) == 100
     assert top_k_accuracy(logits, targets, 3) == 100
 
 
-def test_a_network_that_has_diverged_is_never_right():
-    logits, targets = random_answers(0)
+def test_a_diverged_network_is_never_correct():
+    logits, targets = random_logits(0)
     assert top_k_accuracy(np.full_like(logits, np.nan), targets, 5) == 0
     logits[3] = np.nan
     assert ranks(logits, targets)[3] == 7
@@ -95,16 +95,16 @@ def test_a_network_that_has_diverged_is_never_right():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_precision_recall_and_f1_are_scikit_learns_in_percent(seed):
-    logits, targets = random_answers(seed)
-    logits[:, 6] = -9  # never answered
+    logits, targets = random_logits(seed)
+    logits[:, 6] = -9  # never predicted
     targets[targets == 5] = 4  # without samples
     logits[:, 3] = -9
     targets[targets == 3] = 2  # neither
-    *wanted, support = precision_recall_fscore_support(
+    *expected, support = precision_recall_fscore_support(
         targets, logits.argmax(1), labels=np.arange(7), zero_division=np.nan
     )
     found = class_scores(confusion(logits, targets))
-    for share, scores in zip(wanted, (found.precision, found.recall, found.f1), strict=True):
+    for share, scores in zip(expected, (found.precision, found.recall, found.f1), strict=True):
         np.testing.assert_allclose(scores, 100 * share)
     np.testing.assert_array_equal(found.support, support)
     assert np.isnan(found.precision[[3, 6]]).all()
@@ -115,18 +115,18 @@ def test_precision_recall_and_f1_are_scikit_learns_in_percent(seed):
 
 
 def test_the_joint_rank_is_that_in_the_outer_product_of_the_softmaxes():
-    """Three heads, each sample by hand: every combination's product, and how many are higher."""
+    """Ranks of three heads are counted over the products of all combinations."""
     rng = np.random.default_rng(0)
     sizes = (4, 3, 5)
     logits = [rng.normal(scale=2, size=(50, size)).astype(np.float32) for size in sizes]
     targets = [rng.integers(0, size, 50) for size in sizes]
-    wanted = []
+    expected = []
     for i in range(50):
         shares = [np.exp(np.float64(head[i])) / np.exp(np.float64(head[i])).sum() for head in logits]
         product = np.einsum("a,b,c->abc", *shares)
-        wanted.append(int((product > product[targets[0][i], targets[1][i], targets[2][i]]).sum()))
-    assert joint_ranks(logits, targets).tolist() == wanted
-    assert len(set(wanted)) > 10
+        expected.append(int((product > product[targets[0][i], targets[1][i], targets[2][i]]).sum()))
+    assert joint_ranks(logits, targets).tolist() == expected
+    assert len(set(expected)) > 10
 
 
 def test_the_best_combination_is_the_right_one_where_every_head_is_right():
@@ -138,7 +138,7 @@ def test_the_best_combination_is_the_right_one_where_every_head_is_right():
 
 
 def test_a_pair_that_is_second_in_both_heads_can_be_among_the_five_best():
-    """Hand-made: head shares (.5, .4, .1) and (.6, .4): the products are .30, .24, .20, .16, .06, .04."""
+    """Probabilities (.5, .4, .1) and (.6, .4) have the products .30, .24, .20, .16, .06, .04."""
     logits = [np.log([[0.5, 0.4, 0.1]]), np.log([[0.6, 0.4]])]
     found = [joint_ranks(logits, [np.array([a]), np.array([b])]).item() for a in range(3) for b in range(2)]
     assert found == [0, 2, 1, 3, 4, 5]

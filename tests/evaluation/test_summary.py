@@ -1,4 +1,4 @@
-"""All numbers of a predictions file at once."""
+"""Tests of the summary of a predictions file."""
 
 import json
 from dataclasses import replace
@@ -17,13 +17,13 @@ from kinema.evaluation.summary import summarize, summary_to_json
 CLASSES = tuple("abcdefg")
 
 
-def predictions(seed=0, *, split="test", first=0, heads=("label",), **facts):
+def make_predictions(seed=0, *, split="test", first=0, heads=("label",), **facts):
     rng = np.random.default_rng(seed)
     targets = {head: rng.integers(0, 6, 80) for head in heads}  # class g has no sample
     logits = {head: 3 * rng.normal(size=(80, 7)).astype(np.float32) for head in heads}
     for head in heads:
         logits[head][np.arange(80), targets[head]] += 2
-    given = {
+    fields = {
         "classes": dict.fromkeys(heads, CLASSES),
         "split": split,
         "declared": 80,
@@ -34,17 +34,17 @@ def predictions(seed=0, *, split="test", first=0, heads=("label",), **facts):
         "groups": {"group": np.arange(80) // 4},
         **facts,
     }
-    return Predictions(logits=logits, targets=targets, index=first + np.arange(80), **given)
+    return Predictions(logits=logits, targets=targets, index=first + np.arange(80), **fields)
 
 
 def test_the_numbers_are_those_of_scikit_learn():
-    said = predictions()
-    logits, targets = said.logits["label"], said.targets["label"]
-    found = summarize(said).heads["label"]
+    predictions = make_predictions()
+    logits, targets = predictions.logits["label"], predictions.targets["label"]
+    found = summarize(predictions).heads["label"]
     answers, labels = logits.argmax(1), np.arange(7)
     assert found.top1 == pytest.approx(100 * accuracy_score(targets, answers))
     assert found.top5 == pytest.approx(100 * top_k_accuracy_score(targets, logits, k=5, labels=labels))
-    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+    with pytest.warns(UserWarning, match="y_true"):
         balanced = balanced_accuracy_score(targets, answers)
     assert found.mean_class == pytest.approx(100 * balanced)
     assert found.nll == pytest.approx(log_loss(targets, softmax(np.float64(logits), axis=1), labels=labels))
@@ -52,15 +52,15 @@ def test_the_numbers_are_those_of_scikit_learn():
         found.scores.f1, 100 * f1_score(targets, answers, labels=labels, average=None, zero_division=np.nan)
     )
     assert found.empty == ("g",)
-    assert dict(measure(said)) == pytest.approx(
+    assert dict(measure(predictions)) == pytest.approx(
         {"top1": found.top1, "top5": found.top5, "mean_class": found.mean_class, "coverage": 100}
     )
 
 
 def test_verb_noun_and_action_by_hand():
-    """Four segments, three verbs and two nouns; shares are given, so that each product can be read off.
+    """Four segments with three verbs and two nouns.
 
-    | segment | verb | shares     | noun | shares | place of the action among the products               |
+    | segment | verb | shares     | noun | shares | rank of the action among the products                |
     | 0       | 0    | .5 .3 .2   | 0    | .6 .4  | .30 is the first                                     |
     | 1       | 1    | .5 .3 .2   | 0    | .6 .4  | .18 comes after .30 and .20                          |
     | 2       | 2    | .6 .3 .1   | 1    | .9 .1  | .01 is the last of six                               |
@@ -70,112 +70,114 @@ def test_verb_noun_and_action_by_hand():
         "verb": [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]],
         "noun": [[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.3, 0.7]],
     }
-    said = replace(
-        predictions(heads=("verb", "noun"), groups={}).select_rows(np.arange(4)),
+    predictions = replace(
+        make_predictions(heads=("verb", "noun"), groups={}).select_rows(np.arange(4)),
         logits={head: np.log(np.float32(rows)) + np.float32(3) for head, rows in shares.items()},
         targets={"verb": np.array([0, 1, 2, 0]), "noun": np.array([0, 0, 1, 1])},
         classes={"verb": ("take", "put", "wash"), "noun": ("tap", "plate")},
         declared=4,
     )
-    assert said.ranks("joint").tolist() == [0, 2, 5, 2]
-    wanted = {"verb": (25, 100), "noun": (75, 100), "joint": (25, 75)}
-    numbers = dict(measure(said))
-    assert {head: (numbers[f"{head}.top1"], numbers[f"{head}.top5"]) for head in wanted} == wanted
-    summary = summarize(said)
+    assert predictions.ranks("joint").tolist() == [0, 2, 5, 2]
+    expected = {"verb": (25, 100), "noun": (75, 100), "joint": (25, 75)}
+    numbers = dict(measure(predictions))
+    assert {head: (numbers[f"{head}.top1"], numbers[f"{head}.top5"]) for head in expected} == expected
+    summary = summarize(predictions)
     found = {**summary.heads, "joint": summary.joint}
-    assert {head: (found[head].top1, found[head].top5) for head in wanted} == wanted
+    assert {head: (found[head].top1, found[head].top5) for head in expected} == expected
     stored = json.loads(json.dumps(summary_to_json(summary)))
     assert {
         h: (part["top1"], part["top5"]) for h, part in {**stored["heads"], "joint": stored["joint"]}.items()
-    } == wanted
+    } == expected
 
 
 def test_every_interval_holds_its_number_and_follows_the_bootstrap():
-    said = predictions()
-    found = summarize(said).heads["label"]
+    predictions = make_predictions()
+    found = summarize(predictions).heads["label"]
     for name in ("top1", "top5", "mean_class"):
         low, high = getattr(found, f"{name}_interval")
         assert 0 <= low < getattr(found, name) < high <= 100
-    right = 100.0 * (said.logits["label"].argmax(1) == said.targets["label"])
+    right = 100.0 * (predictions.logits["label"].argmax(1) == predictions.targets["label"])
     assert found.top1_interval == pytest.approx(mean_interval(right))
     grouped = Bootstrap(over="group", resamples=500)
-    assert summarize(said, bootstrap=grouped).heads["label"].top1_interval == pytest.approx(
+    assert summarize(predictions, bootstrap=grouped).heads["label"].top1_interval == pytest.approx(
         mean_interval(right, np.arange(80) // 4, grouped)
     )
 
 
-def test_groups_that_are_not_known_are_not_drawn(raises):
+def test_unknown_groups_are_refused(raises):
     with raises(PredictionsError, "'subject'", field="bootstrap_over"):
-        summarize(predictions(), bootstrap=Bootstrap(over="subject"))
+        summarize(make_predictions(), bootstrap=Bootstrap(over="subject"))
 
 
 def test_all_heads_together_are_right_where_each_is():
-    said = predictions(heads=("verb", "noun"))
-    verb, noun = (said.logits[h].argmax(1) == said.targets[h] for h in ("verb", "noun"))
-    summary = summarize(said)
+    predictions = make_predictions(heads=("verb", "noun"))
+    verb, noun = (predictions.logits[h].argmax(1) == predictions.targets[h] for h in ("verb", "noun"))
+    summary = summarize(predictions)
     assert summary.joint.top1 == pytest.approx(100 * (verb & noun).mean())
     assert summary.joint.top1_interval == pytest.approx(mean_interval(100.0 * (verb & noun)))
-    shares = [softmax(np.float64(said.logits[h]), axis=1) for h in ("verb", "noun")]
+    shares = [softmax(np.float64(predictions.logits[h]), axis=1) for h in ("verb", "noun")]
     among_five = []
     for i, product in enumerate(np.einsum("nv,no->nvo", *shares)):
-        own = product[said.targets["verb"][i], said.targets["noun"][i]]
+        own = product[predictions.targets["verb"][i], predictions.targets["noun"][i]]
         among_five.append((product > own).sum() < 5)
     assert summary.joint.top5 == pytest.approx(100 * np.mean(among_five))
     assert (
-        summary.joint.top5 < 100 * np.mean([said.ranks("verb") < 5, said.ranks("noun") < 5], axis=1).min()
+        summary.joint.top5 < 100 * np.mean([predictions.ranks("verb") < 5, predictions.ranks("noun") < 5], axis=1).min()
     )  # not the same as each head's five best
-    measures = dict(measure(said))
+    measures = dict(measure(predictions))
     assert (measures["joint.top1"], measures["joint.top5"]) == pytest.approx((summary.joint.top1, summary.joint.top5))
 
 
 def test_one_head_has_nothing_together():
-    assert summarize(predictions()).joint is None
-    assert "joint.top1" not in dict(measure(predictions()))
+    assert summarize(make_predictions()).joint is None
+    assert "joint.top1" not in dict(measure(make_predictions()))
 
 
-def test_no_temperature_is_fitted_unless_asked_for():
-    assert summarize(predictions()).scaled is None
+def test_no_temperature_is_fitted_by_default():
+    assert summarize(make_predictions()).scaled is None
 
 
 def test_a_temperature_is_fitted_on_the_other_split_and_used_on_this_one():
-    said, held_out = predictions(0), predictions(1, split="val", first=80)
-    scaled = summarize(said, temperature_from=held_out).scaled
+    predictions, held_out = make_predictions(0), make_predictions(1, split="val", first=80)
+    scaled = summarize(predictions, temperature_from=held_out).scaled
     best = fit_temperature(held_out.logits["label"], held_out.targets["label"])
     assert scaled.temperature == {"label": best}
-    assert best != pytest.approx(fit_temperature(said.logits["label"], said.targets["label"]), rel=1e-3)
-    logits, targets = said.logits["label"], said.targets["label"]
+    assert best != pytest.approx(fit_temperature(predictions.logits["label"], predictions.targets["label"]), rel=1e-3)
+    logits, targets = predictions.logits["label"], predictions.targets["label"]
     assert scaled.nll["label"] == negative_log_likelihood(logits, targets, temperature=best)
     assert scaled.ece["label"] == calibration_error(logits, targets, temperature=best)
     assert scaled.fitted_on == "80 samples of split 'val'"
 
 
-def test_a_temperature_of_the_reported_samples_themselves_is_called_so():
-    said = predictions()
-    scaled = summarize(said, temperature_from=said).scaled
+def test_reported_samples_in_the_fit_of_a_temperature_are_counted():
+    predictions = make_predictions()
+    scaled = summarize(predictions, temperature_from=predictions).scaled
     assert scaled.fitted_on == "80 samples of split 'test', 80 of which are reported here: not a held-out number"
-    overlapping = predictions(1, split="val", first=60)
-    assert "20 of which are reported here" in summarize(said, temperature_from=overlapping).scaled.fitted_on
-    elsewhere = predictions(1, manifest_digest="n" * 64)
-    assert "reported" not in summarize(said, temperature_from=elsewhere).scaled.fitted_on
+    overlapping = make_predictions(1, split="val", first=60)
+    assert "20 of which are reported here" in summarize(predictions, temperature_from=overlapping).scaled.fitted_on
+    elsewhere = make_predictions(1, manifest_digest="n" * 64)
+    assert "reported" not in summarize(predictions, temperature_from=elsewhere).scaled.fitted_on
 
 
 def test_a_temperature_of_another_model_is_refused(raises):
     with raises(ComparisonError, "vvvvvvvvvvvv", field="temperature_from"):
-        summarize(predictions(), temperature_from=predictions(1, weights_digest="v" * 64))
+        summarize(make_predictions(), temperature_from=make_predictions(1, weights_digest="v" * 64))
     with raises(ComparisonError, "classes", field="temperature_from"):
-        summarize(predictions(), temperature_from=predictions(1, classes={"label": CLASSES[::-1]}))
+        summarize(make_predictions(), temperature_from=make_predictions(1, classes={"label": CLASSES[::-1]}))
 
 
-def test_a_temperature_at_the_end_of_the_range_is_said():
-    said = predictions()
-    sure = replace(said, logits={"label": np.eye(7, dtype=np.float32)[said.targets["label"]]})
-    assert summarize(said, temperature_from=sure).scaled.bounded == ("label",)
-    assert summarize(said, temperature_from=said).scaled.bounded == ()
+def test_a_temperature_at_the_end_of_the_range_is_reported():
+    predictions = make_predictions()
+    sure = replace(predictions, logits={"label": np.eye(7, dtype=np.float32)[predictions.targets["label"]]})
+    assert summarize(predictions, temperature_from=sure).scaled.bounded == ("label",)
+    assert summarize(predictions, temperature_from=predictions).scaled.bounded == ()
 
 
-def test_all_of_it_can_be_written_as_json():
-    said = predictions(declared=100, missing=("line 3: gone",))
-    found = json.loads(json.dumps(summary_to_json(summarize(said, temperature_from=said)), allow_nan=False))
+def test_a_summary_can_be_written_as_json():
+    predictions = make_predictions(declared=100, missing=("line 3: gone",))
+    found = json.loads(
+        json.dumps(summary_to_json(summarize(predictions, temperature_from=predictions)), allow_nan=False)
+    )
     assert (found["samples"], found["declared"], found["coverage"]) == (80, 100, 80)
     assert found["protocol"] == {"frames": 8, "clips": 3, "crops": 1}
     head = found["heads"]["label"]

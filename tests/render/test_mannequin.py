@@ -1,4 +1,4 @@
-"""The mannequin: proportions, ground contact, and what the camera sees. Nothing here draws."""
+"""Mannequin: proportions, ground contact and camera views, without rendering."""
 
 import sys
 from dataclasses import replace
@@ -18,9 +18,9 @@ from kinema.render.mannequin import (
     heights_m,
     joints_in_world,
     outline_m,
+    place_on_floor,
     render,
     scene_xml,
-    settle,
 )
 from kinema.render.motion import INDEX, JOINTS, load_motion
 from kinema.render.moves import SUBJECTS
@@ -31,10 +31,10 @@ LIGHT = Light(azimuth_degrees=30.0, elevation_degrees=50.0, strength=0.6, sky=(0
 
 def settled(body: Body, action: str, times_s: np.ndarray):
     captured = load_motion(action).at(times_s)
-    return settle(captured, body=body, captured=captured)
+    return place_on_floor(captured, body=body, captured=captured)
 
 
-def test_proportions_stretch_the_bones_they_name():
+def test_proportions_scale_their_bones():
     tall = Body(legs=1.1, arms=0.9, trunk=1.05, shoulders=1.2, hips=1.3)
     ratio = np.divide(tall.offsets_m, CAPTURED.offsets_m, where=CAPTURED.offsets_m != 0, out=np.ones((len(JOINTS), 3)))
     np.testing.assert_allclose(ratio[[INDEX["left_knee"], INDEX["right_ankle"]], 1], 1.1)
@@ -53,7 +53,7 @@ def test_no_two_subjects_have_the_same_body_or_clothes():
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 @pytest.mark.parametrize("action", ["walk", "getup_facedown", "roll"])
-def test_every_subject_touches_the_floor_and_never_sinks_in(subject: str, action: str):
+def test_every_subject_touches_the_floor_without_sinking_in(subject: str, action: str):
     body = SUBJECTS[subject]
     poses = settled(body, action, np.linspace(0.0, load_motion(action).duration_s, 40))
     lowest = heights_m(body, poses)
@@ -89,7 +89,7 @@ def test_the_world_is_z_up_and_right_handed():
 
 
 def pictured(points_m: np.ndarray, view: View) -> np.ndarray:
-    """Where points fall in the picture; its edges are at -1 and 1."""
+    """Project points to the image, whose edges are at -1 and 1."""
     azimuth, elevation = np.radians(view.azimuth_degrees), np.radians(view.elevation_degrees)
     forward = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     right = np.cross(forward, [0.0, 0.0, 1.0])
@@ -103,7 +103,7 @@ def pictured(points_m: np.ndarray, view: View) -> np.ndarray:
 
 @pytest.mark.parametrize("action", ["run", "cartwheel", "crawl"])
 @pytest.mark.parametrize("azimuth_degrees", [0.0, 110.0, 155.0, 200.0])
-def test_the_camera_sees_the_whole_movement_from_as_near_as_it_can(action: str, azimuth_degrees: float):
+def test_the_view_contains_the_whole_motion_from_nearby(action: str, azimuth_degrees: float):
     poses = settled(CAPTURED, action, np.linspace(0.0, load_motion(action).duration_s, 30))
     points = outline_m(CAPTURED, poses)
     view = frame_view(points, azimuth_degrees=azimuth_degrees, elevation_degrees=-12.0, margin_m=0.2)
@@ -114,7 +114,7 @@ def test_the_camera_sees_the_whole_movement_from_as_near_as_it_can(action: str, 
     np.testing.assert_allclose(seen.min(axis=0), -seen.max(axis=0), atol=0.05)
 
 
-def test_the_scene_has_every_joint_and_hides_the_floor_from_depth_by_its_group():
+def test_the_scene_has_every_joint_and_a_floor_group():
     scene = ElementTree.fromstring(scene_xml(CAPTURED, floor=FLOOR, light=LIGHT, pixels=64))
     bodies = scene.findall("worldbody/body")
     assert [body.get("name") for body in bodies] == [joint.name for joint in JOINTS]
@@ -130,14 +130,14 @@ def test_the_scene_has_every_joint_and_hides_the_floor_from_depth_by_its_group()
         ("left_elbow", Body(sleeves="short").skin),
     ],
 )
-def test_short_clothes_leave_skin_free(part: str, color: tuple[float, float, float]):
+def test_short_clothes_show_skin(part: str, color: tuple[float, float, float]):
     short = Body(trousers="short", sleeves="short")
     long = Body(trousers="long", sleeves="long")
     assert {shape.color for shape in short.shapes() if shape.joint == part} == {color}
     assert {shape.color for shape in long.shapes() if shape.joint == part} != {color}
 
 
-def test_without_mujoco_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_mujoco_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MUJOCO_GL", "egl")
     monkeypatch.setitem(sys.modules, "mujoco", None)
     poses = settled(CAPTURED, "walk", np.array([0.0]))

@@ -1,4 +1,4 @@
-"""The data set moves: what is drawn by lot, what is committed, and that it can be made again."""
+"""Dataset moves: random variation, committed assets, and repeated rendering."""
 
 import os
 import subprocess
@@ -21,11 +21,11 @@ from kinema.render.moves import (
     PIXELS,
     SUBJECTS,
     Clip,
+    animate,
+    draw_variation,
     list_clips,
-    perform,
     rate_fps,
     render_moves,
-    vary,
     write_manifests,
 )
 from kinema.render.video import read_depth, read_rgb, write_depth, write_rgb
@@ -42,17 +42,17 @@ SAMPLED = (
 )
 
 
-def test_the_lot_is_a_pure_function_of_the_clip():
+def test_the_variation_is_a_pure_function_of_the_clip():
     np.random.seed(1)  # the global state that must not matter
-    first = vary(SAMPLED[0])
+    first = draw_variation(SAMPLED[0])
     np.random.seed(2)
-    assert vary(SAMPLED[0]) == first
-    for first, second in zip(perform(SAMPLED[0])[0].rotations, perform(SAMPLED[0])[0].rotations, strict=True):
+    assert draw_variation(SAMPLED[0]) == first
+    for first, second in zip(animate(SAMPLED[0])[0].rotations, animate(SAMPLED[0])[0].rotations, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
-def test_no_two_clips_get_the_same_lot_and_both_sides_occur():
-    lots = [vary(clip) for clip in list_clips()]
+def test_variations_differ_and_both_sides_occur():
+    lots = [draw_variation(clip) for clip in list_clips()]
     assert len({lot.noise_seed for lot in lots}) == len(lots)
     sides = Counter(lot.side for lot in lots)
     assert min(sides.values()) > 0.4 * len(lots)
@@ -65,7 +65,7 @@ def test_no_two_clips_get_the_same_lot_and_both_sides_occur():
 def test_cyclic_motions_start_anywhere_and_single_ones_near_their_beginning():
     starts = {kind: [] for kind in ("cyclic", "single")}
     for clip in list_clips():
-        starts[load_motion(clip.action).kind].append(vary(clip).start)
+        starts[load_motion(clip.action).kind].append(draw_variation(clip).start)
     assert min(starts["cyclic"]) < 0.05
     assert max(starts["cyclic"]) > 0.95
     assert max(np.abs(starts["single"])) < 0.08
@@ -73,28 +73,28 @@ def test_cyclic_motions_start_anywhere_and_single_ones_near_their_beginning():
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_clip_shows_a_single_motion_almost_whole(action: str):
+def test_a_clip_shows_most_of_a_single_motion(action: str):
     motion = load_motion(action)
     for clip in list_clips():
         if clip.action == action and motion.kind == "single":
-            lot = vary(clip)
+            lot = draw_variation(clip)
             end_s = lot.start * motion.duration_s + lot.tempo * (FRAMES - 1) / float(rate_fps(action))
             assert end_s > 0.75 * motion.duration_s
 
 
-def test_nobody_sinks_into_the_floor():
+def test_no_clip_sinks_into_the_floor():
     for clip in list_clips()[::7]:
-        poses, body = perform(clip)
+        poses, body = animate(clip)
         assert heights_m(body, poses).min() > -1e-6
 
 
-def test_every_action_body_and_camera_is_there():
+def test_every_action_subject_and_camera_occurs():
     clips = list_clips()
     assert len(clips) == len(set(clips)) >= 225
     assert {clip[:3] for clip in clips} == {(a, s, c) for a in ACTIONS for s in SUBJECTS for c in CAMERAS}
 
 
-def test_the_committed_manifests_are_what_the_code_says(tmp_path: Path):
+def test_the_committed_manifests_equal_the_written_ones(tmp_path: Path):
     write_manifests(tmp_path)
     for protocol in PROTOCOLS:
         for ending in (".csv", ".json"):
@@ -104,7 +104,7 @@ def test_the_committed_manifests_are_what_the_code_says(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("protocol", "apart"), [("moves_cross_subject", "subject"), ("moves_cross_view", "camera")])
-def test_nobody_who_trains_also_tests(protocol: str, apart: str):
+def test_splits_share_no_subject_or_camera(protocol: str, apart: str):
     manifest = load_manifest(protocol)
     seen = {
         split: {getattr(entry, apart) for entry in manifest.entries if entry.split == split}
@@ -116,7 +116,7 @@ def test_nobody_who_trains_also_tests(protocol: str, apart: str):
     assert {entry.labels["label"] for entry in manifest.entries if entry.split == "test"} == set(ACTIONS)
 
 
-def test_the_assets_hold_what_the_manifests_list_and_nothing_else():
+def test_the_assets_are_exactly_the_listed_files():
     for protocol in PROTOCOLS:
         manifest = load_manifest(protocol)
         listed = {source for entry in manifest.entries for source in (entry.rgb, entry.depth)}
@@ -131,7 +131,7 @@ def test_clips_and_motions_are_within_12_megabytes():
     assert sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()) < 12e6
 
 
-def test_committed_clips_decode_and_depth_is_of_people_alone():
+def test_committed_clips_decode_and_depth_shows_only_the_person():
     for clip in list_clips()[::5]:
         rgb = read_rgb(ASSETS / "rgb" / f"{clip.name}.mp4")
         depth_mm = read_depth(ASSETS / "depth" / f"{clip.name}.mkv")
@@ -150,7 +150,7 @@ def test_committed_clips_decode_and_depth_is_of_people_alone():
         assert not person[:, :, [0, -1]].any(), clip
 
 
-def test_depth_files_are_lossless_and_the_same_frames_give_the_same_bytes(tmp_path: Path):
+def test_depth_is_lossless_and_encoding_is_deterministic(tmp_path: Path):
     rng = np.random.default_rng(0)
     depth_mm = rng.integers(0, 2**16, size=(5, 16, 24), dtype=np.uint16)
     rgb = rng.integers(0, 256, size=(5, 16, 24, 3), dtype=np.uint8)
@@ -177,7 +177,7 @@ write_rgb(Path(sys.argv[1]), frames, rate_fps=Fraction(10))
 """
 
 
-def test_the_encoder_does_not_depend_on_what_memory_held_before(tmp_path: Path):
+def test_encoding_does_not_depend_on_uninitialized_memory(tmp_path: Path):
     # glibc fills fresh memory with this byte; elsewhere the test holds without proving anything.
     written = []
     for filling in ("1", "85", "170"):
@@ -189,7 +189,7 @@ def test_the_encoder_does_not_depend_on_what_memory_held_before(tmp_path: Path):
 
 
 @pytest.mark.system
-def test_the_set_can_be_made_again(tmp_path: Path):
+def test_the_dataset_can_be_rendered_again(tmp_path: Path):
     render_moves(tmp_path, clips=SAMPLED, workers=2)
     for clip in SAMPLED:
         rgb, again = (read_rgb(folder / "rgb" / f"{clip.name}.mp4").astype(np.float64) for folder in (ASSETS, tmp_path))

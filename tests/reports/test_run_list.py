@@ -98,7 +98,7 @@ def test_several_heads_are_ranked_by_all_of_them_together(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda p: (p / "recipe.json").unlink(), "is no run (recipe.json is missing)"),
+        (lambda p: (p / "recipe.json").unlink(), "not a run folder; recipe.json is missing"),
         (lambda p: (p / "recipe.json").write_text('{"clip": '), "recipe.json: not a recipe"),
         (
             lambda p: (p / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo'),

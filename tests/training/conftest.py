@@ -1,4 +1,4 @@
-"""A training small enough for a test: a few clips of moves, real files, and a network of some thousand parameters."""
+"""Fixtures of the training tests: a recipe on a few clips of the built-in moves with a tiny network."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ TINY = CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_he
 
 @pytest.fixture(scope="session")
 def few_moves(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Three actions, ten clips to learn from and six to be asked about."""
+    """Return a manifest of three actions, ten clips for training and six for testing."""
     built_in = load_manifest("moves_cross_subject")
     out = tmp_path_factory.mktemp("few") / "few moves.csv"  # a space in the name, as users have
     chosen = []
@@ -44,7 +44,7 @@ def few_moves(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 @pytest.fixture(scope="session")
 def few_verbs_and_nouns(few_moves: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """The same clips with two labels: the move is the verb, the body the noun."""
+    """Return a manifest of the same clips with two labels: the move as verb, the subject as noun."""
     out = tmp_path_factory.mktemp("two") / "verbs and nouns.csv"
     entries = [
         replace(
@@ -62,6 +62,7 @@ def few_verbs_and_nouns(few_moves: Manifest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def tiny_recipe(few_moves: Manifest, tmp_path: Path) -> Recipe:
+    """Return a recipe of ten steps on `few_moves`."""
     return Recipe(
         clip=Clip(frames=8, size=32, short_side=32),
         data=Data(
@@ -80,7 +81,7 @@ def tiny_recipe(few_moves: Manifest, tmp_path: Path) -> Recipe:
 
 @pytest.fixture
 def messages(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """Return the messages that were logged under the name `kinema` since the last call."""
+    """Return a function that returns the messages logged under the name `kinema` since its last call."""
     caplog.set_level(logging.INFO, "kinema")
 
     def taken() -> list[str]:
@@ -93,7 +94,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def runs_small(few_moves: Manifest, tmp_path: Path) -> Callable[[Recipe], Run]:
-    """Trains a recipe whose clips and network are small on few clips; what it ships gives what it measured."""
+    """Return a function that trains a small recipe on few clips and checks the metrics of the shipped model."""
 
     def run_small(recipe: Recipe, manifest: Manifest = few_moves) -> Run:
         recipe = replace(

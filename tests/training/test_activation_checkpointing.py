@@ -1,4 +1,4 @@
-"""Activations that are computed again change the memory of a step, and nothing else."""
+"""Tests of activation checkpointing: it changes only the memory of a step."""
 
 import copy
 from dataclasses import replace
@@ -16,7 +16,7 @@ from kinema.training.plan import saved_bytes
 
 @pytest.fixture
 def pair():
-    """The same small CTN twice, dropout and BatchNorm in its blocks; the second computes activations again."""
+    """Return two copies of a small CTN, the second with activation checkpointing."""
     torch.manual_seed(0)
     model = create_model(
         "ctn_tiny", num_classes=3, frames=8, size=32, depth=3, width=24, attention_heads=3, dropout=0.2
@@ -34,7 +34,7 @@ def test_the_stages_of_both_streams_are_computed_again():
     )
     model = config.build(heads={"label": 3}, channels={"rgb": 3, "depth": 1}, frames=4, size=32)
     other = copy.deepcopy(model)
-    assert checkpoint_activations(other) == 24  # of each of six stages two inception modules and two transformer layers
+    assert checkpoint_activations(other) == 24  # two inception modules and two transformer layers in each of six stages
     assert_equal_steps(model, other, (3, 1))
 
 
@@ -98,7 +98,7 @@ def test_a_copy_computes_with_its_own_weights(pair):
 
 
 def test_what_a_step_keeps_is_counted():
-    """Two linear layers with ReLU between: their inputs, and what ReLU keeps of its output."""
+    """Two linear layers save their inputs, and ReLU between them its output."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24, 10), torch.nn.ReLU(), torch.nn.Linear(10, 3))
     counted = saved_bytes(model, channels=3, frames=2, size=2)
     assert counted == 4 * (24 + 10)

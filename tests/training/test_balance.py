@@ -1,4 +1,4 @@
-"""Classes of unequal size: drawn equally often, or weighed in the loss."""
+"""Tests of balancing classes by sampling or by weights in the loss."""
 
 from collections import Counter
 from dataclasses import replace
@@ -21,12 +21,14 @@ from kinema.training.runs import Run
 from kinema.training.setup import TrainingSetup, balance_loss
 
 CLASSES = (0,) * 13 + (1,) * 4 + (2,) * 2
-"""Of the positions 100 to 118."""
+"""Classes of the samples at positions 100 to 118."""
 
 POSITIONS = tuple(range(100, 100 + len(CLASSES)))
 
 
-def balanced(*, steps: int = 1, first_step: int = 0, seed: int = 0, batch_size: int = 19, **changes) -> TrainingBatches:
+def draw_batches(
+    *, steps: int = 1, first_step: int = 0, seed: int = 0, batch_size: int = 19, **changes
+) -> TrainingBatches:
     return TrainingBatches(
         POSITIONS,
         batch_size=batch_size,
@@ -46,15 +48,15 @@ def class_of(draw: Draw) -> int:
 def test_every_class_comes_equally_often_in_each_pass_but_for_a_rest(seed: int) -> None:
     """19 draws of three classes: six or seven of each."""
     extra = Counter()
-    for draws in balanced(steps=30, seed=seed):  # a batch is a pass here
+    for draws in draw_batches(steps=30, seed=seed):  # a batch is an epoch here
         counts = Counter(class_of(draw) for draw in draws)
         assert sorted(counts.values()) == [6, 6, 7]
         extra[max(counts, key=counts.__getitem__)] += 1
-    assert set(extra) == {0, 1, 2}  # the rest is not always the same class's
+    assert set(extra) == {0, 1, 2}  # the remainder goes to different classes
 
 
 def test_a_class_gives_all_of_its_samples_before_one_comes_again() -> None:
-    for draws in balanced(steps=20):
+    for draws in draw_batches(steps=20):
         for name in range(3):
             own = [draw.index for draw in draws if class_of(draw) == name]
             size = CLASSES.count(name)
@@ -63,18 +65,18 @@ def test_a_class_gives_all_of_its_samples_before_one_comes_again() -> None:
 
 
 def test_classes_are_mixed_within_a_pass() -> None:
-    """A pass is no row of blocks: some class does not stand together."""
-    names = [class_of(draw) for draw in next(iter(balanced()))]
+    """Draws of one class are not adjacent in an epoch."""
+    names = [class_of(draw) for draw in next(iter(draw_batches()))]
     assert sum(one != other for one, other in pairwise(names)) > 5
 
 
 def test_every_sample_of_a_large_class_comes_in_time() -> None:
-    seen = {draw.index for draws in balanced(steps=20) for draw in draws}
+    seen = {draw.index for draws in draw_batches(steps=20) for draw in draws}
     assert seen == set(POSITIONS)
 
 
 def test_a_sample_that_comes_twice_in_a_pass_is_cut_in_two_ways() -> None:
-    for draws in balanced(steps=5, mixup="partner"):
+    for draws in draw_batches(steps=5, mixup="partner"):
         assert len({draw.seed for draw in draws}) == len(draws)
         partners = [draw.partner for draw in draws if draw.partner is not None]
         assert len({partner.seed for partner in partners}) == len(draws)
@@ -82,28 +84,28 @@ def test_a_sample_that_comes_twice_in_a_pass_is_cut_in_two_ways() -> None:
 
 
 def test_partners_are_balanced_too_and_in_another_order() -> None:
-    (draws,) = balanced(mixup="partner")
+    (draws,) = draw_batches(mixup="partner")
     partners = [draw.partner for draw in draws if draw.partner is not None]
     assert sorted(Counter(class_of(partner) for partner in partners).values()) == [6, 6, 7]
     assert [partner.index for partner in partners] != [draw.index for draw in draws]
 
 
 def test_draws_follow_the_seed_alone_and_go_on_in_the_middle() -> None:
-    """Batches of four, so that passes of 19 end within them."""
-    whole = list(balanced(steps=12, batch_size=4))
-    assert list(balanced(steps=12, batch_size=4)) == whole
-    assert list(balanced(steps=12, batch_size=4, seed=1)) != whole
+    """Epochs of 19 draws end within batches of four."""
+    whole = list(draw_batches(steps=12, batch_size=4))
+    assert list(draw_batches(steps=12, batch_size=4)) == whole
+    assert list(draw_batches(steps=12, batch_size=4, seed=1)) != whole
     for step in (1, 4, 5, 11):
-        assert list(balanced(steps=12, batch_size=4, first_step=step)) == whole[step:]
+        assert list(draw_batches(steps=12, batch_size=4, first_step=step)) == whole[step:]
 
 
 def test_balanced_passes_differ_from_one_another() -> None:
-    one, other = ([draw.index for draw in draws] for draws in balanced(steps=2))
+    one, other = ([draw.index for draw in draws] for draws in draw_batches(steps=2))
     assert one != other
 
 
 def test_without_classes_every_sample_comes_once_in_a_pass() -> None:
-    (draws,) = balanced(classes=None)
+    (draws,) = draw_batches(classes=None)
     assert sorted(draw.index for draw in draws) == list(POSITIONS)
 
 
@@ -112,7 +114,7 @@ def test_without_classes_every_sample_comes_once_in_a_pass() -> None:
 
 @pytest.fixture
 def uneven(few_moves: Manifest, tiny_recipe: Recipe, tmp_path: Path) -> tuple[Recipe, Manifest]:
-    """Of the ten training clips four kick, four run and two walk; a second task head is balanced otherwise."""
+    """Return a recipe on four kicks, four runs and two walks, with other counts in a second task head."""
     entries = [
         replace(
             entry,
@@ -162,7 +164,7 @@ def test_every_head_has_weights_of_its_own(uneven: tuple[Recipe, Manifest]) -> N
 
 
 class Heads(nn.Module):
-    """Two linear maps of a clip's mean colors."""
+    """Network of two linear maps of a clip's mean colors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,14 +192,14 @@ def test_the_logged_loss_is_that_of_weighted_heads(uneven: tuple[Recipe, Manifes
     (draws,) = TrainingBatches(positions, batch_size=4, steps=1, seed=recipe.run.seed)
     batch = complete(collate([data[draw] for draw in draws]))
     with torch.no_grad():
-        answers = Heads()(preprocessing.normalize_all(batch["inputs"])["rgb"])
+        logits = Heads()(preprocessing.normalize_all(batch["inputs"])["rgb"])
     expected = 0.0
-    for head, answer in answers.items():
+    for head, head_logits in logits.items():
         labels = [manifest.targets(position)[head] for position in positions]
-        shares = answer.double().log_softmax(1).numpy()
+        log_probabilities = head_logits.double().log_softmax(1).numpy()
         for row, label in enumerate(batch["targets"][head].tolist()):
             weight = 1.0 if balance == "none" else len(labels) / (len(set(labels)) * labels.count(label))
-            expected -= weight * shares[row, label] / 4
+            expected -= weight * log_probabilities[row, label] / 4
     run = train(recipe, model=Heads(), max_steps=1)
     assert run.steps()[0]["loss"] == pytest.approx(float(np.asarray(expected)), rel=1e-5)
 

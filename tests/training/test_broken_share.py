@@ -1,4 +1,4 @@
-"""A data set as it comes: one file in fifty is broken, each in its own way, and every count of it is the same."""
+"""Tests of training with one broken file in fifty: all counts of skipped samples agree."""
 
 import json
 import os
@@ -19,12 +19,12 @@ from kinema.training.runs import Run
 
 SAMPLES = 200
 BROKEN = {16: "empty", 58: "truncated", 103: "text", 186: "missing"}
-"""Position of a training sample -> what is wrong with its file: two in a hundred. The first and last share a batch."""
+"""Defect of a file by position of its training sample. The first and last share a batch."""
 
 
 @pytest.fixture(scope="module")
 def share(few_moves: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """200 training samples, the few clips under names of their own; and the six to be asked about."""
+    """Return a manifest of 200 training samples, copies of a few clips, and six test samples."""
     folder = tmp_path_factory.mktemp("share")
     learned = [entry for entry in few_moves.entries if entry.split == "train"]
     entries: list[Entry] = []
@@ -52,8 +52,8 @@ def share(few_moves: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Mani
     )
 
 
-def asked_and_broken(recipe: Recipe, *, steps: int) -> tuple[Counter[int], Counter[int]]:
-    """How often each broken sample spoils a draw, by sample and by step; counted without reading a file."""
+def count_failures(recipe: Recipe, *, steps: int) -> tuple[Counter[int], Counter[int]]:
+    """Return the expected number of failed draws by sample and by step."""
     augmentation = recipe.data.augmentation
     batches = TrainingBatches(
         load_manifest(recipe.data.manifest).positions("train"),
@@ -66,10 +66,10 @@ def asked_and_broken(recipe: Recipe, *, steps: int) -> tuple[Counter[int], Count
     by_step: Counter[int] = Counter()
     for step, draws in enumerate(batches, start=1):
         for draw in draws:
-            wanted = [draw.index] + ([draw.partner.index] if draw.partner else [])
-            spoilt = [index for index in wanted if index in BROKEN]
-            if spoilt:
-                by_sample[spoilt[0]] += 1
+            indices = [draw.index] + ([draw.partner.index] if draw.partner else [])
+            failed = [index for index in indices if index in BROKEN]
+            if failed:
+                by_sample[failed[0]] += 1
                 by_step[step] += 1
     return by_sample, by_step
 
@@ -101,7 +101,7 @@ def test_a_training_with_a_broken_share_finishes_and_counts_alike_everywhere(
         run=replace(tiny_recipe.run, evaluate_every_epochs=0.7),
     )
     steps = 75
-    by_sample, by_step = asked_and_broken(recipe, steps=steps)
+    by_sample, by_step = count_failures(recipe, steps=steps)
     assert set(by_sample) == set(BROKEN)
     assert max(by_step.values()) == 2
 
@@ -126,20 +126,20 @@ def test_a_training_with_a_broken_share_finishes_and_counts_alike_everywhere(
     assert result["provenance"]["skipped_draws"] == trained["skipped_draws"]
     assert json.loads((tmp_path / "result.json").read_text())["training"] == result["training"]
 
-    said = {
+    logged = {
         int(step): (int(draws), int(samples))
         for step, draws, samples in re.findall(
             r"^step (\d+): .*\(skipped (\d+) draws of (\d+) samples\)$", "\n".join(messages()), re.MULTILINE
         )
     }
-    assert said == {
+    assert logged == {
         line["step"]: (
             sum(count for step, count in by_step.items() if step <= line["step"]),
             len({skip["index"] for skip in skipped if skip["step"] <= line["step"]}),
         )
         for line in run.metrics()
     }
-    assert list(said) == [35, 70, 75]
+    assert list(logged) == [35, 70, 75]
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""Every row of Tables 4.3 to 4.6 is a recipe that says what the row says, and runs, in small."""
+"""Tests of the recipes of tables: every row has its changes, and runs at a small size."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from kinema.training.recipe import load_recipe, recipe_names
 
 ROWS = [name for name in recipe_names() if name.startswith("table_4_")]
 STRIDE_4 = {"stem_channels": 64, "stem_pool": "none", "stem_norm": "none"}
-SAID = {
+ROW_NETWORKS = {
     "table_4_3": {
         "vivit_tubelets_learned": ViViTConfig(),
         "vivit_tubelets_none": ViViTConfig(position="none"),
@@ -34,12 +34,12 @@ SAID = {
         "5_batch": CTNConfig(mapping_kernel=5),
     },
 }
-"""What the thesis varies in a row, over the network of Table 4.1."""
+"""Network of each row: the changes to that of Table 4.1."""
 
 NETWORKS = {
-    f"{table}/{corpus}_{row}": network
-    for table, rows in SAID.items()
-    for corpus in ("epic_kitchens", "diving48")
+    f"{table}/{dataset}_{row}": network
+    for table, rows in ROW_NETWORKS.items()
+    for dataset in ("epic_kitchens", "diving48")
     for row, network in rows.items()
 }
 
@@ -49,11 +49,11 @@ def test_the_rows_are_those_of_the_tables():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_differs_from_its_table_by_what_it_says_alone(name):
+def test_a_row_changes_only_its_own_setting(name):
     recipe = load_recipe(name)
     assert recipe.model == NETWORKS[name]
-    corpus = "epic_kitchens" if "epic" in name else "diving48"
-    assert replace(recipe, model=CTNConfig()) == load_recipe(f"{corpus}_ctn_base")
+    dataset = "epic_kitchens" if "epic" in name else "diving48"
+    assert replace(recipe, model=CTNConfig()) == load_recipe(f"{dataset}_ctn_base")
 
 
 def test_the_recipe_is_that_of_table_4_2():
@@ -69,7 +69,7 @@ def test_the_recipe_is_that_of_table_4_2():
 @pytest.mark.long
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_runs_from_end_to_end(name, runs_small, few_moves, few_verbs_and_nouns):
-    """The row's recipe with a network of 24 channels, on three rendered actions: trained, shipped, evaluated."""
+    """Train, ship and evaluate the row with a network of 24 channels on three rendered actions."""
     row = load_recipe(name)
     recipe = replace(
         row,

@@ -1,7 +1,6 @@
-"""Several processes train as one does: the same losses and weights from the same batches, and everything written once.
+"""Tests of training on several processes: same losses and weights as on one, and everything written once.
 
-The processes are real ones on this machine, joined by gloo, as torchrun starts them; one process with the same batches
-is what they are held against. SLURM cannot be here: what it tells its processes, the test tells them.
+The processes are started by torchrun and joined by gloo. For SLURM, the tests set its environment variables.
 """
 
 import json
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from processes.trainings import Small, do, job
+from processes.trainings import Small, job, run_job
 from torch.distributed import TCPStore
 
 from kinema.data.manifest import Entry, Manifest, class_lists, load_manifest, write_manifest
@@ -38,33 +37,33 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 Start = Callable[..., "subprocess.Popen[str]"]
 
 LONGEST_S = 300
-"""After which processes that wait for one another are ended."""
+"""Time limit of processes that may wait for each other."""
 
 CLOSE = 1e-5
-"""Sums of float32 in another order."""
+"""Relative tolerance for float32 sums in another order."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a process as its user starts it: one thread, and nothing that says that it is one of several."""
+    """Return an environment with one thread and without variables of SLURM or torchrun."""
     kept = {name: value for name, value in os.environ.items() if not re.match("SLURM|RANK|WORLD|LOCAL|MASTER", name)}
     return {**kept, "OMP_NUM_THREADS": "1", **more}
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts a program, which does not outlive the test."""
+    """Return a function that starts a process, which ends with the test."""
     started = []
 
-    def begin(*words: str, **more: str) -> "subprocess.Popen[str]":
+    def begin(*args: str, **more: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            words, env=environment(**more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            args, env=environment(**more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         started.append(process)
         return process
 
     yield begin
     for process in started:
-        process.terminate()  # torchrun ends its processes, and after half a minute kills them
+        process.terminate()  # torchrun terminates its processes, and kills them after half a minute
         try:
             process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
@@ -72,18 +71,18 @@ def start() -> Iterator[Start]:
             process.communicate()
 
 
-def ended(process: "subprocess.Popen[str]", *, well: bool = True) -> str:
-    """What a process said, once it is over, as it should be after less than `LONGEST_S`."""
-    said = process.communicate(timeout=LONGEST_S)[1]
-    assert (process.returncode == 0) == well, said[-20000:]
-    return said
+def wait_for(process: "subprocess.Popen[str]", *, well: bool = True) -> str:
+    """Wait for the end of a process, check its exit code and return its stderr."""
+    stderr = process.communicate(timeout=LONGEST_S)[1]
+    assert (process.returncode == 0) == well, stderr[-20000:]
+    return stderr
 
 
-def by_two(start: Start, jobs: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Trainings one after the other, each by two processes."""
-    told = folder / "jobs.json"
-    told.write_text(json.dumps(list(jobs)))
-    ended(start(*TORCHRUN, str(TRAININGS), str(told)))
+def run_on_two(start: Start, jobs: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Run jobs one after the other, each on two processes."""
+    jobs_file = folder / "jobs.json"
+    jobs_file.write_text(json.dumps(list(jobs)))
+    wait_for(start(*TORCHRUN, str(TRAININGS), str(jobs_file)))
 
 
 def losses(run: Run) -> list[tuple[float, float]]:
@@ -96,19 +95,19 @@ def checkpoint(run: Run) -> dict[str, Any]:
 
 
 def held(run: Run, process: int) -> dict[str, torch.Tensor]:
-    """What a process would have shipped at the end of the run."""
+    """Return the weights that a process evaluates at the end of a run."""
     tensors: dict[str, torch.Tensor] = torch.load(run.path / f"held-{process}.pt", weights_only=True)
     return tensors
 
 
 def seeds(run: Run, process: int) -> list[int]:
-    """What a process drew from in the steps of the last part of a run."""
+    """Return the seeds of a process in the steps of the last part of a run."""
     found: list[int] = json.loads((run.path / f"seeds-{process}.json").read_text())
     return found
 
 
 def assert_close(run: Run, other: Run) -> None:
-    """Losses and weights of a run by two processes and of one by one."""
+    """Check that losses and weights of two runs agree up to rounding."""
     assert [step for step, _ in losses(run)] == [step for step, _ in losses(other)]
     torch.testing.assert_close([s[1] for s in losses(run)], [s[1] for s in losses(other)], rtol=CLOSE, atol=0)
     one, two = held(run, 0), held(other, 0)
@@ -118,7 +117,7 @@ def assert_close(run: Run, other: Run) -> None:
 
 
 def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """What tables within tables hold, tensors as numbers."""
+    """Yield the leaves of a nested state by name, tensors as lists."""
     if isinstance(state, Mapping | list | tuple):
         for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
             yield from leaves(value, f"{name}/{key}")
@@ -127,7 +126,7 @@ def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def assert_same(run: Run, other: Run) -> None:
-    """Losses, evaluation, and what a checkpoint holds that moves, to the bit."""
+    """Check that losses, evaluation and checkpoint of two runs are identical."""
     assert losses(run) == losses(other)
     assert run.metrics()[-1] == other.metrics()[-1]
     one, two = checkpoint(run), checkpoint(other)
@@ -136,22 +135,22 @@ def assert_same(run: Run, other: Run) -> None:
 
 
 def assert_whole(run: Run, manifest: Manifest, model: torch.nn.Module | None = None) -> None:
-    """A run by two processes is as one by one: both hold what was shipped, and say of every sample what it says."""
+    """Check that both processes hold the shipped weights, and that their predictions are those of one process."""
     shipped = load_model(run.path, model=model)
     for process in (0, 1):
         torch.testing.assert_close(held(run, process), shipped.model.state_dict(), rtol=0, atol=0)
-    recipe, said = run.recipe, load_predictions(run.predictions)
+    recipe, stderr = run.recipe, load_predictions(run.predictions)
     alone = evaluate(shipped, manifest, split=recipe.data.evaluate, batch_size=recipe.data.batch_size).predictions
-    assert said.index.tolist() == alone.index.tolist() == manifest.positions(recipe.data.evaluate)
-    assert (said.targets["label"] == alone.targets["label"]).all()
-    np.testing.assert_allclose(said.logits["label"], alone.logits["label"], rtol=CLOSE, atol=CLOSE)
-    assert said.weights_digest == shipped.digest
+    assert stderr.index.tolist() == alone.index.tolist() == manifest.positions(recipe.data.evaluate)
+    assert (stderr.targets["label"] == alone.targets["label"]).all()
+    np.testing.assert_allclose(stderr.logits["label"], alone.logits["label"], rtol=CLOSE, atol=CLOSE)
+    assert stderr.weights_digest == shipped.digest
     assert not [*run.path.rglob("*.unfinished"), *run.path.rglob("*.part")]
 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Ten clips to learn from; to be asked about an even number of others, an odd one, and one; in no order."""
+    """Return a shuffled manifest of ten training clips and of evaluation splits with four, five and one clip."""
     built_in = load_manifest("moves_cross_subject")
     found = {
         label: [e for e in built_in.entries if e.labels["label"] == label and e.split == "train"]
@@ -162,12 +161,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
         replace(found[label].pop(), split=str(split))
         for split, label in zip(splits, ("kick", "run", "walk") * 7, strict=False)
     ]
-    return written(
+    return write_clips(
         [replace(e, rgb=built_in.locate(e.rgb), depth="") for e in entries], tmp_path_factory.mktemp("clips")
     )
 
 
-def written(entries: Sequence[Entry], folder: Path) -> Manifest:
+def write_clips(entries: Sequence[Entry], folder: Path) -> Manifest:
     return write_manifest(
         folder / "clips.csv",
         entries=entries,
@@ -180,18 +179,18 @@ def written(entries: Sequence[Entry], folder: Path) -> Manifest:
 
 @pytest.fixture
 def broken(clips: Manifest, tmp_path: Path) -> tuple[Manifest, int]:
-    """The same clips without the file of one to learn from, and that one's place.
+    """Return the clips with one training file missing, and its position.
 
-    It is what the second process reads first: before that it has not waited for the first one.
+    The second process reads it first, before it has waited for the first process.
     """
     place = TrainingBatches(clips.positions("train"), batch_size=2, steps=1, seed=0).batch(0)[1].index
     entries = [replace(e, rgb="gone.mp4") if i == place else e for i, e in enumerate(clips.entries)]
-    return written(entries, tmp_path), place
+    return write_clips(entries, tmp_path), place
 
 
 @pytest.fixture
 def recipe(tiny_recipe: Recipe, clips: Manifest, tmp_path: Path) -> Recipe:
-    """Twenty steps with all that a step can have: parts, mixtures, smoothed labels, a limit on the gradient."""
+    """Return a recipe of 20 steps with micro-batches, MixUp, label smoothing and gradient clipping."""
     return replace(
         tiny_recipe,
         data=replace(
@@ -207,14 +206,14 @@ def recipe(tiny_recipe: Recipe, clips: Manifest, tmp_path: Path) -> Recipe:
     )
 
 
-def out(recipe: Recipe, name: str) -> Recipe:
-    """The same, into another folder."""
+def with_out(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe with another run folder."""
     assert recipe.run.out is not None
     return replace(recipe, run=replace(recipe.run, out=recipe.run.out.with_name(name)))
 
 
 def draws(recipe: Recipe, manifest: Manifest, steps: int) -> list[list[int]]:
-    """The samples of each step of a run without mixtures."""
+    """Return the samples of each step of a run without MixUp."""
     batches = TrainingBatches(
         manifest.positions("train"), batch_size=recipe.data.batch_size, steps=steps, seed=recipe.run.seed
     )
@@ -234,7 +233,7 @@ def test_two_processes_train_and_evaluate_as_one_does(
             data=replace(recipe.data, evaluate="odd"),
             optim=replace(recipe.optim, optimizer="adamw", lr=3e-3, weight_decay=0.05, ema_decay=0.9),
         ),
-        # Without a limit: it would hide that a gradient is too large.
+        # Gradient clipping would hide a gradient of the wrong scale.
         "skips": replace(
             plain,
             data=replace(skips, evaluate="one"),
@@ -242,19 +241,19 @@ def test_two_processes_train_and_evaluate_as_one_does(
         ),
     }
     pairs = replace(plain, data=replace(skips, batch_size=2), optim=replace(plain.optim, epochs=2, grad_accum_steps=1))
-    by_two(
+    run_on_two(
         start,
         [
-            *(job(out(chosen, f"two {name}"), small=True) for name, chosen in recipes.items()),
-            job(out(pairs, "pairs"), small=True),
-            job(out(recipe, "begun"), small=True, steps=8),
-            job(out(recipe, "stopped"), small=True, stop_after=5),
-            job(out(recipe, "stopped"), small=True, resumed=True),
+            *(job(with_out(chosen, f"two {name}"), small=True) for name, chosen in recipes.items()),
+            job(with_out(pairs, "pairs"), small=True),
+            job(with_out(recipe, "begun"), small=True, steps=8),
+            job(with_out(recipe, "stopped"), small=True, stop_after=5),
+            job(with_out(recipe, "stopped"), small=True, resumed=True),
         ],
         tmp_path,
     )
     for name, chosen in recipes.items():
-        one, two = do(job(out(chosen, f"one {name}"), small=True)), Run.open(tmp_path / f"two {name}")
+        one, two = run_job(job(with_out(chosen, f"one {name}"), small=True)), Run.open(tmp_path / f"two {name}")
         assert_close(two, one)
         assert_whole(two, load_manifest(chosen.data.manifest), Small())
         assert [line["step"] for line in two.metrics()] == [line["step"] for line in one.metrics()]
@@ -263,16 +262,16 @@ def test_two_processes_train_and_evaluate_as_one_does(
     assert skipped == [batch.count(place) for batch in draws(recipes["skips"], without, 10)]
     assert 1 in skipped  # a batch of seven: four for one process and three for the other
 
-    # Of a batch of two each process has one; where that is gone nobody takes the step.
+    # A step in which one process has no sample is skipped by both.
     taken = [step for step, batch in enumerate(draws(pairs, without, 10), 1) if place not in batch]
     assert [step for step, _ in losses(Run.open(tmp_path / "pairs"))] == taken != list(range(1, 11))
 
-    # What two have begun, one finishes; and both, where one of them was told to stop.
-    assert_close(do(job(out(recipe, "begun"), small=True, resumed=True)), Run.open(tmp_path / "one sgd"))
+    # A run of two processes resumes on one, and on two after a signal to one of them.
+    assert_close(run_job(job(with_out(recipe, "begun"), small=True, resumed=True)), Run.open(tmp_path / "one sgd"))
     assert_same(Run.open(tmp_path / "stopped"), Run.open(tmp_path / "two sgd"))
     assert [len(seeds(Run.open(tmp_path / "stopped"), process)) for process in (0, 1)] == [14, 14]
 
-    # What a network draws follows the step, and is another thing in each process.
+    # Random draws depend on the step and differ between processes.
     one, two = (Run.open(tmp_path / f"{name} sgd") for name in ("one", "two"))
     assert seeds(two, 0) == seeds(one, 0)
     assert not set(seeds(two, 0)) & set(seeds(two, 1))
@@ -282,7 +281,7 @@ def test_two_processes_train_and_evaluate_as_one_does(
 def test_what_several_processes_hold_is_the_first_ones_and_a_resumed_run_is_the_same(
     recipe: Recipe, tiny_recipe: Recipe, clips: Manifest, broken: tuple[Manifest, int], start: Start, tmp_path: Path
 ) -> None:
-    """With BatchNorm, whose statistics are those of each process's own part of a batch, and with dropout."""
+    """The network has dropout, and BatchNorm over the share of each process."""
     plain = replace(
         tiny_recipe, data=replace(tiny_recipe.data, manifest=recipe.data.manifest, evaluate="odd"), run=recipe.run
     )
@@ -300,19 +299,19 @@ def test_what_several_processes_hold_is_the_first_ones_and_a_resumed_run_is_the_
     }
     skips = replace(recipe.data, manifest=str(broken[0].path), unreadable="skip", augmentation=plain.data.augmentation)
     small = replace(recipe, compute=replace(recipe.compute, strategy="fsdp"))
-    # Where one is skipped, a process has a single sample, of which no two parts can be made.
+    # With a skipped sample, a process has only one, which cannot be split into two micro-batches.
     without = replace(small, data=replace(skips, batch_size=4), optim=replace(recipe.optim, epochs=4))
-    do(job(out(small, "begun by one"), small=True, steps=8))
-    by_two(
+    run_job(job(with_out(small, "begun by one"), small=True, steps=8))
+    run_on_two(
         start,
         [
-            *(job(out(chosen, name), small=False) for name, chosen in {**resumed, **others}.items()),
-            *(job(out(chosen, f"parted {name}"), small=False, steps=3) for name, chosen in resumed.items()),
-            *(job(out(chosen, f"parted {name}"), small=False, resumed=True) for name, chosen in resumed.items()),
-            job(out(small, "two"), small=True),
-            job(out(without, "two without"), small=True),
-            job(out(small, "begun by two"), small=True, steps=8),
-            job(out(small, "begun by one"), small=True, resumed=True),
+            *(job(with_out(chosen, name), small=False) for name, chosen in {**resumed, **others}.items()),
+            *(job(with_out(chosen, f"parted {name}"), small=False, steps=3) for name, chosen in resumed.items()),
+            *(job(with_out(chosen, f"parted {name}"), small=False, resumed=True) for name, chosen in resumed.items()),
+            job(with_out(small, "two"), small=True),
+            job(with_out(without, "two without"), small=True),
+            job(with_out(small, "begun by two"), small=True, steps=8),
+            job(with_out(small, "begun by one"), small=True, resumed=True),
         ],
         tmp_path,
     )
@@ -325,13 +324,13 @@ def test_what_several_processes_hold_is_the_first_ones_and_a_resumed_run_is_the_
     for name in ("plain", "sharded"):
         assert_same(Run.open(tmp_path / f"recomputed {name}"), Run.open(tmp_path / name))
 
-    # FSDP, where nothing depends on the parts of a batch: what one process gives, whoever begins and whoever goes on.
+    # FSDP gives the same result on one or two processes, also if a run resumes with the other number.
     two = Run.open(tmp_path / "two")
-    assert_close(two, do(job(out(small, "one"), small=True)))
+    assert_close(two, run_job(job(with_out(small, "one"), small=True)))
     assert_whole(two, clips, Small())
     assert_close(Run.open(tmp_path / "begun by one"), two)
-    assert_close(do(job(out(small, "begun by two"), small=True, resumed=True)), two)
-    assert_close(Run.open(tmp_path / "two without"), do(job(out(without, "one without"), small=True)))
+    assert_close(run_job(job(with_out(small, "begun by two"), small=True, resumed=True)), two)
+    assert_close(Run.open(tmp_path / "two without"), run_job(job(with_out(without, "one without"), small=True)))
 
 
 RECIPE = """
@@ -354,12 +353,12 @@ RECIPE = Recipe(
     optim=Optim(optimizer="adamw", lr=1e-3, epochs=24, warmup_epochs=1, max_grad_norm=1.0),
     checkpoint=Checkpoint(every=7), compute=Compute(device="cpu"), run=RunSettings(evaluate_every_epochs=8),
 )
-(Path(__file__).parent / f"process-{{os.environ['RANK']}}").write_text(str(os.getpid()))  # to be found by
+(Path(__file__).parent / f"process-{{os.environ['RANK']}}").write_text(str(os.getpid()))  # read by the test
 """
 
 
-def begun(run: Path, steps: int) -> int:
-    """Wait until a run has logged so many steps; returns how many it has."""
+def wait_for_steps(run: Path, steps: int) -> int:
+    """Wait until a run has logged a number of steps, and return the number of logged steps."""
     log, longest = run / "steps.jsonl", time.monotonic() + LONGEST_S
     while time.monotonic() < longest:
         if log.exists() and (found := log.read_bytes().count(b"\n")) >= steps:
@@ -369,8 +368,8 @@ def begun(run: Path, steps: int) -> int:
 
 
 @pytest.mark.long
-def test_what_is_killed_or_stopped_ends_as_if_it_had_not_been(clips: Manifest, start: Start, tmp_path: Path) -> None:
-    """One of two is killed, and torchrun starts both again; torchrun is asked to stop, and its run is resumed."""
+def test_killed_and_stopped_processes_resume_exactly(clips: Manifest, start: Start, tmp_path: Path) -> None:
+    """A killed process is restarted by torchrun; a run that is stopped by a signal to torchrun is resumed."""
     recipe = tmp_path / "recipe.py"
     recipe.write_text(RECIPE.format(manifest=clips.path))
     paths = [tmp_path / name for name in ("whole", "killed", "stopped")]
@@ -378,26 +377,26 @@ def test_what_is_killed_or_stopped_ends_as_if_it_had_not_been(clips: Manifest, s
         [*TORCHRUN, "--max-restarts", "1", "-m", "kinema.cli", "train", str(recipe), "--run.out", str(path)]
         for path in paths
     )
-    ended(start(*whole))
+    wait_for(start(*whole))
 
     process = start(*killed, "--existing", "resume")
-    reached = begun(paths[1], 10)
+    reached = wait_for_steps(paths[1], 10)
     victim = int((tmp_path / "process-1").read_text())
     os.kill(victim, signal.SIGKILL)
-    ended(process)
-    assert int((tmp_path / "process-1").read_text()) != victim  # it was started again
+    wait_for(process)
+    assert int((tmp_path / "process-1").read_text()) != victim  # restarted
     assert reached < 60
     assert_same(Run.open(paths[1]), Run.open(paths[0]))
 
     process = start(*stopped)
-    reached = begun(paths[2], 10)
+    reached = wait_for_steps(paths[2], 10)
     process.send_signal(signal.SIGTERM)
-    said = ended(process, well=False)
-    (step, other) = re.findall(r"stopped at step (\d+); resume with", said)
+    stderr = wait_for(process, well=False)
+    (step, other) = re.findall(r"stopped at step (\d+)\. Resume with", stderr)
     assert step == other
     assert reached <= int(step) < 60
     assert checkpoint(Run.open(paths[2]))["step"] == int(step) == losses(Run.open(paths[2]))[-1][0]
-    ended(start(*TORCHRUN, "-m", "kinema.cli", "train", "--resume", str(paths[2])))
+    wait_for(start(*TORCHRUN, "-m", "kinema.cli", "train", "--resume", str(paths[2])))
     assert_same(Run.open(paths[2]), Run.open(paths[0]))
 
 
@@ -406,13 +405,13 @@ def test_what_is_killed_or_stopped_ends_as_if_it_had_not_been(clips: Manifest, s
 def test_processes_that_slurm_starts_find_each_other(
     recipe: Recipe, start: Start, tmp_path: Path, machines: int
 ) -> None:
-    """SLURM itself is not here: two programs find the variables that it would set."""
+    """Two processes get the environment variables that SLURM would set."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    told = tmp_path / "jobs.json"
-    told.write_text(json.dumps([job(out(recipe, "two"), small=True, steps=3)]))
-    said = {
+    jobs_file = tmp_path / "jobs.json"
+    jobs_file.write_text(json.dumps([job(with_out(recipe, "two"), small=True, steps=3)]))
+    stderr = {
         "SLURM_JOB_ID": "4711",
         "SLURM_JOB_NAME": "training",
         "SLURM_NTASKS": "2",
@@ -420,7 +419,7 @@ def test_processes_that_slurm_starts_find_each_other(
         "SLURM_NNODES": str(machines),
         "SLURM_NODELIST": "localhost",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,  # else made of the job's number
+        "MASTER_PORT": port,  # derived from the job id by default
     }
     both = []
     for number in ("0", "1"):
@@ -429,65 +428,65 @@ def test_processes_that_slurm_starts_find_each_other(
             if machines == 1
             else {"SLURM_NODEID": number, "SLURM_LOCALID": "0"}
         )
-        both.append(start(sys.executable, str(TRAININGS), str(told), SLURM_PROCID=number, **place, **said))
+        both.append(start(sys.executable, str(TRAININGS), str(jobs_file), SLURM_PROCID=number, **place, **stderr))
     for process in both:
-        ended(process)
-    assert_close(Run.open(tmp_path / "two"), do(job(out(recipe, "one"), small=True, steps=3)))
+        wait_for(process)
+    assert_close(Run.open(tmp_path / "two"), run_job(job(with_out(recipe, "one"), small=True, steps=3)))
     assert held(Run.open(tmp_path / "two"), 1).keys() == Small().state_dict().keys()
 
 
 @pytest.mark.parametrize(
-    ("said", "number", "count", "machines"),
+    ("stderr", "number", "count", "machines"),
     [
         ({}, 0, 1, 1),
         ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, 5, 8, 2),
         ({"SLURM_NTASKS": "6", "SLURM_PROCID": "4", "SLURM_NNODES": "3"}, 4, 6, 3),
-        # torchrun, of which SLURM starts one on each machine
+        # torchrun, started by SLURM on each machine
         (
             {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"},
             3,
             4,
             2,
         ),
-        # a shell that SLURM gave, in which one process is started
+        # one process in an interactive shell of SLURM
         ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "interactive", "SLURM_NNODES": "2"}, 0, 1, 1),
     ],
 )
-def test_a_process_knows_its_number(
-    said: dict[str, str], number: int, count: int, machines: int, monkeypatch: pytest.MonkeyPatch
+def test_rank_and_world_size_are_read_from_the_environment(
+    stderr: dict[str, str], number: int, count: int, machines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in set(os.environ) - set(environment()):
         monkeypatch.delenv(name)
-    for name, value in said.items():
+    for name, value in stderr.items():
         monkeypatch.setenv(name, value)
     assert (rank(), world_size(), num_nodes()) == (number, count, machines)
 
 
-def test_processes_that_torchrun_starts_again_meet_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether they would find the addresses of those before them is chance; so look at the name itself."""
-    kept = TCPStore("127.0.0.1", 0, is_master=True)  # as torchrun keeps it
-    told = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    for name, value in {**told, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept.port)}.items():
+def test_restarted_processes_use_another_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collisions with the previous processes are random, so the test checks the prefix itself."""
+    kept = TCPStore("127.0.0.1", 0, is_master=True)  # like the store of torchrun
+    jobs_file = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in {**jobs_file, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept.port)}.items():
         monkeypatch.setenv(name, value)
-    met: list[dict[str, Any]] = []
+    joined: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        torch.distributed, "init_process_group", lambda backend, **how: met.append({**how, "by": backend})
+        torch.distributed, "init_process_group", lambda backend, **how: joined.append({**how, "by": backend})
     )
     for starts in ("0", "1", "2"):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", starts)
         renew_store(torch.device("cpu"))
-    assert [(how["by"], how["rank"], how["world_size"]) for how in met] == [("gloo", 1, 2)] * 2
-    for how in met:
+    assert [(how["by"], how["rank"], how["world_size"]) for how in joined] == [("gloo", 1, 2)] * 2
+    for how in joined:
         assert not how["store"].check(["address"])
         how["store"].set("address", "of this start")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # two machines, which count their starts apart
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # two machines, which count restarts separately
     renew_store(torch.device("cpu"))
-    assert len(met) == 2
+    assert len(joined) == 2
 
 
-def test_a_batch_that_does_not_divide_is_refused(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_size_that_is_not_divisible_is_refused(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, raises) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(RecipeError, match=r"batch_size=8 .* 6 \(3 processes, .*=2\)"):
+    with raises(RecipeError, "batch_size=8", "6 (3 processes", "=2)", field="data.batch_size"):
         make_fabric(recipe)
 
 

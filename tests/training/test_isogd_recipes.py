@@ -1,4 +1,4 @@
-"""From IsoGD's folder, with real pairs in it, to the first training steps of color, of depth, and of both fused."""
+"""Tests of IsoGD from its folder with real pairs to the first training steps of RGB, depth, and both fused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ TINY = CTNConfig(stem_kernel=3, stem_channels=4, width=24, depth=1, attention_he
 
 @pytest.fixture
 def isogd(tmp_path: Path, real_data: Path) -> Path:
-    """Four real pairs to learn from, of two gestures, and two to be asked about, as the download has them."""
+    """Return a folder in the layout of the download, with four training and two validation pairs of two gestures."""
     root = tmp_path / "IsoGD"
     lines = (real_data / "isogd_rgbd" / "train_list_subset.txt").read_text().splitlines()
     lists: dict[str, list[str]] = {"train": [], "valid": []}
@@ -53,7 +53,7 @@ def test_from_the_folder_to_the_first_steps(isogd: Path, tmp_path: Path, capsys:
         assert len(runs[name].steps()) == 1
         assert runs[name].metrics()[-1]["coverage"] == 100
     color, depth = (str(run.path) for run in runs.values())
-    words = [
+    args = [
         color,
         "--manifest",
         str(table),
@@ -64,5 +64,5 @@ def test_from_the_folder_to_the_first_steps(isogd: Path, tmp_path: Path, capsys:
         "--out",
         str(tmp_path / "p.safetensors"),
     ]
-    main(["evaluate", *words, "--workers", "0", "--device", "cpu"])
+    main(["evaluate", *args, "--workers", "0", "--device", "cpu"])
     assert "2 samples of split 'val', coverage 100.00 %" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Further loggers hold what the run's own records hold, every step once, stopped and resumed or not."""
+"""Tests of loggers: they hold the same numbers as the run folder, each step once, also in resumed runs."""
 
 import csv
 import importlib.machinery
@@ -25,16 +25,16 @@ from kinema.training.recipe_json import recipe_from_json, recipe_to_json
 from kinema.training.runs import Run
 
 
-def logging(recipe: Recipe, *loggers: str) -> Recipe:
+def with_loggers(recipe: Recipe, *loggers: str) -> Recipe:
     return replace(recipe, run=replace(recipe.run, loggers=loggers))
 
 
 def stopped_and_resumed(recipe: Recipe) -> Run:
-    """A run of ten steps that was killed in its seventh, three steps after its checkpoint."""
+    """Return a run of ten steps that was killed at step 6 and resumed from its checkpoint at step 4."""
     run = train(recipe, max_steps=4)
     for step in (5, 6):
         line = {"step": step, "loss": 1e6, "lr": 1.0, "clips_per_s": 1.0, "data_wait": 0.0}
-        run.log_step(line)
+        run.log("steps", line)
         for table in run.path.glob("csv/metrics.csv"):
             columns = table.read_text().splitlines()[0].split(",")
             cells = [str(line.get(column.removeprefix("train/"), "")) for column in columns]
@@ -52,20 +52,20 @@ def as_rows(kind: str, lines: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def test_csv_holds_every_step_and_evaluation_once_in_a_resumed_run(tiny_recipe: Recipe) -> None:
-    run = stopped_and_resumed(logging(tiny_recipe, "csv"))
+    run = stopped_and_resumed(with_loggers(tiny_recipe, "csv"))
     assert [line["step"] for line in run.metrics()] == [4, 5, 10]
     rows = [{name: float(value) for name, value in row.items()} for row in rows_of(run)]
-    told = as_rows("train", run.steps()), as_rows("evaluation", run.metrics())
-    assert [row for row in rows if "train/loss" in row] == told[0]
-    assert [row for row in rows if "train/loss" not in row] == told[1]
+    expected = as_rows("train", run.steps()), as_rows("evaluation", run.metrics())
+    assert [row for row in rows if "train/loss" in row] == expected[0]
+    assert [row for row in rows if "train/loss" not in row] == expected[1]
 
 
-def test_csv_is_on_the_disk_with_each_checkpoint_and_tells_skips(tiny_recipe: Recipe) -> None:
-    """A training that is killed leaves what it knew at its checkpoint."""
+def test_csv_is_on_disk_with_each_checkpoint_and_counts_skips(tiny_recipe: Recipe) -> None:
+    """A killed training leaves all lines up to its checkpoint."""
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
-    recipe = logging(tiny_recipe, "csv")
-    logger = TrainingLogger(run, recipe, steps=10, start=0, first=True, progress="none")
+    recipe = with_loggers(tiny_recipe, "csv")
+    logger = TrainingLogger(run, recipe, steps=10, start=0, is_first=True, progress="none")
     line = {"loss": 1.0, "lr": 0.1, "clips_per_s": 2.0, "data_wait": 0.5}
     logger.log_step(1, line, skipped=0)
     logger.log_step(2, line, skipped=3)
@@ -77,16 +77,16 @@ def test_csv_is_on_the_disk_with_each_checkpoint_and_tells_skips(tiny_recipe: Re
 def test_tensorboard_holds_every_step_and_evaluation_once_in_a_resumed_run(tiny_recipe: Recipe) -> None:
     from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTHING_SIZE_GUIDANCE, EventAccumulator
 
-    recipe = logging(tiny_recipe, "tensorboard")
+    recipe = with_loggers(tiny_recipe, "tensorboard")
     run = stopped_and_resumed(recipe)
     events = EventAccumulator(str(run.path / "tensorboard"), STORE_EVERYTHING_SIZE_GUIDANCE).Reload()
-    told = {}
+    expected = {}
     for kind, lines in (("train", run.steps()), ("evaluation", run.metrics())):
         for name in lines[0].keys() - {"step"}:
-            told[f"{kind}/{name}"] = [(line["step"], float(np.float32(line[name]))) for line in lines]
-    assert {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]} == told
-    assert len(told["train/loss"]) == 10
-    assert [step for step, _ in told["evaluation/top1"]] == [4, 5, 10]
+            expected[f"{kind}/{name}"] = [(line["step"], float(np.float32(line[name]))) for line in lines]
+    assert {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]} == expected
+    assert len(expected["train/loss"]) == 10
+    assert [step for step, _ in expected["evaluation/top1"]] == [4, 5, 10]
 
     (text,) = events.Tensors("recipe/text_summary")
     assert recipe_from_json(text.tensor_proto.string_val[0].decode()) == run.recipe
@@ -108,11 +108,11 @@ train(run.recipe, Run.open(run.path))
 def test_weights_and_biases_holds_every_step_of_a_resumed_run(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a process of its own: its service outlives a run, and its threads would outlive the test."""
+    """Runs in a separate process, because the threads of wandb would outlive the test."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    text = recipe_to_json(logging(tiny_recipe, "wandb"))
+    text = recipe_to_json(with_loggers(tiny_recipe, "wandb"))
     done = subprocess.run(
         [sys.executable, "-c", WANDB], input=text, cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -120,27 +120,27 @@ def test_weights_and_biases_holds_every_step_of_a_resumed_run(
     run = Run.open(tmp_path / "run")
     first, second = sorted(run.path.glob("wandb/offline-run-*/*.wandb"))
     history: dict[str, list[tuple[int, float]]] = {}
-    for record in [*records(first), *records(second)]:
+    for record in [*read_wandb(first), *read_wandb(second)]:
         values = {"/".join([item.key, *item.nested_key]).strip("/"): item.value_json for item in record.history.item}
         for name, value in values.items():
             history.setdefault(name, []).append((int(values["_step"]), json.loads(value)))
     assert history["train/loss"] == [(line["step"], line["loss"]) for line in run.steps()]
     assert history["evaluation/top1"] == [(line["step"], line["top1"]) for line in run.metrics()]
     assert len(run.steps()) == 10
-    names = {record.run.run_id for record in [*records(first), *records(second)] if record.HasField("run")}
-    assert len(names) == 1  # a resumed run goes on as the same one ...
-    assert names != {"run"}  # ... and another run's folder may be called so too
+    names = {record.run.run_id for record in [*read_wandb(first), *read_wandb(second)] if record.HasField("run")}
+    assert len(names) == 1  # a resumed run continues the same W&B run
+    assert names != {"run"}  # folder names are not unique
     (config,) = {
         item.value_json
-        for record in records(first)
+        for record in read_wandb(first)
         for item in record.config.update
         if (item.key, *item.nested_key) == ("optim",)
     }
     assert json.loads(config)["lr"] == tiny_recipe.optim.lr
 
 
-def records(path: Path) -> Iterator[object]:
-    """What a .wandb file holds: LevelDB's log format (blocks of 32 KiB, records in parts) after a header of 7 bytes."""
+def read_wandb(path: Path) -> Iterator[object]:
+    """Yield the records of a .wandb file: LevelDB's log format (32 KiB blocks, split records) after 7 header bytes."""
     from wandb.proto import wandb_internal_pb2
 
     data, place, whole = path.read_bytes(), 7, b""
@@ -162,16 +162,16 @@ def records(path: Path) -> Iterator[object]:
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 @pytest.mark.parametrize("found", ["nothing", "a folder"])
 def test_a_logger_whose_package_is_missing_is_refused_with_the_line_that_installs_it(
-    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, name: str, found: str
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, name: str, found: str, raises
 ) -> None:
-    """A mere folder of the package's name, such as wandb leaves behind, is no package."""
+    """A folder of the package's name, such as wandb leaves behind, is not a package."""
     spec = None if found == "nothing" else importlib.machinery.ModuleSpec(name, None, is_package=True)
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda asked, *_: spec if asked == name else real(asked))
-    recipe = logging(tiny_recipe, "csv", name)
-    with pytest.raises(RecipeError, match=rf"run\.loggers: {name} is not installed; pip install 'kinema\[{name}\]'"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package, *_: spec if package == name else real(package))
+    recipe = with_loggers(tiny_recipe, "csv", name)
+    with raises(RecipeError, f"pip install 'kinema[{name}]'", field="run.loggers"):
         check_loggers(recipe.run.loggers)
-    with pytest.raises(RecipeError, match=rf"run\.loggers: {name} is not installed"):
+    with raises(RecipeError, name, field="run.loggers"):
         train(recipe)
     assert recipe.run.out is not None
     assert not recipe.run.out.exists()
@@ -180,8 +180,8 @@ def test_a_logger_whose_package_is_missing_is_refused_with_the_line_that_install
 def test_only_the_first_process_writes(tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
-    recipe = logging(tiny_recipe, "csv", "tensorboard")
-    with TrainingLogger(run, recipe, steps=10, start=0, first=False, progress="bar") as logger:
+    recipe = with_loggers(tiny_recipe, "csv", "tensorboard")
+    with TrainingLogger(run, recipe, steps=10, start=0, is_first=False, progress="bar") as logger:
         logger.log("a line")
         logger.log_step(1, {"loss": 1.0, "lr": 0.1, "clips_per_s": 2.0, "data_wait": 0.5}, skipped=1)
         logger.log_evaluation(1, {"top1": 50.0})
@@ -190,8 +190,8 @@ def test_only_the_first_process_writes(tiny_recipe: Recipe, capsys: pytest.Captu
     assert capsys.readouterr().err == ""
 
 
-def test_messages_are_printed_as_they_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder may be called [bold], and the output is read line by line."""
+def test_messages_are_printed_unchanged_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder may be called [bold], and a long message stays on one line."""
     kinema_logger = getLogger("kinema")
     before = (kinema_logger.level, kinema_logger.propagate, list(kinema_logger.handlers))
     measures = {f"a long name of a task head {number}.top1": 50.0 for number in range(9)}
@@ -206,7 +206,7 @@ def test_messages_are_printed_as_they_are_one_line_each(capsys: pytest.CaptureFi
     assert (kinema_logger.level, kinema_logger.propagate, list(kinema_logger.handlers)) == before
 
 
-def test_a_library_call_prints_nothing_and_logs_what_it_does(
+def test_a_library_call_logs_and_prints_nothing(
     tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str], messages: Callable[[], list[str]]
 ) -> None:
     train(tiny_recipe, max_steps=1)

@@ -1,4 +1,4 @@
-"""The loop, end to end on real files: what it leaves behind, that it resumes exactly, and that all answers agree."""
+"""Tests of the training loop on real files: its outputs, exact resuming, and agreement with evaluation."""
 
 import json
 import shutil
@@ -66,8 +66,8 @@ def test_training_evaluation_command_and_recognizer_give_the_same_logits(
     recognizer = Recognizer.load(run.path)
     first = [few_moves.locate(few_moves.entries[i].rgb) for i in few_moves.positions("test")[:4]]
     batch = {"rgb": torch.cat([recognizer.prepare(path)["rgb"] for path in first])}
-    answers = recognizer.engine.logits(batch)["label"]
-    assert (answers.numpy() == later.predictions.logits["label"][:4]).all()
+    logits = recognizer.engine.logits(batch)["label"]
+    assert (logits.numpy() == later.predictions.logits["label"][:4]).all()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -87,19 +87,19 @@ def test_a_stopped_run_resumes_to_the_bit_in_the_middle_of_a_pass(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_what_cannot_be_trained_leaves_no_run_behind(tiny_recipe: Recipe, raises) -> None:
+def test_a_refused_training_leaves_no_run_folder(tiny_recipe: Recipe, raises) -> None:
     both = replace(tiny_recipe, clip=replace(tiny_recipe.clip, modalities=("rgb", "depth")))
     with raises(RecipeError, "CTN", field="clip.modalities"):
         train(both)
     with raises(RecipeError, "max_steps=0", field="max_steps"):
         train(tiny_recipe, max_steps=0)
-    with pytest.raises(ManifestError, match="no sample has split 'elsewhere'"):
+    with raises(ManifestError, "'elsewhere'"):
         train(replace(tiny_recipe, data=replace(tiny_recipe.data, evaluate="elsewhere")))
     assert tiny_recipe.run.out is not None
     assert not tiny_recipe.run.out.exists()
 
 
-def test_a_run_does_not_go_on_with_another_manifest(tiny_recipe: Recipe, few_moves: Manifest) -> None:
+def test_a_run_does_not_resume_with_another_manifest(tiny_recipe: Recipe, few_moves: Manifest, raises) -> None:
     for suffix in (".csv", ".json"):
         shutil.copy(few_moves.path.with_suffix(suffix), few_moves.path.with_name(f"changing{suffix}"))
     table = few_moves.path.with_name("changing.csv")
@@ -107,7 +107,7 @@ def test_a_run_does_not_go_on_with_another_manifest(tiny_recipe: Recipe, few_mov
     table.write_text("\n".join(table.read_text().splitlines()[:1] + table.read_text().splitlines()[2:]) + "\n")
     facts = table.with_suffix(".json").read_text().replace('"train": 10', '"train": 9')
     table.with_suffix(".json").write_text(facts)
-    with pytest.raises(RunError, match="another version of"):
+    with raises(RunError, "changing.csv", path=run.path, field="data.manifest"):
         train(run.recipe, Run.open(run.path))
 
 
@@ -130,7 +130,7 @@ def test_the_number_of_workers_changes_nothing(tiny_recipe: Recipe, tmp_path: Pa
     assert losses[0] == losses[1]
 
 
-def test_steps_take_the_recipes_threads_and_evaluations_the_usual_ones(
+def test_steps_use_the_threads_of_the_recipe_and_evaluations_the_default(
     tiny_recipe: Recipe,
 ) -> None:
     seen: dict[str, set[int]] = {"step": set(), "evaluation": set()}
@@ -169,7 +169,7 @@ def test_keep_best_keeps_the_weights_with_the_best_evaluation(tiny_recipe: Recip
 
 
 class TwoHeads(nn.Module):
-    """Says the same of every clip: of the first head's classes more and more the third, of the other's the first."""
+    """Network whose logits do not depend on the clip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,8 +195,8 @@ def test_the_best_of_several_heads_is_the_best_of_all_together(
     both = write_manifest(
         tmp_path / "both.csv", entries=entries, classes=class_lists(entries), dataset="both", version="1", depth=None
     )
-    said = iter([{"verb": 90.0, "noun": 80.0, "joint": 10.0}, {"verb": 20.0, "noun": 30.0, "joint": 20.0}])
-    monkeypatch.setattr(loop, "measure", lambda _: [(f"{name}.top1", value) for name, value in next(said).items()])
+    scores = iter([{"verb": 90.0, "noun": 80.0, "joint": 10.0}, {"verb": 20.0, "noun": 30.0, "joint": 20.0}])
+    monkeypatch.setattr(loop, "measure", lambda _: [(f"{name}.top1", value) for name, value in next(scores).items()])
     run = train(replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(both.path))), model=TwoHeads())
     assert json.loads((run.model / "model.json").read_text())["provenance"]["step"] == 10
 
@@ -221,7 +221,7 @@ def test_bfloat16_trains_and_is_recorded(tiny_recipe: Recipe) -> None:
 
 
 class TwoStreams(nn.Module):
-    """A user's own network that sees color and depth."""
+    """Network of a user's own with two streams."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,8 +238,8 @@ def test_a_users_own_two_stream_network_trains_and_loads(tiny_recipe: Recipe, fe
     run = train(recipe, model=TwoStreams(), max_steps=2)
     recognizer = Recognizer.load(run.path, model=TwoStreams())
     entry = few_moves.entries[0]
-    answer = recognizer({"rgb": few_moves.locate(entry.rgb), "depth": few_moves.locate(entry.depth)})
-    assert len(answer) == 3
+    prediction = recognizer({"rgb": few_moves.locate(entry.rgb), "depth": few_moves.locate(entry.depth)})
+    assert len(prediction) == 3
 
 
 def test_two_streams_learn_together_and_either_answers(tiny_recipe: Recipe, few_moves: Manifest) -> None:
@@ -253,34 +253,34 @@ def test_two_streams_learn_together_and_either_answers(tiny_recipe: Recipe, few_
     assert abs(both - alone).max() > 1e-4
 
 
-def test_two_streams_want_both_modalities(tiny_recipe: Recipe) -> None:
+def test_two_streams_need_both_modalities(tiny_recipe: Recipe, raises) -> None:
     config = TwoStreamConfig(rgb=TINY_MFST, depth=TINY_MFST)
-    with pytest.raises(RecipeError, match=r"clip\..*TwoStream"):
+    with raises(RecipeError, "TwoStream", field="clip.modalities"):
         train(replace(tiny_recipe, model=config))
 
 
-def test_a_loss_that_is_no_number_stops_before_the_weights_move(tiny_recipe: Recipe) -> None:
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny_recipe: Recipe, raises) -> None:
     model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
     model(torch.zeros(1, 3, 8, 32, 32))
     with torch.no_grad():
         model[1].weight.fill_(float("inf"))
-    with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 1; .*few moves\.csv, lines \d+, \d+, \d+, \d+"):
+    with raises(NonFiniteLoss, "loss is nan", "step 1", "lines ", path="few moves.csv"):
         train(tiny_recipe, model=model)
 
 
-def test_a_missing_file_stops_training_with_manifest_line_and_file(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_missing_file_stops_training_with_manifest_line_and_file(tiny_recipe: Recipe, tmp_path: Path, raises) -> None:
     source = load_manifest(tiny_recipe.data.manifest)
     for suffix in (".csv", ".json"):
         shutil.copy(source.path.with_suffix(suffix), tmp_path / f"broken{suffix}")
     table = (tmp_path / "broken.csv").read_text()
     (tmp_path / "broken.csv").write_text(table.replace("kick_s1_c1", "kick_s1_nowhere"))
     recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "broken.csv"), workers=1))
-    with pytest.raises(UnreadableSample, match=r"broken\.csv, line \d+: .*\.mp4: no such file"):
+    with raises(UnreadableSample, "broken.csv, line ", "nowhere"):
         train(recipe)
 
 
 def test_evaluation_clips_do_not_depend_on_the_augmentation(tiny_recipe: Recipe, few_moves: Manifest) -> None:
-    """Training's evaluation shares the data set object with training: only the draw's seed may switch drawing on."""
+    """Evaluation shares the dataset with training, and only draws with a seed are augmented."""
     plain, varied = (
         VideoDataset(
             few_moves,

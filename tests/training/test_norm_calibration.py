@@ -1,4 +1,4 @@
-"""BatchNorm of CTN's mapping set before the first step: training begins with the function of the loaded weights."""
+"""Tests of the calibration of BatchNorm: training starts from the function of the loaded weights."""
 
 import json
 import os
@@ -39,7 +39,7 @@ ONE = Fabric(accelerator="cpu", devices=1)
 
 @pytest.fixture(scope="module")
 def vit():
-    """transformers' ViT, whose queries, keys and values are far from having mean 0 and variance 1."""
+    """Return a ViT of transformers whose queries, keys and values are far from mean 0 and variance 1."""
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=WIDTH,
@@ -70,7 +70,7 @@ def clips(count=3, batch=6, frames=2):
 
 
 def mappings(model) -> dict[str, SeparableConvolution]:
-    """Those whose maps are computed: of the last block the class token alone is asked for, which stands on no map."""
+    """Return the mappings whose norms are used; the last block maps only the class token to queries."""
     last = f"blocks.{len(model.blocks) - 1}.attention.mapping.query"
     found = {name: part for name, part in model.named_modules() if isinstance(part, SeparableConvolution)}
     return {name: part for name, part in found.items() if name != last}
@@ -78,7 +78,7 @@ def mappings(model) -> dict[str, SeparableConvolution]:
 
 @torch.no_grad()
 def in_training(model, clip):
-    """Features as a step computes them, but for dropout, which is another matter."""
+    """Return features as in a training step, without dropout."""
     model.train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -93,11 +93,11 @@ def in_training(model, clip):
 
 @torch.no_grad()
 def test_in_training_the_network_is_near_vit_and_without_calibration_it_is_not(vit):
-    """What is left is how far the statistics of a batch are from those of all three."""
-    given = clips(batch=32)
+    """The remaining difference comes from the statistics of a batch against those of all three."""
+    batches = clips(batch=32)
     calibrated, as_loaded = ctn(vit), ctn(vit)
-    calibrate(calibrated, [{"clip": clip} for clip in given], ONE)
-    for clip in given:
+    calibrate(calibrated, [{"clip": clip} for clip in batches], ONE)
+    for clip in batches:
         expected = vit(clip[:, :, 1]).last_hidden_state[:, 0]
         near, far = ((in_training(model, clip) - expected).norm() for model in (calibrated, as_loaded))
         assert near < 0.08 * expected.norm()
@@ -114,10 +114,10 @@ def test_on_the_batch_that_it_was_calibrated_on_training_is_vit(vit):
 
 @torch.no_grad()
 @pytest.mark.parametrize("changes", [{}, {"embedding": "video-to-tokens", "position": "none", "frames": 8}], ids=str)
-def test_the_answer_in_evaluation_stays_as_it_was(vit, changes):
+def test_outputs_in_evaluation_do_not_change(vit, changes):
     frames = changes.get("frames", 2)
     model = ctn(vit, **changes)
-    for part in mappings(model).values():  # as after a training: statistics, gain and bias of all kinds
+    for part in mappings(model).values():  # arbitrary statistics, gain and bias, as after a training
         for tensor in (part.norm.weight, part.norm.bias, part.norm.running_mean, part.norm.running_var):
             tensor += 0.5 * torch.rand(tensor.shape)
     before, names = model.eval()(clips(frames=frames)[0]), model.train().state_dict().keys()
@@ -131,21 +131,21 @@ def test_the_answer_in_evaluation_stays_as_it_was(vit, changes):
 
 @torch.no_grad()
 def test_statistics_are_those_of_all_maps_of_all_batches(vit):
-    model, given = ctn(vit), clips(count=2, batch=3)
-    given[1] = given[1][:2]  # batches need not be of one size
-    seen: dict[str, list[torch.Tensor]] = {name: [] for name in mappings(model)}
+    model, batches = ctn(vit), clips(count=2, batch=3)
+    batches[1] = batches[1][:2]  # batches of different sizes
+    maps_of: dict[str, list[torch.Tensor]] = {name: [] for name in mappings(model)}
     hooks = [
-        part.depthwise.register_forward_hook(lambda _, __, maps, name=name: seen[name].append(maps))
+        part.depthwise.register_forward_hook(lambda _, __, maps, name=name: maps_of[name].append(maps))
         for name, part in mappings(model).items()
     ]
     model.eval()
-    for clip in given:
+    for clip in batches:
         model(clip)
     for hook in hooks:
         hook.remove()
-    assert calibrate(model.train(), [{"clip": clip} for clip in given], ONE) == 3 * LAYERS - 1
+    assert calibrate(model.train(), [{"clip": clip} for clip in batches], ONE) == 3 * LAYERS - 1
     for name, part in mappings(model).items():
-        values = torch.cat(seen[name]).double().transpose(0, 1).flatten(1)
+        values = torch.cat(maps_of[name]).double().transpose(0, 1).flatten(1)
         assert values.shape == (WIDTH, 5 * 16)
         mean, variance = values.mean(1), values.var(1, correction=0)
         assert mean.abs().max() > 0.1
@@ -160,8 +160,8 @@ def test_statistics_are_those_of_all_maps_of_all_batches(vit):
 
 
 @torch.no_grad()
-def test_a_stem_is_seen_as_training_sees_it(vit):
-    """Its random weights have no stored statistics yet: in training, tokens are those of the batch's own."""
+def test_a_stem_normalizes_as_in_training(vit):
+    """The random stem has no statistics yet, so it normalizes by the batch."""
     model = ctn(vit, embedding="video-to-tokens", position="none", frames=8)
     model.embedding.convolution.weight *= 30
     clip = clips(count=1, frames=8)[0]
@@ -169,7 +169,7 @@ def test_a_stem_is_seen_as_training_sees_it(vit):
     model.eval()
     model.embedding.train()
     expected = model.features(clip)
-    found = in_training(model, clip)  # on the one batch of the calibration, all is as in evaluation
+    found = in_training(model, clip)  # on the batch of the calibration, training mode equals evaluation mode
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
@@ -200,7 +200,7 @@ def test_a_channel_that_never_changes_keeps_its_value(vit):
 
 @pytest.mark.parametrize("changes", [{"mapping": "linear"}, {"mapping_norm": "none"}], ids=str)
 def test_networks_that_have_no_such_norm_are_refused(vit, changes, raises):
-    with raises(RecipeError, "has none", field="init.calibration_batches"):
+    with raises(RecipeError, "BatchNorm", field="init.calibration_batches"):
         calibrate(ctn(vit, **changes), [], ONE)
 
 
@@ -213,8 +213,8 @@ def test_no_clip_at_all_is_refused(vit, raises):
 
 
 @pytest.fixture
-def of_vit(tiny_recipe: Recipe, vit: ViTModel, tmp_path: Path) -> Recipe:
-    """A training whose weights hardly move, so that its end shows its start."""
+def vit_recipe(tiny_recipe: Recipe, vit: ViTModel, tmp_path: Path) -> Recipe:
+    """Return a recipe with a tiny learning rate, whose final weights show the initial ones."""
     save_file(dict(vit.state_dict()), tmp_path / "vit.safetensors")
     return replace(
         tiny_recipe,
@@ -226,49 +226,47 @@ def of_vit(tiny_recipe: Recipe, vit: ViTModel, tmp_path: Path) -> Recipe:
 
 
 def norms(run: Run) -> dict[str, torch.Tensor]:
-    """Gains and biases of the mapping's norms, as shipped; but for the last block's of queries, which no map passes."""
+    """Return the shipped gains and biases of the mappings' norms, without the unused one of the last queries."""
     state = load_model(run.path).model.state_dict()
     last = f"blocks.{LAYERS - 1}.attention.mapping.query"
     found = {name: tensor for name, tensor in state.items() if re.search(r"mapping\.\w+\.norm\.(weight|bias)$", name)}
     return {name: tensor for name, tensor in found.items() if not name.startswith(last)}
 
 
-def test_it_is_off_unless_it_is_asked_for(of_vit: Recipe) -> None:
+def test_it_is_off_by_default(vit_recipe: Recipe) -> None:
     assert Init().calibration_batches is None
-    off = replace(of_vit, init=replace(of_vit.init, calibration_batches=None))
+    off = replace(vit_recipe, init=replace(vit_recipe.init, calibration_batches=None))
     for name, tensor in norms(train(off, max_steps=1)).items():
         expected = torch.full_like(tensor, (1 + 1e-5) ** 0.5 if name.endswith("weight") else 0.0)
         torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-6)
 
 
-def test_a_training_calibrates_once_says_so_and_does_not_when_it_goes_on(
-    of_vit: Recipe, monkeypatch: pytest.MonkeyPatch, messages: Callable[[], list[str]]
+def test_a_training_calibrates_once_and_logs_it(
+    vit_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, messages: Callable[[], list[str]]
 ) -> None:
-    said = f"calibrated: {3 * LAYERS - 1} norms of queries, keys and values, on 2 batches"
-    run = train(of_vit, max_steps=1)
-    assert said in messages()
+    message = f"calibrated: {3 * LAYERS - 1} BatchNorm layers of queries, keys and values"
+    run = train(vit_recipe, max_steps=1)
+    assert message in messages()
     first = norms(run)
     biases = [tensor for name, tensor in first.items() if name.endswith("bias")]
     assert len(biases) == 3 * LAYERS - 1
     assert min(bias.abs().max() for bias in biases) > 0.05
     monkeypatch.delattr(initialize, "calibrate")
     train(run.recipe, Run.open(run.path), max_steps=2)
-    assert said not in messages()
+    assert message not in messages()
     for name, tensor in norms(run).items():
         torch.testing.assert_close(tensor, first[name], rtol=0, atol=1e-6)
 
 
-def test_the_same_seed_calibrates_the_same_whoever_reads_and_in_however_many_parts(
-    of_vit: Recipe, tmp_path: Path
-) -> None:
-    """The statistics are those of the first training batches: the steps see the same ones once more."""
+def test_calibration_does_not_depend_on_workers_and_micro_batches(vit_recipe: Recipe, tmp_path: Path) -> None:
+    """The statistics come from the first training batches, which the steps use again."""
     found = []
     for number, (workers, accumulate) in enumerate([(0, 1), (1, 1), (0, 2)]):
         recipe = replace(
-            of_vit,
-            data=replace(of_vit.data, workers=workers),
-            optim=replace(of_vit.optim, grad_accum_steps=accumulate),
-            run=replace(of_vit.run, out=tmp_path / str(number)),
+            vit_recipe,
+            data=replace(vit_recipe.data, workers=workers),
+            optim=replace(vit_recipe.optim, grad_accum_steps=accumulate),
+            run=replace(vit_recipe.run, out=tmp_path / str(number)),
         )
         found.append(norms(train(recipe, max_steps=1)))
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
@@ -276,40 +274,40 @@ def test_the_same_seed_calibrates_the_same_whoever_reads_and_in_however_many_par
         torch.testing.assert_close(found[2][name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_averaged_weights_begin_calibrated_too(of_vit: Recipe) -> None:
-    plain = norms(train(of_vit, max_steps=1))
-    recipe = replace(of_vit, optim=replace(of_vit.optim, ema_decay=0.9), run=replace(of_vit.run, out=None))
-    recipe = replace(recipe, run=replace(recipe.run, out=of_vit.run.out.with_name("averaged")))  # type: ignore[union-attr]
+def test_averaged_weights_start_calibrated(vit_recipe: Recipe) -> None:
+    plain = norms(train(vit_recipe, max_steps=1))
+    recipe = replace(vit_recipe, optim=replace(vit_recipe.optim, ema_decay=0.9), run=replace(vit_recipe.run, out=None))
+    recipe = replace(recipe, run=replace(recipe.run, out=vit_recipe.run.out.with_name("averaged")))  # type: ignore[union-attr]
     for name, tensor in norms(train(recipe, max_steps=1)).items():
         torch.testing.assert_close(tensor, plain[name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.long
-def test_two_processes_have_the_statistics_of_all_their_clips(of_vit: Recipe, tmp_path: Path) -> None:
-    alone = train(replace(of_vit, run=replace(of_vit.run, out=tmp_path / "alone")), max_steps=1)
-    (tmp_path / "jobs.json").write_text(json.dumps([job(of_vit, small=False, steps=1)]))
+def test_two_processes_have_the_statistics_of_all_their_clips(vit_recipe: Recipe, tmp_path: Path) -> None:
+    alone = train(replace(vit_recipe, run=replace(vit_recipe.run, out=tmp_path / "alone")), max_steps=1)
+    (tmp_path / "jobs.json").write_text(json.dumps([job(vit_recipe, small=False, steps=1)]))
     trainings = Path(__file__).parent / "processes" / "trainings.py"
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(trainings)]
-    words = [*words, str(tmp_path / "jobs.json")]
-    subprocess.run(words, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert of_vit.run.out is not None
-    one, other = (torch.load(of_vit.run.out / f"begun-{number}.pt", weights_only=True) for number in range(2))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(trainings)]
+    command = [*command, str(tmp_path / "jobs.json")]
+    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert vit_recipe.run.out is not None
+    one, other = (torch.load(vit_recipe.run.out / f"begun-{number}.pt", weights_only=True) for number in range(2))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     for name, tensor in norms(alone).items():
         torch.testing.assert_close(one[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_the_choice_comes_back_from_json_and_older_recipes_have_none(of_vit: Recipe) -> None:
-    assert recipe_from_json(recipe_to_json(of_vit)) == of_vit
-    old = json.loads(recipe_to_json(of_vit))
+def test_the_choice_comes_back_from_json_and_older_recipes_have_none(vit_recipe: Recipe) -> None:
+    assert recipe_from_json(recipe_to_json(vit_recipe)) == vit_recipe
+    old = json.loads(recipe_to_json(vit_recipe))
     del old["init"]["calibration_batches"]
     assert recipe_from_json(json.dumps(old)).init.calibration_batches is None
 
 
-def test_no_weights_are_refused(of_vit: Recipe, raises) -> None:
-    bare = replace(of_vit, init=replace(of_vit.init, weights=""))
+def test_calibration_needs_weights_and_trainable_norms(vit_recipe: Recipe, raises) -> None:
+    bare = replace(vit_recipe, init=replace(vit_recipe.init, weights=""))
     with raises(RecipeError, "init.weights", field="init.calibration_batches"):
         train(bare, max_steps=1)
-    frozen = replace(of_vit, init=replace(of_vit.init, freeze=("backbone",)))
-    with raises(RecipeError, "has none", field="init.calibration_batches"):
+    frozen = replace(vit_recipe, init=replace(vit_recipe.init, freeze=("backbone",)))
+    with raises(RecipeError, "BatchNorm", field="init.calibration_batches"):
         train(frozen, max_steps=1)

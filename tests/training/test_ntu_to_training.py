@@ -1,4 +1,4 @@
-"""NTU RGB+D from the folder of the download to the first step of a training, on small made recordings."""
+"""Tests of NTU RGB+D from the downloaded folder to the first training step, on small synthetic recordings."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, write_video) -> Path:
-    """RGB of the official size and masked depth of nine frames each, under the official names."""
+    """Return a folder of RGB at the official size and masked depth, nine frames each, under the official names."""
     root = tmp_path_factory.mktemp("ntu")
     rng = np.random.default_rng(0)
     (root / "nturgb+d_rgb").mkdir()
@@ -59,13 +59,13 @@ def test_from_the_download_to_the_first_step(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.py").write_text(RECIPE)
     main(["prepare", "ntu60", "--root", str(root), "--out", "ntu60.csv"])
-    said = capsys.readouterr().out
-    assert "8 of 16560 declared test, 8 of 40320 declared train; 60 classes; 0 files cannot be read" in said
-    assert "RGB of 16 samples is cropped to 640 x 480 px around the person in masked depth" in said
+    stdout = capsys.readouterr().out
+    assert "8 of 16560 declared test, 8 of 40320 declared train; 60 classes; 0 files cannot be read" in stdout
+    assert "RGB of 16 samples is cropped to 640 x 480 px around the person in masked depth" in stdout
     manifest = load_manifest("ntu60.csv")
     assert {entry.split for entry in manifest.entries if entry.subject in ("P001", "P008")} == {"train"}
     assert all(entry.rgb_box is not None and entry.frames == 9 for entry in manifest.entries)
-    words = [
+    args = [
         "--data.manifest",
         "ntu60.csv",
         "--clip.modalities",
@@ -76,12 +76,12 @@ def test_from_the_download_to_the_first_step(
         "cpu",
     ]
     if modality == "depth":
-        words += ["--clip.subject-margin", "0.1", "--clip.depth-channels", "3", "--clip.depth-colors", "jet"]
+        args += ["--clip.subject-margin", "0.1", "--clip.depth-channels", "3", "--clip.depth-colors", "jet"]
     with pytest.raises(SystemExit):
-        main(["train", "small.py", *words])
-    assert "lists 8 samples of split 'test'; its JSON declares 16560" in capsys.readouterr().err
+        main(["train", "small.py", *args])
+    assert "8 samples of split 'test'; its JSON declares 16560" in capsys.readouterr().err
     facts = json.loads(Path("ntu60.json").read_text())
     Path("ntu60.json").write_text(json.dumps({**facts, "declared": {"train": 8, "test": 8}}))  # a part, on purpose
-    main(["train", "small.py", *words])
+    main(["train", "small.py", *args])
     (step,) = Path("runs/latest/steps.jsonl").read_text().splitlines()
     assert np.isfinite(json.loads(step)["loss"])

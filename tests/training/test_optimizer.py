@@ -1,4 +1,4 @@
-"""The learning rate against the formula, the loss against the definition."""
+"""Tests of learning rate, parameter groups, averaged weights and loss."""
 
 import math
 from dataclasses import replace
@@ -43,10 +43,10 @@ def test_the_loss_is_the_sum_of_the_heads_cross_entropies() -> None:
     logits = {"verb": torch.randn(3, 4, generator=generator), "noun": torch.randn(3, 5, generator=generator)}
     targets = {"verb": torch.tensor([0, 3, 1]), "noun": torch.tensor([4, 0, 2])}
     expected = torch.tensor(0.0)
-    for head, wanted in targets.items():
+    for head, target in targets.items():
         log_shares = logits[head].double().log_softmax(-1)
         smooth = torch.full_like(log_shares, 0.1 / log_shares.shape[1])
-        smooth[torch.arange(3), wanted] += 0.9
+        smooth[torch.arange(3), target] += 0.9
         expected = expected - (smooth * log_shares).sum(-1).mean()
     assert multi_head_loss(logits, targets, label_smoothing=0.1).item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -99,7 +99,7 @@ def test_everything_is_decayed_where_the_recipe_says_so() -> None:
 
 
 def test_layers_further_from_the_heads_learn_more_slowly() -> None:
-    """Stem, two blocks, heads: 0.5 to the power of the layers between."""
+    """Learning rates are scaled by 0.5 for each layer between a parameter and the heads."""
     model = small_network()
     groups = parameter_groups(model, Optim(lr=0.1, layer_decay=0.5, epochs=1))
     expected = {

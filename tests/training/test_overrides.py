@@ -1,4 +1,4 @@
-"""Overrides of a recipe on the command line: one of every section, strict, with one-line errors."""
+"""Tests of overriding recipe fields on the command line."""
 
 from dataclasses import replace
 from pathlib import Path

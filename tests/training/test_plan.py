@@ -1,4 +1,4 @@
-"""What a training says it will take: counts exactly, memory and time within what is said of them."""
+"""Tests of the plan: exact counts, and estimates of memory and time within their stated accuracy."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from kinema.training.weights import freeze
 CLIP = {"channels": 3, "frames": 8, "size": 32}
 
 
-def planned(
+def plan_for(
     model: nn.Module,
     *,
     modalities: tuple[str, ...] = ("rgb",),
@@ -47,8 +47,8 @@ def planned(
 
 
 @pytest.fixture
-def no_stopwatch(monkeypatch: pytest.MonkeyPatch) -> float:
-    """A device that does a million multiply-adds in a second."""
+def fixed_rate(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Set the rate of the device to a million multiply-adds per second."""
     monkeypatch.setattr(planning, "rate", lambda *_: 1e6)
     return 1e6
 
@@ -69,25 +69,23 @@ def test_the_printed_plan_holds_the_counts(tiny_recipe: Recipe, messages: Callab
     train(tiny_recipe, max_steps=1)
     parameters, cost, steps, memory, seconds = plan_of(messages()).split(", ")
     assert parameters == f"{parameter_count(model):,} parameters"
-    assert cost == f"{macs(model, **CLIP) / 1e9:.2f} GMAC per clip"
+    assert cost == f"{macs(model, **CLIP) / 1e9:.2f} GMACs per clip"
     assert steps == "10 steps of 4 clips"  # of the whole run, not of this call
     assert memory.startswith("about ")
     assert seconds.startswith("at least ")
 
 
-def test_what_is_frozen_does_not_learn_and_costs_less(
-    tiny_recipe: Recipe, messages: Callable[[], list[str]], no_stopwatch: float
-) -> None:
+def test_frozen_parts_cost_less(tiny_recipe: Recipe, messages: Callable[[], list[str]], fixed_rate: float) -> None:
     train(replace(tiny_recipe, init=replace(tiny_recipe.init, freeze=("embedding",))), max_steps=1)
     model = tiny_recipe.model.build(heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     embedding = parameter_count(model.embedding)
     assert plan_of(messages()).startswith(
         f"{parameter_count(model):,} parameters ({parameter_count(model) - embedding:,} trainable), "
     )
-    whole = planned(small())
+    whole = plan_for(small())
     frozen = small()
     freeze(frozen, ["backbone"])
-    probe = planned(frozen)
+    probe = plan_for(frozen)
     assert probe.memory is not None
     assert whole.memory is not None
     assert probe.memory < whole.memory / 2
@@ -97,24 +95,24 @@ def test_what_is_frozen_does_not_learn_and_costs_less(
         probe.memory == 4 * parameter_count(frozen) + 4 * 2 * learning + kept
     )  # gradients and momentum of heads alone
     assert probe.macs == whole.macs
-    # A backbone that learns nothing is run forward alone; the heads' step on top of it is next to nothing.
-    assert probe.seconds == pytest.approx(macs(frozen, **CLIP) * 4 * 10 / no_stopwatch, rel=0.01)
+    # A frozen backbone only runs forward, and the step of the heads is negligible.
+    assert probe.seconds == pytest.approx(macs(frozen, **CLIP) * 4 * 10 / fixed_rate, rel=0.01)
 
 
-def test_time_and_memory_follow_steps_batch_parts_and_optimizer(no_stopwatch: float) -> None:
+def test_time_and_memory_follow_steps_batch_parts_and_optimizer(fixed_rate: float) -> None:
     model = small()
     count, kept = parameter_count(model), saved_bytes(model, **CLIP)
-    plan = planned(model)
-    assert plan.seconds == step_macs(model, **CLIP) * 4 * 10 / no_stopwatch
+    plan = plan_for(model)
+    assert plan.seconds == step_macs(model, **CLIP) * 4 * 10 / fixed_rate
     assert plan.memory == 4 * count * 3 + 4 * kept  # weights, gradients, momentum
-    assert planned(model, optimizer="adamw").memory == plan.memory + 4 * count
-    assert planned(model, grad_accum_steps=2).memory == plan.memory - 2 * kept
-    assert planned(model, ema_decay=0.9).memory == plan.memory + 4 * count
-    assert planned(model, steps=20).seconds == 2 * plan.seconds
+    assert plan_for(model, optimizer="adamw").memory == plan.memory + 4 * count
+    assert plan_for(model, grad_accum_steps=2).memory == plan.memory - 2 * kept
+    assert plan_for(model, ema_decay=0.9).memory == plan.memory + 4 * count
+    assert plan_for(model, steps=20).seconds == 2 * plan.seconds
 
 
 def test_a_step_is_counted_by_hand_for_convolutions_groups_and_a_linear_map() -> None:
-    """Forward and both gradients; the first layer's input wants none, and groups see their own channels alone."""
+    """A step counts the forward pass and both gradients; the first layer has no input gradient."""
     model = nn.Sequential(
         nn.Conv3d(3, 4, 3, padding=1),
         nn.Conv3d(4, 4, 3, padding=1, groups=4),
@@ -133,7 +131,7 @@ def test_a_step_is_counted_by_hand_for_convolutions_groups_and_a_linear_map() ->
 
 
 class Twice(nn.Module):
-    """Two linear maps of the same clip, each of a view of its own; their product is the answer."""
+    """Network that multiplies two linear maps of separate views of the same clip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,38 +142,38 @@ class Twice(nn.Module):
         return self.one(clip.flatten(1)) * self.two(clip.flatten(1))
 
 
-def test_what_two_views_show_is_kept_once() -> None:
-    """The clip's 24 numbers and the two factors."""
+def test_a_tensor_with_two_views_is_counted_once() -> None:
+    """The clip (24 numbers) and both factors are saved."""
     assert saved_bytes(Twice(), channels=3, frames=2, size=2) == 4 * (24 + 3 + 3)
 
 
 def test_the_time_is_a_lower_bound_where_a_network_is_one_matrix_product() -> None:
-    """The step of a wide linear map runs at the very rate of a product; nothing is left to hide behind.
+    """A step of a wide linear map runs at the rate of a matrix product.
 
-    Bound and steps are measured by turns and the best is taken of each, as a busy machine changes its mind; 10 % are
-    the stopwatch's.
+    Bound and steps are measured alternately, and the best of each counts, because the load of the machine varies.
+    10 % are tolerance of the measurement.
     """
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 32 * 32, 512), nn.ReLU(), nn.Linear(512, 3))
     batch = torch.randn(64, 3, 8, 32, 32)
     bounds, steps = [], []
     for _ in range(5):
-        bounds.append(planned(model, steps=1, batch_size=64).seconds)
+        bounds.append(plan_for(model, steps=1, batch_size=64).seconds)
         began = planning.time.perf_counter()
         model.zero_grad()
         model(batch).sum().backward()
         steps.append(planning.time.perf_counter() - began)
-    assert 0.2 * min(steps) < min(bounds) < 1.1 * min(steps)  # a bound, and not one of nothing
+    assert 0.2 * min(steps) < min(bounds) < 1.1 * min(steps)  # a lower bound, and not a trivial one
 
 
 def test_the_rate_is_that_of_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four products of 1024 rows, of which the fastest takes half a second; begin and end are asked for."""
+    """The fastest of four products of 1024 rows takes half a second."""
     ticks = iter([0.0, 2.0, 10.0, 10.5, 20.0, 21.0, 30.0, 33.0])
     monkeypatch.setattr(planning.time, "perf_counter", lambda: next(ticks))
     assert rate(torch.device("cpu"), "float32") == 1024**3 / 0.5
 
 
 class NeedsData(nn.Module):
-    """A network of the user's own that looks at what it gets, so that it cannot be counted without data."""
+    """Network that branches on the values of its input, so that it cannot be counted on the meta device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +185,7 @@ class NeedsData(nn.Module):
         return self.map(clip.mean((1, 2, 3, 4))[:, None])
 
 
-def test_a_network_that_cannot_be_counted_trains_and_says_what_it_can(
+def test_a_network_that_cannot_be_counted_trains_and_plans_the_rest(
     tiny_recipe: Recipe, messages: Callable[[], list[str]]
 ) -> None:
     run = train(tiny_recipe, model=NeedsData(), max_steps=2)
@@ -196,9 +194,9 @@ def test_a_network_that_cannot_be_counted_trains_and_says_what_it_can(
 
 
 def test_a_network_with_statistics_over_vectors_is_counted_as_it_learns() -> None:
-    """BatchNorm over vectors does not take a batch of one."""
+    """BatchNorm over vectors cannot train on one clip."""
     model = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
-    plan = planned(model)
+    plan = plan_for(model)
     assert plan.macs == 9
     assert plan.memory is not None
     assert plan.seconds is not None
@@ -207,30 +205,30 @@ def test_a_network_with_statistics_over_vectors_is_counted_as_it_learns() -> Non
 def test_two_streams_are_counted_together() -> None:
     rgb, depth = small(), small()
     config = TwoStreamConfig(rgb=rgb.config, depth=depth.config, fusion="logits")
-    both = planned(TwoStream(config, rgb=rgb, depth=depth, heads={"label": 5}), modalities=("rgb", "depth"))
-    one = planned(small())
+    both = plan_for(TwoStream(config, rgb=rgb, depth=depth, heads={"label": 5}), modalities=("rgb", "depth"))
+    one = plan_for(small())
     assert both.macs == 2 * one.macs
     assert both.parameters == 2 * one.parameters
     assert both.memory == pytest.approx(2 * one.memory, rel=0.01)
 
 
-def test_a_network_that_wants_more_than_it_is_given_is_not_counted() -> None:
-    plan = planned(small(channels=2))
+def test_a_network_for_other_inputs_is_not_counted() -> None:
+    plan = plan_for(small(channels=2))
     assert (plan.macs, plan.memory, plan.seconds) == (None, None, None)
     assert plan_message(plan) == f"plan: {plan.parameters:,} parameters, 10 steps of 4 clips"
 
 
-def test_activations_that_are_computed_again_cost_time_and_a_memory_that_is_not_guessed(no_stopwatch: float) -> None:
-    kept = planned(small())
+def test_recomputed_activations_cost_time_and_their_memory_is_not_estimated(fixed_rate: float) -> None:
+    kept = plan_for(small())
     model = small()
     checkpoint_activations(model)
-    again = planned(model, checkpointing=True)
+    again = plan_for(model, checkpointing=True)
     assert again.memory is None
     assert "about" not in plan_message(again)
     assert again.macs == kept.macs
     assert again.seconds is not None
     assert kept.seconds is not None
-    assert kept.seconds < again.seconds < kept.seconds + macs(model, **CLIP) * 4 * 10 / no_stopwatch
+    assert kept.seconds < again.seconds < kept.seconds + macs(model, **CLIP) * 4 * 10 / fixed_rate
 
 
 def test_the_network_is_left_as_it_was() -> None:
@@ -238,17 +236,17 @@ def test_the_network_is_left_as_it_was() -> None:
     model.blocks[0].eval()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    planned(model)
+    plan_for(model)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in before.items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "duration"),
     [(0.4, "at least 0 s"), (89, "at least 89 s"), (600, "at least 10 min"), (7200, "at least 2.0 h")],
 )
-def test_times_are_said_in_units_of_their_size(seconds: float, words: str) -> None:
+def test_times_are_printed_in_suitable_units(seconds: float, duration: str) -> None:
     plan = Plan(
         parameters=1_000,
         trainable=10,
@@ -260,23 +258,23 @@ def test_times_are_said_in_units_of_their_size(seconds: float, words: str) -> No
         seconds=seconds,
     )
     assert plan_message(plan) == (
-        "plan: 1,000 parameters (10 trainable), 2.34 GMAC per clip, 7 steps of 2 clips, about 1.50 GiB, "
-        f"{words} on this device"
+        "plan: 1,000 parameters (10 trainable), 2.34 GMACs per clip, 7 steps of 2 clips, about 1.50 GiB of memory, "
+        f"{duration} on this device"
     )
 
 
-@pytest.mark.usefixtures("no_stopwatch")
+@pytest.mark.usefixtures("fixed_rate")
 def test_each_of_several_processes_takes_its_share() -> None:
-    one, two = planned(small()), planned(small(), num_processes=2)
+    one, two = plan_for(small()), plan_for(small(), num_processes=2)
     assert one.memory is not None
     assert two.memory is not None
     assert one.seconds is not None
     assert two.seconds == one.seconds / 2
-    kept = planned(small(), batch_size=3).memory
+    kept = plan_for(small(), batch_size=3).memory
     assert kept is not None
     assert one.memory - two.memory == 2 * (one.memory - kept)  # two clips fewer
-    assert "10 steps of 4 clips (2 in each of 2 processes), about " in plan_message(two)
-    assert " MiB" in plan_message(two)
+    assert "10 steps of 4 clips (2 on each of 2 processes), about " in plan_message(two)
+    assert " MiB of memory" in plan_message(two)
 
 
 STEPS = """
@@ -296,13 +294,13 @@ for batch in (4, 28):
 
 
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says in /proc what a process took at most")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 def test_the_memory_of_a_larger_batch_is_that_of_real_steps_within_a_factor() -> None:
-    """What convolutions need for themselves comes on top of what the backward pass is left, up to as much again."""
+    """Workspaces of convolutions take up to as much memory as the saved activations."""
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
     small_batch, large_batch = (1024 * int(line) for line in done.stdout.split())
     model = create_model("ctn_tiny", num_classes=15, frames=16, size=80)
-    plans = [planned(model, frames=16, size=80, batch_size=batch) for batch in (4, 28)]
+    plans = [plan_for(model, frames=16, size=80, batch_size=batch) for batch in (4, 28)]
     assert plans[0].memory is not None
     assert plans[1].memory is not None
     ratio = (large_batch - small_batch) / (plans[1].memory - plans[0].memory)

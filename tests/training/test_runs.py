@@ -1,4 +1,4 @@
-"""The run folder never holds half a thing."""
+"""Tests of run folders, logs and checkpoints."""
 
 import json
 import shutil
@@ -73,23 +73,23 @@ def test_a_planned_run_leaves_nothing_behind(tiny_recipe: Recipe) -> None:
     assert not run.path.exists()
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(tiny_recipe: Recipe) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten(tiny_recipe: Recipe, raises) -> None:
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
-    with pytest.raises(RunError, match=f"holds a run already; go on with --resume {run.path}"):
+    with raises(RunError, f"--resume {run.path}", path=run.path, field="run.out"):
         Run.create(tiny_recipe, name="tiny")
 
 
-def test_a_folder_without_a_recipe_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is no run"):
+def test_a_folder_without_a_recipe_is_not_a_run(tmp_path: Path, raises) -> None:
+    with raises(RunError, "recipe.json", path=tmp_path):
         Run.open(tmp_path)
 
 
-def test_logs_are_cut_back_to_the_checkpoint_and_torn_lines_dropped(tiny_recipe: Recipe) -> None:
+def test_logs_are_truncated_to_the_checkpoint_and_incomplete_lines_dropped(tiny_recipe: Recipe) -> None:
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
     for step in range(1, 6):
-        run.log_step({"step": step, "loss": 1.0})
+        run.log("steps", {"step": step, "loss": 1.0})
     state = {"step": 3, "best": 0.0, "stale": 0, "manifest_digest": "", "model": {}, "optimizer": {}, "averaged": None}
     run.save_checkpoint(state)
     with (run.path / "steps.jsonl").open("a") as file:
@@ -100,7 +100,7 @@ def test_logs_are_cut_back_to_the_checkpoint_and_torn_lines_dropped(tiny_recipe:
     assert [line["step"] for line in run.steps()] == [1, 2, 3]
 
 
-def test_a_checkpoint_that_could_execute_code_is_refused(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_checkpoint_that_could_execute_code_is_refused(tiny_recipe: Recipe, tmp_path: Path, raises) -> None:
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
 
@@ -109,21 +109,21 @@ def test_a_checkpoint_that_could_execute_code_is_refused(tiny_recipe: Recipe, tm
             return (Path.touch, (tmp_path / "executed",))
 
     torch.save({"step": 1, "trap": Trap()}, run.path / "checkpoints" / "last.pt")
-    with pytest.raises(RunError, match="cannot be read"):
+    with raises(RunError, "cannot be read", path="last.pt"):
         run.load_checkpoint()
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tiny_recipe: Recipe) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tiny_recipe: Recipe, raises) -> None:
     run = Run.create(tiny_recipe, name="tiny")
     run.begin()
     run.save_checkpoint({"step": 1})
-    with pytest.raises(RunError, match="is no checkpoint of a training"):
+    with raises(RunError, "not a checkpoint", path="last.pt"):
         run.load_checkpoint()
 
 
 def test_a_run_stored_in_format_1_resumes(tmp_path: Path) -> None:
-    """Its recipe, checkpoint and logs are those of kinema before format 2."""
+    """Recipe, checkpoint and logs were written by kinema before format 2."""
     shutil.copytree(STORED / "run_format1", tmp_path / "old")
     expected = [(line["step"], line["loss"], line["lr"]) for line in Run.open(tmp_path / "old").steps()]
     run = train(Run.open(tmp_path / "old").recipe, Run.open(tmp_path / "old"))

@@ -1,4 +1,4 @@
-"""When a training evaluates, saves, keeps and ends: by the numbers, and in trainings."""
+"""Tests of the schedule of evaluations, checkpoints and early stopping."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from kinema.training.schedule import Schedule, check_metric
 def schedule(
     recipe: Recipe, *, samples: int, max_steps: int | None = None, batch: int = 4, epochs: float = 4.0, **fields
 ):
-    return Schedule.of(
+    return Schedule.from_recipe(
         replace(
             recipe,
             data=replace(recipe.data, batch_size=batch),
@@ -35,8 +35,8 @@ def schedule(
     )
 
 
-def when(asked, last: int) -> list[int]:
-    return [step for step in range(last + 1) if asked(step)]
+def when(is_due, last: int) -> list[int]:
+    return [step for step in range(last + 1) if is_due(step)]
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ def test_whole_passes_are_never_a_batch_longer_than_their_samples(tiny_recipe: R
 @pytest.mark.parametrize(
     ("every", "expected"),
     [
-        (2.0, [5, 10]),  # the first evaluated pass ends with a batch, ...
-        (1.0, [2, 4, 6, 8, 10]),  # ... here it ends within one: 2.5 steps a pass, and Python rounds to 2
+        (2.0, [5, 10]),  # epochs end with a batch
+        (1.0, [2, 4, 6, 8, 10]),  # epochs end within a batch: 2.5 steps are rounded to 2
         (0.1, list(range(1, 11))),
         (3.0, [8, 10]),
         (100.0, [10]),
     ],
 )
-def test_evaluations_come_as_often_as_said_and_after_the_last_step(
+def test_evaluations_follow_the_interval_and_the_last_step(
     tiny_recipe: Recipe, every: float, expected: list[int]
 ) -> None:
     found = schedule(tiny_recipe, samples=10, run={"evaluate_every_epochs": every})
@@ -95,7 +95,7 @@ def test_checkpoints_are_kept_by_passes(tiny_recipe: Recipe, every: float | None
     assert when(found.should_keep, found.last) == expected
 
 
-def test_the_rate_warms_up_for_the_passes_that_are_said(tiny_recipe: Recipe) -> None:
+def test_the_rate_warms_up_for_the_epochs_of_the_recipe(tiny_recipe: Recipe) -> None:
     for passes, steps in ((0.0, 0), (1.0, 2), (1.2, 3), (4.0, 10)):
         recipe = replace(tiny_recipe, optim=replace(tiny_recipe.optim, warmup_epochs=passes))
         assert schedule(recipe, samples=10).warmup_steps == steps
@@ -111,8 +111,8 @@ def test_patience_ends_a_training_and_without_it_nothing_does(tiny_recipe: Recip
 
 
 def provenance(run: Run) -> dict[str, object]:
-    said: dict[str, object] = json.loads((run.model / "model.json").read_text())["provenance"]
-    return said
+    content: dict[str, object] = json.loads((run.model / "model.json").read_text())["provenance"]
+    return content
 
 
 def checkpoint(run: Run, name: str) -> dict[str, object]:
@@ -124,10 +124,10 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def scored(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float]) -> None:
-    """Let evaluations say these numbers, one after the other."""
-    said: Iterator[float] = iter(scores)
-    monkeypatch.setattr(loop, "measure", lambda _: [("top1", next(said)), ("top5", 100.0)])
+def set_scores(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float]) -> None:
+    """Replace the top-1 accuracy of successive evaluations."""
+    scores_left: Iterator[float] = iter(scores)
+    monkeypatch.setattr(loop, "measure", lambda _: [("top1", next(scores_left)), ("top5", 100.0)])
 
 
 def every_step(recipe: Recipe, **run) -> Recipe:
@@ -137,7 +137,7 @@ def every_step(recipe: Recipe, **run) -> Recipe:
 def test_a_constant_metric_ends_a_training_at_its_second_evaluation_and_the_first_is_the_best(
     tiny_recipe: Recipe,
 ) -> None:
-    """Coverage is 100 % each time."""
+    """The coverage is always 100 %."""
     run = train(
         replace(
             tiny_recipe,
@@ -157,22 +157,22 @@ def test_a_constant_metric_ends_a_training_at_its_second_evaluation_and_the_firs
 def test_a_worsening_metric_ends_a_training_after_its_patience_and_a_better_one_renews_it(
     tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scored(monkeypatch, [50, 40, 60, 30, 60, 20, 99])
+    set_scores(monkeypatch, [50, 40, 60, 30, 60, 20, 99])
     run = train(every_step(tiny_recipe, patience=3))
-    assert [line["top1"] for line in run.metrics()] == [50, 40, 60, 30, 60, 20]  # 60 again is not better
+    assert [line["top1"] for line in run.metrics()] == [50, 40, 60, 30, 60, 20]  # an equal score is not an improvement
     assert provenance(run)["step"] == 3
 
 
 def test_a_run_that_ended_early_stays_ended(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    scored(monkeypatch, [50, 40])
+    set_scores(monkeypatch, [50, 40])
     run = train(every_step(tiny_recipe, patience=1))
     train(run.recipe, Run.open(run.path))
     assert len(run.steps()) == len(run.metrics()) == 2
 
 
 def test_a_resumed_run_keeps_its_best_and_its_patience(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped with two of three evaluations spent, it ends at the next one that is no better."""
-    scored(monkeypatch, [50, 40, 45, 49, 99])
+    """The run is stopped after two of three evaluations without improvement, and ends at the next one."""
+    set_scores(monkeypatch, [50, 40, 45, 49, 99])
     run = train(every_step(tiny_recipe, patience=3), max_steps=3)
     before = load_model(run.path).digest
     run = train(run.recipe, Run.open(run.path))
@@ -181,8 +181,8 @@ def test_a_resumed_run_keeps_its_best_and_its_patience(tiny_recipe: Recipe, monk
     assert load_model(run.path).digest == before
 
 
-def test_the_last_is_kept_where_the_recipe_says_so(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    scored(monkeypatch, [50, 40])
+def test_the_last_weights_are_shipped_with_keep_last(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_scores(monkeypatch, [50, 40])
     run = train(every_step(replace(tiny_recipe, checkpoint=Checkpoint(keep="last")), patience=1))
     assert provenance(run)["step"] == 2
     assert checkpoint(run, "best")["step"] == 1
@@ -194,8 +194,8 @@ def test_evaluations_are_ranked_by_the_metric_that_is_named(
     tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, metric: str
 ) -> None:
     other = "top5" if metric == "mean_class" else "mean_class"
-    said = iter([{"top1": 9.0, metric: 1.0, other: 9.0}, {"top1": 5.0, metric: 7.0, other: 5.0}])
-    monkeypatch.setattr(loop, "measure", lambda _: list(next(said).items()))
+    scores_left = iter([{"top1": 9.0, metric: 1.0, other: 9.0}, {"top1": 5.0, metric: 7.0, other: 5.0}])
+    monkeypatch.setattr(loop, "measure", lambda _: list(next(scores_left).items()))
     run = train(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric=metric)))
     assert provenance(run)["step"] == 10
 
@@ -206,29 +206,29 @@ def test_every_metric_of_an_evaluation_can_rank(tiny_recipe: Recipe, metric: str
     assert checkpoint(run, "last")["best"] == run.metrics()[0][metric]
 
 
-def test_an_unknown_metric_is_answered_with_those_there_are(tiny_recipe: Recipe, raises) -> None:
+def test_an_unknown_metric_lists_the_available_ones(tiny_recipe: Recipe, raises) -> None:
     recipe = replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric="accuracy"))
     with raises(RecipeError, "top1, top5, mean_class, coverage", field="checkpoint.metric"):
         train(recipe)
     assert recipe.run.out is not None
-    assert not recipe.run.out.exists()  # not after hours, at the first evaluation
+    assert not recipe.run.out.exists()  # refused before training, not at the first evaluation
 
 
 def test_patience_does_not_count_the_evaluation_of_a_call_that_ended_early(
     tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Evaluations after steps 4, 8 and 10; that after step 5 is there because the call ended, and is no better."""
-    scored(monkeypatch, [50, 40, 60, 55])
+    """Evaluations are due after steps 4, 8 and 10. The one after step 5 is due to `max_steps`."""
+    set_scores(monkeypatch, [50, 40, 60, 55])
     recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, patience=1, evaluate_every_epochs=1.6))
     run = train(recipe, max_steps=5)
     run = train(run.recipe, Run.open(run.path))
     assert [(line["step"], line["top1"]) for line in run.metrics()] == [(4, 50), (5, 40), (8, 60), (10, 55)]
 
 
-def test_a_metric_is_looked_for_before_there_is_an_evaluation(
+def test_the_metric_is_checked_before_the_first_evaluation(
     tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path, raises
 ) -> None:
-    """By the names that evaluations really have: of one head, and of two."""
+    """Names of metrics are checked for one head and for two."""
     entries = [
         replace(entry, rgb="gone.mp4", depth="", labels={"verb": entry.labels["label"], "noun": "a" if n % 2 else "b"})
         for n, entry in enumerate(few_moves.entries)
@@ -242,11 +242,11 @@ def test_a_metric_is_looked_for_before_there_is_an_evaluation(
     ):
         for metric in known:
             check_metric(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric=metric)), manifest)
-    for manifest, metric, there in (
+    for manifest, metric, expected in (
         (few_moves, "verb.top1", "top1, top5, mean_class, coverage"),
         (two, "mean_class", "verb.top1, verb.top5, verb.mean_class, noun.top1"),
     ):
-        with raises(RecipeError, metric, there, field="checkpoint.metric"):
+        with raises(RecipeError, metric, expected, field="checkpoint.metric"):
             check_metric(replace(tiny_recipe, checkpoint=replace(tiny_recipe.checkpoint, metric=metric)), manifest)
 
 

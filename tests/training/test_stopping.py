@@ -1,4 +1,4 @@
-"""Signals are noted while a training runs, and are as before when it is over."""
+"""Tests of signals that stop a training."""
 
 import signal
 import subprocess
@@ -36,22 +36,22 @@ def test_a_scheduler_may_ask_twice() -> None:
 
 
 def test_a_training_in_another_thread_leaves_signals_alone() -> None:
-    seen: list[object] = []
+    handlers: list[object] = []
     before = signal.getsignal(signal.SIGTERM)
 
     def enter() -> None:
         with StopRequests():
-            seen.append(signal.getsignal(signal.SIGTERM))
+            handlers.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    assert seen == [before]
+    assert handlers == [before]
 
 
 @pytest.mark.long
 def test_a_worker_passes_over_the_first_sigterm_and_leaves_at_the_second() -> None:
-    """The first comes from a scheduler to all processes; the second from the loader, to a worker that hangs."""
+    """The first signal comes from a scheduler, the second from the loader to a worker that hangs."""
     code = (
         "import time\nfrom kinema.data.loaders import _outlive_signals\n_outlive_signals(0)\n"
         "print('ready', flush=True)\nwhile True:\n    time.sleep(0.05)\n    print('alive', flush=True)"

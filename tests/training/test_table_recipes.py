@@ -1,4 +1,4 @@
-"""Every row of Tables 2.3 to 2.6 is a recipe that says what the row says, and runs from end to end, in small."""
+"""Tests of the recipes of tables: every row has its changes, and runs at a small size."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from kinema.training.recipe import load_recipe, recipe_names
 
 ROWS = [name for name in recipe_names() if name.startswith("table_2_")]
 
-SAID = {
+ROW_CHANGES = {
     "table_2_3/base": {"stages": 3},
     "table_2_3/large": {"stages": 4},
     **{
@@ -33,18 +33,18 @@ SAID = {
     "table_2_6/rgb_wms_trans": {"temporal_scales": (1, 2, 4), "stem_operator": "cdc-st"},
     "table_2_6/depth_wms_trans": {"temporal_scales": (1, 2, 4), "stem_operator": "cdc-t"},
 }
-"""What the thesis varies in a row, over MFST-Large of four stages unless it says otherwise."""
+"""Changes of each row to MFST-Large."""
 
 
 def test_the_rows_are_those_of_the_tables():
-    assert sorted(SAID) == ROWS
+    assert sorted(ROW_CHANGES) == ROWS
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_differs_from_its_table_by_what_it_says_alone(name):
+def test_a_row_changes_only_its_own_setting(name):
     recipe = load_recipe(name)
     expected = MFSTConfig(stages=4) if "depth" not in name else MFSTConfig(stages=4, stem_operator="cdc-t")
-    assert recipe.model == replace(expected, **SAID[name])
+    assert recipe.model == replace(expected, **ROW_CHANGES[name])
     assert recipe.clip.modalities == (("depth",) if "depth" in name else ("rgb",))
     assert replace(recipe, model=expected) == load_recipe(
         "ntu60_mfst_large_depth" if "depth" in name else "ntu60_mfst_large"
@@ -60,17 +60,15 @@ def test_the_recipe_is_that_of_the_thesis():
     assert load_recipe("ntu60_mfst_large_depth").clip.preprocessing(None).channels == {"depth": 3}
 
 
-def test_a_row_that_is_none_is_answered_with_the_nearest():
-    with pytest.raises(
-        RecipeError, match=r"unknown recipe 'table_2_6/rgb_vtrans'; did you mean 'table_2_6/rgb_v_trans'"
-    ):
+def test_an_unknown_row_suggests_the_nearest(raises):
+    with raises(RecipeError, "'table_2_6/rgb_vtrans'", "'table_2_6/rgb_v_trans'", field="recipe"):
         load_recipe("table_2_6/rgb_vtrans")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_runs_from_end_to_end(name, runs_small):
-    """The row's recipe with a network an eighth as wide, on three rendered actions: trained, shipped, evaluated."""
+    """Train, ship and evaluate the row with a network an eighth as wide on three rendered actions."""
     row = load_recipe(name)
     model = replace(
         row.model,

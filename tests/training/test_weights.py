@@ -1,4 +1,4 @@
-"""A training starts from other weights: what fits is loaded, heads of other classes start anew, nothing goes unsaid."""
+"""Tests of initial weights and frozen parts."""
 
 import json
 import shutil
@@ -38,11 +38,11 @@ def other(tiny_ctn):
 def test_a_model_of_the_same_classes_is_loaded_whole(tmp_path, tiny_ctn, other, make_trained_model):
     save_model(tmp_path, make_trained_model(other))
     model = tiny_ctn()
-    started = load_weights(model, tmp_path, classes=CLASSES)
-    assert set(started.loaded_keys) == set(model.state_dict())
-    assert not started.reset_keys
-    assert not started.missing_keys
-    assert not started.unexpected_keys
+    report = load_weights(model, tmp_path, classes=CLASSES)
+    assert set(report.loaded_keys) == set(model.state_dict())
+    assert not report.reset_keys
+    assert not report.missing_keys
+    assert not report.unexpected_keys
     for name, weight in other.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight)
 
@@ -54,12 +54,12 @@ def test_a_head_of_other_classes_starts_anew_though_it_may_fit(tmp_path, tiny_ct
     save_model(tmp_path, make_trained_model(other))
     model = tiny_ctn(num_classes=len(classes))
     fresh = {name: weight.clone() for name, weight in model.state_dict().items()}
-    started = load_weights(model, tmp_path, classes={"label": classes})
-    assert set(started.reset_keys) == {name for name in fresh if name.startswith("heads.")}
-    for name in started.reset_keys:
+    report = load_weights(model, tmp_path, classes={"label": classes})
+    assert set(report.reset_keys) == {name for name in fresh if name.startswith("heads.")}
+    for name in report.reset_keys:
         assert torch.equal(model.state_dict()[name], fresh[name])
-    assert set(started.loaded_keys) == set(fresh) - set(started.reset_keys)
-    assert any("initialized anew: heads" in line for line in load_messages(started))
+    assert set(report.loaded_keys) == set(fresh) - set(report.reset_keys)
+    assert any("reset: heads" in line for line in load_messages(report))
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
@@ -81,20 +81,20 @@ def test_what_is_missing_or_left_over_is_refused_unless_allowed_and_then_said(tm
     save_file(changed, tmp_path / "w.safetensors")
     with raises(StartError, gone, "1 more", path="w.safetensors", field="init.unmatched"):
         load_weights(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES)
-    started = load_weights(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
-    assert started.missing_keys == (gone,)
-    assert started.unexpected_keys == ("extra",)
-    assert [line.strip() for line in load_messages(started)[-2:]] == [
-        f"missing in the file: {gone}",
-        "unexpected in the file: extra",
+    report = load_weights(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
+    assert report.missing_keys == (gone,)
+    assert report.unexpected_keys == ("extra",)
+    assert [line.strip() for line in load_messages(report)[-2:]] == [
+        f"missing: {gone}",
+        "unexpected: extra",
     ]
 
 
 def test_weights_of_another_shape_are_missing_and_named_with_both_shapes(tmp_path, tiny_ctn, other):
     weights = other.state_dict() | {"norm.weight": torch.zeros(7)}
     save_file(weights, tmp_path / "w.safetensors")
-    started = load_weights(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
-    assert started.missing_keys == ("norm.weight: [7] in the file, [24] here",)
+    report = load_weights(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
+    assert report.missing_keys == ("norm.weight: [7] in the file, [24] in the network",)
 
 
 class Evil:
@@ -140,7 +140,7 @@ def test_a_file_of_which_nothing_fits_is_refused_even_where_unmatched_ones_are_a
 
 @pytest.fixture(scope="module")
 def i3d():
-    """A file of I3D: every number of a tensor is its place in the file, but for the first kernel."""
+    """Return I3D tensors, each filled with its position in the file, with a random first kernel."""
     tensors = {}
     for unit, shape in I3D_KERNELS.items():
         for name, form in [("conv3d.weight", shape)] + [
@@ -172,17 +172,17 @@ def test_an_mfst_starts_from_i3d_and_says_what_became_of_it(tmp_path, i3d, form)
             save_file(i3d, path)
     model = mfst(stem_kernel_frames=7)
     fresh = {name: weight.clone() for name, weight in model.state_dict().items()}
-    started = load_weights(model, path, classes=CLASSES)
+    report = load_weights(model, path, classes=CLASSES)
     own = model.state_dict()
     assert torch.equal(own["stem.first.convolution.weight"], i3d["Conv3d_1a_7x7.conv3d.weight"])
     variance = own["stages.0.space.inceptions.1.middle.norm.running_var"]
     assert torch.equal(variance, i3d["Mixed_3c.b1b.bn.running_var"])
 
     taken = [name for name in own if name.startswith("stem.") or ".inceptions." in name]
-    anew = [name for name in taken if name.startswith(tuple(started.mismatched_keys))]
-    assert started.loaded_keys == tuple(name for name in taken if name not in anew)
-    assert started.extra_keys == tuple(name for name in own if name not in taken)
-    for name in (*anew, *started.extra_keys):
+    anew = [name for name in taken if name.startswith(tuple(report.mismatched_keys))]
+    assert report.loaded_keys == tuple(name for name in taken if name not in anew)
+    assert report.extra_keys == tuple(name for name in own if name not in taken)
+    for name in (*anew, *report.extra_keys):
         assert torch.equal(own[name], fresh[name])
     there_and_here = {
         ("1", "single", "Mixed_4b.b0, Mixed_4b.b1a, Mixed_4b.b2a"): "[304, 480, 1, 1] there, [304, 256, 1, 1] here",
@@ -192,16 +192,16 @@ def test_an_mfst_starts_from_i3d_and_says_what_became_of_it(tmp_path, i3d, form)
         ("3", "single", "Mixed_5b.b0, Mixed_5b.b1a, Mixed_5b.b2a"): "[448, 832, 1, 1] there, [448, 512, 1, 1] here",
         ("3", "pooled", "Mixed_5b.b3b"): "[128, 832, 1, 1] there, [128, 512, 1, 1] here",
     }
-    assert load_messages(started) == [
-        f"weights from {path}: {6 * (3 + 8 * 4 - 6)} tensors loaded",
+    assert load_messages(report) == [
+        f"weights: {6 * (3 + 8 * 4 - 6)} tensors loaded from {path}",
         *(
-            f"  mismatched: stages.{stage}.space.inceptions.0.{ours} ({units}: {shapes})"
+            f"  shape mismatch: stages.{stage}.space.inceptions.0.{ours} ({units}: {shapes})"
             for (stage, ours, units), shapes in there_and_here.items()
         ),
         f"  not part of I3D: {len(own) - 6 * (3 + 8 * 4)} tensors (stages.*.space.map_norm, "
         "stages.*.space.map, stages.*.space.layers, stages.*.time, stages.*.shortcut, norm, heads)",
-        "  unexpected in the file: Mixed_4f: no stage of MFST has it",
-        "  unexpected in the file: logits: the task heads start anew",
+        "  unexpected: Mixed_4f: no stage of MFST has it",
+        "  unexpected: logits: the task heads start anew",
     ]
 
 
@@ -248,9 +248,9 @@ def test_a_users_own_i3d_takes_its_weights_by_their_names(tmp_path):
 def test_an_mfst_starts_from_its_own_weights_as_before(tmp_path):
     save_file(mfst(1).state_dict(), tmp_path / "w.safetensors")
     model = mfst(1)
-    started = load_weights(model, tmp_path / "w.safetensors", classes=CLASSES)
-    assert started.loaded_keys == tuple(model.state_dict())
-    assert len(load_messages(started)) == 1
+    report = load_weights(model, tmp_path / "w.safetensors", classes=CLASSES)
+    assert report.loaded_keys == tuple(model.state_dict())
+    assert len(load_messages(report)) == 1
 
 
 def test_nothing_of_what_says_that_it_is_i3d_is_executed(tmp_path, i3d, monkeypatch, raises):
@@ -261,16 +261,16 @@ def test_nothing_of_what_says_that_it_is_i3d_is_executed(tmp_path, i3d, monkeypa
     assert not Path("executed").exists()
 
 
-@pytest.mark.parametrize("given", [{"blocks": (0, 1)}, {"ignore": ("dist_token",)}])
-def test_choices_for_vit_are_refused_with_other_weights(tmp_path, tiny_ctn, other, i3d, given, raises):
-    name, value = next(iter(given.items()))
+@pytest.mark.parametrize("options", [{"blocks": (0, 1)}, {"ignore": ("dist_token",)}])
+def test_choices_for_vit_are_refused_with_other_weights(tmp_path, tiny_ctn, other, i3d, options, raises):
+    name, value = next(iter(options.items()))
     for model, tensors in ((tiny_ctn(), other.state_dict()), (mfst(1), i3d)):
         save_file(tensors, tmp_path / "w.safetensors")
         with raises(StartError, str(value), path="w.safetensors", field=f"init.{name}"):
-            load_weights(model, tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow", **given)
+            load_weights(model, tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow", **options)
 
 
-# -- parts that stay as they are -----------------------------------------------------------------------------------
+# -- frozen parts -----------------------------------------------------------------------------------
 
 
 def test_a_frozen_backbone_leaves_the_heads_alone_to_learn(tiny_ctn):
@@ -286,14 +286,14 @@ def test_a_frozen_backbone_leaves_the_heads_alone_to_learn(tiny_ctn):
 
 def test_parts_are_frozen_by_whole_names(tiny_ctn):
     model = tiny_ctn()
-    names = freeze(model, ["embedding", "blocks.0"]).frozen
+    names = freeze(model, ["embedding", "blocks.0"])
     assert {name.split(".")[0] for name in names} == {"embedding", "blocks"}
     assert all(name.startswith(("embedding.", "blocks.0.")) for name in names)
 
 
 @pytest.mark.parametrize(
     ("parts", "reason"),
-    [(["blocs"], "backbone, embedding"), (["backbone", "heads"], "no parameter to train")],
+    [(["blocs"], "backbone, embedding"), (["backbone", "heads"], "no trainable parameter")],
 )
 def test_parts_that_are_not_there_and_nothing_left_are_refused(tiny_ctn, parts, reason, raises):
     with raises(StartError, parts[0], reason, field="init.freeze"):
@@ -319,8 +319,8 @@ def test_where_a_training_started_is_part_of_what_it_ships(tiny_recipe: Recipe, 
     first = train(tiny_recipe, max_steps=2)
     settings = replace(tiny_recipe.run, out=tmp_path / "second")
     second = train(replace(tiny_recipe, init=Init(weights=str(first.path)), run=settings), max_steps=1)
-    said = json.loads((second.model / "model.json").read_text())["provenance"]
-    assert said["init_digest"] == load_model(first.path).digest
+    provenance = json.loads((second.model / "model.json").read_text())["provenance"]
+    assert provenance["init_digest"] == load_model(first.path).digest
     assert any("tensors loaded" in message for message in messages())
 
 
@@ -329,7 +329,7 @@ def test_where_a_training_started_is_part_of_what_it_ships(tiny_recipe: Recipe, 
 
 @pytest.fixture
 def recipe_file(tiny_recipe: Recipe, tmp_path: Path):
-    """A recipe as a user's file; its run goes to a folder of its own."""
+    """Return a function that writes a recipe file with its own run folder."""
 
     def write(name: str, *, seed: int = 0, init: Init | None = None) -> str:
         run = replace(tiny_recipe.run, out=tmp_path / name, seed=seed)
@@ -366,16 +366,16 @@ def test_the_command_starts_from_a_run_of_other_classes_and_says_what_came_of_it
     write_manifest(
         tmp_path / "go.csv", entries=renamed, classes=class_lists(renamed), dataset="go", version="1", depth=None
     )
-    words = ["--data.manifest", str(tmp_path / "go.csv"), "--init", str(first.path), "--max-steps", "1"]
-    main(["train", recipe_file("second", seed=9), *words])
+    args = ["--data.manifest", str(tmp_path / "go.csv"), "--init", str(first.path), "--max-steps", "1"]
+    main(["train", recipe_file("second", seed=9), *args])
     answer = capsys.readouterr()
-    said = answer.err.splitlines()
+    stderr = answer.err.splitlines()
     names = list(weights_of(first.path))
     heads = [name for name in names if name.startswith("heads.")]
-    assert f"weights from {first.path}: {len(names) - len(heads)} tensors loaded" in said
+    assert f"weights: {len(names) - len(heads)} tensors loaded from {first.path}" in stderr
     for name in heads:
-        assert f"  initialized anew: {name} (other classes: 3 in the file, 2 here)" in said
-    assert answer.out == f"trained: {tmp_path / 'second' / 'model'}\n"
+        assert f"  reset: {name} (other classes: 3 in the file, 2 in the network)" in stderr
+    assert answer.out == f"model: {tmp_path / 'second' / 'model'}\n"
     assert Run.open(tmp_path / "second").recipe.init.weights == str(first.path)
 
 
@@ -388,34 +388,34 @@ def test_the_command_says_what_is_missing_and_left_over_where_that_is_allowed(
     save_file(
         {name: w for name, w in weights.items() if name != gone} | {"extra": torch.zeros(2)}, tmp_path / "w.safetensors"
     )
-    words = ["--init", str(tmp_path / "w.safetensors"), "--max-steps", "1"]
+    args = ["--init", str(tmp_path / "w.safetensors"), "--max-steps", "1"]
     with pytest.raises(SystemExit) as stop:
-        main(["train", recipe_file("refused"), *words])
+        main(["train", recipe_file("refused"), *args])
     assert stop.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kinema: ")]
-    assert f"w.safetensors: missing {gone} (and 1 more); " in line
+    assert f"w.safetensors: missing {gone} (and 1 more)" in line
     assert not (tmp_path / "refused").exists()
 
-    main(["train", recipe_file("allowed"), *words, "--init.unmatched", "allow"])
-    said = capsys.readouterr().err.splitlines()
-    assert f"weights from {tmp_path / 'w.safetensors'}: {len(weights) - 1} tensors loaded" in said
-    assert f"  missing in the file: {gone}" in said
-    assert "  unexpected in the file: extra" in said
+    main(["train", recipe_file("allowed"), *args, "--init.unmatched", "allow"])
+    stderr = capsys.readouterr().err.splitlines()
+    assert f"weights: {len(weights) - 1} tensors loaded from {tmp_path / 'w.safetensors'}" in stderr
+    assert f"  missing: {gone}" in stderr
+    assert "  unexpected: extra" in stderr
 
 
 def test_weights_that_are_loaded_are_those_that_a_training_begins_with(
     tiny_recipe: Recipe, recipe_file, tmp_path: Path
 ) -> None:
-    """With a rate of next to nothing the first step leaves them where they are."""
+    """With a tiny learning rate, the first step does not change the weights."""
     first = train(tiny_recipe, max_steps=2)
     small = ["--optim.lr", "1e-12", "--run.seed", "5", "--max-steps", "1"]
     main(["train", recipe_file("second"), "--init", str(first.path), *small])
     main(["train", recipe_file("fresh"), *small])
-    started, fresh = weights_of(tmp_path / "second"), weights_of(tmp_path / "fresh")
+    report, fresh = weights_of(tmp_path / "second"), weights_of(tmp_path / "fresh")
     for name, weight in weights_of(first.path).items():
         if weight.is_floating_point() and "running" not in name:
-            torch.testing.assert_close(started[name], weight, rtol=0, atol=1e-6)
-    assert any((fresh[name] - started[name]).abs().max() > 0.01 for name in fresh if name.endswith("weight"))
+            torch.testing.assert_close(report[name], weight, rtol=0, atol=1e-6)
+    assert any((fresh[name] - report[name]).abs().max() > 0.01 for name in fresh if name.endswith("weight"))
 
 
 def test_parts_that_a_recipe_file_freezes_stay_and_are_said(
@@ -434,33 +434,33 @@ def test_parts_that_a_recipe_file_freezes_stay_and_are_said(
     before, after = weights_of(first.path), weights_of(tmp_path / "second")
     still = {name for name, weight in before.items() if torch.equal(after[name], weight)}
     assert still == {name for name in before if name.startswith(("embedding.", "blocks.0."))}
-    said = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     network = load_model(first.path).model
     frozen = [name for name, _ in network.named_parameters() if name.startswith(("embedding.", "blocks.0."))]
-    assert f"frozen: {len(frozen)} of {len(list(network.parameters()))} parameter tensors" in said
-    assert " trainable), " in said
+    assert f"frozen: {len(frozen)} of {len(list(network.parameters()))} parameter tensors" in stderr
+    assert " trainable), " in stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--init", "nowhere.safetensors"], "nowhere.safetensors: not a run"),
-        (["--init.freeze", "blocs"], "init.freeze: the network has no part 'blocs'; its parts are backbone, embedding"),
-        (["--init.freeze", "backbone", "heads"], "init.freeze: backbone, heads leaves no parameter to train"),
+        (["--init.freeze", "blocs"], "init.freeze: no part 'blocs'; expected backbone, embedding"),
+        (["--init.freeze", "backbone", "heads"], "init.freeze: backbone, heads "),
     ],
 )
 def test_what_cannot_be_started_from_ends_the_command_with_one_line(
-    recipe_file, tmp_path: Path, capsys, words: list[str], message: str
+    recipe_file, tmp_path: Path, capsys, args: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["train", recipe_file("refused"), *words])
+        main(["train", recipe_file("refused"), *args])
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"kinema: {message}")
     assert not (tmp_path / "refused").exists()
 
 
-# -- and going on --------------------------------------------------------------------------------------------------
+# -- resuming --------------------------------------------------------------------------------------------------
 
 
 def test_a_run_goes_on_though_the_weights_that_it_started_from_are_gone(
@@ -471,16 +471,16 @@ def test_a_run_goes_on_though_the_weights_that_it_started_from_are_gone(
     monkeypatch.chdir(tmp_path)
     recipe = replace(tiny_recipe, init=Init(weights="run"), checkpoint=Checkpoint(keep="last"))
     second = train(replace(recipe, run=replace(recipe.run, out=tmp_path / "second")), max_steps=1)
-    assert second.recipe.init.weights == str(first.path)  # found from any folder
+    assert second.recipe.init.weights == str(first.path)  # an absolute path
     shutil.rmtree(first.path)
     monkeypatch.chdir("/")
     train(second.recipe, Run.open(second.path), max_steps=2)
-    said = json.loads((second.model / "model.json").read_text())["provenance"]
-    assert (said["step"], said["init_digest"]) == (2, digest)
+    provenance = json.loads((second.model / "model.json").read_text())["provenance"]
+    assert (provenance["step"], provenance["init_digest"]) == (2, digest)
 
 
 def test_a_run_of_kinemas_first_trainings_goes_on(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    """Its checkpoint as it was then: one group of weights, all decayed, without the fields that came later."""
+    """The checkpoint has one parameter group, all decayed, and lacks later fields."""
     optim = replace(tiny_recipe.optim, decay="all", weight_decay=0.1, optimizer="adamw")
     whole = train(replace(tiny_recipe, optim=optim))
     run = train(replace(tiny_recipe, optim=optim, run=replace(tiny_recipe.run, out=tmp_path / "old")), max_steps=5)

@@ -1,4 +1,4 @@
-"""A training starts from ViT's weights: of a file, a folder or the hub, and every tensor is accounted for."""
+"""Tests of initial weights from ViT files, folders and the Hugging Face Hub."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ HEADS = ("heads.classifiers.head_label.weight", "heads.classifiers.head_label.bi
 
 @pytest.fixture(scope="module")
 def vit():
-    """A small ViT of transformers."""
+    """Return a small ViT of transformers."""
     torch.manual_seed(0)
     size = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": 3, "intermediate_size": 48}
     return ViTModel(ViTConfig(**size, image_size=32, patch_size=8)).eval()
@@ -58,7 +58,7 @@ def vit():
 
 @pytest.fixture(scope="module")
 def timm():
-    """A small ViT by timm's names."""
+    """Return tensors of a small ViT with the names of timm."""
     torch.manual_seed(1)
     shapes = {"cls_token": (1, 1, WIDTH), "pos_embed": (1, 17, WIDTH)}
     layers = {"patch_embed.proj": (WIDTH, 3, 8, 8), "norm": (WIDTH,), "head": (10, WIDTH)}
@@ -99,51 +99,51 @@ def test_rpe_stdt_starts_from_a_file_and_says_what_became_of_it(tmp_path, timm, 
             torch.save({"model": {f"module.{name}": tensor for name, tensor in timm.items()}}, path)
     model = rpe_stdt()
     fresh = {name: weight.clone() for name, weight in model.state_dict().items()}
-    started = load_weights(model, path, classes=CLASSES)
+    report = load_weights(model, path, classes=CLASSES)
     own = model.state_dict()
     assert torch.equal(own["spatial_blocks.1.attention.mapping.weight"], timm["blocks.1.attn.qkv.weight"])
     assert torch.equal(own["spatial_norm.weight"], timm["norm.weight"])
-    assert {*started.loaded_keys, *started.reset_keys, *started.extra_keys} == set(own)
-    assert len(started.loaded_keys) + len(started.reset_keys) + len(started.extra_keys) == len(own)
-    for name in (*started.reset_keys, *started.extra_keys):
+    assert {*report.loaded_keys, *report.reset_keys, *report.extra_keys} == set(own)
+    assert len(report.loaded_keys) + len(report.reset_keys) + len(report.extra_keys) == len(own)
+    for name in (*report.reset_keys, *report.extra_keys):
         assert torch.equal(own[name], fresh[name])
-    assert started.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert report.digest == hashlib.sha256(path.read_bytes()).hexdigest()
     module = "module." if form.startswith("wrapped") else ""
-    assert load_messages(started) == [
-        f"weights from {path}: {2 * 12 + 5} tensors loaded",
+    assert load_messages(report) == [
+        f"weights: {2 * 12 + 5} tensors loaded from {path}",
         "  spatial_blocks.0 to 1: blocks 0, 1 of the file",
-        *(f"  initialized anew: {name} (ViT weights have none of these classes)" for name in HEADS),
+        *(f"  reset: {name} (not in ViT weights)" for name in HEADS),
         f"  not part of ViT: {len(own) - 2 * 12 - 5 - 2} tensors (spatial_blocks.*.attention.position, "
         "temporal_class_token, temporal_blocks, norm)",
-        f"  unexpected in the file: {module}head.bias: the task heads start anew",
-        f"  unexpected in the file: {module}head.weight: the task heads start anew",
-        "  unexpected in the file: pos_embed: the network has relative position",
-        "  unexpected in the file: blocks.2: the network takes other blocks",
+        f"  unexpected: {module}head.bias: the task heads start anew",
+        f"  unexpected: {module}head.weight: the task heads start anew",
+        "  unexpected: pos_embed: the network has relative position",
+        "  unexpected: blocks.2: the network takes other blocks",
     ]
 
 
 def test_what_was_chosen_and_changed_is_said(tmp_path, timm):
     save_file(timm | {"dist_token": torch.zeros(1, 1, WIDTH)}, tmp_path / "w.safetensors")
     model = rpe_stdt(position="absolute", size=48)
-    started = load_weights(model, tmp_path / "w.safetensors", classes=CLASSES, blocks=(1, 0, 1), ignore=["dist_"])
+    report = load_weights(model, tmp_path / "w.safetensors", classes=CLASSES, blocks=(1, 0, 1), ignore=["dist_"])
     assert torch.equal(model.state_dict()["temporal_blocks.0.mlp.expand.bias"], timm["blocks.1.mlp.fc1.bias"])
-    assert load_messages(started)[1:4] == [
+    assert load_messages(report)[1:4] == [
         "  spatial_position.table: positions, interpolated from 4 x 4 to 6 x 6",
         "  spatial_blocks.0 to 1: blocks 1, 0 of the file",
         "  temporal_blocks.0: block 1 of the file",
     ]
-    assert load_messages(started)[6].endswith(
+    assert load_messages(report)[6].endswith(
         "tensors (temporal_class_token, temporal_position, temporal_blocks.*, norm)"
     )
-    assert "  unexpected in the file: dist_token: init.ignore lets go of it" in load_messages(started)
+    assert "  unexpected: dist_token: init.ignore lets go of it" in load_messages(report)
 
 
 def test_a_network_that_takes_all_says_that_only_its_heads_start_anew(tmp_path, timm):
     save_file(timm, tmp_path / "w.safetensors")
-    started = load_weights(frame_by_frame(), tmp_path / "w.safetensors", classes=CLASSES)
-    assert not started.extra_keys
-    assert [line for line in load_messages(started) if "anew" in line and "unexpected" not in line] == [
-        f"  initialized anew: {name} (ViT weights have none of these classes)" for name in HEADS
+    report = load_weights(frame_by_frame(), tmp_path / "w.safetensors", classes=CLASSES)
+    assert not report.extra_keys
+    assert [line for line in load_messages(report) if "reset: " in line] == [
+        f"  reset: {name} (not in ViT weights)" for name in HEADS
     ]
 
 
@@ -156,9 +156,9 @@ def test_a_folder_that_transformers_wrote_is_a_source(tmp_path, vit, largest):
     files = sorted(tmp_path.glob("*.safetensors"))
     assert (len(files) > 1) == (largest == "20KB")
     model = frame_by_frame()
-    started = load_weights(model, tmp_path, classes=CLASSES)
-    assert started.source == str(tmp_path)
-    assert started.digest == hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    report = load_weights(model, tmp_path, classes=CLASSES)
+    assert report.source == str(tmp_path)
+    assert report.digest == hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     own, theirs = model.state_dict(), vit.state_dict()
     assert torch.equal(own["position.table"], theirs["embeddings.position_embeddings"][0])
     for part, letter in enumerate("qkv"):
@@ -176,7 +176,7 @@ def test_a_folder_that_transformers_wrote_is_a_source(tmp_path, vit, largest):
     ],
 )
 def test_a_list_of_files_that_cannot_be_followed_is_refused(tmp_path, timm, listed, reason, raises):
-    """What it names lies beside it: nothing outside of the folder is read."""
+    """Only files inside the folder are read."""
     folder = tmp_path / "folder"
     folder.mkdir()
     save_file(timm, tmp_path / "elsewhere.safetensors")
@@ -197,26 +197,26 @@ def test_a_folder_without_weights_is_refused(tmp_path, raises):
 def test_a_model_of_the_hub_is_downloaded_by_its_name(tmp_path, timm, monkeypatch):
     # There is no hub in a test: its download is replaced by one that has a small file ready.
     save_file(timm, tmp_path / "cached")
-    asked = []
+    requests = []
 
     def download(model, file):
-        asked.append((model, file))
+        requests.append((model, file))
         (tmp_path / "cached").rename(tmp_path / file)
         return str(tmp_path / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = rpe_stdt()
-    started = load_weights(model, "hf:google/vit-base-patch16-224", classes=CLASSES)
-    assert asked == [("google/vit-base-patch16-224", "model.safetensors")]
-    assert load_messages(started)[0] == "weights from hf:google/vit-base-patch16-224: 29 tensors loaded"
-    assert started.digest == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    report = load_weights(model, "hf:google/vit-base-patch16-224", classes=CLASSES)
+    assert requests == [("google/vit-base-patch16-224", "model.safetensors")]
+    assert load_messages(report)[0] == "weights: 29 tensors loaded from hf:google/vit-base-patch16-224"
+    assert report.digest == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     assert torch.equal(model.state_dict()["spatial_norm.bias"], timm["norm.bias"])
 
 
 def failure(kind):
-    """An error as the hub's client raises it, without an answer of a server."""
+    """Return an error of the client of the Hub, without a server response."""
     error = kind.__new__(kind)
-    Exception.__init__(error, "the hub's own words,\nover several lines")
+    Exception.__init__(error, "the hub's own args,\nover several lines")
     return error
 
 
@@ -226,7 +226,7 @@ def failure(kind):
         (failure(RepositoryNotFoundError), "no such public model"),
         (failure(EntryNotFoundError), "model.safetensors"),
         (failure(LocalEntryNotFoundError), "cannot be reached"),
-        (failure(HfHubHTTPError), "(the hub's own words, over several lines)"),
+        (failure(HfHubHTTPError), "(the hub's own args, over several lines)"),
         (ConnectionError("down"), "(down)"),
         (ValueError("what name"), "(what name)"),
     ],
@@ -262,7 +262,7 @@ def test_a_name_that_no_model_of_the_hub_can_have_is_refused(name, raises):
 def test_what_is_not_vit_whole_or_does_not_fit_leaves_the_network_alone(
     tmp_path, timm, change, options, reason, raises
 ):
-    """Though unmatched weights are allowed: that is for files with the network's own names."""
+    """`unmatched="allow"` applies to files with the names of the network only."""
     tensors = {name: tensor for name, tensor in (timm | change).items() if tensor is not None}
     save_file(tensors, tmp_path / "w.safetensors")
     model = rpe_stdt()
@@ -291,9 +291,9 @@ def test_a_users_own_vit_takes_its_weights_by_their_names(tmp_path):
 def test_rpe_stdt_starts_from_its_own_weights_as_before(tmp_path):
     save_file(rpe_stdt().state_dict(), tmp_path / "w.safetensors")
     model = rpe_stdt()
-    started = load_weights(model, tmp_path / "w.safetensors", classes=CLASSES)
-    assert started.loaded_keys == tuple(model.state_dict())
-    assert len(load_messages(started)) == 1
+    report = load_weights(model, tmp_path / "w.safetensors", classes=CLASSES)
+    assert report.loaded_keys == tuple(model.state_dict())
+    assert len(load_messages(report)) == 1
 
 
 class Evil:
@@ -350,8 +350,8 @@ def test_a_run_from_vit_goes_on_without_the_file_and_says_whose_weights_they_wer
     (tmp_path / "vit.safetensors").unlink()
     monkeypatch.chdir("/")
     train(first.recipe, Run.open(first.path), max_steps=2)
-    said = json.loads((first.model / "model.json").read_text())["provenance"]
-    assert (said["step"], said["init_digest"]) == (2, digest)
+    stderr = json.loads((first.model / "model.json").read_text())["provenance"]
+    assert (stderr["step"], stderr["init_digest"]) == (2, digest)
 
 
 def test_a_run_from_the_hub_keeps_its_name_and_goes_on_without_it(
@@ -359,7 +359,7 @@ def test_a_run_from_the_hub_keeps_its_name_and_goes_on_without_it(
 ) -> None:
     # There is no hub in a test: its download is replaced, first by a small file, then by nothing.
     save_file(timm, tmp_path / "model.safetensors")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *asked: str(tmp_path / asked[1]))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *requests: str(tmp_path / requests[1]))
     recipe = replace(tiny_recipe, model=RPE_STDT, init=replace(tiny_recipe.init, weights="hf:owner/name"))
     run = train(recipe, max_steps=1)
     assert run.recipe.init.weights == "hf:owner/name"
@@ -376,15 +376,15 @@ def test_the_command_line_chooses_blocks_and_lets_names_go(tiny_recipe: Recipe, 
         "from kinema.training.recipe_json import recipe_from_json\n"
         'RECIPE = recipe_from_json(Path(__file__).with_suffix(".json").read_text())\n'
     )
-    words = ["--init", str(tmp_path / "vit.safetensors"), "--init.blocks", "2", "0", "2", "--max-steps", "1"]
+    args = ["--init", str(tmp_path / "vit.safetensors"), "--init.blocks", "2", "0", "2", "--max-steps", "1"]
     with pytest.raises(SystemExit) as stop:
-        main(["train", str(tmp_path / "mine.py"), *words])
+        main(["train", str(tmp_path / "mine.py"), *args])
     assert stop.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kinema: ")]
     assert "vit.safetensors: " in line
     assert "dist_token" in line
-    main(["train", str(tmp_path / "mine.py"), *words, "--init.ignore", "dist_token"])
-    said = capsys.readouterr().err.splitlines()
-    assert "  spatial_blocks.0 to 1: blocks 2, 0 of the file" in said
-    assert "  temporal_blocks.0: block 2 of the file" in said
-    assert "  unexpected in the file: dist_token: init.ignore lets go of it" in said
+    main(["train", str(tmp_path / "mine.py"), *args, "--init.ignore", "dist_token"])
+    stderr = capsys.readouterr().err.splitlines()
+    assert "  spatial_blocks.0 to 1: blocks 2, 0 of the file" in stderr
+    assert "  temporal_blocks.0: block 2 of the file" in stderr
+    assert "  unexpected: dist_token: init.ignore lets go of it" in stderr

@@ -271,14 +271,14 @@ def test_a_start_says_what_became_of_every_tensor(vivit, tmp_path):
     beyond = ", ".join(["embedding", *(f"{part}.{of}" for part in mapping for of in ("depthwise", "norm"))])
     heads = [f"heads.classifiers.head_label.{kind}" for kind in ("weight", "bias")]
     assert load_messages(started) == [
-        f"weights from {tmp_path / 'vivit.pt'}: {LAYERS * 16 + 3} tensors loaded",
+        f"weights: {LAYERS * 16 + 3} tensors loaded from {tmp_path / 'vivit.pt'}",
         "  blocks.0 to 2: blocks 0, 1, 2 of the file",
-        *(f"  initialized anew: {name} (ViViT weights have none of these classes)" for name in heads),
+        *(f"  reset: {name} (not in ViViT weights)" for name in heads),
         f"  not part of ViViT: {len(own) - LAYERS * 16 - 3 - 2} tensors ({beyond})",
-        "  unexpected in the file: classifier.bias: the task heads start anew",
-        "  unexpected in the file: classifier.weight: the task heads start anew",
-        "  unexpected in the file: embeddings.patch_embeddings.projection: the network has video-to-tokens instead",
-        "  unexpected in the file: embeddings.position_embeddings: the network has no position",
+        "  unexpected: classifier.bias: the task heads start anew",
+        "  unexpected: classifier.weight: the task heads start anew",
+        "  unexpected: embeddings.patch_embeddings.projection: the network has video-to-tokens instead",
+        "  unexpected: embeddings.position_embeddings: the network has no position",
     ]
 
 

@@ -1,8 +1,8 @@
-"""Trainings one after another, in one process or in each of several: `python trainings.py JOBS.json`.
+"""Run trainings one after another, in one process or several: `python trainings.py JOBS.json`.
 
-A job is a recipe with a network; see `job`. In each run's folder every process leaves what it holds at the end,
-`held-<number>.pt`, what it held before the processes met, `begun-<number>.pt`, and what it drew from,
-`seeds-<number>.json`, so that a test can see what is alike and what is not.
+A job is a recipe with a network; see `job`. Every process writes to the run folder the weights that it evaluates at the
+end (`held-<rank>.pt`), the initial weights before processes are joined (`begun-<rank>.pt`) and the seeds of its steps
+(`seeds-<rank>.json`).
 """
 
 import json
@@ -29,7 +29,7 @@ from kinema.training.runs import Run
 
 
 class Small(nn.Module):
-    """No BatchNorm and no dropout: several processes are to give what one gives."""
+    """Network without BatchNorm and dropout, which gives the same results on one or several processes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Small(nn.Module):
 
 
 class Watched(Learner):
-    """A learner that is asked, when all is over, what it holds and what it drew from in its steps."""
+    """Learner that records its initial weights and the seeds of its steps."""
 
     last: ClassVar["Watched"]
     stop_after: ClassVar[int | None]
@@ -64,10 +64,10 @@ class Watched(Learner):
 
 
 class SlowRun(Run):
-    """A run on a disk that is slow to the first process."""
+    """Run on a disk that is slow for the first process."""
 
-    def load_checkpoint(self, *, logs: Literal["cut back", "leave"] = "cut back") -> dict[str, Any] | None:
-        if logs == "cut back":
+    def load_checkpoint(self, *, logs: Literal["truncate", "leave"] = "truncate") -> dict[str, Any] | None:
+        if logs == "truncate":
             time.sleep(0.5)
         return super().load_checkpoint(logs=logs)
 
@@ -75,14 +75,14 @@ class SlowRun(Run):
 def job(
     recipe: Recipe, *, small: bool, steps: int | None = None, stop_after: int | None = None, resumed: bool = False
 ) -> dict[str, Any]:
-    """One training.
+    """Return a job as JSON.
 
     Args:
-        recipe: with the folder.
-        small: whether it is of `Small`, or of the recipe's network.
-        steps: of it, where those are not all.
-        stop_after: the step after which one of two processes gets the signal to stop, and it alone.
-        resumed: whether the folder is there already.
+        recipe: Recipe with its run folder.
+        small: Train `Small` instead of the recipe's network.
+        steps: Number of steps after which to stop. None for all.
+        stop_after: Step after which the second process gets a signal to stop.
+        resumed: Resume an existing run folder.
     """
     return {
         "recipe": recipe_to_json(recipe),
@@ -93,22 +93,23 @@ def job(
     }
 
 
-def do(told: Mapping[str, Any]) -> Run:
-    recipe = recipe_from_json(told["recipe"])
+def run_job(job: Mapping[str, Any]) -> Run:
+    """Run a job in this process."""
+    recipe = recipe_from_json(job["recipe"])
     assert recipe.run.out is not None
     model = None
-    if told["small"]:
-        # Other numbers in each process: the first one's are to count.
+    if job["small"]:
+        # Weights differ between processes; those of the first one are used.
         torch.manual_seed(7 + rank())
         model = Small()
-    Watched.stop_after = told["stop_after"]
-    planned = None if told["resumed"] else recipe
+    Watched.stop_after = job["stop_after"]
+    planned = None if job["resumed"] else recipe
     run = SlowRun(recipe.run.out, planned=planned)
     with patch.object(loop, "Learner", Watched):
         try:
-            loop.train(recipe, run, model=model, max_steps=told["steps"])
+            loop.train(recipe, run, model=model, max_steps=job["steps"])
         except TrainingStopped:
-            assert told["stop_after"] is not None
+            assert job["stop_after"] is not None
     held = {name: tensor.cpu() for name, tensor in Watched.last.eval_model.state_dict().items()}
     torch.save(held, run.path / f"held-{rank()}.pt")
     torch.save(Watched.last.begun, run.path / f"begun-{rank()}.pt")
@@ -117,5 +118,5 @@ def do(told: Mapping[str, Any]) -> Run:
 
 
 if __name__ == "__main__":
-    for told in json.loads(Path(sys.argv[1]).read_text()):
-        do(told)
+    for content in json.loads(Path(sys.argv[1]).read_text()):
+        run_job(content)

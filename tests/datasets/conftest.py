@@ -1,0 +1,26 @@
+"""Training of one step on a manifest that `prepare` wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kinema.cli import main
+
+
+@pytest.fixture
+def train_one_step():
+    """Train a small network for one step, after declaring only the samples that are on disk."""
+
+    def train(manifest, declared):
+        path = Path(manifest).with_suffix(".json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "declared": declared}))
+        args = (
+            "--data.workers 0 --data.evaluate test --data.batch-size 4 --data.augmentation.short-side 32 40 "
+            "--model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8 "
+            "--compute.device cpu --run.out run --max-steps 1"
+        )
+        main(["train", "ctn_tiny", "--data.manifest", str(manifest), *args.split()])
+        assert Path("run/steps.jsonl").read_text().count("\n") == 1
+
+    return train
