@@ -174,17 +174,12 @@ def _scale(predictions: Predictions, source: Predictions) -> Scaled:
     if shared:
         description += f", {shared} of which are reported here: not a held-out number"
     fitted = {head: fit_temperature(source.logits[head], source.targets[head]) for head in source.classes}
+    pairs = {head: (predictions.logits[head], predictions.targets[head]) for head in predictions.classes}
     return Scaled(
         temperature=fitted,
         fitted_on=description,
-        nll={
-            head: negative_log_likelihood(predictions.logits[head], predictions.targets[head], temperature=value)
-            for head, value in fitted.items()
-        },
-        ece={
-            head: calibration_error(predictions.logits[head], predictions.targets[head], temperature=value)
-            for head, value in fitted.items()
-        },
+        nll={head: negative_log_likelihood(*pairs[head], temperature=value) for head, value in fitted.items()},
+        ece={head: calibration_error(*pairs[head], temperature=value) for head, value in fitted.items()},
         bounded=tuple(
             head for head, value in fitted.items() if value < 1.01 * TEMPERATURES[0] or value > 0.99 * TEMPERATURES[1]
         ),

@@ -180,14 +180,12 @@ def heights_m(body: Body, poses: Poses) -> Float64[np.ndarray, " frames"]:
     lowest = np.full(len(positions), np.inf)
     for shape in body.shapes():
         joint = INDEX[shape.joint]
-        centers = np.stack(
-            [positions[:, joint] + rotate(rotations[:, joint], np.array(end)) for end in shape.ends_m], axis=1
-        )
+        centers = _end_positions(shape, positions, rotations)
         # the world's up axis in the joint's frame gives the extent of the ellipsoid below its center
         up = rotate(conjugate(rotations[:, joint]), np.array([0.0, 1.0, 0.0]))
         size = np.array(shape.size_m * (3 // len(shape.size_m)))
         reach = np.linalg.norm(up * size, axis=-1)
-        lowest = np.minimum(lowest, centers[..., 1].min(axis=1) - reach)
+        lowest = np.minimum(lowest, centers[..., 1].min(axis=0) - reach)
     return lowest
 
 
@@ -266,11 +264,14 @@ def joints_in_world(
 def outline_m(body: Body, poses: Poses) -> Float64[np.ndarray, "points 3"]:
     """Return points of the body over the whole motion, z up; the camera must see them all."""
     positions, rotations = joints_in_world(body, poses)
-    points = []
-    for shape in body.shapes():
-        joint = INDEX[shape.joint]
-        points += [positions[:, joint] + rotate(rotations[:, joint], np.array(end)) for end in shape.ends_m]
-    return np.concatenate(points)
+    return np.concatenate([end for s in body.shapes() for end in _end_positions(s, positions, rotations)])
+
+
+def _end_positions(
+    shape: Shape, positions: Float64[np.ndarray, "frames 13 3"], rotations: Float64[np.ndarray, "frames 13 4"]
+) -> Float64[np.ndarray, "ends frames 3"]:
+    joint = INDEX[shape.joint]
+    return np.stack([positions[:, joint] + rotate(rotations[:, joint], np.array(end)) for end in shape.ends_m])
 
 
 def frame_view(

@@ -1,6 +1,6 @@
 """Built-in dataset `moves`: RGB-D clips of 15 captured actions x 5 bodies x 3 cameras, one or two takes each.
 
-All variation is a pure function of (action, subject, camera, take): see `draw_variation`. The dataset is for trying out
+All variation is a pure function of (action, subject, camera, take): see `draw_params`. The dataset is for trying out
 software; docs/moves.md lists its limits.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from kinema.data.manifest import Entry, write_manifest
 from kinema.modality import DepthFacts
-from kinema.render.mannequin import Body, Color, Floor, Light, View, frame_view, outline_m, place_on_floor, render
+from kinema.render.mannequin import Body, Color, Floor, Light, frame_view, outline_m, place_on_floor, render
 from kinema.render.motion import ACTIONS, Poses, load_motion, smooth_noise
 from kinema.render.video import write_depth, write_rgb
 
@@ -123,7 +123,7 @@ class Clip(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variation:
+class ClipParams:
     """Random parameters of a clip.
 
     Attributes:
@@ -162,7 +162,7 @@ def list_clips() -> tuple[Clip, ...]:
     )
 
 
-def draw_variation(clip: Clip) -> Variation:
+def draw_params(clip: Clip) -> ClipParams:
     """Return the random parameters of a clip, a pure function of its key."""
     rng = np.random.default_rng(
         (ACTIONS.index(clip.action), list(SUBJECTS).index(clip.subject), list(CAMERAS).index(clip.camera), clip.take)
@@ -183,7 +183,7 @@ def draw_variation(clip: Clip) -> Variation:
         strength=float(rng.uniform(0.45, 0.75)),
         sky=SKIES[rng.integers(len(SKIES))],
     )
-    return Variation(
+    return ClipParams(
         tempo=float(rng.uniform(0.8, 1.25)) if cyclic else float(rng.uniform(0.88, 1.2)),
         start=float(rng.uniform(0.0, 1.0)) if cyclic else float(rng.uniform(-0.07, 0.06)),
         side="mirrored" if rng.random() < 0.5 else "captured",
@@ -205,29 +205,17 @@ def rate_fps(action: str) -> Fraction:
 
 def animate(clip: Clip) -> tuple[Poses, Body]:
     """Return the poses of the clip's subject on the floor, and its body with the clothes of this take."""
-    variation = draw_variation(clip)
+    params = draw_params(clip)
     motion = load_motion(clip.action)
     frames = np.arange(FRAMES)
-    times_s = variation.start * motion.duration_s + variation.tempo * frames / float(rate_fps(clip.action))
+    times_s = params.start * motion.duration_s + params.tempo * frames / float(rate_fps(clip.action))
     captured = motion.at(times_s)
-    noise = smooth_noise(np.random.default_rng(variation.noise_seed), phases=frames / FRAMES, sigma_rad=JOINT_NOISE_RAD)
+    noise = smooth_noise(np.random.default_rng(params.noise_seed), phases=frames / FRAMES, sigma_rad=JOINT_NOISE_RAD)
     noisy = captured.rotate_joints(noise)
-    poses = noisy if variation.side == "captured" else noisy.mirror()
-    subject, shade = SUBJECTS[clip.subject], variation.shade
+    poses = noisy if params.side == "captured" else noisy.mirror()
+    subject, shade = SUBJECTS[clip.subject], params.shade
     body = replace(subject, shirt=_shade(subject.shirt, shade), legwear=_shade(subject.legwear, shade))
     return place_on_floor(poses, body=body, captured=captured), body
-
-
-def choose_view(clip: Clip) -> View:
-    """Return the view of a clip: as near as possible with every limb in the image throughout."""
-    poses, body = animate(clip)
-    variation = draw_variation(clip)
-    return frame_view(
-        outline_m(body, poses),
-        azimuth_degrees=variation.azimuth_degrees,
-        elevation_degrees=variation.elevation_degrees,
-        margin_m=variation.margin_m,
-    )
 
 
 def write_manifests(out: Path, clips: Sequence[Clip] | None = None) -> None:
@@ -279,10 +267,14 @@ def render_moves(out: Path, *, clips: Sequence[Clip] | None = None, workers: int
 
 def _render_files(out: Path, clip: Clip) -> str:
     poses, body = animate(clip)
-    variation = draw_variation(clip)
-    footage = render(
-        poses, body=body, floor=variation.floor, light=variation.light, view=choose_view(clip), pixels=PIXELS
+    params = draw_params(clip)
+    view = frame_view(
+        outline_m(body, poses),
+        azimuth_degrees=params.azimuth_degrees,
+        elevation_degrees=params.elevation_degrees,
+        margin_m=params.margin_m,
     )
+    footage = render(poses, body=body, floor=params.floor, light=params.light, view=view, pixels=PIXELS)
     rate = rate_fps(clip.action)
     write_rgb(out / "rgb" / f"{clip.name}.mp4", footage.rgb, rate_fps=rate)
     write_depth(out / "depth" / f"{clip.name}.mkv", footage.depth_mm, rate_fps=rate)

@@ -13,10 +13,8 @@ from kinema.training.weights import LoadReport
 
 
 def run_message(setup: TrainingSetup, start: int) -> str:
-    """Return the message that a run starts or resumes."""
-    last, steps = setup.schedule.last, setup.schedule.steps
-    origin = f"resumed at step {start}, " if start else ""
-    return f"run: {setup.run.path} ({origin}{'' if last == steps else f'until step {last} of '}{steps} steps)"
+    """Return the run folder and the steps of this call."""
+    return f"run: {setup.run.path} (steps {start} to {setup.schedule.last} of {setup.schedule.steps})"
 
 
 def init_messages(report: InitReport, model: nn.Module) -> list[str]:

@@ -1,6 +1,7 @@
-"""Training of one step on a manifest that `prepare` wrote."""
+"""Comparison of notes by their numbers and names, and training of one step on a prepared manifest."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,14 @@ def train_one_step():
         assert Path("run/steps.jsonl").read_text().count("\n") == 1
 
     return train
+
+
+@pytest.fixture(scope="session")
+def match_notes():
+    """Return whether each note contains the numbers and names of its string, in this order."""
+
+    def match(notes, *expected):
+        patterns = [".*".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words.split()) for words in expected]
+        return len(notes) == len(patterns) and all(map(re.search, patterns, notes))
+
+    return match

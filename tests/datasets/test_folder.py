@@ -16,7 +16,7 @@ def prepare_folder(root, out, **options):
     return prepare(FolderOptions(root=root, out=out, **options))
 
 
-def test_a_folder_of_class_folders_becomes_a_manifest(tmp_path, fill):
+def test_a_folder_of_class_folders_becomes_a_manifest(tmp_path, fill, match_notes):
     root = fill(
         tmp_path / "my videos",
         *(f"jumping jack/{n}.mp4" for n in range(10)),
@@ -36,7 +36,7 @@ def test_a_folder_of_class_folders_becomes_a_manifest(tmp_path, fill):
         assert path.is_file()
         assert path.relative_to(root).parts[0] == entry.labels["label"]
     assert manifest.declared == {"train": 13, "val": 3}
-    assert prepared.notes == ("the data has no split, so one was made: 13 train, 3 val, groups kept together",)
+    assert match_notes(prepared.notes, "13 train 3 val groups")
 
 
 def test_the_same_videos_give_the_same_manifest(tmp_path, fill):
@@ -89,14 +89,14 @@ def test_trailing_spaces_of_a_folder_are_not_part_of_the_class(tmp_path, fill):
     assert all(Path(manifest.locate(entry.rgb)).is_file() for entry in manifest.entries)
 
 
-def test_hidden_files_are_ignored_and_other_files_are_counted(tmp_path, fill):
+def test_hidden_files_are_ignored_and_other_files_are_counted(tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4", "a/._1.mp4", ".cache/1.mp4", "b/notes.txt")
     (root / "a" / "poster.jpg").write_bytes(b"")
     (root / "a" / ".DS_Store").write_bytes(b"")
     (root / "b" / "folder.mp4").mkdir()
     prepared = prepare_folder(root, tmp_path / "m.csv")
     assert len(prepared.manifest.entries) == 4
-    assert prepared.notes[0] == "2 files are omitted: unknown file type"
+    assert match_notes(prepared.notes[:1], "2 files unknown type")
 
 
 def test_an_unreadable_file_keeps_its_line_and_is_listed(tmp_path, fill):
@@ -138,20 +138,20 @@ def test_the_split_does_not_depend_on_the_location_of_videos_and_manifest(tmp_pa
     assert splits[0] == splits[1] == splits[2] == split(moved, tmp_path / "m.csv")
 
 
-def test_a_test_split_can_be_held_out_beside_the_validation_split(tmp_path, fill):
+def test_a_test_split_can_be_held_out_beside_the_validation_split(tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", *(f"{label}/{n}.mp4" for n in range(10) for label in "ab"))
     prepared = prepare_folder(root, tmp_path / "m.csv", val_share=0.3, test_share=0.4)
     assert prepared.manifest.declared == {"train": 6, "val": 6, "test": 8}
-    assert prepared.notes == ("the data has no split, so one was made: 6 train, 6 val, 8 test, groups kept together",)
+    assert match_notes(prepared.notes, "6 train 6 val 8 test groups")
 
 
-def test_unused_shares_are_noted(tmp_path, fill):
+def test_unused_shares_are_noted(tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", *(f"{split}/{label}/1.mp4" for split in ("train", "test") for label in "ab"))
     prepared = prepare_folder(root, tmp_path / "m.csv", val_share=0.3)
-    assert prepared.notes == ("the data has its own split: val_share, test_share and keep_together were not used",)
+    assert match_notes(prepared.notes, "val_share test_share keep_together not")
 
 
-def test_folders_of_images_are_clips(tmp_path, fill_pictures):
+def test_folders_of_images_are_clips(tmp_path, fill_pictures, match_notes):
     root = fill_pictures(tmp_path / "v", *(f"{label}/clip {n}" for label in "ab" for n in range(3)), suffix=".jpg")
     (root / "a" / "clip 0" / "notes.txt").write_text("")
     prepared = prepare_folder(root, tmp_path / "m.csv")
@@ -159,10 +159,7 @@ def test_folders_of_images_are_clips(tmp_path, fill_pictures):
     assert [(entry.rgb, entry.depth, entry.frames) for entry in entries] == [
         (f"v/{label}/clip {n}", "", 3) for label in "ab" for n in range(3)
     ]
-    assert prepared.notes[:2] == (
-        "1 files are omitted: unknown file type",
-        "all 6 folders of images are used as RGB",
-    )
+    assert match_notes(prepared.notes[:2], "1 files unknown type", "6 folders RGB")
 
 
 def test_images_directly_in_a_class_folder_are_not_a_clip(raises, tmp_path, fill_pictures):
@@ -171,25 +168,25 @@ def test_images_directly_in_a_class_folder_are_not_a_clip(raises, tmp_path, fill
         prepare_folder(root, tmp_path / "m.csv")
 
 
-def test_a_folder_with_a_single_image_is_not_a_clip(tmp_path, fill_pictures):
+def test_a_folder_with_a_single_image_is_not_a_clip(tmp_path, fill_pictures, match_notes):
     root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2")
     fill_pictures(root, "a/3", count=1)
     prepared = prepare_folder(root, tmp_path / "m.csv")
     assert len(prepared.manifest.entries) == 4
-    assert prepared.notes[0] == "1 files are omitted: unknown file type"
+    assert match_notes(prepared.notes[:1], "1 files unknown type")
 
 
-def test_16_bit_images_are_depth(tmp_path, fill_pictures):
+def test_16_bit_images_are_depth(tmp_path, fill_pictures, match_notes):
     root = fill_pictures(tmp_path / "v", "a/1", "a/2", "b/1", "b/2", kind="depth")
     prepared = prepare_folder(root, tmp_path / "m.csv", depth_unit=1, depth_range=(500, 1100))
     assert {entry.rgb for entry in prepared.manifest.entries} == {""}
     assert prepared.manifest.entries[0].depth == "v/a/1"
     assert prepared.manifest.depth == DepthFacts(unit_mm=1, near=500, far=1100, coverage="full")
-    assert prepared.notes[0] == "all 4 folders of images are used as depth"
+    assert match_notes(prepared.notes[:1], "4 folders depth")
 
 
 @pytest.mark.parametrize("kind", ["rgb", "depth"])
-def test_arrays_are_rgb_or_depth_by_their_channels(tmp_path, fill_arrays, kind):
+def test_arrays_are_rgb_or_depth_by_their_channels(tmp_path, fill_arrays, kind, match_notes):
     root = fill_arrays(tmp_path / "v", "a/1.npz", "a/2.npz", "b/1.npz", "b/2.npz", kind=kind)
     (root / "b" / "3.npz").write_text("no array")
     prepared = prepare_folder(root, tmp_path / "m.csv")
@@ -197,7 +194,7 @@ def test_arrays_are_rgb_or_depth_by_their_channels(tmp_path, fill_arrays, kind):
         f"v/{name}.npz" for name in ("a/1", "a/2", "b/1", "b/2", "b/3")
     ]
     assert [entry.frames for entry in prepared.manifest.entries] == [5, 5, 5, 5, None]
-    assert prepared.notes[0] == f"all 5 arrays are used as {'RGB' if kind == 'rgb' else 'depth'}"
+    assert match_notes(prepared.notes[:1], f"5 arrays {'RGB' if kind == 'rgb' else 'depth'}")
     assert len(prepared.unreadable) == 1
 
 
@@ -242,14 +239,14 @@ def test_links_are_followed_without_endless_recursion(tmp_path, fill):
     assert "no such file" in prepared.unreadable[0]
 
 
-def test_mirrored_classes_are_noted(tmp_path, fill):
+def test_mirrored_classes_are_noted(tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", *(f"swipe {way}/{n}.mp4" for way in ("left", "right", "up") for n in range(2)))
-    assert prepare_folder(root, tmp_path / "m.csv").notes[-1] == (
-        "'swipe left' and 'swipe right' (label) are mirror images of each other: turn mirroring off for training, "
-        "--data.augmentation.flip 0"
+    assert match_notes(
+        prepare_folder(root, tmp_path / "m.csv").notes[-1:],
+        "swipe left swipe right label mirror --data.augmentation.flip 0",
     )
 
 
-def test_classes_missing_from_the_split_are_noted(tmp_path, fill):
+def test_classes_missing_from_the_split_are_noted(tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4", "rare/1.mp4")
-    assert "split val has no sample of 1 classes: rare" in prepare_folder(root, tmp_path / "m.csv").notes
+    assert any(match_notes([note], "val 1 classes rare") for note in prepare_folder(root, tmp_path / "m.csv").notes)

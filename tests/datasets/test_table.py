@@ -30,7 +30,7 @@ def table(tmp_path, fill):
 COLUMNS = {"rgb": "clip", "label": "action", "subject": "person"}
 
 
-def test_columns_of_other_names_are_mapped(tmp_path, table):
+def test_columns_of_other_names_are_mapped(tmp_path, table, match_notes):
     prepared = prepare_table(table, tmp_path / "out" / "m.csv", columns=COLUMNS)
     manifest = prepared.manifest
     assert manifest.classes == {"label": ("run", "walk")}
@@ -38,27 +38,27 @@ def test_columns_of_other_names_are_mapped(tmp_path, table):
     assert [entry.subject for entry in manifest.entries] == [f"p{n // 3}" for n in range(12)]
     assert all(Path(manifest.locate(entry.rgb)).is_file() for entry in manifest.entries)
     assert manifest.entries[0].rgb == "../in/videos/0 x.mp4"
-    assert prepared.notes[0] == "unused columns: score"
+    assert match_notes(prepared.notes[:1], "columns score")
     held = {entry.subject for entry in manifest.entries if entry.split == "val"}
     assert held
     assert not held & {entry.subject for entry in manifest.entries if entry.split == "train"}
 
 
-def test_the_split_of_the_table_is_used(tmp_path, table):
+def test_the_split_of_the_table_is_used(tmp_path, table, match_notes):
     text = table.read_text().splitlines()
     splits = ["split", *(["train"] * 8), *(["test"] * 4)]
     table.write_text("\n".join(f"{line},{split}" for line, split in zip(text, splits, strict=True)))
     prepared = prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
     assert [entry.split for entry in prepared.manifest.entries] == splits[1:]
-    assert prepared.notes == ("unused columns: score", "1 subjects are in more than one split, e.g. p2")
+    assert match_notes(prepared.notes, "columns score", "1 subjects p2")
 
 
-def test_wrong_frame_counts_are_corrected(tmp_path, table):
+def test_wrong_frame_counts_are_corrected(tmp_path, table, match_notes):
     text = table.read_text().splitlines()
     table.write_text("\n".join(f"{line},{'frames' if not n else 9 + (n < 4)}" for n, line in enumerate(text)))
     prepared = prepare_table(table, tmp_path / "m.csv", columns=COLUMNS)
     assert {entry.frames for entry in prepared.manifest.entries} == {9}
-    assert "3 lines had a wrong number of frames; the number of decoded frames was written" in prepared.notes
+    assert any(match_notes([note], "3 lines frames") for note in prepared.notes)
 
 
 def test_a_table_is_not_overwritten(raises, tmp_path, table):
@@ -99,14 +99,14 @@ def test_an_invalid_line_is_refused(raises, tmp_path, table):
         prepare_table(tmp_path / "gone.csv", tmp_path / "m.csv")
 
 
-def test_divided_groups_and_subjects_are_noted(tmp_path, fill):
+def test_divided_groups_and_subjects_are_noted(tmp_path, fill, match_notes):
     fill(tmp_path, *(f"{n}.mp4" for n in range(8)))
     table = tmp_path / "t.csv"
     lines = [f"{n}.mp4,{'ab'[n % 2]},g{n % 4},s{n // 4},{'train' if n < 5 else 'test'}" for n in range(8)]
     table.write_text("\n".join(["rgb,label,group,subject,split", *lines]))
     notes = prepare_table(table, tmp_path / "m.csv").notes
-    assert "3 groups are in more than one split, e.g. g1, g2, g3" in notes
-    assert "1 subjects are in more than one split, e.g. s1" in notes
+    assert any(match_notes([note], "3 groups g1 g2 g3") for note in notes)
+    assert any(match_notes([note], "1 subjects s1") for note in notes)
 
 
 @pytest.mark.parametrize("column", ["group", "subject", "camera"])
@@ -144,17 +144,14 @@ def test_impossible_shares_are_refused(raises, shares, named):
         Holdout(**shares)
 
 
-def test_pairs_of_unequal_length_are_noted(tmp_path, fill, shorter):
+def test_pairs_of_unequal_length_are_noted(tmp_path, fill, shorter, match_notes):
     fill(tmp_path, "1.mp4", "2.mp4", "2d.mp4")
     (tmp_path / "1d.mp4").write_bytes(Path(shorter).read_bytes())
     table = tmp_path / "t.csv"
     table.write_text("rgb,depth,label\n1.mp4,1d.mp4,a\n2.mp4,2d.mp4,b\n2.mp4,2d.mp4,b\n")
     prepared = prepare_table(table, tmp_path / "m.csv")
     assert [entry.frames for entry in prepared.manifest.entries] == [9, 9, 9]
-    assert (
-        "1 pairs of RGB and depth differ in their number of frames; `frames` is that of RGB, and reading after the "
-        "end of the shorter file is an error: 1.mp4 has 9 and 1d.mp4 7"
-    ) in prepared.notes
+    assert any(match_notes([note], "1 pairs 1.mp4 9 1d.mp4 7") for note in prepared.notes)
 
 
 def test_each_file_is_counted_once(tmp_path, fill, monkeypatch):
@@ -194,7 +191,7 @@ OBJECTS = [
 
 
 @pytest.mark.parametrize("form", ["list", "lines"])
-def test_json_is_a_list_of_objects_or_one_object_per_line(tmp_path, fill, form):
+def test_json_is_a_list_of_objects_or_one_object_per_line(tmp_path, fill, form, match_notes):
     fill(tmp_path, *(f"{n}.mp4" for n in range(4)))
     table = tmp_path / "t.json"
     text = json.dumps(OBJECTS, indent=1) if form == "list" else "\n".join(map(json.dumps, OBJECTS)) + "\n\n"
@@ -206,7 +203,7 @@ def test_json_is_a_list_of_objects_or_one_object_per_line(tmp_path, fill, form):
         ("2.mp4", "7", "1", 9),
         ("3.mp4", "7", "2", 9),
     ]
-    assert prepared.notes[0] == "unused columns: score"
+    assert match_notes(prepared.notes[:1], "columns score")
 
 
 WRONG_JSON = {

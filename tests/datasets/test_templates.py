@@ -22,7 +22,7 @@ def pairs(manifest):
     return {(entry.rgb, entry.depth, entry.labels["label"]) for entry in manifest.entries}
 
 
-def test_rgb_and_depth_are_paired_by_shared_fields(tmp_path, fill):
+def test_rgb_and_depth_are_paired_by_shared_fields(tmp_path, fill, match_notes):
     root = fill(
         tmp_path / "v",
         *(f"{label}/{n}_{end}" for label in ("a b", "c") for n in range(5) for end in ("rgb.mp4", "depth.mkv")),
@@ -33,7 +33,7 @@ def test_rgb_and_depth_are_paired_by_shared_fields(tmp_path, fill):
     }
     assert {entry.frames for entry in prepared.manifest.entries} == {9}
     assert prepared.manifest.declared == {"train": 8, "val": 2}
-    assert prepared.notes == ("the data has no split, so one was made: 8 train, 2 val, groups kept together",)
+    assert match_notes(prepared.notes, "8 train 2 val groups")
 
 
 def test_fields_of_one_template_do_not_split_a_pair(tmp_path, fill):
@@ -49,34 +49,30 @@ def test_fields_of_one_template_do_not_split_a_pair(tmp_path, fill):
     assert [entry.subject for entry in prepared.manifest.entries] == ["7", "8"]
 
 
-def test_samples_with_one_modality_are_counted(tmp_path, fill):
+def test_samples_with_one_modality_are_counted(tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", *(f"{label}/1_{end}" for label in "ab" for end in ("rgb.mp4", "depth.mkv")))
     fill(root, "a/2_rgb.mp4", "b/3_depth.mkv", "b/4_depth.mkv")
     prepared = prepare_templates(root, tmp_path / "m.csv", rgb=RGB, depth=DEPTH)
     assert ("v/a/2_rgb.mp4", "", "a") in pairs(prepared.manifest)
     assert ("", "v/b/3_depth.mkv", "b") in pairs(prepared.manifest)
     assert len(prepared.manifest.entries) == 5
-    assert prepared.notes[:2] == (
-        "1 samples have rgb but no depth; their lines stay, with depth empty: a/2_rgb.mp4",
-        "2 samples have depth but no rgb; their lines stay, with rgb empty: b/3_depth.mkv, b/4_depth.mkv",
+    assert match_notes(
+        prepared.notes[:2], "1 samples rgb depth a/2_rgb.mp4", "2 samples depth rgb b/3_depth.mkv b/4_depth.mkv"
     )
 
 
-def test_unmatched_files_are_counted(tmp_path, fill, fill_pictures):
+def test_unmatched_files_are_counted(tmp_path, fill, fill_pictures, match_notes):
     root = fill(tmp_path / "v", *(f"{label}/{n}_rgb.mp4" for label in "ab" for n in range(2)))
     fill_pictures(fill(root, "a/x.mp4", "a/deeper/1_rgb.mp4"), "a/pictures")
     (root / "readme.txt").write_text("")
     prepared = prepare_templates(root, root / "m.csv", rgb=RGB)
-    assert prepared.notes[0] == (
-        "4 files or folders of images match no template and are omitted: a/deeper/1_rgb.mp4, a/pictures, a/x.mp4 "
-        "and 1 more"
-    )
+    assert match_notes(prepared.notes[:1], "4 files a/deeper/1_rgb.mp4 a/pictures a/x.mp4 1")
     again = prepare_templates(root, root / "m.csv", rgb=RGB)
     assert again.notes == prepared.notes
     assert again.manifest.digest == prepared.manifest.digest
 
 
-def test_fields_fill_columns_and_splits_are_normalized(tmp_path, fill):
+def test_fields_fill_columns_and_splits_are_normalized(tmp_path, fill, match_notes):
     splits = ("Training", "validation", "fold3")
     root = fill(
         tmp_path / "v",
@@ -89,7 +85,7 @@ def test_fields_fill_columns_and_splits_are_normalized(tmp_path, fill):
         for n, split in enumerate(("train", "val", "fold3"))
         for label in "ab"
     }
-    assert prepared.notes[0] == "1 groups are in more than one split, e.g. walk"
+    assert match_notes(prepared.notes[:1], "1 groups walk")
 
 
 def test_isogd_names_can_be_matched(tmp_path, fill):
@@ -107,7 +103,7 @@ def test_isogd_names_can_be_matched(tmp_path, fill):
     assert prepared.notes == ()
 
 
-def test_ntu_names_can_be_matched(tmp_path, fill, fill_pictures):
+def test_ntu_names_can_be_matched(tmp_path, fill, fill_pictures, match_notes):
     """Depth is a folder of 16-bit images; names contain subject, camera and action."""
     names = [f"S001C{c:03}P{p:03}R001A{a:03}" for c in (1, 2) for p in (1, 2, 3) for a in (1, 50)]
     root = fill(tmp_path / "v", *(f"nturgb+d_rgb/{name}_rgb.avi" for name in names))
@@ -129,7 +125,7 @@ def test_ntu_names_can_be_matched(tmp_path, fill, fill_pictures):
         assert name == f"S001C{entry.camera}P{entry.subject}R001A{entry.labels['label']}"
     held = {entry.subject for entry in manifest.entries if entry.split == "val"}
     assert len(held) == 1
-    assert prepared.notes == ("the data has no split, so one was made: 8 train, 4 val, subjects kept together",)
+    assert match_notes(prepared.notes, "8 train 4 val subjects")
 
 
 def test_arrays_can_be_paired_with_videos(tmp_path, fill, fill_arrays):
@@ -150,24 +146,21 @@ def test_several_labels_become_several_task_heads(tmp_path, fill):
     assert manifest.entries[2].labels == {"verb": "cut", "noun": "pan"}
 
 
-def test_a_path_matching_both_templates_belongs_to_the_more_specific(raises, tmp_path, fill):
+def test_a_path_matching_both_templates_belongs_to_the_more_specific(raises, tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", *(f"{label}/{n}{end}.mp4" for label in "ab" for n in range(2) for end in ("", "_d")))
     prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{name}.mp4", depth="{label}/{name}_d.mp4")
     assert ("v/a/0.mp4", "v/a/0_d.mp4", "a") in pairs(prepared.manifest)
     assert len(prepared.manifest.entries) == 4
-    assert prepared.notes[0] == (
-        "4 paths match both templates; the one with more fixed characters was used: a/0_d.mp4, a/1_d.mp4, "
-        "b/0_d.mp4 and 1 more"
-    )
+    assert match_notes(prepared.notes[:1], "4 paths a/0_d.mp4 a/1_d.mp4 b/0_d.mp4 1")
     with raises(ManifestError, path="a/0.mp4"):
         prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{name}.mp4", depth="{label}/{name}.mp4")
 
 
-def test_a_repeated_field_must_match_twice(tmp_path, fill):
+def test_a_repeated_field_must_match_twice(tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", "a/a_1.mp4", "a/b_2.mp4", "b/b_3.mp4", "b/b_4.mp4")
     prepared = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{label}_{}.mp4")
     assert [entry.rgb for entry in prepared.manifest.entries] == ["v/a/a_1.mp4", "v/b/b_3.mp4", "v/b/b_4.mp4"]
-    assert "1 files or folders of images match no template and are omitted: a/b_2.mp4" in prepared.notes
+    assert any(match_notes([note], "1 files a/b_2.mp4") for note in prepared.notes)
 
 
 def test_an_ambiguous_name_is_refused(raises, tmp_path, fill):
@@ -211,10 +204,10 @@ def test_unknown_file_types_need_their_suffix_in_the_template(tmp_path, fill):
     assert [entry.rgb for entry in prepared.manifest.entries] == ["v/a/2.ts", "v/b/2.ts"]
 
 
-def test_a_misspelled_field_is_noted(tmp_path, fill):
+def test_a_misspelled_field_is_noted(tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", "a/s1_1.mp4", "a/s2_1.mp4", "b/s1_1.mp4")
     notes = prepare_templates(root, tmp_path / "m.csv", rgb="{label}/{subjct}_{}.mp4").notes
-    assert notes[0] == "field {subjct} fills no column; did you mean {subject}?"
+    assert match_notes(notes[:1], "{subjct} {subject}")
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_several_heads_are_compared_one_by_one_and_together():
     ],
     ids=["manifest", "split", "last", "two", "classes", "heads"],
 )
-def test_what_is_not_the_same_is_not_compared_or_fused(raises, other, field, parts):
+def test_different_samples_are_not_compared_or_fused(raises, other, field, parts):
     with raises(ComparisonError, *parts, field=field):
         compare([make_predictions(1)], [make_predictions(2, **other)])
     with raises(ComparisonError, *parts, field=field):

@@ -69,7 +69,7 @@ def best_first(scores):
     return names[np.argsort(np.array([scores[name] for name in names]))[::-1]].tolist()
 
 
-def test_what_is_read_back_ranks_as_the_predictions_do(tmp_path, manifest):
+def test_a_submission_ranks_as_the_predictions(tmp_path, manifest):
     predictions = make_predictions(manifest)
     write_submission(tmp_path / "new" / "s.json", predictions, manifest, supervision=SUPERVISION)
     submission = json.loads((tmp_path / "new" / "s.json").read_text())
@@ -132,7 +132,7 @@ def test_an_archive_holds_the_same_as_a_file(capsys, tmp_path, manifest):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.safetensors", "s.json", "s.zip"]
 
 
-def test_what_the_challenge_does_not_take_is_refused(raises, tmp_path, manifest):
+def test_predictions_that_do_not_fit_the_challenge_are_refused(raises, tmp_path, manifest):
     out = tmp_path / "s.json"
 
     def refuse(predictions, *words, table=manifest, path=out, **facts):

@@ -142,5 +142,5 @@ def test_without_mujoco_the_error_names_the_package(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "mujoco", None)
     poses = settled(CAPTURED, "walk", np.array([0.0]))
     view = View(azimuth_degrees=0.0, elevation_degrees=-10.0, distance_m=3.0, target_m=(0.0, 0.0, 1.0))
-    with pytest.raises(RuntimeError, match=r'pip install "kinema\[render\]"'):
+    with pytest.raises(RuntimeError, match=r"kinema\[render\]"):
         render(poses, body=CAPTURED, floor=FLOOR, light=LIGHT, view=view, pixels=32)

@@ -22,7 +22,7 @@ from kinema.render.moves import (
     SUBJECTS,
     Clip,
     animate,
-    draw_variation,
+    draw_params,
     list_clips,
     rate_fps,
     render_moves,
@@ -44,20 +44,20 @@ SAMPLED = (
 
 def test_the_variation_is_a_pure_function_of_the_clip():
     np.random.seed(1)  # the global state that must not matter
-    first = draw_variation(SAMPLED[0])
+    first = draw_params(SAMPLED[0])
     np.random.seed(2)
-    assert draw_variation(SAMPLED[0]) == first
+    assert draw_params(SAMPLED[0]) == first
     for first, second in zip(animate(SAMPLED[0])[0].rotations, animate(SAMPLED[0])[0].rotations, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
 def test_variations_differ_and_both_sides_occur():
-    lots = [draw_variation(clip) for clip in list_clips()]
-    assert len({lot.noise_seed for lot in lots}) == len(lots)
-    sides = Counter(lot.side for lot in lots)
-    assert min(sides.values()) > 0.4 * len(lots)
-    assert len({lot.floor.pattern for lot in lots}) == 3
-    tempos = np.array([lot.tempo for lot in lots])
+    drawn = [draw_params(clip) for clip in list_clips()]
+    assert len({params.noise_seed for params in drawn}) == len(drawn)
+    sides = Counter(params.side for params in drawn)
+    assert min(sides.values()) > 0.4 * len(drawn)
+    assert len({params.floor.pattern for params in drawn}) == 3
+    tempos = np.array([params.tempo for params in drawn])
     assert 0.8 <= tempos.min() < 0.85
     assert 1.2 < tempos.max() <= 1.25
 
@@ -65,7 +65,7 @@ def test_variations_differ_and_both_sides_occur():
 def test_cyclic_motions_start_anywhere_and_single_ones_near_their_beginning():
     starts = {kind: [] for kind in ("cyclic", "single")}
     for clip in list_clips():
-        starts[load_motion(clip.action).kind].append(draw_variation(clip).start)
+        starts[load_motion(clip.action).kind].append(draw_params(clip).start)
     assert min(starts["cyclic"]) < 0.05
     assert max(starts["cyclic"]) > 0.95
     assert max(np.abs(starts["single"])) < 0.08
@@ -77,8 +77,8 @@ def test_a_clip_shows_most_of_a_single_motion(action: str):
     motion = load_motion(action)
     for clip in list_clips():
         if clip.action == action and motion.kind == "single":
-            lot = draw_variation(clip)
-            end_s = lot.start * motion.duration_s + lot.tempo * (FRAMES - 1) / float(rate_fps(action))
+            params = draw_params(clip)
+            end_s = params.start * motion.duration_s + params.tempo * (FRAMES - 1) / float(rate_fps(action))
             assert end_s > 0.75 * motion.duration_s
 
 

@@ -97,7 +97,7 @@ def test_a_copy_computes_with_its_own_weights(pair):
     assert torch.equal(copied(clips), before)
 
 
-def test_what_a_step_keeps_is_counted():
+def test_saved_activations_are_counted():
     """Two linear layers save their inputs, and ReLU between them its output."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24, 10), torch.nn.ReLU(), torch.nn.Linear(10, 3))
     counted = saved_bytes(model, channels=3, frames=2, size=2)

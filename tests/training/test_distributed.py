@@ -278,7 +278,7 @@ def test_two_processes_train_and_evaluate_as_one_does(
 
 
 @pytest.mark.long
-def test_what_several_processes_hold_is_the_first_ones_and_a_resumed_run_is_the_same(
+def test_all_processes_hold_the_same_weights_and_resume_exactly(
     recipe: Recipe, tiny_recipe: Recipe, clips: Manifest, broken: tuple[Manifest, int], start: Start, tmp_path: Path
 ) -> None:
     """The network has dropout, and BatchNorm over the share of each process."""

@@ -263,7 +263,7 @@ def train_and_kill(recipe: Path, run: Path, *args: str, after: Callable[[], bool
     assert wait_for(process, run).code == -signal.SIGKILL
 
 
-def test_a_killed_training_that_is_started_again_goes_on(recipe: Path, whole: Run, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_when_restarted(recipe: Path, whole: Run, tmp_path: Path) -> None:
     """A scheduler runs the same command again."""
     run = tmp_path / "run"
     train_and_kill(recipe, run, after=lambda: lines(run / "steps.jsonl") > EVALUATE_EVERY + 2)
@@ -275,7 +275,7 @@ def test_a_killed_training_that_is_started_again_goes_on(recipe: Path, whole: Ru
 
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_the_workers_of_a_trainer_that_is_killed_alone_leave(recipe: Path, tmp_path: Path) -> None:
+def test_workers_end_after_their_trainer_is_killed(recipe: Path, tmp_path: Path) -> None:
     """The system kills a trainer if memory runs out. Workers of torch check for their parent every five seconds."""
     process = start_training(recipe, "--run.out", tmp_path / "run", "--data.workers", "1")
     wait_until(lambda: evaluating(tmp_path / "run", process), process)
@@ -289,7 +289,7 @@ def test_the_workers_of_a_trainer_that_is_killed_alone_leave(recipe: Path, tmp_p
 
 
 @pytest.mark.long
-def test_a_training_killed_before_its_first_checkpoint_begins_anew(recipe: Path, whole: Run, tmp_path: Path) -> None:
+def test_a_training_killed_before_its_first_checkpoint_starts_again(recipe: Path, whole: Run, tmp_path: Path) -> None:
     for attempt in range(5):  # on a busy machine, the kill may come too late
         run = tmp_path / f"run {attempt}"
         train_and_kill(recipe, run, after=lambda run=run: lines(run / "steps.jsonl") > 0)
@@ -303,7 +303,7 @@ def test_a_training_killed_before_its_first_checkpoint_begins_anew(recipe: Path,
 
 
 @pytest.mark.long
-def test_the_last_weights_of_a_killed_training_are_those_of_one_left_alone(
+def test_the_last_weights_of_a_killed_training_are_those_of_an_uninterrupted_one(
     recipe: Path, whole: Run, tmp_path: Path
 ) -> None:
     """Killed three times, with the last weights shipped instead of the best."""

@@ -50,7 +50,7 @@ def test_a_model_of_the_same_classes_is_loaded_whole(tmp_path, tiny_ctn, other, 
 @pytest.mark.parametrize(
     "classes", [("a", "b", "c"), ("gray", "dim", "bright"), ("a", "b")], ids=["others", "another order", "fewer"]
 )
-def test_a_head_of_other_classes_starts_anew_though_it_may_fit(tmp_path, tiny_ctn, other, make_trained_model, classes):
+def test_a_head_for_other_classes_is_reset_even_if_it_fits(tmp_path, tiny_ctn, other, make_trained_model, classes):
     save_model(tmp_path, make_trained_model(other))
     model = tiny_ctn(num_classes=len(classes))
     fresh = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -74,7 +74,7 @@ def test_a_file_of_weights_is_loaded_by_names(tmp_path, tiny_ctn, other, suffix,
     assert len(load_weights(model, path, classes=CLASSES).loaded_keys) == len(model.state_dict())
 
 
-def test_what_is_missing_or_left_over_is_refused_unless_allowed_and_then_said(tmp_path, tiny_ctn, other, raises):
+def test_missing_and_unexpected_weights_are_refused_or_reported(tmp_path, tiny_ctn, other, raises):
     weights = other.state_dict()
     gone = "blocks.0.mlp.expand.weight"
     changed = {name: weight for name, weight in weights.items() if name != gone} | {"extra": torch.zeros(2)}
@@ -102,7 +102,7 @@ class Evil:
         return (Path.touch, (Path("executed"),))
 
 
-def test_nothing_that_is_loaded_is_executed(tmp_path, tiny_ctn, monkeypatch, raises):
+def test_code_in_weights_is_not_executed(tmp_path, tiny_ctn, monkeypatch, raises):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Evil()}, "evil.pt")
     with raises(StartError, "cannot be read", path="evil.pt"):
@@ -114,7 +114,7 @@ def test_nothing_that_is_loaded_is_executed(tmp_path, tiny_ctn, monkeypatch, rai
     ("content", "reason"),
     [(None, "not a run"), (b"no weights", "cannot be read")],
 )
-def test_what_is_no_file_of_weights_is_named(tmp_path, tiny_ctn, content, reason, raises):
+def test_files_without_weights_are_refused(tmp_path, tiny_ctn, content, reason, raises):
     path = tmp_path / "w.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -123,13 +123,13 @@ def test_what_is_no_file_of_weights_is_named(tmp_path, tiny_ctn, content, reason
 
 
 @pytest.mark.parametrize("stored", [{"a": 1}, {1: torch.zeros(2)}, torch.zeros(2)])
-def test_a_file_that_is_no_table_of_tensors_is_refused(tmp_path, tiny_ctn, stored, raises):
+def test_a_file_without_a_dict_of_tensors_is_refused(tmp_path, tiny_ctn, stored, raises):
     torch.save(stored, tmp_path / "w.pt")
     with raises(StartError, "dict of tensors", path="w.pt"):
         load_weights(tiny_ctn(), tmp_path / "w.pt", classes=CLASSES)
 
 
-def test_a_file_of_which_nothing_fits_is_refused_even_where_unmatched_ones_are_allowed(tmp_path, tiny_ctn, raises):
+def test_a_file_without_a_fitting_tensor_is_always_refused(tmp_path, tiny_ctn, raises):
     save_file({"other.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
     with raises(StartError, "other.weight", path="w.safetensors"):
         load_weights(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
@@ -159,7 +159,7 @@ def mfst(stages=4, **changes):
 
 
 @pytest.mark.parametrize("form", ["pt", "pt of PyTorch 0.3", "wrapped pt of DataParallel", "safetensors"])
-def test_an_mfst_starts_from_i3d_and_says_what_became_of_it(tmp_path, i3d, form):
+def test_mfst_loads_i3d_weights_and_reports_all_tensors(tmp_path, i3d, form):
     path = tmp_path / ("rgb_imagenet.safetensors" if form == "safetensors" else "rgb_imagenet.pt")
     match form:
         case "pt":
@@ -213,7 +213,7 @@ def test_an_mfst_starts_from_i3d_and_says_what_became_of_it(tmp_path, i3d, form)
     ],
     ids=["missing", "unknown"],
 )
-def test_what_is_not_i3d_whole_is_refused_though_others_are_allowed(tmp_path, i3d, change, reason, raises):
+def test_incomplete_i3d_weights_are_refused(tmp_path, i3d, change, reason, raises):
     tensors = {name: tensor for name, tensor in (i3d | change).items() if tensor is not None}
     save_file(tensors, tmp_path / "w.safetensors")
     model = mfst(1)
@@ -223,19 +223,19 @@ def test_what_is_not_i3d_whole_is_refused_though_others_are_allowed(tmp_path, i3
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_a_network_that_is_no_mfst_cannot_start_from_i3d(tmp_path, tiny_ctn, i3d, raises):
+def test_only_mfst_loads_i3d_weights(tmp_path, tiny_ctn, i3d, raises):
     save_file(i3d, tmp_path / "w.safetensors")
     with raises(StartError, "I3D", "CTN", path="w.safetensors"):
         load_weights(tiny_ctn(), tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
 
 
-def test_an_mfst_of_other_widths_is_told_that_nothing_of_i3d_fits(tmp_path, i3d, raises):
+def test_mfst_of_other_widths_cannot_load_i3d_weights(tmp_path, i3d, raises):
     save_file(i3d, tmp_path / "w.safetensors")
     with raises(StartError, "stem.first", "Conv3d_1a_7x7", "[64, 3, 3, 7, 7]", "[32, 3", path="w.safetensors"):
         load_weights(mfst(1, channel_divisor=2, widths=(120, 1, 1, 1)), tmp_path / "w.safetensors", classes=CLASSES)
 
 
-def test_a_users_own_i3d_takes_its_weights_by_their_names(tmp_path):
+def test_an_own_i3d_network_loads_weights_by_name(tmp_path):
     model = torch.nn.ModuleDict(
         {"Conv3d_2b_1x1": torch.nn.ModuleDict({"conv3d": torch.nn.Conv3d(2, 2, 1, bias=False)})}
     )
@@ -253,7 +253,7 @@ def test_an_mfst_starts_from_its_own_weights_as_before(tmp_path):
     assert len(load_messages(report)) == 1
 
 
-def test_nothing_of_what_says_that_it_is_i3d_is_executed(tmp_path, i3d, monkeypatch, raises):
+def test_code_in_i3d_weights_is_not_executed(tmp_path, i3d, monkeypatch, raises):
     monkeypatch.chdir(tmp_path)
     torch.save(i3d | {"logits.conv3d.bias": Evil()}, "evil.pt")
     with raises(StartError, "cannot be read", path="evil.pt"):
@@ -262,7 +262,7 @@ def test_nothing_of_what_says_that_it_is_i3d_is_executed(tmp_path, i3d, monkeypa
 
 
 @pytest.mark.parametrize("options", [{"blocks": (0, 1)}, {"ignore": ("dist_token",)}])
-def test_choices_for_vit_are_refused_with_other_weights(tmp_path, tiny_ctn, other, i3d, options, raises):
+def test_blocks_and_ignored_tensors_are_refused_with_other_weights(tmp_path, tiny_ctn, other, i3d, options, raises):
     name, value = next(iter(options.items()))
     for model, tensors in ((tiny_ctn(), other.state_dict()), (mfst(1), i3d)):
         save_file(tensors, tmp_path / "w.safetensors")
@@ -273,7 +273,7 @@ def test_choices_for_vit_are_refused_with_other_weights(tmp_path, tiny_ctn, othe
 # -- frozen parts -----------------------------------------------------------------------------------
 
 
-def test_a_frozen_backbone_leaves_the_heads_alone_to_learn(tiny_ctn):
+def test_a_frozen_backbone_leaves_only_the_heads_trainable(tiny_ctn):
     model = tiny_ctn()
     freeze(model, ["backbone"])
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -295,12 +295,12 @@ def test_parts_are_frozen_by_whole_names(tiny_ctn):
     ("parts", "reason"),
     [(["blocs"], "backbone, embedding"), (["backbone", "heads"], "no trainable parameter")],
 )
-def test_parts_that_are_not_there_and_nothing_left_are_refused(tiny_ctn, parts, reason, raises):
+def test_unknown_parts_and_fully_frozen_networks_are_refused(tiny_ctn, parts, reason, raises):
     with raises(StartError, parts[0], reason, field="init.freeze"):
         freeze(tiny_ctn(), parts)
 
 
-def test_a_probe_moves_the_heads_alone_statistics_included(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_probe_changes_only_the_heads(tiny_recipe: Recipe, tmp_path: Path) -> None:
     first = train(tiny_recipe, max_steps=3)
     recipe = replace(
         tiny_recipe,
@@ -315,7 +315,7 @@ def test_a_probe_moves_the_heads_alone_statistics_included(tiny_recipe: Recipe, 
     assert all(name.startswith("heads.") for name in moved)
 
 
-def test_where_a_training_started_is_part_of_what_it_ships(tiny_recipe: Recipe, tmp_path: Path, messages) -> None:
+def test_the_digest_of_the_initial_weights_is_shipped(tiny_recipe: Recipe, tmp_path: Path, messages) -> None:
     first = train(tiny_recipe, max_steps=2)
     settings = replace(tiny_recipe.run, out=tmp_path / "second")
     second = train(replace(tiny_recipe, init=Init(weights=str(first.path)), run=settings), max_steps=1)
@@ -350,7 +350,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
     return load_model(run).model.state_dict()
 
 
-def test_the_command_starts_from_a_run_of_other_classes_and_says_what_came_of_it(
+def test_the_command_loads_a_run_with_other_classes_and_reports_it(
     tiny_recipe: Recipe, recipe_file, few_moves, tmp_path: Path, capsys
 ) -> None:
     first = train(tiny_recipe, max_steps=2)
@@ -379,7 +379,7 @@ def test_the_command_starts_from_a_run_of_other_classes_and_says_what_came_of_it
     assert Run.open(tmp_path / "second").recipe.init.weights == str(first.path)
 
 
-def test_the_command_says_what_is_missing_and_left_over_where_that_is_allowed(
+def test_the_command_reports_missing_and_unexpected_weights(
     tiny_recipe: Recipe, recipe_file, tmp_path: Path, capsys
 ) -> None:
     first = train(tiny_recipe, max_steps=1)
@@ -403,9 +403,7 @@ def test_the_command_says_what_is_missing_and_left_over_where_that_is_allowed(
     assert "  unexpected: extra" in stderr
 
 
-def test_weights_that_are_loaded_are_those_that_a_training_begins_with(
-    tiny_recipe: Recipe, recipe_file, tmp_path: Path
-) -> None:
+def test_training_starts_from_the_loaded_weights(tiny_recipe: Recipe, recipe_file, tmp_path: Path) -> None:
     """With a tiny learning rate, the first step does not change the weights."""
     first = train(tiny_recipe, max_steps=2)
     small = ["--optim.lr", "1e-12", "--run.seed", "5", "--max-steps", "1"]
@@ -418,9 +416,7 @@ def test_weights_that_are_loaded_are_those_that_a_training_begins_with(
     assert any((fresh[name] - report[name]).abs().max() > 0.01 for name in fresh if name.endswith("weight"))
 
 
-def test_parts_that_a_recipe_file_freezes_stay_and_are_said(
-    tiny_recipe: Recipe, recipe_file, tmp_path: Path, capsys
-) -> None:
+def test_frozen_parts_do_not_change_and_are_reported(tiny_recipe: Recipe, recipe_file, tmp_path: Path, capsys) -> None:
     first = train(tiny_recipe, max_steps=2)
     capsys.readouterr()
     main(
@@ -449,7 +445,7 @@ def test_parts_that_a_recipe_file_freezes_stay_and_are_said(
         (["--init.freeze", "backbone", "heads"], "init.freeze: backbone, heads "),
     ],
 )
-def test_what_cannot_be_started_from_ends_the_command_with_one_line(
+def test_unusable_initial_weights_end_the_command_with_one_line(
     recipe_file, tmp_path: Path, capsys, args: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -463,7 +459,7 @@ def test_what_cannot_be_started_from_ends_the_command_with_one_line(
 # -- resuming --------------------------------------------------------------------------------------------------
 
 
-def test_a_run_goes_on_though_the_weights_that_it_started_from_are_gone(
+def test_a_run_resumes_without_its_initial_weights(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = train(tiny_recipe, max_steps=2)
@@ -479,7 +475,7 @@ def test_a_run_goes_on_though_the_weights_that_it_started_from_are_gone(
     assert (provenance["step"], provenance["init_digest"]) == (2, digest)
 
 
-def test_a_run_of_kinemas_first_trainings_goes_on(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_of_the_first_version_resumes(tiny_recipe: Recipe, tmp_path: Path) -> None:
     """The checkpoint has one parameter group, all decayed, and lacks later fields."""
     optim = replace(tiny_recipe.optim, decay="all", weight_decay=0.1, optimizer="adamw")
     whole = train(replace(tiny_recipe, optim=optim))

@@ -122,7 +122,7 @@ def test_rpe_stdt_starts_from_a_file_and_says_what_became_of_it(tmp_path, timm, 
     ]
 
 
-def test_what_was_chosen_and_changed_is_said(tmp_path, timm):
+def test_chosen_blocks_and_interpolated_positions_are_reported(tmp_path, timm):
     save_file(timm | {"dist_token": torch.zeros(1, 1, WIDTH)}, tmp_path / "w.safetensors")
     model = rpe_stdt(position="absolute", size=48)
     report = load_weights(model, tmp_path / "w.safetensors", classes=CLASSES, blocks=(1, 0, 1), ignore=["dist_"])
@@ -138,7 +138,7 @@ def test_what_was_chosen_and_changed_is_said(tmp_path, timm):
     assert "  unexpected: dist_token: init.ignore lets go of it" in load_messages(report)
 
 
-def test_a_network_that_takes_all_says_that_only_its_heads_start_anew(tmp_path, timm):
+def test_a_network_that_loads_all_tensors_resets_only_its_heads(tmp_path, timm):
     save_file(timm, tmp_path / "w.safetensors")
     report = load_weights(frame_by_frame(), tmp_path / "w.safetensors", classes=CLASSES)
     assert not report.extra_keys
@@ -151,7 +151,7 @@ def test_a_network_that_takes_all_says_that_only_its_heads_start_anew(tmp_path, 
 
 
 @pytest.mark.parametrize("largest", ["50GB", "20KB"], ids=["one file", "several files"])
-def test_a_folder_that_transformers_wrote_is_a_source(tmp_path, vit, largest):
+def test_a_folder_written_by_transformers_is_loaded(tmp_path, vit, largest):
     vit.save_pretrained(tmp_path, max_shard_size=largest)
     files = sorted(tmp_path.glob("*.safetensors"))
     assert (len(files) > 1) == (largest == "20KB")
@@ -175,7 +175,7 @@ def test_a_folder_that_transformers_wrote_is_a_source(tmp_path, vit, largest):
         ('{"weight_map": {}}', "not a run"),
     ],
 )
-def test_a_list_of_files_that_cannot_be_followed_is_refused(tmp_path, timm, listed, reason, raises):
+def test_an_invalid_index_of_files_is_refused(tmp_path, timm, listed, reason, raises):
     """Only files inside the folder are read."""
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -231,7 +231,7 @@ def failure(kind):
         (ValueError("what name"), "(what name)"),
     ],
 )
-def test_what_the_hub_cannot_give_is_said_in_one_sentence(monkeypatch, error, reason, raises):
+def test_errors_of_the_hub_are_reported_in_one_line(monkeypatch, error, reason, raises):
     # There is no hub in a test: its download is replaced by one that fails as the real one does.
     def download(*_):
         raise error
@@ -242,7 +242,7 @@ def test_what_the_hub_cannot_give_is_said_in_one_sentence(monkeypatch, error, re
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:vit", "hf:owner/name/file", "hf:owner/na me"])
-def test_a_name_that_no_model_of_the_hub_can_have_is_refused(name, raises):
+def test_invalid_names_of_the_hub_are_refused(name, raises):
     with raises(StartError, "hf:owner/name"):
         load_weights(rpe_stdt(), name, classes=CLASSES)
 
@@ -259,9 +259,7 @@ def test_a_name_that_no_model_of_the_hub_can_have_is_refused(name, raises):
         ({}, {"ignore": ("dist_token",)}, "dist_token"),
     ],
 )
-def test_what_is_not_vit_whole_or_does_not_fit_leaves_the_network_alone(
-    tmp_path, timm, change, options, reason, raises
-):
+def test_refused_vit_weights_do_not_change_the_network(tmp_path, timm, change, options, reason, raises):
     """`unmatched="allow"` applies to files with the names of the network only."""
     tensors = {name: tensor for name, tensor in (timm | change).items() if tensor is not None}
     save_file(tensors, tmp_path / "w.safetensors")
@@ -272,7 +270,7 @@ def test_what_is_not_vit_whole_or_does_not_fit_leaves_the_network_alone(
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_other_networks_cannot_start_from_vit(tmp_path, timm, raises):
+def test_other_networks_cannot_load_vit_weights(tmp_path, timm, raises):
     save_file(timm, tmp_path / "w.safetensors")
     small = MFSTConfig(stages=1, layers=1, attention_heads=1, head_channels=8, mlp_channels=8)
     for model in (torch.nn.Linear(2, 3), MFST(small, heads={"label": 3}, frames=8, size=32)):
@@ -280,7 +278,7 @@ def test_other_networks_cannot_start_from_vit(tmp_path, timm, raises):
             load_weights(model, tmp_path / "w.safetensors", classes=CLASSES, unmatched="allow")
 
 
-def test_a_users_own_vit_takes_its_weights_by_their_names(tmp_path):
+def test_an_own_vit_network_loads_weights_by_name(tmp_path):
     model = torch.nn.ModuleDict({"patch_embed": torch.nn.ModuleDict({"proj": torch.nn.Conv2d(3, 2, 4)})})
     stored = {"patch_embed.proj.weight": torch.randn(2, 3, 4, 4), "patch_embed.proj.bias": torch.randn(2)}
     save_file(stored, tmp_path / "w.safetensors")
@@ -301,7 +299,7 @@ class Evil:
         return (Path.touch, (Path("executed"),))
 
 
-def test_nothing_of_what_says_that_it_is_vit_is_executed(tmp_path, timm, monkeypatch, raises):
+def test_code_in_vit_weights_is_not_executed(tmp_path, timm, monkeypatch, raises):
     monkeypatch.chdir(tmp_path)
     torch.save(timm | {"head.bias": Evil()}, "evil.pt")
     with raises(StartError, "cannot be read", path="evil.pt"):
@@ -312,7 +310,7 @@ def test_nothing_of_what_says_that_it_is_vit_is_executed(tmp_path, timm, monkeyp
 # -- in a recipe -------------------------------------------------------------------------------------------------------
 
 
-def test_choices_come_back_from_json(tiny_recipe: Recipe) -> None:
+def test_blocks_and_ignored_tensors_come_back_from_json(tiny_recipe: Recipe) -> None:
     recipe = replace(tiny_recipe, init=Init(weights="hf:owner/name", blocks=(0, 2, 2), ignore=("dist_token",)))
     back = recipe_from_json(recipe_to_json(recipe))
     assert back == recipe
@@ -320,14 +318,14 @@ def test_choices_come_back_from_json(tiny_recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("choice", [{"blocks": (0, 1)}, {"ignore": ("dist_token",)}])
-def test_choices_without_weights_are_refused_before_a_folder_is_made(tiny_recipe: Recipe, choice, raises) -> None:
+def test_blocks_and_ignored_tensors_need_weights(tiny_recipe: Recipe, choice, raises) -> None:
     recipe = replace(tiny_recipe, init=Init(**choice))
     with raises(RecipeError, "init.weights", field=f"init.{next(iter(choice))}"):
         train(recipe, max_steps=1)
     assert not (tiny_recipe.run.out or Path()).exists()
 
 
-def test_a_run_from_vit_goes_on_without_the_file_and_says_whose_weights_they_were(
+def test_a_run_from_vit_weights_resumes_without_the_file_and_keeps_its_digest(
     tiny_recipe: Recipe, tmp_path: Path, timm, monkeypatch: pytest.MonkeyPatch, messages
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -354,7 +352,7 @@ def test_a_run_from_vit_goes_on_without_the_file_and_says_whose_weights_they_wer
     assert (stderr["step"], stderr["init_digest"]) == (2, digest)
 
 
-def test_a_run_from_the_hub_keeps_its_name_and_goes_on_without_it(
+def test_a_run_from_the_hub_resumes_without_it(
     tiny_recipe: Recipe, tmp_path: Path, timm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # There is no hub in a test: its download is replaced, first by a small file, then by nothing.
@@ -368,7 +366,7 @@ def test_a_run_from_the_hub_keeps_its_name_and_goes_on_without_it(
     assert [line["step"] for line in run.steps()] == [1, 2]
 
 
-def test_the_command_line_chooses_blocks_and_lets_names_go(tiny_recipe: Recipe, tmp_path: Path, timm, capsys) -> None:
+def test_the_command_line_chooses_blocks_and_ignored_tensors(tiny_recipe: Recipe, tmp_path: Path, timm, capsys) -> None:
     save_file(timm | {"dist_token": torch.zeros(1)}, tmp_path / "vit.safetensors")
     (tmp_path / "mine.json").write_text(recipe_to_json(replace(tiny_recipe, model=RPE_STDT)))
     (tmp_path / "mine.py").write_text(

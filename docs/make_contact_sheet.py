@@ -1,5 +1,11 @@
-"""Contact sheets of rendered clips, to check them by eye."""
+"""Draw the image of moves.md: a clip of every action as a strip of frames, depth below color.
 
+python docs/make_contact_sheet.py docs/pictures/moves.jpg
+
+Subjects and cameras alternate from action to action.
+"""
+
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,14 +18,17 @@ from kinema.render.moves import ASSETS, CAMERAS, SUBJECTS, Clip
 from kinema.render.video import read_depth, read_rgb
 
 
-def draw_overview(folder: Path = ASSETS) -> Image.Image:
-    """Return the image of docs/moves.md: one clip of every action, with alternating subjects and cameras."""
+def main() -> None:
+    """Draw one clip of every action, with alternating subjects and cameras."""
+    parser = argparse.ArgumentParser(description="Draw a contact sheet of the built-in dataset.")
+    parser.add_argument("out", type=Path, help="image to write")
+    args = parser.parse_args()
     subjects, cameras = list(SUBJECTS), list(CAMERAS)
     clips = [
         Clip(action, subjects[index % len(subjects)], cameras[(index + index // len(subjects)) % len(cameras)], 0)
         for index, action in enumerate(ACTIONS)
     ]
-    return draw_sheet(folder, clips, frames=6, columns=3)
+    draw_sheet(ASSETS, clips, frames=6, columns=3).save(args.out)
 
 
 def draw_sheet(folder: Path, clips: Sequence[Clip], *, frames: int, columns: int) -> Image.Image:
@@ -63,3 +72,7 @@ def _strip(folder: Path, clip: Clip, frames: int) -> UInt8[np.ndarray, "height w
     depth = color_depth(read_depth(folder / "depth" / f"{clip.name}.mkv"))
     indices = np.linspace(0, len(rgb) - 1, frames).round().astype(int)
     return np.concatenate([np.concatenate(list(images[indices]), axis=1) for images in (rgb, depth)], axis=0)
+
+
+if __name__ == "__main__":
+    main()
