@@ -1,6 +1,7 @@
 """Per-sample RGB crop box: read from the manifest and applied first, wherever clips are read."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,12 +155,12 @@ def test_a_box_beyond_the_frame_is_an_error_that_names_file_and_line(pair, tmp_p
     manifest = write(pair, entry(), entry(rgb_box=wide))
     failure = VideoDataset(manifest, sampling=EIGHT, preprocessing=preprocessing("rgb"))[Draw(1)]
     assert isinstance(failure, Failure)
-    assert failure.message.endswith("rgb.mkv: rgb_box=32 16 65 48 exceeds the frames of 64 x 48 pixels")
-    assert "m.csv, line 3: " in failure.message
+    assert (Path(failure.path).name, failure.line) == ("rgb.mkv", 3)
     found = check(manifest, memory=tmp_path / "memory.jsonl", read_options=ReadOptions()).faults
-    assert [(f.kind, f.line, f.sentence) for f in found if f.kind == "rgb box"] == [
-        ("rgb box", 3, "rgb_box=32 16 65 48 reaches beyond its frames of 64 x 48")
-    ]
+    (fault,) = (fault for fault in found if fault.kind == "rgb box")
+    assert fault.line == 3
+    assert "32 16 65 48" in fault.sentence
+    assert "64 x 48" in fault.sentence
 
 
 def test_sampling_says_the_box(pair, capsys):
