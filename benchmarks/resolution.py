@@ -57,7 +57,10 @@ def main(arguments: Arguments) -> None:
         for size in arguments.sizes:
             predictions = [
                 evaluate(
-                    trained.with_clip(size=size), recipe.data.manifest, split=recipe.data.evaluate, device=arguments.device
+                    trained.with_clip(size=size),
+                    recipe.data.manifest,
+                    split=recipe.data.evaluate,
+                    device=arguments.device,
                 ).predictions
                 for trained in trained_models
             ]
@@ -85,9 +88,9 @@ def trained(arguments: Arguments, position: Position, seed: int) -> Run:
     recipe = replace(
         recipe,
         model=replace(recipe.model, position=position),
-        run=replace(
-            recipe.run, out=arguments.runs / name, seed=seed, device=arguments.device, checkpoint_every_steps=200
-        ),
+        run=replace(recipe.run, out=arguments.runs / name, seed=seed),
+        compute=replace(recipe.compute, device=arguments.device),
+        checkpoint=replace(recipe.checkpoint, every=200),
     )
     return train(recipe, Run.create(recipe, name=name, existing="resume"))
 

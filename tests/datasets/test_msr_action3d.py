@@ -9,7 +9,7 @@ import pytest
 
 from kinema.datasets.msr_action3d import CLASSES, DEPTH, MsrAction3dOptions, prepare
 from kinema.errors import ManifestError
-from kinema.transforms.depth import depth_to_uint8
+from kinema.transforms.preprocessing import depth_to_uint8
 from kinema.video.source import read_gray
 
 

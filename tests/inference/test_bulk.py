@@ -44,7 +44,7 @@ def test_good_files_are_predicted_and_broken_ones_are_named(trained, videos, cap
     assert "b.mp4" not in output.out
     first, last = output.err.splitlines()
     assert first.startswith("kinema: ")
-    assert "b.mp4: is not a video that can be read" in first
+    assert "b.mp4: not a readable video" in first
     assert last == "kinema: 1 of 3 videos could not be read"
 
 
