@@ -268,7 +268,15 @@ class RunSettings:
 class Recipe:
     """Every setting of a run. Contradictory settings are refused.
 
-    The classes of the network come from the manifest, its frames and size from `clip`.
+    Attributes:
+        clip: Frames, size and modalities of the clips.
+        data: Samples, batches and augmentation.
+        model: Config of the network. Classes come from the manifest, frames and size from `clip`.
+        optim: Optimizer and learning-rate schedule.
+        init: Initial weights and frozen parts.
+        checkpoint: Checkpoints and shipped weights.
+        compute: Device, precision and parallelism.
+        run: Output folder, seed, evaluations and loggers.
     """
 
     clip: Clip
