@@ -4,7 +4,7 @@ Axes: b batch, c channels in, d channels out, t frames, h w rows and columns; (b
 """
 
 import copy
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -78,9 +78,12 @@ class Inception(nn.Module):
     def forward(self, maps: Float[Tensor, "bt c h w"], frames: int) -> Float[Tensor, "bt d h w"]:
         """Return the concatenated branches."""
         alone, middle, small = torch.split(self.single(maps), self.parts, dim=1)
-        if self.pool == "spatial":
-            pooled = F.max_pool2d(maps, 3, stride=1, padding=1)
-        else:
-            clips = rearrange(maps, "(b t) c h w -> b c t h w", t=frames)
-            pooled = rearrange(F.max_pool3d(clips, 3, stride=1, padding=1), "b c t h w -> (b t) c h w")
+        match self.pool:
+            case "spatial":
+                pooled = F.max_pool2d(maps, 3, stride=1, padding=1)
+            case "spatiotemporal":
+                clips = rearrange(maps, "(b t) c h w -> b c t h w", t=frames)
+                pooled = rearrange(F.max_pool3d(clips, 3, stride=1, padding=1), "b c t h w -> (b t) c h w")
+            case _:
+                assert_never(self.pool)
         return torch.cat((alone, self.middle(middle), self.small(small), self.pooled(pooled)), dim=1)

@@ -8,7 +8,7 @@ Axes: n tokens, c channels, h attention heads, d channels of one attention head.
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, assert_never, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -167,12 +167,15 @@ class EncoderBlock(nn.Module):
         """
         arguments = (context,) if rows == "all" else (context, rows)
         residual = select_rows(tokens, rows)
-        if self.norm_order == "pre":
-            tokens = residual + self.drop_path(self.attention(self.norm_attention(tokens), *arguments))
-            tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
-        else:
-            tokens = self.norm_attention(residual + self.drop_path(self.attention(tokens, *arguments)))  # eq. 4.1
-            tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
+        match self.norm_order:
+            case "pre":
+                tokens = residual + self.drop_path(self.attention(self.norm_attention(tokens), *arguments))
+                tokens = tokens + self.drop_path(self.mlp(self.norm_mlp(tokens)))
+            case "post":
+                tokens = self.norm_attention(residual + self.drop_path(self.attention(tokens, *arguments)))  # eq. 4.1
+                tokens = self.norm_mlp(tokens + self.drop_path(self.mlp(tokens)))  # eq. 4.2
+            case _:
+                assert_never(self.norm_order)
         return tokens
 
 
