@@ -16,7 +16,8 @@ import torch
 import tyro
 
 from kinema.data.manifest import Entry, Manifest, write_manifest
-from kinema.datasets.isogd import IsogdOptions, prepare
+from kinema.datasets.isogd import prepare
+from kinema.datasets.options import DatasetOptions
 from kinema.evaluation.evaluate import evaluate
 from kinema.modality import Modality
 from kinema.training.loop import train
@@ -44,7 +45,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        pairs = prepare(IsogdOptions(root=arguments.root, out=Path(folder) / "pairs.csv")).manifest
+        pairs = prepare(DatasetOptions(root=arguments.root, out=Path(folder) / "pairs.csv")).manifest
         manifest = with_wrong_pairs(pairs, Path(folder) / "all.csv")
         run = train(recipe(manifest, Path(folder) / "run", arguments))
         shown: dict[str, tuple[str, tuple[Modality, ...]]] = {

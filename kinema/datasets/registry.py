@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import kinema.datasets
 from kinema.datasets.options import DatasetOptions, OwnDataOptions
-from kinema.datasets.prepared import Prepared
+from kinema.datasets.prepared import PreparedDataset
 from kinema.errors import UsageError, did_you_mean
 
 Options = TypeVar("Options", bound=DatasetOptions)
@@ -29,7 +29,7 @@ class DatasetSpec(Generic[Options]):
     name: str
     summary: str
     options: type[Options]
-    prepare: Callable[[Options], Prepared]
+    prepare: Callable[[Options], PreparedDataset]
 
 
 @cache

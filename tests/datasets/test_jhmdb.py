@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from kinema.datasets.hmdb51 import parse_film, read_clips
-from kinema.datasets.jhmdb import SPLITS, JhmdbOptions, prepare
+from kinema.datasets.jhmdb import SPLITS, prepare
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 
 def prepare_jhmdb(root, out):
-    return prepare(JhmdbOptions(root=root, out=out))
+    return prepare(DatasetOptions(root=root, out=out))
 
 
 CLIPS = [

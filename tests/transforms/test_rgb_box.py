@@ -11,7 +11,7 @@ from kinema.curation.check import check
 from kinema.data.dataset import Failure, VideoDataset, read_clips, read_views
 from kinema.data.manifest import Entry, load_manifest, write_manifest
 from kinema.data.samplers import Draw
-from kinema.datasets.table import CsvOptions, prepare
+from kinema.datasets.table import TableOptions, prepare
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 from kinema.transforms.augment import Augmentation
@@ -102,8 +102,8 @@ def test_a_table_may_say_it(pair, tmp_path):
     (tmp_path / "t.csv").write_text(
         f"path,part,label,split\n{pair}/rgb.mkv,32 16 64 48,a,train\n{pair}/rgb.mkv,,b,test\n"
     )
-    options = CsvOptions(root=tmp_path / "t.csv", out=tmp_path / "m.csv", columns="rgb=path,rgb_box=part")
-    manifest = prepare(options).manifest
+    options = TableOptions(root=tmp_path / "t.csv", out=tmp_path / "m.csv", columns="rgb=path,rgb_box=part")
+    manifest = prepare(options, "csv").manifest
     assert [e.rgb_box for e in manifest.entries] == [BOX, None]
 
 
@@ -161,7 +161,7 @@ def test_a_box_beyond_the_frame_is_an_error_that_names_file_and_line(pair, tmp_p
     assert isinstance(failure, Failure)
     assert failure.message.endswith("rgb.mkv: has frames of 64 x 48, but rgb_box=32 16 65 48 reaches beyond them")
     assert "m.csv, line 3: " in failure.message
-    found = check(manifest, memory=tmp_path / "memory.jsonl", read_options=ReadOptions()).faults
+    found = check(manifest, journal=tmp_path / "journal.jsonl", read_options=ReadOptions()).faults
     assert [(f.kind, f.line, f.sentence) for f in found if f.kind == "rgb box"] == [
         ("rgb box", 3, "rgb_box=32 16 65 48 reaches beyond its frames of 64 x 48")
     ]
