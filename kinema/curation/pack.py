@@ -30,7 +30,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackResult:
     """Result of packing a manifest.
 
     Attributes:
@@ -39,7 +39,7 @@ class Packed:
         unpacked: Number of such samples.
         notes: Observations for the user.
         files: Number of packed files in the manifest.
-        remembered: Number of those that existed before.
+        num_cached: Number of those that existed before.
         bytes_before: Size of the packed sources.
         bytes_after: Size of the packed files.
     """
@@ -49,16 +49,16 @@ class Packed:
     unpacked: int
     notes: tuple[str, ...]
     files: int
-    remembered: int
+    num_cached: int
     bytes_before: int
     bytes_after: int
 
     @property
     def summary(self) -> str:
         """One line with counts and sizes."""
-        remembered = f" ({self.remembered:,} unchanged)" if self.remembered else ""
+        unchanged = f" ({self.num_cached:,} unchanged)" if self.num_cached else ""
         return (
-            f"{self.manifest.path}: {len(self.manifest.entries):,} samples in {self.files:,} packed files{remembered}; "
+            f"{self.manifest.path}: {len(self.manifest.entries):,} samples in {self.files:,} packed files{unchanged}; "
             f"{self.bytes_before / 1e6:,.1f} MB before, {self.bytes_after / 1e6:,.1f} MB after; "
             f"{len(self.unreadable):,} files cannot be packed, {self.unpacked:,} samples keep their original files"
         )
@@ -72,7 +72,7 @@ def pack(
     read_options: ReadOptions = READ_OPTIONS,
     workers: int = 1,
     progress: Callable[[int, int, int], None] | None = None,
-) -> Packed:
+) -> PackResult:
     """Re-encode the files of a manifest, and write a manifest of the packed files.
 
     Args:
@@ -210,7 +210,7 @@ class _PackRun:
         self.records: dict[str, Record] = {}
         self.failures: dict[Part, str] = {}
         self.sizes: dict[str, int] = {}
-        self.remembered = 0
+        self.num_cached = 0
         self._out = out
         self._encoding = encoding
         self._read_options = read_options
@@ -286,10 +286,10 @@ class _PackRun:
             elif failure:
                 self.failures[part] = failure
             else:
-                self.remembered += 1
+                self.num_cached += 1
             self._done += 1
             if self._progress is not None:
-                self._progress(self._done, self._total, self.remembered)
+                self._progress(self._done, self._total, self.num_cached)
 
 
 # -- new manifest ------------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class _PackRun:
 
 def _finish(
     manifest: Manifest, out: Path, encoding: Encoding, samples: Sequence[Mapping[Modality, Part]], run: _PackRun
-) -> Packed:
+) -> PackResult:
     """Write the new manifest and return the result."""
     target = out / manifest.path.name
     suffix = f"packed {encoding.short_side}"
@@ -320,13 +320,13 @@ def _finish(
     sync(out)
     packed = {part.key: part for parts in samples for part in parts.values() if part not in run.failures}
     records = [run.records[key] for key in packed]
-    return Packed(
+    return PackResult(
         manifest=load_manifest(target),
         unreadable=tuple(dict.fromkeys(run.failures.values())),
         unpacked=sum(any(part in run.failures for part in parts.values()) for parts in samples),
         notes=tuple(_notes(manifest, samples, run, records)),
         files=len(records),
-        remembered=run.remembered,
+        num_cached=run.num_cached,
         bytes_before=sum(run.sizes[path] for path in {part.path for part in packed.values()}),
         bytes_after=sum(record.bytes for record in records),
     )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kinema.curation.check import Checked
+from kinema.curation.check import CheckResult
 from kinema.curation.findings import Finding
 
 EXAMPLES = 3
@@ -30,20 +30,20 @@ def check_progress(console: Console | None = None) -> Iterator[Callable[[int, in
     with Progress(*columns, *times, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
-        def show(done: int, total: int, remembered: int) -> None:
+        def show(done: int, total: int, num_cached: int) -> None:
             elapsed = bar.tasks[0].elapsed or 0
-            rate = f"{(done - remembered) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
-            unchanged = f"  {remembered:,} unchanged" if remembered else ""
+            rate = f"{(done - num_cached) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
+            unchanged = f"  {num_cached:,} unchanged" if num_cached else ""
             bar.update(task, completed=done, total=total, description=rate + unchanged)
 
         yield show
 
 
-def check_lines(checked: Checked) -> Iterator[str]:
+def check_lines(checked: CheckResult) -> Iterator[str]:
     """Yield counts, then one line per fault, then the kinds of notes with their first examples."""
     path = checked.manifest.path
     files, frames = len(checked.inspections), sum(file.frames for file in checked.inspections.values())
-    unchanged = f" ({checked.remembered:,} files unchanged since the last check)" if checked.remembered else ""
+    unchanged = f" ({checked.num_cached:,} files unchanged since the last check)" if checked.num_cached else ""
     yield f"{path}: {len(checked.entries):,} samples in {files:,} files with {frames:,} frames{unchanged}"
     if checked.incomparable:
         yield f"{checked.incomparable:,} files are unreadable or blank, and were not compared with the others"

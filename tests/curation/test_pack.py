@@ -414,7 +414,7 @@ def test_a_second_manifest_of_the_same_videos_packs_only_new_parts(tmp_path, num
     spans = [Entry(rgb=numbered, start_frame=10 * i, stop_frame=10 * i + 10) for i in range(4)]
     first = packed(manifest_of(tmp_path, spans[:3]), tmp_path / "out")
     second = packed(manifest_of(tmp_path, spans[1:], name="other.csv"), tmp_path / "out")
-    assert (first.remembered, second.remembered) == (0, 2)
+    assert (first.num_cached, second.num_cached) == (0, 2)
     assert files_of(second)[:2] == files_of(first)[1:]
     assert load_manifest(tmp_path / "out" / "set.csv").digest == first.manifest.digest
 
