@@ -12,7 +12,7 @@ class KinemaError(Exception):
     """Base class of all errors caused by input: files, options, recipes, manifests, weights.
 
     Args:
-        message: One line: problem, place and fix.
+        message: One line with the place, the problem and the fix.
         path: File or URL that causes the error.
         line: Line in that file, from 1.
         field: Field, option or column that causes the error, as the user writes it: `clip.frames`.
@@ -32,7 +32,7 @@ class UsageError(KinemaError, ValueError):
 
 
 class ConfigError(KinemaError, ValueError):
-    """Raised when a config cannot be built: a field is unknown, missing, or breaks its type or constraint."""
+    """Raised when a config cannot be built: a field is unknown, missing, or violates its type or constraint."""
 
 
 class ClipError(KinemaError, ValueError):
@@ -137,6 +137,6 @@ class TrainingStopped(KinemaError, RuntimeError):
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known name, or all of them."""
+    """Return the hint for a message about an unknown name: the closest known name, or all of them."""
     matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f"did you mean {matches[0]!r}?" if matches else f"expected one of {', '.join(sorted(known))}"

@@ -22,10 +22,10 @@ PREDICTIONS_FILE = "predictions.safetensors"
 """Name of the predictions file in a run folder."""
 
 GROUP_COLUMNS: tuple[Literal["group", "subject"], ...] = ("group", "subject")
-"""Columns of a manifest that mark related samples, for a bootstrap that draws them together."""
+"""Manifest columns of related samples, which a bootstrap may resample together."""
 
 JOINT = "joint"
-"""Name of all task heads together. A sample is correct if every head is."""
+"""Name of the combination of all task heads, which is correct if every head is."""
 
 HEADER = ("classes", "split", "declared", "missing", "manifest_digest", "weights_digest", "protocol")
 """Fields stored under their own names as JSON in the header of a predictions file."""
@@ -110,7 +110,7 @@ class Predictions:
 
     @property
     def is_labeled(self) -> bool:
-        """True if any sample has a label."""
+        """Whether any sample has a label."""
         return any((targets != UNLABELED).any() for targets in self.targets.values())
 
     @property

@@ -64,7 +64,8 @@ class Encoding:
     def x264(self) -> dict[str, str]:
         """`fastdecode` is about twice as fast to read, and some tenths larger. B-frames bring nothing between keyframes
         this close. Without the macroblock tree, which reads memory that nobody has written, and with one thread the
-        same pictures give the same bytes."""
+        same pictures give the same bytes.
+        """
         return {
             "crf": str(self.crf),
             "preset": self.preset,
@@ -164,7 +165,8 @@ def fitted_depth(
     picture: UInt16[ndarray, "height width"] | UInt8[ndarray, "height width"], encoding: Encoding
 ) -> UInt16[ndarray, "fitted_height fitted_width"] | UInt8[ndarray, "fitted_height fitted_width"]:
     """As it is, or of each place in a smaller picture the nearest pixel: a mean of two depths is a place where nothing
-    is, and one with 0, no reading, is none at all."""
+    is, and one with 0, no reading, is none at all.
+    """
     height, width = picture.shape
     short_side = encoding.depth_short_side
     if short_side is None or min(height, width) <= short_side:

@@ -388,7 +388,8 @@ def _is_threaded(stream: av.VideoStream) -> bool:
 
 def _settle(path: str, stream: av.VideoStream) -> None:
     """Check the frames still being decoded by threads: one may be displayed later than those handed out, and yet be
-    what they were made from."""
+    what they were made from.
+    """
     if not _is_threaded(stream):
         return
     try:
