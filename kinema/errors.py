@@ -4,7 +4,7 @@ Any other exception is a bug of kinema and shows its traceback.
 """
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 
@@ -140,3 +140,9 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     """Return the hint for a message about an unknown name: the closest known name, or all of them."""
     matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f"did you mean {matches[0]!r}?" if matches else f"expected one of {', '.join(sorted(known))}"
+
+
+def examples(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names as text, with the number of the others."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

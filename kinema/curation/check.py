@@ -47,7 +47,7 @@ class CheckResult:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """Findings that break an experiment or its result."""
+        """Findings that invalidate an experiment."""
         return tuple(finding for finding in self.findings if finding.severity == "fault")
 
     @property
@@ -57,7 +57,7 @@ class CheckResult:
 
     @property
     def bad_files(self) -> dict[str, str]:
-        """Files to remove, each with its faults."""
+        """Faults of each file that should be removed."""
         bad: dict[str, list[str]] = {}
         for finding in self.faults:
             if finding.kind in FILE_FAULTS:

@@ -1,8 +1,8 @@
 """Packing: re-encode a dataset once for fast reading; same samples, frames and labels.
 
-Each sample gets its own file, cut to its segment and, for RGB, to its box; samples that show the same part of a file
-share one. Several manifests may share an output folder: a second manifest of the same videos packs only new parts.
-`pack.jsonl` has a line per finished file, so that an interrupted run can be resumed.
+Each sample gets its own file, cut to its segment and, for RGB, to its box; samples of the same part share one file.
+Several manifests may share an output folder: a second manifest of the same videos packs only new parts. `pack.jsonl`
+has a line per finished file, so that an interrupted run can be resumed.
 """
 
 import fcntl
@@ -137,7 +137,7 @@ def _check_sources_outside(manifest: Manifest, out: Path, parts: Iterable[Part])
 
 
 def _check_declared(manifest: Manifest) -> None:
-    """Refuse now what writing the manifest would refuse hours later."""
+    """Refuse a manifest with too small declared counts early, since writing it would fail only after packing."""
     for split, count in Counter(entry.split for entry in manifest.entries).items():
         declared = manifest.declared.get(split, 0)
         if declared < count:
@@ -152,7 +152,7 @@ def _check_declared(manifest: Manifest) -> None:
 
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    """Allow one run at a time; the system releases the lock however a run ends."""
+    """Hold a file lock that allows one run at a time; the system releases it when the process ends."""
     with (out / "pack.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -278,7 +278,7 @@ class _PackRun:
         return file.is_file() and file.stat().st_size == record.bytes
 
     def _finish_part(self, part: Part, *, record: Record | None = None, failure: str = "") -> None:
-        """Store a new record or a failure; neither means that the part was packed before."""
+        """Count a part as done, and store its new record or failure; without either, it was packed before."""
         with self._lock:
             if record is not None:
                 self.records[part.key] = record
@@ -335,14 +335,14 @@ def _finish(
 def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _PackRun) -> Entry:
     """Return the sample with its packed files, without segment and box.
 
-    If one of its files cannot be packed, it keeps all original files, with an unknown number of frames.
+    A sample with a file that cannot be packed keeps all original files, with an unknown number of frames.
     """
     if any(part in run.failures for part in parts.values()):
         files = {kind: _relative(part.path, out) for kind, part in parts.items()}
         return replace(entry, **files, frames=None)  # type: ignore[arg-type]  # paths alone
     records = {kind: run.records[part.key] for kind, part in parts.items()}
     files = {kind: record.file for kind, record in records.items()}
-    whole = entry.start_s is None and entry.start_frame is None
+    is_complete_video = entry.start_s is None and entry.start_frame is None
     frames = records["rgb" if "rgb" in records else "depth"].frames
     return replace(
         entry,
@@ -352,7 +352,7 @@ def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _PackRu
         stop_s=None,
         start_frame=None,
         stop_frame=None,
-        frames=entry.frames if whole and entry.frames is not None else frames,
+        frames=entry.frames if is_complete_video and entry.frames is not None else frames,
     )
 
 

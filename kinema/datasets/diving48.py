@@ -20,7 +20,7 @@ from typing import Any
 
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import PreparedDataset, examples, note_names
+from kinema.datasets.prepared import PreparedDataset, note_names
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ListedSample,
@@ -34,7 +34,7 @@ from kinema.datasets.skeleton import (
     read_listing,
     require_list,
 )
-from kinema.errors import ManifestError
+from kinema.errors import ManifestError, examples
 from kinema.video.scan import VIDEO_SUFFIXES
 
 DATASET = "Diving48"

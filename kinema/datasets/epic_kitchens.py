@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from kinema.data.manifest import Entry, rows
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import PreparedDataset, examples, note_names, write_prepared
+from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ListedSample,
@@ -35,7 +35,7 @@ from kinema.datasets.skeleton import (
     require_columns,
     require_list,
 )
-from kinema.errors import ManifestError, UnreadableVideo
+from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.video.image_folder import list_images
 
 DATASET = "EPIC-KITCHENS-100"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.options import ThreeSplitOptions
-from kinema.datasets.prepared import PreparedDataset, examples
+from kinema.datasets.prepared import PreparedDataset
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     Files,
@@ -34,7 +34,7 @@ from kinema.datasets.skeleton import (
     scan_classes,
     video_name,
 )
-from kinema.errors import ManifestError
+from kinema.errors import ManifestError, examples
 
 DATASET = "HMDB-51"
 # fmt: off

@@ -33,10 +33,10 @@ from kinema.datasets.ntu_names import (
     split_of,
 )
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import PreparedDataset, examples, note_names, single_modality_notes, write_prepared
+from kinema.datasets.prepared import PreparedDataset, note_names, single_modality_notes, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import ARCHIVE_SUFFIXES, check_paths, line_error, read_lines, refuse_duplicates
-from kinema.errors import ManifestError
+from kinema.errors import ManifestError, examples
 from kinema.modality import DepthFacts
 from kinema.video.image_folder import IMAGE_SUFFIXES
 from kinema.video.scan import scan

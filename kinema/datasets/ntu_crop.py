@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kinema.datasets.prepared import examples, note_names
-from kinema.errors import ManifestError, UnreadableVideo
+from kinema.datasets.prepared import note_names
+from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.transforms.pixel_box import PixelBox
 from kinema.video.container import open_video
 from kinema.video.read_options import READ_OPTIONS

@@ -12,7 +12,7 @@ import numpy as np
 from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
 from kinema.data.splits import divided_names, split_by_group
 from kinema.datasets.options import Holdout
-from kinema.errors import ManifestError, UnreadableVideo
+from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
 from kinema.video.source import count_frames, read_gray
@@ -53,12 +53,6 @@ class PreparedDataset:
         heads = [f"{n} classes" if head == "label" else f"{n} of {head}" for head, n in self.manifest.heads.items()]
         files = f"{len(self.unreadable)} files cannot be read"
         return f"{self.manifest.path}: {', '.join(splits)}; {', '.join(heads)}; {files}"
-
-
-def examples(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names as text, with the number of the others."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from kinema.data.manifest import LABEL, Entry, check_manifest_name, rows
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import PreparedDataset, examples, note_names, write_prepared
-from kinema.errors import ManifestError
+from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
+from kinema.errors import ManifestError, examples
 from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.video.scan import VIDEO_SUFFIXES, FolderContents, scan
 

@@ -18,8 +18,8 @@ EXAMPLES = 3
 def check_progress(console: Console | None = None) -> Iterator[Callable[[int, int, int], None]]:
     """Show a progress bar with files done, files per second and time left; hidden if the output is not a terminal.
 
-    Yields a function to call with the number of files done, their total, and how many of those done were not decoded
-    again, which do not count for the speed.
+    Yields a function of the number of files done, their total, and the number of unchanged files, which do not count
+    for the speed.
 
     Args:
         console: Console to print to; standard error if None.

@@ -107,7 +107,7 @@ def histograms_figure(numbers: Mapping[str, Sequence[float]]) -> bytes:
 
 
 def cluster_figure(clusters: Int64[ndarray, "rows columns"], reference: tuple[int, int]) -> bytes:
-    """Draw the clusters of relative positions, seen from one patch (figure 3.5), as SVG.
+    """Draw the clusters of positions relative to one patch (figure 3.5) as SVG.
 
     Args:
         clusters: Cluster of each patch, from `Clusters.map_from`.

@@ -28,7 +28,7 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
     Args:
         run: Finished training.
         out: JSON to write, under `results/`.
-        title: Model and data; contains "synthetic" if the data are.
+        title: Model and data; must contain "synthetic" for synthetic data.
 
     Returns:
         Content of the JSON: metrics in percent with confidence intervals; targets, top-1 and top-5 predictions as class
@@ -130,7 +130,7 @@ def load_result(path: Path) -> Predictions:
 
 
 def _best(logits: Float[ndarray, "samples classes"], k: int) -> list[list[int]]:
-    """Return the class numbers of the k largest logits, best first; ties go to the lower number."""
+    """Return the class numbers of the k largest logits, best first. Ties go to the lower class number."""
     best: list[list[int]] = np.argsort(-logits, axis=1, kind="stable")[:, :k].tolist()
     return best
 

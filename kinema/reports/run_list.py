@@ -23,7 +23,7 @@ from kinema.training.schedule import Schedule, score
 
 State = Literal["finished", "unfinished", "no checkpoint"]
 PARTS = ("recipe.json", "steps.jsonl", "metrics.jsonl", "checkpoints", "model")
-"""Files and folders of which any makes a folder a run, complete or not."""
+"""Files and folders, any of which marks a folder as a run, even an incomplete one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class RunLine:
         data: Manifest and modalities.
         step: Number of steps done.
         steps: Number of planned steps; None if unknown.
-        top1: Best top-1 of all evaluations [%]; with several task heads, that of all heads together.
+        top1: Best top-1 of all evaluations [%]; joint top-1 with several task heads.
         loss: Loss of the last step.
         state: Progress; None if unknown.
         changed: Time of the last change [s since 1970].
@@ -77,7 +77,7 @@ def samples_of(manifest: str, split: str) -> int:
 
 
 def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLine:
-    """Read one run; files that cannot be read are listed among its faults.
+    """Read one run. Its faults include files that cannot be read.
 
     Args:
         path: Run folder.
@@ -198,7 +198,7 @@ def _data(recipe: Recipe) -> str:
 
 
 def _stopped_early(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
-    """Return whether the patience of the recipe is used up."""
+    """Return whether the training stopped early: the best evaluation is `patience` evaluations ago."""
     if recipe.run.patience is None or not metrics:
         return False
     try:
@@ -209,6 +209,6 @@ def _stopped_early(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
 
 
 def _score(line: dict[str, Any]) -> float | None:
-    """Return the top-1 of an evaluation; with several task heads, that of all heads together."""
+    """Return the top-1 of an evaluation, or its joint top-1 with several task heads."""
     top1 = line.get("top1", line.get(f"{JOINT}.top1"))
     return float(top1) if isinstance(top1, int | float) else None
