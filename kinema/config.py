@@ -61,9 +61,7 @@ def from_json(kind: Any, data: Any) -> Any: ...
 def from_json(kind: Any, data: Any) -> Any:
     """Build a config from plain data, as `to_json` returns it.
 
-    Args:
-        kind: Class of the config, or union of such classes that differ in their `kind` field.
-        data: Plain data.
+    `kind` is the class of the config, or a union of classes that differ in their `kind` field.
 
     Raises:
         ConfigError: The data does not fit; `field` is the dotted name of the first invalid field.

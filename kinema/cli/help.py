@@ -48,13 +48,7 @@ class Option(NamedTuple):
 
 
 def options_of(owner: Any, prefix: str = "--", group: str = "") -> Iterator[Option]:
-    """Yield every option of a dataclass, nested ones included.
-
-    Args:
-        owner: Dataclass, or an instance of one, whose values are then the defaults.
-        prefix: Start of each option's name.
-        group: Heading of the options.
-    """
+    """Yield all options of a dataclass, or of an instance, whose values are then the defaults; nested ones too."""
     kind = owner if isinstance(owner, type) else type(owner)
     hints, docs = get_type_hints(kind, include_extras=True), _field_docs(kind)
     headings = {name: title for title, names in getattr(kind, "GROUPS", {}).items() for name in names}

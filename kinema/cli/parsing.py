@@ -37,13 +37,7 @@ def parse_options(kind: type[Options], args: Sequence[str], prog: str) -> Option
 def parse_known_options(
     kind: type[Options], args: Sequence[str], prog: str, default: Options | None = None
 ) -> tuple[Options, list[str]]:
-    """Parse options, and return them with the unknown arguments.
-
-    Args:
-        kind: Dataclass of the options.
-        args: Arguments after the name of the command.
-        prog: Command, as in `kinema evaluate`.
-        default: Values of omitted options; those of the class if None.
+    """Parse options, and return them with the unknown arguments; `default` has the values of omitted options.
 
     Raises:
         UsageError: An option is missing or has an invalid value.

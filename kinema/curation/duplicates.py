@@ -48,11 +48,7 @@ class Thresholds:
     motion of different clips correlates by at most 0.83 (another swing in the same studio), or 0.96 if one person
     repeats a gesture in one take. Copies have a median of 0.99. Depth does not show clothes: the same motion by another
     body reaches 0.95.
-
-    Attributes:
-        motion: Correlation of motion.
-        appearance: Correlation of appearance.
-        still: Correlation of appearance for two still videos.
+    `still` is the correlation of appearance for two still videos.
     """
 
     motion: float
@@ -65,14 +61,9 @@ THRESHOLDS = {"rgb": Thresholds(motion=0.92, appearance=0.95), "depth": Threshol
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two videos that are copies of one recording.
+    """Positions of two videos that are copies of one recording, and their correlations of motion and appearance.
 
-    Attributes:
-        first: Position in the first set of videos.
-        second: Position in the second set of videos.
-        motion: Correlation of motion; 1 for two still videos.
-        appearance: Correlation of appearance.
-        mirrored: Whether the second video is mirrored left to right.
+    `motion` is 1 for two still videos. `mirrored` tells whether the second video is mirrored left to right.
     """
 
     first: int
@@ -145,11 +136,6 @@ def near_duplicates(
     """Return the pairs that are copies of one recording, the most similar first.
 
     At most `CANDIDATES` pairs are found per video of the first set.
-
-    Args:
-        first: Signatures of the first set of videos.
-        second: Signatures of the second set.
-        thresholds: Smallest correlations of a copy.
     """
     pairs = []
     if len(first) and len(second):

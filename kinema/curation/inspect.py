@@ -134,13 +134,7 @@ class _Scan:
 
 
 def inspect(path: str, kind: Modality, options: ReadOptions = READ_OPTIONS) -> Inspection:
-    """Decode a whole file. Problems of the file are part of the result and raise no error.
-
-    Args:
-        path: Video file, folder of images, npz or mat file, or URL of one.
-        kind: Modality that the file is read as.
-        options: Limits and cache.
-    """
+    """Decode a video file, folder of images, npz or mat file, or URL of one; its problems are part of the result."""
     file = path
     scan = _Scan(form="array" if Path(path).suffix.lower() in ARRAY_SUFFIXES else "video")
     problem: Problem = ""

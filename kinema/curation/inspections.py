@@ -78,11 +78,9 @@ def inspect_all(
 
 
 def journal_path(manifest: Path, folder: Path | None) -> Path:
-    """Return the journal for the files of a manifest; manifests in the same folder share it.
+    """Return the journal for the files of a manifest, in kinema's cache if `folder` is None.
 
-    Args:
-        manifest: CSV of the manifest.
-        folder: Folder of the journals; that of kinema's cache if None.
+    Manifests in the same folder share a journal.
     """
     name = hashlib.sha256(str(manifest.parent.resolve()).encode()).hexdigest()[:16]
     return (folder or default_cache() / "check") / f"{name}.jsonl"

@@ -87,12 +87,7 @@ class Record:
 
 
 class PackSource:
-    """Source file that is opened once to pack all of its parts.
-
-    Args:
-        path: File or URL.
-        options: Limits and cache. PyAV reads the file in this process.
-    """
+    """Source file that is opened once, by PyAV in this process, to pack all of its parts."""
 
     def __init__(self, path: str, options: ReadOptions) -> None:
         self.path = path

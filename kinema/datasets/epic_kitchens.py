@@ -179,12 +179,7 @@ def read_classes(path: Path, head: str) -> tuple[str, ...]:
 
 
 def read_segments(path: Path, split: str, classes: Mapping[str, Sequence[str]]) -> list[Segment]:
-    """Return the segments of an official list.
-
-    Args:
-        path: List.
-        split: Its split.
-        classes: Class names of each task head; empty if the list has no labels.
+    """Return the segments of an official list; `classes` is empty for a list without labels.
 
     Raises:
         ManifestError: A column or a cell is missing or malformed, a class is unknown, or a segment ends before it

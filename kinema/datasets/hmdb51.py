@@ -135,12 +135,7 @@ def find_action_lists(root: Path, folders: Sequence[str], split: int, classes: S
 
 
 def read_clips(path: Path, action: str, splits: Mapping[str, str]) -> list[ListedSample]:
-    """Return the clips of a list of lines `NAME.avi NUMBER`.
-
-    Args:
-        path: List.
-        action: Class of its clips.
-        splits: Split of each number.
+    """Return the clips of a list of lines `NAME.avi NUMBER`, where `splits` has the split of each number.
 
     Raises:
         ManifestError: A line is malformed.

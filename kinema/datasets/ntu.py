@@ -107,11 +107,10 @@ class Ntu120Options(NtuOptions):
 
 @dataclass(kw_only=True)
 class _Disk:
-    """Files on disk: paths of the samples by name, paths with malformed names, and notes on other files."""
+    """Files on disk: paths of the samples by name, and notes on other files."""
 
     rgb: dict[str, Path] = field(default_factory=dict)
     depth: dict[Coverage, dict[str, Path]] = field(default_factory=lambda: {"masked": {}, "full": {}})
-    malformed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -234,9 +233,9 @@ def _find_samples(root: Path) -> _Disk:
         (unrelated, "videos and folders of images are not RGB or depth of NTU RGB+D and are omitted"),
         (images, "folders of depth have a single image and are omitted"),
         (packed, "archives are still packed and are omitted"),
+        (malformed, "names resemble NTU RGB+D but are not of the form S001C001P001R001A001_rgb, and are omitted"),
     ):
         disk.notes += note_names([_relative(path, root) for path in paths], problem)
-    disk.malformed += [_relative(path, root) for path in malformed]
     if others:
         suffixes = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
         disk.notes.append(f"{others.total()} files of other kinds are omitted: {suffixes}")
@@ -280,21 +279,15 @@ def _require_samples(root: Path, disk: _Disk, collection: Collection) -> set[str
             f"Use `kinema prepare {other.command}` for these.",
             path=root,
         )
-    contents = "; ".join([*_malformed_notes(disk), *disk.notes]) or "it has no files"
+    contents = "; ".join(disk.notes) or "it has no files"
     raise ManifestError(f"{problem}; looked below it for {', '.join(EXAMPLES.values())}; {contents}", path=root)
 
 
-def _malformed_notes(disk: _Disk) -> list[str]:
-    problem = "names resemble NTU RGB+D but are not of the form S001C001P001R001A001_rgb, and are omitted"
-    return note_names(disk.malformed, problem)
-
-
 def _unofficial_notes(disk: _Disk, collection: Collection) -> list[str]:
-    """Return notes on malformed names and on samples that are not in the collection."""
+    """Return notes on samples that are not in the collection."""
     others = sorted(disk.names - official_samples(collection).keys())
     newer = [name for name in others if collection is NTU60 and _is_ntu120_only(name)]
     return [
-        *_malformed_notes(disk),
         *note_names(newer, f"samples are of {NTU120.name} only (setups from S018, actions from A061) and are omitted"),
         *note_names(
             [name for name in others if name not in newer],

@@ -71,12 +71,7 @@ def rgb_box(extent: tuple[int, int, int, int], size: tuple[int, int]) -> Subject
 
 
 def find_boxes(pairs: Mapping[str, tuple[Path, Path]], size: tuple[int, int]) -> dict[str, SubjectBox]:
-    """Return the box of each sample, in parallel.
-
-    Args:
-        pairs: RGB file and folder of masked depth of each sample.
-        size: Width and height of the boxes [px].
-    """
+    """Return the box of each sample by its RGB file and folder of masked depth; samples are read in parallel."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         return dict(zip(pairs, pool.map(lambda pair: _find_box(pair[0], pair[1], size), pairs.values()), strict=True))
 

@@ -131,13 +131,7 @@ def parse_name(text: str) -> Sample | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """NTU RGB+D 60 or 120.
-
-    Attributes:
-        name: Name of the dataset.
-        command: Name in `kinema prepare`.
-        num_setups: Number of setups.
-    """
+    """NTU RGB+D 60 or 120; `command` is the name in `kinema prepare`."""
 
     name: str
     command: str

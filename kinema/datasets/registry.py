@@ -17,14 +17,7 @@ Options = TypeVar("Options", bound=DatasetOptions)
 
 @dataclass(frozen=True)
 class DatasetSpec(Generic[Options]):
-    """Subcommand of `kinema prepare`.
-
-    Attributes:
-        name: Name on the command line.
-        summary: One line of help.
-        options: Config class of its options.
-        prepare: Function that writes the manifest.
-    """
+    """Subcommand of `kinema prepare`: its name, line of help and options, and the function that writes the manifest."""
 
     name: str
     summary: str

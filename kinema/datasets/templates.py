@@ -112,12 +112,7 @@ def match_templates(root: Path, out: Path, *, rgb: str = "", depth: str = "") ->
     The fields `label` (or `label.verb`, `label.noun`, ...), `group`, `subject`, `camera` and `split` fill columns; all
     others only match. RGB and depth are paired if their common fields agree. A sample may lack one of the two. A path
     that matches both templates belongs to the one with more fixed characters.
-
-    Args:
-        root: Folder of the files and folders of images.
-        out: Manifest; ignored among the files if it is below the root.
-        rgb: Template of RGB; may be empty if `depth` is given.
-        depth: Template of depth; may be empty if `rgb` is given.
+    The manifest `out` is ignored among the files if it is below the root.
 
     Raises:
         ManifestError: A template is malformed, matches nothing, or matches two files of one modality for one sample.

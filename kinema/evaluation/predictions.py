@@ -16,7 +16,6 @@ from kinema.data.manifest import UNLABELED, Manifest
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.files import atomic_write
-from kinema.inference.trained_model import TrainedModel
 
 PREDICTIONS_FILE = "predictions.safetensors"
 """Name of the predictions file in a run folder."""
@@ -38,11 +37,6 @@ class Protocol:
     frames: int
     clips: int
     crops: int
-
-    @classmethod
-    def from_model(cls, model: TrainedModel) -> "Protocol":
-        """Return the protocol of a model's sampling and preprocessing."""
-        return cls(frames=model.sampling.frames, clips=model.sampling.clips, crops=model.preprocessing.crops)
 
     def __str__(self) -> str:
         return f"{self.frames} x {self.clips} x {self.crops}"

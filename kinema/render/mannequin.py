@@ -220,14 +220,7 @@ class Floor:
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """Directional lamp and color of the sky.
-
-    Attributes:
-        azimuth_degrees: Azimuth of the lamp as seen from the person.
-        elevation_degrees: Elevation of the lamp.
-        strength: Brightness of the lamp, 0 to 1.
-        sky: Color of the sky.
-    """
+    """Directional lamp, in a direction from the person and with a strength from 0 to 1, and color of the sky."""
 
     azimuth_degrees: float
     elevation_degrees: float

@@ -228,10 +228,7 @@ def smooth_noise(
 ) -> Float64[np.ndarray, "frames 13 3"]:
     """Return joint noise as rotation vectors: a constant offset and two slow waves per joint; the root has none.
 
-    Args:
-        rng: Random number generator.
-        phases: Time as a fraction of the clip.
-        sigma_rad: Standard deviation of the noise per axis.
+    `phases` are times as fractions of the clip; `sigma_rad` is the standard deviation per axis.
     """
     shape = (len(JOINTS), 3)
     weights = rng.normal(0.0, sigma_rad / np.sqrt(2.0), size=(3, *shape))

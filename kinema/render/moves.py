@@ -126,17 +126,13 @@ class Clip(NamedTuple):
 class ClipParams:
     """Random parameters of a clip.
 
+    Angles are those of the camera's viewing direction.
+
     Attributes:
         tempo: Speed relative to the capture.
         start: Start time as a fraction of the motion's duration.
-        side: Whether the motion is mirrored.
-        noise_seed: Seed of the joint noise.
-        azimuth_degrees: Azimuth of the camera.
-        elevation_degrees: Elevation of the camera.
         margin_m: Free space around the person in the image.
         shade: Factor on the brightness of the clothes.
-        floor: Floor.
-        light: Light.
     """
 
     tempo: float
@@ -246,12 +242,9 @@ def write_manifests(out: Path, clips: Sequence[Clip] | None = None) -> None:
 
 
 def render_moves(out: Path, *, clips: Sequence[Clip] | None = None, workers: int | None = None) -> None:
-    """Render the dataset into `out`: `rgb/*.mp4`, `depth/*.mkv` and the manifests.
+    """Render all or some clips into `out`: `rgb/*.mp4`, `depth/*.mkv` and the manifests.
 
-    Args:
-        out: Folder to write.
-        clips: Clips to render; all if None.
-        workers: Number of processes; one per core if None. It does not change the pixels.
+    The number of processes (by default one per core) does not change the pixels.
     """
     clips = list_clips() if clips is None else clips
     for folder in ("rgb", "depth"):

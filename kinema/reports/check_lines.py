@@ -1,7 +1,7 @@
 """Printed check: a progress bar, and lines with all faults and examples of notes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,10 +19,7 @@ def check_progress(console: Console | None = None) -> Iterator[Callable[[int, in
     """Show a progress bar with files done, files per second and time left; hidden if the output is not a terminal.
 
     Yields a function of the number of files done, their total, and the number of unchanged files, which do not count
-    for the speed.
-
-    Args:
-        console: Console to print to; standard error if None.
+    for the speed. The bar is on standard error by default.
     """
     console = console or Console(stderr=True)
     columns = (MofNCompleteColumn(), TextColumn("files"), BarColumn(), TextColumn("{task.description}"))
@@ -48,7 +45,8 @@ def check_lines(checked: CheckResult) -> Iterator[str]:
     if checked.incomparable:
         yield f"{checked.incomparable:,} files are unreadable or blank, and were not compared with the others"
     if checked.faults:
-        yield f"faults: {_counted(checked.faults)}"
+        counts = Counter(finding.kind for finding in checked.faults)
+        yield f"faults: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}"
         yield from (_line(path.name, finding) for finding in checked.faults)
     else:
         yield "no faults found"
@@ -64,7 +62,3 @@ def _line(name: str, finding: Finding) -> str:
     place = f"{name}, line {finding.line}: " if finding.line else f"{name}: "
     subject = f"{finding.file}: " if finding.file else ""
     return "  " + " ".join(f"{place}{finding.kind}: {subject}{finding.sentence}".split())
-
-
-def _counted(findings: Sequence[Finding]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in Counter(finding.kind for finding in findings).items())

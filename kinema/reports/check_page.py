@@ -30,10 +30,7 @@ STRIP_FRAMES = 4
 def write_check(checked: CheckResult, folder: Path, read_options: ReadOptions) -> None:
     """Write `check.html`, `check.json` and `bad_files.txt`, whose lines are a path, a tab and the reasons.
 
-    Args:
-        checked: Result of the check.
-        folder: Output folder, created if missing.
-        read_options: Options for reading the frames of copies.
+    The output folder is created if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     findings = json.dumps(_as_json(checked), indent=1, ensure_ascii=False)

@@ -25,10 +25,7 @@ MAX_SCORES = 60_000
 def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
     """Write the result of a run, with metrics computed from its predictions file.
 
-    Args:
-        run: Finished training.
-        out: JSON to write, under `results/`.
-        title: Model and data; must contain "synthetic" for synthetic data.
+    The title names model and data; it must contain "synthetic" for synthetic data.
 
     Returns:
         Content of the JSON: metrics in percent with confidence intervals; targets, top-1 and top-5 predictions as class

@@ -77,12 +77,7 @@ def samples_of(manifest: str, split: str) -> int:
 
 
 def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLine:
-    """Read one run. Its faults include files that cannot be read.
-
-    Args:
-        path: Run folder.
-        count: Function that returns the number of samples in a split of a manifest.
-    """
+    """Read one run; its faults include files that cannot be read. `count` is `samples_of` or a cached version."""
     faults: list[str] = []
     steps, metrics = (_lines(path / name, faults) for name in ("steps.jsonl", "metrics.jsonl"))
     run, planned, model, data, early = Run(path), None, "?", "?", False
@@ -91,7 +86,8 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     except (RunError, OSError) as error:
         faults.append(" ".join(str(error).split()))
     else:
-        model, data = _model(recipe, run.path, faults), _data(recipe)
+        model = _model(recipe, run.path, faults)
+        data = f"{Path(recipe.data.manifest).stem or '?'} {'+'.join(recipe.clip.modalities)}"
         early = _stopped_early(recipe, metrics)
         try:
             samples = count(recipe.data.manifest, recipe.data.train)
@@ -191,10 +187,6 @@ def _model(recipe: Recipe, run: Path, faults: list[str]) -> str:
         faults.append(f"{description}: cannot be read ({error})")
     named = (name for name, entry in MODELS.items() if entry.config == recipe.model)
     return next(named, recipe.model.kind)
-
-
-def _data(recipe: Recipe) -> str:
-    return f"{Path(recipe.data.manifest).stem or '?'} {'+'.join(recipe.clip.modalities)}"
 
 
 def _stopped_early(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:

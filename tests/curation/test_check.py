@@ -325,8 +325,8 @@ def test_a_folder_with_changed_images_is_decoded_again(folder, fill_pictures, de
     assert inspect_all(sources, **options)[1] == 1
     shutil.copy(folder / "pictures" / "0.png", folder / "pictures" / "3.png")
     assert inspect_all(sources, **options)[0][sources[0]].frames == 4
-    about = os.stat(folder / "pictures" / "0.png")
-    os.utime(folder / "pictures" / "0.png", ns=(about.st_atime_ns, about.st_mtime_ns + 10**12))
+    stat = os.stat(folder / "pictures" / "0.png")
+    os.utime(folder / "pictures" / "0.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**12))
     assert inspect_all(sources, **options)[1] == 0
     assert decoded == ["pictures"] * 3
 
@@ -442,9 +442,9 @@ def test_a_timeout_of_a_reader_process_is_not_cached(folder):
     source = MediaFile(str(folder / "0.mp4"), "rgb")
     hasty = ReadOptions(isolation="process", timeout_s=1e-4)
     journal = folder / "journal.jsonl"
-    seen = inspect_all([source], read_options=hasty, workers=1, journal=journal)[0][source]
-    assert seen.problem == "unreadable"
-    assert "process" in seen.reason
+    inspection = inspect_all([source], read_options=hasty, workers=1, journal=journal)[0][source]
+    assert inspection.problem == "unreadable"
+    assert "process" in inspection.reason
     assert inspect_all([source], read_options=HERE, workers=1, journal=journal)[0][source].problem == ""
 
 

@@ -355,9 +355,9 @@ def test_depth_is_cut_by_the_frames_of_its_rgb(tmp_path, write_video, stamp, dep
 
 def test_all_other_columns_are_unchanged(tmp_path, numbered, depth):
     np.savez(tmp_path / "d.npz", depth=depth)
-    about = {"group": "g1", "subject": "s1", "camera": "c1", "sample": "P01_0"}
+    columns = {"group": "g1", "subject": "s1", "camera": "c1", "sample": "P01_0"}
     entries = [
-        Entry(rgb=numbered, split="train", labels={"verb": "cut", "noun": "leek"}, frames=200, **about),
+        Entry(rgb=numbered, split="train", labels={"verb": "cut", "noun": "leek"}, frames=200, **columns),
         Entry(depth="d.npz", split="val", labels={"verb": "wash", "noun": "pan"}, frames=14, subject="s2"),
     ]
     old = manifest_of(tmp_path, entries, depth=FACTS, train=5, val=1)

@@ -48,10 +48,10 @@ def written(out):
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted((out / "rgb").iterdir())}
 
 
-def command(manifest, out, *words, before="pass"):
+def command(manifest, out, *args, before="pass"):
     """Start `kinema pack` in its own process."""
     code = f"{before}\nfrom kinema.cli import main\nmain()"
-    arguments = ["pack", str(manifest.path), "--short-side", str(SIDE), "--out", str(out), "--workers", "1", *words]
+    arguments = ["pack", str(manifest.path), "--short-side", str(SIDE), "--out", str(out), "--workers", "1", *args]
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,
@@ -177,9 +177,9 @@ def test_invalid_options_are_refused_in_one_line(tmp_path, numbered, capsys):
     manifest = manifest_of(tmp_path, [Entry(rgb=numbered)] * 2)
     (tmp_path / "file").write_text("")
 
-    def refused(*words):
+    def refused(*args):
         with pytest.raises(SystemExit) as stop:
-            main(["pack", *map(str, words)])
+            main(["pack", *map(str, args)])
         assert stop.value.code == 2
         line = capsys.readouterr().err.strip()
         assert line.count("\n") == 0

@@ -292,8 +292,8 @@ def test_other_files_are_counted(tmp_path, fill_ntu, fill_pictures, fill_arrays,
         f"2 videos RGB NTU RGB+D holiday.avi frames/{TRAIN}",
         f"1 folders {MASKED}/{TEST}/MDepth-00000001.png",
         "1 archives nturgbd_rgb_s002.zip",
-        "3 files .npz 1 .skeleton 2",
         f"4 names S001C001P001R001A001_rgb {TRAIN}_rgb (1).avi S1C1P1R1A1_rgb.avi s001c002p001r001a001_rgb.avi 1",
+        "3 files .npz 1 .skeleton 2",
         "2 names NTU RGB+D 60 S001C004P001R001A001 S004C001P009R001A001",
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,9 +86,12 @@ def test_a_second_model_gets_its_own_file_and_stored_predictions_are_read(data_s
 def test_a_split_without_labels_is_predicted_without_metrics(data_set, model_folder, tmp_path, monkeypatch):
     out = tmp_path / "p.safetensors"
     unlabeled = predict_without_labels(data_set, model_folder, tmp_path)
-    monkeypatch.setattr(
-        "kinema.evaluation.evaluate_models._evaluate", lambda *_: save_predictions(out, unlabeled) or unlabeled
-    )
+
+    def evaluate(model, manifest, **options):
+        save_predictions(options["out"], unlabeled)
+        return SimpleNamespace(predictions=unlabeled)
+
+    monkeypatch.setattr("kinema.evaluation.evaluate_models.evaluate", evaluate)
     found = evaluate_models([model_folder], str(data_set.path), settings=SETTINGS, out=out)
     assert found.summary is None
     assert evaluation_to_json(found) == {}
