@@ -159,8 +159,8 @@ def run_training(arguments: Arguments, training: Training) -> Run:
             out=arguments.runs / training.name,
             seed=training.seed,
             evaluate_every_epochs=max(1, math.ceil(passes)),
-            checkpoint_every_steps=100,
         ),
+        checkpoint=replace(recipe.checkpoint, every=100),
     )
     return train(recipe, Run.create(recipe, name=training.name, existing="resume"))
 

@@ -27,23 +27,24 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from kinema.data import dataset as data
+from kinema.data import loaders
 from kinema.data.dataset import VideoDataset
-from kinema.data.loaders import LoadedBatch, complete, make_loader
+from kinema.data.loaders import LoadedBatch, collate, complete, make_loader
 from kinema.data.manifest import Entry, write_manifest
 from kinema.data.samplers import TrainingBatches
-from kinema.transforms import preprocessing as transforms
+from kinema.transforms import augment
 from kinema.transforms.augment import Augmentation
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
+from kinema.video.video_file import VideoFile
 
 STEPS = {
-    "decode": (data, "read_rgb"),
-    "resize and crop": (transforms, "cut"),
-    "color": (transforms, "recolor"),
-    "collate": (data, "collate"),
+    "decode": (VideoFile, "read_rgb"),
+    "resize and crop": (augment, "crop"),
+    "color": (augment, "recolor"),
+    "collate": (loaders, "collate"),
 }
-"""Functions of each step, in the modules that call them."""
+"""Function of each step, and the class or module that calls it."""
 
 FRAMES, BATCH = 16, 8
 SHORT_SIDES = {112: (128, 160), 224: (256, 320)}
@@ -125,7 +126,7 @@ def measure(dataset: VideoDataset, task: Task, batches: int) -> dict[str, float]
     positions = list(range(len(dataset)))
     draws = TrainingBatches(positions, batch_size=BATCH, steps=steps, seed=0)
     if task == "transfer":
-        ready = data.collate([dataset[draw] for draw in next(iter(draws))])
+        ready = collate([dataset[draw] for draw in next(iter(draws))])
         return {"all": run(DataLoader(ReadyBatches(ready, steps), batch_size=None, num_workers=workers), batches)}
     with timed_steps() as seconds:
         loader = make_loader(dataset, draws, workers=workers, pin_memory=False)

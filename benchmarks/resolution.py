@@ -90,9 +90,9 @@ def train_position(arguments: Arguments, position: Position, seed: int) -> Run:
     recipe = replace(
         recipe,
         model=replace(recipe.model, position=position),
-        run=replace(
-            recipe.run, out=arguments.runs / name, seed=seed, device=arguments.device, checkpoint_every_steps=200
-        ),
+        run=replace(recipe.run, out=arguments.runs / name, seed=seed),
+        compute=replace(recipe.compute, device=arguments.device),
+        checkpoint=replace(recipe.checkpoint, every=200),
     )
     return train(recipe, Run.create(recipe, name=name, existing="resume"))
 

@@ -34,6 +34,8 @@ from kinema.models.vivit import ViViT
 ROOT = Path(__file__).parents[1]
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SIGNED = "+.1f"
+AIMS = {"artefact": "model", "any": "random time"}
+"""Events that kills are aimed at, by their names in older and newer results."""
 TOKEN_TIMES = {"literal": "as printed", "dense": "dense"}
 MEASURED = ("measurement", "compared with", "ratio, median [95 % interval]")
 SEED = re.compile(r", seed \d+$")
@@ -70,8 +72,8 @@ class Result:
 
     @property
     def title(self) -> str:
-        """Title without the seed."""
-        return SEED.sub("", self.content["title"])
+        """Title without the seed; older results call an epoch a pass."""
+        return SEED.sub("", self.content["title"]).replace(" passes ", " epochs ")
 
     @property
     def correct(self) -> Bool[ndarray, " samples"]:
@@ -180,13 +182,22 @@ def temporal_encoder(results: Path) -> Iterator[Row]:
 
 
 @table
-def kills(results: Path) -> Iterator[Row]:
-    """Show when a training was killed, from `benchmarks/resume.py`."""
+def killed(results: Path) -> Iterator[Row]:
+    """Summarize the kills of a training by the event they were aimed at, from `benchmarks/resume.py`."""
     entry = _read(results / "resume.json")
-    yield ("kill", "after, s", "steps logged", "checkpoint step", "interrupted write")
-    for number, kill in enumerate(entry["kills"], start=1):
-        half = kill["unfinished"] or ("none, during an evaluation" if kill["evaluating"] else "-")
-        yield (str(number), f"{kill['seconds']:.1f}", str(kill["steps"]), str(kill["checkpoint"]), half)
+    yield ("aimed at", "kills", "seconds after start", "interrupted writes", "during an evaluation")
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for kill in entry["kills"]:
+        kinds.setdefault(AIMS.get(kill["aimed"], kill["aimed"]), []).append(kill)
+    for aimed, kills in kinds.items():
+        seconds = [kill["seconds"] for kill in kills]
+        yield (
+            aimed,
+            str(len(kills)),
+            f"{min(seconds):.1f} to {max(seconds):.1f}",
+            str(sum(bool(kill["unfinished"]) for kill in kills)),
+            str(sum(kill["evaluating"] for kill in kills)),
+        )
     same = "equal" if entry["same_losses"] and entry["same_weights"] and entry["same_evaluations"] else "NOT EQUAL"
     yield ""
     yield f"Losses of all {entry['steps']} steps, evaluations, final weights: {same} to those of the undisturbed run."

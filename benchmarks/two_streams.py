@@ -105,9 +105,9 @@ def train_recipe(arguments: Arguments, name: str, protocol: str, seed: int) -> R
             recipe.run,
             out=arguments.runs / f"{name}-{protocol}-seed{seed}",
             seed=seed,
-            device=arguments.device,
-            checkpoint_every_steps=100,
         ),
+        compute=replace(recipe.compute, device=arguments.device),
+        checkpoint=replace(recipe.checkpoint, every=100),
     )
     return train(recipe, Run.create(recipe, name=name, existing="resume"))
 

@@ -14,10 +14,10 @@ import av
 from numpy import ndarray
 
 from kinema.curation.inspections import state_of
+from kinema.data.manifest import parse_pixel_box
 from kinema.errors import UnreadableVideo
 from kinema.files import atomic_path
 from kinema.modality import Modality
-from kinema.transforms.pixel_box import parse_pixel_box
 from kinema.video.container import Timeline, open_video, reason_of
 from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, write_depth, write_rgb
 from kinema.video.read_options import ReadOptions

@@ -1,1 +1,1 @@
-"""From a manifest to batches."""
+"""Manifests, splits, datasets, samplers and loaders: from files to batches."""

@@ -1,7 +1,7 @@
-"""From a manifest to samples.
+"""Samples of a manifest as pure functions of a draw.
 
-A sample is a pure function of its draw, so that workers cannot differ. A sample that cannot be read becomes a
-`Failure`, never another sample; whoever takes the batches decides whether to stop or to count it.
+A sample that cannot be read becomes a `Failure`, never another sample; the consumer of the batches decides whether to
+stop or to count it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +17,18 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kinema.data.manifest import Entry, Manifest
+from kinema.data.manifest import Entry, Manifest, PixelBox
 from kinema.data.samplers import Draw
 from kinema.errors import ManifestError, UnreadableSample, UnreadableVideo
 from kinema.modality import Modality
-from kinema.transforms.augment import Augmentation, AugmentParams, augment, draw_params
-from kinema.transforms.crops import center_geometry, view_clips
-from kinema.transforms.depth import depth_levels, jet
-from kinema.transforms.geometry import FULL_FRAME, Box
-from kinema.transforms.mix import mix
-from kinema.transforms.pixel_box import PixelBox
-from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.augment import Augmentation, AugmentParams, augment, draw_params, mix
+from kinema.transforms.geometry import FULL_FRAME, Box, Geometry, view_clips
+from kinema.transforms.preprocessing import Preprocessing, depth_levels, subject_box
 from kinema.transforms.sampling import Sampling
-from kinema.transforms.subject_crop import subject_box
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.source import FrameSource, count_frames, open_source
 
-REPAIR_HINT = "; repair the file, or move it away and make the manifest again with `kinema prepare`"
+REPAIR_HINT = ". Repair the file, or move it away and make the manifest again with `kinema prepare`."
 
 
 class Sample(TypedDict):
@@ -48,11 +43,11 @@ class Sample(TypedDict):
 class Failure:
     """Sample that could not be read.
 
-    Args:
-        index: position in the manifest.
-        message: manifest, line, and what is wrong.
-        path: file at fault, or the manifest.
-        line: line of the sample in the manifest.
+    Attributes:
+        index: Position in the manifest.
+        message: Manifest, line and problem.
+        path: File at fault, or the manifest.
+        line: Line of the sample in the manifest.
     """
 
     index: int
@@ -62,7 +57,7 @@ class Failure:
 
 
 def frames_of(entry: Entry, source: FrameSource) -> tuple[int, int]:
-    """Return the sample's frames in its file as a half-open range; frames are counted where the manifest has none."""
+    """Return the half-open range of the sample's frames in its file; count frames if the manifest has no number."""
     if entry.start_frame is not None and entry.stop_frame is not None:
         return entry.start_frame, entry.stop_frame
     if entry.start_s is not None and entry.stop_s is not None:
@@ -83,27 +78,34 @@ def read_clips(
     """Return one clip per modality of a sample: the same frames and the same crop for all.
 
     Args:
-        locate: function from an entry's path to a file or URL.
-        augmentation, rng: both for a training draw; neither for the middle frames, cropped in the middle.
+        entry: Sample.
+        locate: Function from an entry's path to a file or URL.
+        sampling: Rule that selects the frames.
+        preprocessing: Preprocessing of the model.
+        augmentation: Augmentation of a training clip; None for the middle frames and the center crop.
+        rng: Generator for a training clip; None without augmentation.
+        read_options: Backend, isolation and limits.
 
     Returns:
-        Bytes, (channels, time, height, width) each.
+        Clips as uint8, (channels, time, height, width).
 
     Raises:
-        UnreadableVideo: a file is missing, cannot be decoded, or has a single frame. A video that is shorter than the
-            clip, but has more than one, repeats frames by the sampling's rule.
+        UnreadableVideo: A file is missing, cannot be decoded, or has a single frame. A video of more frames that is
+            shorter than the clip repeats frames by the sampling rule.
     """
     with ExitStack() as files:
         sources = _open_sources(entry, locate, preprocessing, read_options, files)
-        start, stop = _range(entry, sources, sampling)
+        start, stop = _frame_range(entry, sources, sampling)
         indices = start + sampling.indices(stop - start, rng)
         if augmentation is None or rng is None:
-            params = AugmentParams(center_geometry(preprocessing))
+            params = AugmentParams(Geometry(preprocessing.short_side))
         else:
             params = draw_params(augmentation, preprocessing, rng)
         frames, boxes = _read(entry, sources, indices.tolist(), preprocessing)
-    clips = {m: augment(read, params, preprocessing.size, boxes[m]) for m, read in frames.items()}
-    return {modality: _to_channels(modality, clip, preprocessing) for modality, clip in clips.items()}
+    return {
+        m: preprocessing.to_channels(m, augment(read, params, preprocessing.size, boxes[m]))
+        for m, read in frames.items()
+    }
 
 
 def read_views(
@@ -116,22 +118,31 @@ def read_views(
 ) -> dict[Modality, Tensor]:
     """Return the views of a test, `sampling.clips` x `preprocessing.crops`, per modality of a sample.
 
-    Frames that several views need are read and resized once.
+    Frames that several views need are read and resized once. Arguments and errors are those of `read_clips`.
 
     Returns:
-        Bytes, (views, channels, time, height, width) each; the crops of a clip follow one another.
-
-    Raises:
-        UnreadableVideo: as `read_clips`.
+        Views as uint8, (views, channels, time, height, width); the crops of a clip follow one another.
     """
     with ExitStack() as files:
         sources = _open_sources(entry, locate, preprocessing, read_options, files)
-        start, stop = _range(entry, sources, sampling)
+        start, stop = _frame_range(entry, sources, sampling)
         views = start + sampling.views(stop - start)
         needed, places = np.unique(views, return_inverse=True)
         frames, boxes = _read(entry, sources, needed.tolist(), preprocessing)
-    clips = {m: view_clips(read, places.reshape(views.shape), preprocessing, boxes[m]) for m, read in frames.items()}
-    return {modality: _to_channels(modality, clip, preprocessing) for modality, clip in clips.items()}
+    return {
+        m: preprocessing.to_channels(
+            m,
+            view_clips(
+                read,
+                places.reshape(views.shape),
+                short_side=preprocessing.short_side,
+                size=preprocessing.size,
+                num_crops=preprocessing.crops,
+                subject=boxes[m],
+            ),
+        )
+        for m, read in frames.items()
+    }
 
 
 def _open_sources(
@@ -141,20 +152,24 @@ def _open_sources(
     read_options: ReadOptions,
     files: ExitStack,
 ) -> dict[Modality, FrameSource]:
-    # With an RGB box of its own, a sample needs no depth to crop RGB.
-    wanted = preprocessing.files if entry.rgb_box is None else preprocessing.modalities
-    for modality in wanted:
+    # With its own RGB box, a sample needs no depth to crop RGB.
+    modalities = preprocessing.files if entry.rgb_box is None else preprocessing.modalities
+    for modality in modalities:
         if not entry.source(modality):
             user = "the model" if modality in preprocessing.modalities else "the crop to the subject"
-            raise UnreadableVideo(f"no {modality} file is given, but {user} needs {modality}", field=modality)
-    return {m: files.enter_context(open_source(locate(entry.source(m)), read_options)) for m in wanted}
+            raise UnreadableVideo(
+                f"{modality}: no file; {user} requires {modality}. Fill the column {modality}.", field=modality
+            )
+    return {m: files.enter_context(open_source(locate(entry.source(m)), read_options)) for m in modalities}
 
 
-def _range(entry: Entry, sources: Mapping[Modality, FrameSource], sampling: Sampling) -> tuple[int, int]:
+def _frame_range(entry: Entry, sources: Mapping[Modality, FrameSource], sampling: Sampling) -> tuple[int, int]:
     first = next(iter(sources.values()))
     start, stop = frames_of(entry, first)
     if stop - start == 1 and sampling.frames > 1:
-        raise UnreadableVideo(f"{first.path}: has a single frame; no action can be recognized in one", path=first.path)
+        raise UnreadableVideo(
+            f"{first.path}: has a single frame; expected at least 2 frames to recognize an action", path=first.path
+        )
     return start, stop
 
 
@@ -164,9 +179,9 @@ def _read(
     indices: Sequence[int],
     preprocessing: Preprocessing,
 ) -> tuple[dict[Modality, Tensor], dict[Modality, Box]]:
-    """Return the frames that the model sees, (time, height, width, channels), and the box to crop each modality to.
+    """Return the frames that the model takes, (time, height, width, channels), and the box to crop each modality to.
 
-    RGB with a box of its own is returned cropped; the subject's box then applies to depth alone.
+    RGB with its own box is returned cropped; the subject's box then applies to depth alone.
     """
     frames: dict[Modality, Tensor] = {}
     for modality in preprocessing.modalities:
@@ -179,8 +194,8 @@ def _read(
     boxes = dict.fromkeys(preprocessing.modalities, FULL_FRAME)
     if preprocessing.subject is None or "depth" not in sources:
         return frames, boxes
-    seen = frames["depth"].squeeze(-1).numpy() if "depth" in frames else sources["depth"].read_gray(indices)
-    box = subject_box(seen, preprocessing.subject)
+    masked = frames["depth"].squeeze(-1).numpy() if "depth" in frames else sources["depth"].read_gray(indices)
+    box = subject_box(masked, preprocessing.subject)
     return frames, {m: FULL_FRAME if m == "rgb" and entry.rgb_box is not None else box for m in boxes}
 
 
@@ -192,38 +207,24 @@ def _crop_pixels(
     height, width = rgb.shape[1:3]
     if not box.fits(width, height):
         raise UnreadableVideo(
-            f"{path}: has frames of {width} x {height}, but rgb_box={box} reaches beyond them",
-            path=path,
-            field="rgb_box",
+            f"{path}: rgb_box={box} exceeds the frames of {width} x {height} pixels", path=path, field="rgb_box"
         )
     # A copy, so that the large frames do not stay in memory with it.
     return np.ascontiguousarray(rgb[:, box.top : box.bottom, box.left : box.right])
-
-
-def _to_channels(modality: Modality, clip: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Return depth in the channels that the network takes: its one channel repeated, or colors.
-
-    Called last: until then depth has one channel, by which augmentation tells it from RGB. Channels are the fourth axis
-    from the end.
-    """
-    if modality == "rgb":
-        return clip
-    if preprocessing.depth_colors == "jet":
-        return jet(clip)
-    return clip.expand(*clip.shape[:-4], preprocessing.depth_channels, -1, -1, -1)
 
 
 class VideoDataset(Dataset[Sample | Failure]):
     """Dataset as a pure function from a draw to a sample, without epoch or random state.
 
     Args:
-        manifest: all samples; a draw's index counts in it.
-        sampling, preprocessing: those of the model.
-        augmentation: for draws with a seed.
-        read_options: backend, isolation and limits.
+        manifest: Samples; a draw's index is a position in it.
+        sampling: Sampling rule of the model.
+        preprocessing: Preprocessing of the model.
+        augmentation: Augmentation of draws with a seed.
+        read_options: Backend, isolation and limits.
 
     Raises:
-        ManifestError: the preprocessing crops to the subject, and the manifest's depth is not masked.
+        ManifestError: The preprocessing crops to the subject, and the manifest's depth is not masked.
     """
 
     def __init__(
@@ -239,15 +240,15 @@ class VideoDataset(Dataset[Sample | Failure]):
         if preprocessing.subject is not None and coverage != "masked":
             facts = manifest.path.with_suffix(".json")
             raise ManifestError(
-                f"{facts}: the crop to the subject needs masked depth, but coverage is {coverage or '(not given)'}. "
-                "Where all but the person is 0, prepare again with --depth-range and --depth-coverage masked",
+                f"{facts}: the crop to the subject requires coverage 'masked', got {coverage or 'no depth'}. If all "
+                "but the person is 0, prepare the dataset again with --depth-range and --depth-coverage masked.",
                 path=facts,
                 field="coverage",
             )
         self.manifest = manifest
         self.sampling = sampling
         self.preprocessing = preprocessing
-        # Depth is mixed by its levels, of which 0 is no reading, and gets its channels afterwards.
+        # Depth is mixed as levels, where 0 is no reading, and gets its channels afterwards.
         self._one_channel = replace(preprocessing, depth_channels=1, depth_colors="gray")
         self.augmentation = augmentation or Augmentation()
         self.read_options = read_options
@@ -290,28 +291,28 @@ class VideoDataset(Dataset[Sample | Failure]):
         if draw.partner is not None:
             # The last number keeps this stream apart from the one that augmented the sample.
             rng = np.random.default_rng((*(draw.seed or ()), 1))
-            clips, share = mix(read[0], read[1], self.augmentation, rng)
-            targets = self._mixed_targets(draw.index, draw.partner.index, share)
-        inputs = {name: _to_channels(name, clip, self.preprocessing) for name, clip in clips.items()}
+            clips, weight = mix(read[0], read[1], self.augmentation, rng)
+            targets = self._mixed_targets(draw.index, draw.partner.index, weight)
+        inputs = {modality: self.preprocessing.to_channels(modality, clip) for modality, clip in clips.items()}
         return {"inputs": inputs, "targets": targets, "index": draw.index}
 
-    def _mixed_targets(self, own: int, partner: int, share: float) -> dict[str, Tensor]:
-        """Return the share of each class in a mixture of two samples."""
-        shares: dict[str, Tensor] = {}
+    def _mixed_targets(self, first: int, partner: int, weight: float) -> dict[str, Tensor]:
+        """Return the weight of each class in a mixture of two samples."""
+        mixed: dict[str, Tensor] = {}
         for head, names in self.manifest.classes.items():
-            labels = [torch.tensor(self.manifest.targets(position)[head]) for position in (partner, own)]
-            weights = [F.one_hot(label, len(names)).float() for label in labels]
-            shares[head] = torch.lerp(weights[0], weights[1], share)
-        return shares
+            labels = [torch.tensor(self.manifest.targets(position)[head]) for position in (partner, first)]
+            other, own = (F.one_hot(label, len(names)).float() for label in labels)
+            mixed[head] = torch.lerp(other, own, weight)
+        return mixed
 
 
 def check_uncounted(
     manifest: Manifest, positions: Sequence[int], modality: Modality, read_options: ReadOptions
 ) -> None:
-    """Count the frames of those samples whose number the manifest leaves open, as it does where `prepare` failed.
+    """Count the frames of samples without a number in the manifest, which `prepare` failed to count.
 
     Raises:
-        UnreadableSample: a sample cannot be read; better now than after hours.
+        UnreadableSample: A sample cannot be read. It is reported here rather than after hours of training.
     """
     for position in positions:
         entry = manifest.entries[position]
@@ -320,5 +321,7 @@ def check_uncounted(
                 count_frames(manifest.locate(entry.source(modality)), read_options)
             except UnreadableVideo as error:
                 raise UnreadableSample(
-                    f"{manifest.path}, line {entry.line}: {error}{REPAIR_HINT}", path=error.path, line=entry.line
+                    f"{manifest.path}, line {entry.line}: {str(error).rstrip('.')}{REPAIR_HINT}",
+                    path=error.path,
+                    line=entry.line,
                 ) from error

@@ -1,4 +1,4 @@
-"""Loaders: batches from samples. What could not be read is reported beside the batch, never replaced or dropped."""
+"""Batches and loaders. Samples that could not be read are reported beside the batch, never replaced or dropped."""
 
 import signal
 from collections.abc import Sequence
@@ -73,15 +73,16 @@ def collate(samples: Sequence[Sample | Failure]) -> LoadedBatch:
 
 
 def complete(loaded: LoadedBatch) -> Batch:
-    """Return the batch, provided that nothing is missing from it.
+    """Return the batch if every sample could be read.
 
     Raises:
-        UnreadableSample: a sample could not be read; the first one is named.
+        UnreadableSample: A sample could not be read; the message names the first one.
     """
     if loaded.failures or loaded.batch is None:
         first, more = loaded.failures[0], len(loaded.failures) - 1
         others = f" (and {more} more in this batch)" if more else ""
-        raise UnreadableSample(first.message + others + REPAIR_HINT, path=first.path, line=first.line)
+        message = f"{first.message.rstrip('.')}{others}{REPAIR_HINT}"
+        raise UnreadableSample(message, path=first.path, line=first.line)
     return loaded.batch
 
 

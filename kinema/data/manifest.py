@@ -1,10 +1,9 @@
-"""The manifest: the table of a data set, a CSV with a line a sample and a JSON beside it.
+"""Manifest of a dataset: a CSV with one line per sample, and a JSON with the class lists beside it.
 
 CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera,
 sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are
-relative to the manifest or any fsspec URL; labels are names. The JSON holds the class lists, the dataset and its
-version, the facts of the depth modality, the number of samples that each split declares, and the splits that have no
-labels.
+relative to the manifest, or any fsspec URL; labels are names. The JSON holds the class lists, the dataset and its
+version, the facts of the depth modality, the declared number of samples per split, and the unlabeled splits.
 """
 
 import csv
@@ -15,50 +14,86 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kinema.errors import ManifestError
+from kinema.data.csv_table import read_csv
+from kinema.errors import ManifestError, did_you_mean
 from kinema.modality import DepthFacts, Modality
-from kinema.transforms.pixel_box import PixelBox, parse_pixel_box
 
-COLUMNS = (
-    "rgb",
-    "depth",
-    "rgb_box",
-    "start_s",
-    "stop_s",
-    "start_frame",
-    "stop_frame",
-    "frames",
-    "split",
-    "group",
-    "subject",
-    "camera",
-    "sample",
-)
+WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
+SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames")
+COLUMNS = ("rgb", "depth", "rgb_box", *SEGMENT_COLUMNS, "split", "group", "subject", "camera", "sample")
 LABEL = "label"
 UNLABELED = -1
-"""The class number of a sample of a split that has no labels."""
+"""Class number of a sample in an unlabeled split."""
 BUILT_IN = ("moves_cross_subject", "moves_cross_view")
-"""Manifests that are shipped; their names stand wherever the path of a manifest is wanted."""
+"""Names of the built-in manifests, accepted in place of a path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelBox:
+    """Part of a picture in whole pixels: columns `left` to `right` and rows `top` to `bottom`, from 0, half open.
+
+    Raises:
+        ValueError: The box is empty or begins outside of any picture.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.left < self.right and 0 <= self.top < self.bottom):
+            raise ValueError(f"{self} must have 0 <= left < right and 0 <= top < bottom")
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.top} {self.right} {self.bottom}"
+
+    def fits(self, width: int, height: int) -> bool:
+        """Return whether the box lies inside a picture of this size."""
+        return self.right <= width and self.bottom <= height
+
+
+def parse_pixel_box(text: str) -> PixelBox:
+    """Parse a box of the form `left top right bottom`.
+
+    Raises:
+        ValueError: The text is not four whole numbers, or not a box.
+    """
+    numbers = text.split()
+    if len(numbers) != 4 or not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise ValueError(f"expected four whole numbers of pixels, left top right bottom; got {text!r}")
+    left, top, right, bottom = map(int, numbers)
+    return PixelBox(left=left, top=top, right=right, bottom=bottom)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of a manifest: one sample.
+    """Sample, one line of a manifest.
 
-    Args:
-        rgb, depth: path relative to the manifest's folder, or a URL; empty where the modality is not there.
-        rgb_box: what is cut out of the frames of RGB before anything else; None for the whole picture.
-        start_s, stop_s: the segment in seconds, half open; both or none.
-        start_frame, stop_frame: the segment in frames, 0-based and half open; both or none, never beside seconds.
-        frames: how many frames of the whole file decode; None where that is not known.
-        sample: what its dataset calls it, where answers are to be handed in by that name.
-        labels: class name of each task head; empty in a split that has no labels.
-        line: line in the CSV, for messages; 0 for a sample that comes from no file.
+    Attributes:
+        rgb: Path relative to the manifest's folder, or a URL; empty without RGB.
+        depth: Path or URL; empty without depth.
+        rgb_box: Crop of RGB frames before anything else; None for the full frame.
+        start_s: Start of the segment in seconds; None for the whole file.
+        stop_s: End of the segment in seconds, exclusive.
+        start_frame: Start of the segment in frames, from 0; never beside seconds.
+        stop_frame: End of the segment in frames, exclusive.
+        frames: Number of frames of the whole file that decode; None if unknown.
+        split: Name of the split.
+        group: Samples that a split never divides.
+        subject: Person in the video.
+        camera: Camera that recorded it.
+        sample: Name of the sample in its dataset, by which predictions are submitted.
+        labels: Class name of each task head; empty in an unlabeled split.
+        line: Line in the CSV, for messages; 0 if the sample comes from no file.
+
+    Raises:
+        ManifestError: The values contradict each other; `field` names the column.
     """
 
     rgb: str = ""
@@ -79,37 +114,42 @@ class Entry:
 
     def __post_init__(self) -> None:
         if not self.rgb and not self.depth:
-            raise ValueError("neither rgb nor depth is given")
+            raise ManifestError("rgb and depth are empty; expected a path in at least one", field="rgb")
         if self.rgb_box is not None and not self.rgb:
-            raise ValueError(f"rgb_box={self.rgb_box} is given, but no rgb")
-        if (self.start_s is None) != (self.stop_s is None):
-            raise ValueError("start_s and stop_s come together")
-        if (self.start_frame is None) != (self.stop_frame is None):
-            raise ValueError("start_frame and stop_frame come together")
+            raise ManifestError(f"rgb_box={self.rgb_box} requires a path in rgb", field="rgb_box")
+        for first, last in (("start_s", "stop_s"), ("start_frame", "stop_frame")):
+            start, stop = getattr(self, first), getattr(self, last)
+            if (start is None) != (stop is None):
+                raise ManifestError(f"expected both {first} and {last}, or neither", field=first)
+            if start is not None and not 0 <= start < stop < math.inf:
+                raise ManifestError(f"expected 0 <= {first} < {last}, got {start} and {stop}", field=first)
         if self.start_s is not None and self.start_frame is not None:
-            raise ValueError("a segment is given in seconds or in frames, not in both")
-        for start, stop, unit in ((self.start_s, self.stop_s, "_s"), (self.start_frame, self.stop_frame, "_frame")):
-            if start is not None and stop is not None and not 0 <= start < stop < math.inf:
-                raise ValueError(f"start{unit}={start} must be at least 0 and below stop{unit}={stop}")
+            raise ManifestError("expected a segment in seconds or in frames, got both", field="start_s")
         if self.frames is not None and self.frames < 1:
-            raise ValueError(f"frames={self.frames} must be at least 1, or empty where it is not known")
+            raise ManifestError(f"frames={self.frames} must be at least 1, or empty if unknown", field="frames")
         if self.frames is not None and self.stop_frame is not None and self.stop_frame > self.frames:
-            raise ValueError(f"stop_frame={self.stop_frame} lies behind the file's {self.frames} frames")
+            problem = f"stop_frame={self.stop_frame} exceeds the file's {self.frames} frames"
+            raise ManifestError(problem, field="stop_frame")
 
     def source(self, modality: Modality) -> str:
+        """Return the path of a modality's file; empty without one."""
         return self.rgb if modality == "rgb" else self.depth
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A data set: its samples in the order of the file, and what their labels and numbers mean.
+    """Dataset: its samples in the order of the file, class lists and facts.
 
-    Args:
-        path: the CSV; `Entry` paths are relative to its folder.
-        classes: class names of each task head, in the order of the logits.
-        declared: how many samples each split is said to hold; coverage is counted against it.
+    Attributes:
+        path: CSV; paths of entries are relative to its folder.
+        entries: Samples.
+        classes: Class names of each task head, in the order of the logits.
+        dataset: Name of the dataset.
+        version: Version of the dataset.
+        depth: Meaning of stored depth; None without 16-bit depth.
+        declared: Declared number of samples per split, against which coverage is counted.
         digest: SHA-256 over the CSV and the JSON.
-        unlabeled: splits whose labels are not public: a network can be asked about them, and nothing be measured.
+        unlabeled: Splits without public labels; a model can predict them, but not be measured on them.
     """
 
     path: Path
@@ -123,19 +163,24 @@ class Manifest:
     unlabeled: tuple[str, ...] = ()
 
     def positions(self, split: str) -> list[int]:
-        """Positions of a split's samples, in the order of the file."""
-        found = [i for i, entry in enumerate(self.entries) if entry.split == split]
-        if not found:
-            there = sorted({entry.split or "(empty)" for entry in self.entries})
-            raise ManifestError(f"{self.path}: no sample has split {split!r}; its splits are {', '.join(there)}")
-        return found
+        """Return the positions of a split's samples, in the order of the file.
+
+        Raises:
+            ManifestError: No sample is in the split.
+        """
+        positions = [i for i, entry in enumerate(self.entries) if entry.split == split]
+        if not positions:
+            splits = ", ".join(sorted({entry.split or "(empty)" for entry in self.entries}))
+            message = f"{self.path}: no sample in split {split!r}; expected {splits}"
+            raise ManifestError(message, path=self.path, field="split")
+        return positions
 
     def locate(self, source: str) -> str:
-        """Where a path of an entry lies."""
+        """Return a path of an entry as a path or URL that can be opened."""
         return locate(self.path, source)
 
     def targets(self, position: int) -> dict[str, int]:
-        """Class number of each task head for one sample; -1 in a split that has no labels."""
+        """Return the class number of each task head for one sample; -1 in an unlabeled split."""
         labels = self.entries[position].labels
         if not labels:
             return dict.fromkeys(self.classes, UNLABELED)
@@ -143,7 +188,7 @@ class Manifest:
 
     @property
     def heads(self) -> dict[str, int]:
-        """Number of classes of each task head: what a network is built with."""
+        """Number of classes of each task head."""
         return {head: len(names) for head, names in self.classes.items()}
 
 
@@ -151,28 +196,31 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     """Read a manifest and check every line of it.
 
     Args:
-        name_or_path: a CSV, or the name of a built-in set (`moves_cross_subject`, `moves_cross_view`).
+        name_or_path: CSV, or the name of a built-in one (`moves_cross_subject`, `moves_cross_view`).
 
     Raises:
-        ManifestError: the file is missing, empty, or says something impossible; file, line and field are named.
+        ManifestError: The file is missing, empty or wrong; `path`, `line` and `field` name the place.
     """
-    path = _resolve(name_or_path)
+    is_built_in = str(name_or_path) in BUILT_IN
+    assets = Path(__file__).parents[1] / "assets" / "moves"
+    path = assets / f"{name_or_path}.csv" if is_built_in else Path(name_or_path)
     facts_path = path.with_suffix(".json")
     if not path.is_file():
-        near = difflib.get_close_matches(str(name_or_path), BUILT_IN, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "`kinema prepare` makes one from your videos"
-        if str(name_or_path) in BUILT_IN:
-            hint = f"the installation lacks {path}; install kinema again"
-        raise ManifestError(f"{name_or_path}: no such manifest; {hint}")
+        hint = _nearest(str(name_or_path), BUILT_IN) or ". Make one from your videos with `kinema prepare`."
+        if is_built_in:
+            hint = f"; the installation lacks {path}. Install kinema again."
+        raise ManifestError(f"{name_or_path}: no such manifest{hint}", path=path)
     if not facts_path.is_file():
         raise ManifestError(
-            f"{path}: {facts_path.name}, which holds the class lists, is not beside it; "
-            f"`kinema prepare csv --root {path} --out NEW.csv` makes both"
+            f"{facts_path}: no such file; expected the class lists of {path.name}. Make both with "
+            f"`kinema prepare csv --root {path} --out NEW.csv`.",
+            path=facts_path,
         )
     facts = _read_facts(facts_path)
     table = path.read_bytes()
     entries = _read_table(path, table, facts["unlabeled"])
-    manifest = Manifest(path=path, entries=entries, digest=_digest(table, facts_path.read_bytes()), **facts)
+    digest = hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(facts_path.read_bytes()).digest())
+    manifest = Manifest(path=path, entries=entries, digest=digest.hexdigest(), **facts)
     _check_labels(manifest)
     return manifest
 
@@ -189,32 +237,35 @@ def write_manifest(
 ) -> Manifest:
     """Write the CSV and the JSON beside it, and read them back; the same samples give the same bytes.
 
-    Args:
-        declared: how many samples each split is said to hold, where that is more than there are; coverage is counted
-            against it.
+    `declared` is the number of samples per split if some are missing, by default the number of entries.
 
     Raises:
-        ManifestError: there is no sample, a split declares fewer samples than it has, only some of its samples have
-            labels, or the name is no CSV's.
+        ManifestError: No entries, a split with more samples than declared or with labels for only some of them, or a
+            name that does not end in .csv.
     """
     check_manifest_name(path)
     if not entries:
-        raise ManifestError(f"{path}: there is no sample to write")
-    there = Counter(entry.split for entry in entries)
-    for split, count in there.items():
+        raise ManifestError(f"{path}: no samples to write; expected at least one", path=path)
+    counts = Counter(entry.split for entry in entries)
+    for split, count in counts.items():
         if declared is not None and declared.get(split, 0) < count:
             raise ManifestError(
-                f"{path}: split {split!r} is said to hold {declared.get(split, 0)} samples, but there are {count}"
+                f"{path}: split {split!r} declares {declared.get(split, 0)} samples, got {count}",
+                path=path,
+                field="declared",
             )
     unlabeled = sorted({entry.split for entry in entries if not entry.labels})
-    torn = {entry.split for entry in entries if entry.labels}.intersection(unlabeled)
-    if torn:
-        raise ManifestError(f"{path}: some samples of split {min(torn)!r} have labels, and some have none")
+    partly_labeled = {entry.split for entry in entries if entry.labels}.intersection(unlabeled)
+    if partly_labeled:
+        raise ManifestError(
+            f"{path}: split {min(partly_labeled)!r} has samples with and without labels; expected all or none",
+            path=path,
+            field=LABEL,
+        )
     used = [c for c in COLUMNS if any(getattr(entry, c) not in (None, "") for entry in entries)]
-    header = [*used, *(_column(head) for head in classes)]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow([*used, *(_column(head) for head in classes)])
     for entry in entries:
         cells = [getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes]
         writer.writerow(["" if cell is None else cell for cell in cells])
@@ -222,14 +273,9 @@ def write_manifest(
         "corpus": dataset,  # the first format's key; another one would change the hash of every manifest
         "version": version,
         "classes": {head: list(names) for head, names in classes.items()},
-        "depth": None
-        if depth is None
-        else {
-            "depth_unit": depth.unit_mm,
-            "depth_range": [depth.near, depth.far],
-            "coverage": depth.coverage,
-        },
-        "declared": dict(sorted((there if declared is None else declared).items())),
+        "depth": depth
+        and {"depth_unit": depth.unit_mm, "depth_range": [depth.near, depth.far], "coverage": depth.coverage},
+        "declared": dict(sorted((counts if declared is None else declared).items())),
     }
     if unlabeled:
         facts["unlabelled"] = unlabeled
@@ -240,74 +286,44 @@ def write_manifest(
 
 
 def check_manifest_name(path: Path) -> None:
-    """Refuse a name that does not end in .csv: the JSON beside it takes the same name with .json."""
+    """Check that a name ends in .csv: the JSON beside it has the same name with .json."""
     if path.suffix != ".csv" or path.is_dir():
-        raise ManifestError(f"{path}: a manifest is written to a file whose name ends in .csv")
+        raise ManifestError(f"{path}: expected a file name that ends in .csv", path=path)
 
 
 def locate(manifest: Path, source: str) -> str:
-    """A manifest's path as one that can be opened: URLs as they are, others relative to the manifest's folder."""
+    """Return a URL unchanged, and a path relative to the manifest's folder as an absolute one."""
     return source if "://" in source else os.path.normpath(manifest.parent.resolve() / source)
 
 
 def class_lists(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
-    """The classes of each task head that a table uses, in alphabetical order."""
+    """Return the classes of each task head that entries use, in alphabetical order."""
     names: dict[str, set[str]] = {}
     for entry in entries:
         for head, label in entry.labels.items():
             names.setdefault(head, set()).add(label)
-    return {head: tuple(sorted(found)) for head, found in names.items()}
+    return {head: tuple(sorted(labels)) for head, labels in names.items()}
 
 
 def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) -> Entry:
-    """One CSV row as an entry, whose labels may be empty in some splits; raises ValueError naming the field."""
-    labeled = row.get("split", "") not in unlabeled
+    """Return a CSV row as an entry. Labels may be empty in the splits `unlabeled`.
+
+    Raises:
+        ManifestError: A cell is wrong; `field` names its column.
+    """
     labels = {_head(c): cell for c, cell in row.items() if c == LABEL or c.startswith(f"{LABEL}.")}
     for head, label in labels.items():
-        if not label and (labeled or any(labels.values())):
-            raise ValueError(f"{_column(head)} is empty")
-    if not any(labels.values()):
-        labels = {}
-    numbers = {c: _number(c, row[c], float) for c in ("start_s", "stop_s") if row.get(c)}
-    counts = {c: _number(c, row[c], int) for c in ("start_frame", "stop_frame", "frames") if row.get(c)}
+        if not label and (row.get("split", "") not in unlabeled or any(labels.values())):
+            raise ManifestError(f"{_column(head)} is empty; expected a class name", field=_column(head))
+    values: dict[str, Any] = {c: row[c] for c in WORD_COLUMNS if row.get(c)}
+    for column in SEGMENT_COLUMNS:
+        if row.get(column):
+            values[column] = _parse_number(column, row[column])
     try:
-        box = parse_pixel_box(row["rgb_box"]) if row.get("rgb_box") else None
+        values["rgb_box"] = parse_pixel_box(row["rgb_box"]) if row.get("rgb_box") else None
     except ValueError as error:
-        raise ValueError(f"rgb_box={error}") from None
-    words = {c: row[c] for c in ("rgb", "depth", "split", "group", "subject", "camera", "sample") if row.get(c)}
-    return Entry(labels=labels, line=line, rgb_box=box, **words, **numbers, **counts)  # type: ignore[arg-type]  # one type a column
-
-
-def rows(path: Path, table: bytes) -> list[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row of a CSV, spaces around cells removed."""
-    try:
-        text = table.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-    found = []
-    try:
-        columns = [column.strip() for column in reader.fieldnames or ()]
-        if len(set(columns)) != len(columns):
-            twice = next(column for column, count in Counter(columns).items() if count > 1)
-            raise ManifestError(f"{path}, line 1: column {twice!r} stands twice")
-        for row in reader:
-            if None in row or None in row.values():
-                raise ManifestError(
-                    f"{path}, line {reader.line_num}: the header has {len(columns)} columns, this line has not"
-                )
-            found.append((reader.line_num, {column.strip(): cell.strip() for column, cell in row.items()}))
-    except csv.Error as error:
-        raise ManifestError(f"{path}, line {reader.line_num + 1}: {error}") from error
-    if not found:
-        raise ManifestError(f"{path}: is empty; it needs a header and one line a sample")
-    return found
-
-
-def _resolve(name_or_path: str | Path) -> Path:
-    if str(name_or_path) in BUILT_IN:
-        return Path(__file__).parents[1] / "assets" / "moves" / f"{name_or_path}.csv"
-    return Path(name_or_path)
+        raise ManifestError(f"rgb_box: {error}", field="rgb_box") from None
+    return Entry(labels=labels if any(labels.values()) else {}, line=line, **values)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -330,65 +346,73 @@ def _read_facts(path: Path) -> dict[str, Any]:
             ),
         }
     except KeyError as error:
-        raise ManifestError(f"{path}: field {error} is missing") from error
+        raise ManifestError(f"{path}: field {error} is missing", path=path, field=str(error.args[0])) from error
     except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise ManifestError(f"{path}: cannot be read ({error})") from error
+        raise ManifestError(f"{path}: cannot be parsed ({error})", path=path) from error
 
 
 def _read_table(path: Path, table: bytes, unlabeled: Sequence[str]) -> tuple[Entry, ...]:
-    entries: list[Entry] = []
-    for line, row in rows(path, table):
-        if not entries:
-            _check_columns(path, list(row))
+    lines = read_csv(path, table)
+    allowed = [*COLUMNS, LABEL]
+    for column in lines[0][1]:
+        if column not in allowed and not column.startswith(f"{LABEL}."):
+            raise ManifestError(
+                f"{path}, line 1: unknown column {column!r}; {did_you_mean(column, allowed)}",
+                path=path,
+                line=1,
+                field=column,
+            )
+    entries = []
+    for line, row in lines:
         try:
             entries.append(parse_row(row, line, unlabeled))
-        except ValueError as error:
-            raise ManifestError(f"{path}, line {line}: {error}") from error
+        except ManifestError as error:
+            message = f"{path}, line {line}: {error}"
+            raise ManifestError(message, path=path, line=line, field=error.field) from error
     return tuple(entries)
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
-    known = [*COLUMNS, LABEL]
-    for column in columns:
-        if column not in known and not column.startswith(f"{LABEL}."):
-            near = difflib.get_close_matches(column, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"a manifest has {', '.join(known)}"
-            raise ManifestError(f"{path}, line 1: unknown column {column!r}; {hint}")
-
-
 def _check_labels(manifest: Manifest) -> None:
+    path, facts_path = manifest.path, manifest.path.with_suffix(".json")
     for head, names in manifest.classes.items():
-        known = set(names)
-        if len(known) != len(names):
-            twice = sorted(name for name, count in Counter(names).items() if count > 1)
-            raise ManifestError(f"{manifest.path.with_suffix('.json')}: class {twice[0]!r} stands twice in {head!r}")
+        column, classes = _column(head), set(names)
+        if len(classes) != len(names):
+            name = Counter(names).most_common(1)[0][0]
+            raise ManifestError(
+                f"{facts_path}: duplicate class {name!r} in {head!r}. Remove one.", path=facts_path, field=head
+            )
         for entry in manifest.entries:
+            where = f"{path}, line {entry.line}"
             if entry.split in manifest.unlabeled:
                 if entry.labels:
                     raise ManifestError(
-                        f"{manifest.path}, line {entry.line}: has a label, but its split {entry.split!r} is said to "
-                        f"have none: take it out of `unlabelled` in {manifest.path.with_suffix('.json').name}"
+                        f"{where}: {column} is not empty, but split {entry.split!r} is in `unlabelled` of "
+                        f"{facts_path.name}. Remove the label or the split from `unlabelled`.",
+                        path=path,
+                        line=entry.line,
+                        field=column,
                     )
                 continue
             if head not in entry.labels:
-                raise ManifestError(f"{manifest.path}, line 1: column {_column(head)!r} is missing")
+                raise ManifestError(f"{path}, line 1: column {column!r} is missing", path=path, line=1, field=column)
             label = entry.labels[head]
-            if label not in known:
-                near = difflib.get_close_matches(label, names, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+            if label not in classes:
                 raise ManifestError(
-                    f"{manifest.path}, line {entry.line}: {_column(head)} {label!r} is not among the {len(names)} "
-                    f"classes of {manifest.path.with_suffix('.json').name}{hint}"
+                    f"{where}: {column} {label!r} is not one of the {len(names)} classes in "
+                    f"{facts_path.name}{_nearest(label, names)}",
+                    path=path,
+                    line=entry.line,
+                    field=column,
                 )
     extra = {head for entry in manifest.entries for head in entry.labels} - set(manifest.classes)
     if extra:
-        raise ManifestError(
-            f"{manifest.path.with_suffix('.json')}: has no class list for column {_column(min(extra))!r}"
-        )
+        column = _column(min(extra))
+        raise ManifestError(f"{facts_path}: no class list for column {column!r}", path=facts_path, field=column)
 
 
-def _digest(table: bytes, facts: bytes) -> str:
-    return hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(facts).digest()).hexdigest()
+def _nearest(name: str, candidates: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, candidates, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _head(column: str) -> str:
@@ -399,9 +423,10 @@ def _column(head: str) -> str:
     return LABEL if head == LABEL else f"{LABEL}.{head}"
 
 
-def _number(column: str, cell: str, kind: type[int] | type[float]) -> int | float:
+def _parse_number(column: str, cell: str) -> int | float:
+    kind = float if column.endswith("_s") else int
     try:
         return kind(cell)
     except ValueError:
-        word = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{column}={cell!r} is not {word}") from None
+        expected = "a number" if kind is float else "a whole number"
+        raise ManifestError(f"{column}: expected {expected}, got {cell!r}", field=column) from None

@@ -1,4 +1,4 @@
-"""Order of samples: which are drawn in which step, as pure functions of a seed, so that resuming is slicing."""
+"""Order of samples per step, as pure functions of a seed, so that resuming is slicing."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from torch.utils.data import Sampler
 class Draw:
     """Request for a sample, with the random stream to augment it with.
 
-    Args:
-        index: position in the manifest.
-        seed: seed of all that is drawn for this sample; None in evaluation, where nothing is.
-        partner: the sample that MixUp or CutMix mixes in.
+    Attributes:
+        index: Position in the manifest.
+        seed: Seed of everything drawn for this sample; None in evaluation, where nothing is.
+        partner: Sample that MixUp or CutMix mixes in.
     """
 
     index: int
@@ -28,16 +28,16 @@ class Draw:
 class TrainingBatches(Sampler[list[Draw]]):
     """Batches of a whole training, from any step on: an endless sequence of shuffled passes, cut into equal batches.
 
-    No sample is left out at the end of a pass: a batch may hold the end of one and the start of the next.
+    No sample is left out at the end of a pass: a batch may hold the end of one pass and the start of the next.
 
     Args:
-        positions: the training samples.
-        batch_size: draws in a batch.
-        steps: batches of the whole training.
-        first_step: where to go on; 0 at the start.
-        seed: of all draws.
-        mixup: whether each draw gets a partner.
-        classes: of each position, where all classes are to be drawn equally often; None for all samples equally often.
+        positions: Positions of the training samples.
+        batch_size: Number of draws per batch.
+        steps: Number of batches in the whole training.
+        first_step: Step to resume from.
+        seed: Seed of all draws.
+        mixup: Whether each draw gets a partner.
+        classes: Class of each position, to draw all classes equally often; None to draw all samples equally often.
     """
 
     def __init__(
@@ -75,31 +75,31 @@ class TrainingBatches(Sampler[list[Draw]]):
     def _draw(self, number: int) -> Draw:
         epoch, place = divmod(number, len(self.positions))
         index = self._order(epoch, 0)[place]
-        # A sample that comes twice in a pass is not to come in the same way.
-        again = () if self.classes is None else (place,)
+        # A sample that is drawn twice in a pass must not be augmented the same way.
+        repeat = () if self.classes is None else (place,)
         if self.mixup == "none":
-            return Draw(index, (self.seed, epoch, index, *again))
+            return Draw(index, (self.seed, epoch, index, *repeat))
         partner = self._order(epoch, 1)[place]
-        return Draw(index, (self.seed, epoch, index, *again), Draw(partner, (self.seed, epoch, partner, 2, *again)))
+        return Draw(index, (self.seed, epoch, index, *repeat), Draw(partner, (self.seed, epoch, partner, 2, *repeat)))
 
     def _balanced(self, rng: np.random.Generator) -> Int64[ndarray, " samples"]:
-        """Return as many positions as there are, equally many of every class but for a remainder that is drawn.
+        """Return as many positions as samples, equally many of each class but for a remainder that is drawn.
 
-        A class gives all of its samples before it gives one of them again.
+        All samples of a class are used before one of them is repeated.
         """
         assert self.classes is not None
         positions, names = np.asarray(self.positions), np.unique(self.classes)
-        each, rest = divmod(len(positions), len(names))
-        more = set(rng.choice(names, rest, replace=False).tolist())
+        per_class, rest = divmod(len(positions), len(names))
+        extra = set(rng.choice(names, rest, replace=False).tolist())
         chosen = []
         for name in names.tolist():
-            own, wanted = positions[self.classes == name], each + (name in more)
-            rounds = [rng.permutation(own) for _ in range(-(-wanted // len(own)))]
-            chosen.append(np.concatenate([np.zeros(0, np.int64), *rounds])[:wanted])
+            members, count = positions[self.classes == name], per_class + (name in extra)
+            rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
+            chosen.append(np.concatenate([np.zeros(0, np.int64), *rounds])[:count])
         return np.concatenate(chosen)
 
     def _order(self, epoch: int, stream: int) -> list[int]:
-        """Return the shuffled positions of one pass; kept while draws use it."""
+        """Return the shuffled positions of one pass, cached for the current pass."""
         if (epoch, stream) not in self._orders:
             self._orders = {key: order for key, order in self._orders.items() if key[0] == epoch}
             rng = np.random.default_rng((self.seed, epoch, stream))

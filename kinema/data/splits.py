@@ -10,14 +10,14 @@ from kinema.data.manifest import Entry
 from kinema.errors import ManifestError
 
 KeepTogether = Literal["auto", "group", "subject", "camera", "none"]
-"""What a split never divides: the samples of a group, subject or camera. `auto` is the sample's group, else its
-subject, else its file; `none` is always the file."""
+"""Column whose samples a split never divides. `auto` uses the group, else the subject, else the file; `none` uses the
+file."""
 
 
 def split_by_group(
     entries: Sequence[Entry], *, share: float, seed: int, held_out: str = "val", keep_together: KeepTogether = "auto"
 ) -> list[Entry]:
-    """Return the entries with about `share` of each class in split `held_out` and the rest in `train`.
+    """Return the entries with about `share` of each class in split `held_out` and the others in `train`.
 
     If every group of a class is larger than its share, the smallest group that `train` can spare is held out. The same
     entries and seed give the same split in any order.
@@ -61,7 +61,7 @@ def divided_names(entries: Iterable[Entry], column: Literal["group", "subject"])
     for entry in entries:
         if getattr(entry, column) and entry.split:
             splits.setdefault(getattr(entry, column), set()).add(entry.split)
-    return sorted(name for name, found in splits.items() if len(found) > 1)
+    return sorted(name for name, values in splits.items() if len(values) > 1)
 
 
 def _groups(entries: Sequence[Entry], keep_together: KeepTogether) -> list[str]:

@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kinema.data.manifest import Entry, rows
+from kinema.data.csv_table import read_csv
+from kinema.data.manifest import Entry
 from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
 from kinema.datasets.registry import DatasetSpec
@@ -166,7 +167,7 @@ def read_classes(path: Path, head: str) -> tuple[str, ...]:
     Raises:
         ManifestError: The file is not the official list of this task head.
     """
-    lines = rows(path, path.read_bytes())
+    lines = read_csv(path, path.read_bytes())
     require_columns(path, lines[0][1], ("id", "key"))
     for number, (line, row) in enumerate(lines):
         if row["id"] != str(number) or not row["key"]:
@@ -185,7 +186,7 @@ def read_segments(path: Path, split: str, classes: Mapping[str, Sequence[str]]) 
         ManifestError: A column or a cell is missing or malformed, a class is unknown, or a segment ends before it
             starts.
     """
-    lines = rows(path, path.read_bytes())
+    lines = read_csv(path, path.read_bytes())
     columns = (*COLUMNS, *(LABEL_COLUMNS[head] for head in classes))
     require_columns(path, lines[0][1], columns)
     return [_segment(path, row, line, columns, split, classes) for line, row in lines]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kinema.data.manifest import PixelBox
 from kinema.datasets.prepared import note_names
 from kinema.errors import ManifestError, UnreadableVideo, examples
-from kinema.transforms.pixel_box import PixelBox
 from kinema.video.container import open_video
 from kinema.video.read_options import READ_OPTIONS
 from kinema.video.source import count_frames, read_gray
@@ -60,12 +60,12 @@ def rgb_box(extent: tuple[int, int, int, int], size: tuple[int, int]) -> Subject
         extent: Rows `top` to `bottom` and columns `left` to `right` of the person in depth frames, half open.
         size: Width and height of the box [px].
     """
-    from kinema.transforms.subject_crop import inside  # imports torch, which `kinema prepare --help` does without
+    from kinema.transforms.preprocessing import fit_range  # imports torch, which `kinema prepare --help` does without
 
     top, bottom = (round(SCALE * row + SHIFT_Y) for row in extent[:2])
     left, right = (round(SCALE * column + SHIFT_X) for column in extent[2:])
-    first_x, last_x = inside(left, right, size[0], RGB_SIZE[0])
-    first_y, last_y = inside(top, bottom, size[1], RGB_SIZE[1])
+    first_x, last_x = fit_range(left, right, size[0], RGB_SIZE[0])
+    first_y, last_y = fit_range(top, bottom, size[1], RGB_SIZE[1])
     box = PixelBox(left=first_x, top=first_y, right=last_x, bottom=last_y)
     return SubjectBox(box=box, is_too_small=right - left > size[0] or bottom - top > size[1])
 
@@ -93,7 +93,7 @@ def box_notes(boxes: Mapping[str, SubjectBox], size: tuple[int, int]) -> list[st
 
 
 def _find_box(rgb: Path, depth: Path, size: tuple[int, int]) -> SubjectBox:
-    from kinema.transforms.subject_crop import subject_extent
+    from kinema.transforms.preprocessing import subject_extent
 
     try:
         with open_video(str(rgb), READ_OPTIONS.limits) as (_, stream):

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kinema.data.manifest import LABEL, Entry, check_manifest_name, rows
+from kinema.data.csv_table import read_csv
+from kinema.data.manifest import LABEL, Entry, check_manifest_name
 from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
 from kinema.errors import ManifestError, examples
@@ -139,7 +140,7 @@ def read_annotations(
         ManifestError: The table lacks a column, a label is not a class, or a path is listed twice.
     """
     table = root / ANNOTATIONS
-    lines = rows(table, table.read_bytes())
+    lines = read_csv(table, table.read_bytes())
     require_columns(table, lines[0][1], ("path", "label", *columns.values(), "split"))
     samples = []
     for line, row in lines:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kinema.config import config
-from kinema.data.manifest import COLUMNS, LABEL, Entry, check_manifest_name, parse_row, rows
+from kinema.data.csv_table import read_csv
+from kinema.data.manifest import COLUMNS, LABEL, Entry, check_manifest_name, parse_row
 from kinema.datasets.options import OwnDataOptions
 from kinema.datasets.prepared import PreparedDataset, assign_splits, write_prepared
 from kinema.datasets.registry import DatasetSpec
@@ -45,7 +46,7 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
             raise ManifestError(problem, path=written, field="out")
     if not table.is_file():
         raise ManifestError(f"{table}: no such table", path=table, field="root")
-    place, lines = _json_rows(table) if table_format == "json" else ("line", rows(table, table.read_bytes()))
+    place, lines = _json_rows(table) if table_format == "json" else ("line", read_csv(table, table.read_bytes()))
     names = _column_names(table, list(lines[0][1]), _parse_columns(options.columns))
     entries: list[Entry] = []
     for line, row in lines:

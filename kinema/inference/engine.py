@@ -15,7 +15,7 @@ from kinema.errors import DeviceError
 from kinema.layers.folding import evaluation_copy
 from kinema.layers.score_fusion import mean_logits
 from kinema.modality import Modality
-from kinema.models.binding import input_binding
+from kinema.models.binding import by_head, input_binding
 from kinema.transforms.preprocessing import Preprocessing
 
 Precision = Literal["float32", "bfloat16"]
@@ -83,23 +83,6 @@ class Engine:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             output = self.model(**bound)
         return {head: logits.float().cpu() for head, logits in by_head(output, self.heads).items()}
-
-
-def by_head(output: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> dict[str, Tensor]:
-    """Return a network's output as one tensor per task head; with one head it may be a single tensor.
-
-    Raises:
-        ValueError: The output does not match the heads.
-    """
-    if isinstance(output, Tensor):
-        if len(heads) != 1:
-            raise ValueError(f"the model returns one tensor; expected a dict with heads {', '.join(heads)}")
-        output = {next(iter(heads)): output}
-    for head, classes in heads.items():
-        if head not in output or output[head].shape[-1] != classes:
-            shapes = {name: tuple(logits.shape) for name, logits in output.items()}
-            raise ValueError(f"the model returns {shapes}; expected {classes} classes for head {head!r}")
-    return {head: output[head] for head in heads}
 
 
 def choose_device(device: Device) -> torch.device:

@@ -1,4 +1,4 @@
-"""Binding of modalities to the arguments of a network's `forward`.
+"""Binding of modalities to the arguments of a network's `forward`, and of its output to task heads.
 
 one stream    forward(clip)          under any name, for any modality
 two streams   forward(rgb, depth)    a missing modality is None
@@ -77,6 +77,23 @@ def input_binding(model: nn.Module) -> InputBinding:
         f"{name}.forward{signature}: unsupported signature; expected one clip under any name, or "
         f"{' and '.join(MODALITIES)}. Give other arguments defaults."
     )
+
+
+def by_head(output: Tensor | Mapping[str, Tensor], heads: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return a network's output as one tensor per task head; with one head it may be a single tensor.
+
+    Raises:
+        ValueError: The output does not match the heads.
+    """
+    if isinstance(output, Tensor):
+        if len(heads) != 1:
+            raise ValueError(f"the model returns one tensor; expected a dict with heads {', '.join(heads)}")
+        output = {next(iter(heads)): output}
+    for head, classes in heads.items():
+        if head not in output or output[head].shape[-1] != classes:
+            shapes = {name: tuple(logits.shape) for name, logits in output.items()}
+            raise ValueError(f"the model returns {shapes}; expected {classes} classes for head {head!r}")
+    return {head: output[head] for head in heads}
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -29,7 +29,7 @@ def training_batches(setup: TrainingSetup, *, start: int, last: int) -> Training
         steps=last,
         first_step=start,
         seed=setup.recipe.run.seed,
-        mixup="partner" if data.augmentation.wants_partner else "none",
+        mixup="partner" if data.augmentation.mixes_samples else "none",
         classes=classes if data.balance == "sampler" else None,
     )
 

@@ -23,9 +23,8 @@ from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.mirroring import mirrored_pair
-from kinema.transforms.preprocessing import DepthColors, Preprocessing
+from kinema.transforms.preprocessing import DepthColors, Preprocessing, SubjectCrop
 from kinema.transforms.sampling import Sampling, SamplingRule
-from kinema.transforms.subject_crop import SubjectCrop
 from kinema.video.read_options import ReadOptions
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]

@@ -6,7 +6,7 @@ import torch
 
 from kinema.data.loaders import Batch, to_device
 from kinema.errors import NonFiniteLoss
-from kinema.inference.engine import by_head
+from kinema.models.binding import by_head
 from kinema.training.distributed import all_gather
 from kinema.training.learner import Learner
 from kinema.training.loaders import split_batch, training_batches

@@ -1,1 +1,1 @@
-"""From frames to clips."""
+"""Transforms of frames into clips."""

@@ -1,46 +1,85 @@
-"""Augmentation: what a training draw varies, drawn once for all frames and modalities of a sample."""
+"""Augmentation of training clips: geometry, color, RandAugment, erasing, MixUp and CutMix.
+
+Parameters are drawn once for all frames and modalities of a sample.
+
+An augmentation is a field of `Augmentation`, what is drawn for a clip in `AugmentParams`, and a step in `draw_params`
+and `augment`.
+"""
 
 import math
-from typing import Annotated, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 from torch import Tensor
 
 from kinema.config import config
-from kinema.transforms.crops import Geometry, crop
-from kinema.transforms.geometry import FULL_FRAME, IDENTITY, Box, rotation
-from kinema.transforms.preprocessing import Preprocessing
-from kinema.transforms.rand_augment import Operation, RandAugment, change_colors, draw_operations, warp_of
+from kinema.modality import Modality
+from kinema.transforms.geometry import FULL_FRAME, IDENTITY, Box, Geometry, Warp, crop, rotation
+from kinema.transforms.preprocessing import Pixels, Preprocessing
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in a pixel's gray (ITU-R BT.601)."""
+"""Weights of red, green and blue in a pixel's gray level (ITU-R BT.601)."""
 
-Share = Annotated[float, Field(gt=0, le=1)]
+ColorOp = Literal[
+    "identity", "autocontrast", "equalize", "posterize", "solarize", "color", "contrast", "brightness", "sharpness"
+]
+WarpOp = Literal["rotate", "shear_x", "shear_y", "translate_x", "translate_y"]
+OPERATIONS: tuple[ColorOp | WarpOp, ...] = (*get_args(ColorOp), *get_args(WarpOp))
+
+MAX_MAGNITUDE = 10.0
+SHEAR, TRANSLATION, DEGREES, ENHANCEMENT, BITS = 0.3, 150 / 331, 30.0, 0.9, 4
+"""Effect of each kind of operation at the largest magnitude."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Pixels = Annotated[int, Field(ge=1)]
+LargeAspect = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
+@config
+class RandAugment:
+    """RandAugment (arXiv:1909.13719): some of 14 operations, drawn anew for each clip and equal for all of its frames.
+
+    Color operations take their statistics from the whole clip, so that nothing flickers, and leave depth alone.
+    Geometric operations become part of the one warp that all modalities share.
+
+    Magnitudes are those of the paper, 0 to 10 on the linear scale of AutoAugment (arXiv:1805.09501, table 6): 10 shears
+    by 0.3, translates by 150 of 331 parts of the side, rotates by 30 degrees, solarizes all levels, keeps 4 of 8 bits,
+    and scales color, contrast, brightness or sharpness by 0.1 or 1.9. As in later implementations, 0 changes nothing
+    and directions are drawn. Identity, autocontrast and equalize ignore the magnitude.
+
+    Attributes:
+        operations: Number of operations per clip, drawn with repetition; 0 for none. The paper uses 2.
+        magnitude: Strength, 0 to 10. The paper uses 9 for ImageNet.
+    """
+
+    operations: Annotated[int, Field(ge=0)] = 0
+    magnitude: Annotated[float, Field(ge=0, le=MAX_MAGNITUDE)] = 9.0
 
 
 @config
 class Augmentation:
-    """What a training draw varies. The default varies nothing but the crop's place.
+    """Augmentation of training clips. By default only the position of the crop varies.
 
-    Args:
-        short_side: range of pixels that the shorter side is resized to; None keeps the preprocessing's.
-        flip: probability of mirroring; 0 where left and right matter.
-        color_jitter: brightness, contrast and saturation are scaled by 1 - this to 1 + this.
-        channel_shuffle: probability that red, green and blue change places, so that colors as such say nothing.
-        mixup_alpha: of the Beta distribution that mixes a sample with its partner; 0 for none (arXiv:1710.09412).
-        cutmix_alpha: of the Beta distribution of the share that is pasted from the partner; 0 for none
-            (arXiv:1905.04899). Where both alphas are positive, each sample takes one of the two by a fair coin.
-        rotation: largest angle in degrees, to either side, about the middle of the crop (thesis, MFST: 10).
-        rotation_prob: probability of it.
-        randaugment: operations of RandAugment, done after the others on colors.
-        erasing: probability that a box is erased in all frames: noise in RGB, no reading in depth (arXiv:1708.04896).
-        erasing_area, erasing_aspect: ranges of its share of the picture, and of its height over its width.
+    Attributes:
+        short_side: Range of pixels to which the shorter side is resized; None for the one of the preprocessing.
+        flip: Probability of mirroring; 0 where left and right matter.
+        color_jitter: Brightness, contrast and saturation are each scaled by 1 - x to 1 + x.
+        channel_shuffle: Probability of permuting red, green and blue, so that colors carry no information.
+        mixup_alpha: Alpha of MixUp's Beta distribution; 0 for no MixUp (arXiv:1710.09412).
+        cutmix_alpha: Alpha of CutMix's Beta distribution; 0 for no CutMix (arXiv:1905.04899). If both alphas are
+            positive, each sample takes one of the two with equal probability.
+        rotation: Largest angle in degrees, to either side, about the center of the crop (thesis, MFST: 10).
+        rotation_prob: Probability of a rotation.
+        randaugment: RandAugment operations, applied after the other color operations.
+        erasing: Probability of erasing a box in all frames: noise in RGB, no reading in depth (arXiv:1708.04896).
+        erasing_area: Range of the erased fraction of the picture.
+        erasing_aspect: Range of the erased box's height over its width.
     """
 
     short_side: tuple[Pixels, Pixels] | None = None
@@ -53,11 +92,8 @@ class Augmentation:
     rotation_prob: Probability = 0.5
     randaugment: RandAugment = RandAugment()
     erasing: Probability = 0.0
-    erasing_area: tuple[Share, Share] = (0.02, 0.4)
-    erasing_aspect: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1, allow_inf_nan=False)]] = (
-        0.3,
-        1 / 0.3,
-    )
+    erasing_area: tuple[Fraction, Fraction] = (0.02, 0.4)
+    erasing_aspect: tuple[Fraction, LargeAspect] = (0.3, 1 / 0.3)
 
     def __post_init__(self) -> None:
         for name in ("short_side", "erasing_area"):
@@ -66,13 +102,13 @@ class Augmentation:
                 raise ValueError(f"{name}={bounds} must be an increasing range")
 
     @property
-    def wants_partner(self) -> bool:
-        """Whether samples are mixed with others."""
+    def mixes_samples(self) -> bool:
+        """MixUp or CutMix is on."""
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
 
 class Color(NamedTuple):
-    """Factors for the RGB stream, of which 1 changes nothing, and the places that its channels take."""
+    """Factors for RGB, where 1 changes nothing, and the order of its channels."""
 
     brightness: float = 1.0
     contrast: float = 1.0
@@ -80,15 +116,22 @@ class Color(NamedTuple):
     order: tuple[int, int, int] = (0, 1, 2)
 
 
+class Operation(NamedTuple):
+    """RandAugment operation with its strength, -1 to 1; the sign is the direction, where the operation has one."""
+
+    name: ColorOp | WarpOp
+    strength: float
+
+
 class Erasing(NamedTuple):
-    """A box of the clip, and the seed of the noise that RGB shows there."""
+    """Box to erase, and the seed of the noise that replaces RGB."""
 
     box: Box
     seed: int
 
 
 class AugmentParams(NamedTuple):
-    """All that is drawn for one clip of a sample."""
+    """Parameters drawn for one clip of a sample."""
 
     geometry: Geometry
     color: Color = Color()
@@ -97,7 +140,7 @@ class AugmentParams(NamedTuple):
 
 
 def draw_params(augmentation: Augmentation, preprocessing: Preprocessing, rng: np.random.Generator) -> AugmentParams:
-    """Draw in a fixed order; what is off draws nothing, so that it leaves the draws of the others as they are."""
+    """Draw in a fixed order; an augmentation that is off draws nothing, so that the other draws stay the same."""
     geometry = draw_geometry(augmentation, preprocessing, rng)
     color = draw_color(augmentation, rng)
     warp, erasing = IDENTITY, None
@@ -106,26 +149,126 @@ def draw_params(augmentation: Augmentation, preprocessing: Preprocessing, rng: n
     operations = draw_operations(augmentation.randaugment, rng)
     if augmentation.erasing > 0 and rng.random() < augmentation.erasing:
         erasing = draw_erasing(augmentation, rng)
-    return AugmentParams(geometry._replace(warp=warp.then(warp_of(operations))), color, operations, erasing)
+    return AugmentParams(geometry._replace(warp=warp.then(combined_warp(operations))), color, operations, erasing)
+
+
+def augment(
+    frames: UInt8[Tensor, "time height width channels"], params: AugmentParams, size: int, subject: Box = FULL_FRAME
+) -> UInt8[Tensor, "channels time size size"]:
+    """Return the augmented clip. Three channels are RGB; one is depth, which color operations leave alone."""
+    clip = crop(frames, params.geometry, size, subject)
+    if len(clip) == 3:
+        clip = apply_color_operations(recolor(clip, params.color), params.operations)
+    return clip if params.erasing is None else erase(clip, params.erasing)
 
 
 def draw_geometry(augmentation: Augmentation, preprocessing: Preprocessing, rng: np.random.Generator) -> Geometry:
+    """Draw scale, position and mirroring of the crop."""
     low, high = augmentation.short_side or (preprocessing.short_side, preprocessing.short_side)
     short_side = max(int(rng.integers(low, high + 1)), preprocessing.size)
     return Geometry(short_side, rng.random(), rng.random(), mirrored=bool(rng.random() < augmentation.flip))
 
 
 def draw_color(augmentation: Augmentation, rng: np.random.Generator) -> Color:
-    reach = augmentation.color_jitter
-    brightness, contrast, saturation = (1 + reach * rng.uniform(-1, 1, size=3)).tolist()
-    if rng.random() < augmentation.channel_shuffle:
-        red, green, blue = rng.permutation(3).tolist()
-        return Color(brightness, contrast, saturation, (red, green, blue))
-    return Color(brightness, contrast, saturation)
+    """Draw the color factors and the order of the channels."""
+    brightness, contrast, saturation = (1 + augmentation.color_jitter * rng.uniform(-1, 1, size=3)).tolist()
+    red, green, blue = rng.permutation(3).tolist() if rng.random() < augmentation.channel_shuffle else (0, 1, 2)
+    return Color(brightness, contrast, saturation, (red, green, blue))
+
+
+def recolor(clip: UInt8[Tensor, "3 time height width"], color: Color) -> UInt8[Tensor, "3 time height width"]:
+    """Shuffle channels, then scale brightness, contrast about the clip's mean gray, saturation about each pixel's gray.
+
+    The three factors are computed as one affine map of a pixel's channels.
+    """
+    if color == Color():
+        return clip
+    brightness, contrast, saturation, order = color
+    pixels = (clip if order == (0, 1, 2) else clip[list(order)]).flatten(2)
+    luma = torch.tensor(LUMA)
+    means = torch.tensor([channel.sum().item() for channel in pixels]) / pixels[0].numel()
+    gray = brightness * (luma @ means)
+    mixing = brightness * contrast * (saturation * torch.eye(3) + (1 - saturation) * luma.expand(3, 3))
+    shift = ((1 - contrast) * gray).expand(3, 1)
+    # Frame by frame in two buffers: the floats of a frame fit the cache, those of a clip do not.
+    result = torch.empty_like(pixels)
+    before, after = torch.empty(2, *pixels[:, 0].shape)
+    for frame in range(pixels.shape[1]):
+        before.copy_(pixels[:, frame])
+        torch.addmm(shift, mixing, before, out=after)
+        # NumPy converts floats to bytes four times as fast.
+        np.copyto(result.numpy()[:, frame], after.round_().clamp_(0, 255).numpy(), casting="unsafe")
+    return result.view_as(clip)
+
+
+def draw_operations(randaugment: RandAugment, rng: np.random.Generator) -> tuple[Operation, ...]:
+    """Draw the RandAugment operations of a clip."""
+    return tuple(
+        Operation(
+            OPERATIONS[int(rng.integers(len(OPERATIONS)))],
+            float(rng.choice((-1, 1))) * randaugment.magnitude / MAX_MAGNITUDE,
+        )
+        for _ in range(randaugment.operations)
+    )
+
+
+def combined_warp(operations: tuple[Operation, ...]) -> Warp:
+    """Return the geometric operations as one warp."""
+    warp = IDENTITY
+    for name, strength in operations:
+        warps = {
+            "rotate": rotation(DEGREES * strength),
+            "shear_x": Warp(xy=SHEAR * strength),
+            "shear_y": Warp(yx=SHEAR * strength),
+            "translate_x": Warp(x0=TRANSLATION * strength),
+            "translate_y": Warp(y0=TRANSLATION * strength),
+        }
+        warp = warp.then(warps.get(name, IDENTITY))
+    return warp
+
+
+def apply_color_operations(
+    clip: UInt8[Tensor, "3 time height width"], operations: tuple[Operation, ...]
+) -> UInt8[Tensor, "3 time height width"]:
+    """Apply the color operations in their order."""
+    color_operations = [operation for operation in operations if operation.name in get_args(ColorOp)]
+    if not color_operations:
+        return clip
+    time, height, width = clip.shape[1:]
+    # All frames stacked into one picture: its histogram and mean are those of the clip.
+    stack = Image.fromarray(clip.permute(1, 2, 3, 0).reshape(time * height, width, 3).numpy())
+    for operation in color_operations:
+        stack = _apply_color_operation(stack, operation, height)
+    return torch.from_numpy(np.array(stack)).view(time, height, width, 3).permute(3, 0, 1, 2).contiguous()
+
+
+def _apply_color_operation(stack: Image.Image, operation: Operation, height: int) -> Image.Image:
+    strength = abs(operation.strength)
+    factor = 1 + ENHANCEMENT * operation.strength
+    match operation.name:
+        case "autocontrast":
+            return ImageOps.autocontrast(stack)
+        case "equalize":
+            return ImageOps.equalize(stack)
+        case "posterize":
+            return ImageOps.posterize(stack, 8 - round(BITS * strength))
+        case "solarize":
+            return ImageOps.solarize(stack, 256 - round(256 * strength))
+        case "color":
+            return ImageEnhance.Color(stack).enhance(factor)
+        case "contrast":
+            return ImageEnhance.Contrast(stack).enhance(factor)
+        case "brightness":
+            return ImageEnhance.Brightness(stack).enhance(factor)
+        case "sharpness":  # frame by frame, since the filter would reach across the seams
+            for top in range(0, stack.height, height):
+                frame = stack.crop((0, top, stack.width, top + height))
+                stack.paste(ImageEnhance.Sharpness(frame).enhance(factor), (0, top))
+    return stack
 
 
 def draw_erasing(augmentation: Augmentation, rng: np.random.Generator) -> Erasing:
-    """Area and aspect uniformly in their ranges, and the place uniformly where the box fits.
+    """Draw area and aspect uniformly from their ranges, and the position uniformly where the box fits.
 
     The paper draws again until a box fits; here the aspect is drawn among those that fit.
     """
@@ -137,46 +280,10 @@ def draw_erasing(augmentation: Augmentation, rng: np.random.Generator) -> Erasin
     return Erasing(Box(top, left, top + height, left + width), int(rng.integers(2**32)))
 
 
-def augment(
-    frames: UInt8[Tensor, "time height width channels"], params: AugmentParams, size: int, subject: Box = FULL_FRAME
-) -> UInt8[Tensor, "channels time size size"]:
-    """A training draw's clip: three channels are RGB, one is depth, whose levels no operation on colors touches."""
-    clip = crop(frames, params.geometry, size, subject)
-    if len(clip) == 3:
-        clip = change_colors(recolor(clip, params.color), params.operations)
-    return clip if params.erasing is None else erase(clip, params.erasing)
-
-
-def recolor(clip: UInt8[Tensor, "3 time height width"], color: Color) -> UInt8[Tensor, "3 time height width"]:
-    """Shuffle channels, scale brightness, contrast about the clip's mean gray, saturation about each pixel's gray.
-
-    The three factors together are one affine map of a pixel's channels, and that is how they are computed.
-    """
-    if color == Color():
-        return clip
-    brightness, contrast, saturation, order = color
-    pixels = (clip if order == (0, 1, 2) else clip[list(order)]).flatten(2)
-    luma = torch.tensor(LUMA)
-    means = torch.tensor([channel.sum().item() for channel in pixels]) / pixels[0].numel()
-    middle = brightness * (luma @ means)
-    own, shared = torch.eye(3), luma.expand(3, 3)
-    mixing = brightness * contrast * (saturation * own + (1 - saturation) * shared)
-    shift = ((1 - contrast) * middle).expand(3, 1)
-    # Frame by frame in two places: a frame of floats stays in the cache, a clip of them does not.
-    result = torch.empty_like(pixels)
-    before, after = torch.empty(2, *pixels[:, 0].shape)
-    for frame in range(pixels.shape[1]):
-        before.copy_(pixels[:, frame])
-        torch.addmm(shift, mixing, before, out=after)
-        # NumPy turns floats into bytes four times as fast.
-        np.copyto(result.numpy()[:, frame], after.round_().clamp_(0, 255).numpy(), casting="unsafe")
-    return result.view_as(clip)
-
-
 def erase(
     clip: UInt8[Tensor, "channels time height width"], erasing: Erasing
 ) -> UInt8[Tensor, "channels time height width"]:
-    """Noise that stands still over an RGB clip's box; no reading in that of a depth clip."""
+    """Replace the box by noise, the same in all frames, in RGB, and by 0, no reading, in depth."""
     rows, columns = erasing.box.pixels(*clip.shape[2:])
     clip = clip.clone()
     if len(clip) == 3:
@@ -186,3 +293,56 @@ def erase(
     else:
         clip[:, :, rows, columns] = 0
     return clip
+
+
+Clips = Mapping[Modality, Tensor]
+
+
+def mix(
+    clips: Clips, partner: Clips, augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[dict[Modality, Tensor], float]:
+    """Mix two samples by MixUp or CutMix, alike in all modalities.
+
+    Returns:
+        The mixed clips, uint8, and the weight of the first sample's label.
+    """
+    if augmentation.mixup_alpha > 0 and (augmentation.cutmix_alpha == 0 or rng.random() < 0.5):
+        return mixup(clips, partner, float(rng.beta(augmentation.mixup_alpha, augmentation.mixup_alpha)))
+    weight = float(rng.beta(augmentation.cutmix_alpha, augmentation.cutmix_alpha))
+    return cutmix(clips, partner, draw_cutmix_box(1 - weight, rng))
+
+
+def mixup(clips: Clips, partner: Clips, weight: float) -> tuple[dict[Modality, Tensor], float]:
+    """Return the weighted mean of two samples, and the weight of the first.
+
+    Depth of 0 is no reading and has no part in a mean: where only one of the two has a reading, it is kept. Two masked
+    people then stand in one picture, each at the old distance, while full depth is mixed like RGB.
+    """
+    mixed: dict[Modality, Tensor] = {}
+    for modality, clip in clips.items():
+        other = partner[modality]
+        mean = torch.lerp(other.float(), clip.float(), weight).round_().to(torch.uint8)
+        if modality == "depth":
+            mean = torch.where(clip == 0, other, torch.where(other == 0, clip, mean))
+        mixed[modality] = mean
+    return mixed, weight
+
+
+def draw_cutmix_box(area: float, rng: np.random.Generator) -> Box:
+    """Draw the center of a square that covers this fraction of the picture, and clip it to the picture."""
+    half = math.sqrt(area) / 2
+    row, column = rng.random(2).tolist()
+    return Box(max(row - half, 0.0), max(column - half, 0.0), min(row + half, 1.0), min(column + half, 1.0))
+
+
+def cutmix(clips: Clips, partner: Clips, box: Box) -> tuple[dict[Modality, Tensor], float]:
+    """Paste the partner's box into all frames; return the clips and the fraction of pixels left of the first."""
+    mixed: dict[Modality, Tensor] = {}
+    weight = 1.0
+    for modality, clip in clips.items():
+        height, width = clip.shape[-2:]
+        rows, columns = box.pixels(height, width)
+        mixed[modality] = clip.clone()
+        mixed[modality][..., rows, columns] = partner[modality][..., rows, columns]
+        weight = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+    return mixed, weight

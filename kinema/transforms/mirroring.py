@@ -1,4 +1,4 @@
-"""Names of actions that a mirror would exchange."""
+"""Class names that mirroring exchanges, such as `push left` and `push right`."""
 
 import re
 from collections.abc import Sequence
@@ -9,16 +9,15 @@ MIRRORED = {
     "clockwise": "counterclockwise",
     "counterclockwise": "clockwise",
 }
-"""Words that a mirror exchanges in the names of actions."""
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-"""Between the words of camelCase and TVCamel."""
+"""Position between the words of camelCase and TVCamel."""
 
 
 def mirrored_pair(names: Sequence[str]) -> tuple[str, str] | None:
-    """The first two classes of a task head that a mirror makes into each other, by their names.
+    """Return the first two classes of a task head that mirroring turns into each other, judged by their names.
 
-    `left` and `right`, or `clockwise` and `counterclockwise` or `anticlockwise`, are exchanged where they are whole
-    words: between signs, spaces and digits, or in camelCase; capitals make no difference.
+    `left` and `right`, or `clockwise` and `counterclockwise` or `anticlockwise`, are exchanged as whole words: between
+    punctuation, spaces and digits, or in camelCase, ignoring case.
     """
     by_words = {_words(name): name for name in reversed(names)}
     for name in names:
@@ -30,7 +29,7 @@ def mirrored_pair(names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _words(name: str) -> tuple[str, ...]:
-    """Words and numbers of a name, in small letters; both words for the other way round become one."""
+    """Return the words and numbers of a name in lower case; `anticlockwise` becomes `counterclockwise`."""
     runs = re.findall(r"[^\W\d_]+|\d+", name)
     words = " ".join(word.lower() for run in runs for word in CAMEL.split(run))
     return tuple(re.sub(r"\b(?:counter|anti) ?clockwise\b", "counterclockwise", words).split())

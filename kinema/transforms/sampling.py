@@ -1,4 +1,4 @@
-"""Which frames to read: pure functions of integers, without files, tensors or global random state."""
+"""Frame sampling rules: pure functions of integers, without files, tensors or global random state."""
 
 from typing import Annotated, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ SamplingRule = Literal["segments", "uniform", "dense"]
 
 
 class View(NamedTuple):
-    """One of several clips that are spread over a video; the only one is its middle."""
+    """One of several clips spread over a video; the only one is in the middle."""
 
     number: int
     of: int
@@ -24,14 +24,14 @@ ONLY = View(0, 1)
 
 @config
 class Sampling:
-    """How a clip's frames are taken from a video; part of the model folder.
+    """Rule that selects the frames of a clip; part of the model folder.
 
-    Args:
-        rule: `segments` cuts the video into equal parts and takes one frame of each; `uniform` takes frames at equal
-            distances over the whole video, at most `interval` apart; `dense` takes them exactly `interval` apart.
-        frames: frames in a clip.
-        interval: from one frame to the next; None for `segments`.
-        clips: views over time at test time; training always draws one.
+    Attributes:
+        rule: `segments` divides the video into equal parts and takes one frame of each. `uniform` takes evenly spaced
+            frames over the whole video, at most `interval` apart. `dense` takes them exactly `interval` apart.
+        frames: Number of frames per clip.
+        interval: Distance between frames; None for `segments`.
+        clips: Number of clips per video at test time; training draws one.
     """
 
     rule: SamplingRule = "segments"
@@ -46,11 +46,11 @@ class Sampling:
             raise ValueError(f"rule={self.rule!r} requires an interval of at least 1 frame")
 
     def indices(self, num_frames: int, rng: np.random.Generator | None) -> Int64[ndarray, " frames"]:
-        """Frame numbers of one clip, drawn with `rng`, or in the middle where it is None."""
+        """Return the frame numbers of one clip, drawn with `rng`, or in the middle if it is None."""
         return self._indices(num_frames, rng, ONLY)
 
     def views(self, num_frames: int) -> Int64[ndarray, "clips frames"]:
-        """Frame numbers of each view of a test."""
+        """Return the frame numbers of each clip of a test."""
         views = (View(number, self.clips) for number in range(self.clips))
         return np.stack([self._indices(num_frames, None, view) for view in views])
 
@@ -62,7 +62,7 @@ class Sampling:
 
 
 def segment_edges(num_frames: int, clip_frames: int) -> tuple[Int64[ndarray, " frames"], Int64[ndarray, " frames"]]:
-    """First frame, and one past the last, of each segment: [floor(ni/T), max(floor(ni/T) + 1, floor(n(i+1)/T))).
+    """Return the half-open range of each segment: [floor(ni/T), max(floor(ni/T) + 1, floor(n(i+1)/T))).
 
     A video shorter than the clip has segments of one frame, some of them the same: those frames are repeated.
     """
@@ -75,14 +75,14 @@ def segment_edges(num_frames: int, clip_frames: int) -> tuple[Int64[ndarray, " f
 def segment_indices(
     num_frames: int, clip_frames: int, rng: np.random.Generator | None, view: View = ONLY
 ) -> Int64[ndarray, " frames"]:
-    """One frame of each of `clip_frames` equal segments (TSN, arXiv:1608.00859; thesis 2.4.2).
+    """Return one frame of each of `clip_frames` equal segments (TSN, arXiv:1608.00859; thesis 2.4.2).
 
     Args:
-        num_frames: frames in the video, at least 1.
-        clip_frames: frames wanted.
-        rng: draws a frame uniformly inside each segment; None takes the view's.
-        view: number v of V takes the frame at the share (2v + 1) / 2V of each segment, the earlier one where two meet
-            there; so the only one takes the middle (the mean, rounded down).
+        num_frames: Number of frames in the video, at least 1.
+        clip_frames: Number of frames to select.
+        rng: Generator that draws a frame uniformly inside each segment; None for the frames of `view`.
+        view: View v of V takes the frame at the fraction (2v + 1) / 2V of each segment, the earlier one where two meet
+            there; the only view takes the middle (the mean, rounded down).
 
     Returns:
         Non-decreasing frame numbers in [0, num_frames).
@@ -93,17 +93,14 @@ def segment_indices(
 
 
 def uniform_indices(
-    num_frames: int,
-    clip_frames: int,
-    largest_interval: int,
-    rng: np.random.Generator | None,
-    view: View = ONLY,
+    num_frames: int, clip_frames: int, largest_interval: int, rng: np.random.Generator | None, view: View = ONLY
 ) -> Int64[ndarray, " frames"]:
-    """Frames at equal distances (thesis 3.4.2): over the whole video, or over a part of it where that is longer than
-    `largest_interval` allows; the part is drawn with `rng`, or is the view's.
+    """Return evenly spaced frames, at most `largest_interval` apart (thesis 3.4.2).
 
-    DEVIATION: a fixed interval of 32, as the thesis says, would need 512 frames for 16; most clips are shorter, and
-    code of that kind repeats their last frame. Here the interval shrinks until the clip spans the video.
+    They span the whole video, or a part of it if the video is too long; `rng` or the view places the part.
+
+    DEVIATION: a fixed interval of 32, as in the thesis, would need 512 frames for 16; most clips are shorter, and code
+    of that kind repeats their last frame. Here the interval shrinks until the clip spans the video.
 
     Returns:
         Non-decreasing frame numbers in [0, num_frames), rounded half up.
@@ -116,13 +113,9 @@ def uniform_indices(
 
 
 def dense_indices(
-    num_frames: int,
-    clip_frames: int,
-    interval: int,
-    rng: np.random.Generator | None,
-    view: View = ONLY,
+    num_frames: int, clip_frames: int, interval: int, rng: np.random.Generator | None, view: View = ONLY
 ) -> Int64[ndarray, " frames"]:
-    """Frames exactly `interval` apart, from a drawn place or the view's; a video too short repeats its last frame."""
+    """Return frames exactly `interval` apart, placed by `rng` or the view; a short video repeats its last frame."""
     _check(num_frames, clip_frames)
     span = min(interval * (clip_frames - 1), num_frames - 1)
     place = np.arange(clip_frames, dtype=np.int64)
@@ -135,7 +128,7 @@ def _check(num_frames: int, clip_frames: int) -> None:
 
 
 def _start(choices: int, rng: np.random.Generator | None, view: View) -> int:
-    """One of the first frames that a clip can have: drawn, or of views equally far apart from the first to the last."""
+    """Return a clip's first frame: drawn, or that of a view, evenly spaced from the first possible to the last."""
     if rng is not None:
         return int(rng.integers(choices))
     if view.of == 1:

@@ -1,1 +1,1 @@
-"""From a file to frames."""
+"""Frame sources: from a file to frames."""

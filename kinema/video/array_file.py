@@ -2,51 +2,40 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal
 from zipfile import BadZipFile, ZipExtFile, ZipFile
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt8
 from numpy import ndarray
 from scipy.io import loadmat, whosmat
 
 from kinema.errors import UnreadableVideo
-from kinema.video.image_folder import check_reach, describe, no_time_stamps
+from kinema.video.container import Gray
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.unreadable import check_range, describe, no_time_stamps, one_line, over_limit, unreadable
 
 ARRAY_SUFFIXES = frozenset({".npz", ".mat"})
 
 MAT_BYTES = {
-    "int8": 1,
-    "uint8": 1,
-    "int16": 2,
-    "uint16": 2,
-    "int32": 4,
-    "uint32": 4,
-    "single": 4,
-    "int64": 8,
-    "uint64": 8,
-    "double": 8,
-    "logical": 1,
+    **{f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)},
+    **{"single": 4, "double": 8, "logical": 1},
 }
-"""Bytes of a number, by scipy's names of what a mat file holds."""
+"""Bytes per number, by scipy's names of the classes in a mat file."""
 
 FRAME_NAME = "depth_{:06d}"
-"""Of the arrays of an npz file that holds one for each frame, so that some are read without the others."""
+"""Names of the arrays in an npz file with one array per frame."""
 
 
 class ArrayFile:
-    """Array of frames in an npz or mat file.
+    """Array of frames in a local npz or mat file, within the limits of `options`.
 
-    An npz file holds one array, or one called `depth` or `rgb` among others; depth may also be one array per frame,
-    called `depth_000000` and so on, of which only the requested ones are decompressed. A mat file holds one array with
+    An npz file holds one array, or one named `depth` or `rgb` among others. Depth may also be one array per frame,
+    named `depth_000000` and so on, of which only the requested ones are decompressed. A mat file holds one array with
     time last, as MATLAB stores videos. Neither can execute code: object arrays are refused.
-
-    Args:
-        path: local path.
-        options: limits to enforce.
     """
 
     form: Literal["array"] = "array"
@@ -57,7 +46,7 @@ class ArrayFile:
         self.limits = options.limits
 
     def close(self) -> None:
-        """Let go of the array."""
+        """Release the array."""
         self.__dict__.pop("_array", None)
 
     @property
@@ -72,27 +61,25 @@ class ArrayFile:
         return width, height
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
-        """Return frames of an array of uint8, (frames, height, width, 3).
+        """Return frames of a uint8 array, (frames, height, width, 3).
 
         Raises:
-            UnreadableVideo: there is no such array, it exceeds the limits, or it is too short.
+            UnreadableVideo: The array is missing, of another form, too short, or exceeds the limits.
         """
         if self._array.ndim != 4 or self._array.dtype != np.uint8:
-            raise UnreadableVideo(
-                f"{self.path}: holds {self._array.dtype} of shape {self._array.shape}, not RGB of 8 bits",
-                path=self.path,
-            )
+            got = f"{self._array.dtype} of shape {self._array.shape}"
+            raise unreadable(self.path, f"expected uint8 RGB of shape (frames, height, width, 3), got {got}")
         return self._take(indices)
 
-    def read_gray(
-        self, indices: Sequence[int]
-    ) -> UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]:
+    def read_gray(self, indices: Sequence[int]) -> Gray:
         """Return frames of an array of integers from 0 to 65535, (frames, height, width)."""
         if self._parts:
-            check_reach(self.path, indices, len(self._parts))
-            return _read_parts(self.path, self._parts, indices, self.limits)
+            check_range(self.path, indices, len(self._parts))
+            return self._read_parts(indices)
         if self._array.ndim != 3:
-            raise UnreadableVideo(f"{self.path}: has shape {self._array.shape}, not a single channel", path=self.path)
+            raise unreadable(
+                self.path, f"expected one channel of shape (frames, height, width), got {self._array.shape}"
+            )
         return self._take(indices)
 
     def iter_frames(self, numbers: range, color: Literal["rgb", "gray"]) -> Iterator[ndarray]:
@@ -105,121 +92,110 @@ class ArrayFile:
 
     @cached_property
     def _parts(self) -> list[str]:
-        return _frame_parts(self.path)
+        """Names of the arrays of an npz with one array per frame; empty for any other file."""
+        if self.path.lower().endswith(".mat"):
+            return []
+        try:
+            with ZipFile(self.path) as file:
+                names = file.namelist()
+        except (OSError, BadZipFile):  # reported by `_array`
+            return []
+        return names if names == [f"{FRAME_NAME.format(number)}.npy" for number in range(len(names))] else []
 
     @cached_property
     def _array(self) -> ndarray:
-        return _read_array(self.path, self.limits)
+        with self._wrap_errors():
+            read = _read_mat if self.path.lower().endswith(".mat") else _read_npz
+            frames = read(self.path, self.limits)
+        if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[-1] != 3) or 0 in frames.shape:
+            expected = "(frames, height, width) or (frames, height, width, 3)"
+            raise unreadable(self.path, f"expected shape {expected}, got {frames.shape}")
+        if frames.dtype in (np.uint8, np.uint16):
+            return frames
+        if not np.array_equal(frames, np.clip(np.rint(frames), 0, 65535)):
+            raise unreadable(self.path, f"expected integers from 0 to 65535, got {frames.dtype} values beyond them")
+        return frames.astype(np.uint16)
 
     def _take(self, indices: Sequence[int]) -> ndarray:
-        check_reach(self.path, indices, len(self._array))
+        check_range(self.path, indices, len(self._array))
         return np.ascontiguousarray(self._array[list(indices)])
 
+    def _read_parts(self, indices: Sequence[int]) -> ndarray:
+        if len(self._parts) > self.limits.frames:
+            raise over_limit(self.path, f"has {len(self._parts):,} frames", self.limits, "frames")
+        read: dict[int, ndarray] = {}
+        with self._wrap_errors(), ZipFile(self.path) as file:
+            for number in sorted(set(indices)):
+                name = self._parts[number]
+                with file.open(name) as part:
+                    shape, kind = _read_header(part)
+                if len(shape) != 2 or kind not in (np.uint8, np.uint16):
+                    raise ValueError(f"{name}: expected a uint8 or uint16 image of one channel, got {kind} {shape}")
+                _check_size(self.path, (len(indices), *shape), kind.itemsize, self.limits)
+                with file.open(name) as part:
+                    read[number] = np.lib.format.read_array(part, allow_pickle=False)
+                first = next(iter(read.values()))
+                if (shape, kind) != (first.shape, first.dtype):
+                    raise ValueError(f"{name}: expected {describe(first)}, got {describe(read[number])}")
+        return np.stack([read[number] for number in indices])
 
-def _read_array(path: str, limits: Limits) -> ndarray:
-    try:
-        if Path(path).stat().st_size > limits.file_bytes:
-            raise UnreadableVideo(f"{path}: has more bytes than the limit of {limits.file_bytes:,}", path=path)
-        frames = _mat(path, limits) if path.lower().endswith(".mat") else _npz(path, limits)
-    except FileNotFoundError as error:
-        raise UnreadableVideo(f"{path}: no such file", path=path) from error
-    except UnreadableVideo:
-        raise
-    except Exception as error:  # numpy and scipy raise whatever a broken header makes them stumble over
-        raise UnreadableVideo(
-            f"{path}: is not an array that can be read ({' '.join(str(error).split())})", path=path
-        ) from error
-    if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[-1] != 3) or 0 in frames.shape:
-        raise UnreadableVideo(
-            f"{path}: has shape {frames.shape}; frames are (frames, height, width) or (frames, height, width, 3)",
-            path=path,
-        )
-    if frames.dtype in (np.uint8, np.uint16):
-        return frames
-    if not np.array_equal(frames, np.clip(np.rint(frames), 0, 65535)):
-        raise UnreadableVideo(f"{path}: holds {frames.dtype} values that are not integers from 0 to 65535", path=path)
-    return frames.astype(np.uint16)
+    @contextmanager
+    def _wrap_errors(self) -> Iterator[None]:
+        try:
+            size = Path(self.path).stat().st_size
+            if size > self.limits.file_bytes:
+                raise over_limit(self.path, f"has {size:,} bytes", self.limits, "file_bytes")
+            yield
+        except FileNotFoundError as error:
+            raise unreadable(self.path, "no such file") from error
+        except UnreadableVideo:
+            raise
+        except Exception as error:  # numpy and scipy raise anything on a broken header
+            raise unreadable(self.path, f"not a readable array ({one_line(error)})") from error
 
 
-def _npz(path: str, limits: Limits) -> ndarray:
-    with ZipFile(path) as parts:
-        name = _chosen([part.removesuffix(".npy") for part in parts.namelist()])
-        with parts.open(f"{name}.npy") as part:
-            shape, kind = _announced(part)
-    _check_size(shape, kind.itemsize, limits)
+def _read_npz(path: str, limits: Limits) -> ndarray:
+    with ZipFile(path) as file:
+        name = _choose_array(path, [name.removesuffix(".npy") for name in file.namelist()])
+        with file.open(f"{name}.npy") as part:
+            shape, kind = _read_header(part)
+    _check_size(path, shape, kind.itemsize, limits)
     with np.load(path, allow_pickle=False) as arrays:
         return np.asarray(arrays[name])
 
 
-def _frame_parts(path: str) -> list[str]:
-    """Return the arrays of an npz with one per frame; none of any other, nor of what `_read_array` will refuse."""
-    if path.lower().endswith(".mat"):
-        return []
-    try:
-        with ZipFile(path) as parts:
-            names = parts.namelist()
-    except (OSError, BadZipFile):
-        return []
-    return names if names == [f"{FRAME_NAME.format(number)}.npy" for number in range(len(names))] else []
-
-
-def _read_parts(path: str, parts: Sequence[str], indices: Sequence[int], limits: Limits) -> ndarray:
-    read: dict[int, ndarray] = {}
-    try:
-        if Path(path).stat().st_size > limits.file_bytes or len(parts) > limits.frames:
-            raise UnreadableVideo(f"{path}: has more bytes or frames than the limits allow", path=path)
-        with ZipFile(path) as file:
-            for number in sorted(set(indices)):
-                with file.open(parts[number]) as part:
-                    shape, kind = _announced(part)
-                if len(shape) != 2 or kind not in (np.uint8, np.uint16):
-                    raise ValueError(f"{parts[number]} is {kind} of shape {shape}, not an image of one channel")
-                _check_size((len(indices), *shape), kind.itemsize, limits)
-                with file.open(parts[number]) as part:
-                    read[number] = np.lib.format.read_array(part, allow_pickle=False)
-                first = next(iter(read.values()))
-                if (shape, kind) != (first.shape, first.dtype):
-                    raise ValueError(f"{parts[number]} is {describe(read[number])}, but others {describe(first)}")
-    except UnreadableVideo:
-        raise
-    except Exception as error:  # as in `_read_array`
-        raise UnreadableVideo(
-            f"{path}: is not an array that can be read ({' '.join(str(error).split())})", path=path
-        ) from error
-    return np.stack([read[number] for number in indices])
-
-
-def _announced(part: IO[bytes] | ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
+def _read_header(part: IO[bytes] | ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(part)
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, kind = header(part)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(part)
     return shape, kind
 
 
-def _mat(path: str, limits: Limits) -> ndarray:
-    there = {name: (shape, kind) for name, shape, kind in whosmat(path)}
-    name = _chosen(list(there))
-    shape, kind = there[name]
+def _read_mat(path: str, limits: Limits) -> ndarray:
+    headers = {name: (shape, kind) for name, shape, kind in whosmat(path)}
+    name = _choose_array(path, list(headers))
+    shape, kind = headers[name]
     if kind not in MAT_BYTES:
-        raise ValueError(f"{name} is of class {kind}, not an array of numbers")
-    _check_size(shape, MAT_BYTES[kind], limits)
+        raise ValueError(f"{name}: expected an array of numbers, got class {kind}")
+    _check_size(path, shape, MAT_BYTES[kind], limits)
     stored: Any = loadmat(path, variable_names=[name])[name]
     return np.moveaxis(np.asarray(stored), -1, 0)
 
 
-def _check_size(shape: Sequence[int], itemsize: int, limits: Limits) -> None:
-    """Check what a header announces, before memory is allocated for it."""
+def _check_size(path: str, shape: Sequence[int], itemsize: int, limits: Limits) -> None:
+    """Check the size in a header before memory is allocated for it."""
     size = math.prod(shape) * itemsize
     if size > limits.clip_bytes:
-        raise ValueError(f"announces {size:,} bytes, more than the limit of {limits.clip_bytes:,}")
+        raise over_limit(path, f"declares {size:,} bytes", limits, "clip_bytes")
     if shape and max(shape) > limits.frames:
-        raise ValueError(f"announces shape {tuple(shape)}, more than the limit of {limits.frames:,} frames")
+        raise over_limit(path, f"declares shape {tuple(shape)}", limits, "frames")
 
 
-def _chosen(names: list[str]) -> str:
-    for wanted in ("depth", "rgb"):
-        if wanted in names:
-            return wanted
+def _choose_array(path: str, names: list[str]) -> str:
+    for name in ("depth", "rgb"):
+        if name in names:
+            return name
     if len(names) != 1:
-        raise ValueError(f"holds arrays {', '.join(names) or '(none)'}; rename the right one to depth or rgb")
+        found = ", ".join(names) or "(none)"
+        raise unreadable(path, f"expected one array, or one named depth or rgb; got {found}. Rename the one to read.")
     return names[0]

@@ -1,6 +1,6 @@
-"""Containers of untrusted videos: opening within limits, packets, time stamps, orientation; nothing decodes.
+"""Containers of untrusted videos: opening within limits, packets, time stamps and orientation, without decoding.
 
-Headers are not trusted; what they announce is checked before memory is allocated.
+Headers are not trusted; sizes in them are checked before memory is allocated.
 """
 
 import functools
@@ -15,42 +15,45 @@ from typing import Any, NamedTuple, cast
 import av
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideData
+from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 
-from kinema.errors import UnreadableVideo
 from kinema.video.read_options import READ_OPTIONS, Limits
+from kinema.video.unreadable import no_time_stamps, one_line, over_limit, unreadable
 
 SEEKABLE = frozenset({"mov", "matroska", "avi"})
-"""Containers, by FFmpeg's names, that find a keyframe exactly; a stream such as MPEG-TS may land behind it."""
+"""Containers, by FFmpeg's names, that find a keyframe exactly; a stream such as MPEG-TS may land after it."""
 
-REFERRING = frozenset(
+UNSAFE_FORMATS = frozenset(
     {
         *("hls", "concat", "dash", "imf", "webm_dash_manifest", "image2", "image2pipe", "vobsub", "tedcaptions"),
-        *("tty", "bin", "xbin", "adf", "idf"),  # text, painted as a terminal would
+        *("tty", "bin", "xbin", "adf", "idf"),  # text, rendered as a terminal would
         *("sdp", "rtp", "rtsp", "sap", "lavfi", "alsa", "fbdev", "kmsgrab", "oss", "x11grab", "video4linux2,v4l2"),
     }
 )
-"""FFmpeg's names of formats that open other files, addresses or devices than the one that is named, or are no video."""
+"""FFmpeg's names of formats that open other files, addresses or devices than the named one, or are not video."""
 
 REORDERING = 64
-"""Packets after which no frame that is shown earlier can follow: codecs put off a frame by 16 others at most."""
+"""Packets after which no frame that is displayed earlier can follow: codecs delay a frame by at most 16 others."""
 
 TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Ignore tags in a wrong encoding, which are common and do not affect the picture. PyAV 19 always does."""
 
+Gray = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
+
 END_SLACK_S = 0.1
-"""Seconds by which a segment may end behind the last frame's end: annotators round."""
+"""Seconds by which a segment may end after the last frame's end, since annotators round."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """Time stamps of a stream's frames, in the order in which they are shown, from the packets alone.
+    """Time stamps of a stream's frames in display order, from the packets alone.
 
-    Args:
-        stamps: presentation time stamps in units of the stream, from the first keyframe on; empty where the container
-            has none that can be used.
-        keyframes: those at which decoding can start; empty where the container cannot find them exactly.
-        second: units of the stream in one second.
+    Attributes:
+        stamps: Presentation time stamps in units of the stream, from the first keyframe on; empty if the container has
+            no usable ones.
+        keyframes: Stamps at which decoding can start; empty if the container cannot find them exactly.
+        second: Number of units per second.
     """
 
     stamps: tuple[int, ...]
@@ -75,13 +78,12 @@ class Orientation(NamedTuple):
 
 
 UPRIGHT = Orientation()
-"""The orientation of frames that are stored as they are displayed."""
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Return the quarter turn or mirroring nearest to the display matrix of the file.
 
-    Ask once per file: PyAV never frees its view of a frame's side data (some 250 bytes).
+    Call it once per file: PyAV never frees its view of a frame's side data (some 250 bytes).
     """
     matrix = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stub knows only names
     if matrix is None:
@@ -92,39 +94,30 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     return Orientation(True, c < 0, b < 0)
 
 
-def range_shown(path: str, timeline: Timeline, start_s: float, stop_s: float) -> tuple[int, int]:
+def displayed_range(path: str, timeline: Timeline, start_s: float, stop_s: float) -> tuple[int, int]:
     """Return the frames displayed in [start_s, stop_s), seconds from the first frame, as a half-open range.
 
     Raises:
-        UnreadableVideo: the file has no time stamps, or ends before the segment does.
+        UnreadableVideo: The file has no time stamps, or ends before the segment does.
     """
     if not timeline.stamps:
-        raise UnreadableVideo(
-            f"{path}: has no time stamps, so seconds say nothing; give start_frame and stop_frame", path=path
-        )
+        raise no_time_stamps(path)
     seconds = [(stamp - timeline.stamps[0]) / timeline.second for stamp in timeline.stamps]
-    slack = 1e-6  # a stamp that is a whole number of time units must not fall out by rounding
+    slack = 1e-6  # a stamp that is a whole number of time units must not be lost to rounding
     start, stop = bisect_left(seconds, start_s - slack), bisect_left(seconds, stop_s - slack)
     if start == stop:
-        raise UnreadableVideo(
-            f"{path}: no frame is shown between {start_s} s and {stop_s} s; the last one is at {seconds[-1]:.3f} s",
-            path=path,
+        raise unreadable(
+            path, f"no frame is displayed between {start_s} s and {stop_s} s; the last frame is at {seconds[-1]:.3f} s"
         )
-    # The last frame is shown for about as long as the others.
+    # The last frame is displayed for about as long as the others.
     end = seconds[-1] + (seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0)
     if stop_s > end + END_SLACK_S:
-        raise UnreadableVideo(
-            f"{path}: ends at {end:.3f} s, but the segment ends at {stop_s} s; correct stop_s", path=path
-        )
+        raise unreadable(path, f"ends at {end:.3f} s, before the segment's end at {stop_s} s. Correct stop_s.")
     return start, stop
 
 
 def scan_timeline(
-    path: str,
-    container: InputContainer,
-    stream: av.VideoStream,
-    limits: Limits,
-    last: int | None = None,
+    path: str, container: InputContainer, stream: av.VideoStream, limits: Limits, last: int | None = None
 ) -> Timeline:
     """Return the time stamps of an open video's packets: all, or as many as determine those up to frame `last`."""
     stamps: list[int] = []
@@ -135,112 +128,110 @@ def scan_timeline(
     usable = not (is_avi and stream.codec_context.has_b_frames)
     second = 1 / float(stream.time_base) if stream.time_base else 1.0
     index = stream.index_entries if is_avi else ()
-    indexed = len(index)  # some are added while packets are read
-    torn = is_avi and indexed < stream.frames  # the end must be seen, to know what was lost
+    num_indexed = len(index)  # entries are added while packets are read
+    read_all = last is None or (is_avi and num_indexed < stream.frames)  # a loss shows only at the end
     shift = None
-    begins = None  # whether the first packet is a keyframe; where it is not, its mark may be what was damaged
-    enough = None
+    # The first packet may be no keyframe because its mark is what was damaged.
+    starts_with_keyframe = None
+    stop = None
     try:
         for packet in packets_of(container, stream):
             if packet.size == 0 or packet.is_discard:
                 continue
-            if packets < indexed and packet.pos is not None:
+            if packets < num_indexed and packet.pos is not None:
                 entry = index[packets]
                 shift = packet.pos - entry.pos if shift is None else shift
-                # AVI numbers its frames by counting chunks: where one is lost, all behind it would be another's.
+                # AVI numbers frames by counting chunks: a lost one would shift all after it.
                 if (packet.pos, packet.size) != (entry.pos + shift, entry.size):
-                    raise UnreadableVideo(f"{path}: is damaged: frame {packets} is not where its index says", path=path)
+                    raise unreadable(path, f"is damaged: frame {packets} is not at the place in its index")
             packets += 1
             if packets > limits.frames:
-                raise UnreadableVideo(f"{path}: has more frames than the limit of {limits.frames:,}", path=path)
+                raise over_limit(path, "has too many frames", limits, "frames")
             if packet.pts is None:
                 usable = False
                 continue
             stamps.append(packet.pts)
-            begins = packet.is_keyframe if begins is None else begins
+            starts_with_keyframe = packet.is_keyframe if starts_with_keyframe is None else starts_with_keyframe
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
-            if last is not None and not torn and enough is None and keyframes:
-                enough = packets + last + REORDERING
-            if enough is not None and packets >= enough:
+            if last is not None and not read_all and stop is None and keyframes:
+                stop = packets + last + REORDERING
+            if stop is not None and packets >= stop:
                 break
         else:
-            # Without an index that is whole, nothing else tells which of the frames were lost.
-            if is_avi and indexed != packets and stream.frames > packets:
-                raise UnreadableVideo(
-                    f"{path}: is damaged or breaks off: it announces {stream.frames} frames and holds {packets}, and "
-                    "avi numbers frames by counting them",
-                    path=path,
+            # Without a complete index, nothing tells which frames were lost.
+            if is_avi and num_indexed != packets and stream.frames > packets:
+                raise unreadable(
+                    path,
+                    f"is damaged or truncated: its header declares {stream.frames} frames, got {packets}; avi numbers "
+                    "frames by counting them",
                 )
     except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideo(f"{path}: breaks off after {packets} packets ({reason_of(error)})", path=path) from error
+        raise unreadable(path, f"is truncated after {packets} packets ({reason_of(error)})") from error
     if not usable or not keyframes or len(set(stamps)) != len(stamps):
         return Timeline(stamps=(), keyframes=(), second=second)
-    first = min(keyframes)  # what stands before it was cut off from its own keyframe, and does not decode
+    first = min(keyframes)  # frames before it were cut off from their own keyframe, and do not decode
     return Timeline(
         stamps=tuple(sorted(stamp for stamp in stamps if stamp >= first)),
-        keyframes=tuple(sorted(keyframes)) if begins and seekable(container) else (),
+        keyframes=tuple(sorted(keyframes)) if starts_with_keyframe and seekable(container) else (),
         second=second,
     )
 
 
 @contextmanager
 def open_video(path: str, limits: Limits = READ_OPTIONS.limits) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """An open container and its first video stream that is not a cover picture, checked against the limits.
+    """Open a container and its first video stream that is not a cover picture, checked against the limits.
 
     Raises:
-        UnreadableVideo: the file is missing, is no video, refers to other files, or asks for more than it may.
+        UnreadableVideo: The file is missing, is not a video, refers to other files, or exceeds the limits.
     """
     try:
         size = Path(path).stat().st_size if Path(path).is_file() else None
     except (OSError, ValueError):  # a name that no file can have
         size = None
     if size is None:
-        raise UnreadableVideo(f"{path}: no such file", path=path)
+        raise unreadable(path, "no such file")
     if size > limits.file_bytes:
-        raise UnreadableVideo(f"{path}: has {size:,} bytes, more than the limit of {limits.file_bytes:,}", path=path)
+        raise over_limit(path, f"has {size:,} bytes", limits, "file_bytes")
     try:
         container = av.open(
-            f"file:{path}",  # whatever stands before a colon in its name is no protocol
+            f"file:{path}",  # a colon in the name must not be parsed as a protocol
             **TAG_OPTIONS,
-            container_options={"format_whitelist": _formats(), "protocol_whitelist": "file"},
+            container_options={"format_whitelist": _safe_formats(), "protocol_whitelist": "file"},
             options={"max_pixels": str(limits.pixels)},
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableVideo(f"{path}: is not a video that can be read ({reason_of(error)})", path=path) from error
+        raise unreadable(path, f"not a readable video ({reason_of(error)})") from error
     with container:
         if container.format.name.endswith("_pipe"):
-            raise UnreadableVideo(
-                f"{path}: is a picture ({container.format.name.removesuffix('_pipe')}), no video", path=path
-            )
+            form = container.format.name.removesuffix("_pipe")
+            raise unreadable(path, f"expected a video, got an image ({form})")
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
-            raise UnreadableVideo(f"{path}: has no video stream", path=path)
+            raise unreadable(path, "has no video stream")
         if streams[0].codec_context is None:
-            raise UnreadableVideo(f"{path}: is encoded in a way that this FFmpeg does not know", path=path)
+            raise unreadable(path, "its codec is unknown to this FFmpeg")
         width, height = streams[0].codec_context.width, streams[0].codec_context.height
         if width * height > limits.pixels:
-            raise UnreadableVideo(
-                f"{path}: has frames of {width} x {height} pixels, more than {limits.pixels:,}", path=path
-            )
-        announced_s = 0.0 if container.duration is None else container.duration / av.time_base
-        if streams[0].frames > limits.frames or announced_s > limits.seconds:
-            _check_contents(path, container, streams[0], limits)  # a header may lie
-        # One unless told otherwise: of damaged files, threads within frames give other pixels too.
+            raise over_limit(path, f"has frames of {width} x {height} pixels", limits, "pixels")
+        declared_s = 0.0 if container.duration is None else container.duration / av.time_base
+        if streams[0].frames > limits.frames or declared_s > limits.seconds:
+            _check_contents(path, container, streams[0], limits)  # a header may be wrong
+        # In damaged files, threads within frames decode to other pixels.
         streams[0].codec_context.thread_count = 1
         yield container, streams[0]
 
 
 def packets_of(container: InputContainer, stream: av.VideoStream | None) -> Iterator["av.Packet[av.VideoStream]"]:
-    """The packets of a stream, or of all. PyAV's own iterator, dropped on the way, never frees the last one."""
-    some = container.demux() if stream is None else container.demux(stream)
-    with closing(cast("Generator[av.Packet[av.VideoStream], None, None]", some)) as packets:
+    """Yield the packets of a stream, or of all. PyAV's own iterator, dropped half-way, never frees its last packet."""
+    demuxed = container.demux() if stream is None else container.demux(stream)
+    with closing(cast("Generator[av.Packet[av.VideoStream], None, None]", demuxed)) as packets:
         yield from packets
 
 
 def _check_contents(path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> None:
-    """Whether what is there is more than the limits allow; the container stands at its start again, then."""
-    begin = None
+    """Check the packets against the limits, and return the container to its start."""
+    first = None
     number = 0
     try:
         for packet in packets_of(container, stream):
@@ -248,31 +239,30 @@ def _check_contents(path: str, container: InputContainer, stream: av.VideoStream
                 continue
             number += 1
             if number > limits.frames:
-                raise UnreadableVideo(f"{path}: has more frames than the limit of {limits.frames:,}", path=path)
+                raise over_limit(path, "has too many frames", limits, "frames")
             stamp = packet.dts if packet.pts is None else packet.pts
             if stamp is not None and stream.time_base is not None:
-                begin = stamp if begin is None else min(begin, stamp)
-                if float((stamp - begin) * stream.time_base) > limits.seconds:
-                    raise UnreadableVideo(f"{path}: lasts more than the limit of {limits.seconds:,.0f} s", path=path)
+                first = stamp if first is None else min(first, stamp)
+                if float((stamp - first) * stream.time_base) > limits.seconds:
+                    raise over_limit(path, "lasts too long", limits, "seconds")
         container.seek(0, backward=True)
     except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideo(f"{path}: breaks off after {number} packets ({reason_of(error)})", path=path) from error
+        raise unreadable(path, f"is truncated after {number} packets ({reason_of(error)})") from error
 
 
 def seekable(container: InputContainer) -> bool:
-    """Whether the container finds a keyframe exactly."""
+    """Return whether the container finds a keyframe exactly."""
     return not SEEKABLE.isdisjoint(container.format.name.split(","))
 
 
 @functools.cache
-def _formats() -> str:
-    """FFmpeg's formats that read nothing but the file that is named."""
-    return ",".join(sorted(set(av.formats_available) - REFERRING))
+def _safe_formats() -> str:
+    return ",".join(sorted(set(av.formats_available) - UNSAFE_FORMATS))
 
 
 def reason_of(error: BaseException) -> str:
-    """What FFmpeg said, in a line."""
-    said = " ".join(str(error).split())
-    if "not on whitelist" in said:
+    """Return FFmpeg's message in one line."""
+    message = " ".join(str(error).split())
+    if "not on whitelist" in message:
         return "it is a playlist, a script or a text"
-    return getattr(error, "strerror", None) or said or type(error).__name__
+    return getattr(error, "strerror", None) or one_line(error)

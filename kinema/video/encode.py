@@ -1,13 +1,12 @@
-"""Pictures written as files that read fast: RGB as H.264 with close keyframes, depth without loss, frame by frame.
+"""Encoding of videos that read fast: RGB as H.264 with frequent keyframes, depth without loss, frame by frame.
 
-How RGB is changed before it is written stands in `fitted_frames` and `fitted_pictures`, depth in `fitted_depth`.
+`fitted_frames`, `fitted_pictures` and `fitted_depth` say how frames are changed before they are written.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import IO, Literal
+from typing import IO, Annotated, Literal
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import av
@@ -16,55 +15,49 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 from PIL import Image
+from pydantic import Field
 
+from kinema.config import config
 from kinema.errors import UnreadableVideo
 from kinema.video.array_file import FRAME_NAME
 from kinema.video.container import Orientation, orientation_of
+from kinema.video.unreadable import describe
 
-LEAST_SIDE = 16
-"""Pixels; of less, H.264 makes nothing that can be recognized."""
+MIN_SIDE = 16
+"""Smallest side in pixels; with fewer, H.264 output is not recognizable."""
 
-LARGEST_CRF = 51
+DARKENED_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
+"""Formats that swscale, by which videos are read, converts to RGB about a level too dark.
 
-ROUNDED_DOWN = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
-"""Formats of which swscale, by which videos are read, makes RGB that is about a level too dark. By way of RGB they
-would lose that twice, so that their stored values are kept. What is not among them would lose it newly, and gets it
-beforehand."""
+Their stored values are kept, since a detour by RGB would darken them twice. Other formats would be darkened for the
+first time, and are brightened beforehand."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Encoding:
-    """How pictures are written.
+    """Encoding settings.
 
-    Args:
-        short_side: pixels of the shorter side of RGB, which is never enlarged; even.
-        keyframe_every: frames from keyframe to keyframe.
-        crf: of x264, 1 to 51; the lower, the better and the larger.
-        preset: of x264; the slower, the smaller. It changes nothing about the speed of reading.
-        depth_short_side: pixels of the shorter side of depth, taken pixel by pixel; None keeps its size.
+    Attributes:
+        short_side: Shorter side of RGB in pixels, even; RGB is never enlarged.
+        keyframe_every: Number of frames from keyframe to keyframe.
+        crf: Quality of x264, 1 to 51; lower is better and larger.
+        preset: Preset of x264; slower is smaller. It does not affect the speed of reading.
+        depth_short_side: Shorter side of depth in pixels, by nearest neighbor; None keeps its size.
     """
 
-    short_side: int
-    keyframe_every: int = 8
-    crf: int = 18
+    short_side: Annotated[int, Field(ge=MIN_SIDE, multiple_of=2)]
+    keyframe_every: Annotated[int, Field(ge=1)] = 8
+    crf: Annotated[int, Field(ge=1, le=51)] = 18
     preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = "veryfast"
-    depth_short_side: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.short_side < LEAST_SIDE or self.short_side % 2:
-            raise ValueError(f"short_side={self.short_side} must be even and at least {LEAST_SIDE}")
-        if self.keyframe_every < 1:
-            raise ValueError(f"keyframe_every={self.keyframe_every} must be at least 1")
-        if not 1 <= self.crf <= LARGEST_CRF:
-            raise ValueError(f"crf={self.crf} must be from 1 to {LARGEST_CRF}")
-        if self.depth_short_side is not None and self.depth_short_side < LEAST_SIDE:
-            raise ValueError(f"depth_short_side={self.depth_short_side} must be at least {LEAST_SIDE}")
+    depth_short_side: Annotated[int, Field(ge=MIN_SIDE)] | None = None
 
     @property
     def x264(self) -> dict[str, str]:
-        """`fastdecode` is about twice as fast to read, and some tenths larger. B-frames bring nothing between keyframes
-        this close. Without the macroblock tree, which reads memory that nobody has written, and with one thread the
-        same pictures give the same bytes.
+        """Options of x264.
+
+        `fastdecode` is about twice as fast to read, and some tenths larger. B-frames gain nothing between such close
+        keyframes. Without the macroblock tree, which reads uninitialized memory, and with one thread, the same pictures
+        give the same bytes.
         """
         return {
             "crf": str(self.crf),
@@ -72,7 +65,7 @@ class Encoding:
             "tune": "fastdecode",
             "g": str(self.keyframe_every),
             "keyint_min": str(self.keyframe_every),
-            "sc_threshold": "0",  # keyframes stand where reading expects them, not where a scene changes
+            "sc_threshold": "0",  # keyframes at fixed distances, not at scene changes
             "bf": "0",
             "x264-params": "mbtree=0",
             "flags": "+bitexact",
@@ -80,10 +73,10 @@ class Encoding:
 
 
 def fitted_size(height: int, width: int, encoding: Encoding) -> tuple[int, int]:
-    """Height and width in which RGB is encoded.
+    """Return the height and width of encoded RGB.
 
-    H.264 halves the resolution of colors, so that both are even: where it is made smaller, the longer side is rounded
-    to an even number; where it is not, an odd last row or column is left out.
+    Both are even, since H.264 halves the resolution of colors: a reduced longer side is rounded to an even number, and
+    at full size an odd last row or column is left out.
     """
     if min(height, width) <= encoding.short_side:
         return height - height % 2, width - width % 2
@@ -92,34 +85,34 @@ def fitted_size(height: int, width: int, encoding: Encoding) -> tuple[int, int]:
 
 
 def fitted_frames(frames: Iterable[av.VideoFrame], encoding: Encoding) -> Iterator[av.VideoFrame]:
-    """Frames of a video as they are encoded: upright, of their size, in 4:2:0; whatever is to be cut away is cut here.
+    """Yield the frames of a video as they are encoded: upright, resized, cropped to even sides, in 4:2:0.
 
-    The matrix and range of colors stay where the stored values do; other formats, such as 4:4:4, 10 bits and RGB, go
+    Color matrix and range stay those of the stored values. Other formats, such as 4:4:4, 10 bits and RGB, are converted
     by way of RGB.
     """
     converter = VideoReformatter()
     orientation: Orientation | None = None
     for frame in frames:
         orientation = orientation_of(frame) if orientation is None else orientation
-        if frame.format.name not in ROUNDED_DOWN:
+        if frame.format.name not in DARKENED_FORMATS:
             picture = orientation.apply(converter.reformat(frame, format="rgb24", threads=1).to_ndarray())
             yield from fitted_pictures([picture], encoding)
             continue
         height, width = fitted_size(frame.height, frame.width, encoding)
-        smaller = min(frame.height, frame.width) > encoding.short_side
-        full = frame.color_range == ColorRange.JPEG.value or frame.format.name.startswith("yuvj")
-        colors = ColorRange.JPEG if full else ColorRange(frame.color_range)
+        is_reduced = min(frame.height, frame.width) > encoding.short_side
+        is_full_range = frame.color_range == ColorRange.JPEG.value or frame.format.name.startswith("yuvj")
+        colors = ColorRange.JPEG if is_full_range else ColorRange(frame.color_range)
         stored = converter.reformat(
             frame,
-            width=width if smaller else None,
-            height=height if smaller else None,
+            width=width if is_reduced else None,
+            height=height if is_reduced else None,
             format="yuv420p",
             interpolation=Interpolation.BILINEAR,  # the triangle by which clips are resized
             src_color_range=colors,
             dst_color_range=colors,
             threads=1,
         )
-        fitted = _of_planes([orientation.apply(plane) for plane in _planes(stored, height, width)])
+        fitted = _from_planes([orientation.apply(plane) for plane in _planes(stored, height, width)])
         fitted.colorspace, fitted.color_range = frame.colorspace, colors.value
         yield fitted
 
@@ -127,7 +120,7 @@ def fitted_frames(frames: Iterable[av.VideoFrame], encoding: Encoding) -> Iterat
 def fitted_pictures(
     pictures: Iterable[UInt8[ndarray, "height width 3"]], encoding: Encoding
 ) -> Iterator[av.VideoFrame]:
-    """As `fitted_frames`, of pictures in RGB."""
+    """Yield RGB pictures as they are encoded, as `fitted_frames` does."""
     converter = VideoReformatter()
     for picture in pictures:
         height, width = fitted_size(picture.shape[0], picture.shape[1], encoding)
@@ -137,17 +130,17 @@ def fitted_pictures(
         picture = np.ascontiguousarray(picture[:height, :width])
         colors = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
         frame = converter.reformat(av.VideoFrame.from_ndarray(picture, format="rgb24"), format="yuv420p", **colors)
-        # What swscale will take off as it makes RGB of it again is added beforehand, to the brightness.
+        # Add to the brightness what swscale will lose on the way back to RGB.
         read = converter.reformat(frame, format="rgb24").to_ndarray()
         lost = (picture.astype(np.float32) - read).mean(2) * (219 / 255)
         luma, *chroma = _planes(frame, height, width)
-        fitted = _of_planes([np.clip(np.rint(luma + lost), 0, 255).astype(np.uint8), *chroma])
+        fitted = _from_planes([np.clip(np.rint(luma + lost), 0, 255).astype(np.uint8), *chroma])
         fitted.colorspace, fitted.color_range = Colorspace.ITU601.value, ColorRange.MPEG.value
         yield fitted
 
 
 def _planes(frame: av.VideoFrame, height: int, width: int) -> list[UInt8[ndarray, "_ _"]]:
-    """The upper left part of a 4:2:0 frame, of even size: brightness and two planes of color."""
+    """Return brightness and two planes of color of the upper left part of a 4:2:0 frame, of even size."""
     sizes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
     return [
         np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:rows, :columns]
@@ -155,17 +148,18 @@ def _planes(frame: av.VideoFrame, height: int, width: int) -> list[UInt8[ndarray
     ]
 
 
-def _of_planes(planes: Sequence[UInt8[ndarray, "_ _"]]) -> av.VideoFrame:
+def _from_planes(planes: Sequence[UInt8[ndarray, "_ _"]]) -> av.VideoFrame:
     height, width = planes[0].shape
-    whole = np.concatenate([plane.ravel() for plane in planes]).reshape(height * 3 // 2, width)
-    return av.VideoFrame.from_ndarray(whole, format="yuv420p")
+    joined = np.concatenate([plane.ravel() for plane in planes]).reshape(height * 3 // 2, width)
+    return av.VideoFrame.from_ndarray(joined, format="yuv420p")
 
 
 def fitted_depth(
     picture: UInt16[ndarray, "height width"] | UInt8[ndarray, "height width"], encoding: Encoding
 ) -> UInt16[ndarray, "fitted_height fitted_width"] | UInt8[ndarray, "fitted_height fitted_width"]:
-    """As it is, or of each place in a smaller picture the nearest pixel: a mean of two depths is a place where nothing
-    is, and one with 0, no reading, is none at all.
+    """Return depth unchanged, or reduced to the nearest pixels.
+
+    The mean of two depths is a place where nothing is, and the mean with 0, no reading, is no depth at all.
     """
     height, width = picture.shape
     short_side = encoding.depth_short_side
@@ -173,31 +167,32 @@ def fitted_depth(
         return np.ascontiguousarray(picture)
     scale = short_side / min(height, width)
     rows, columns = (
-        ((np.arange(round(extent * scale)) + 0.5) * extent / round(extent * scale)).astype(int)
-        for extent in (height, width)
+        ((np.arange(round(side * scale)) + 0.5) * side / round(side * scale)).astype(int) for side in (height, width)
     )
-    smaller: UInt16[ndarray, "fitted_height fitted_width"] | UInt8[ndarray, "fitted_height fitted_width"]
-    smaller = picture[rows][:, columns]
-    return smaller
+    reduced: UInt16[ndarray, "fitted_height fitted_width"] | UInt8[ndarray, "fitted_height fitted_width"]
+    reduced = picture[rows][:, columns]
+    return reduced
 
 
 def write_rgb(
     file: IO[bytes], frames: Iterable[av.VideoFrame], encoding: Encoding, *, ticks: Iterable[int], second: Fraction
 ) -> int:
-    """An MP4 of these frames, which are fitted; returns how many there are.
+    """Write fitted frames as an MP4 and return their number.
 
     Args:
-        file: that can be written and sought in; whatever goes wrong with it is raised as it is.
-        ticks: the time of each frame, in units of 1 / `second`; strictly increasing.
-        second: units in one second.
+        file: Seekable file to write; its own errors are raised unchanged.
+        frames: Fitted frames.
+        encoding: Encoding settings.
+        ticks: Time of each frame, in units of 1 / `second`; strictly increasing.
+        second: Number of units per second.
 
     Raises:
-        UnreadableVideo: there is no frame, or it has no pixel.
+        UnreadableVideo: No frames, or frames of different sizes.
     """
-    every = iter(frames)
-    first = next(every, None)
+    remaining = iter(frames)
+    first = next(remaining, None)
     if first is None:
-        raise UnreadableVideo("holds no picture")
+        raise UnreadableVideo("no frames to encode")
     count = 0
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=25, options=encoding.x264)
@@ -206,12 +201,10 @@ def write_rgb(
         context.thread_count = 1
         context.time_base = stream.time_base = 1 / second
         context.colorspace, context.color_range = first.colorspace, first.color_range
-        for tick, frame in zip(ticks, chain([first], every), strict=False):
+        for tick, frame in zip(ticks, chain([first], remaining), strict=False):
             if (frame.height, frame.width) != (first.height, first.width):
-                raise UnreadableVideo(
-                    f"its frame {count} is {frame.width} x {frame.height} where the first one is "
-                    f"{first.width} x {first.height}"
-                )
+                expected, got = f"{first.width} x {first.height}", f"{frame.width} x {frame.height}"
+                raise UnreadableVideo(f"frame {count}: expected {expected} pixels as in the first frame, got {got}")
             frame.pts, frame.time_base = tick, 1 / second
             container.mux(stream.encode(frame))
             count += 1
@@ -220,37 +213,29 @@ def write_rgb(
 
 
 def write_depth(file: IO[bytes], pictures: Iterable[ndarray], encoding: Encoding) -> int:
-    """An npz with an array for each picture, which keeps every bit; returns how many there are.
+    """Write depth as an npz with one array per frame, which keeps every bit, and return the number of frames.
 
-    Some frames of it are read without the others, which one array for all does not allow; FFV1 is about a third smaller
-    and a tenth to a fifth slower to read (`results/pack_speed.json`).
+    Some frames can be read without the others, unlike in one array for all. FFV1 is about a third smaller and a tenth
+    to a fifth slower to read (`results/pack_speed.json`).
 
     Raises:
-        UnreadableVideo: pictures differ in size or bits, or there is none.
+        UnreadableVideo: No frames, or frames of different sizes or bits.
     """
     count = 0
+    first: ndarray | None = None
     with ZipFile(file, "w", ZIP_DEFLATED) as parts:
-        for picture in _alike(pictures):
+        for picture in pictures:
+            first = picture if first is None else first
+            if (picture.shape, picture.dtype) != (first.shape, first.dtype):
+                expected = describe(first)
+                raise UnreadableVideo(
+                    f"frame {count}: expected {expected} as in the first frame, got {describe(picture)}"
+                )
             info = ZipInfo(f"{FRAME_NAME.format(count)}.npy")  # without a date: the same depth gives the same bytes
             info.compress_type = ZIP_DEFLATED
             with parts.open(info, "w") as part:
                 np.lib.format.write_array(part, fitted_depth(picture, encoding), allow_pickle=False)
             count += 1
     if count == 0:
-        raise UnreadableVideo("holds no picture")
+        raise UnreadableVideo("no frames to encode")
     return count
-
-
-def _alike(pictures: Iterable[ndarray]) -> Iterator[ndarray]:
-    """Readers see to it for a clip; here the pictures of a whole file are held against the first."""
-    first: tuple[tuple[int, ...], np.dtype] | None = None
-    for number, picture in enumerate(pictures):
-        described = (picture.shape, picture.dtype)
-        first = described if first is None else first
-        if described != first:
-            raise UnreadableVideo(f"its picture {number} is {_said(*described)}, but the first one is {_said(*first)}")
-        yield picture
-
-
-def _said(shape: tuple[int, ...], kind: np.dtype) -> str:
-    return f"{shape[1]} x {shape[0]} pixels of {8 * kind.itemsize} bits"

@@ -1,4 +1,4 @@
-"""How files are read: by what, within which limits, and in which process. Pure settings; part of a recipe's data."""
+"""Options for reading files: backend, limits and isolation; part of a recipe's data."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,16 +13,16 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 @config
 class Limits:
-    """What a file may ask for; more than that is refused by name before memory is taken.
+    """Limits of a file, checked before memory is allocated.
 
-    The defaults let pass what a camera or a film makes, and stop what would fill a workstation.
+    The defaults admit what a camera or a film produces, and refuse what would fill a workstation.
 
-    Args:
-        file_bytes: of one file, on disk or behind a URL.
-        frames: that one file has.
-        seconds: that one file lasts.
-        pixels: of one frame.
-        clip_bytes: memory of the frames that are asked for at once.
+    Attributes:
+        file_bytes: Bytes of one file, on disk or behind a URL.
+        frames: Number of frames in one file.
+        seconds: Duration of one file.
+        pixels: Number of pixels per frame.
+        clip_bytes: Bytes of memory for the frames requested at once.
     """
 
     file_bytes: PositiveInt = 64 * 2**30
@@ -34,15 +34,15 @@ class Limits:
 
 @config
 class ReadOptions:
-    """How files are read. It changes speed and safety, never a pixel.
+    """Options for reading files. They change speed and safety, never a pixel.
 
-    Args:
-        backend: of video files: `pyav`, which comes with kinema, or `torchcodec`, where it is installed and loads.
-        isolation: `process` reads in a process of its own, which may crash or hang without harm to this one; for files
-            from strangers. `none` reads here, and is faster.
-        timeout_s: after which an isolated process is stopped and the file called unreadable.
-        cache: folder for copies of files behind URLs; `~/.cache/kinema` where None.
-        limits: what a file may ask for.
+    Attributes:
+        backend: Decoder of video files: `pyav`, which comes with kinema, or `torchcodec`, if it is installed and loads.
+        isolation: `process` reads in a separate process, which may crash or hang without harm to this one; for
+            untrusted files. `none` reads in this process, and is faster.
+        timeout_s: Seconds after which an isolated process is stopped and the file counts as unreadable.
+        cache: Folder for copies of files behind URLs; None for `~/.cache/kinema`.
+        limits: Limits of a file.
     """
 
     backend: Literal["pyav", "torchcodec"] = "pyav"
@@ -53,4 +53,3 @@ class ReadOptions:
 
 
 READ_OPTIONS = ReadOptions()
-"""The defaults."""

@@ -1,9 +1,9 @@
-"""Other side of `kinema.video.sandbox`: reads requests from standard input and answers on standard output.
+"""Worker process of `kinema.video.sandbox`: reads requests from standard input and answers on standard output.
 
     python -m kinema.video.sandbox_worker OPTIONS
 
-The process exits when its input ends, and cannot allocate more memory than its limits allow. The operations it knows
-are fixed by the module that runs: nothing that is sent to it names code.
+The process exits when its input ends, and cannot allocate more memory than its limits allow. The module that it runs
+fixes its operations: no request names code.
 """
 
 import json
@@ -25,17 +25,17 @@ from kinema.video.read_options import ReadOptions
 from kinema.video.sandbox import READY
 
 OWN_MEMORY = 4 * 2**30
-"""Bytes of address space for the interpreter, its libraries and the decoders' own frames, beside the clip."""
+"""Bytes of address space for the interpreter, libraries and the decoders' own frames, beside the clip."""
 
 Operation = Callable[[str, Mapping[str, Any], ReadOptions], tuple[Any, ndarray | None]]
-"""From a local path, arguments and options to a JSON value and, where it reads some, frames."""
+"""Function from a local path, arguments and options to a JSON value and, if it reads any, frames."""
 
 
 def read(operation: str, path: str, arguments: Mapping[str, Any], options: ReadOptions) -> tuple[Any, ndarray | None]:
-    """Do one of the operations of a `FrameSource`.
+    """Run an operation of a `FrameSource` and return its JSON value and frames.
 
     Raises:
-        UnreadableVideo: the file is at fault.
+        UnreadableVideo: The file is at fault.
     """
     with sources.open_source(path, options) as source:
         match operation:
@@ -58,13 +58,13 @@ def serve(operations: Mapping[str, Operation] | None = None) -> None:
     """Answer requests until the input ends.
 
     Args:
-        operations: operations by name, beside those of a `FrameSource`.
+        operations: Operations by name, beside those of a `FrameSource`.
     """
     options = replace(from_json(ReadOptions, json.loads(sys.argv[1])), isolation="none")
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGINT)):
-        signal.signal(number, signal.SIG_IGN)  # they are meant for the program that this process reads for
+        signal.signal(number, signal.SIG_IGN)  # meant for the parent process
     _limit_memory(OWN_MEMORY + 3 * options.limits.clip_bytes)
-    # What a library prints must not get between the answers.
+    # Output of libraries must not mix with the answers.
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
         out.write(READY)
@@ -80,7 +80,7 @@ def serve(operations: Mapping[str, Operation] | None = None) -> None:
 def _answer(
     request: Mapping[str, Any], options: ReadOptions, operations: Mapping[str, Operation]
 ) -> tuple[bytes, ndarray | None]:
-    """Return the answer as JSON, and the frames that follow it."""
+    """Return the answer as JSON, and the frames to send after it."""
     name, path, arguments = request["operation"], request["path"], request["arguments"]
     try:
         if name in operations:
@@ -88,10 +88,11 @@ def _answer(
         else:
             value, frames = read(name, path, arguments, options)
     except UnreadableVideo as error:
-        return json.dumps({"unreadable": str(error)}).encode(), None
+        return json.dumps({"unreadable": str(error), "field": error.field}).encode(), None
     except MemoryError:
-        return json.dumps({"unreadable": f"{path}: needs more memory than its limits allow"}).encode(), None
-    except Exception as error:  # a bug, which the other side is to report
+        message = f"{path}: reading it takes more memory than the limits allow"
+        return json.dumps({"unreadable": message, "field": None}).encode(), None
+    except Exception as error:  # a bug, which the parent process reports
         return json.dumps({"fault": f"{type(error).__name__}: {error}"}).encode(), None
     answer: dict[str, Any] = {"value": value}
     if frames is not None:
@@ -100,14 +101,14 @@ def _answer(
 
 
 def _limit_memory(most: int) -> None:
-    """Limit the address space where the system can: not on Windows, and macOS ignores the limit."""
+    """Limit the address space. Windows has no such limit, and macOS ignores it."""
     try:
         import resource
     except ImportError:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 

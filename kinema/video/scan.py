@@ -1,4 +1,4 @@
-"""Find videos, npz and mat arrays, and folders of images below a folder."""
+"""Scan of a folder for videos, npz and mat arrays, and folders of images."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".m
 class FolderContents:
     """Files and folders of images below a folder, sorted by path; hidden ones (`.name`) are ignored.
 
-    Args:
+    Attributes:
         videos: Video files, by suffix.
         arrays: npz and mat files.
         image_folders: Folders with at least two images and neither videos nor arrays.
@@ -29,6 +29,7 @@ class FolderContents:
 
     @property
     def sources(self) -> tuple[Path, ...]:
+        """Videos, arrays and folders of images, sorted by path."""
         return tuple(sorted((*self.videos, *self.arrays, *self.image_folders)))
 
 
@@ -39,17 +40,17 @@ def scan(root: Path) -> FolderContents:
     image_folders: list[Path] = []
     others: list[Path] = []
     for folder, files in _walk(root, frozenset()):
-        by_kind = {
-            kind: [path for path in files if path.suffix.lower() in suffixes]
-            for kind, suffixes in (("video", VIDEO_SUFFIXES), ("array", ARRAY_SUFFIXES), ("image", IMAGE_SUFFIXES))
-        }
-        videos += by_kind["video"]
-        arrays += by_kind["array"]
-        known = {*by_kind["video"], *by_kind["array"]}
-        if len(by_kind["image"]) > 1 and not known and folder != root:
+        of_video, of_array, images = (
+            [path for path in files if path.suffix.lower() in suffixes]
+            for suffixes in (VIDEO_SUFFIXES, ARRAY_SUFFIXES, IMAGE_SUFFIXES)
+        )
+        videos += of_video
+        arrays += of_array
+        used = {*of_video, *of_array}
+        if len(images) > 1 and not used and folder != root:
             image_folders.append(folder)
-            known.update(by_kind["image"])
-        others += [path for path in files if path not in known]
+            used.update(images)
+        others += [path for path in files if path not in used]
     return FolderContents(
         videos=tuple(sorted(videos)),
         arrays=tuple(sorted(arrays)),
@@ -58,14 +59,14 @@ def scan(root: Path) -> FolderContents:
     )
 
 
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[tuple[Path, list[Path]]]:
+def _walk(folder: Path, parents: frozenset[Path]) -> Iterator[tuple[Path, list[Path]]]:
     """Yield each folder with its files. A broken link counts as a file, so that it is reported as unreadable."""
     real = folder.resolve()
-    if real in above:  # a link to a parent folder
+    if real in parents:  # a link to a parent folder
         return
     with os.scandir(folder) as entries:
-        shown = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    yield folder, [folder / name for name, is_folder in shown if not is_folder]
-    for name, is_folder in shown:
+        visible = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    yield folder, [folder / name for name, is_folder in visible if not is_folder]
+    for name, is_folder in visible:
         if is_folder:
-            yield from _walk(folder / name, above | {real})
+            yield from _walk(folder / name, parents | {real})

@@ -12,46 +12,47 @@ from numpy import ndarray
 
 from kinema.errors import UnreadableVideo
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
+from kinema.video.container import Gray
 from kinema.video.image_folder import ImageFolder
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.remote_cache import local_path
 from kinema.video.sandbox import SandboxedFile
 from kinema.video.torchcodec_file import TorchcodecFile
-from kinema.video.video_file import Gray, VideoFile
+from kinema.video.video_file import VideoFile
 
 FrameSource = VideoFile | ImageFolder | ArrayFile | SandboxedFile
-"""An open file with frames. Its members raise UnreadableVideo where the file is at fault:
+"""Open file with frames. Members raise UnreadableVideo if the file is at fault:
 
     num_frames                       number of frames that decode
     timeline                         time stamps of the frames; None for folders and arrays
     size                             width and height of the frames as displayed
     read_rgb(indices)                uint8, (frames, height, width, 3)
-    read_gray(indices)               uint8, or uint16 where more than 8 bits are stored, (frames, height, width)
-    iter_frames(numbers, color)      the frames of a range one by one, as "rgb" or "gray"
-    frame_range(start_s, stop_s)     the half-open range of frames displayed in an interval of seconds
+    read_gray(indices)               uint8, or uint16 if more than 8 bits are stored, (frames, height, width)
+    iter_frames(numbers, color)      frames of a range one by one, as "rgb" or "gray"
+    frame_range(start_s, stop_s)     half-open range of frames displayed in an interval of seconds
 """
 
 
 @contextmanager
 def open_source(path: str, options: ReadOptions = READ_OPTIONS) -> Iterator[FrameSource]:
-    """Open a file, a folder of images, or a URL of one; it is read from within the `with` block.
+    """Open a file, a folder of images, or a URL of one, for reading inside the `with` block.
 
     Args:
-        path: a local path or any fsspec URL.
-        options: backend, isolation and limits.
+        path: Local path or any fsspec URL.
+        options: Backend, isolation and limits.
 
     Raises:
-        UnreadableVideo: the file is missing or cannot be read; the message names the path as given.
-        BackendError: the backend is not available.
+        UnreadableVideo: The file is missing or cannot be read; the message names the path as passed.
+        BackendError: The backend is not available.
     """
-    file = local_path(path, options)
+    file = local_path(path, options) if "://" in path else path
     source = local_source(file, options)
     try:
         yield source
     except UnreadableVideo as error:
         if file == path:
             raise
-        raise UnreadableVideo(str(error).replace(file, path), path=path) from error
+        raise UnreadableVideo(str(error).replace(file, path), path=path, field=error.field) from error
     finally:
         source.close()
 
@@ -70,13 +71,13 @@ def local_source(file: str, options: ReadOptions) -> FrameSource:
 def read_rgb(
     path: str, indices: Sequence[int], options: ReadOptions = READ_OPTIONS
 ) -> UInt8[ndarray, "frames height width 3"]:
-    """Open a file and return frames of it as RGB."""
+    """Open a file and return frames as RGB."""
     with open_source(path, options) as source:
         return source.read_rgb(indices)
 
 
 def read_gray(path: str, indices: Sequence[int], options: ReadOptions = READ_OPTIONS) -> Gray:
-    """Open a file and return one channel of frames of it."""
+    """Open a file and return one channel of its frames."""
     with open_source(path, options) as source:
         return source.read_gray(indices)
 

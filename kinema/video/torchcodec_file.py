@@ -1,4 +1,4 @@
-"""Video files decoded by torchcodec, where it is installed and loads; frames are those of `VideoFile` to the bit.
+"""Video files decoded by torchcodec, if it is installed and loads; frames equal those of `VideoFile` to the bit.
 
 torchcodec brings no FFmpeg of its own and loads only beside the torch that it was built for. It decodes RGB of files
 whose time stamps and index both readers agree on; PyAV decodes the rest.
@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from kinema.errors import BackendError, UnreadableVideo
+from kinema.errors import BackendError
 from kinema.video.container import UPRIGHT, orientation_of, seekable
+from kinema.video.unreadable import one_line, past_end, unreadable
 from kinema.video.video_file import VideoFile, check_clip, check_indices, decode_frames
 
 
@@ -35,17 +36,14 @@ class TorchcodecFile(VideoFile):
         check_indices(indices)
         count = len(self.timeline.stamps)
         if indices[-1] >= count:
-            raise UnreadableVideo(
-                f"{self.path}: frame {indices[-1]} is requested, but it has {count} frames", path=self.path
-            )
+            raise past_end(self.path, indices[-1], count)
         try:
             decoder = decoder_type(self.path, stream_index=stream_index, dimension_order="NHWC", seek_mode="exact")
             if len(decoder) != count:
                 return super().read_rgb(indices)
             frames = decoder.get_frames_at([int(i) for i in indices]).data.numpy()
         except (RuntimeError, ValueError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UnreadableVideo(f"{self.path}: torchcodec cannot decode it ({reason})", path=self.path) from error
+            raise unreadable(self.path, f"torchcodec cannot decode it ({one_line(error)})") from error
         return np.ascontiguousarray(frames)
 
     def _is_turned(self) -> bool:
@@ -59,10 +57,13 @@ def _decoder_type() -> Any:
     try:
         from torchcodec.decoders import VideoDecoder
     except ImportError as error:
-        raise BackendError("torchcodec is not installed: pip install torchcodec, or read with pyav") from error
-    except (RuntimeError, OSError) as error:  # raised where its libraries do not load
         raise BackendError(
-            "torchcodec is installed, but does not load: it needs FFmpeg's libraries and the torch that it was built "
-            "for; read with pyav, or see torchcodec's table of versions"
+            "torchcodec is not installed. Run `pip install torchcodec`, or use backend 'pyav'.", field="backend"
+        ) from error
+    except (RuntimeError, OSError) as error:  # raised if its libraries do not load
+        raise BackendError(
+            "torchcodec does not load; expected FFmpeg's libraries and the torch that it was built for. Use backend "
+            "'pyav', or see torchcodec's table of versions.",
+            field="backend",
         ) from error
     return VideoDecoder

@@ -218,6 +218,20 @@ def test_the_throughput_of_processes_is_compared_with_that_of_threads(results: P
     assert "1.19 [1.15, 1.22] times" in tables.processes(results)[-1]
 
 
+def test_kills_are_summed_by_their_aim(results: Path) -> None:
+    kill = {"aimed": "checkpoint", "seconds": 2.5, "unfinished": "last", "evaluating": False}
+    others = [kill | {"seconds": 4.0, "unfinished": ""}, kill | {"aimed": "evaluation", "evaluating": True}]
+    same = dict.fromkeys(("same_losses", "same_weights", "same_evaluations"), True)
+    (results / "resume.json").write_text(json.dumps({"kills": [kill, *others], "steps": 102, **same}))
+    _, _, checkpoint, evaluation, _, verdict = tables.killed(results)
+    assert checkpoint == "| checkpoint | 2 | 2.5 to 4.0 | 1 | 0 |"
+    assert evaluation == "| evaluation | 1 | 2.5 to 2.5 | 1 | 1 |"
+    assert "102" in verdict
+    assert "NOT" not in verdict
+    (results / "resume.json").write_text(json.dumps({"kills": [], "steps": 102, **same, "same_weights": False}))
+    assert "NOT EQUAL" in tables.killed(results)[-1]
+
+
 def test_decoding_is_compared_with_the_fastest_other_library(results: Path) -> None:
     ratio = {"rival": "opencv", "median": 0.9, "low": 0.8, "high": 1.0}
     stored = {"files": {"320x240": {"speed_of_kinema_against": {"best of torchcodec, decord and opencv": ratio}}}}
@@ -281,7 +295,7 @@ def test_an_unknown_table_and_a_missing_result_are_named(results: Path) -> None:
         tables.fill_tables("<!-- table: speeds -->\n<!-- end of table -->", results)
     assert error.value.field == "speeds"
     with pytest.raises(TableError) as error:
-        tables.fill_tables("<!-- table: kills -->\n<!-- end of table -->", results)
+        tables.fill_tables("<!-- table: killed -->\n<!-- end of table -->", results)
     assert error.value.path == str(results / "resume.json")
 
 

@@ -15,10 +15,9 @@ from scipy.io import savemat
 from kinema.cli import main
 from kinema.curation.pack import pack
 from kinema.data.dataset import frames_of, read_views
-from kinema.data.manifest import Entry, load_manifest, write_manifest
+from kinema.data.manifest import Entry, PixelBox, load_manifest, write_manifest
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts
-from kinema.transforms.pixel_box import PixelBox
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 from kinema.video.encode import Encoding, fitted_depth, fitted_size
@@ -424,7 +423,7 @@ def test_a_depth_file_of_unequal_frames_is_refused_by_name(tmp_path):
         (tmp_path / "png").mkdir(exist_ok=True)
         Image.fromarray(np.zeros((size, 8), np.uint16)).save(tmp_path / "png" / f"{size}.png")
     result = packed(manifest_of(tmp_path, [Entry(depth="png")] * 2), tmp_path / "out")
-    assert "9.png: is 8 x 9 pixels of 16 bits" in result.unreadable[0]
+    assert "9.png: expected 8 x 8 pixels of 16 bits" in result.unreadable[0]
 
 
 # -- what a training sees ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What is written is what is read, and every line that cannot be true is named."""
+"""Round trip of manifests, and errors that name the file, line and field."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from kinema.data.manifest import BUILT_IN, Entry, class_lists, load_manifest, locate, write_manifest
+from kinema.data.manifest import BUILT_IN, COLUMNS, Entry, class_lists, load_manifest, locate, write_manifest
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 
@@ -33,18 +33,18 @@ ENTRIES = (
 
 
 def write(path, entries=ENTRIES, **changed):
-    given = {
+    fields = {
         "entries": entries,
         "classes": class_lists(entries),
         "dataset": "own",
         "version": "2",
         "depth": DepthFacts(unit_mm=0.5, near=10, far=20.5, coverage="masked"),
     }
-    return write_manifest(path, **{**given, **changed})
+    return write_manifest(path, **{**fields, **changed})
 
 
 def table(folder, text, facts=FACTS, encoding="utf-8"):
-    """A manifest as its two texts say it."""
+    """Write a CSV and a JSON by hand."""
     path = folder / "m.csv"
     path.write_text(text, encoding=encoding)
     if facts is not None:
@@ -109,7 +109,7 @@ def test_several_task_heads_have_a_column_and_a_list_each(tmp_path):
 
 
 def test_a_table_as_people_write_it_is_read(tmp_path):
-    """A byte-order mark, spaces behind commas, commas in quotes, spaces in paths, lines that end as on Windows."""
+    """Byte-order mark, spaces after commas, commas in quotes, spaces in paths, Windows line ends."""
     path = table(tmp_path, 'rgb, label\r\nmy videos/1.mp4, run\r\n"a, b.mp4",walk\r\n', encoding="utf-8-sig")
     assert [(e.rgb, e.labels["label"], e.line) for e in load_manifest(path).entries] == [
         ("my videos/1.mp4", "run", 2),
@@ -125,86 +125,78 @@ def test_paths_are_relative_to_the_manifest_and_urls_are_left_alone(tmp_path):
 
 
 WRONG_LINES = {
-    "both units": ("rgb,start_s,stop_s,start_frame,stop_frame,label", "1.mp4,0,1,0,9,run", "in seconds or in frames"),
-    "start alone": ("rgb,start_s,label", "1.mp4,1.5,run", "start_s and stop_s come together"),
-    "stop alone": ("rgb,stop_frame,label", "1.mp4,7,run", "start_frame and stop_frame come together"),
-    "negative second": ("rgb,start_s,stop_s,label", "1.mp4,-1,2,run", "start_s=-1.0 must be at least 0"),
-    "negative frame": ("rgb,start_frame,stop_frame,label", "1.mp4,-1,2,run", "start_frame=-1 must be at least 0"),
-    "empty segment": ("rgb,start_frame,stop_frame,label", "1.mp4,5,5,run", "start_frame=5 must .* below stop_frame=5"),
-    "backwards": ("rgb,start_s,stop_s,label", "1.mp4,3,2,run", r"start_s=3\.0 must .* below stop_s=2\.0"),
-    "endless": ("rgb,start_s,stop_s,label", "1.mp4,0,inf,run", r"below stop_s=inf"),
-    "no second": ("rgb,start_s,stop_s,label", "1.mp4,nan,2,run", "start_s=nan must be at least 0"),
-    "a word for a second": ("rgb,start_s,stop_s,label", "1.mp4,x,2,run", "start_s='x' is not a number"),
-    "half a frame": ("rgb,frames,label", "1.mp4,1.5,run", r"frames='1\.5' is not a whole number"),
-    "no frames": ("rgb,frames,label", "1.mp4,0,run", "frames=0 must be at least 1, or empty"),
-    "behind the end": (
-        "rgb,frames,start_frame,stop_frame,label",
-        "1.mp4,8,0,9,run",
-        "stop_frame=9 lies behind .* 8 fr",
-    ),
-    "empty label": ("rgb,label", "1.mp4,", "label is empty"),
-    "no file": ("rgb,depth,label", ",,run", "neither rgb nor depth is given"),
-    "unknown label": (
-        "rgb,label",
-        "1.mp4,wlak",
-        r"label 'wlak' is not among the 2 classes of m\.json; did you mean 'walk'",
-    ),
-    "too few cells": ("rgb,label", "1.mp4", "the header has 2 columns, this line has not"),
-    "too many cells": ("rgb,label", "1.mp4,run,walk", "the header has 2 columns, this line has not"),
+    "both units": ("rgb,start_s,stop_s,start_frame,stop_frame,label", "1.mp4,0,1,0,9,run", "start_s", "both"),
+    "start alone": ("rgb,start_s,label", "1.mp4,1.5,run", "start_s", "stop_s"),
+    "stop alone": ("rgb,stop_frame,label", "1.mp4,7,run", "start_frame", "stop_frame"),
+    "negative second": ("rgb,start_s,stop_s,label", "1.mp4,-1,2,run", "start_s", "-1.0"),
+    "negative frame": ("rgb,start_frame,stop_frame,label", "1.mp4,-1,2,run", "start_frame", "-1"),
+    "empty segment": ("rgb,start_frame,stop_frame,label", "1.mp4,5,5,run", "start_frame", "5 and 5"),
+    "backwards": ("rgb,start_s,stop_s,label", "1.mp4,3,2,run", "start_s", "3.0 and 2.0"),
+    "endless": ("rgb,start_s,stop_s,label", "1.mp4,0,inf,run", "start_s", "inf"),
+    "no second": ("rgb,start_s,stop_s,label", "1.mp4,nan,2,run", "start_s", "nan"),
+    "a word for a second": ("rgb,start_s,stop_s,label", "1.mp4,x,2,run", "start_s", "'x'"),
+    "half a frame": ("rgb,frames,label", "1.mp4,1.5,run", "frames", "'1.5'"),
+    "no frames": ("rgb,frames,label", "1.mp4,0,run", "frames", "frames=0"),
+    "behind the end": ("rgb,frames,start_frame,stop_frame,label", "1.mp4,8,0,9,run", "stop_frame", "8 frames"),
+    "empty label": ("rgb,label", "1.mp4,", "label", "empty"),
+    "no file": ("rgb,depth,label", ",,run", "rgb", "depth"),
+    "unknown label": ("rgb,label", "1.mp4,wlak", "label", "did you mean 'walk'?"),
+    "too few cells": ("rgb,label", "1.mp4", None, "got 1"),
+    "too many cells": ("rgb,label", "1.mp4,run,walk", None, "got 3"),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG_LINES)
-def test_a_wrong_line_is_named_with_its_number_in_the_file(tmp_path, wrong):
-    header, line, message = WRONG_LINES[wrong]
+def test_a_wrong_line_is_named_with_its_number_in_the_file(tmp_path, raises, wrong):
+    header, line, field, word = WRONG_LINES[wrong]
     good = {"rgb": "0.mp4", "label": "run"}
     first = ",".join(good.get(column, "") for column in header.split(","))
     path = table(tmp_path, f"{header}\n{first}\n{first}\n{line}\n")
-    with pytest.raises(ManifestError, match=rf"m\.csv, line 4: .*{message}"):
+    with raises(ManifestError, "m.csv, line 4: ", word, path="m.csv", line=4, field=field):
         load_manifest(path)
 
 
-def test_lines_are_counted_as_an_editor_does(tmp_path):
+def test_lines_are_counted_as_an_editor_does(tmp_path, raises):
     path = table(tmp_path, 'rgb,label\n"1\n.mp4",run\n\n2.mp4,\n')
-    with pytest.raises(ManifestError, match="line 5: label is empty"):
+    with raises(ManifestError, path="m.csv", line=5, field="label"):
         load_manifest(path)
 
 
-def test_a_column_that_stands_twice_is_refused(tmp_path):
-    with pytest.raises(ManifestError, match=r"m\.csv, line 1: column 'label' stands twice"):
+def test_a_duplicate_column_is_refused(tmp_path, raises):
+    with raises(ManifestError, "duplicate", path="m.csv", line=1, field="label"):
         load_manifest(table(tmp_path, "rgb,label, label\n1.mp4,run,walk\n"))
 
 
-def test_a_cell_that_is_far_too_long_is_refused_by_its_line(tmp_path):
-    with pytest.raises(ManifestError, match=r"m\.csv, line 3: field larger than field limit"):
+def test_a_cell_that_is_far_too_long_is_refused_by_its_line(tmp_path, raises):
+    with raises(ManifestError, "limit", path="m.csv", line=3):
         load_manifest(table(tmp_path, f"rgb,label\n1.mp4,run\n{'x' * 200_000},run\n"))
 
 
-def test_an_unknown_column_is_named_with_the_nearest_known_one(tmp_path):
+def test_an_unknown_column_is_named_with_the_nearest_known_one(tmp_path, raises):
     path = table(tmp_path, "rgb,lable\n1.mp4,run\n")
-    with pytest.raises(ManifestError, match=r"m\.csv, line 1: unknown column 'lable'; did you mean 'label'\?"):
+    with raises(ManifestError, "did you mean 'label'?", path="m.csv", line=1, field="lable"):
         load_manifest(path)
     path = table(tmp_path, "rgb,label,zzz\n1.mp4,run,1\n")
-    with pytest.raises(ManifestError, match="unknown column 'zzz'; a manifest has rgb, depth, rgb_box, start_s"):
+    with raises(ManifestError, *COLUMNS, path="m.csv", line=1, field="zzz"):
         load_manifest(path)
 
 
 @pytest.mark.parametrize("text", ["", "rgb,label\n", "\n\n"], ids=["nothing", "header alone", "empty lines"])
-def test_an_empty_table_is_refused(tmp_path, text):
-    with pytest.raises(ManifestError, match=r"m\.csv: is empty"):
+def test_an_empty_table_is_refused(tmp_path, raises, text):
+    with raises(ManifestError, "empty", path="m.csv"):
         load_manifest(table(tmp_path, text))
 
 
-def test_a_table_that_is_no_text_is_refused(tmp_path):
+def test_a_table_that_is_not_text_is_refused(tmp_path, raises):
     path = table(tmp_path, "rgb,label\ncafé.mp4,run\n", encoding="latin-1")
-    with pytest.raises(ManifestError, match=r"m\.csv: is not UTF-8 text"):
+    with raises(ManifestError, "UTF-8", path="m.csv"):
         load_manifest(path)
 
 
-def test_a_missing_manifest_and_a_misspelt_built_in_one_are_told_apart(tmp_path):
-    with pytest.raises(ManifestError, match=r"gone\.csv: no such manifest; `kinema prepare` makes one"):
+def test_a_missing_manifest_and_a_misspelled_built_in_one_are_told_apart(tmp_path, raises):
+    with raises(ManifestError, "`kinema prepare`", path="gone.csv"):
         load_manifest(tmp_path / "gone.csv")
-    with pytest.raises(ManifestError, match="did you mean 'moves_cross_subject'"):
+    with raises(ManifestError, "did you mean 'moves_cross_subject'?", path="moves_cross_subjects"):
         load_manifest("moves_cross_subjects")
 
 
@@ -216,86 +208,92 @@ def test_the_built_in_manifests_load_by_name(name):
     assert Counter(entry.split for entry in manifest.entries) == manifest.declared
 
 
-def test_a_table_without_its_facts_says_what_makes_both(tmp_path):
-    with pytest.raises(
-        ManifestError, match=r"m\.json, which holds the class lists, is not beside it; `kinema prepare csv"
-    ):
+def test_a_table_without_its_json_names_the_command_that_makes_both(tmp_path, raises):
+    with raises(ManifestError, "`kinema prepare csv", path="m.json"):
         load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n", facts=None))
 
 
 @pytest.mark.parametrize("field", ["classes", "corpus", "version", "declared"])
-def test_facts_without_a_field_are_refused_by_its_name(tmp_path, field):
+def test_facts_without_a_field_are_refused_by_its_name(tmp_path, raises, field):
     facts = {name: value for name, value in FACTS.items() if name != field}
-    with pytest.raises(ManifestError, match=rf"m\.json: field '{field}' is missing"):
+    with raises(ManifestError, "missing", path="m.json", field=field):
         load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n", facts=facts))
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "word", "place"),
     [
-        ({"depth": {"depth_unit": 1, "coverage": "full"}}, "field 'depth_range' is missing"),
-        ({"depth": {"depth_unit": 1, "depth_range": [9, 2], "coverage": "full"}}, r"near=9"),
-        ({"classes": ["run", "walk"]}, "cannot be read"),
-        ({"classes": {"label": ["run", "walk", "run"]}}, "class 'run' stands twice in 'label'"),
-        ({"classes": {"label": ["run", "walk"], "verb": ["go"]}}, r"m\.csv, line 1: column 'label\.verb' is missing"),
-        ({"classes": {}}, "has no class list for column 'label'"),
+        (
+            {"depth": {"depth_unit": 1, "coverage": "full"}},
+            "missing",
+            {"path": "m.json", "field": "depth_range"},
+        ),
+        ({"depth": {"depth_unit": 1, "depth_range": [9, 2], "coverage": "full"}}, "near=9", {"path": "m.json"}),
+        ({"classes": ["run", "walk"]}, "list", {"path": "m.json"}),
+        ({"classes": {"label": ["run", "walk", "run"]}}, "'run'", {"path": "m.json", "field": "label"}),
+        (
+            {"classes": {"label": ["run", "walk"], "verb": ["go"]}},
+            "missing",
+            {"path": "m.csv", "line": 1, "field": "label.verb"},
+        ),
+        ({"classes": {}}, "class list", {"path": "m.json", "field": "label"}),
     ],
     ids=str,
 )
-def test_facts_that_cannot_be_are_refused(tmp_path, change, message):
-    with pytest.raises(ManifestError, match=message):
+def test_impossible_facts_are_refused(tmp_path, raises, change, word, place):
+    with raises(ManifestError, word, **place):
         load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n", facts={**FACTS, **change}))
 
 
-def test_facts_that_are_no_json_are_refused(tmp_path):
+def test_facts_that_are_not_json_are_refused(tmp_path, raises):
     path = table(tmp_path, "rgb,label\n1.mp4,run\n")
     path.with_suffix(".json").write_text("{")
-    with pytest.raises(ManifestError, match=r"m\.json: cannot be read"):
+    with raises(ManifestError, path="m.json"):
         load_manifest(path)
 
 
-def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+def test_an_unknown_split_is_refused_with_the_existing_ones(tmp_path, raises):
     manifest = write(tmp_path / "m.csv")
-    with pytest.raises(ManifestError, match="no sample has split 'test'; its splits are train, val"):
+    with raises(ManifestError, "'test'", "train, val", path="m.csv", field="split"):
         manifest.positions("test")
 
 
-def test_nothing_to_write_is_refused(tmp_path):
-    with pytest.raises(ManifestError, match="there is no sample to write"):
+def test_nothing_to_write_is_refused(tmp_path, raises):
+    with raises(ManifestError, path="m.csv"):
         write(tmp_path / "m.csv", entries=())
 
 
-def test_more_samples_can_be_declared_than_there_are_but_not_fewer(tmp_path):
+def test_more_samples_can_be_declared_than_written_but_not_fewer(tmp_path, raises):
     manifest = write(tmp_path / "m.csv", declared={"train": 9, "val": 2, "test": 4})
     assert load_manifest(manifest.path).declared == {"test": 4, "train": 9, "val": 2}
-    with pytest.raises(ManifestError, match="split 'val' is said to hold 1 samples, but there are 2"):
+    with raises(ManifestError, "'val' declares 1 samples, got 2", path="m.csv", field="declared"):
         write(tmp_path / "m.csv", declared={"train": 9, "val": 1})
-    with pytest.raises(ManifestError, match="split 'val' is said to hold 0 samples, but there are 2"):
+    with raises(ManifestError, "'val' declares 0 samples, got 2", path="m.csv", field="declared"):
         write(tmp_path / "m.csv", declared={"train": 9})
 
 
-def test_a_split_may_have_no_labels_and_says_so(tmp_path):
+def test_a_split_may_be_unlabeled_and_is_listed_as_such(tmp_path, raises):
     hidden = Entry(rgb="4.mp4", split="test")
     manifest = write(tmp_path / "m.csv", (*ENTRIES, hidden))
     assert manifest.unlabeled == ("test",)
     assert [manifest.targets(i) for i in (0, 3)] == [{"label": 0}, {"label": -1}]
     assert load_manifest(manifest.path).entries == (*manifest.entries[:3], dataclasses.replace(hidden, line=5))
     assert write(tmp_path / "n.csv").unlabeled == ()
-    with pytest.raises(ManifestError, match="some samples of split 'val' have labels, and some have none"):
+    with raises(ManifestError, "'val'", path="o.csv", field="label"):
         write(tmp_path / "o.csv", (*ENTRIES, dataclasses.replace(hidden, split="val")))
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "word"),
     [
-        ("rgb,split,label\n1.mp4,train,run\n2.mp4,test,walk\n", "line 3: has a label, but its split 'test' is said to"),
-        ("rgb,split,label\n1.mp4,train,\n2.mp4,test,\n", "line 2: label is empty"),
+        ("rgb,split,label\n1.mp4,train,run\n2.mp4,test,walk\n", 3, "'test'"),
+        ("rgb,split,label\n1.mp4,train,\n2.mp4,test,\n", 2, "empty"),
     ],
 )
-def test_labels_stand_in_all_splits_but_those_that_are_said_to_have_none(tmp_path, text, message):
-    with pytest.raises(ManifestError, match=message):
+def test_every_split_has_labels_except_the_unlabeled_ones(tmp_path, raises, text, line, word):
+    with raises(ManifestError, word, path="m.csv", line=line, field="label"):
         load_manifest(table(tmp_path, text, facts={**FACTS, "unlabelled": ["test"]}))
     text = "rgb,split,label.a,label.b\n1.mp4,train,x,y\n2.mp4,test,x,\n"
     facts = {**FACTS, "classes": {"a": ["x", "z"], "b": ["y", "z"]}, "unlabelled": ["test"]}
-    with pytest.raises(ManifestError, match=r"line 3: label\.b is empty"):
+    with raises(ManifestError, "empty", path="m.csv", line=3, field="label.b"):
         load_manifest(table(tmp_path, text, facts=facts))

@@ -111,7 +111,7 @@ def test_an_unreadable_file_keeps_its_line_and_is_listed(tmp_path, fill):
         "v/b/3.mp4": None,
     }
     assert len(prepared.unreadable) == 1
-    assert "v/b/3.mp4: is not a video that can be read" in prepared.unreadable[0]
+    assert "v/b/3.mp4: not a readable video" in prepared.unreadable[0]
 
 
 def test_a_folder_without_classes_is_refused(raises, tmp_path, fill):

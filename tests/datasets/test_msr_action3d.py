@@ -10,7 +10,7 @@ import pytest
 from kinema.datasets.msr_action3d import CLASSES, DEPTH, prepare
 from kinema.datasets.options import DatasetOptions
 from kinema.errors import ManifestError
-from kinema.transforms.depth import depth_to_uint8
+from kinema.transforms.preprocessing import depth_to_uint8
 from kinema.video.source import read_gray
 
 

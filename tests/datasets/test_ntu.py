@@ -10,7 +10,7 @@ from PIL import Image
 
 from kinema.cli import main
 from kinema.data.dataset import VideoDataset
-from kinema.data.manifest import load_manifest
+from kinema.data.manifest import PixelBox, load_manifest
 from kinema.data.samplers import Draw
 from kinema.datasets.ntu import FACTS, Ntu60Options, Ntu120Options, prepare, read_samples
 from kinema.datasets.ntu_crop import RGB_SIZE, rgb_box
@@ -27,10 +27,8 @@ from kinema.datasets.ntu_names import (
 )
 from kinema.errors import ConfigError, ManifestError
 from kinema.transforms.mirroring import mirrored_pair
-from kinema.transforms.pixel_box import PixelBox
-from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.preprocessing import Extent, Preprocessing
 from kinema.transforms.sampling import Sampling
-from kinema.transforms.subject_crop import Extent
 from kinema.video.source import read_rgb
 
 RGB, MASKED, FULL = "nturgb+d_rgb", "nturgb+d_depth_masked", "nturgb+d_depth"

@@ -87,8 +87,8 @@ def test_a_split_without_labels_is_predicted_without_metrics(data_set, model_fol
     out = tmp_path / "p.safetensors"
     unlabeled = predict_without_labels(data_set, model_folder, tmp_path)
 
-    def evaluate(model, manifest, **options):
-        save_predictions(options["out"], unlabeled)
+    def evaluate(*_, out, **__):
+        save_predictions(out, unlabeled)
         return SimpleNamespace(predictions=unlabeled)
 
     monkeypatch.setattr("kinema.evaluation.evaluate_models.evaluate", evaluate)

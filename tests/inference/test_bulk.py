@@ -44,7 +44,7 @@ def test_the_good_are_answered_and_the_broken_is_named(trained, videos, capsys, 
     assert "b.mp4" not in output.out
     first, last = output.err.splitlines()
     assert first.startswith("kinema: ")
-    assert "b.mp4: is not a video that can be read" in first
+    assert "b.mp4: not a readable video" in first
     assert last == "kinema: 1 of 3 videos could not be read"
 
 

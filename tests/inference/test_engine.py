@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from kinema.errors import DeviceError
-from kinema.inference.engine import Engine, by_head, choose_device
+from kinema.inference.engine import Engine, choose_device
+from kinema.models.binding import by_head
 
 
 def clips(batch, channels=3, seed=0):

@@ -13,7 +13,7 @@ from kinema.evaluation.evaluate import evaluate
 from kinema.inference.recognizer import MissingStream, Prediction, Recognizer
 from kinema.inference.trained_model import save_model
 from kinema.models.registry import create_model
-from kinema.transforms.subject_crop import SubjectCrop
+from kinema.transforms.preprocessing import SubjectCrop
 
 
 def video(data_set, position):

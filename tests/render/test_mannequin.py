@@ -110,7 +110,7 @@ def test_the_view_contains_the_whole_motion_from_nearby(action: str, azimuth_deg
     seen = project(points, view)
     assert np.abs(seen).max() < 1.0
     assert np.abs(seen).max() > 0.65
-    # Centerd: as much is free on one side as on the other.
+    # Centered: as much is free on one side as on the other.
     np.testing.assert_allclose(seen.min(axis=0), -seen.max(axis=0), atol=0.05)
 
 

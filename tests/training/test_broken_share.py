@@ -60,7 +60,7 @@ def count_failures(recipe: Recipe, *, steps: int) -> tuple[Counter[int], Counter
         batch_size=recipe.data.batch_size,
         steps=steps,
         seed=recipe.run.seed,
-        mixup="partner" if augmentation.wants_partner else "none",
+        mixup="partner" if augmentation.mixes_samples else "none",
     )
     by_sample: Counter[int] = Counter()
     by_step: Counter[int] = Counter()

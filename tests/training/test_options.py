@@ -85,7 +85,7 @@ def batches(recipe: Recipe, manifest: Manifest, steps: int) -> Iterator[tuple[Te
         batch_size=recipe.data.batch_size,
         steps=steps,
         seed=recipe.run.seed,
-        mixup="partner" if recipe.data.augmentation.wants_partner else "none",
+        mixup="partner" if recipe.data.augmentation.mixes_samples else "none",
     )
     for batch in draws:
         read = complete(collate([dataset[draw] for draw in batch]))

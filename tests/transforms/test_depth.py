@@ -9,7 +9,7 @@ from scipy.io import savemat
 
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts
-from kinema.transforms.depth import depth_levels, depth_to_uint8, jet, jet_colors
+from kinema.transforms.preprocessing import depth_levels, depth_to_uint8, jet, jet_colors
 from kinema.video.source import read_gray
 
 
@@ -18,7 +18,7 @@ def read_depth(path, indices, facts):
 
 
 def level_by_hand(stored, near, far):
-    """The rule, number by number, in double precision."""
+    """Return the level of one value, in double precision."""
     if stored == 0:
         return 0
     return 1 + round(254 * min(max((stored - near) / (far - near), 0), 1))
@@ -75,8 +75,8 @@ def test_a_real_depth_video_has_levels_and_holes(real_data):
     assert len(np.unique(depth)) > 30
 
 
-def test_a_missing_depth_file_is_named(tmp_path, depth_facts):
-    with pytest.raises(UnreadableVideo, match=r"gone\.mkv: no such file"):
+def test_a_missing_depth_file_is_named(tmp_path, depth_facts, raises):
+    with raises(UnreadableVideo, "no such file", path="gone.mkv"):
         read_depth(str(tmp_path / "gone.mkv"), [0], depth_facts)
 
 
@@ -136,7 +136,7 @@ def test_every_form_of_8_bit_depth_gives_the_same_bytes(tmp_path, write_video, f
 
 
 def test_a_range_is_in_stored_units_whatever_they_are_in_millimeters(stored):
-    """`unit_mm` says what a unit is; near and far, like the file, count in units."""
+    """`unit_mm` is the size of a unit; near and far are in units, like the file."""
     metric, own = (DepthFacts(unit_mm=unit, near=500.0, far=4500.0, coverage="full") for unit in (0.25, None))
     np.testing.assert_array_equal(depth_to_uint8(stored, metric), depth_to_uint8(stored, own))
 
@@ -158,7 +158,7 @@ ANCHORS = {
     254: (132, 0, 0),
     255: (128, 0, 0),
 }
-"""Red, green and blue as OpenCV 5.0.0 gives them for COLORMAP_JET, there with blue first."""
+"""Red, green and blue of COLORMAP_JET in OpenCV 5.0.0, which stores blue first."""
 
 
 def test_levels_have_the_colors_that_opencv_gives_them():
@@ -175,7 +175,7 @@ def test_all_colors_follow_the_formula():
 
 
 def test_the_colors_are_those_of_matplotlib_within_its_other_knots():
-    """Matplotlib's `jet` bends at other places: up to 33 of 255 away, 7 in the mean. With blue first it is 255."""
+    """Matplotlib's `jet` has other breakpoints: up to 33 of 255 away, 7 on average. With blue first it is 255."""
     theirs = matplotlib.colormaps["jet"](np.arange(256), bytes=True)[:, :3].astype(int)
     apart = np.abs(jet_colors() - theirs)
     assert apart.max() <= 33

@@ -1,4 +1,4 @@
-"""Boxes and warps mean the same in pictures of every size, and pixels go where the formula says."""
+"""Boxes and warps mean the same at any resolution, and pixels follow the formula."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_a_straight_warp_is_the_square_itself(channels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_quarter_turn_is_against_the_clock(channels):
-    """What lies to the right of the middle is seen above it; corners come from the frame around the square."""
+    """A quarter turn moves the right side up; corners come from the frame around the square."""
     frames = noise(channels)
     got = warp(frames, rotation(90), top=3, left=7, size=32)
     wanted = torch.rot90(frames[:, :, 3:35, 7:39], 1, dims=(2, 3))
@@ -47,7 +47,7 @@ def test_a_quarter_turn_is_against_the_clock(channels):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("by", [rotation(10), rotation(-33), Warp(xy=0.2, y0=0.1), Warp(x0=-0.2, yx=0.1)], ids=str)
 def test_a_warp_takes_every_pixel_from_where_the_formula_says(channels, by):
-    """Against the formula in double precision, inside the frame."""
+    """Compare with the formula in double precision, inside the frame."""
     smooth = ndimage.gaussian_filter(noise(channels).numpy().astype(float), (0, 0, 3, 3))
     frames = torch.from_numpy(np.clip(3 * (smooth - 128) + 128, 1, 255).astype(np.uint8))
     got = warp(frames, by, top=6, left=9, size=28).numpy()
@@ -81,7 +81,7 @@ def test_a_turned_depth_picture_holds_no_depth_that_was_not_there():
 
 
 def test_one_warp_after_the_other_is_one_warp():
-    """A point of the result goes through the last one first; and turning back is no turning."""
+    """A point of the result passes the last warp first; opposite rotations cancel."""
     first, last = Warp(xy=0.3, x0=0.1), rotation(30)
     both = first.then(last)
     for x, y in ((0.0, 0.0), (0.4, -0.2), (-0.1, 0.5)):

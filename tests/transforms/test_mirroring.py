@@ -1,4 +1,4 @@
-"""Names that a mirror exchanges, and those that only look so."""
+"""Class names that mirroring exchanges, and similar ones that it does not."""
 
 import pytest
 

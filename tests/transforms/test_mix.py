@@ -1,12 +1,11 @@
-"""MixUp and CutMix: what is mixed is mixed alike in all modalities, and the label says how much."""
+"""MixUp and CutMix mix all modalities alike, by the weight in the label."""
 
 import numpy as np
 import pytest
 import torch
 
-from kinema.transforms.augment import Augmentation
+from kinema.transforms.augment import Augmentation, cutmix, draw_cutmix_box, mix, mixup
 from kinema.transforms.geometry import Box
-from kinema.transforms.mix import cutmix, draw_box, mix, mixup
 
 OWN = {
     "rgb": torch.full((1, 3, 2, 20, 30), 40, dtype=torch.uint8),
@@ -59,7 +58,7 @@ def test_cutmix_pastes_the_partners_box_and_counts_its_pixels(box, pixels):
 def test_boxes_have_the_area_unless_they_hang_over_the_edge():
     rng = np.random.default_rng(0)
     for area in (0.0, 0.1, 0.5, 1.0):
-        boxes = [draw_box(area, rng) for _ in range(500)]
+        boxes = [draw_cutmix_box(area, rng) for _ in range(500)]
         areas = np.array([(b.bottom - b.top) * (b.right - b.left) for b in boxes])
         assert areas.max() <= area + 1e-9
         inside = [b.top > 0 and b.left > 0 and b.bottom < 1 and b.right < 1 for b in boxes]
@@ -67,20 +66,20 @@ def test_boxes_have_the_area_unless_they_hang_over_the_edge():
         assert min(min(b) for b in boxes) >= 0
         assert max(max(b) for b in boxes) <= 1
     middles = np.array(
-        [((b.top + b.bottom) / 2, (b.left + b.right) / 2) for b in (draw_box(0, rng) for _ in range(500))]
+        [((b.top + b.bottom) / 2, (b.left + b.right) / 2) for b in (draw_cutmix_box(0, rng) for _ in range(500))]
     )
     assert (np.abs(middles.mean(0) - 0.5) < 0.05).all()
 
 
 def kind(clips):
-    """MixUp changes every pixel, CutMix none to a value that neither had."""
+    """MixUp changes every pixel; CutMix takes each from one of the two."""
     return "cutmix" if set(clips["rgb"].unique().tolist()) <= {40, 140} else "mixup"
 
 
 @pytest.mark.parametrize(("mixup_alpha", "cutmix_alpha", "share"), [(0.8, 0.0, 0.0), (0.0, 1.0, 1.0), (0.8, 1.0, 0.5)])
 def test_one_of_the_two_is_taken_by_a_fair_coin_where_both_are_wanted(mixup_alpha, cutmix_alpha, share):
     augmentation = Augmentation(mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
-    assert augmentation.wants_partner
+    assert augmentation.mixes_samples
     rng = np.random.default_rng(0)
     kinds = []
     for _ in range(400):
@@ -93,4 +92,4 @@ def test_one_of_the_two_is_taken_by_a_fair_coin_where_both_are_wanted(mixup_alph
 
 
 def test_nothing_is_mixed_where_nothing_is_wanted():
-    assert not Augmentation().wants_partner
+    assert not Augmentation().mixes_samples

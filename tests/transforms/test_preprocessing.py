@@ -7,6 +7,7 @@ from kinema.transforms.augment import (
     Augmentation,
     Color,
     Erasing,
+    RandAugment,
     augment,
     draw_color,
     draw_erasing,
@@ -15,10 +16,8 @@ from kinema.transforms.augment import (
     erase,
     recolor,
 )
-from kinema.transforms.crops import Geometry, center_geometry, crop, view_clips
-from kinema.transforms.geometry import IDENTITY, Box, Warp, rotation
+from kinema.transforms.geometry import IDENTITY, Box, Geometry, Warp, crop, rotation, view_clips
 from kinema.transforms.preprocessing import Preprocessing
-from kinema.transforms.rand_augment import RandAugment
 
 PREPROCESSING = Preprocessing(short_side=36, size=32)
 
@@ -29,14 +28,14 @@ def noise(height, width, channels=3, time=2):
 
 
 def with_square(height, width, top, left, *, side, channels):
-    """Dark, with one bright square at a known place."""
+    """Return dark frames with one bright square at a known place."""
     frames = torch.full((2, height, width, channels), 20, dtype=torch.uint8)
     frames[:, top : top + side, left : left + side] = 240
     return frames
 
 
 def center_of_light(clip):
-    """Row and column of the bright square's middle in a cut clip."""
+    """Return row and column of the bright square's center in a cropped clip."""
     light = (clip[0, 0].double() - 20).clamp_min(0)
     rows, columns = torch.meshgrid(torch.arange(light.shape[0]), torch.arange(light.shape[1]), indexing="ij")
     return np.array([(light * rows).sum() / light.sum(), (light * columns).sum() / light.sum()])
@@ -67,8 +66,8 @@ def test_mirroring_is_exact():
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (20, 30), (16, 16), (37, 211), (32, 32)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_picture_becomes_a_square_of_bytes(height, width, channels):
-    """Landscape, portrait, smaller than the square, and very wide."""
-    clip = crop(noise(height, width, channels), center_geometry(PREPROCESSING), 32)
+    """Landscape, portrait, smaller than the crop, and very wide frames."""
+    clip = crop(noise(height, width, channels), Geometry(PREPROCESSING.short_side), 32)
     assert clip.shape == (channels, 2, 32, 32)
     assert clip.dtype == torch.uint8
     assert clip.is_contiguous()
@@ -117,13 +116,13 @@ def test_a_depth_picture_of_another_size_is_cut_at_the_same_place():
 
 def test_frames_of_another_shape_are_refused():
     with pytest.raises(TypeError):
-        crop(noise(36, 48)[0], center_geometry(PREPROCESSING), 32)
+        crop(noise(36, 48)[0], Geometry(PREPROCESSING.short_side), 32)
     with pytest.raises(TypeError):
-        recolor(crop(noise(36, 48, 1), center_geometry(PREPROCESSING), 32), Color(1.1, 1.0, 1.0))
+        recolor(crop(noise(36, 48, 1), Geometry(PREPROCESSING.short_side), 32), Color(1.1, 1.0, 1.0))
 
 
 def test_an_evaluation_takes_the_middle_and_is_not_mirrored():
-    assert center_geometry(PREPROCESSING) == Geometry(36, 0.5, 0.5, mirrored=False)
+    assert Geometry(PREPROCESSING.short_side) == Geometry(36, 0.5, 0.5, mirrored=False)
 
 
 def test_draws_stay_in_their_ranges_and_reach_all_of_them():
@@ -272,7 +271,7 @@ EVERYTHING = Augmentation(
 
 @pytest.mark.parametrize("seed", range(20))
 def test_what_is_new_leaves_the_draws_of_place_and_color_as_they_were(seed):
-    """So that a recipe's draws do not change with what it does not use."""
+    """A recipe's draws do not depend on augmentations that are off."""
     varied = draw_params(EVERYTHING, PREPROCESSING, np.random.default_rng(seed))
     rng = np.random.default_rng(seed)
     assert varied.geometry._replace(warp=IDENTITY) == draw_geometry(EVERYTHING, PREPROCESSING, rng)
@@ -300,7 +299,7 @@ def test_rotations_are_drawn_as_often_and_as_far_as_said():
 
 
 def test_a_turned_clip_shows_at_its_corners_what_the_frame_has_there():
-    """One resampling from the whole frame: no corner is empty unless the frame ends there."""
+    """The warp samples the full frame: no corner is empty unless the frame ends there."""
     frames = noise(60, 60)
     middle = Geometry(60, 0.5, 0.5, mirrored=False, warp=rotation(30))
     assert (crop(frames, middle, 32) != 128).all(0).float().mean() > 0.97
@@ -361,7 +360,7 @@ def test_a_box_is_erased_with_noise_that_stands_still_or_with_no_reading(channel
 
 @pytest.mark.parametrize("seed", range(12))
 def test_colors_never_touch_depth(seed):
-    """With all operations on colors and none on places, a depth clip is its cut and no more."""
+    """With color operations alone, a depth clip equals its crop."""
     colors = Augmentation(color_jitter=0.4, channel_shuffle=1.0, randaugment=RandAugment(operations=3))
     varied = draw_params(colors, PREPROCESSING, np.random.default_rng(seed))
     frames = noise(36, 48, channels=1)
@@ -380,8 +379,7 @@ def test_three_crops_are_both_ends_of_the_longer_side_and_the_middle(height, wid
     if channels == 1:
         frames[:, 5:9, 5:20] = 0
     places = np.array([[0, 2, 4], [1, 1, 3]])
-    three = Preprocessing(short_side=36, size=32, crops=3)
-    got = view_clips(frames, places, three)
+    got = view_clips(frames, places, short_side=36, size=32, num_crops=3)
     assert got.shape == (6, channels, 3, 32, 32)
     assert got.is_contiguous()
     ends = [(end, 0.5) if height > width else (0.5, end) for end in (0.0, 0.5, 1.0)]
@@ -393,8 +391,8 @@ def test_three_crops_are_both_ends_of_the_longer_side_and_the_middle(height, wid
 
 def test_one_crop_is_the_middle():
     frames = noise(36, 50, time=4)
-    (view,) = view_clips(frames, np.array([[0, 1, 2, 3]]), PREPROCESSING)
-    assert torch.equal(view, crop(frames, center_geometry(PREPROCESSING), 32))
+    (view,) = view_clips(frames, np.array([[0, 1, 2, 3]]), short_side=36, size=32, num_crops=1)
+    assert torch.equal(view, crop(frames, Geometry(PREPROCESSING.short_side), 32))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])

@@ -1,25 +1,32 @@
-"""RandAugment's operations against their formulas; what works on colors does so on the whole clip."""
+"""RandAugment's operations follow their formulas; color operations use statistics of the whole clip."""
 
 import numpy as np
 import pytest
 import torch
 
 from kinema.errors import ConfigError
+from kinema.transforms.augment import (
+    OPERATIONS,
+    Operation,
+    RandAugment,
+    apply_color_operations,
+    combined_warp,
+    draw_operations,
+)
 from kinema.transforms.geometry import IDENTITY, Warp, rotation
-from kinema.transforms.rand_augment import OPERATIONS, Operation, RandAugment, change_colors, draw_operations, warp_of
 
 PLACES = {"rotate", "shear_x", "shear_y", "translate_x", "translate_y"}
 
 
 def clip(time=3, low=30, high=200):
-    """Noise whose brightness differs from frame to frame."""
+    """Return noise whose brightness differs from frame to frame."""
     rng = np.random.default_rng(0)
     frames = rng.integers(low, high, (3, time, 12, 16)) + 15 * np.arange(time)[None, :, None, None]
     return torch.from_numpy(frames.astype(np.uint8))
 
 
 def changed(given, name, strength=0.9):
-    return change_colors(given, (Operation(name, strength),))
+    return apply_color_operations(given, (Operation(name, strength),))
 
 
 def test_there_are_the_14_operations_of_the_paper():
@@ -57,13 +64,13 @@ def test_nothing_is_drawn_where_no_operation_is_wanted():
     ids=str,
 )
 def test_places_are_moved_by_the_numbers_of_autoaugment(operation, warp):
-    assert warp_of((operation,)) == warp
+    assert combined_warp((operation,)) == warp
 
 
 def test_operations_on_places_follow_one_another():
-    both = warp_of((Operation("rotate", 1.0), Operation("identity", 1.0), Operation("shear_x", 1.0)))
+    both = combined_warp((Operation("rotate", 1.0), Operation("identity", 1.0), Operation("shear_x", 1.0)))
     np.testing.assert_allclose(both, rotation(30).then(Warp(xy=0.3)))
-    other_way = warp_of((Operation("shear_x", 1.0), Operation("rotate", 1.0)))
+    other_way = combined_warp((Operation("shear_x", 1.0), Operation("rotate", 1.0)))
     assert np.abs(np.subtract(both, other_way)).max() > 0.05
 
 
@@ -72,7 +79,7 @@ def luma(values):
 
 
 def by_hand(name, values, strength):
-    """On a whole clip, in double precision."""
+    """Return the result for a whole clip, in double precision."""
     factor = 1 + 0.9 * strength
     match name:
         case "identity":
@@ -130,15 +137,15 @@ def test_strength_0_changes_no_color(name):
 
 @pytest.mark.parametrize("name", sorted(PLACES))
 def test_strength_0_moves_nothing_and_places_are_no_matter_of_colors(name):
-    assert warp_of((Operation(name, 0.0),)) == IDENTITY
+    assert combined_warp((Operation(name, 0.0),)) == IDENTITY
     assert torch.equal(changed(clip(), name, 1.0), clip())
 
 
 def test_operations_on_colors_are_done_in_their_order():
     given = clip()
     first, last = Operation("solarize", 0.5), Operation("brightness", 0.5)
-    assert torch.equal(change_colors(given, (first, last)), changed(changed(given, *first), *last))
-    assert not torch.equal(change_colors(given, (first, last)), change_colors(given, (last, first)))
+    assert torch.equal(apply_color_operations(given, (first, last)), changed(changed(given, *first), *last))
+    assert not torch.equal(apply_color_operations(given, (first, last)), apply_color_operations(given, (last, first)))
 
 
 @pytest.mark.parametrize(("field", "value"), [("operations", -1), ("magnitude", 10.5), ("magnitude", -1)], ids=str)

@@ -1,4 +1,4 @@
-"""Resizing against the written-out mean under a triangle, and depth without mixing readings with what is none."""
+"""Resizing equals the explicit mean under a triangle, and depth never mixes readings with missing ones."""
 
 from fractions import Fraction
 
@@ -7,12 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kinema.transforms.geometry import FULL_FRAME, Box
-from kinema.transforms.resize import Window, resize
+from kinema.transforms.geometry import FULL_FRAME, Box, Window, resize
 
 
 def triangle(extent, count):
-    """Weights of each pixel, row by row, as exact fractions."""
+    """Return the weights of each pixel, row by row, as exact fractions."""
     scale = Fraction(extent, count)
     support = max(scale, Fraction(1))
     rows = []
@@ -24,7 +23,7 @@ def triangle(extent, count):
 
 
 def by_hand(picture, size):
-    """The mean of the readings, where they are at least half of the weight."""
+    """Return the mean of the readings where they have at least half of the weight."""
     down, across = (np.array(triangle(extent, count)) for extent, count in zip(picture.shape, size, strict=True))
     level = down @ picture.astype(object) @ across.T
     weight = down @ (picture != 0).astype(object) @ across.T
@@ -49,7 +48,7 @@ def with_holes(height, width, time=2, seed=0):
 
 @pytest.mark.parametrize("size", [(6, 8), (4, 4), (3, 16), (12, 16), (18, 25)], ids=str)
 def test_depth_is_the_mean_of_its_readings(size):
-    """A quarter, a third, one axis alone, as it is, and larger: exact fractions, rounded at the end."""
+    """A quarter, a third, one axis alone, unchanged, and larger: exact fractions, rounded at the end."""
     depth = with_holes(12, 16)
     got = whole(depth[..., None], size)[:, 0].numpy()
     wanted = np.array([by_hand(picture, size) for picture in depth])
@@ -59,7 +58,7 @@ def test_depth_is_the_mean_of_its_readings(size):
 
 
 def test_no_depth_appears_between_a_person_and_no_reading():
-    """What plain interpolation does at every edge of a mask."""
+    """Plain interpolation makes such a mean at every edge of a mask."""
     depth = np.zeros((1, 48, 64), np.uint8)
     depth[0, 7:41, 13:50] = 200
     got = whole(depth[..., None], (20, 27))
@@ -95,7 +94,7 @@ def test_a_window_is_a_part_of_the_whole(channels, kind):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["holes", "none"])
 def test_a_box_at_whole_pixels_is_those_pixels(channels, kind):
-    """But for the edge, where the antialias of a box sees the picture around it."""
+    """The edge differs, since the antialiasing of a box includes the picture around it."""
     frames = np.random.default_rng(0).integers(1, 256, (2, 40, 60, channels), dtype=np.uint8)
     if kind == "holes":
         frames[:, 14:19, 13:18] = 0
@@ -109,7 +108,7 @@ def test_a_box_at_whole_pixels_is_those_pixels(channels, kind):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_box_between_pixels_shows_the_same_in_pictures_of_every_size(channels):
-    """A ramp: its value says where a pixel was taken from."""
+    """On a ramp, the value of a pixel is its position."""
     box = Box(0.233, 0.311, 0.811, 0.877)
     wanted = 20 + 200 * (0.311 + (np.arange(20) + 0.5) / 20 * (0.877 - 0.311))
     for width in (40, 60, 200):

@@ -69,7 +69,7 @@ def test_the_rule_of_a_model_is_the_segments():
 
 
 def test_a_video_without_frames_is_refused():
-    with pytest.raises(ValueError, match="cannot take 8 frames from a video of 0"):
+    with pytest.raises(ValueError, match="video of 0"):
         segment_indices(0, 8, None)
 
 

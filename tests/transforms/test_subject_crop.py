@@ -1,4 +1,4 @@
-"""The crop to the subject: one box for a clip, from the readings of masked depth."""
+"""Crop to the subject: one box per clip, from the readings of masked depth."""
 
 import dataclasses
 
@@ -11,9 +11,8 @@ from kinema.errors import ConfigError, ManifestError, RecipeError
 from kinema.modality import DepthFacts
 from kinema.training.recipe import Clip
 from kinema.transforms.geometry import FULL_FRAME
-from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.preprocessing import Preprocessing, SubjectCrop, subject_box
 from kinema.transforms.sampling import Sampling, segment_indices
-from kinema.transforms.subject_crop import SubjectCrop, subject_box
 from kinema.video.video_file import VideoFile
 
 MASKED = DepthFacts(unit_mm=1.0, near=500.0, far=4500.0, coverage="masked")
@@ -21,7 +20,7 @@ PLAIN = SubjectCrop(margin=0.0)
 
 
 def mask(*parts, frames=3, height=100, width=200):
-    """No reading but in these (frame, top, bottom, left, right)."""
+    """Return depth with readings only in these (frame, top, bottom, left, right)."""
     depth = np.zeros((frames, height, width), np.uint16)
     for frame, top, bottom, left, right in parts:
         depth[frame, top:bottom, left:right] = 1500
@@ -96,7 +95,7 @@ def masked(data_set):
 
 @pytest.mark.parametrize("modalities", [("rgb",), ("depth",), ("rgb", "depth")], ids=str)
 def test_a_sample_is_cut_to_its_subject(data_set, monkeypatch, modalities):
-    """Depth is read for the box of an RGB model too, for the very frames of the clip."""
+    """Depth of the clip's frames is read for the crop of an RGB model, too."""
     asked = []
 
     read_gray = VideoFile.read_gray
@@ -125,7 +124,7 @@ def test_a_sample_without_depth_has_no_subject_and_says_so(data_set):
     failure = VideoDataset(manifest, sampling=Sampling(frames=4), preprocessing=preprocessing(("rgb",)))[Draw(0)]
     assert isinstance(failure, Failure)
     assert (failure.path, failure.line) == (str(data_set.path), 2)
-    assert "no depth file" in failure.message
+    assert "depth: no file" in failure.message
 
 
 @pytest.mark.parametrize("facts", [None, dataclasses.replace(MASKED, coverage="full")], ids=["no facts", "full"])
@@ -143,17 +142,17 @@ def test_what_cannot_be_is_refused_where_it_is_built(raises):
         Preprocessing(short_side=36, size=32, depth=full, subject=PLAIN)
 
 
-def test_a_recipe_says_the_margin():
+def test_a_recipe_sets_the_margin(raises):
     clip = Clip(frames=8, size=32, short_side=36, subject_margin=0.2)
     assert clip.preprocessing(MASKED).subject == SubjectCrop(margin=0.2)
     assert clip.preprocessing(MASKED).depth == MASKED  # the trained carries what the crop rests on
     assert Clip(frames=8, size=32, short_side=36).preprocessing(MASKED).subject is None
-    with pytest.raises(RecipeError, match=r"clip\.subject_margin=0\.2 needs masked depth"):
+    with raises(RecipeError, "masked", field="clip.subject_margin"):
         clip.preprocessing(dataclasses.replace(MASKED, coverage="full"))
 
 
 def test_a_real_person_fills_the_box(real_data):
-    """MSR-Action3D: masked Kinect depth of one person, of whom nothing is lost and who fills more of the box."""
+    """MSR-Action3D: masked Kinect depth of one person, who is kept complete and fills more of the box."""
     shares = []
     for file in sorted((real_data / "msr_action3d" / "depth160").glob("*.npz"))[::40]:
         with np.load(file, allow_pickle=False) as arrays:

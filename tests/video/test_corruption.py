@@ -1,4 +1,4 @@
-"""Real clips, damaged at random places: each is read as it stands or refused by name; none hangs, none ends a process.
+"""Real clips, damaged at random places, are read or refused by name; none hangs or crashes a process.
 
 What is right is what a plain decoding of the damaged file gives, frame by frame: FFmpeg conceals damage, but no frame
 may come under another's number, and none may be missing without a word.
@@ -33,10 +33,10 @@ KINDS = ("a bit flipped", "16 bytes overwritten", "1024 bytes zeroed", "cut off"
 Fingerprint = tuple[tuple[int, ...], str, int]
 
 LONGEST_S = 20
-"""Seconds that one file may take, on a machine that does other things, too; most take a tenth of one."""
+"""Seconds that one file may take on a busy machine; most take a tenth of one."""
 
 MOST_MOVED = 0.01
-"""Share of damaged files whose lost frames nothing in the file tells of, so that those behind come under other numbers.
+"""Largest share of damaged files whose lost frames cannot be detected, so that later frames have wrong numbers.
 
 Of 500, 68 lose frames in this way; the decoder's marks, the container's index and its count tell of all but three.
 """
@@ -61,7 +61,7 @@ def damage(content: bytes, kind: str, rng: random.Random) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of one damaged file.
+    """Result of reading one damaged file.
 
     Args:
         file: number, name, kind of damage: enough to make it again.
@@ -77,7 +77,7 @@ class Verdict:
 
 
 def judge(path: str, file: str, intact: str, read_options: ReadOptions) -> Verdict:
-    """Count the frames, read some, and hold both against a plain decoding of the damaged and of the intact file."""
+    """Compare count and frames with a plain decoding of the damaged and of the intact file."""
     whole = plain_of_intact(intact)
     signal.setitimer(signal.ITIMER_REAL, LONGEST_S)  # ends the process that hangs
     began = time.perf_counter()
@@ -114,7 +114,7 @@ def judge(path: str, file: str, intact: str, read_options: ReadOptions) -> Verdi
 
 
 def displaced(frames: np.ndarray, truth: list[Fingerprint], wanted: list[int]) -> Iterator[str]:
-    """The first frame that stands under another's number.
+    """Return the first frame with the number of another.
 
     One that is like none in the truth is no fault: where FFmpeg conceals damage, a picture holds what its memory held
     before, which differs from one decoding to the next.
@@ -131,7 +131,7 @@ def fingerprint(frame: np.ndarray) -> Fingerprint:
 
 
 def decode_plainly(path: str) -> list[Fingerprint]:
-    """All frames up to where decoding ends or fails, or up to the last one that the decoder does not call damaged."""
+    """Decode all frames until decoding ends or fails, up to the last one not marked as damaged."""
     frames, whole = [], 0
     with av.open(path, **TAG_OPTIONS) as container:
         container.streams.video[0].codec_context.thread_count = 1
@@ -169,7 +169,7 @@ def clips(real_data):
 
 
 def damaged_files(clips: list[Path], folder: Path, number: int, seed: int) -> Iterator[tuple[str, str, str]]:
-    """Path of each damaged file, what was done to it, and the path of the intact one."""
+    """Yield the path of each damaged file, its kind of damage, and the path of the intact file."""
     rng = random.Random(seed)
     for i in range(number):
         clip, kind = rng.choice(clips), KINDS[i % len(KINDS)]
@@ -179,7 +179,7 @@ def damaged_files(clips: list[Path], folder: Path, number: int, seed: int) -> It
 
 
 def judge_all(clips: list[Path], folder: Path, number: int, seed: int, processes: int) -> list[Verdict]:
-    """In processes of their own, so that one that crashes or hangs is seen, and fails the test."""
+    """Read in separate processes, so that one that crashes or hangs fails the test."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         asked = [pool.submit(judge, *made, READ_OPTIONS) for made in damaged_files(clips, folder, number, seed)]
         return [answer.result() for answer in asked]
@@ -229,7 +229,7 @@ def test_a_reader_in_a_process_of_its_own_says_the_same(clips, tmp_path):
 
 
 def test_damaged_arrays_are_read_or_refused(real_data, tmp_path):
-    """A checksum guards both formats: what is read is what was stored, except in a part that holds no pictures."""
+    """Both formats have checksums: frames equal the stored ones unless the damage lies outside of them."""
     arrays = [
         min((real_data / "msr_action3d" / "depth160").glob("*.npz"), key=lambda path: path.stat().st_size),
         min((real_data / "msr_action3d" / "original_mat").glob("*.mat"), key=lambda path: path.stat().st_size),

@@ -1,4 +1,4 @@
-"""What is read is what a plain decoding of the whole file gives, whichever way is taken, and what fails is named."""
+"""Frames read by either way equal a plain decoding of the whole file, and errors name the file."""
 
 import inspect
 import os
@@ -26,7 +26,7 @@ def decode_all(path):
 
 
 def assert_both_ways_agree(path, rng, draws=2):
-    """Counts, and frames at random numbers, against the whole file decoded in order."""
+    """Compare counts, and frames at random numbers, with the whole file decoded in order."""
     every = decode_all(path)
     assert count_frames(str(path)) == len(every)
     timeline = VideoFile(str(path)).timeline
@@ -36,10 +36,11 @@ def assert_both_ways_agree(path, rng, draws=2):
         for keyframes in ((), timeline.keyframes):
             if keyframes or not ways:
                 with open_video(str(path), LIMITS) as (container, stream):
+                    file = VideoFile(str(path))
                     if keyframes:
-                        found = video_file._by_stamp(str(path), container, stream, wanted, timeline, LIMITS)
+                        found = file._decode_by_stamp(container, stream, wanted, timeline)
                     else:
-                        found = video_file._in_order(str(path), container, stream, wanted, LIMITS)
+                        found = file._decode_in_order(container, stream, wanted)
                     pictures = {}
                     for number, frame in found:
                         pictures[number] = orientation_of(frame).apply(frame.to_ndarray(format="rgb24"))
@@ -69,7 +70,7 @@ def test_frames_are_numbered_as_they_are_shown(numbered, read_stamps):
     ids=str,
 )
 def test_frames_across_wide_gaps_are_those_wanted(numbered, read_stamps, monkeypatch, indices):
-    monkeypatch.setattr(video_file, "_in_order", None)  # the way with jumps must be the one taken
+    monkeypatch.setattr(VideoFile, "_decode_in_order", None)  # the way with jumps must be the one taken
     frames = read_rgb(numbered, indices)
     assert frames.dtype == np.uint8
     assert frames.shape == (len(indices), 48, 64, 3)
@@ -102,7 +103,7 @@ def test_near_frames_are_those_wanted_whether_they_are_known_by_stamps_or_counte
 
 @pytest.mark.parametrize("indices", [[], [3, 2], [-1, 4]], ids=str)
 def test_numbers_that_are_no_row_of_frames_are_refused(numbered, indices):
-    with pytest.raises(ValueError, match="must be non-decreasing and at least 0"):
+    with pytest.raises(ValueError, match="non-decreasing"):
         read_rgb(numbered, indices)
 
 
@@ -170,8 +171,8 @@ def test_real_small_clips_agree_both_ways(real_data):
         assert_both_ways_agree(path, rng)
 
 
-def test_a_header_that_announces_a_frame_too_many_is_not_believed(real_data):
-    """HMDB-51; the name of this file's title is in no encoding that can be read, either."""
+def test_a_header_that_announces_a_frame_too_many_is_not_believed(real_data, raises):
+    """HMDB-51; the encoding of this file's title is invalid, too."""
     (path,) = (real_data / "format_samples").rglob("hmdb51_Turnk*.avi")
     with av.open(str(path), **TAG_OPTIONS) as container:
         announced = container.streams.video[0].frames
@@ -179,15 +180,15 @@ def test_a_header_that_announces_a_frame_too_many_is_not_believed(real_data):
     if TAG_OPTIONS:
         with pytest.raises(UnicodeDecodeError):
             av.open(str(path))
-    with pytest.raises(UnreadableVideo, match=f"frame {announced - 1} is requested, but only {announced - 1} frames"):
+    with raises(UnreadableVideo, f"frame {announced - 1} ", f"{announced - 1} frames", path=path):
         read_rgb(str(path), [announced - 1])
 
 
-def test_a_frame_past_the_end_is_an_error_with_both_numbers(numbered, monkeypatch):
-    with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is requested, but it has 200 frames"):
+def test_a_frame_past_the_end_is_an_error_with_both_numbers(numbered, monkeypatch, raises):
+    with raises(UnreadableVideo, "frame 200 ", "200 frames", path=numbered):
         read_rgb(numbered, [200])
     monkeypatch.setattr(container, "SEEKABLE", frozenset())
-    with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: frame 200 is requested, but only 200 frames decode"):
+    with raises(UnreadableVideo, "frame 200 ", "200 frames", path=numbered):
         read_rgb(numbered, [40, 100, 160, 200])
 
 
@@ -197,36 +198,36 @@ def test_a_frame_past_the_end_is_an_error_with_both_numbers(numbered, monkeypatc
     ids=["count", "read", "timeline"],
 )
 class TestNamesFileAndReason:
-    def test_where_there_is_none(self, tmp_path, read):
-        with pytest.raises(UnreadableVideo, match=r"gone\.mp4: no such file"):
+    def test_where_there_is_none(self, tmp_path, read, raises):
+        with raises(UnreadableVideo, "gone.mp4: no such file", path="gone.mp4"):
             read(str(tmp_path / "gone.mp4"))
 
-    def test_where_it_is_text(self, tmp_path, read):
+    def test_where_it_is_text(self, tmp_path, read, raises):
         path = tmp_path / "text.mp4"
         path.write_text("this is no video\n" * 100)
-        with pytest.raises(UnreadableVideo, match=r"text\.mp4: is not a video that can be read \(.+\)"):
+        with raises(UnreadableVideo, "not a readable video (", path="text.mp4"):
             read(str(path))
 
-    def test_where_it_is_empty(self, tmp_path, read):
+    def test_where_it_is_empty(self, tmp_path, read, raises):
         path = tmp_path / "nothing.mp4"
         path.touch()
-        with pytest.raises(UnreadableVideo, match=r"nothing\.mp4: is not a video that can be read \(.+\)"):
+        with raises(UnreadableVideo, "not a readable video (", path="nothing.mp4"):
             read(str(path))
 
     @pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("wav", "pcm_s16le"), ("mp4", "aac")])
-    def test_where_it_has_sound_alone(self, tmp_path, write_sound, read, suffix, codec):
+    def test_where_it_has_sound_alone(self, tmp_path, write_sound, read, suffix, codec, raises):
         path = write_sound(tmp_path / f"sound.{suffix}", codec=codec)
-        with pytest.raises(UnreadableVideo, match=rf"sound\.{suffix}: has no video stream"):
+        with raises(UnreadableVideo, "no video stream", path=f"sound.{suffix}"):
             read(path)
 
-    def test_where_it_is_a_folder(self, tmp_path, read):
-        with pytest.raises(UnreadableVideo, match="no such file"):
+    def test_where_it_is_a_folder(self, tmp_path, read, raises):
+        with raises(UnreadableVideo, "no such file", path=tmp_path):
             read(str(tmp_path))
 
 
 @pytest.mark.parametrize("indices", [[5, 180], [*range(0, 181, 60)]], ids=["jumping", "in order"])
 def test_a_file_that_breaks_off_gives_what_is_there_and_names_what_is_not(
-    tmp_path, write_video, stamp, read_stamps, indices
+    tmp_path, write_video, stamp, read_stamps, indices, raises
 ):
     whole = write_video(tmp_path / "whole.mkv", [stamp(number) for number in range(200)])
     path = tmp_path / "torn.mkv"
@@ -234,19 +235,19 @@ def test_a_file_that_breaks_off_gives_what_is_there_and_names_what_is_not(
     path.write_bytes(content[: len(content) // 2])
     assert read_stamps(read_rgb(str(path), [0, 10, 20])) == [0, 10, 20]
     assert 40 < count_frames(str(path)) < 160
-    with pytest.raises(UnreadableVideo, match=r"torn\.mkv: frame \d+ is requested, but"):
+    with raises(UnreadableVideo, "frame ", path="torn.mkv"):
         read_rgb(str(path), indices)
 
 
-def test_a_file_that_lost_its_index_is_named(tmp_path, numbered):
+def test_a_file_that_lost_its_index_is_named(tmp_path, numbered, raises):
     path = tmp_path / "torn.mp4"
     path.write_bytes(Path(numbered).read_bytes()[:5000])
-    with pytest.raises(UnreadableVideo, match=r"torn\.mp4: is not a video that can be read"):
+    with raises(UnreadableVideo, "not a readable video", path="torn.mp4"):
         count_frames(str(path))
 
 
-def test_an_indexed_file_that_breaks_off_is_never_filled_up(tmp_path, numbered):
-    """The index at the front promises all frames; the packets are not there."""
+def test_an_indexed_file_that_breaks_off_is_never_filled_up(tmp_path, numbered, raises):
+    """The index at the front lists all frames, but the packets are missing."""
     path = tmp_path / "front.mp4"
     with av.open(numbered) as source, av.open(str(path), "w", options={"movflags": "+faststart"}) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -256,7 +257,7 @@ def test_an_indexed_file_that_breaks_off_is_never_filled_up(tmp_path, numbered):
                 target.mux(packet)
     path.write_bytes(path.read_bytes()[: -(path.stat().st_size // 3)])
     for indices in ([199], [0, 60, 120, 180, 199]):
-        with pytest.raises(UnreadableVideo, match=r"front\.mp4: "):
+        with raises(UnreadableVideo, path="front.mp4"):
             read_rgb(str(path), indices)
 
 
@@ -299,22 +300,20 @@ def test_seconds_follow_a_rate_that_varies(tmp_path, write_video, stamp, read_st
     assert read_stamps(read_rgb(path, range(first, stop))) == [21, 22, 23]
 
 
-def test_seconds_after_the_end_are_an_error_that_says_where_the_end_is(numbered):
-    with pytest.raises(
-        UnreadableVideo, match=r"no frame is shown between 9\.0 s and 10\.0 s; the last one is at 7\.960 s"
-    ):
+def test_seconds_after_the_end_are_an_error_that_says_where_the_end_is(numbered, raises):
+    with raises(UnreadableVideo, "9.0 s and 10.0 s", "7.960 s", path=numbered):
         frame_range(numbered, 9.0, 10.0)
 
 
-def test_a_segment_that_goes_on_behind_the_end_is_not_shortened(numbered):
-    with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: ends at 8\.000 s, but the segment ends at 1000\.0 s"):
+def test_a_segment_that_goes_on_behind_the_end_is_not_shortened(numbered, raises):
+    with raises(UnreadableVideo, "8.000 s", "1000.0 s", path=numbered):
         frame_range(numbered, 7.5, 1000.0)
 
 
-def test_seconds_say_nothing_without_time_stamps(tmp_path, write_video, stamp):
+def test_seconds_need_time_stamps(tmp_path, write_video, stamp, raises):
     options = {"g": "12", "bf": "2", "b_strategy": "0"}
     path = write_video(tmp_path / "video.avi", [stamp(n) for n in range(50)], codec="mpeg4", options=options)
-    with pytest.raises(UnreadableVideo, match="has no time stamps, so seconds say nothing"):
+    with raises(UnreadableVideo, "time stamps", path="video.avi"):
         frame_range(path, 0.0, 1.0)
 
 
@@ -328,14 +327,14 @@ def test_gray_frames_of_eight_bits_stay_eight_bits(tmp_path, write_video):
 
 @pytest.fixture
 def threaded(monkeypatch):
-    """As in a process that computes with two threads, and all pictures taken for large."""
+    """Pretend that the process has two threads and that all frames are large."""
     monkeypatch.setattr(video_file, "THREADED_PIXELS", 0)
     monkeypatch.setattr(video_file, "threads_here", lambda: 2)
 
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The numbers of threads that clips are read with."""
+    """List the number of threads of each read."""
     seen = []
     plain = VideoFile._read
 

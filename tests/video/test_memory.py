@@ -30,13 +30,13 @@ GROWTH = 1.0
 
 
 def resident(process="self"):
-    """Megabytes of memory that a process holds, of its own and shared."""
+    """Return the memory of a process in megabytes, shared memory included."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
 
 
 def children():
-    """Processes that this one started: the workers of a loader, while there is one."""
+    """Return the child processes of this one, such as the workers of a loader."""
     threads = Path("/proc/self/task").iterdir()
     return sorted({int(word) for thread in threads for word in (thread / "children").read_text().split()})
 
@@ -62,7 +62,7 @@ def varied(data_set):
 
 
 def load(dataset, number, workers):
-    """Clips through the loader, and the memory that each process holds after every 20th of them."""
+    """Load clips and yield the memory of each process after every 20th."""
     draws = [Draw(i % len(dataset), (0, i)) for i in range(number)]
     batches = [draws[i : i + 10] for i in range(0, number, 10)]
     before = set(children())
@@ -124,7 +124,7 @@ def test_reading_in_a_loop_holds_no_memory(data_set, numbered, what, number):
 
 @pytest.fixture
 def broken(tmp_path, numbered, data_set):
-    """One of each way to be broken: found when it is opened, when it is decoded, and when a frame is not there."""
+    """Files that fail when opened, when decoded, and when a frame is missing."""
     content = Path(numbered).read_bytes()
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("no video\n" * 300)
@@ -170,7 +170,7 @@ def test_a_reading_that_is_given_up_on_the_way_leaves_nothing_open(numbered):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_clips_that_cannot_be_read_hold_no_memory_in_the_loader(varied, data_set, workers):
-    """Every fourth is missing; each is handed on as a failure, and none is lost."""
+    """Every fourth file is missing and becomes a failure; no sample is lost."""
     entries = tuple(
         replace(entry, rgb="gone.mp4") if position % 4 == 0 else entry
         for position, entry in enumerate(data_set.entries)

@@ -1,4 +1,4 @@
-"""A file that stays open gives in every order of calls what it gives to each call alone."""
+"""An open file returns the same in any order of calls as for each call alone."""
 
 from contextlib import closing
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Limits are held before memory is taken, and every backend gives the same frames."""
+"""Limits are checked before memory is allocated, and every backend gives the same frames."""
 
 import struct
 import tracemalloc
@@ -30,44 +30,44 @@ def test_a_time_limit_of_nothing_is_refused(raises):
 
 
 class TestAVideoIsRefused:
-    def test_where_its_file_is_too_large(self, numbered):
-        with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: has [\d,]+ bytes, more than the limit of 100"):
+    def test_where_its_file_is_too_large(self, numbered, raises):
+        with raises(UnreadableVideo, " 100 ", path=numbered, field="file_bytes"):
             count_frames(numbered, within(file_bytes=100))
 
-    def test_where_it_announces_and_has_too_many_frames(self, numbered):
+    def test_where_it_announces_and_has_too_many_frames(self, numbered, raises):
         for read in (count_frames, lambda path, read_options: read_rgb(path, [0], read_options)):
-            with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: has more frames than the limit of 199"):
+            with raises(UnreadableVideo, " 199 ", path=numbered, field="frames"):
                 read(numbered, within(frames=199))
         assert count_frames(numbered, within(frames=200)) == 200
 
-    def test_where_it_has_too_many_frames_without_announcing_them(self, tmp_path, write_video, stamp):
+    def test_where_it_has_too_many_frames_without_announcing_them(self, tmp_path, write_video, stamp, raises):
         path = write_video(tmp_path / "quiet.ts", [stamp(n) for n in range(40)])
         for limit in (20, 39):
-            with pytest.raises(UnreadableVideo, match=rf"quiet\.ts: has more frames than the limit of {limit}"):
+            with raises(UnreadableVideo, f" {limit} ", path="quiet.ts", field="frames"):
                 count_frames(path, within(frames=limit))
         assert count_frames(path, within(frames=40)) == 40
 
-    def test_where_it_lasts_too_long(self, numbered):
-        with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: lasts more than the limit of 5 s"):
+    def test_where_it_lasts_too_long(self, numbered, raises):
+        with raises(UnreadableVideo, " 5", path=numbered, field="seconds"):
             frame_range(numbered, 0, 1, within(seconds=5))
 
-    def test_where_its_frames_are_too_large(self, numbered):
-        with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: .*(64 x 48|3071|pixel)"):
+    def test_where_its_frames_are_too_large(self, numbered, raises):
+        with raises(UnreadableVideo, "64 x 48", path=numbered, field="pixels"):
             read_rgb(numbered, [0], within(pixels=64 * 48 - 1))
         assert read_rgb(numbered, [0], within(pixels=64 * 64)).shape == (1, 48, 64, 3)
 
-    def test_where_the_frames_that_are_wanted_take_too_much(self, numbered):
+    def test_where_the_requested_frames_take_too_much_memory(self, numbered, raises):
         size = 5 * 64 * 48 * 3
-        with pytest.raises(UnreadableVideo, match=rf"5 frames of 64 x 48 pixels take {size:,} bytes, more than"):
+        with raises(UnreadableVideo, "5 frames", f"{size:,} bytes", path=numbered, field="clip_bytes"):
             read_rgb(numbered, range(5), within(clip_bytes=size - 1))
         assert len(read_rgb(numbered, range(5), within(clip_bytes=size))) == 5
-        with pytest.raises(UnreadableVideo, match="50 frames of 64 x 48 pixels take"):
+        with raises(UnreadableVideo, "50 frames", path=numbered, field="clip_bytes"):
             read_rgb(numbered, [3] * 50, within(clip_bytes=size))
 
 
 class TestAnArrayIsRefused:
-    def test_that_announces_more_than_there_is(self, tmp_path):
-        """A header of a few bytes that asks for a terabyte."""
+    def test_that_announces_more_than_it_has(self, tmp_path, raises):
+        """A header of a few bytes declares a terabyte."""
         path = tmp_path / "bomb.npz"
         header = (
             str({"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**3, 10**3)}).encode().ljust(117) + b"\n"
@@ -76,28 +76,28 @@ class TestAnArrayIsRefused:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("depth.npy", content)
         tracemalloc.start()
-        with pytest.raises(UnreadableVideo, match=r"bomb\.npz: .*announces 1,000,000,000,000 bytes, more than"):
+        with raises(UnreadableVideo, "1,000,000,000,000 bytes", path="bomb.npz", field="clip_bytes"):
             count_frames(str(path))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 2**20
 
-    def test_that_is_larger_than_a_clip_may_be(self, tmp_path):
+    def test_that_is_larger_than_a_clip_may_be(self, tmp_path, raises):
         np.savez_compressed(tmp_path / "large.npz", np.zeros((100, 100, 100), np.uint16))
-        with pytest.raises(UnreadableVideo, match=r"large\.npz: .*announces 2,000,000 bytes, more than"):
+        with raises(UnreadableVideo, "2,000,000 bytes", path="large.npz", field="clip_bytes"):
             read_gray(str(tmp_path / "large.npz"), [0], within(clip_bytes=10**6))
 
 
 class TestAFolderIsRefused:
-    def test_whose_pictures_are_too_large(self, tmp_path):
+    def test_whose_pictures_are_too_large(self, tmp_path, raises):
         Image.new("L", (50, 50)).save(tmp_path / "0.png")
-        with pytest.raises(UnreadableVideo, match=r"0\.png: has 50 x 50 pixels, more than 2,000"):
+        with raises(UnreadableVideo, "50 x 50", "2,000", path="0.png", field="pixels"):
             read_rgb(str(tmp_path), [0], within(pixels=2000))
 
-    def test_whose_pictures_take_too_much_together(self, tmp_path):
+    def test_whose_pictures_take_too_much_together(self, tmp_path, raises):
         for number in range(4):
             Image.new("RGB", (50, 50)).save(tmp_path / f"{number}.png")
-        with pytest.raises(UnreadableVideo, match=r"its images take more than the limit of 20,000 bytes"):
+        with raises(UnreadableVideo, "20,000", path=tmp_path, field="clip_bytes"):
             read_rgb(str(tmp_path), [0, 1, 2, 3], within(clip_bytes=20000))
         assert len(read_rgb(str(tmp_path), [0, 1], within(clip_bytes=20000))) == 2
 
@@ -107,7 +107,7 @@ class TestAFolderIsRefused:
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory, write_video):
-    """One clip of noise, without loss: video, folder of pictures, npz."""
+    """Lossless clip of noise as a video, a folder of images and an npz."""
     folder = tmp_path_factory.mktemp("forms")
     pictures = np.random.default_rng(0).integers(0, 256, (12, 24, 32, 3), dtype=np.uint8)
     write_video(folder / "clip.mkv", pictures, codec="ffv1", pixel_format="bgr0", options={})
@@ -129,7 +129,7 @@ def test_every_form_gives_the_same_frames(forms, name, isolation, indices):
 
 
 torchcodec = pytest.mark.system
-"""torchcodec wants the FFmpeg of the operating system."""
+"""Mark of tests for torchcodec, which needs the FFmpeg of the operating system."""
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_torchcodec_gives_the_same_frames(
 
 
 @torchcodec
-def test_torchcodec_gives_the_same_frames_of_real_files(real_data, through_torchcodec):
+def test_torchcodec_gives_the_same_frames_of_real_files(real_data, through_torchcodec, raises):
     rng = np.random.default_rng(0)
     samples = sorted(p for p in (real_data / "format_samples").rglob("*") if p.suffix in (".avi", ".mp4"))
     clips = sorted((real_data / "jhmdb" / "videos").rglob("*.mp4")) + sorted(
@@ -177,14 +177,14 @@ def test_torchcodec_gives_the_same_frames_of_real_files(real_data, through_torch
         np.testing.assert_array_equal(
             read_rgb(str(path), indices, through_torchcodec), read_rgb(str(path), indices), err_msg=str(path)
         )
-        with pytest.raises(UnreadableVideo, match=f"frame {count} is requested"):
+        with raises(UnreadableVideo, f"frame {count} ", path=path):
             read_rgb(str(path), [count], through_torchcodec)
 
 
 @torchcodec
-def test_torchcodec_names_what_it_cannot_read(tmp_path, through_torchcodec):
+def test_torchcodec_names_an_unreadable_file(tmp_path, through_torchcodec, raises):
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(UnreadableVideo, match=r"text\.mp4: is not a video that can be read"):
+    with raises(UnreadableVideo, "not a readable video", path="text.mp4"):
         read_rgb(str(tmp_path / "text.mp4"), [0], through_torchcodec)
 
 
@@ -201,9 +201,9 @@ def test_torchcodec_turns_and_mirrors_as_pyav_does(tmp_path, write_video, throug
         np.testing.assert_array_equal(read_rgb(str(path), [0, 2], through_torchcodec), read_rgb(str(path), [0, 2]))
 
 
-def test_a_backend_that_does_not_load_says_what_to_do(monkeypatch, numbered):
+def test_a_backend_that_does_not_load_says_what_to_do(monkeypatch, numbered, raises):
     import sys
 
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    with pytest.raises(BackendError, match="torchcodec is not installed: pip install torchcodec, or read with pyav"):
+    with raises(BackendError, "pip install torchcodec", field="backend"):
         read_rgb(numbered, [0], ReadOptions(backend="torchcodec"))

@@ -15,23 +15,21 @@ from kinema.data.dataset import VideoDataset, read_clips, read_views
 from kinema.data.manifest import Entry, write_manifest
 from kinema.data.samplers import Draw
 from kinema.modality import DepthFacts
-from kinema.transforms import rand_augment as randaugment
-from kinema.transforms.augment import Augmentation
-from kinema.transforms.preprocessing import Preprocessing
-from kinema.transforms.rand_augment import PlaceName, RandAugment
+from kinema.transforms import augment as augmentation
+from kinema.transforms.augment import Augmentation, RandAugment, WarpOp
+from kinema.transforms.preprocessing import Preprocessing, SubjectCrop
 from kinema.transforms.sampling import Sampling
-from kinema.transforms.subject_crop import SubjectCrop
 
 FRAMES, GROUND, FIRST, STEP = 16, 20, 90, 10
 SMALL, LARGE = (72, 96), (144, 192)
 NEAR, FAR = 1000.0, 5080.0
-"""So that a level is 16 units."""
+"""Facts with 16 units per level."""
 CLOSE = 0.7
 """Pixels of a clip; two pixels of a file are at least 1.5."""
 
 
 def stamped(number, size, shift):
-    """Where the discs of a frame are."""
+    """Return a frame whose discs show a number."""
     rows, columns = np.meshgrid(*(np.arange(extent) + 0.5 for extent in size), indexing="ij")
     scale = size[0] / SMALL[0]
     discs = np.zeros(size, bool)
@@ -42,7 +40,7 @@ def stamped(number, size, shift):
 
 
 def pictures(size, kind, *, shift=(0, 0), late=0, ground=GROUND):
-    """All frames of one file; shifted in pixels, or late by frames."""
+    """Return all frames of one file, optionally shifted by pixels or late by frames."""
     shape = (FRAMES, *size, 3) if kind == "rgb" else (FRAMES, *size)
     frames = np.full(shape, ground, np.float64)
     for number, frame in enumerate(frames):
@@ -55,7 +53,7 @@ def pictures(size, kind, *, shift=(0, 0), late=0, ground=GROUND):
 
 
 class Pair(NamedTuple):
-    """How the files are made, and the part that depth covers."""
+    """Settings of the generated files, and the part that depth covers."""
 
     size: tuple[int, int] = SMALL
     depth_size: tuple[int, int] = SMALL
@@ -139,7 +137,7 @@ def drawn(entry, pair, augmentation, seed, **fields):
 
 
 def stamps(modality, frame, border):
-    """The number that a frame of a clip shows in each disc, and the discs' middles; without discs at the border."""
+    """Return the number in each disc of a frame, and the centers of the discs; discs at the border are left out."""
     frame = frame.astype(float)
     light = frame[0] - frame[2] if modality == "rgb" else frame[0] - GROUND
     # Luma is what H.264 keeps best, and yellow's is 0.886 of its level.
@@ -157,7 +155,7 @@ def stamps(modality, frame, border):
 
 
 def assert_together(rgb, depth):
-    """Each frame of both clips shows the same number, and each disc at the same place; returns how many it saw."""
+    """Check that frames of both clips show the same numbers at the same places, and return how many were visible."""
     seen = 0
     for frame in range(rgb.shape[1]):
         # What is whole in RGB with room to spare is whole in depth.
@@ -174,8 +172,8 @@ def assert_together(rgb, depth):
 
 @pytest.fixture
 def places_alone(monkeypatch):
-    """RandAugment without its operations on colors, which would change the level that is a number."""
-    monkeypatch.setattr(randaugment, "OPERATIONS", get_args(PlaceName))
+    """Restrict RandAugment to warps, since color operations change the levels that encode numbers."""
+    monkeypatch.setattr(augmentation, "OPERATIONS", get_args(WarpOp))
 
 
 @pytest.mark.parametrize("pair", ["h264", "ffv1", "larger rgb", "larger depth"])
@@ -216,7 +214,7 @@ def test_the_views_of_a_test_are_the_same_frames_and_places_of_both(make_pair, p
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.usefixtures("places_alone")
 def test_a_shift_of_one_frame_or_two_pixels_is_noticed(make_pair, wrong, draw):
-    """What these tests are worth: depth that is wrong on purpose fails them."""
+    """Depth that is wrong on purpose fails these tests."""
     clips = [drawn(make_pair("h264", **wrong), PAIRS["h264"], DRAWS[draw], seed) for seed in range(4)]
     with pytest.raises(AssertionError, match=r"RGB shows number|pixels apart"):
         assert [assert_together(*pair) for pair in clips] == []
@@ -286,7 +284,7 @@ def test_one_box_of_the_partner_is_pasted_into_all_frames_of_both(tmp_path, writ
 
 
 def test_a_color_model_can_be_cut_to_the_subject_that_depth_shows(make_pair):
-    """The same clip as beside depth; without a depth file the sample cannot be read, and says why."""
+    """The clip is the same as with depth; without a depth file the sample becomes a failure."""
     pair, entry = PAIRS["masked, larger rgb"], make_pair("masked, larger rgb")
     facts = preprocessing(pair).depth
     both = preprocessing(pair, **SUBJECT)
@@ -300,7 +298,7 @@ def test_a_color_model_can_be_cut_to_the_subject_that_depth_shows(make_pair):
 
 
 def motion(clip):
-    """How much changes from frame to frame, and where: (time - 1, 4, 4) shares of the whole."""
+    """Return the share of the change from frame to frame in each of 4 x 4 cells, (time - 1, 4, 4)."""
     changes = clip.float().mean(0).diff(dim=0).abs()
     return torch.nn.functional.adaptive_avg_pool2d(changes, 4)
 
@@ -310,7 +308,7 @@ def correlation(first, second):
 
 
 def test_real_pairs_move_at_the_same_time_and_place(real_data):
-    """IsoGD: motion in RGB goes with motion in its own depth, less with that one frame later, least with another's."""
+    """IsoGD: motion in RGB correlates with its own depth, less with one frame later, least with another clip."""
     folder = real_data / "isogd_rgbd"
     lines = (folder / "annotations.csv").read_text().splitlines()[1:]
     own, later, other = [], [], []

@@ -1,4 +1,4 @@
-"""What a file does to its reader process is not done to the program."""
+"""A file that kills its reader process does no harm to the program."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_one_process_reads_many_files(numbered):
 
 
 def stopped_in(reader, path, what, monkeypatch_seconds=0.3):
-    """Ask, and do something to the process while it works."""
+    """Send a request, and call `what` on the process while it works."""
     reader.ask("num_frames", path)  # it is up
     os.kill(reader._process.pid, signal.SIGSTOP)  # so that it does not answer before
     timer = threading.Timer(monkeypatch_seconds, what, [reader._process.pid])
@@ -62,16 +62,16 @@ def stopped_in(reader, path, what, monkeypatch_seconds=0.3):
         timer.join()
 
 
-def test_a_crash_is_the_files_fault_and_the_next_file_is_read(numbered):
+def test_a_crash_is_the_files_fault_and_the_next_file_is_read(numbered, raises):
     reader = SandboxWorker(ISOLATED)
-    with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: its reader process was ended by signal 9"):
+    with raises(UnreadableVideo, "signal 9", path=numbered):
         stopped_in(reader, numbered, lambda pid: os.kill(pid, signal.SIGKILL))
     assert reader.ask("num_frames", numbered)[0] == 200
     reader.close()
 
 
-def test_a_crash_of_native_code_is_survived(numbered, tmp_path):
-    """A real segmentation fault in the process, caused by a planted one in what it imports."""
+def test_a_crash_of_native_code_is_survived(numbered, tmp_path, raises):
+    """A module that the process imports is patched to cause a real segmentation fault."""
     planted = tmp_path / "planted"
     planted.mkdir()
     (planted / "sitecustomize.py").write_text(
@@ -85,7 +85,7 @@ def test_a_crash_of_native_code_is_survived(numbered, tmp_path):
     reader = SandboxWorker(ISOLATED)
     sys.path.insert(0, str(planted))
     try:
-        with pytest.raises(UnreadableVideo, match=r"evil\.mp4: its reader process was ended by signal 11"):
+        with raises(UnreadableVideo, "signal 11", path="evil.mp4"):
             reader.ask("num_frames", str(evil))
         assert reader.ask("num_frames", numbered)[0] == 200
     finally:
@@ -93,13 +93,13 @@ def test_a_crash_of_native_code_is_survived(numbered, tmp_path):
         reader.close()
 
 
-def test_a_file_that_takes_too_long_is_given_up(numbered):
+def test_a_file_that_takes_too_long_is_given_up(numbered, raises):
     reader = SandboxWorker(ReadOptions(isolation="process", timeout_s=0.5))
     reader.ask("num_frames", numbered)
     stopped = reader._process
     os.kill(stopped.pid, signal.SIGSTOP)
     began = time.monotonic()
-    with pytest.raises(UnreadableVideo, match=r"numbered\.mp4: its reader process was stopped: it took too long"):
+    with raises(UnreadableVideo, "too long", path=numbered):
         reader.ask("num_frames", numbered)
     assert time.monotonic() - began < 5
     assert stopped.poll() is not None
@@ -116,19 +116,19 @@ def test_the_process_can_take_no_more_memory_than_its_limits_allow():
     assert answer.stdout == "refused\n"
 
 
-def test_what_needs_too_much_memory_is_said_to(monkeypatch):
+def test_a_file_that_takes_too_much_memory_is_unreadable(monkeypatch):
     def hungry(*_):
         raise MemoryError
 
     monkeypatch.setattr(sandbox_worker, "read", hungry)
     request = {"operation": "read_rgb", "path": "x.mp4", "arguments": {}}
     content, pictures = sandbox_worker._answer(request, ISOLATED, {})
-    assert json.loads(content) == {"unreadable": "x.mp4: needs more memory than its limits allow"}
+    assert "memory" in json.loads(content)["unreadable"]
     assert pictures is None
 
 
-def test_a_process_that_answers_nonsense_is_not_believed(monkeypatch, numbered):
-    """Whoever has taken over the process can neither make this one unpickle nor fill its memory."""
+def test_a_process_that_answers_nonsense_is_not_believed(monkeypatch, numbered, raises):
+    """A hijacked process can neither make this one unpickle nor fill its memory."""
     code = (
         "import struct, sys, json; out = sys.stdout.buffer; out.write(b'ready\\n'); out.flush(); sys.stdin.readline();"
         "said = json.dumps({'value': {}, 'frames': {'kind': KIND, 'shape': SHAPE}}).encode();"
@@ -141,7 +141,7 @@ def test_a_process_that_answers_nonsense_is_not_believed(monkeypatch, numbered):
             subprocess, "Popen", lambda _, fake=fake, **rest: plain([sys.executable, "-c", fake], **rest)
         )
         reader = SandboxWorker(ReadOptions(isolation="process", limits=Limits(clip_bytes=10**6)))
-        with pytest.raises(UnreadableVideo, match="answers with more than the limits allow"):
+        with raises(UnreadableVideo, "limits", path=numbered):
             reader.ask("read_rgb", numbered, indices=[0])
         reader.close()
 
@@ -149,12 +149,12 @@ def test_a_process_that_answers_nonsense_is_not_believed(monkeypatch, numbered):
 def test_a_process_that_does_not_start_is_no_fault_of_the_file(monkeypatch, numbered):
     plain = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda _, **rest: plain([sys.executable, "-c", "exit(3)"], **rest))
-    with pytest.raises(RuntimeError, match="does not start: it ended with code 3"):
+    with pytest.raises(RuntimeError, match="code 3"):
         SandboxWorker(ISOLATED).ask("num_frames", numbered)
 
 
 def test_a_fault_of_our_own_is_no_fault_of_the_file(numbered):
-    with pytest.raises(RuntimeError, match=r"numbered\.mp4: ValueError: unknown operation 'dance'"):
+    with pytest.raises(RuntimeError, match="dance"):
         SandboxWorker(ISOLATED).ask("dance", numbered)
 
 

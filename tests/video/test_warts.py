@@ -1,4 +1,4 @@
-"""Warts of folders, arrays and tables: what is odd is read right or refused by name, and the command line says so."""
+"""Odd folders, arrays and tables are read correctly or refused by name, on the command line too."""
 
 import json
 import pickle
@@ -26,7 +26,7 @@ from kinema.video.source import count_frames, read_gray, read_rgb
 
 @pytest.fixture
 def folder(tmp_path, stamp):
-    """Twelve pictures that show their numbers."""
+    """Folder of twelve images that show their numbers."""
     path = tmp_path / "frames"
     path.mkdir()
     for number in range(12):
@@ -34,20 +34,21 @@ def folder(tmp_path, stamp):
     return path
 
 
-def assert_refused(path, reason="."):
-    """By whatever function comes to look at it."""
-    with pytest.raises(UnreadableVideo, match=reason) as refused:
+def assert_refused(path, *words):
+    """Check that counting or reading names the path and all of the words."""
+    with pytest.raises(UnreadableVideo) as refused:
         read_rgb(str(path), range(count_frames(str(path))))
-    assert str(path) in str(refused.value)
+    for word in (path, *words):
+        assert str(word) in str(refused.value)
 
 
 # -- folders of pictures -----------------------------------------------------------------------------------------------
 
 
 def test_a_picture_that_is_missing_from_a_row_is_named(folder):
-    """Those behind it would come under the numbers of others."""
+    """The images after it would get wrong numbers."""
     (folder / "img_00005.png").unlink()
-    assert_refused(folder, r"img_00004\.png.*img_00006\.png|img_00005\.png|frame 5")
+    assert_refused(folder, "img_00004.png", "img_00006.png")
 
 
 def test_pictures_may_be_numbered_from_anywhere_in_any_even_step(folder, read_stamps):
@@ -57,21 +58,21 @@ def test_pictures_may_be_numbered_from_anywhere_in_any_even_step(folder, read_st
 
 
 def test_pictures_of_two_rows_in_one_folder_are_not_one_video(folder, stamp):
-    """Optical flow stands beside the pictures in the layout of temporal segment networks."""
+    """Temporal segment networks store optical flow beside the images."""
     for number in range(12):
         Image.fromarray(stamp(100)).save(folder / f"flow_x_{number:05d}.png")
-    assert_refused(folder, r"flow_x_.*img_|img_.*flow_x_")
+    assert_refused(folder, "flow_x_", "img_")
 
 
 def test_a_picture_that_is_there_twice_is_not_two_frames(folder, stamp):
     Image.fromarray(stamp(4)).save(folder / "img_00004.jpg", quality=95)
-    assert_refused(folder, r"img_00004\.(jpg|png)")
+    assert_refused(folder, "img_00004.jpg", "img_00004.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n"], ids=["empty", "html", "torn"])
 def test_a_broken_picture_is_named(folder, content):
     (folder / "img_00007.png").write_bytes(content)
-    assert_refused(folder, r"img_00007\.png: is not an image that can be read")
+    assert_refused(folder, "img_00007.png: not a readable image")
 
 
 def test_a_torn_picture_is_not_shown_half_black(tmp_path):
@@ -80,30 +81,30 @@ def test_a_torn_picture_is_not_shown_half_black(tmp_path):
         Image.fromarray(generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(tmp_path / f"{number}.jpg")
     whole = (tmp_path / "1.jpg").read_bytes()
     (tmp_path / "1.jpg").write_bytes(whole[: len(whole) // 2])
-    assert_refused(tmp_path, r"1\.jpg: is not an image that can be read")
+    assert_refused(tmp_path, "1.jpg: not a readable image")
 
 
-def test_depth_of_eight_bits_beside_sixteen_is_refused(tmp_path):
+def test_depth_of_eight_bits_beside_sixteen_is_refused(tmp_path, raises):
     for number, kind in enumerate([np.uint16, np.uint16, np.uint8]):
         Image.fromarray(np.full((20, 30), 200, kind)).save(tmp_path / f"{number}.png")
-    with pytest.raises(UnreadableVideo, match=r"2\.png: is 30 x 20 pixels of 8 bits, but 0\.png is .* of 16 bits"):
+    with raises(UnreadableVideo, "16 bits", "0.png", "8 bits", path="2.png"):
         read_gray(str(tmp_path), [0, 1, 2])
 
 
 def test_depth_of_sixteen_bits_is_no_color(tmp_path):
-    """Cut to eight bits, a meter and a room would look the same."""
+    """Truncated to 8 bits, near and far depth would look the same."""
     for number in range(3):
         Image.fromarray(np.full((20, 30), 3000 + number, np.uint16)).save(tmp_path / f"{number}.png")
     assert_refused(tmp_path)
 
 
-def test_a_picture_that_announces_more_than_it_holds_costs_no_memory(folder):
-    """60000 x 60000 pixels in a header, a few bytes behind it."""
+def test_a_picture_that_announces_more_than_it_holds_costs_no_memory(folder, raises):
+    """The header declares 60000 x 60000 pixels, followed by a few bytes."""
     content = bytearray((folder / "img_00003.png").read_bytes())
     struct.pack_into(">2I", content, 16, 60000, 60000)
     struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
     (folder / "img_00003.png").write_bytes(content)
-    with pytest.raises(UnreadableVideo, match=r"img_00003\.png: .*(60000 x 60000|3600000000 pixels)"):
+    with raises(UnreadableVideo, path="img_00003.png"):
         read_rgb(str(folder), [3])
 
 
@@ -125,7 +126,7 @@ def test_a_folder_may_have_any_name(folder, tmp_path, monkeypatch, read_stamps, 
 
 
 class Trap:
-    """What a pickle would do when it is loaded."""
+    """Code that a pickle would run when it is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -145,7 +146,7 @@ def test_an_array_of_objects_is_refused_without_running_what_is_in_it(tmp_path):
         parts.writestr("depth.npy", pickle.dumps(trap))
     savemat(tmp_path / "cells.mat", {"depth": np.array([{"a": 1}, "b"] * 4, object).reshape(2, 2, 2)})
     for name in ("objects.npz", "bare.npz", "inside.npz", "cells.mat"):
-        assert_refused(tmp_path / name, "is not an array that can be read")
+        assert_refused(tmp_path / name, "not a readable array")
         assert not mark.exists()
 
 
@@ -160,7 +161,7 @@ def test_a_torn_array_is_refused(tmp_path, suffix, share):
         savemat(path, {"depth": np.moveaxis(depth, 0, -1)}, do_compression=True)
     content = path.read_bytes()
     path.write_bytes(content[: round(share * len(content))])
-    assert_refused(path, "is not an array that can be read")
+    assert_refused(path, "not a readable array")
 
 
 @pytest.mark.parametrize(
@@ -174,8 +175,8 @@ def test_an_array_that_announces_more_than_it_holds_costs_no_memory(tmp_path, sh
     assert_refused(tmp_path / "huge.npz")
 
 
-def test_an_array_that_unpacks_to_more_than_the_limits_is_refused(tmp_path):
-    """Two hundred megabytes of nothing pack into two hundred kilobytes; a limit of one hundred holds."""
+def test_an_array_that_unpacks_to_more_than_the_limits_is_refused(tmp_path, raises):
+    """200 MB of zeros compress to 200 kB; a limit of 100 MB is enforced."""
     with (
         zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as parts,
         parts.open("depth.npy", "w") as part,
@@ -184,15 +185,15 @@ def test_an_array_that_unpacks_to_more_than_the_limits_is_refused(tmp_path):
         for _ in range(200):
             part.write(bytes(10**6))
     assert (tmp_path / "bomb.npz").stat().st_size < 10**6
-    with pytest.raises(UnreadableVideo, match=r"bomb\.npz: .*200,000,000 bytes"):
+    with raises(UnreadableVideo, "200,000,000 bytes", path="bomb.npz", field="clip_bytes"):
         count_frames(str(tmp_path / "bomb.npz"), ReadOptions(limits=Limits(clip_bytes=10**8)))
 
 
 def test_a_mat_file_of_matlab_73_is_refused_with_its_name(tmp_path):
-    """HDF5 in a MATLAB coat."""
+    """The format is HDF5 with a MATLAB header."""
     head = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     (tmp_path / "new.mat").write_bytes(head.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(2000))
-    assert_refused(tmp_path / "new.mat", r"new\.mat: is not an array that can be read.*(HDF|7\.3)")
+    assert_refused(tmp_path / "new.mat", "new.mat: not a readable array", "HDF")
 
 
 def test_several_arrays_are_told_apart_by_name_or_refused(tmp_path):
@@ -200,7 +201,7 @@ def test_several_arrays_are_told_apart_by_name_or_refused(tmp_path):
     savemat(tmp_path / "named.mat", {"skeleton": np.zeros(3), "depth": one})
     assert (read_gray(str(tmp_path / "named.mat"), [0]) == 7).all()
     savemat(tmp_path / "two.mat", {"a": one, "b": other})
-    assert_refused(tmp_path / "two.mat", r"holds arrays a, b; rename the right one to depth or rgb")
+    assert_refused(tmp_path / "two.mat", "a, b", "depth or rgb")
 
 
 @pytest.mark.parametrize("kind", ["npy", "nothing", "encrypted", "text"])
@@ -227,11 +228,11 @@ def test_a_zip_or_array_of_another_kind_is_refused(tmp_path, kind):
 # -- pairs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_depth_file_that_ends_before_its_color_is_not_filled_up(tmp_path, write_video, stamp, depth_facts):
+def test_a_depth_file_that_ends_before_its_color_is_not_filled_up(tmp_path, write_video, stamp, depth_facts, raises):
     write_video(tmp_path / "rgb.mp4", [stamp(n) for n in range(30)])
     pictures = [np.full((48, 64), 1000, np.uint16)] * 24
     write_video(tmp_path / "depth.mkv", pictures, codec="ffv1", pixel_format="gray16le", options={})
-    with pytest.raises(UnreadableVideo, match=r"depth\.mkv: .*24"):
+    with raises(UnreadableVideo, "24 frames", path="depth.mkv"):
         read_clips(
             Entry(rgb="rgb.mp4", depth="depth.mkv"),
             locate=lambda source: str(tmp_path / source),
@@ -240,10 +241,10 @@ def test_a_depth_file_that_ends_before_its_color_is_not_filled_up(tmp_path, writ
         )
 
 
-def test_a_file_with_fewer_frames_than_the_table_says_is_an_error(tmp_path, write_video, stamp):
-    """It was cut after the table was made: what is read would be another part of the action."""
+def test_a_file_with_fewer_frames_than_the_table_says_is_an_error(tmp_path, write_video, stamp, raises):
+    """The file was trimmed after the manifest was made: its frames would show another part of the action."""
     write_video(tmp_path / "cut.mp4", [stamp(n) for n in range(24)])
-    with pytest.raises(UnreadableVideo, match=r"cut\.mp4: .*24"):
+    with raises(UnreadableVideo, "24 frames", path="cut.mp4"):
         read_clips(
             Entry(rgb="cut.mp4", frames=30),
             locate=lambda source: str(tmp_path / source),
@@ -257,7 +258,7 @@ def test_a_file_with_fewer_frames_than_the_table_says_is_an_error(tmp_path, writ
 
 @pytest.fixture
 def table(tmp_path, data_set, make_trained_model, tiny_ctn):
-    """Six samples: three whole, and on lines 3, 5 and 6 a missing file, a torn one, and one that is no video."""
+    """Six samples: three intact, and on lines 3, 5 and 6 a missing, a truncated and a text file."""
     save_model(tmp_path / "model", make_trained_model(tiny_ctn()))
     lines = ["rgb,split,label"]
     for position in range(6, 12):
