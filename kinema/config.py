@@ -76,9 +76,7 @@ def from_json(kind: Any, data: Any) -> Any:
 def rename_fields(data: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Rename the fields of an older format in place, and return the data.
 
-    Args:
-        data: Nested dicts.
-        names: Dotted old names, each with its dotted new name. Missing fields are skipped.
+    `names` has dotted new names by dotted old names. Missing fields are skipped.
     """
     for old, new in names.items():
         *parents, name = old.split(".")

@@ -124,12 +124,7 @@ class TableError(KinemaError, ValueError):
 
 
 class TrainingStopped(KinemaError, RuntimeError):
-    """Raised when a signal stopped a training after it saved its state.
-
-    Args:
-        message: Instructions to resume.
-        signal: Number of the signal.
-    """
+    """Raised when a signal stopped a training after it saved its state; the message has instructions to resume."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

@@ -95,12 +95,9 @@ def remove(path: Path) -> None:
 
 
 class Journal:
-    """Append-only file of JSON objects, one per line.
+    """Append-only file of JSON objects, one per line; created with its folders.
 
     Records are flushed one by one, so that a killed process loses at most one line. Threads may share a journal.
-
-    Args:
-        path: File to append to; created with its folders.
     """
 
     def __init__(self, path: Path) -> None:

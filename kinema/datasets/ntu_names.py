@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import product, starmap
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -146,11 +147,8 @@ class Collection:
         """Yield all samples in the order of the names."""
         for setup in range(1, self.num_setups + 1):
             first = 1 if setup <= NTU60_SETUPS else ACTIONS + 1
-            for camera in CAMERAS:
-                for performer in PERFORMERS[setup]:
-                    for replication in REPLICATIONS:
-                        for action in range(first, first + ACTIONS):
-                            yield Sample(setup, camera, performer, replication, action)
+            actions = range(first, first + ACTIONS)
+            yield from starmap(Sample, product([setup], CAMERAS, PERFORMERS[setup], REPLICATIONS, actions))
 
 
 NTU60 = Collection(name="NTU RGB+D 60", command="ntu60", num_setups=NTU60_SETUPS)

@@ -130,11 +130,7 @@ def read_annotations(
 ) -> list[ListedSample]:
     """Return the samples of the table `annotations.csv` in a folder.
 
-    Args:
-        root: Folder of the dataset.
-        modality: Modality of the files.
-        columns: Further columns beside `path`, `label` and `split`: names in the table by names in the manifest.
-        classes: Class names.
+    `columns` has the columns beside `path`, `label` and `split`: names in the table by names in the manifest.
 
     Raises:
         ManifestError: The table lacks a column, a label is not a class, or a path is listed twice.

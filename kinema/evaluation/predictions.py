@@ -104,7 +104,7 @@ class Predictions:
 
     @property
     def is_labeled(self) -> bool:
-        """Whether any sample has a label."""
+        """True if any sample has a label."""
         return any((targets != UNLABELED).any() for targets in self.targets.values())
 
     @property

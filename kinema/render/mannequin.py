@@ -193,12 +193,8 @@ def place_on_floor(poses: Poses, *, body: Body, captured: Poses) -> Poses:
     """Place a body so that its lowest point is as high as that of the captured person in the same frame.
 
     Heights and steps scale with the length of the legs. Flips and jumps stay in the air. A lying person, who sinks up
-    to 0.2 m into the soft floor of the capture, is raised to the floor.
-
-    Args:
-        poses: Motion for the captured skeleton.
-        body: Proportions of the body.
-        captured: Motion in the same frames without noise and mirroring.
+    to 0.2 m into the soft floor of the capture, is raised to the floor. `captured` has the same frames as `poses`,
+    without noise and mirroring.
     """
     middle_m = (poses.root_m.min(axis=0) + poses.root_m.max(axis=0)) / 2
     root_m = (poses.root_m - middle_m) * np.array([body.legs, 1.0, body.legs])
@@ -270,13 +266,9 @@ def _end_positions(
 def frame_view(
     points_m: Float64[np.ndarray, "points 3"], *, azimuth_degrees: float, elevation_degrees: float, margin_m: float
 ) -> View:
-    """Return the nearest view from a direction that shows all points, at least `NEAREST_M` away.
+    """Return the nearest view in a direction that shows all points (z up), from at least `NEAREST_M` away.
 
-    Args:
-        points_m: Points, z up.
-        azimuth_degrees: Azimuth of the camera's viewing direction.
-        elevation_degrees: Elevation of the viewing direction.
-        margin_m: Free space around the points, at their distance.
+    `margin_m` is the free space around the points, at their distance.
     """
     azimuth, elevation = np.radians(azimuth_degrees), np.radians(elevation_degrees)
     forward = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])

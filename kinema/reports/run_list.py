@@ -143,10 +143,7 @@ def print_runs(lines: Sequence[RunLine]) -> None:
 def side_of(names: str, folder: Path) -> list[Predictions]:
     """Return the stored predictions of one side of a comparison.
 
-    Args:
-        names: Runs in the folder, or paths of runs, predictions files and stored results (.json); several seeds are
-            joined by commas.
-        folder: Folder in which names are looked up first.
+    Names are joined by commas: runs in the folder, or paths of runs, predictions files or stored results (.json).
     """
     side = []
     for name in filter(None, (part.strip() for part in names.split(","))):
