@@ -31,7 +31,7 @@ from kinema.models.ctn import CTN
 from kinema.models.registry import create_model
 
 PARTS = {"stem": "stem", "video-to-tokens": "video-to-tokens", "depth-wise": "depth-wise convolution"}
-"""Part of the network that a form is compared with, by the start of its name; the whole network for all others."""
+"""Baseline part of each form, by the first word of its name; the complete network for all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,21 +98,21 @@ def forms(arguments: Arguments) -> dict[str, Any]:
     clip = torch.randn(1, 3, arguments.frames, SIZE, SIZE)
     network = ours(arguments).eval()
     fast = evaluation_copy(network)
-    apart = copy.deepcopy(network)
-    for block in apart.blocks:
-        block.attention.mapping = Apart(block.attention.mapping)
+    separate = copy.deepcopy(network)
+    for block in separate.blocks:
+        block.attention.mapping = SeparateMapping(block.attention.mapping)
     works = {
         "as it is": forward(fast, clip),
         "BatchNorm not folded": forward(network, clip),
-        "BatchNorm folded, three depth-wise convolutions": forward(evaluation_copy(apart), clip),
+        "BatchNorm folded, three depth-wise convolutions": forward(evaluation_copy(separate), clip),
         "all rows of the last block": forward(FullLastBlock(fast), clip),
     }
     stem = fast.embedding.convolution
     as_stem = {
         "stem as it is": lambda: stem(clip.contiguous(memory_format=torch.channels_last_3d)),
         "stem, channels first": lambda: stem(clip),
-        "stem, times as channels of pictures": pictures(stem, clip),
-        "stem, 2 x 2 x 2 pixels as channels": blocks_of_pixels(stem, clip),
+        "stem, times as channels of pictures": stem_as_2d(stem, clip),
+        "stem, 2 x 2 x 2 pixels as channels": stem_on_blocks(stem, clip),
     }
     macs = counted(stem, clip)
     works |= {name: Work(run=without_gradients(run), macs=macs) for name, run in as_stem.items()}
@@ -147,20 +147,20 @@ def ours(arguments: Arguments) -> CTN:
     return network
 
 
-class Apart(nn.Module):
-    """Mapping of a network, folded separately: three convolutions instead of one."""
+class SeparateMapping(nn.Module):
+    """Mapping of a block with its three convolutions folded separately instead of merged."""
 
     def __init__(self, mapping: ConvolutionalMapping) -> None:
         super().__init__()
-        self.query, self.key, self.value = (FoldedAlone(part) for part in (mapping.query, mapping.key, mapping.value))
+        self.query, self.key, self.value = map(FoldedConvolution, (mapping.query, mapping.key, mapping.value))
 
     def forward(self, tokens: Tensor, grid: Grid, rows: Rows = "all") -> QueryKeyValue:
         query = self.query.pointwise(tokens[:, :1]) if rows == "class" else self.query(tokens, grid)
         return query, self.key(tokens, grid), self.value(tokens, grid)
 
 
-class FoldedAlone(SeparableConvolution):
-    """Return one of the three, with its BatchNorm folded into its convolution."""
+class FoldedConvolution(SeparableConvolution):
+    """One of the three convolutions with its BatchNorm folded into it."""
 
     def __init__(self, part: SeparableConvolution) -> None:
         nn.Module.__init__(self)
@@ -168,8 +168,8 @@ class FoldedAlone(SeparableConvolution):
         self.norm, self.pointwise = nn.Identity(), part.pointwise
 
 
-def pictures(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
-    """Stem as a 2D convolution with the frames of its kernel as channels."""
+def stem_as_2d(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
+    """Return the stem as a 2D convolution with the frames of its kernel as channels."""
     kernel, stride, edge = stem.kernel_size[0], stem.stride[0], stem.padding[0]
     weight = stem.weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
@@ -184,8 +184,8 @@ def pictures(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
     return run
 
 
-def blocks_of_pixels(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
-    """Stem on 2 x 2 x 2 space-to-depth blocks: a kernel of 8 instead of 7, with one side of zeros."""
+def stem_on_blocks(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
+    """Return the stem on 2 x 2 x 2 space-to-depth blocks: a kernel of 8 instead of 7, padded by zeros on one side."""
     weight = F.pad(stem.weight, (1, 0) * 3).unflatten(4, (4, 2)).unflatten(3, (4, 2)).unflatten(2, (4, 2))
     weight = weight.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4).contiguous(memory_format=torch.channels_last_3d)
 
@@ -200,11 +200,11 @@ def blocks_of_pixels(stem: nn.Conv3d, clip: Tensor) -> Callable[[], Tensor]:
 
 
 def without_gradients(run: Callable[[], Tensor]) -> Callable[[], None]:
-    def quietly() -> None:
+    def run_without_gradients() -> None:
         with torch.inference_mode():
             run()
 
-    return quietly
+    return run_without_gradients
 
 
 if __name__ == "__main__":

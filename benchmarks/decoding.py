@@ -55,14 +55,14 @@ def main(arguments: Arguments) -> None:
     files: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for footage in three_files(Path(folder)):
-            known = facts(footage)
-            indices = segment_indices(known["frames"], arguments.frames, None).tolist()
+            properties = facts(footage)
+            indices = segment_indices(properties["frames"], arguments.frames, None).tolist()
             differences = compare(libraries, footage.path, indices)
             runs = {name: partial(read, footage.path, indices) for name, read in libraries.items()}
             seconds = interleave(runs, repeats=arguments.repeats, seed=arguments.seed, warm_up=False)
             timings = {name: [1000 * second for second in taken] for name, taken in seconds.items()}
             files[footage.name] = {
-                **known,
+                **properties,
                 "indices": indices,
                 "largest_difference_to_kinema": differences,
                 "milliseconds": timings,

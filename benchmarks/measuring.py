@@ -114,7 +114,7 @@ def store(
     return report
 
 
-def high_water() -> int:
+def peak_rss_kib() -> int:
     """Return the peak resident KiB of this process; `getrusage` would return the parent's, inherited by fork."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from measuring import high_water, interleave, median_interval, ratio_interval, store
+from measuring import interleave, median_interval, peak_rss_kib, ratio_interval, store
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,10 +43,10 @@ class Arguments:
         frames: Number of frames per clip.
         size: Side of the clip [px].
         repeats: Number of timed repeats.
-        memory_repeats: Number of processes per way of keeping activations.
+        memory_repeats: Number of processes with kept and with recomputed activations.
         threads: Number of torch threads.
         seed: Seed of the order within a repeat.
-        measure: Internal: measure and print the memory of one way in this process.
+        measure: Internal: measure and print the memory with kept or recomputed activations in this process.
     """
 
     out: Path = Path("results/mfst_speed.json")
@@ -70,9 +70,9 @@ def main(arguments: Arguments) -> None:
     folded = evaluation_copy(model)
     clip = torch.randn(1, 3, arguments.frames, arguments.size, arguments.size)
     convolved, multiplied = counted(model, arguments)
-    ways = {"forward": forward(folded, clip), "step": step(model, clip)}
+    passes = {"forward": forward(folded, clip), "step": step(model, clip)}
     rates: dict[str, tuple[Callable[[], object], int]] = {"convolution": convolution(), "product": product()}
-    runs = {**ways, **{name: run for name, (run, _) in rates.items()}}
+    runs = {**passes, **{name: run for name, (run, _) in rates.items()}}
     timed = interleave(runs, repeats=arguments.repeats, seed=arguments.seed)
     seconds = {name: np.array(values) for name, values in timed.items()}
     bound = convolved / (rates["convolution"][1] / seconds["convolution"]) + multiplied / (
@@ -83,7 +83,7 @@ def main(arguments: Arguments) -> None:
         "gmac_per_second": {
             name: median_interval((macs / 1e9 / seconds[name]).tolist()) for name, (_, macs) in rates.items()
         },
-        "seconds": {name: median_interval(seconds[name].tolist()) for name in ways},
+        "seconds": {name: median_interval(seconds[name].tolist()) for name in passes},
         "share_of_the_machines_rate": {
             "forward": median_interval((bound / seconds["forward"]).tolist()),
             "step, of three times the forward multiply-adds": median_interval((3 * bound / seconds["step"]).tolist()),
@@ -91,8 +91,8 @@ def main(arguments: Arguments) -> None:
         "peak_memory_mib": memory(arguments),
         "repeats": {name: values.tolist() for name, values in seconds.items()},
     }
-    given = {name: value for name, value in asdict(arguments).items() if name != "measure"}
-    store(arguments.out, arguments=given, packages=("kinema", "torch"), parts=parts)
+    options = {name: value for name, value in asdict(arguments).items() if name != "measure"}
+    store(arguments.out, arguments=options, packages=("kinema", "torch"), parts=parts)
 
 
 def network(arguments: Arguments) -> nn.Module:
@@ -148,14 +148,14 @@ def memory(arguments: Arguments) -> dict[str, Any]:
     """Return the peak memory of a step with kept and recomputed activations, in alternating processes."""
     peaks: dict[str, list[float]] = {"keep": [], "recompute": []}
     for _ in range(arguments.memory_repeats):
-        for way, found in peaks.items():
-            words = [sys.executable, __file__, "--measure", way, "--model", arguments.model]
-            words += ["--frames", str(arguments.frames), "--size", str(arguments.size)]
-            words += ["--threads", str(arguments.threads)]
-            process = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
-            found.append(json.loads(process.stdout)["mib"])
+        for mode, mib in peaks.items():
+            command = [sys.executable, __file__, "--measure", mode, "--model", arguments.model]
+            command += ["--frames", str(arguments.frames), "--size", str(arguments.size)]
+            command += ["--threads", str(arguments.threads)]
+            process = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+            mib.append(json.loads(process.stdout)["mib"])
     ratio = ratio_interval(peaks["recompute"], peaks["keep"])
-    return {way: median_interval(values) for way, values in peaks.items()} | {"recompute_over_keep": ratio}
+    return {mode: median_interval(values) for mode, values in peaks.items()} | {"recompute_over_keep": ratio}
 
 
 def peak_memory(arguments: Arguments) -> dict[str, float]:
@@ -164,11 +164,11 @@ def peak_memory(arguments: Arguments) -> dict[str, float]:
     if arguments.measure == "recompute":
         checkpoint_activations(model)
     clip = torch.randn(1, 3, arguments.frames, arguments.size, arguments.size)
-    before = high_water()
+    before = peak_rss_kib()
     run = step(model, clip)
     for _ in range(3):
         run()
-    return {"mib": (high_water() - before) / 1024}
+    return {"mib": (peak_rss_kib() - before) / 1024}
 
 
 if __name__ == "__main__":

@@ -104,29 +104,29 @@ def samples(data: Path, folder: Path, rounds: int) -> dict[str, list[Entry]]:
     Raises:
         FileNotFoundError: The real recordings are missing.
     """
-    ntu = found(data, "format_samples/mmaction2/S001C001P001R001A001_rgb.avi")
-    npz = found(data, "msr_action3d/depth160/a0*_s01_e01.npz")
+    ntu = find_recordings(data, "format_samples/mmaction2/S001C001P001R001A001_rgb.avi")
+    npz = find_recordings(data, "msr_action3d/depth160/a0*_s01_e01.npz")
     return {
-        "UCF-101, 320x240": whole(found(data, "format_samples/ucf101/*/*.avi")),
-        "NTU RGB+D, 1920x1080": whole(ntu),
-        "Kinetics": whole(found(data, "format_samples/torchvision_0.14.1/*.mp4")),
+        "UCF-101, 320x240": entries_of(find_recordings(data, "format_samples/ucf101/*/*.avi")),
+        "NTU RGB+D, 1920x1080": entries_of(ntu),
+        "Kinetics": entries_of(find_recordings(data, "format_samples/torchvision_0.14.1/*.mp4")),
         "segments of a long video, 1920x1080": long_video(ntu[0], folder / "long.mp4", rounds),
-        "MSR-Action3D, npz, 160x120": whole(npz, "depth"),
-        "MSR-Action3D, PNG, 320x240": whole(
-            [as_pictures(path, folder) for path in found(data, "msr_action3d/original_mat/*.mat")], "depth"
+        "MSR-Action3D, npz, 160x120": entries_of(npz, "depth"),
+        "MSR-Action3D, PNG, 320x240": entries_of(
+            [as_pictures(path, folder) for path in find_recordings(data, "msr_action3d/original_mat/*.mat")], "depth"
         ),
-        "IsoGD, 8-bit avi, 320x240": whole(found(data, "isogd_rgbd/train/*/K_*.avi"), "depth"),
+        "IsoGD, 8-bit avi, 320x240": entries_of(find_recordings(data, "isogd_rgbd/train/*/K_*.avi"), "depth"),
     }
 
 
-def found(data: Path, pattern: str) -> list[Path]:
+def find_recordings(data: Path, pattern: str) -> list[Path]:
     paths = sorted(data.glob(pattern))
     if not paths:
-        raise FileNotFoundError(f"{data / pattern}: not there; KINEMA_DATA names another place")
+        raise FileNotFoundError(f"{data / pattern}: not found. Set KINEMA_DATA to the folder of the recordings.")
     return paths
 
 
-def whole(paths: Iterable[Path], kind: str = "rgb") -> list[Entry]:
+def entries_of(paths: Iterable[Path], kind: str = "rgb") -> list[Entry]:
     return [
         Entry(
             rgb=str(path) if kind == "rgb" else "",
@@ -156,7 +156,7 @@ def long_video(source: Path, target: Path, rounds: int) -> list[Entry]:
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return [
-        replace(whole([target])[0], start_s=start / 50, stop_s=(start + SEGMENT) / 50)
+        replace(entries_of([target])[0], start_s=start / 50, stop_s=(start + SEGMENT) / 50)
         for start in range(0, rounds * SEGMENT, SEGMENT)
     ]
 
@@ -249,14 +249,14 @@ def compared(
 ) -> dict[str, Any]:
     """Return clips per second of each form, and its speed over the original within each repeat."""
     original = np.array(milliseconds[name, "original", frames])
-    found: dict[str, Any] = {}
+    speeds: dict[str, Any] = {}
     for form in forms:
         times = np.array(milliseconds[name, form, frames])
-        found[form] = {
+        speeds[form] = {
             "clips_per_second": median_interval((1000 / times).tolist()),
             "times_the_original": ratio_interval(original, times),
         }
-    return found
+    return speeds
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ Reader = Callable[[str, Sequence[int]], ndarray]
 
 
 def readers() -> dict[str, Reader]:
-    """Readers by name."""
+    """Return the readers by name."""
     return {
         "kinema": read_rgb,
         "pyav, all frames": by_pyav,
@@ -61,10 +61,10 @@ def by_decord(path: str, indices: Sequence[int]) -> ndarray:
 def by_opencv(path: str, indices: Sequence[int]) -> ndarray:
     """Read with OpenCV: grab every frame, retrieve the requested ones, since its seeking is not exact."""
     capture = cv2.VideoCapture(path)
-    wanted, pictures = set(indices), {}
+    requested, pictures = set(indices), {}
     for number in range(indices[-1] + 1):
         capture.grab()
-        if number in wanted:
+        if number in requested:
             pictures[number] = cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
     capture.release()
     return np.stack([pictures[i] for i in indices])

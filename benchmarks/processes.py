@@ -60,7 +60,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     if arguments.steps <= WARM:
-        sys.exit(f"steps={arguments.steps} must be more than the {WARM} that do not count")
+        sys.exit(f"--steps {arguments.steps}; expected more than the {WARM} warm-up steps")
     speeds: dict[Arrangement, list[float]] = {name: [] for name in ARRANGEMENTS}
     waits: dict[Arrangement, list[float]] = {name: [] for name in ARRANGEMENTS}
     names = list(ARRANGEMENTS)
@@ -102,9 +102,9 @@ def measure(name: Arrangement, arguments: Arguments, out: Path) -> tuple[float, 
         "--run.out": out,
         "--max-steps": arguments.steps,
     }
-    words = [str(word) for setting in settings.items() for word in setting]
+    args = [str(arg) for setting in settings.items() for arg in setting]
     ended = subprocess.run(
-        [*start, "kinema.cli", "train", "ctn_tiny", *words],
+        [*start, "kinema.cli", "train", "ctn_tiny", *args],
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
@@ -125,8 +125,8 @@ def against(speeds: dict[Arrangement, list[float]], name: Arrangement, other: Ar
 
 def interval(values: list[float]) -> dict[str, Any]:
     """Return the median and its 95 % interval."""
-    found = median_interval(values)
-    return {"median": found["median"], "interval": [found["low"], found["high"]]}
+    median = median_interval(values)
+    return {"median": median["median"], "interval": [median["low"], median["high"]]}
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -49,11 +49,11 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     recipe = load_recipe(RECIPE)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for position in arguments.positions:
-        runs = [trained(arguments, position, seed) for seed in arguments.seeds]
-        trained_models = [load_model(run.model) for run in runs]
-        found[position] = {"runs": [dict(trained.provenance) for trained in trained_models], "answers": {}, "top1": {}}
+        runs = [train_position(arguments, position, seed) for seed in arguments.seeds]
+        models = [load_model(run.model) for run in runs]
+        results[position] = {"runs": [dict(trained.provenance) for trained in models], "answers": {}, "top1": {}}
         for size in arguments.sizes:
             predictions = [
                 evaluate(
@@ -62,26 +62,28 @@ def main(arguments: Arguments) -> None:
                     split=recipe.data.evaluate,
                     device=arguments.device,
                 ).predictions
-                for trained in trained_models
+                for trained in models
             ]
             predictions = [one.select_rows(np.argsort(one.index)) for one in predictions]
-            found[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in predictions]
-            found[position]["top1"][size] = [round(float(100 * one.correct("label").mean()), 2) for one in predictions]
+            results[position]["answers"][size] = [one.logits["label"].argmax(axis=1).tolist() for one in predictions]
+            results[position]["top1"][size] = [
+                round(float(100 * one.correct("label").mean()), 2) for one in predictions
+            ]
     report = {
-        "title": "RPE-STDT-tiny trained at 112 pixels on moves (synthetic), asked at more",
+        "title": "RPE-STDT-tiny trained at 112 pixels on moves (synthetic), evaluated at larger sizes",
         "recipe": RECIPE,
         "manifest": recipe.data.manifest,
         "split": recipe.data.evaluate,
         "seeds": arguments.seeds,
         "index": np.sort(predictions[0].index).tolist(),
         "targets": predictions[0].targets["label"].tolist(),
-        "positions": found,
+        "positions": results,
     }
     arguments.out.write_text(json.dumps(report) + "\n", encoding="utf-8")
-    print(json.dumps({position: of["top1"] for position, of in found.items()}, indent=1))
+    print(json.dumps({position: entry["top1"] for position, entry in results.items()}, indent=1))
 
 
-def trained(arguments: Arguments, position: Position, seed: int) -> Run:
+def train_position(arguments: Arguments, position: Position, seed: int) -> Run:
     recipe = load_recipe(RECIPE)
     assert isinstance(recipe.model, RPESTDTConfig)
     name = f"{position}-seed{seed}"

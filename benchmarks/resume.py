@@ -53,7 +53,7 @@ RECIPE = Recipe(
 
 Moment = Literal["checkpoint", "model", "evaluation", "any", "start"]
 MOMENTS: tuple[Moment, ...] = ("checkpoint", "evaluation", "checkpoint", "any", "model", "checkpoint", "start")
-"""Moments of the kills, in cyclic order; a `start` is followed by one that makes progress."""
+"""Moments of the kills, in cyclic order; `start` is followed by a moment that allows progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         finish(recipe, killed)
         one, other = Run.open(whole), Run.open(killed)
         report: dict[str, Any] = {
-            "title": "a training killed again and again against one left alone; moves is synthetic",
+            "title": "training killed and resumed repeatedly, against an undisturbed one; moves is synthetic",
             "commit": code,
             "machine": machine(["kinema", "torch", "numpy"]),
             "arguments": {"kills": arguments.kills, "seed": arguments.seed},
@@ -143,18 +143,18 @@ def start(recipe: Path, out: Path) -> "subprocess.Popen[bytes]":
 
 def finish(recipe: Path, out: Path) -> None:
     if start(recipe, out).wait():
-        raise SystemExit(f"the training in {out} does not come to its end")
+        raise SystemExit(f"{out}: training failed")
 
 
 def kill_once(recipe: Path, out: Path, moment: Moment, rng: random.Random) -> Kill:
-    """Start or resume, and kill at a moment; all but a `start` wait for a further checkpoint."""
+    """Start or resume, and kill at a moment; unless it is `start`, wait for another checkpoint first."""
     began, seen, since = step_of(out), stamp(out), time.time()
     process, clock = start(recipe, out), time.perf_counter()
 
     def wait(reached: Callable[[], object]) -> float:
         while not reached():
             if process.poll() is not None:
-                raise SystemExit(f"a training was to be killed and has ended by itself with code {process.returncode}")
+                raise SystemExit(f"{out}: training ended before the kill with code {process.returncode}")
             time.sleep(0.0005)
         return time.perf_counter()
 
@@ -197,11 +197,11 @@ def unfinished(out: Path, since: float) -> dict[str, int]:
     for folder in (out, out / "checkpoints", out / "model"):
         for path in folder.glob("*.unfinished"):
             try:
-                there = path.stat()
+                stat = path.stat()
             except FileNotFoundError:  # finished by now
                 continue
-            if there.st_mtime >= since:
-                found[str(path.relative_to(out))] = there.st_size
+            if stat.st_mtime >= since:
+                found[str(path.relative_to(out))] = stat.st_size
     return found
 
 
@@ -227,10 +227,10 @@ def stamp(out: Path) -> tuple[int, int] | None:
     """Return a value that changes when a checkpoint is written."""
     file = out / "checkpoints" / "last.pt"
     try:
-        there = file.stat()
+        stat = file.stat()
     except FileNotFoundError:
         return None
-    return there.st_ino, there.st_mtime_ns
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def state(out: Path) -> dict[str, Any]:
@@ -260,5 +260,5 @@ def files(out: Path) -> set[str]:
 
 
 if __name__ == "__main__":
-    answer = main(tyro.cli(Arguments))
-    sys.exit(not all(value for name, value in answer.items() if re.match("same_|each_", name)))
+    report = main(tyro.cli(Arguments))
+    sys.exit(not all(value for name, value in report.items() if re.match("same_|each_", name)))

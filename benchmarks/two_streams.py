@@ -50,12 +50,12 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for protocol in arguments.protocols:
-        of_seeds = [answers(arguments, protocol, seed) for seed in arguments.seeds]
-        ways, runs = [ways for ways, _ in of_seeds], [runs for _, runs in of_seeds]
+        by_seed = [answers(arguments, protocol, seed) for seed in arguments.seeds]
+        ways, runs = [ways for ways, _ in by_seed], [runs for _, runs in by_seed]
         first = next(iter(ways[0].values()))
-        found[protocol] = {
+        results[protocol] = {
             "split": first.split,
             "index": first.index.tolist(),
             "targets": first.targets["label"].tolist(),
@@ -67,15 +67,15 @@ def main(arguments: Arguments) -> None:
         "title": "MFST-tiny on RGB, depth and both, from scratch on moves (synthetic)",
         "recipes": RECIPES,
         "seeds": arguments.seeds,
-        "protocols": found,
+        "protocols": results,
     }
     arguments.out.write_text(json.dumps(report, indent=None) + "\n", encoding="utf-8")
-    print(json.dumps({protocol: entry["top1"] for protocol, entry in found.items()}, indent=1))
+    print(json.dumps({protocol: entry["top1"] for protocol, entry in results.items()}, indent=1))
 
 
 def answers(arguments: Arguments, protocol: str, seed: int) -> tuple[dict[str, Predictions], dict[str, Any]]:
     """Return the predictions of each model on the test clips, in the order of the manifest, and their sources."""
-    runs = {name: trained(arguments, recipe, protocol, seed) for name, recipe in RECIPES.items()}
+    runs = {name: train_recipe(arguments, recipe, protocol, seed) for name, recipe in RECIPES.items()}
     predictions = {name: load_predictions(run.predictions) for name, run in runs.items()}
     separate = [predictions["rgb"], predictions["depth"]]
     ways = {
@@ -96,7 +96,7 @@ def answers(arguments: Arguments, protocol: str, seed: int) -> tuple[dict[str, P
     return in_order, origins
 
 
-def trained(arguments: Arguments, name: str, protocol: str, seed: int) -> Run:
+def train_recipe(arguments: Arguments, name: str, protocol: str, seed: int) -> Run:
     recipe = load_recipe(name)
     recipe = replace(
         recipe,

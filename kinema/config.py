@@ -1,12 +1,12 @@
-"""Configs: frozen, keyword-only dataclasses with constraints beside each field, to JSON and back.
+"""Configs: frozen, keyword-only dataclasses with a constraint per field, convertible to JSON and back.
 
     @config
     class Clip:
         frames: Annotated[int, Field(ge=1)] = 16
         rate: Annotated[float, Field(gt=0)] | None = None
 
-A config that breaks a constraint cannot be built. Types are strict: True is not an int, "1" is not a number, 1 is a
-float. Write a cross-field rule as a `__post_init__` that raises ValueError, or ConfigError with the field.
+A config that violates a constraint cannot be built. Types are strict: True is not an int and "1" is not a number, but 1
+is a float. Check cross-field rules in `__post_init__`; raise ValueError, or ConfigError with the field.
 """
 
 import functools
@@ -31,7 +31,7 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 def config(cls: type[T]) -> type[T]:
     """Make a class a config.
 
-    Its constructor raises ConfigError if a field is unknown, missing, or breaks its type or constraint.
+    The constructor raises ConfigError if a field is unknown, missing, or violates its type or constraint.
     """
     cls.__annotations__ = {name: _exact_literal(annotation) for name, annotation in cls.__annotations__.items()}
     settings = ConfigDict(strict=True, extra="forbid")
@@ -61,9 +61,7 @@ def from_json(kind: Any, data: Any) -> Any: ...
 def from_json(kind: Any, data: Any) -> Any:
     """Build a config from plain data, as `to_json` returns it.
 
-    Args:
-        kind: Class of the config, or union of such classes that differ in their `kind` field.
-        data: Plain data.
+    `kind` is the class of the config, or a union of classes that differ in their `kind` field.
 
     Raises:
         ConfigError: The data does not fit; `field` is the dotted name of the first invalid field.
@@ -78,9 +76,7 @@ def from_json(kind: Any, data: Any) -> Any:
 def rename_fields(data: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Rename the fields of an older format in place, and return the data.
 
-    Args:
-        data: Nested dicts.
-        names: Dotted old name and dotted new name of each field. Fields that the data lacks are skipped.
+    `names` has dotted new names by dotted old names. Missing fields are skipped.
     """
     for old, new in names.items():
         *parents, name = old.split(".")
@@ -113,11 +109,11 @@ RULES = {
     "string_type": "a string",
     "none_required": "None",
 }
-"""Expected value by pydantic's type of error; pydantic's own message is used for all others."""
+"""Expected values by type of pydantic error. Errors of other types keep pydantic's message."""
 
 
 def _exact_literal(annotation: Any) -> Any:
-    """Make a Literal of ints refuse True and 3.0, which pydantic takes for 1 and 3."""
+    """Make a Literal of ints refuse True and 3.0, which pydantic accepts as 1 and 3."""
     if get_origin(annotation) is not Literal or not all(type(choice) is int for choice in get_args(annotation)):
         return annotation
     *most, last = map(str, get_args(annotation))
@@ -132,12 +128,14 @@ def _exact_literal(annotation: Any) -> Any:
 
 
 def _config_error(error: ValidationError, owner: Any) -> ConfigError:
-    """Return the first of pydantic's errors as one line with field, value and rule."""
+    """Convert the first pydantic error to one line with field, value and expected value."""
     first = error.errors(include_url=False)[0]
     kind, context = first["type"], first.get("ctx", {})
     names, siblings = _walk(owner, first["loc"])
     field = ".".join(names)
-    tagged = [o for o in _members(owner) if len(_members(owner)) > 1 and _is_label(next(iter(first["loc"]), ""), [o])]
+    tagged = [
+        o for o in _members(owner) if len(_members(owner)) > 1 and _is_union_tag(next(iter(first["loc"]), ""), [o])
+    ]
     name = getattr((tagged or [owner])[0], "__name__", "config")
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         message = f"{name}: unknown field {field!r}; {did_you_mean(names[-1], siblings)}"
@@ -157,7 +155,7 @@ def _config_error(error: ValidationError, owner: Any) -> ConfigError:
 
 
 def _walk(owner: Any, location: Sequence[str | int]) -> tuple[list[str], list[str]]:
-    """Return the field names of pydantic's location, without its labels of unions, and the last one's siblings."""
+    """Return the field names in a pydantic location, without union tags, and the siblings of the last field."""
     names: list[str] = []
     for number, place in enumerate(location):
         owners = [member for member in _members(owner) if hasattr(member, "__pydantic_fields__")]
@@ -165,9 +163,9 @@ def _walk(owner: Any, location: Sequence[str | int]) -> tuple[list[str], list[st
         if holder is not None:
             owner = holder.__pydantic_fields__[place].annotation
             names.append(str(place))
-        elif number == len(location) - 1 and owners and isinstance(place, str) and not _is_label(place, owners):
+        elif number == len(location) - 1 and owners and isinstance(place, str) and not _is_union_tag(place, owners):
             return [*names, place], list(owners[0].__pydantic_fields__)
-        elif tagged := [o for o in owners if _is_label(place, [o])]:
+        elif tagged := [o for o in owners if _is_union_tag(place, [o])]:
             owner = tagged[0]
         elif get_origin(owner) is dict:
             names.append(str(place))
@@ -185,8 +183,8 @@ def _members(annotation: Any) -> list[Any]:
     return list(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else [annotation]
 
 
-def _is_label(place: str | int, owners: Sequence[Any]) -> bool:
-    """Return whether pydantic labels one of the classes of a union so: by its tag or its name."""
+def _is_union_tag(place: str | int, owners: Sequence[Any]) -> bool:
+    """Return whether a part of a pydantic location is the tag or the name of one of the classes of a union."""
     return any(
         place == getattr(o.__pydantic_fields__.get("kind"), "default", None) or place == o.__name__ for o in owners
     )

@@ -4,7 +4,7 @@ Any other exception is a bug of kinema and shows its traceback.
 """
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 
@@ -12,7 +12,7 @@ class KinemaError(Exception):
     """Base class of all errors caused by input: files, options, recipes, manifests, weights.
 
     Args:
-        message: One line: problem, place and fix.
+        message: One line with the place, the problem and the fix.
         path: File or URL that causes the error.
         line: Line in that file, from 1.
         field: Field, option or column that causes the error, as the user writes it: `clip.frames`.
@@ -32,7 +32,7 @@ class UsageError(KinemaError, ValueError):
 
 
 class ConfigError(KinemaError, ValueError):
-    """Raised when a config cannot be built: a field is unknown, missing, or breaks its type or constraint."""
+    """Raised when a config cannot be built: a field is unknown, missing, or violates its type or constraint."""
 
 
 class ClipError(KinemaError, ValueError):
@@ -124,12 +124,7 @@ class TableError(KinemaError, ValueError):
 
 
 class TrainingStopped(KinemaError, RuntimeError):
-    """Raised when a signal stopped a training after it saved its state.
-
-    Args:
-        message: Instructions to resume.
-        signal: Number of the signal.
-    """
+    """Raised when a signal stopped a training after it saved its state; the message has instructions to resume."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -137,6 +132,12 @@ class TrainingStopped(KinemaError, RuntimeError):
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known name, or all of them."""
+    """Return the hint for a message about an unknown name: the closest known name, or all of them."""
     matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f"did you mean {matches[0]!r}?" if matches else f"expected one of {', '.join(sorted(known))}"
+
+
+def examples(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names as text, with the number of the others."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -13,15 +13,15 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces `path` in one step when it is closed.
+    """Open a temporary file that atomically replaces `path` when it is closed.
 
     The temporary file has a fixed name, so that the next write overwrites the leftover of a killed process. Use
     `atomic_path` if several processes may write the same path.
 
     Args:
         path: File to replace.
-        also: Further names for the same content. They are replaced first: a process killed in between resumes
-            before this write and repeats all of them.
+        also: Further paths for the same content. They are replaced first, so that a process that is killed in between
+            repeats the complete write after it resumes.
 
     Raises:
         OSError: The file cannot be written. The old content is kept and the temporary file removed.
@@ -52,9 +52,9 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a unique temporary path; the file or folder written there replaces `path` in one step.
+    """Yield a unique temporary path; the file or folder written there atomically replaces `path`.
 
-    An existing folder is not replaced, since another process wrote it in the meantime.
+    A folder that another process wrote in the meantime is kept.
 
     Raises:
         OSError: The content cannot be written. The temporary path is removed.
@@ -95,12 +95,9 @@ def remove(path: Path) -> None:
 
 
 class Journal:
-    """Append-only file of JSON objects, one per line.
+    """Append-only file of JSON objects, one per line; created with its folders.
 
     Records are flushed one by one, so that a killed process loses at most one line. Threads may share a journal.
-
-    Args:
-        path: File to append to; created with its folders.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +105,12 @@ class Journal:
         self._path = path
         self._lock = threading.Lock()
         self._file = path.open("ab")
-        self._end_incomplete_line()
+        with path.open("rb") as file:  # a killed process may have left an incomplete line
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    self._file.write(b"\n")
+                    self._file.flush()
 
     def __enter__(self) -> "Journal":
         return self
@@ -137,12 +139,3 @@ class Journal:
         with self._lock:
             self._file.write(line)
             self._file.flush()
-
-    def _end_incomplete_line(self) -> None:
-        """End the line of a killed process, so that the next record starts on its own line."""
-        with self._path.open("rb") as file:
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                if file.read() != b"\n":
-                    self._file.write(b"\n")
-                    self._file.flush()

@@ -17,12 +17,12 @@ class DepthFacts:
 
     Attributes:
         unit_mm: Millimeters per stored unit; None for a unit that is not metric.
-        near: Near end of the useful range, in stored units. Preprocessing maps the range to 1..255; 0 means no reading.
+        near: Near end of the useful range, in stored units. Preprocessing maps the range to 1..255; 0 is no reading.
         far: Far end of the useful range, in stored units.
         coverage: `masked` if all pixels but the person's are 0, `full` if the background has depth.
     """
 
-    # int stays int, so that a manifest is written to the bit as before
+    # an int stays an int, since the digest of a manifest depends on it
     unit_mm: Annotated[int | float, Field(gt=0)] | None
     near: Annotated[int | float, Field(ge=0)]
     far: int | float

@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 class CommandLine(NamedTuple):
-    """One line of `kinema --help`.
-
-    Attributes:
-        options: `module:Class` of the command in this package.
-        summary: First line of the docstring of the class.
-    """
+    """Line of `kinema --help`: `module:Class` of a command in this package, and the summary in its docstring."""
 
     options: str
     summary: str

@@ -43,10 +43,6 @@ class Command(ABC):
 
 
 def at_least_one(option: str, value: int) -> None:
-    """Refuse values below 1.
-
-    Raises:
-        UsageError: The value is below 1.
-    """
+    """Raise UsageError if the value of an option is below 1."""
     if value < 1:
         raise UsageError(f"{option} {value}; expected at least 1", field=option)

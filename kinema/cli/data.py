@@ -51,7 +51,7 @@ class Check(Command):
         at_least_one("--frames", self.frames)
         at_least_one("--workers", self.workers)
         from kinema.curation.check import check
-        from kinema.curation.inspections import memory_of
+        from kinema.curation.inspections import journal_path
         from kinema.data.manifest import load_manifest
         from kinema.reports.check_lines import check_lines, check_progress
         from kinema.reports.check_page import write_check
@@ -60,7 +60,7 @@ class Check(Command):
         with check_progress() as progress:
             checked = check(
                 manifest,
-                memory=memory_of(manifest.path, self.cache),
+                journal=journal_path(manifest.path, self.cache),
                 splits=self.split,
                 clip_frames=self.frames,
                 read_options=self.read_options,
@@ -69,8 +69,9 @@ class Check(Command):
             )
         for line in check_lines(checked):
             print(line)
-        written = write_check(checked, self.out, self.read_options)
-        print(f"report: {written.page}; all findings: {written.findings}; bad files: {written.bad_files}")
+        write_check(checked, self.out, self.read_options)
+        names = ("check.html", "check.json", "bad_files.txt")
+        print("report: {}; all findings: {}; bad files: {}".format(*(self.out / name for name in names)))
         return 1 if checked.faults else 0
 
 

@@ -14,7 +14,7 @@ from tyro.conf import Positional, Suppress
 
 HELP_FLAGS = ("-h", "--help", "--help-all")
 MARKER = {"positional": get_args(Positional[int])[1], "hidden": get_args(Suppress[int])[1]}
-"""Markers by which tyro knows positional and hidden arguments."""
+"""Markers of positional and hidden arguments in annotations of tyro."""
 PLACEHOLDERS = {Path: "PATH", str: "TEXT", int: "INT", float: "FLOAT"}
 MAX_NAME_WIDTH = 38
 
@@ -26,7 +26,7 @@ class Option(NamedTuple):
         name: `--optim.lr` for an option, `MODEL` for a positional argument.
         values: Placeholder or choices of its values; empty for a flag.
         help: Description.
-        default: Default as it is typed; empty for a flag that is off, and for an empty default.
+        default: Default as typed on the command line; empty for an empty default or a flag that is off.
         group: Heading in the help page; empty for the command's own options.
     """
 
@@ -48,13 +48,7 @@ class Option(NamedTuple):
 
 
 def options_of(owner: Any, prefix: str = "--", group: str = "") -> Iterator[Option]:
-    """Yield every option of a dataclass, nested ones included.
-
-    Args:
-        owner: Dataclass, or an instance of one, whose values are then the defaults.
-        prefix: Start of each option's name.
-        group: Heading of the options.
-    """
+    """Yield all options of a dataclass, or of an instance, whose values are then the defaults; nested ones too."""
     kind = owner if isinstance(owner, type) else type(owner)
     hints, docs = get_type_hints(kind, include_extras=True), _field_docs(kind)
     headings = {name: title for title, names in getattr(kind, "GROUPS", {}).items() for name in names}
@@ -64,7 +58,7 @@ def options_of(owner: Any, prefix: str = "--", group: str = "") -> Iterator[Opti
             continue
         name, default = f"{prefix}{field.name.replace('_', '-')}", _default(owner, field)
         description, heading = docs.get(field.name, ""), headings.get(field.name, group)
-        shown = "" if default is None and isinstance(owner, type) else _shown(default)
+        shown = "" if default is None and isinstance(owner, type) else _typed_default(default)
         if is_dataclass(default):
             yield from options_of(default, f"{name}.", first_sentence(description).rstrip("."))
         elif MARKER["positional"] in markers:
@@ -145,9 +139,9 @@ def _values(annotation: Any) -> str:
     return "" if annotation is bool else PLACEHOLDERS.get(annotation, "TEXT")
 
 
-def _shown(default: Any) -> str:
+def _typed_default(default: Any) -> str:
     if default is MISSING or default is False or default in ("", ()):
         return ""
     if isinstance(default, Sequence) and not isinstance(default, str):
-        return " ".join(map(_shown, default))
+        return " ".join(map(_typed_default, default))
     return str(default)

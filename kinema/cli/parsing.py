@@ -25,7 +25,7 @@ def parse_options(kind: type[Options], args: Sequence[str], prog: str) -> Option
     """
     try:
         options, unknown = parse_known_options(kind, args, prog)
-    except UsageError as error:  # a misspelled option may surface as an error in the argument after it
+    except UsageError as error:  # a misspelled option may cause an error in the argument after it
         names = {option.name for option in options_of(kind)}
         misspelled = [arg for arg in args if arg.startswith("--") and _name(arg) not in names]
         raise (unknown_option(misspelled[0], kind, prog) if misspelled else error) from None
@@ -37,13 +37,7 @@ def parse_options(kind: type[Options], args: Sequence[str], prog: str) -> Option
 def parse_known_options(
     kind: type[Options], args: Sequence[str], prog: str, default: Options | None = None
 ) -> tuple[Options, list[str]]:
-    """Parse options, and return them with the arguments that belong to none.
-
-    Args:
-        kind: Dataclass of the options.
-        args: Arguments after the name of the command.
-        prog: Command, as in `kinema evaluate`.
-        default: Values of omitted options; those of the class if None.
+    """Parse options, and return them with the unknown arguments; `default` has the values of omitted options.
 
     Raises:
         UsageError: An option is missing or has an invalid value.
@@ -51,7 +45,7 @@ def parse_known_options(
     """
     owner = kind if default is None else default
     try:
-        with _parse_errors_raised(owner, args, prog), contextlib.redirect_stderr(io.StringIO()):
+        with _raise_parse_errors(owner, args, prog), contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(
                 kind,
                 default=tyro.MISSING_NONPROP if default is None else default,
@@ -69,7 +63,7 @@ def unknown_option(option: str, owner: Any, prog: str) -> UsageError:
     """Return the error for an argument that matches no option of a dataclass or an instance of one."""
     names = [o.name for o in options_of(owner) if o.name.startswith("--")]
     near = difflib.get_close_matches(_name(option), names, n=1)
-    if not near:  # `--learning-rate` for `--optim.lr` is out of reach, `--lr` is not
+    if not near:  # `--lr` for `--optim.lr`
         by_last_part = {name.split(".")[-1].lstrip("-"): name for name in names}
         last = difflib.get_close_matches(_name(option).split(".")[-1].lstrip("-"), by_last_part, n=1)
         near = [by_last_part[part] for part in last]
@@ -79,7 +73,7 @@ def unknown_option(option: str, owner: Any, prog: str) -> UsageError:
 
 
 @contextlib.contextmanager
-def _parse_errors_raised(owner: Any, args: Sequence[str], prog: str) -> Iterator[None]:
+def _raise_parse_errors(owner: Any, args: Sequence[str], prog: str) -> Iterator[None]:
     """Make tyro raise a one-line error instead of printing a box.
 
     The hook is not in tyro's public interface. Without it an error is still reported, but names no option.
@@ -94,7 +88,7 @@ def _parse_errors_raised(owner: Any, args: Sequence[str], prog: str) -> Iterator
         name = argument.display_name()
         values = {option.name: option.values for option in options_of(owner)}
         expected = expected or values.get(name) or argument.lowered.metavar
-        return UsageError(f"{_short(prog)}: {name}{_typed(name, args)}; expected {expected}", field=name)
+        return UsageError(f"{_short(prog)}: {name}{_quoted_values(name, args)}; expected {expected}", field=name)
 
     def raise_error(event: tyro_errors.ParseErrorEvent) -> None:
         match event:
@@ -126,8 +120,8 @@ def _name(arg: str) -> str:
     return arg.split("=")[0].replace("_", "-")
 
 
-def _typed(name: str, args: Sequence[str]) -> str:
-    """Return the values that follow an option, each in quotes; empty if there are none."""
+def _quoted_values(name: str, args: Sequence[str]) -> str:
+    """Return the values of an option as typed, each in quotes after a space."""
     for number, arg in enumerate(args):
         if _name(arg) == name:
             rest = itertools.takewhile(lambda value: not value.startswith("--"), args[number + 1 :])
@@ -136,5 +130,5 @@ def _typed(name: str, args: Sequence[str]) -> str:
 
 
 def _short(prog: str) -> str:
-    """Return the command without `kinema`, which begins every message."""
+    """Return the command without `kinema`, since every message starts with it."""
     return prog.removeprefix("kinema ")

@@ -24,30 +24,30 @@ READ_OPTIONS = ReadOptions(isolation="process", timeout_s=3600.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
-    """Result of a check.
+class CheckResult:
+    """Result of a check of a manifest.
 
     Attributes:
         manifest: Manifest that was checked.
         entries: Samples of the checked splits.
         inspections: Inspection of every file, by its path in the manifest.
-        remembered: Number of files unchanged since an earlier check, which were not decoded again.
+        num_cached: Number of files unchanged since an earlier check, which were not decoded again.
         findings: All findings: faults first, each kind in the order of the manifest.
         copies: Near-duplicates across splits, which are also among the findings.
-        incomparable: Number of files that are unreadable or blank and cannot be compared.
+        incomparable: Number of files that cannot be compared because they are unreadable or blank.
     """
 
     manifest: Manifest
     entries: tuple[Entry, ...]
     inspections: Mapping[MediaFile, Inspection]
-    remembered: int
+    num_cached: int
     findings: tuple[Finding, ...]
     copies: tuple[CopyPair, ...]
     incomparable: int
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """Findings that break an experiment or its result."""
+        """Findings that invalidate an experiment."""
         return tuple(finding for finding in self.findings if finding.severity == "fault")
 
     @property
@@ -57,7 +57,7 @@ class Checked:
 
     @property
     def bad_files(self) -> dict[str, str]:
-        """Files to remove, each with its faults."""
+        """Faults of each file that should be removed."""
         bad: dict[str, list[str]] = {}
         for finding in self.faults:
             if finding.kind in FILE_FAULTS:
@@ -68,43 +68,41 @@ class Checked:
 def check(
     manifest: Manifest,
     *,
-    memory: Path,
+    journal: Path,
     splits: Sequence[str] = (),
     clip_frames: int = 16,
     read_options: ReadOptions = READ_OPTIONS,
     workers: int = 1,
     progress: Callable[[int, int, int], None] | None = None,
-) -> Checked:
+) -> CheckResult:
     """Decode every file of a manifest once and return all findings.
 
     Args:
         manifest: Manifest to check.
-        memory: Journal of inspections. Unchanged files are not decoded again.
+        journal: Journal of inspections. Unchanged files are not decoded again.
         splits: Splits to check; all if empty.
         clip_frames: Number of frames per clip.
         read_options: Limits, and whether each worker reads in its own process.
         workers: Number of files read in parallel.
-        progress: Called with the number of files done, their total, and how many of those done were remembered.
+        progress: Called with the number of files done, their total, and how many of those done were unchanged.
 
     Raises:
         ManifestError: The manifest has no such split.
     """
-    chosen = (
-        sorted({i for split in splits for i in manifest.positions(split)}) if splits else range(len(manifest.entries))
-    )
-    entries = tuple(manifest.entries[i] for i in chosen)
+    positions = {i for split in splits for i in manifest.positions(split)}
+    entries = tuple(manifest.entries[i] for i in sorted(positions)) if splits else tuple(manifest.entries)
     located = {
         source: MediaFile(manifest.locate(source.path), source.kind) for e in entries for source in files_of_sample(e)
     }
     total = len(set(located.values()))
-    inspected = inspect_all(
+    by_file, num_cached = inspect_all(
         located.values(),
         read_options=read_options,
         workers=workers,
-        memory=memory,
-        progress=None if progress is None else lambda done, remembered: progress(done, total, remembered),
+        journal=journal,
+        progress=None if progress is None else lambda done, cached: progress(done, total, cached),
     )
-    inspections = {source: inspected.inspections[file] for source, file in located.items()}
+    inspections = {source: by_file[file] for source, file in located.items()}
     copies, incomparable = find_copies(entries, inspections)
     findings = [
         *file_findings(entries, inspections, clip_frames),
@@ -114,13 +112,13 @@ def check(
         *class_findings(manifest, entries),
         *dataset_findings(manifest, entries, inspections),
     ]
-    order = {kind: position for position, kind in enumerate(SEVERITY)}
-    return Checked(
+    order = list(SEVERITY)
+    return CheckResult(
         manifest=manifest,
         entries=entries,
         inspections=inspections,
-        remembered=inspected.remembered,
-        findings=tuple(sorted(findings, key=lambda finding: (order[finding.kind], finding.line))),
+        num_cached=num_cached,
+        findings=tuple(sorted(findings, key=lambda finding: (order.index(finding.kind), finding.line))),
         copies=tuple(copies),
         incomparable=incomparable,
     )

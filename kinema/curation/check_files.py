@@ -11,11 +11,11 @@ from kinema.modality import MODALITIES, Modality
 from kinema.video.container import END_SLACK_S
 
 UNEVEN_SHARE = 0.02
-"""Share of uneven frame intervals above which a frame rate counts as variable; a few dropped frames do not."""
+"""Share of uneven frame intervals above which the frame rate counts as variable; tolerates a few dropped frames."""
 BLANK_SHARE = 0.5
-"""Share of blank frames from which a file is reported."""
+"""Smallest share of blank frames that is reported."""
 MIN_LOST_S, LOST_FRAMES, LOST_SHARE = 0.2, 3, 0.005
-"""Tolerance for a file that ends early: the largest of these seconds, frames and share of the duration."""
+"""Tolerance for files that end early: the largest of seconds, frames and share of the duration."""
 
 PROBLEMS = {"missing": "missing", "unreadable": "unreadable", "no_video": "no video stream", "broken": "broken"}
 
@@ -28,7 +28,7 @@ def files_of_sample(entry: Entry) -> list[MediaFile]:
 def file_findings(
     entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection], clip_frames: int
 ) -> Iterator[Finding]:
-    """Yield the findings of each file once, at the first line that uses it."""
+    """Yield the findings of each file, reported once at the first line that uses it."""
     lines: dict[MediaFile, list[int]] = defaultdict(list)
     for entry in entries:
         for source in files_of_sample(entry):
@@ -74,7 +74,7 @@ def inspection_findings(file: Inspection, kind: Modality, clip_frames: int) -> I
 def sample_findings(
     manifest: Manifest, entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection], clip_frames: int
 ) -> Iterator[Finding]:
-    """Yield the findings of each line: segment, frame count, box, depth range, and unequal lengths."""
+    """Yield the findings of each manifest line: segment, frame count, box, depth range, and unequal lengths."""
     for entry in entries:
         files = {source: inspections[source] for source in files_of_sample(entry) if not inspections[source].problem}
         for position, (source, file) in enumerate(files.items()):

@@ -1,7 +1,7 @@
 """Findings across samples: leaks between splits, missing or rare classes, mixed resolutions."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,10 +13,13 @@ from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import MediaFile
 from kinema.data.manifest import Entry, Manifest
 from kinema.data.splits import divided_names
+from kinema.errors import examples
 from kinema.modality import MODALITIES, Modality
 
 IMBALANCE = 10.0
 """Ratio of the largest to the smallest class from which imbalance is reported."""
+MAX_NAMES = 6
+"""Number of names listed in a finding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +67,7 @@ def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspec
                     pair=pair,
                 )
             )
-    every = {file for files in lines.values() for file in files}
-    return copies, len(every) - len(images)
+    return copies, len({file for files in lines.values() for file in files}) - len(images)
 
 
 def copy_findings(copies: Sequence[CopyPair]) -> Iterator[Finding]:
@@ -106,14 +108,15 @@ def split_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
     for column in ("group", "subject"):
         names = divided_names(entries, column)
         if names:
-            yield Finding(
-                kind=f"shared {column}",
-                sentence=(f"{_counted_names(names, column)} in more than one split; test results are optimistic"),
-            )
+            subject = f"{len(names)} {column}s ({examples(names, MAX_NAMES)}) are"
+            if len(names) == 1:
+                subject = f"1 {column} ({names[0]}) is"
+            sentence = f"{subject} in more than one split; test results are optimistic"
+            yield Finding(kind=f"shared {column}", sentence=sentence)
 
 
 def _overlap(first: Entry, second: Entry) -> bool:
-    """Return whether two samples of one file share frames; seconds and frame numbers are assumed to overlap."""
+    """Return whether two samples of one file share frames; True if one is cut by seconds and the other by frames."""
     spans = [(entry.start_s, entry.stop_s, entry.start_frame, entry.stop_frame) for entry in (first, second)]
     (a_s, b_s, a_frame, b_frame), (c_s, d_s, c_frame, d_frame) = spans
     if a_s is not None and b_s is not None and c_s is not None and d_s is not None:
@@ -131,7 +134,9 @@ def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Fin
         trained = Counter(entry.labels[head] for entry in entries if entry.split == "train" and entry.labels)
         missing = [name for name in names if not trained[name]]
         if missing and "train" in splits:
-            sentence = f"train has no sample of {len(missing)} of {len(names)} {classes}: {_joined(missing)}"
+            sentence = (
+                f"train has no sample of {len(missing)} of {len(names)} {classes}: {examples(missing, MAX_NAMES)}"
+            )
             yield Finding(kind="untrained class", sentence=sentence)
         if trained and max(trained.values()) >= IMBALANCE * min(trained.values()):
             (most, count), (least, fewest) = trained.most_common()[0], trained.most_common()[-1]
@@ -142,7 +147,7 @@ def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Fin
             missing = [name for name in names if name not in tested]
             if missing:
                 where = f"{_split_name(split)} has no sample of {len(missing)} of {len(names)} {classes}"
-                yield Finding(kind="untested class", sentence=f"{where}: {_joined(missing)}")
+                yield Finding(kind="untested class", sentence=f"{where}: {examples(missing, MAX_NAMES)}")
 
 
 def dataset_findings(
@@ -159,19 +164,10 @@ def dataset_findings(
             (file.width, file.height) for source, file in inspections.items() if source.kind == kind and file.width
         )
         if len(sizes) > 1:
-            listed = _joined([f"{width} x {height} ({count})" for (width, height), count in sizes.most_common()])
+            counts = [f"{width} x {height} ({count})" for (width, height), count in sizes.most_common()]
+            listed = examples(counts, MAX_NAMES)
             yield Finding(kind="resolutions", modality=kind, sentence=f"{kind} has {len(sizes)} resolutions: {listed}")
 
 
 def _split_name(split: str) -> str:
     return split or "(no split)"
-
-
-def _counted_names(names: Sequence[str], column: str) -> str:
-    many = len(names) > 1
-    return f"{len(names)} {column}{'s' if many else ''} ({_joined(names)}) {'are' if many else 'is'}"
-
-
-def _joined(names: Iterable[str], most: int = 6) -> str:
-    every = list(names)
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

@@ -1,8 +1,8 @@
 """Near-duplicates: signatures of videos, and pairs of videos that are copies of one recording.
 
-A signature is 32 gray images of 16 x 16 pixels, each the mean over one thirty-second of the video. Two videos are
-compared by appearance (mean over time) and motion (residual after subtracting it). A copy that was re-encoded, scaled,
-mirrored, brightened or trimmed by up to a quarter agrees in both; another clip of the same person in the same place
+A signature is 32 gray images of 16 x 16 pixels, each the mean over 1/32 of the video. Two videos are compared by
+appearance (mean over time) and motion (residual after subtracting the mean). Copies that were re-encoded, scaled,
+mirrored, brightened or trimmed by up to a quarter agree in both; another clip of the same person in the same place
 differs in motion. Copies that are cropped by more than a few percent or have added borders are not found.
 """
 
@@ -17,23 +17,23 @@ from numpy import ndarray
 
 TIMES, SIDE = 32, 16
 MAX_SEGMENTS = 128
-"""Number of means kept while a video is read; beyond it, neighbors are merged, which bounds the memory."""
+"""Largest number of segments while a video is read; neighbors are then merged, which bounds the memory."""
 SEGMENT_SAMPLES = 8
 """Largest number of frames averaged per segment."""
 MIN_RANGE = 3.0
-"""Range of gray levels below which a video is blank and cannot be compared."""
+"""Range of gray levels below which a video counts as blank and is not compared."""
 STILL = 1.0
 """RMS of motion, in gray levels of 255, below which a video counts as still; camera recordings have at least 2."""
 
 COARSE_TIMES, COARSE_SIDE = 8, 8
 COARSE_SPANS = ((0.0, 1.0), (0.0, 0.9), (0.1, 1.0), (0.0, 0.8), (0.2, 1.0), (0.1, 0.9))
-"""Parts of one video that are compared with the whole of the other, so that trimmed copies become candidates."""
+"""Parts of one video that are compared with the complete other one, to find trimmed copies."""
 COARSE_MOTION = 0.7
-"""Correlation from which a pair becomes a candidate. Copies that are found have at least 0.77."""
+"""Smallest coarse correlation of a candidate pair. All copies that are found have at least 0.77."""
 BLOCK = 2**24
 """Number of pairs per block of the coarse comparison: 64 MB."""
 CANDIDATES = 8
-"""Number of candidates per video, the most similar first."""
+"""Largest number of candidates per video; the most similar ones are used."""
 FINE_TIMES = 16
 FINE_CUTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 FINE_SPANS = tuple((a, 1 - b) for a, b in product(FINE_CUTS, FINE_CUTS) if a + b < 0.31)
@@ -42,17 +42,13 @@ FINE_SHIFTS = (-0.03, -0.015, 0.0, 0.015, 0.03)
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Correlations from which two videos count as copies.
+    """Smallest correlations of two videos that count as copies.
 
     Measured on J-HMDB, IsoGD, MSR-Action3D and the built-in moves (187,000 pairs of different clips). In RGB, the
     motion of different clips correlates by at most 0.83 (another swing in the same studio), or 0.96 if one person
     repeats a gesture in one take. Copies have a median of 0.99. Depth does not show clothes: the same motion by another
     body reaches 0.95.
-
-    Attributes:
-        motion: Correlation of motion.
-        appearance: Correlation of appearance.
-        still: Correlation of appearance for two still videos.
+    `still` is the correlation of appearance for two still videos.
     """
 
     motion: float
@@ -65,14 +61,9 @@ THRESHOLDS = {"rgb": Thresholds(motion=0.92, appearance=0.95), "depth": Threshol
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two videos that are copies of one recording.
+    """Positions of two videos that are copies of one recording, and their correlations of motion and appearance.
 
-    Attributes:
-        first: Position in the first set of videos.
-        second: Position in the second set of videos.
-        motion: Correlation of motion; 1 for two still videos.
-        appearance: Correlation of appearance.
-        mirrored: Whether the second video is mirrored left to right.
+    `motion` is 1 for two still videos. `mirrored` tells whether the second video is mirrored left to right.
     """
 
     first: int
@@ -83,7 +74,7 @@ class Pair:
 
 
 class SignatureBuilder:
-    """Accumulator of a signature, in constant memory; gets the frames one by one, as small images."""
+    """Builder of a signature from frames that are added one by one as small images; needs constant memory."""
 
     def __init__(self) -> None:
         self._width = 1  # frames per segment
@@ -91,7 +82,7 @@ class SignatureBuilder:
         self._counts: list[int] = []
 
     def needs(self, number: int) -> bool:
-        """Return whether the frame with this number is part of a mean."""
+        """Return whether the frame with this number is averaged."""
         return number % max(1, self._width // SEGMENT_SAMPLES) == 0
 
     def add(self, number: int, image: Float[ndarray, "side side"]) -> None:
@@ -145,11 +136,6 @@ def near_duplicates(
     """Return the pairs that are copies of one recording, the most similar first.
 
     At most `CANDIDATES` pairs are found per video of the first set.
-
-    Args:
-        first: Signatures of the first set of videos.
-        second: Signatures of the second set.
-        thresholds: Correlations from which a pair is a copy.
     """
     pairs = []
     if len(first) and len(second):
@@ -169,7 +155,7 @@ def near_duplicates(
 def _candidates(
     first: ndarray, second: ndarray, first_moves: ndarray, second_moves: ndarray
 ) -> list[tuple[int, int, bool]]:
-    """Return pairs whose coarse motion agrees, mirrored or not, in blocks of bounded memory."""
+    """Return pairs with similar coarse motion, mirrored or not; computed in blocks to bound the memory."""
     rows, columns = np.flatnonzero(first_moves), np.flatnonzero(second_moves)
     if not len(rows) or not len(columns):
         return []
@@ -194,7 +180,7 @@ def _candidates(
 def _compare(
     first: UInt8[ndarray, "times side side"], second: UInt8[ndarray, "times side side"]
 ) -> tuple[float, float]:
-    """Return motion and appearance at the best alignment, with either video trimmed by up to a quarter at each end."""
+    """Return motion and appearance at the best alignment. Either video may be trimmed by up to 1/4 at each end."""
     best = (-1.0, -1.0)
     for long, short in ((first, second), (second, first)):
         images, other = _rows(long).astype(np.float32), _spans(((0.0, 1.0),), FINE_TIMES)[0] @ _rows(short)
@@ -257,7 +243,7 @@ def _coarse(images: ndarray, span: tuple[float, float]) -> Float32[ndarray, "n f
 
 
 def _spans(spans: tuple[tuple[float, float], ...], times: int) -> Float32[ndarray, "spans parts times"]:
-    """Return weights of the mean over each of `times` equal parts of each span."""
+    """Return the weights of means over `times` equal parts of each span."""
     bounds = np.array(spans, np.float32)[:, :, None] * TIMES
     edges = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) * np.linspace(0, 1, times + 1, dtype=np.float32)
     image = np.arange(TIMES, dtype=np.float32)

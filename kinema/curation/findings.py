@@ -1,4 +1,4 @@
-"""Findings of a check: faults, which break an experiment or its result, and notes."""
+"""Findings of a check: faults, which invalidate an experiment, and notes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -54,7 +54,7 @@ FILE_FAULTS = frozenset(
         "near-duplicate",
     }
 )
-"""Faults that are fixed by removing the file; all others need a correction of the manifest."""
+"""Faults that are fixed by removing the file; all others require a corrected manifest."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,10 +24,10 @@ from kinema.video.source import local_source
 from kinema.video.video_file import VideoFile, decode_frames
 
 VERSION = 1
-"""Version of the stored inspections; a file is inspected again after a change of version."""
+"""Version of stored inspections; other versions are inspected again."""
 
 UNEVEN = 0.25
-"""Relative deviation from the median frame interval above which an interval counts as uneven."""
+"""Relative deviation from the median above which a frame interval counts as uneven."""
 
 Form = Literal["video", "folder", "array"]
 Problem = Literal["", "missing", "unreadable", "no_video", "broken"]
@@ -82,7 +82,7 @@ class Inspection:
 
 @dataclass(kw_only=True)
 class _Scan:
-    """Measurements taken while the frames of a file are decoded; `header` has further fields of the inspection."""
+    """Measurements of a file during decoding; `header` has the fields of the inspection that its header gives."""
 
     form: Form
     frames: int = 0
@@ -92,7 +92,7 @@ class _Scan:
     damaged: int = 0
     header: dict[str, Any] = field(default_factory=dict)
     has_stamps: bool = True
-    second: float = 1.0
+    ticks_per_s: float = 1.0
     stamps: "array[int]" = field(default_factory=lambda: array("q"))
     builder: SignatureBuilder = field(default_factory=SignatureBuilder)
 
@@ -111,8 +111,8 @@ class _Scan:
         median = float(np.median(steps))
         # A container with coarse time units, such as milliseconds, rounds every stamp by up to one unit.
         slack = max(UNEVEN * median, 1.5)
-        seconds = (self.stamps[-1] - self.stamps[0] + median) / self.second
-        return seconds, self.second / median, float(np.mean(np.abs(steps - median) > slack))
+        seconds = (self.stamps[-1] - self.stamps[0] + median) / self.ticks_per_s
+        return seconds, self.ticks_per_s / median, float(np.mean(np.abs(steps - median) > slack))
 
     def inspection(self, problem: Problem, reason: str) -> Inspection:
         """Return the result."""
@@ -134,13 +134,7 @@ class _Scan:
 
 
 def inspect(path: str, kind: Modality, options: ReadOptions = READ_OPTIONS) -> Inspection:
-    """Decode a whole file. Problems of the file are part of the result and raise no error.
-
-    Args:
-        path: Video file, folder of images, npz or mat file, or URL of one.
-        kind: Modality that the file is read as.
-        options: Limits and cache.
-    """
+    """Decode a video file, folder of images, npz or mat file, or URL of one; its problems are part of the result."""
     file = path
     scan = _Scan(form="array" if Path(path).suffix.lower() in ARRAY_SUFFIXES else "video")
     problem: Problem = ""
@@ -174,7 +168,7 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
         scan.header.update(codec=stream.codec_context.name, pixel_format=pixel_format, bits=bits)
         # AVI stores no presentation times: if frames are reordered, FFmpeg guesses them in the wrong order.
         scan.has_stamps = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
-        scan.second = 1 / float(stream.time_base) if stream.time_base else 1.0
+        scan.ticks_per_s = 1 / float(stream.time_base) if stream.time_base else 1.0
         form = "gray16le" if kind == "depth" and bits == 16 else "gray"
         for frame in decode_frames(file, container, stream, options.limits):
             if scan.frames == 0:

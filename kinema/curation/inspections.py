@@ -9,10 +9,10 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,30 +33,22 @@ class MediaFile(NamedTuple):
     kind: Modality
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inspected:
-    """Inspections in the order of the request, and how many of them were taken from the journal."""
-
-    inspections: Mapping[MediaFile, Inspection]
-    remembered: int
-
-
 def inspect_all(
     files: Iterable[MediaFile],
     *,
     read_options: ReadOptions,
     workers: int,
-    memory: Path,
+    journal: Path,
     progress: Callable[[int, int], None] | None = None,
-) -> Inspected:
-    """Inspect every file once.
+) -> tuple[dict[MediaFile, Inspection], int]:
+    """Inspect every file once; return the inspections in the order of the files, and how many were in the journal.
 
     Args:
         files: Files to inspect; duplicates are inspected once.
         read_options: Limits, and whether each worker reads in its own process.
         workers: Number of files inspected in parallel.
-        memory: Journal; created if it does not exist.
-        progress: Called after each file with the number of files done and how many of those were remembered.
+        journal: Journal; created if it does not exist.
+        progress: Called after each file with the number of files done and how many of those were in the journal.
 
     Raises:
         ValueError: `workers` is below 1.
@@ -65,38 +57,36 @@ def inspect_all(
         raise ValueError(f"workers={workers}; expected at least 1")
     unique = list(dict.fromkeys(files))
     inspections: dict[MediaFile, Inspection] = {}
-    num_remembered = 0
+    num_cached = 0
     with (
-        closing(_Memory(memory, read_options)) as journal,
-        closing(_Workers(read_options, journal)) as team,
+        closing(_InspectionCache(journal, read_options)) as cache,
+        closing(_Readers(read_options, cache)) as readers,
         ThreadPoolExecutor(workers) as pool,
     ):
-        jobs = {pool.submit(team.inspect, file): file for file in unique}
+        jobs = {pool.submit(readers.inspect, file): file for file in unique}
         try:
             for job in as_completed(jobs):
-                inspections[jobs[job]], remembered = job.result()
-                num_remembered += remembered
+                inspections[jobs[job]], is_cached = job.result()
+                num_cached += is_cached
                 if progress is not None:
-                    progress(len(inspections), num_remembered)
+                    progress(len(inspections), num_cached)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            team.close()
+            readers.close()
             raise
-    return Inspected(inspections={file: inspections[file] for file in unique}, remembered=num_remembered)
+    return {file: inspections[file] for file in unique}, num_cached
 
 
-def memory_of(manifest: Path, folder: Path | None) -> Path:
-    """Return the journal for the files of a manifest; manifests in the same folder share it.
+def journal_path(manifest: Path, folder: Path | None) -> Path:
+    """Return the journal for the files of a manifest, in kinema's cache if `folder` is None.
 
-    Args:
-        manifest: CSV of the manifest.
-        folder: Folder of the journals; that of kinema's cache if None.
+    Manifests in the same folder share a journal.
     """
     name = hashlib.sha256(str(manifest.parent.resolve()).encode()).hexdigest()[:16]
     return (folder or default_cache() / "check") / f"{name}.jsonl"
 
 
-class _Memory:
+class _InspectionCache:
     """Inspections by file and state, read from and appended to a journal."""
 
     def __init__(self, path: Path, read_options: ReadOptions) -> None:
@@ -116,21 +106,21 @@ class _Memory:
     def close(self) -> None:
         self._journal.close()
 
-    def recall(self, file: MediaFile, state: list[int]) -> Inspection | None:
+    def get(self, file: MediaFile, state: list[int]) -> Inspection | None:
         record = self._records.get(file)
         return None if record is None or record[0] != state else record[1]
 
-    def store(self, file: MediaFile, state: list[int], inspection: Inspection) -> None:
+    def put(self, file: MediaFile, state: list[int], inspection: Inspection) -> None:
         record = {"version": self._version, "path": file.path, "kind": file.kind, "state": state}
         self._journal.append({**record, "inspection": asdict(inspection)})
 
 
-class _Workers:
-    """State shared by the threads, and their reader processes."""
+class _Readers:
+    """Reader processes, one per thread, and the cache that the threads share."""
 
-    def __init__(self, read_options: ReadOptions, memory: _Memory) -> None:
+    def __init__(self, read_options: ReadOptions, cache: _InspectionCache) -> None:
         self._read_options = read_options
-        self._memory = memory
+        self._cache = cache
         self._thread = threading.local()
         self._readers: list[SandboxWorker] = []
 
@@ -146,9 +136,9 @@ class _Workers:
         except UnreadableVideo:
             return inspect(file.path, file.kind, self._read_options), False  # contains the reason
         state = state_of(path)
-        remembered = None if state is None else self._memory.recall(file, state)
-        if remembered is not None:
-            return remembered, True
+        cached = None if state is None else self._cache.get(file, state)
+        if cached is not None:
+            return cached, True
         if self._read_options.isolation == "none":
             inspection = inspect(file.path, file.kind, self._read_options)
         else:
@@ -159,7 +149,7 @@ class _Workers:
                 return Inspection(form="video", problem="unreadable", reason=reason), False
             inspection = from_json(Inspection, {**answer, "reason": answer["reason"].replace(path, file.path)})
         if state is not None:
-            self._memory.store(file, state, inspection)
+            self._cache.put(file, state, inspection)
         return inspection, False
 
     def _reader(self) -> SandboxWorker:
@@ -171,7 +161,7 @@ class _Workers:
 
 
 def state_of(path: str) -> list[int] | None:
-    """Return numbers that change with a file or with the images of a folder, or None if it does not exist."""
+    """Return sizes and modification times of a file or of the images of a folder; None if it does not exist."""
     try:
         stat = os.stat(path)
         if not os.path.isdir(path):

@@ -1,8 +1,8 @@
 """Packing: re-encode a dataset once for fast reading; same samples, frames and labels.
 
-Each sample gets its own file, cut to its segment and, for RGB, to its box; samples that show the same part of a file
-share one. Several manifests may share an output folder: a second manifest of the same videos packs only new parts.
-`pack.jsonl` has a line per finished file, so that an interrupted run can be resumed.
+Each sample gets its own file, cut to its segment and, for RGB, to its box; samples of the same part share one file.
+Several manifests may share an output folder: a second manifest of the same videos packs only new parts. `pack.jsonl`
+has a line per finished file, so that an interrupted run can be resumed.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackResult:
     """Result of packing a manifest.
 
     Attributes:
@@ -39,7 +39,7 @@ class Packed:
         unpacked: Number of such samples.
         notes: Observations for the user.
         files: Number of packed files in the manifest.
-        remembered: Number of those that existed before.
+        num_cached: Number of those that existed before.
         bytes_before: Size of the packed sources.
         bytes_after: Size of the packed files.
     """
@@ -49,16 +49,16 @@ class Packed:
     unpacked: int
     notes: tuple[str, ...]
     files: int
-    remembered: int
+    num_cached: int
     bytes_before: int
     bytes_after: int
 
     @property
     def summary(self) -> str:
         """One line with counts and sizes."""
-        remembered = f" ({self.remembered:,} unchanged)" if self.remembered else ""
+        unchanged = f" ({self.num_cached:,} unchanged)" if self.num_cached else ""
         return (
-            f"{self.manifest.path}: {len(self.manifest.entries):,} samples in {self.files:,} packed files{remembered}; "
+            f"{self.manifest.path}: {len(self.manifest.entries):,} samples in {self.files:,} packed files{unchanged}; "
             f"{self.bytes_before / 1e6:,.1f} MB before, {self.bytes_after / 1e6:,.1f} MB after; "
             f"{len(self.unreadable):,} files cannot be packed, {self.unpacked:,} samples keep their original files"
         )
@@ -72,7 +72,7 @@ def pack(
     read_options: ReadOptions = READ_OPTIONS,
     workers: int = 1,
     progress: Callable[[int, int, int], None] | None = None,
-) -> Packed:
+) -> PackResult:
     """Re-encode the files of a manifest, and write a manifest of the packed files.
 
     Args:
@@ -137,7 +137,7 @@ def _check_sources_outside(manifest: Manifest, out: Path, parts: Iterable[Part])
 
 
 def _check_declared(manifest: Manifest) -> None:
-    """Refuse now what writing the manifest would refuse hours later."""
+    """Refuse a manifest with too small declared counts early, since writing it would fail only after packing."""
     for split, count in Counter(entry.split for entry in manifest.entries).items():
         declared = manifest.declared.get(split, 0)
         if declared < count:
@@ -152,7 +152,7 @@ def _check_declared(manifest: Manifest) -> None:
 
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    """Allow one run at a time; the system releases the lock however a run ends."""
+    """Hold a file lock that allows one run at a time; the system releases it when the process ends."""
     with (out / "pack.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -210,7 +210,7 @@ class _PackRun:
         self.records: dict[str, Record] = {}
         self.failures: dict[Part, str] = {}
         self.sizes: dict[str, int] = {}
-        self.remembered = 0
+        self.num_cached = 0
         self._out = out
         self._encoding = encoding
         self._read_options = read_options
@@ -278,7 +278,7 @@ class _PackRun:
         return file.is_file() and file.stat().st_size == record.bytes
 
     def _finish_part(self, part: Part, *, record: Record | None = None, failure: str = "") -> None:
-        """Store a new record or a failure; neither means that the part was packed before."""
+        """Count a part as done, and store its new record or failure; without either, it was packed before."""
         with self._lock:
             if record is not None:
                 self.records[part.key] = record
@@ -286,10 +286,10 @@ class _PackRun:
             elif failure:
                 self.failures[part] = failure
             else:
-                self.remembered += 1
+                self.num_cached += 1
             self._done += 1
             if self._progress is not None:
-                self._progress(self._done, self._total, self.remembered)
+                self._progress(self._done, self._total, self.num_cached)
 
 
 # -- new manifest ------------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class _PackRun:
 
 def _finish(
     manifest: Manifest, out: Path, encoding: Encoding, samples: Sequence[Mapping[Modality, Part]], run: _PackRun
-) -> Packed:
+) -> PackResult:
     """Write the new manifest and return the result."""
     target = out / manifest.path.name
     suffix = f"packed {encoding.short_side}"
@@ -320,13 +320,13 @@ def _finish(
     sync(out)
     packed = {part.key: part for parts in samples for part in parts.values() if part not in run.failures}
     records = [run.records[key] for key in packed]
-    return Packed(
+    return PackResult(
         manifest=load_manifest(target),
         unreadable=tuple(dict.fromkeys(run.failures.values())),
         unpacked=sum(any(part in run.failures for part in parts.values()) for parts in samples),
         notes=tuple(_notes(manifest, samples, run, records)),
         files=len(records),
-        remembered=run.remembered,
+        num_cached=run.num_cached,
         bytes_before=sum(run.sizes[path] for path in {part.path for part in packed.values()}),
         bytes_after=sum(record.bytes for record in records),
     )
@@ -335,14 +335,14 @@ def _finish(
 def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _PackRun) -> Entry:
     """Return the sample with its packed files, without segment and box.
 
-    If one of its files cannot be packed, it keeps all original files, with an unknown number of frames.
+    A sample with a file that cannot be packed keeps all original files, with an unknown number of frames.
     """
     if any(part in run.failures for part in parts.values()):
         files = {kind: _relative(part.path, out) for kind, part in parts.items()}
         return replace(entry, **files, frames=None)  # type: ignore[arg-type]  # paths alone
     records = {kind: run.records[part.key] for kind, part in parts.items()}
     files = {kind: record.file for kind, record in records.items()}
-    whole = entry.start_s is None and entry.start_frame is None
+    is_complete_video = entry.start_s is None and entry.start_frame is None
     frames = records["rgb" if "rgb" in records else "depth"].frames
     return replace(
         entry,
@@ -352,7 +352,7 @@ def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _PackRu
         stop_s=None,
         start_frame=None,
         stop_frame=None,
-        frames=entry.frames if whole and entry.frames is not None else frames,
+        frames=entry.frames if is_complete_video and entry.frames is not None else frames,
     )
 
 

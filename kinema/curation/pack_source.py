@@ -1,4 +1,4 @@
-"""Parts of source files: which frames they cover, whether they have changed, and how they are encoded."""
+"""Parts of source files: their frames, detection of changes, and encoding."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from kinema.video.video_file import VideoFile
 Item = TypeVar("Item")
 
 MAX_KEYFRAME_INTERVAL = 16
-"""Largest mean keyframe interval [frames] of a small video that is copied; encoding it anew would not speed it up."""
+"""Largest mean keyframe interval [frames] of a small video to copy; re-encoding would not make it faster to read."""
 
 DEFAULT_RATE = 25
 """Frame rate [1/s] of sources without time stamps, such as folders."""
@@ -70,11 +70,11 @@ class Record:
     Attributes:
         key: Key of the part.
         file: Path relative to the output folder.
-        state: Numbers that change with the source.
+        state: Sizes and modification times of the source, to detect changes.
         frames: Number of frames.
         bytes: File size.
-        form: `encoded`, or `copied` for a source that reads fast already.
-        unequal_times: Whether the time stamps of a depth file give other frames than those of its RGB.
+        form: `encoded`, or `copied` for a source that is already fast to read.
+        unequal_times: Whether the time stamps of a depth file select other frames than those of its RGB.
     """
 
     key: str
@@ -87,12 +87,7 @@ class Record:
 
 
 class PackSource:
-    """Open source file whose parts are packed; its packets are scanned once.
-
-    Args:
-        path: File or URL.
-        options: Limits and cache. PyAV reads the file in this process.
-    """
+    """Source file that is opened once, by PyAV in this process, to pack all of its parts."""
 
     def __init__(self, path: str, options: ReadOptions) -> None:
         self.path = path
@@ -117,7 +112,7 @@ class PackSource:
         return 0 if not self._own_state else self._own_state[0 if len(self._own_state) == 2 else 1]
 
     def state(self, part: Part) -> tuple[int, ...]:
-        """Return numbers that change with the source or the file that times it; empty if either does not exist."""
+        """Return sizes and modification times of the source and its `timed_by`; empty if either is missing."""
         if part.timed_by in ("", self.path):
             return self._own_state
         other = state_of(local_path(part.timed_by, self._options))
@@ -132,7 +127,7 @@ class PackSource:
         return range(int(part.start), int(part.stop))
 
     def has_unequal_times(self, part: Part) -> bool:
-        """Return whether the time stamps of the file give other frames than those of the RGB of the sample."""
+        """Return whether the time stamps of the file select other frames than those of the RGB of the sample."""
         if part.timed_by in ("", self.path) or self._timeline is None:
             return False
         try:
@@ -141,7 +136,7 @@ class PackSource:
             return True
 
     def reads_fast(self, kind: Modality, encoding: Encoding) -> bool:
-        """Return whether encoding the whole file would gain nothing.
+        """Return whether re-encoding the whole file would not help.
 
         True for 8-bit depth in a video, which no lossless encoding makes as small, and for small RGB with frequent
         keyframes.
@@ -163,10 +158,11 @@ class PackSource:
         try:
             with path.open("wb") as file:
                 if part.kind == "depth":
-                    frames = write_depth(file, _until(is_cancelled, self._images(part.kind, numbers)), encoding)
+                    images = _until_cancelled(is_cancelled, self._images(part.kind, numbers))
+                    frames = write_depth(file, images, encoding)
                 else:
-                    ticks, second = self._ticks(numbers)
-                    fitted = _until(is_cancelled, self._fitted(numbers, encoding, part.box))
+                    ticks, second = self._time_stamps(numbers)
+                    fitted = _until_cancelled(is_cancelled, self._fitted(numbers, encoding, part.box))
                     frames = write_rgb(file, fitted, encoding, ticks=ticks, second=second)
         except UnreadableVideo as error:
             message = str(error) if self.file in str(error) else f"{self.file}: {error}"
@@ -219,8 +215,8 @@ class PackSource:
                 )
             yield image[box.top : box.bottom, box.left : box.right]
 
-    def _ticks(self, numbers: range) -> tuple[Sequence[int], Fraction]:
-        """Return the time of each frame from the first one on, and the number of time units per second."""
+    def _time_stamps(self, numbers: range) -> tuple[Sequence[int], Fraction]:
+        """Return the time of each frame relative to the first, and the number of time units per second."""
         if self._timeline is None or not self._timeline.stamps:
             return range(len(numbers)), Fraction(DEFAULT_RATE)
         with open_video(self.file, self._options.limits) as (_, stream):
@@ -265,7 +261,7 @@ def write_part(
     )
 
 
-def _until(is_cancelled: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item]:
+def _until_cancelled(is_cancelled: Callable[[], bool], items: Iterable[Item]) -> Iterator[Item]:
     for item in items:
         if is_cancelled():
             raise Cancelled

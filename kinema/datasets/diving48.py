@@ -18,10 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples, note_names
+from kinema.datasets.prepared import PreparedDataset, note_names
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ListedSample,
@@ -35,7 +34,7 @@ from kinema.datasets.skeleton import (
     read_listing,
     require_list,
 )
-from kinema.errors import ManifestError
+from kinema.errors import ManifestError, examples
 from kinema.video.scan import VIDEO_SUFFIXES
 
 DATASET = "Diving48"
@@ -43,7 +42,7 @@ NUM_CLASSES = 48
 ATTRIBUTES = ("take-off", "somersault", "twist", "position")
 """Attributes of a class, in the order of the vocabulary and of the class name."""
 SEPARATOR = ", "
-"""Separator of the attributes in a class name."""
+"""Separator of the attributes in a class name: `Back, 15som, 05Twis, FREE`."""
 LISTS = {
     "V2": {"train": ("Diving48_V2_train.json",), "test": ("Diving48_V2_test.json",)},
     "V1": {"train": ("Diving48_train.json",), "test": ("Diving48_test.json",)},
@@ -58,12 +57,7 @@ VIDEO_DIRS = ("rgb", "videos", "")
 FIELDS = ("vid_name", "label", "start_frame", "end_frame")
 
 
-@config
-class Diving48Options(DatasetOptions):
-    """Make a manifest of Diving48; of V2 if the lists of both versions are found."""
-
-
-def prepare(options: Diving48Options) -> Prepared:
+def prepare(options: DatasetOptions) -> PreparedDataset:
     """Write the manifest of the dives that the lists of one version name and that are on disk.
 
     Raises:
@@ -74,7 +68,7 @@ def prepare(options: Diving48Options) -> Prepared:
     root = options.root
     fix = "It names the classes; copy it into the folder of the lists."
     vocabulary = read_vocabulary(require_list(root, LIST_DIRS, *VOCABULARIES, fix=fix))
-    classes = tuple(class_name(attributes) for attributes in vocabulary)
+    classes = tuple(map(SEPARATOR.join, vocabulary))
     version, paths, notes = _find_version(root)
     official = COUNTS[version]
     segments: dict[str, tuple[int, int]] = {}
@@ -117,11 +111,6 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, ...], ...]:
         if problem:
             raise ManifestError(f"{path}, class {label}: {problem}", path=path, field=str(label))
     return tuple(classes)
-
-
-def class_name(attributes: Sequence[str]) -> str:
-    """Return the name of the class with these attributes: `Back, 15som, 05Twis, FREE`."""
-    return SEPARATOR.join(attributes)
 
 
 def read_dives(
@@ -208,7 +197,7 @@ def _find_videos(folder: Path) -> Iterator[tuple[str, Path]]:
     yield from ((p.stem, p) for p in sorted(folder.iterdir()) if p.suffix.lower() in VIDEO_SUFFIXES)
 
 
-def _length_notes(prepared: Prepared, segments: Mapping[str, tuple[int, int]]) -> list[str]:
+def _length_notes(prepared: PreparedDataset, segments: Mapping[str, tuple[int, int]]) -> list[str]:
     """Return a note on readable videos with another number of frames than the list gives."""
     unequal = []
     for entry in prepared.manifest.entries:
@@ -220,4 +209,4 @@ def _length_notes(prepared: Prepared, segments: Mapping[str, tuple[int, int]]) -
     return note_names(unequal, problem)
 
 
-SPECS = (DatasetSpec("diving48", "Diving48: about 17,000 videos of 48 kinds of dives.", Diving48Options, prepare),)
+SPECS = (DatasetSpec("diving48", "Diving48: about 17,000 videos of 48 kinds of dives.", DatasetOptions, prepare),)

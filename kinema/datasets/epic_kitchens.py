@@ -4,7 +4,7 @@ D. Damen et al.: Rescaling Egocentric Vision, IJCV 130, 2022. CC BY-NC 4.0. The 
 script downloads, directly or in `EPIC-KITCHENS`: `P01/videos/P01_01.MP4`, or frames unpacked to
 `P01/rgb_frames/P01_01/frame_0000000001.jpg`; and the lists of the repository epic-kitchens-100-annotations, directly or
 in a folder of that name or `annotations`. The lists are the split. The list of test segments has no labels; the
-challenge evaluates predictions of them.
+challenge server evaluates predictions of them.
 
 A segment of a video is cut by its time stamps, a segment of a folder by its frame numbers, which count from 1. Frame
 numbers are valid for the official frames only: these have 60 frames per second of all videos of EPIC-KITCHENS-55
@@ -18,11 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kinema.config import config
 from kinema.data.csv_table import read_csv
 from kinema.data.manifest import Entry
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples, note_names, write_prepared
+from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ListedSample,
@@ -37,7 +36,7 @@ from kinema.datasets.skeleton import (
     require_columns,
     require_list,
 )
-from kinema.errors import ManifestError, UnreadableVideo
+from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.video.image_folder import list_images
 
 DATASET = "EPIC-KITCHENS-100"
@@ -63,7 +62,7 @@ COLUMNS = (
 )
 """Columns of every list that are used."""
 LABEL_COLUMNS = {"verb": "verb_class", "noun": "noun_class"}
-"""Further column of each task head in a list with labels."""
+"""Column of each task head in lists with labels."""
 LIST_DIRS = ("", "annotations", "epic-kitchens-100-annotations")
 VIDEO_DIRS = ("", "EPIC-KITCHENS")
 """Folders that may contain the folders of the people."""
@@ -71,7 +70,7 @@ VIDEO = re.compile(r"(P\d\d)_\d{2,3}")
 TIMESTAMP = re.compile(r"(\d\d):([0-5]\d):([0-5]\d(?:\.\d+)?)")
 SUFFIXES = (".MP4", ".mp4")
 END_SLACK = 6
-"""Frames by which a segment may exceed the images of its folder, a tenth of a second; it is cut to the last image."""
+"""Number of frames (0.1 s) by which a segment may exceed its folder; it is cut to the last image."""
 CORRECTED_VIDEOS = ("P01_109", "P27_103")
 """Videos whose official frames were first published with errors (README of the annotations, Erratum)."""
 
@@ -98,12 +97,7 @@ class _Source(NamedTuple):
     last: int | None = None
 
 
-@config
-class EpicKitchensOptions(DatasetOptions):
-    """Make a manifest of EPIC-KITCHENS-100."""
-
-
-def prepare(options: EpicKitchensOptions) -> Prepared:
+def prepare(options: DatasetOptions) -> PreparedDataset:
     """Write the manifest of the segments that the lists name and that are on disk.
 
     Raises:
@@ -186,12 +180,7 @@ def read_classes(path: Path, head: str) -> tuple[str, ...]:
 
 
 def read_segments(path: Path, split: str, classes: Mapping[str, Sequence[str]]) -> list[Segment]:
-    """Return the segments of an official list.
-
-    Args:
-        path: List.
-        split: Its split.
-        classes: Class names of each task head; empty if the list has no labels.
+    """Return the segments of an official list; `classes` is empty for a list without labels.
 
     Raises:
         ManifestError: A column or a cell is missing or malformed, a class is unknown, or a segment ends before it
@@ -302,7 +291,7 @@ def _find_sources(root: Path, videos: Collection[str]) -> tuple[dict[str, _Sourc
 
 
 def _list_images(folder: Path) -> list[Path]:
-    """Return the frames of a folder; empty if the folder cannot be read, which counting frames reports later."""
+    """Return the frames of a folder; empty if it cannot be read, since counting frames reports it later."""
     try:
         return list_images(str(folder))
     except UnreadableVideo:
@@ -324,6 +313,6 @@ def _entry(segment: Segment, source: _Source | None) -> Entry | None:
 
 SPECS = (
     DatasetSpec(
-        "epic_kitchens", "EPIC-KITCHENS-100: 89,977 segments, each of a verb and a noun.", EpicKitchensOptions, prepare
+        "epic_kitchens", "EPIC-KITCHENS-100: 89,977 segments, each of a verb and a noun.", DatasetOptions, prepare
     ),
 )

@@ -10,7 +10,7 @@ import numpy as np
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.options import OwnDataOptions
-from kinema.datasets.prepared import SPLIT_FOLDERS, Prepared, assign_splits, write_prepared
+from kinema.datasets.prepared import SPLIT_FOLDERS, PreparedDataset, assign_splits, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import check_paths
 from kinema.datasets.templates import match_templates
@@ -38,7 +38,7 @@ class FolderOptions(OwnDataOptions):
     depth: str = ""
 
 
-def prepare(options: FolderOptions) -> Prepared:
+def prepare(options: FolderOptions) -> PreparedDataset:
     """Write the manifest of a folder, by templates if any are given, else by its class folders.
 
     Files in `root/CLASS` or, with a folder for each split, in `root/train/CLASS` are the samples. Videos are RGB.
@@ -67,12 +67,12 @@ def prepare(options: FolderOptions) -> Prepared:
 
 
 def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
-    """Return the samples in class folders, whether folders give their split, and notes."""
-    branches = _branches(root)
+    """Return the samples in class folders, whether they have a split, and notes."""
+    split_folders = _split_folders(root)
     sources: dict[Kind, list[tuple[Path, str, str]]] = {"videos": [], "arrays": [], "folders of images": []}
     num_others = 0
-    for split, branch in branches:
-        for folder in _subfolders(branch):
+    for split, parent in split_folders:
+        for folder in _subfolders(parent):
             contents = scan(folder)
             num_others += len(contents.others)
             paths_by_kind = (contents.videos, contents.arrays, contents.image_folders)
@@ -99,15 +99,15 @@ def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
     notes = [f"{num_others} files are omitted: unknown file type"] if num_others else []
     if kind != "videos":
         notes.append(f"all {len(entries)} {kind} are used as {'depth' if modality == 'depth' else 'RGB'}")
-    return entries, bool(branches[0][0]), notes
+    return entries, bool(split_folders[0][0]), notes
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _branches(root: Path) -> list[tuple[str, Path]]:
-    """Return split and parent of the class folders: a parent for each split, or else the root."""
+def _split_folders(root: Path) -> list[tuple[str, Path]]:
+    """Return the parents of class folders as (split, folder): one per split, or the root without a split."""
     folders = [folder for folder in _subfolders(root) if scan(folder).sources]
     splits = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
     if splits and len(splits) == len(folders):
@@ -121,7 +121,7 @@ def _branches(root: Path) -> list[tuple[str, Path]]:
 
 
 def _modality(root: Path, paths: list[Path], kind: Kind) -> Modality:
-    """Return the modality of arrays or images; unreadable ones, which counting frames reports, count as the others."""
+    """Return the modality of arrays or images; unreadable files are ignored, since counting frames reports them."""
     if kind == "videos":
         return "rgb"
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

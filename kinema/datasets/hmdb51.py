@@ -7,20 +7,18 @@ directly or in `hmdb51_org` or `videos`, each unpacked from its own `.rar`; and 
 `NAME.avi 1` for training, `NAME.avi 2` for testing, `NAME.avi 0` for neither. Each of the three splits has 70 and 30
 clips of each action.
 
-The action of the list, of the folder and in the clip's name must be the same. The group of a clip is its film: the part
-of the name before the action (`RATRACE` in `RATRACE_wave_f_nm_np1_fr_goo_37`). A split does not divide the clips that
-one action has of a film; different actions may share a film.
+The list, the folder and the name of a clip must have the same action. The group of a clip is its film: the part of the
+name before the action (`RATRACE` in `RATRACE_wave_f_nm_np1_fr_goo_37`). A split keeps clips of one action and one film
+together; clips of different actions from one film may be on both sides.
 """
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
-from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples
+from kinema.datasets.options import ThreeSplitOptions
+from kinema.datasets.prepared import PreparedDataset
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     Files,
@@ -36,7 +34,7 @@ from kinema.datasets.skeleton import (
     scan_classes,
     video_name,
 )
-from kinema.errors import ManifestError
+from kinema.errors import ManifestError, examples
 
 DATASET = "HMDB-51"
 # fmt: off
@@ -57,21 +55,10 @@ LIST_DIRS = ("", "testTrainMulti_7030_splits", "splits", "annotations")
 VIDEO_DIRS = ("hmdb51_org", "", "videos")
 """Folders that may contain the folders of the actions."""
 ATTRIBUTES = r"_[hufl]_(?:cm|nm)_np\d+_(?:fr|ba|le|ri)_(?:bad|med|goo)_\d+"
-"""Visible body parts, camera motion, number of people, viewing direction, quality, number of the clip."""
+"""End of a name: visible body parts, camera motion, number of people, viewing direction, quality, clip number."""
 
 
-@config
-class Hmdb51Options(DatasetOptions):
-    """Make a manifest of HMDB-51.
-
-    Attributes:
-        split: Official split.
-    """
-
-    split: Literal[1, 2, 3] = 1
-
-
-def prepare(options: Hmdb51Options) -> Prepared:
+def prepare(options: ThreeSplitOptions) -> PreparedDataset:
     """Write the manifest of the clips that the lists of one split name and that are on disk.
 
     Raises:
@@ -95,7 +82,7 @@ def prepare(options: Hmdb51Options) -> Prepared:
         notes.append(f"{len(without_list)} of {len(CLASSES)} actions have no list: {examples(without_list)}")
     unused = sum(not sample.entry.split for sample in samples)
     if unused:
-        notes.append(f"{unused} clips are in neither side of split {split} (number 0) and are omitted")
+        notes.append(f"{unused} clips are on neither side of split {split} (number 0) and are omitted")
     return join(
         options,
         samples,
@@ -129,7 +116,7 @@ def read_list(path: Path, action: str) -> list[ListedSample]:
 
 
 def find_action_lists(root: Path, folders: Sequence[str], split: int, classes: Sequence[str]) -> dict[str, Path]:
-    """Return the list of each action that has one, from the first folder with any.
+    """Return the lists by action, from the first folder that contains any.
 
     Raises:
         ManifestError: A list is named after an unknown action.
@@ -148,12 +135,7 @@ def find_action_lists(root: Path, folders: Sequence[str], split: int, classes: S
 
 
 def read_clips(path: Path, action: str, splits: Mapping[str, str]) -> list[ListedSample]:
-    """Return the clips of a list of lines `NAME.avi NUMBER`.
-
-    Args:
-        path: List.
-        action: Class of its clips.
-        splits: Split of each number.
+    """Return the clips of a list of lines `NAME.avi NUMBER`, where `splits` has the split of each number.
 
     Raises:
         ManifestError: A line is malformed.
@@ -172,13 +154,13 @@ def read_clips(path: Path, action: str, splits: Mapping[str, str]) -> list[Liste
 
 
 def parse_film(clip: str, action: str) -> str:
-    """Return the film of a clip by the clip's name without suffix, or the whole name if it has another form."""
+    """Return the film in the name of a clip (without suffix), or the complete name if it has another form."""
     parts = re.fullmatch(f"(.+)_{re.escape(action)}{ATTRIBUTES}", clip)
     return parts[1] if parts else clip
 
 
 def refuse_other_folders(samples: Collection[ListedSample], files: Files) -> None:
-    """Raise ManifestError if a clip is in the folder of another action than its list's."""
+    """Raise ManifestError if a clip is in the folder of another action."""
     actions = {key.rpartition("/")[2]: key.rpartition("/")[0] for key in files.paths}
     for sample in samples:
         if sample.entry.rgb not in files.paths and sample.name in actions:
@@ -192,4 +174,4 @@ def _find_videos(folder: Path) -> Iterator[tuple[str, Path]]:
         yield from ((f"{action}/{path.stem}", path) for path in contents.videos)
 
 
-SPECS = (DatasetSpec("hmdb51", "HMDB-51: 6,766 videos of 51 actions.", Hmdb51Options, prepare),)
+SPECS = (DatasetSpec("hmdb51", "HMDB-51: 6,766 videos of 51 actions.", ThreeSplitOptions, prepare),)

@@ -12,10 +12,9 @@ Depth is 8-bit gray video without metric unit; 0 is no reading.
 from collections.abc import Iterator
 from pathlib import Path
 
-from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared
+from kinema.datasets.prepared import PreparedDataset
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ListedSample,
@@ -43,12 +42,7 @@ LISTS = {
 """File names of each split's list, in order of preference."""
 
 
-@config
-class IsogdOptions(DatasetOptions):
-    """Make a manifest of ChaLearn IsoGD."""
-
-
-def prepare(options: IsogdOptions) -> Prepared:
+def prepare(options: DatasetOptions) -> PreparedDataset:
     """Write the manifest of the pairs that the lists name and that are on disk.
 
     Raises:
@@ -108,4 +102,6 @@ def _find_videos(root: Path) -> Iterator[tuple[str, Path]]:
     yield from ((path.relative_to(root).as_posix(), path) for path in scan(root).videos)
 
 
-SPECS = (DatasetSpec("isogd", "ChaLearn IsoGD: RGB and depth, 47,933 samples of 249 gestures.", IsogdOptions, prepare),)
+SPECS = (
+    DatasetSpec("isogd", "ChaLearn IsoGD: RGB and depth, 47,933 samples of 249 gestures.", DatasetOptions, prepare),
+)

@@ -15,11 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.hmdb51 import find_action_lists, parse_film, read_clips, refuse_other_folders
 from kinema.datasets.options import DatasetOptions, Holdout
-from kinema.datasets.prepared import Prepared, hold_out
+from kinema.datasets.prepared import PreparedDataset, hold_out
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ANNOTATIONS,
@@ -51,12 +50,7 @@ SPLITS = {"1": "train", "2": "test"}
 """Splits by their number in the official lists."""
 
 
-@config
-class JhmdbOptions(DatasetOptions):
-    """Make a manifest of J-HMDB."""
-
-
-def prepare(options: JhmdbOptions) -> Prepared:
+def prepare(options: DatasetOptions) -> PreparedDataset:
     """Write the manifest of J-HMDB.
 
     Raises:
@@ -122,4 +116,4 @@ def _find_clips(folder: Path) -> Iterator[tuple[str, Path]]:
             yield f"{action}/{video_name(path.name)}", path
 
 
-SPECS = (DatasetSpec("jhmdb", "J-HMDB: 928 videos of 21 actions.", JhmdbOptions, prepare),)
+SPECS = (DatasetSpec("jhmdb", "J-HMDB: 928 videos of 21 actions.", DatasetOptions, prepare),)

@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, note_names
+from kinema.datasets.prepared import PreparedDataset, note_names
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import ANNOTATIONS, Files, ListedSample, check_paths, count_splits, join, read_annotations
 from kinema.errors import ManifestError
@@ -34,11 +33,11 @@ CLASSES = (
 # fmt: on
 """Names of actions 1 to 20."""
 NUM_SEQUENCES = 567
-"""Sequences of the whole dataset, according to its page."""
+"""Number of sequences in the complete dataset, according to its page."""
 TRAINING_SUBJECTS = frozenset({"s01", "s03", "s05", "s07", "s09"})
 DEPTH = DepthFacts(unit_mm=None, near=325, far=580, coverage="masked")
-"""In the sensor's own unit, chosen so that the person spans the range: of all nonzero values in 437 sequences of eight
-subjects, 0.01 % are below the near end and 0.01 % above the far end; the extremes are 290 and 649."""
+"""Range of the person's depth in the sensor's own unit: of all nonzero values in 437 sequences of eight subjects,
+0.01 % are below the near end and 0.01 % above the far end; the extremes are 290 and 649."""
 NAME = re.compile(r"(a(\d\d)_(s\d\d)_e\d\d)(?:_sdepth)?")
 
 
@@ -50,12 +49,7 @@ class SequenceName(NamedTuple):
     subject: str
 
 
-@config
-class MsrAction3dOptions(DatasetOptions):
-    """Make a manifest of MSR-Action3D."""
-
-
-def prepare(options: MsrAction3dOptions) -> Prepared:
+def prepare(options: DatasetOptions) -> PreparedDataset:
     """Write the manifest of MSR-Action3D.
 
     Raises:
@@ -133,4 +127,4 @@ def parse_name(path: Path) -> SequenceName | None:
     return SequenceName(sequence=name, label=CLASSES[int(action) - 1], subject=subject)
 
 
-SPECS = (DatasetSpec("msr_action3d", "MSR-Action3D: 567 depth sequences of 20 actions.", MsrAction3dOptions, prepare),)
+SPECS = (DatasetSpec("msr_action3d", "MSR-Action3D: 567 depth sequences of 20 actions.", DatasetOptions, prepare),)

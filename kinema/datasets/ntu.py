@@ -21,23 +21,22 @@ from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.ntu_crop import box_notes, check_crop_size, find_boxes
 from kinema.datasets.ntu_names import (
-    ALIKE,
-    FIRST_SETUPS,
+    LOOSE_NAME,
     NTU60,
+    NTU60_SETUPS,
     NTU120,
     Collection,
     Protocol,
     Sample,
-    official_counts,
     official_samples,
     parse_name,
     split_of,
 )
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples, note_names, single_modality_notes, write_prepared
+from kinema.datasets.prepared import PreparedDataset, note_names, single_modality_notes, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import ARCHIVE_SUFFIXES, check_paths, line_error, read_lines, refuse_duplicates
-from kinema.errors import ManifestError
+from kinema.errors import ManifestError, examples
 from kinema.modality import DepthFacts
 from kinema.video.image_folder import IMAGE_SUFFIXES
 from kinema.video.scan import scan
@@ -48,8 +47,9 @@ FACTS: dict[Coverage, DepthFacts] = {
     "masked": DepthFacts(unit_mm=1.0, near=1000.0, far=5500.0, coverage="masked"),
     "full": DepthFacts(unit_mm=1.0, near=500.0, far=8000.0, coverage="full"),
 }
-"""Full is the range of Kinect v2, 0.5 to 8 m. Masked is where people are: 2 to 4.5 m from the cameras in the setups of
-the paper, plus a step and an arm on both sides. One level is then 18 mm instead of 30. Values outside are clipped."""
+"""The full range is that of Kinect v2, 0.5 to 8 m. The masked range covers people, who are 2 to 4.5 m from the cameras
+in the setups of the paper, plus a step and an arm's length on both sides; one level is then 18 mm instead of 30. Values
+outside are clipped."""
 IMAGE_PREFIXES: dict[str, Coverage] = {"MDepth-": "masked", "Depth-": "full"}
 """Prefixes of the image names in a depth folder."""
 RGB_SIZE = (640, 480)
@@ -107,11 +107,10 @@ class Ntu120Options(NtuOptions):
 
 @dataclass(kw_only=True)
 class _Disk:
-    """Paths of the samples on disk by their names, paths with malformed names, and notes on other files."""
+    """Files on disk: paths of the samples by name, and notes on other files."""
 
     rgb: dict[str, Path] = field(default_factory=dict)
     depth: dict[Coverage, dict[str, Path]] = field(default_factory=lambda: {"masked": {}, "full": {}})
-    malformed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -119,7 +118,7 @@ class _Disk:
         return {name for paths in (self.rgb, *self.depth.values()) for name in paths}
 
 
-def prepare(options: Ntu60Options | Ntu120Options) -> Prepared:
+def prepare(options: Ntu60Options | Ntu120Options) -> PreparedDataset:
     """Write the manifest of the samples that are on disk.
 
     Raises:
@@ -129,11 +128,10 @@ def prepare(options: Ntu60Options | Ntu120Options) -> Prepared:
     collection, protocol, root = options.collection, options.split, options.root
     check_paths(options, f"the folders of {collection.name}")
     check_crop_size(options.rgb_crop_size)
-    official = official_samples(collection)
     omitted, notes = _read_omitted(options.without, collection)
     disk = _find_samples(root)
     found = _require_samples(root, disk, collection)
-    expected = {name: sample for name, sample in official.items() if name not in omitted}
+    expected = {name: sample for name, sample in official_samples(collection).items() if name not in omitted}
     coverage, coverage_notes = _choose_depth(root, disk, options.depth_coverage, found)
     notes += [*coverage_notes, *disk.notes, *_unofficial_notes(disk, collection)]
     depth = {} if coverage is None else disk.depth[coverage]
@@ -145,8 +143,6 @@ def prepare(options: Ntu60Options | Ntu120Options) -> Prepared:
     notes += _missing_notes(expected, entries, found, collection)
     notes += single_modality_notes(entries)
     entries, crop_notes = _crop_rgb(entries, disk, options)
-    declared = Counter(official_counts(collection, protocol))
-    declared.subtract(split_of(official[name], protocol) for name in omitted)
     return write_prepared(
         entries,
         options.out,
@@ -155,22 +151,22 @@ def prepare(options: Ntu60Options | Ntu120Options) -> Prepared:
         version=protocol if options.without is None else f"{protocol}, without {options.without.name}",
         classes={LABEL: collection.classes},
         depth=FACTS[coverage] if coverage is not None and any(entry.depth for entry in entries) else None,
-        declared=declared,
+        declared=Counter(split_of(sample, protocol) for sample in expected.values()),
         notes=[*notes, *crop_notes],
     )
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Return the samples of a list: one name per line, after an optional introduction.
+    """Return the samples of a list with one name per line, after an optional introduction.
 
     Raises:
-        ManifestError: The file cannot be read, has no name, has another line among the names, or has a name twice or
-            one that is not a sample of NTU RGB+D.
+        ManifestError: The file cannot be read or has no name, a name is listed twice, or a line after the first name is
+            not a sample of NTU RGB+D.
     """
     official = official_samples(NTU120)
     named: list[tuple[Path, int, str]] = []
     for line, name in read_lines(path):
-        if not named and not ALIKE.match(name):
+        if not named and not LOOSE_NAME.match(name):
             continue
         if name not in official:
             problem = f"expected a sample such as S001C001P001R001A001, got {name!r}"
@@ -211,7 +207,7 @@ def _find_samples(root: Path) -> _Disk:
             _add(root, disk.rgb, name, path)
         elif parse_name(path.stem.removesuffix("_ir")) is not None:
             infrared.append(path)
-        elif ALIKE.match(path.stem):
+        elif LOOSE_NAME.match(path.stem):
             malformed.append(path)
         else:
             unrelated.append(path)
@@ -219,7 +215,7 @@ def _find_samples(root: Path) -> _Disk:
         coverage = _coverage(folder)
         if parse_name(folder.name) is not None and coverage is not None:
             _add(root, disk.depth[coverage], folder.name, folder)
-        elif parse_name(folder.name) is None and ALIKE.match(folder.name):
+        elif parse_name(folder.name) is None and LOOSE_NAME.match(folder.name):
             malformed.append(folder)
         else:
             unrelated.append(folder)
@@ -237,9 +233,9 @@ def _find_samples(root: Path) -> _Disk:
         (unrelated, "videos and folders of images are not RGB or depth of NTU RGB+D and are omitted"),
         (images, "folders of depth have a single image and are omitted"),
         (packed, "archives are still packed and are omitted"),
+        (malformed, "names resemble NTU RGB+D but are not of the form S001C001P001R001A001_rgb, and are omitted"),
     ):
         disk.notes += note_names([_relative(path, root) for path in paths], problem)
-    disk.malformed += [_relative(path, root) for path in malformed]
     if others:
         suffixes = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
         disk.notes.append(f"{others.total()} files of other kinds are omitted: {suffixes}")
@@ -283,38 +279,32 @@ def _require_samples(root: Path, disk: _Disk, collection: Collection) -> set[str
             f"Use `kinema prepare {other.command}` for these.",
             path=root,
         )
-    contents = "; ".join([*_malformed_notes(disk), *disk.notes]) or "it has no files"
+    contents = "; ".join(disk.notes) or "it has no files"
     raise ManifestError(f"{problem}; looked below it for {', '.join(EXAMPLES.values())}; {contents}", path=root)
 
 
-def _malformed_notes(disk: _Disk) -> list[str]:
-    problem = "names resemble NTU RGB+D but are not of the form S001C001P001R001A001_rgb, and are omitted"
-    return note_names(disk.malformed, problem)
-
-
 def _unofficial_notes(disk: _Disk, collection: Collection) -> list[str]:
-    """Return notes on malformed names and on samples that are not in the collection."""
+    """Return notes on samples that are not in the collection."""
     others = sorted(disk.names - official_samples(collection).keys())
-    later = [name for name in others if collection is NTU60 and _is_later(name)]
+    newer = [name for name in others if collection is NTU60 and _is_ntu120_only(name)]
     return [
-        *_malformed_notes(disk),
-        *note_names(later, f"samples are of {NTU120.name} only (setups from S018, actions from A061) and are omitted"),
+        *note_names(newer, f"samples are of {NTU120.name} only (setups from S018, actions from A061) and are omitted"),
         *note_names(
-            [name for name in others if name not in later],
+            [name for name in others if name not in newer],
             f"names are not samples of {collection.name} (wrong subject or setup) and are omitted",
         ),
     ]
 
 
-def _is_later(name: str) -> bool:
+def _is_ntu120_only(name: str) -> bool:
     sample = parse_name(name)
-    return sample is not None and (sample.setup > FIRST_SETUPS or sample.action > len(NTU60.classes))
+    return sample is not None and (sample.setup > NTU60_SETUPS or sample.action > len(NTU60.classes))
 
 
 def _choose_depth(
     root: Path, disk: _Disk, requested: Literal["auto", "masked", "full"], found: set[str]
 ) -> tuple[Coverage | None, list[str]]:
-    """Return the kind of depth to use, or None if there is none, and a note on the other."""
+    """Return the kind of depth to use, or None if no depth is on disk, and a note on the unused kind."""
     counts = {coverage: len(found & paths.keys()) for coverage, paths in disk.depth.items()}
     if requested != "auto" and not counts[requested]:
         problem = f"{root}: no {requested} depth found; looked below it for {EXAMPLES[requested]}"
@@ -344,7 +334,7 @@ def _entry(root: Path, sample: Sample, rgb: Path | None, depth: Path | None, pro
 def _missing_notes(
     expected: Mapping[str, Sample], entries: Sequence[Entry], found: set[str], collection: Collection
 ) -> list[str]:
-    """Return notes on missing samples by setup and camera, which show missing archives."""
+    """Return notes on missing samples; counts by setup and camera show which archives are missing."""
     used = {entry.sample for entry in entries}
     notes = note_names(
         [name for name in expected if name in found and name not in used],

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from kinema.data.manifest import PixelBox
-from kinema.datasets.prepared import examples, note_names
-from kinema.errors import ManifestError, UnreadableVideo
+from kinema.datasets.prepared import note_names
+from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.video.container import open_video
 from kinema.video.read_options import READ_OPTIONS
 from kinema.video.source import count_frames, read_gray
@@ -28,7 +28,7 @@ middle of the frame the three maps differ from it by up to 13 px across and 17 p
 v2's focal lengths, 1,081 and 365 px, have the ratio 2.96 (OpenKinect/libfreenect2, issue 41). The 52 mm between its two
 cameras shift a person at 2.5 m by 6 px more than one at 3.5 m, which is neglected. Other setups are not checked."""
 NUM_FRAMES = 8
-"""Frames of a sample, equally spaced, in which the person is located."""
+"""Number of equally spaced frames of a sample in which the person is located."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,7 @@ def rgb_box(extent: tuple[int, int, int, int], size: tuple[int, int]) -> Subject
 
 
 def find_boxes(pairs: Mapping[str, tuple[Path, Path]], size: tuple[int, int]) -> dict[str, SubjectBox]:
-    """Return the box of each sample, in parallel.
-
-    Args:
-        pairs: RGB file and folder of masked depth of each sample.
-        size: Width and height of the boxes [px].
-    """
+    """Return the box of each sample by its RGB file and folder of masked depth; samples are read in parallel."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         return dict(zip(pairs, pool.map(lambda pair: _find_box(pair[0], pair[1], size), pairs.values()), strict=True))
 
@@ -106,12 +101,12 @@ def _find_box(rgb: Path, depth: Path, size: tuple[int, int]) -> SubjectBox:
         count = count_frames(str(depth))
         indices: list[int] = np.linspace(0, count - 1, min(NUM_FRAMES, count)).round().astype(int).tolist()
         frames = read_gray(str(depth), indices)
-    except UnreadableVideo:  # counting frames reports which and why
+    except UnreadableVideo:  # counting frames reports the file
         return SubjectBox(reason="RGB or depth cannot be read")
     depth_size = frames.shape[2], frames.shape[1]
-    for name, size_found, expected in (("RGB", rgb_size, RGB_SIZE), ("masked depth", depth_size, DEPTH_SIZE)):
-        if size_found != expected:
-            return SubjectBox(reason=f"{name} is {_describe(size_found)}, expected {_describe(expected)}")
+    for name, actual, expected in (("RGB", rgb_size, RGB_SIZE), ("masked depth", depth_size, DEPTH_SIZE)):
+        if actual != expected:
+            return SubjectBox(reason=f"{name} is {_describe(actual)}, expected {_describe(expected)}")
     extent = subject_extent(frames)
     return SubjectBox(reason="no person in masked depth") if extent is None else rgb_box(extent, size)
 

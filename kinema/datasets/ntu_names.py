@@ -6,18 +6,18 @@ replication (facing one or the other camera), action. github.com/shahroudy/NTURG
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import product, starmap
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 Protocol = Literal["cross_subject", "cross_view", "cross_setup"]
 
 NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
-ALIKE = re.compile(r"S\d+_?C\d+_?P\d+_?R\d+_?A\d+", re.ASCII | re.IGNORECASE)
-"""Start of a malformed name."""
+LOOSE_NAME = re.compile(r"S\d+_?C\d+_?P\d+_?R\d+_?A\d+", re.ASCII | re.IGNORECASE)
+"""Start of a possibly malformed name."""
 
 # fmt: off
 CLASSES = (
@@ -100,7 +100,7 @@ PERFORMERS: dict[int, tuple[int, ...]] = {
 actions 61 to 120 in setups 18 to 32. There is no official list of this. It follows, without gap or remainder, from the
 56,880 names in the lists of zhoubenjia/MotionRGBD-PAMI, and from the 113,945 of Uason-Chen/CTR-GCN together with
 the official list of the 535 samples that have no skeleton."""
-FIRST_SETUPS, ALL_SETUPS = 17, 32
+NTU60_SETUPS, NTU120_SETUPS = 17, 32
 CAMERAS, REPLICATIONS, ACTIONS = (1, 2, 3), (1, 2), 60
 
 
@@ -120,7 +120,7 @@ class Sample(NamedTuple):
 
     @property
     def performance(self) -> str:
-        """Name without the camera: the performance that three cameras saw at once."""
+        """Name without the camera: the performance that three cameras recorded at once."""
         return self.name[:4] + self.name[8:]
 
 
@@ -132,36 +132,27 @@ def parse_name(text: str) -> Sample | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """NTU RGB+D 60 or 120.
-
-    Attributes:
-        name: Name of the dataset.
-        command: Name in `kinema prepare`.
-        setups: Number of setups.
-    """
+    """NTU RGB+D 60 or 120; `command` is the name in `kinema prepare`."""
 
     name: str
     command: str
-    setups: int
+    num_setups: int
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their numbers."""
-        return CLASSES[: 60 if self.setups == FIRST_SETUPS else 120]
+        return CLASSES[: 60 if self.num_setups == NTU60_SETUPS else 120]
 
     def samples(self) -> Iterator[Sample]:
-        """Yield all samples in the order of their names."""
-        for setup in range(1, self.setups + 1):
-            first = 1 if setup <= FIRST_SETUPS else ACTIONS + 1
-            for camera in CAMERAS:
-                for performer in PERFORMERS[setup]:
-                    for replication in REPLICATIONS:
-                        for action in range(first, first + ACTIONS):
-                            yield Sample(setup, camera, performer, replication, action)
+        """Yield all samples in the order of the names."""
+        for setup in range(1, self.num_setups + 1):
+            first = 1 if setup <= NTU60_SETUPS else ACTIONS + 1
+            actions = range(first, first + ACTIONS)
+            yield from starmap(Sample, product([setup], CAMERAS, PERFORMERS[setup], REPLICATIONS, actions))
 
 
-NTU60 = Collection(name="NTU RGB+D 60", command="ntu60", setups=FIRST_SETUPS)
-NTU120 = Collection(name="NTU RGB+D 120", command="ntu120", setups=ALL_SETUPS)
+NTU60 = Collection(name="NTU RGB+D 60", command="ntu60", num_setups=NTU60_SETUPS)
+NTU120 = Collection(name="NTU RGB+D 120", command="ntu120", num_setups=NTU120_SETUPS)
 
 
 @cache
@@ -171,7 +162,7 @@ def official_samples(collection: Collection) -> Mapping[str, Sample]:
 
 
 def split_of(sample: Sample, protocol: Protocol) -> str:
-    """Return `train` or `test`: by subject; by camera, 2 and 3 in train; or by setup, even ones in train."""
+    """Return `train` or `test`. Cross-view trains on cameras 2 and 3, cross-setup on even setups."""
     match protocol:
         case "cross_subject":
             train = sample.performer in TRAIN_SUBJECTS
@@ -180,9 +171,3 @@ def split_of(sample: Sample, protocol: Protocol) -> str:
         case "cross_setup":
             train = sample.setup % 2 == 0
     return "train" if train else "test"
-
-
-@cache
-def official_counts(collection: Collection, protocol: Protocol) -> Mapping[str, int]:
-    """Return the number of samples in each split."""
-    return MappingProxyType(Counter(split_of(sample, protocol) for sample in official_samples(collection).values()))

@@ -24,13 +24,24 @@ class DatasetOptions:
 
 
 @config
-class Holdout:
-    """Shares of the splits that are made if the data has none.
+class ThreeSplitOptions(DatasetOptions):
+    """Options of a dataset with three official splits.
 
     Attributes:
-        val_share: Share of each class held out as split `val`, if the data has no split.
-        test_share: Share of each class held out as split `test`, if the data has no split.
-        keep_together: Samples that are never divided between splits; auto is the group, else the subject.
+        split: Official split.
+    """
+
+    split: Literal[1, 2, 3] = 1
+
+
+@config
+class Holdout:
+    """Sizes of the random splits of data that has no split of its own.
+
+    Attributes:
+        val_share: Share of each class to hold out as split `val`, if the data has no split.
+        test_share: Share of each class to hold out as split `test`, if the data has no split.
+        keep_together: Column whose samples stay in one split; auto is the group, else the subject.
     """
 
     val_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -40,8 +51,8 @@ class Holdout:
     def __post_init__(self) -> None:
         if self.test_share >= 1 - self.val_share:
             raise ValueError(
-                f"val_share={self.val_share} and test_share={self.test_share} leave no sample to train on; their sum "
-                "must be below 1"
+                f"val_share={self.val_share} and test_share={self.test_share} leave no training samples; expected a "
+                "sum below 1"
             )
 
 

@@ -1,4 +1,4 @@
-"""Last steps of every dataset: split the samples if they have no split, count frames, write the manifest."""
+"""Steps shared by all datasets: split the samples if they have no split, count frames, write the manifest."""
 
 import os
 from collections import Counter
@@ -12,27 +12,27 @@ import numpy as np
 from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
 from kinema.data.splits import divided_names, split_by_group
 from kinema.datasets.options import Holdout
-from kinema.errors import ManifestError, UnreadableVideo
+from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
 from kinema.video.source import count_frames, read_gray
 
 SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SPLIT_FOLDERS |= {split: split for split in ("train", "val", "test")}
-"""Split of each folder name, in lower case, that means one."""
+"""Split by folder name, in lower case."""
 SPLIT_SEED = 0
-"""Seed of the split that is made; fixed, so that the same videos give the same manifest."""
+"""Seed of random splits; fixed, so that the same videos give the same manifest."""
 FrameCounts = Mapping[str, int | str]
 """Number of frames of each file, or the reason why it cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """Manifest that was written, with messages for the user.
+class PreparedDataset:
+    """Written manifest, with messages for the user.
 
     Attributes:
         manifest: The manifest.
-        unreadable: Files that cannot be decoded, each with the reason; their lines stay, with `frames` empty.
+        unreadable: Error messages of files that cannot be decoded. Their lines are kept, with `frames` empty.
         notes: Decisions, omissions and findings, one sentence each.
     """
 
@@ -55,19 +55,13 @@ class Prepared:
         return f"{self.manifest.path}: {', '.join(splits)}; {', '.join(heads)}; {files}"
 
 
-def examples(names: Sequence[str], most: int = 3) -> str:
-    """Return the first few of many names, and the number of others."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
 def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:
-    """Return the note `COUNT text: first few names`, or none if there are no names."""
+    """Return a list with the note `COUNT text: EXAMPLES`; empty if there are no names."""
     return [f"{len(names)} {text}: {examples(names, most)}"] if names else []
 
 
 def assign_splits(entries: Sequence[Entry], holdout: Holdout, *, has_split: bool) -> tuple[list[Entry], list[str]]:
-    """Return the entries with their own split or else one that is made, and notes about it."""
+    """Return the entries with their own split, or a random one if they have none, and notes about it."""
     if not has_split:
         return hold_out(entries, holdout)
     names = ("val_share", "test_share", "keep_together")
@@ -77,7 +71,7 @@ def assign_splits(entries: Sequence[Entry], holdout: Holdout, *, has_split: bool
 
 
 def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], list[str]]:
-    """Return the entries with a split that is made, and notes about it."""
+    """Return the entries with validation and test samples held out at random, and notes about the split."""
     together = holdout.keep_together
     split = list(entries)
     rest, share = split, holdout.val_share
@@ -104,7 +98,7 @@ def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], l
 
 
 def single_modality_notes(entries: Sequence[Entry]) -> list[str]:
-    """Return notes on samples that have only one modality, if others have both."""
+    """Return notes on samples that lack one modality, if the dataset has both."""
     notes: list[str] = []
     if any(entry.rgb for entry in entries) and any(entry.depth for entry in entries):
         for modality, other in (MODALITIES, MODALITIES[::-1]):
@@ -125,7 +119,7 @@ def write_prepared(
     depth: DepthFacts | None = None,
     declared: Mapping[str, int] | None = None,
     notes: Sequence[str] = (),
-) -> Prepared:
+) -> PreparedDataset:
     """Count the frames of every file and write the manifest.
 
     Args:
@@ -134,9 +128,9 @@ def write_prepared(
         base: Folder of relative paths.
         dataset: Name of the dataset.
         version: Split or version of the dataset.
-        classes: Class names of each task head; by default those that the entries use.
+        classes: Class names of each task head; those of the entries if None.
         depth: Meaning of 16-bit depth values.
-        declared: Samples of each split in the whole dataset, if some are missing here.
+        declared: Number of samples per split of the complete dataset, if some are missing.
         notes: Messages so far.
 
     Raises:
@@ -171,11 +165,11 @@ def write_prepared(
     if corrected:
         findings.insert(0, f"{corrected} lines had a wrong number of frames; the number of decoded frames was written")
     reasons = tuple(count for count in counts.values() if isinstance(count, str))
-    return Prepared(manifest=manifest, unreadable=reasons, notes=(*notes, *findings))
+    return PreparedDataset(manifest=manifest, unreadable=reasons, notes=(*notes, *findings))
 
 
 def _relocate(source: str, base: Path, out: Path) -> str:
-    """Return a path relative to `base` as one relative to the manifest; URLs and empty paths stay."""
+    """Convert a path relative to `base` to one relative to the manifest; URLs and empty paths are unchanged."""
     if not source or "://" in source:
         return source
     return Path(os.path.relpath((base / source).resolve(), out.parent.resolve())).as_posix()

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import kinema.datasets
 from kinema.datasets.options import DatasetOptions, OwnDataOptions
-from kinema.datasets.prepared import Prepared
+from kinema.datasets.prepared import PreparedDataset
 from kinema.errors import UsageError, did_you_mean
 
 Options = TypeVar("Options", bound=DatasetOptions)
@@ -17,19 +17,12 @@ Options = TypeVar("Options", bound=DatasetOptions)
 
 @dataclass(frozen=True)
 class DatasetSpec(Generic[Options]):
-    """Subcommand of `kinema prepare`.
-
-    Attributes:
-        name: Name on the command line.
-        summary: One line of help.
-        options: Config class of its options.
-        prepare: Function that writes the manifest.
-    """
+    """Subcommand of `kinema prepare`: its name, line of help and options, and the function that writes the manifest."""
 
     name: str
     summary: str
     options: type[Options]
-    prepare: Callable[[Options], Prepared]
+    prepare: Callable[[Options], PreparedDataset]
 
 
 @cache

@@ -1,7 +1,7 @@
-"""Skeleton of a dataset: read its official lists, find its files on disk, and join both into a manifest.
+"""Steps shared by datasets with official lists: read the lists, find the files, and join both into a manifest.
 
-A dataset's module supplies the rest: the names of its lists, how a line of them becomes a `ListedSample`, how a file
-name becomes the key of a sample, and its class names.
+The module of a dataset supplies the names of its lists, the parsing of a line into a `ListedSample`, the key of a file
+by its name, and the class names.
 """
 
 from collections import Counter
@@ -12,8 +12,8 @@ from pathlib import Path
 from kinema.data.csv_table import read_csv
 from kinema.data.manifest import LABEL, Entry, check_manifest_name
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared, examples, note_names, write_prepared
-from kinema.errors import ManifestError
+from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
+from kinema.errors import ManifestError, examples
 from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.video.scan import VIDEO_SUFFIXES, FolderContents, scan
 
@@ -28,9 +28,9 @@ class ListedSample:
 
     Attributes:
         name: Unique name, for messages.
-        entry: Manifest line. `rgb` and `depth` are keys of `Files.paths`; a sample without split is not used.
-        path: List.
-        line: Line in the list, from 1; in a JSON list the number of the record, from 1.
+        entry: Manifest line. `rgb` and `depth` are keys of `Files.paths`. A sample without a split is not used.
+        path: Path of the list.
+        line: Line of the list, or record of a JSON list, from 1.
     """
 
     name: str
@@ -64,9 +64,10 @@ def require_list(root: Path, folders: Sequence[str], *names: str, fix: str) -> P
 def find_lists(
     root: Path, folders: Sequence[str], names: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
 ) -> tuple[dict[str, Path], list[str]]:
-    """Return the list of each split that has one, and notes on the splits that have none and are not optional.
+    """Return the list of each split, and notes on the splits without a list, except optional ones.
 
-    `names` are the file names of each split's list in order of preference, searched folder by folder below the root.
+    `names` has the file names of each split's list in order of preference. The folders below the root are searched in
+    order.
 
     Raises:
         ManifestError: No split has a list.
@@ -107,7 +108,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def read_listing(paths: Mapping[str, Path], read: Callable[[Path, str], Sequence[ListedSample]]) -> list[ListedSample]:
-    """Return the samples of several lists, each read by `read(path, key)`; refuse a sample that is listed twice."""
+    """Read several lists by `read(path, key)` and return their samples; refuse a sample that is listed twice."""
     samples = [sample for key, path in paths.items() for sample in read(path, key)]
     refuse_duplicates((sample.path, sample.line, sample.name) for sample in samples)
     return samples
@@ -129,11 +130,7 @@ def read_annotations(
 ) -> list[ListedSample]:
     """Return the samples of the table `annotations.csv` in a folder.
 
-    Args:
-        root: Folder of the dataset.
-        modality: Modality of the files.
-        columns: Manifest column to the table's column, beside `path`, `label` and `split`.
-        classes: Class names.
+    `columns` has the columns beside `path`, `label` and `split`: names in the table by names in the manifest.
 
     Raises:
         ManifestError: The table lacks a column, a label is not a class, or a path is listed twice.
@@ -169,7 +166,7 @@ def video_name(file: str) -> str:
 
 
 def count_splits(samples: Iterable[ListedSample], splits: Iterable[str] = ()) -> dict[str, int]:
-    """Return the number of samples in each of the splits; by default in those that occur."""
+    """Return the number of samples per split, by default of all splits that occur."""
     counts = Counter(sample.entry.split for sample in samples)
     return {split: counts[split] for split in tuple(splits) or counts}
 
@@ -180,7 +177,7 @@ def describe_counts(counts: Mapping[str, int]) -> str:
 
 
 def compare_counts(paths: Mapping[str, Path], listed: Mapping[str, int], official: Mapping[str, int]) -> list[str]:
-    """Return notes on lists that are not as long as the official ones."""
+    """Return notes on lists that differ in length from the official ones."""
     return [
         f"{path.name} lists {listed[split]} samples, the official list {official[split]}: it is incomplete or another "
         "version"
@@ -194,8 +191,8 @@ class Files:
     """Files of a dataset on disk.
 
     Attributes:
-        paths: Path of each file relative to the root, by the key that its dataset gives it.
-        searched: Folders and an example of a file name, for messages.
+        paths: Paths relative to the root, by the keys of the dataset's module.
+        searched: Searched folders with an example of a file name, for messages.
         archives: Names of archives that may still be packed.
         notes: Messages to show.
     """
@@ -207,7 +204,7 @@ class Files:
 
 
 def check_paths(options: DatasetOptions, content: str) -> None:
-    """Raise ManifestError if the manifest does not end in .csv, or the root is not a folder of `content`."""
+    """Raise ManifestError if the manifest does not end in .csv or the root, which contains `content`, is missing."""
     check_manifest_name(options.out)
     if not options.root.is_dir():
         raise ManifestError(
@@ -255,7 +252,7 @@ def find_files(
 
 
 def scan_classes(folder: Path, classes: Collection[str]) -> Iterator[tuple[str, FolderContents]]:
-    """Yield name and contents of each folder that is named after a class, ignoring case."""
+    """Yield class name and contents of each class folder; the case of folder names is ignored."""
     names = {name.casefold(): name for name in classes}
     for path in sorted(folder.iterdir()):
         if path.name.casefold() in names and path.is_dir():
@@ -274,11 +271,11 @@ def join(
     declared: Mapping[str, int],
     depth: DepthFacts | None = None,
     notes: Sequence[str] = (),
-) -> Prepared:
+) -> PreparedDataset:
     """Write the manifest of all listed samples whose files are on disk.
 
-    Samples that are missing on disk and files that are not listed are counted in the notes. `lists` names the lists in
-    messages, `declared` counts the samples of each split in the whole dataset; see `write_prepared` for the rest.
+    The notes count missing samples and unlisted files. `lists` names the lists in messages. All other arguments are
+    those of `write_prepared`.
 
     Raises:
         ManifestError: No labeled sample is on disk.

@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from kinema.config import config
 from kinema.data.csv_table import read_csv
 from kinema.data.manifest import COLUMNS, LABEL, Entry, check_manifest_name, parse_row
 from kinema.datasets.options import OwnDataOptions
-from kinema.datasets.prepared import Prepared, assign_splits, write_prepared
+from kinema.datasets.prepared import PreparedDataset, assign_splits, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.templates import is_label
 from kinema.errors import ManifestError, UsageError, did_you_mean
 
 Place = Literal["line", "item"]
-"""Unit in which messages count the rows of a table: lines of the file or items of a list."""
+"""Unit of row numbers in messages: lines of the file, or items of a list."""
 OBJECTS = "a list of objects, or one object per line"
 
 
@@ -27,25 +28,10 @@ class TableOptions(OwnDataOptions):
         columns: Names of the table's columns, for example rgb=path,group=source_video,label.verb=verb.
     """
 
-    format: ClassVar[Literal["csv", "json"]]
     columns: str = ""
 
 
-@config
-class CsvOptions(TableOptions):
-    """Make a manifest of a CSV table."""
-
-    format: ClassVar[Literal["csv", "json"]] = "csv"
-
-
-@config
-class JsonOptions(TableOptions):
-    """Make a manifest of a JSON table: a list of objects, or one object per line."""
-
-    format: ClassVar[Literal["csv", "json"]] = "json"
-
-
-def prepare(options: TableOptions) -> Prepared:
+def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> PreparedDataset:
     """Write the manifest of a table, whose paths are relative to its folder, or URLs.
 
     Raises:
@@ -60,7 +46,7 @@ def prepare(options: TableOptions) -> Prepared:
             raise ManifestError(problem, path=written, field="out")
     if not table.is_file():
         raise ManifestError(f"{table}: no such table", path=table, field="root")
-    place, lines = _json_rows(table) if options.format == "json" else ("line", read_csv(table, table.read_bytes()))
+    place, lines = _json_rows(table) if table_format == "json" else ("line", read_csv(table, table.read_bytes()))
     names = _column_names(table, list(lines[0][1]), _parse_columns(options.columns))
     entries: list[Entry] = []
     for line, row in lines:
@@ -93,7 +79,7 @@ def _parse_columns(text: str) -> dict[str, str]:
 
 
 def _json_rows(table: Path) -> tuple[Place, list[tuple[int, dict[str, str]]]]:
-    """Return number and cells of each object; columns that an object does not have are empty."""
+    """Return number and cells of each object; missing columns are empty."""
     try:
         text = table.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -161,6 +147,6 @@ def _column_names(table: Path, header: Sequence[str], columns: Mapping[str, str]
 
 
 SPECS = (
-    DatasetSpec("csv", "Your own CSV table.", CsvOptions, prepare),
-    DatasetSpec("json", "Your own JSON table.", JsonOptions, prepare),
+    DatasetSpec("csv", "Your own CSV table.", TableOptions, partial(prepare, table_format="csv")),
+    DatasetSpec("json", "Your own JSON table.", TableOptions, partial(prepare, table_format="json")),
 )

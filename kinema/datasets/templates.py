@@ -15,9 +15,9 @@ from kinema.video.image_folder import IMAGE_SUFFIXES
 from kinema.video.scan import scan
 
 COLUMNS = ("group", "subject", "camera", "split")
-"""Fields that fill a column of the manifest, beside the labels."""
+"""Fields that fill a manifest column, in addition to labels."""
 LAZY = "\0"
-"""Mark in a pattern that becomes `?` or nothing; no path contains it."""
+"""Placeholder in a pattern for `?` (lazy) or nothing (greedy); no path contains it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +26,17 @@ class Template:
 
     Attributes:
         text: Template as the user wrote it.
-        fields: Names of its fields, each once, in their order; fields without a name are not included.
+        fields: Distinct names of its fields, in order.
         num_fixed: Number of characters outside of fields.
-        shortest: Pattern that matches the fields as short as possible, from the first on.
-        longest: Pattern that matches them as long as possible; a match is unique if the two agree.
+        lazy: Pattern with lazy fields.
+        greedy: Pattern with greedy fields. A match is unique if both patterns agree.
     """
 
     text: str
     fields: tuple[str, ...]
     num_fixed: int
-    shortest: re.Pattern[str]
-    longest: re.Pattern[str]
+    lazy: re.Pattern[str]
+    greedy: re.Pattern[str]
 
     @property
     def labels(self) -> list[str]:
@@ -49,19 +49,19 @@ class Template:
         Raises:
             ManifestError: The path matches in more than one way.
         """
-        short, long = (pattern.fullmatch(path) for pattern in (self.shortest, self.longest))
-        if short is None or long is None:
+        lazy, greedy = (pattern.fullmatch(path) for pattern in (self.lazy, self.greedy))
+        if lazy is None or greedy is None:
             return None
-        for field, value, other in zip(self.fields, short.groups(), long.groups(), strict=True):
+        for field, value, other in zip(self.fields, lazy.groups(), greedy.groups(), strict=True):
             if value != other:
                 problem = f"matches {self.text!r} in several ways, {field} is {value!r} or {other!r}"
                 fix = "Separate the fields by fixed characters, or use {FIELD:d} for digits."
                 raise ManifestError(f"{path}: {problem}. {fix}", path=path, field=field)
-        return {field: value.strip() for field, value in zip(self.fields, short.groups(), strict=True)}
+        return {field: value.strip() for field, value in zip(self.fields, lazy.groups(), strict=True)}
 
 
 def parse_template(text: str) -> Template:
-    """Return a template from its text: `{field}` is one or more characters except slashes, `{field:d}` digits.
+    """Parse a template. `{field}` matches one or more characters except slashes, `{field:d}` digits.
 
     Raises:
         ManifestError: The text is malformed, has no label, or names a single image.
@@ -101,8 +101,8 @@ def parse_template(text: str) -> Template:
         text=text,
         fields=tuple(fields),
         num_fixed=sum(len(literal) for literal, *_ in parts),
-        shortest=re.compile(pattern.replace(LAZY, "?")),
-        longest=re.compile(pattern.replace(LAZY, "")),
+        lazy=re.compile(pattern.replace(LAZY, "?")),
+        greedy=re.compile(pattern.replace(LAZY, "")),
     )
 
 
@@ -110,14 +110,9 @@ def match_templates(root: Path, out: Path, *, rgb: str = "", depth: str = "") ->
     """Return the samples whose paths match a template, whether the templates give their split, and notes.
 
     The fields `label` (or `label.verb`, `label.noun`, ...), `group`, `subject`, `camera` and `split` fill columns; all
-    others only match. RGB and depth are paired if all fields that both templates have agree. A sample with only one of
-    the two keeps its line. A path that matches both templates belongs to the one with more fixed characters.
-
-    Args:
-        root: Folder of the files and folders of images.
-        out: Manifest, which is not a sample if it is below the root.
-        rgb: Template of RGB; may be empty if `depth` is given.
-        depth: Template of depth; may be empty if `rgb` is given.
+    others only match. RGB and depth are paired if their common fields agree. A sample may lack one of the two. A path
+    that matches both templates belongs to the one with more fixed characters.
+    The manifest `out` is ignored among the files if it is below the root.
 
     Raises:
         ManifestError: A template is malformed, matches nothing, or matches two files of one modality for one sample.
@@ -207,7 +202,7 @@ def _match(
 
 
 def _field_notes(templates: Mapping[Modality, Template]) -> list[str]:
-    """Return notes on fields that fill no column but are spelled like one that does."""
+    """Return notes on fields that are probably misspelled names of columns."""
     columns = (LABEL, *COLUMNS)
     notes = []
     for field in dict.fromkeys(field for template in templates.values() for field in template.fields):

@@ -13,12 +13,10 @@ therefore ignored, and classes are spelled as in `classInd.txt`.
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
-from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import Prepared
+from kinema.datasets.options import ThreeSplitOptions
+from kinema.datasets.prepared import PreparedDataset
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ListedSample,
@@ -53,18 +51,7 @@ VIDEO_NAME = re.compile(r"v_(\w+)_(g\d\d)_c\d\d")
 EXAMPLE = "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"
 
 
-@config
-class Ucf101Options(DatasetOptions):
-    """Make a manifest of UCF-101.
-
-    Attributes:
-        split: Official split.
-    """
-
-    split: Literal[1, 2, 3] = 1
-
-
-def prepare(options: Ucf101Options) -> Prepared:
+def prepare(options: ThreeSplitOptions) -> PreparedDataset:
     """Write the manifest of the videos that the lists of one split name and that are on disk.
 
     Raises:
@@ -159,4 +146,4 @@ def _refuse_shared_groups(samples: Sequence[ListedSample]) -> None:
             )
 
 
-SPECS = (DatasetSpec("ucf101", "UCF-101: 13,320 videos of 101 actions.", Ucf101Options, prepare),)
+SPECS = (DatasetSpec("ucf101", "UCF-101: 13,320 videos of 101 actions.", ThreeSplitOptions, prepare),)

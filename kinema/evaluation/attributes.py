@@ -1,7 +1,7 @@
 """Accuracy per attribute of Diving48's classes: take-off, somersaults, twists and position (figure 3.8).
 
-A class name lists its attributes. The predicted attributes are those of the top class, so each confusion matrix is
-summed from that of the classes.
+A class name lists its attributes, and the predicted attributes are those of the top class. The confusion matrix of an
+attribute is therefore a sum over that of the classes.
 """
 
 from dataclasses import dataclass

@@ -1,15 +1,17 @@
 """Percentile bootstrap of metrics over clips, or over groups of clips."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
+from pydantic import Field
+
+from kinema.config import config
 
 DRAWS_AT_ONCE = 4_000_000
-"""Number of draws held in memory at a time."""
+"""Number of draws per block of resamples, which bounds the memory."""
 
 
 class Interval(NamedTuple):
@@ -19,28 +21,21 @@ class Interval(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Bootstrap:
     """Settings of Efron's percentile bootstrap.
 
     Attributes:
-        over: Unit drawn with replacement: single clips, or all clips of a group or subject together, if they are
-            correlated.
+        over: Unit that is resampled: single clips, or all clips of a group or subject, which are correlated.
         resamples: Number of resamples.
-        level: Share of the resamples inside the interval [%].
+        level: Confidence level [%].
         seed: Random seed.
     """
 
     over: Literal["clip", "group", "subject"] = "clip"
-    resamples: int = 2000
-    level: float = 95.0
+    resamples: Annotated[int, Field(ge=1)] = 2000
+    level: Annotated[float, Field(gt=0, lt=100)] = 95.0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.resamples < 1:
-            raise ValueError(f"bootstrap: resamples={self.resamples}; expected at least 1")
-        if not 0 < self.level < 100:
-            raise ValueError(f"bootstrap: level={self.level}; expected a percentage between 0 and 100")
 
 
 BOOTSTRAP = Bootstrap()
@@ -53,7 +48,8 @@ def mean_interval(
 ) -> Interval:
     """Return the interval of the mean of one number per clip. Without group numbers, clips are drawn one by one."""
     means = [
-        counts @ values.astype(np.float64) / counts.sum(axis=1) for counts in _times_drawn(values, groups, bootstrap)
+        counts @ values.astype(np.float64) / counts.sum(axis=1)
+        for counts in _resample_counts(values, groups, bootstrap)
     ]
     return _percentiles(np.concatenate(means), bootstrap)
 
@@ -67,7 +63,7 @@ def mean_class_interval(
     """Return the interval of the mean class accuracy (0 to 1). Classes that are not drawn are excluded."""
     of_class = np.eye(targets.max() + 1)[targets][:, np.unique(targets)]
     means = []
-    for counts in _times_drawn(correct, groups, bootstrap):
+    for counts in _resample_counts(correct, groups, bootstrap):
         drawn = counts @ of_class
         shares = np.full_like(drawn, np.nan)
         np.divide((counts * correct) @ of_class, drawn, out=shares, where=drawn > 0)
@@ -75,10 +71,10 @@ def mean_class_interval(
     return _percentiles(np.concatenate(means), bootstrap)
 
 
-def _times_drawn(
+def _resample_counts(
     values: ndarray, groups: Int64[ndarray, " samples"] | None, bootstrap: Bootstrap
 ) -> Iterator[Float[ndarray, "resamples samples"]]:
-    """Yield the number of times that each clip is in each resample, a block of resamples at a time."""
+    """Yield how often each resample contains each clip, one block of resamples at a time."""
     samples = len(values)
     place = np.arange(samples) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(place.max()) + 1

@@ -12,7 +12,7 @@ BINS = 15
 """Number of bins of the expected calibration error."""
 
 TEMPERATURES = (0.01, 100.0)
-"""Range of the temperature search. Predictions without a mistake have no best temperature above 0."""
+"""Range of the temperature search. Without it, the temperature of error-free predictions would go to 0."""
 
 
 def negative_log_likelihood(
@@ -50,7 +50,6 @@ def fit_temperature(logits: Float[ndarray, "samples classes"], targets: Int64[nd
     true_logits = np.take_along_axis(logits, targets[:, None], axis=1)
     if (true_logits == logits.max(axis=1, keepdims=True)).all():
         return TEMPERATURES[0]  # the likelihood increases as the temperature decreases
-    # The likelihood has a single maximum, which a bounded search finds.
     result = minimize_scalar(
         lambda log: negative_log_likelihood(logits, targets, temperature=math.exp(log)),
         bounds=tuple(math.log(end) for end in TEMPERATURES),

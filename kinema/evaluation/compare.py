@@ -1,4 +1,4 @@
-"""Paired comparison of models on the same samples, where differences vary far less than accuracies do."""
+"""Paired comparison of models on the same samples, whose differences vary far less than their accuracies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,8 +51,8 @@ def compare(
     """Compare two models, each with one or several seeds, on the same samples.
 
     Returns:
-        Comparison by task head, and of all heads together (`joint`) if there are several. The interval covers the draw
-        of clips, not of seeds.
+        Comparison by task head, with `joint` for all heads together if there are several. The interval accounts for the
+        sampling of clips, not of seeds.
 
     Raises:
         ComparisonError: The samples, their labels or the class lists differ.
@@ -100,7 +100,7 @@ def paired_difference(
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test, from the clips that only one side has correct."""
+    """Return the two-sided p-value of McNemar's exact test from the numbers of clips that only one side gets right."""
     differ = only_first + only_second
     return float(binomtest(only_first, differ, 0.5).pvalue) if differ else 1.0
 
@@ -108,7 +108,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def align(predictions: Sequence[Predictions], *, missing: Missing) -> list[Predictions]:
     """Return the predictions of several models on the same samples in the same order.
 
-    With `missing="allow"`, samples that not all models have are dropped.
+    With `missing="allow"`, samples that some models lack are dropped.
 
     Raises:
         ComparisonError: The manifest, split, class lists or labels differ, samples are missing, or none is shared.

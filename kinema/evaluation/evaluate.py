@@ -159,7 +159,9 @@ def predict_split(
         missing=tuple(failures),
         manifest_digest=manifest.digest,
         weights_digest=trained.digest,
-        protocol=Protocol.from_model(trained),
+        protocol=Protocol(
+            frames=trained.sampling.frames, clips=trained.sampling.clips, crops=trained.preprocessing.crops
+        ),
         groups=group_numbers(manifest, index),
         dataset=manifest.dataset,
         version=manifest.version,

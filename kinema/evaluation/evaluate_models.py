@@ -88,7 +88,18 @@ def evaluate_models(
         name = str(source)
         if manifest and (number == 1 or source.is_dir()):
             files[name] = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
-            predictions[name] = _evaluate(source, manifest, settings, files[name])
+            predictions[name] = evaluate(
+                load_model(source).with_clip(frames=settings.frames, size=settings.size),
+                manifest,
+                split=settings.split,
+                batch_size=settings.batch_size,
+                workers=settings.workers,
+                device=settings.device,
+                missing=settings.missing,
+                out=files[name],
+                read_options=settings.read_options,
+                modalities=settings.modalities,
+            ).predictions
         else:
             files[name] = source
             predictions[name] = load_predictions(source)
@@ -121,18 +132,3 @@ def evaluation_to_json(evaluation: ModelsEvaluation) -> dict[str, Any]:
             for name, attribute in evaluation.attributes.items()
         }
     return data
-
-
-def _evaluate(source: Path, manifest: str, settings: EvaluationSettings, out: Path) -> Predictions:
-    return evaluate(
-        load_model(source).with_clip(frames=settings.frames, size=settings.size),
-        manifest,
-        split=settings.split,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        device=settings.device,
-        missing=settings.missing,
-        out=out,
-        read_options=settings.read_options,
-        modalities=settings.modalities,
-    ).predictions

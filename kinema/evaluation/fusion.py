@@ -64,10 +64,10 @@ def summarize_fusion(
     fused = {f"mean of {score}": fuse(list(singles.values()), score=score) for score in get_args(ScoreFusion)}
     return FusionSummary(
         bootstrap=bootstrap,
-        models={name: summarize(found, bootstrap=bootstrap) for name, found in {**singles, **fused}.items()},
+        models={name: summarize(p, bootstrap=bootstrap) for name, p in {**singles, **fused}.items()},
         differences={
-            f"{fusion} - {name}": compare([found], [single], bootstrap=bootstrap)
-            for fusion, found in fused.items()
+            f"{fusion} - {name}": compare([mean], [single], bootstrap=bootstrap)
+            for fusion, mean in fused.items()
             for name, single in singles.items()
         },
     )
@@ -78,7 +78,7 @@ def fusion_to_json(fusion: FusionSummary) -> dict[str, Any]:
     return {
         "models": {name: summary_to_json(summary) for name, summary in fusion.models.items()},
         "differences": {
-            name: {head: asdict(found) for head, found in comparisons.items()}
+            name: {head: asdict(comparison) for head, comparison in comparisons.items()}
             for name, comparisons in fusion.differences.items()
         },
     }

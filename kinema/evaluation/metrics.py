@@ -46,14 +46,9 @@ def confusion(
     return np.asarray(counts, dtype=np.int64)
 
 
-def class_accuracy(counts: Int64[ndarray, "classes classes"]) -> Float[ndarray, " classes"]:
-    """Return the accuracy of each true class in percent; NaN for a class without samples."""
-    return _percent(counts.diagonal(), counts.sum(axis=1))
-
-
 def mean_class_accuracy(counts: Int64[ndarray, "classes classes"]) -> float:
     """Return the mean accuracy over the classes that have samples, in percent."""
-    return float(np.nanmean(class_accuracy(counts)))
+    return float(np.nanmean(_percent(counts.diagonal(), counts.sum(axis=1))))
 
 
 def class_scores(counts: Int64[ndarray, "classes classes"]) -> ClassScores:

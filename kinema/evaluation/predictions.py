@@ -16,16 +16,15 @@ from kinema.data.manifest import UNLABELED, Manifest
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.files import atomic_write
-from kinema.inference.trained_model import TrainedModel
 
 PREDICTIONS_FILE = "predictions.safetensors"
 """Name of the predictions file in a run folder."""
 
 GROUP_COLUMNS: tuple[Literal["group", "subject"], ...] = ("group", "subject")
-"""Columns of a manifest that mark related samples, for a bootstrap that draws them together."""
+"""Manifest columns of related samples, which a bootstrap may resample together."""
 
 JOINT = "joint"
-"""Name of all task heads together. A sample is correct if every head is."""
+"""Name of the combination of all task heads, which is correct if every head is."""
 
 HEADER = ("classes", "split", "declared", "missing", "manifest_digest", "weights_digest", "protocol")
 """Fields stored under their own names as JSON in the header of a predictions file."""
@@ -38,11 +37,6 @@ class Protocol:
     frames: int
     clips: int
     crops: int
-
-    @classmethod
-    def from_model(cls, model: TrainedModel) -> "Protocol":
-        """Return the protocol of a model's sampling and preprocessing."""
-        return cls(frames=model.sampling.frames, clips=model.sampling.clips, crops=model.preprocessing.crops)
 
     def __str__(self) -> str:
         return f"{self.frames} x {self.clips} x {self.crops}"

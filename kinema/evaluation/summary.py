@@ -17,15 +17,15 @@ from kinema.evaluation.predictions import JOINT, Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scaled:
-    """Calibration after temperature scaling, by task head.
+class TemperatureScaling:
+    """Calibration of each task head after temperature scaling.
 
     Attributes:
         temperature: Fitted temperatures.
-        fitted_on: Description of the samples used for the fit, with those that are reported as well.
+        fitted_on: Description of the samples used for the fit, with a warning if some of them are evaluated too.
         nll: Negative log-likelihood [nats].
         ece: Expected calibration error [%].
-        bounded: Task heads whose temperature is at an end of the searched range.
+        bounded: Task heads whose temperature is at a bound of the search range.
     """
 
     temperature: Mapping[str, float]
@@ -37,7 +37,7 @@ class Scaled:
 
 @dataclass(frozen=True, kw_only=True)
 class JointSummary:
-    """Top-1 and top-5 accuracy in percent with their bootstrap intervals, of one task head or of all together."""
+    """Top-1 and top-5 accuracy [%] of one task head, or of all heads together, with bootstrap intervals."""
 
     top1: float
     top1_interval: Interval
@@ -74,7 +74,7 @@ class Summary:
     bootstrap: Bootstrap
     heads: Mapping[str, HeadSummary]
     joint: JointSummary | None
-    scaled: Scaled | None
+    scaled: TemperatureScaling | None
 
 
 def summarize(
@@ -158,7 +158,7 @@ def _accuracies(
     )
 
 
-def _scale(predictions: Predictions, source: Predictions) -> Scaled:
+def _scale(predictions: Predictions, source: Predictions) -> TemperatureScaling:
     if source.classes != predictions.classes:
         raise ComparisonError("temperature: predictions with other task heads or classes", field="temperature_from")
     if source.weights_digest != predictions.weights_digest:
@@ -175,7 +175,7 @@ def _scale(predictions: Predictions, source: Predictions) -> Scaled:
         description += f", {shared} of which are reported here: not a held-out number"
     fitted = {head: fit_temperature(source.logits[head], source.targets[head]) for head in source.classes}
     pairs = {head: (predictions.logits[head], predictions.targets[head]) for head in predictions.classes}
-    return Scaled(
+    return TemperatureScaling(
         temperature=fitted,
         fitted_on=description,
         nll={head: negative_log_likelihood(*pairs[head], temperature=value) for head, value in fitted.items()},

@@ -21,16 +21,16 @@ Color = tuple[float, float, float]
 Vector = tuple[float, float, float]
 
 FAR_M = 40.0
-"""Depth from which on a pixel is empty background, stored as 0."""
+"""Depth of the background, stored as 0."""
 NEAR_M = 0.2
 DEPTH_STEP_MM = 8
-"""Rounding step of depth, as of a sensor: finer steps carry no information and enlarge a lossless file by half. A pixel
-is 20 to 40 mm wide at the distance of the person."""
+"""Rounding step of depth, as in a sensor. Finer steps make a lossless file 50 % larger without more information, since
+a pixel is 20 to 40 mm wide at the distance of the person."""
 FIELD_OF_VIEW_DEGREES = 45.0
 NEAREST_M = 1.5
 """Smallest distance between camera and person, as for a depth sensor."""
 FLOOR_GROUP = 2
-"""MuJoCo group of the floor, which the depth pass omits; MuJoCo draws groups 0 to 2 by default."""
+"""MuJoCo group of the floor, which is hidden in the depth pass; MuJoCo draws groups 0 to 2 by default."""
 UPRIGHT = np.array([np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0])
 """Rotation from y up, z right to z up, y left: a quarter turn about x."""
 
@@ -95,7 +95,7 @@ class Body:
         return np.array([np.multiply(j.offset_m, scales[j.name.rpartition("_")[2]]) for j in JOINTS])
 
     def shapes(self) -> tuple[Shape, ...]:
-        """Return the solid pieces; they determine the images, the ground contact and the camera distance."""
+        """Return the solid pieces, which determine the images, the ground contact and the camera distance."""
         limbs = [shape for side in ("right", "left") for shape in (*self._leg(side), *self._arm(side))]
         return (*self._trunk(), *self._head(), *limbs)
 
@@ -181,7 +181,7 @@ def heights_m(body: Body, poses: Poses) -> Float64[np.ndarray, " frames"]:
     for shape in body.shapes():
         joint = INDEX[shape.joint]
         centers = _end_positions(shape, positions, rotations)
-        # the world's up axis in the joint's frame gives the extent of the ellipsoid below its center
+        # the norm of the scaled up axis, in the joint's frame, is the extent below the center
         up = rotate(conjugate(rotations[:, joint]), np.array([0.0, 1.0, 0.0]))
         size = np.array(shape.size_m * (3 // len(shape.size_m)))
         reach = np.linalg.norm(up * size, axis=-1)
@@ -192,13 +192,9 @@ def heights_m(body: Body, poses: Poses) -> Float64[np.ndarray, " frames"]:
 def place_on_floor(poses: Poses, *, body: Body, captured: Poses) -> Poses:
     """Place a body so that its lowest point is as high as that of the captured person in the same frame.
 
-    Heights and steps scale with the length of the legs. A flip or jump stays in the air; a lying person, who sinks up
-    to 0.2 m into the soft floor of the capture, is lifted out of it.
-
-    Args:
-        poses: Motion for the captured skeleton.
-        body: Proportions of the body.
-        captured: Same frames as captured, without noise or mirroring.
+    Heights and steps scale with the length of the legs. Flips and jumps stay in the air. A lying person, who sinks up
+    to 0.2 m into the soft floor of the capture, is raised to the floor. `captured` has the same frames as `poses`,
+    without noise and mirroring.
     """
     middle_m = (poses.root_m.min(axis=0) + poses.root_m.max(axis=0)) / 2
     root_m = (poses.root_m - middle_m) * np.array([body.legs, 1.0, body.legs])
@@ -220,14 +216,7 @@ class Floor:
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """Directional lamp and color of the sky.
-
-    Attributes:
-        azimuth_degrees: Azimuth of the lamp as seen from the person.
-        elevation_degrees: Elevation of the lamp.
-        strength: Brightness of the lamp, 0 to 1.
-        sky: Color of the sky.
-    """
+    """Directional lamp, in a direction from the person and with a strength from 0 to 1, and color of the sky."""
 
     azimuth_degrees: float
     elevation_degrees: float
@@ -262,7 +251,7 @@ def joints_in_world(
 
 
 def outline_m(body: Body, poses: Poses) -> Float64[np.ndarray, "points 3"]:
-    """Return points of the body over the whole motion, z up; the camera must see them all."""
+    """Return points of the body over the whole motion, z up, which the camera must show."""
     positions, rotations = joints_in_world(body, poses)
     return np.concatenate([end for s in body.shapes() for end in _end_positions(s, positions, rotations)])
 
@@ -277,13 +266,9 @@ def _end_positions(
 def frame_view(
     points_m: Float64[np.ndarray, "points 3"], *, azimuth_degrees: float, elevation_degrees: float, margin_m: float
 ) -> View:
-    """Return the nearest view from a direction that shows all points, at least `NEAREST_M` away.
+    """Return the nearest view in a direction that shows all points (z up), from at least `NEAREST_M` away.
 
-    Args:
-        points_m: Points, z up.
-        azimuth_degrees: Azimuth of the camera's viewing direction.
-        elevation_degrees: Elevation of the viewing direction.
-        margin_m: Free space around the points, at their distance.
+    `margin_m` is the free space around the points, at their distance.
     """
     azimuth, elevation = np.radians(azimuth_degrees), np.radians(elevation_degrees)
     forward = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
@@ -292,7 +277,7 @@ def frame_view(
     local = points_m @ axes.T
     slope = np.tan(np.radians(FIELD_OF_VIEW_DEGREES / 2))
     target = (local.min(axis=0) + local.max(axis=0)) / 2
-    # perspective shifts the center of the image from that of the points; a few iterations converge
+    # perspective shifts the center of the image away from that of the points; a few iterations correct it
     for _ in range(8):
         aside = local[:, :2] - target[:2]
         distance_m = float(np.max((np.abs(aside).max(axis=1) + margin_m) / slope - (local[:, 2] - target[2])))
@@ -338,7 +323,7 @@ def render(poses: Poses, *, body: Body, floor: Floor, light: Light, view: View, 
 
 
 def scene_xml(body: Body, *, floor: Floor, light: Light, pixels: int) -> str:
-    """Return the MuJoCo model: floor, sky, lamp, and a free-floating frame per joint with the shapes of the body."""
+    """Return the MuJoCo model: floor, sky, lamp, and a mocap body per joint with the shapes of the person."""
     frames = "\n".join(
         f'<body name="{joint.name}" mocap="true">'
         + "".join(_geom_xml(shape) for shape in body.shapes() if shape.joint == joint.name)
@@ -398,12 +383,12 @@ def _to_millimeters(distances_m: np.ndarray) -> UInt16[np.ndarray, "height width
 
 
 def _load_mujoco() -> Any:
-    if platform.system() == "Linux":  # MuJoCo reads it on import; the default on a Mac needs no screen
+    if platform.system() == "Linux":  # MuJoCo reads it on import; macOS needs no setting
         os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         import mujoco
 
-        mujoco.GLContext(8, 8).free()  # without EGL, the import may succeed and only the first context fail
+        mujoco.GLContext(8, 8).free()  # without EGL, the import may succeed and the first context fail
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         raise RuntimeError(
             f'cannot render ({error}): pip install "kinema[render]", and on Debian apt install libegl1 libgl1-mesa-dri'

@@ -1,4 +1,4 @@
-"""Motion capture: the DeepMimic clips as poses, interpolation, mirroring, noise and forward kinematics.
+"""DeepMimic motion capture: loading, interpolation, mirroring, noise and forward kinematics of poses.
 
 Source: X. B. Peng et al., DeepMimic, 2018 (arXiv:1804.02717); the 15 human clips that the PyPI package `pybullet` 3.2.7
 ships in `pybullet_data/data/motions`, stored as float32 in `kinema/assets/motions/` with their notice.
@@ -152,8 +152,8 @@ class Motion:
 
     Attributes:
         name: Name of the action.
-        kind: `cyclic` repeats, each cycle starting where the last one ended; `single` holds its first pose before the
-            start and its last pose after the end.
+        kind: `cyclic` motions repeat, each cycle from where the last one ended; `single` ones hold the first pose
+            before the start and the last pose after the end.
         times_s: Time of each captured frame, from 0, never decreasing.
         poses: Captured poses.
     """
@@ -169,7 +169,7 @@ class Motion:
         return float(self.times_s[-1])
 
     def at(self, times_s: Float64[np.ndarray, " instants"]) -> Poses:
-        """Return the poses at any times: positions are interpolated linearly, rotations by slerp."""
+        """Return the poses at the given times; positions are interpolated linearly, rotations by slerp."""
         if self.kind == "cyclic":
             cycle, local_s = np.divmod(times_s, self.duration_s)
         else:
@@ -197,12 +197,12 @@ def load_motion(name: str) -> Motion:
         raise ValueError(f"unknown motion {name!r}; expected one of {', '.join(ACTIONS)}")
     with np.load(MOTIONS, allow_pickle=False) as archive:
         numbers = archive[name]
-    # most capture files are marked "wrap", but only in these five does the last pose lead into the first
+    # most capture files are marked "wrap", but only these five repeat smoothly
     kind: Literal["cyclic", "single"] = "cyclic" if name in {"crawl", "dance_a", "dance_b", "run", "walk"} else "single"
     poses = decode_poses(numbers)
     if kind == "cyclic":
         poses = _close_cycle(poses)
-    # a duration is the time to the next frame, so that of the last frame has no use
+    # a duration is the time to the next frame; that of the last frame is unused
     times_s = np.concatenate([[0.0], np.cumsum(numbers[:-1, 0], dtype=np.float64)])
     return Motion(name=name, kind=kind, times_s=times_s, poses=poses)
 
@@ -226,12 +226,9 @@ def decode_poses(numbers: Float32[np.ndarray, "frames 44"]) -> Poses:
 def smooth_noise(
     rng: np.random.Generator, *, phases: Float64[np.ndarray, " frames"], sigma_rad: float
 ) -> Float64[np.ndarray, "frames 13 3"]:
-    """Return rotation vectors that vary a motion: per joint except the root, a constant offset and two slow waves.
+    """Return joint noise as rotation vectors: a constant offset and two slow waves per joint; the root has none.
 
-    Args:
-        rng: Random number generator.
-        phases: Time as a fraction of the clip.
-        sigma_rad: Standard deviation of the sum, per axis.
+    `phases` are times as fractions of the clip; `sigma_rad` is the standard deviation per axis.
     """
     shape = (len(JOINTS), 3)
     weights = rng.normal(0.0, sigma_rad / np.sqrt(2.0), size=(3, *shape))
@@ -254,7 +251,7 @@ def _other_side(name: str) -> str:
 
 
 def _close_cycle(poses: Poses) -> Poses:
-    """Spread the gap between the end and the start of a cycle over the cycle, so that it repeats without a jump."""
+    """Distribute the gap between the last and the first pose over the cycle, so that it repeats smoothly."""
     share = np.linspace(0.0, 1.0, len(poses.rotations))
     gap = multiply(conjugate(poses.rotations[-1]), poses.rotations[0])
     gaps = np.broadcast_to(gap, poses.rotations.shape)

@@ -1,6 +1,6 @@
 """Built-in dataset `moves`: RGB-D clips of 15 captured actions x 5 bodies x 3 cameras, one or two takes each.
 
-All variation is a pure function of (action, subject, camera, take): see `draw_params`. The dataset is for trying out
+All variation is a pure function of (action, subject, camera, take), see `draw_params`. The dataset is meant for testing
 software; docs/moves.md lists its limits.
 """
 
@@ -86,7 +86,7 @@ SUBJECTS = {
     ),
 }
 CAMERAS = {"c1": 110.0, "c2": 155.0, "c3": 200.0}
-"""Azimuth of each camera [degrees]; the person first faces 0. c1 sees the side, c2 and c3 the front from both sides."""
+"""Azimuth of each camera [degrees]. The person initially faces 0; c1 shows the side, c2 and c3 the front obliquely."""
 
 FLOORS: tuple[tuple[Color, Color], ...] = (
     ((0.62, 0.52, 0.46), (0.53, 0.44, 0.39)),
@@ -100,7 +100,7 @@ SKIES: tuple[Color, ...] = ((0.72, 0.80, 0.90), (0.86, 0.82, 0.76), (0.80, 0.84,
 PATTERNS: tuple[Literal["checker", "tiles", "plain"], ...] = ("checker", "tiles", "plain")
 
 CYCLES = {"crawl": 1.0, "dance_a": 1.5, "dance_b": 1.1, "run": 1.5, "walk": 1.5}
-"""Cycles of a cyclic motion per clip at tempo 1; a single motion is shown once."""
+"""Number of cycles per clip of a cyclic motion at tempo 1; all other motions are shown once."""
 
 # two takes of training subjects and one of test subjects: 360 clips fit into 12 MB, 450 do not
 TAKES = {"s1": 2, "s2": 2, "s3": 2, "s4": 1, "s5": 1}
@@ -126,17 +126,13 @@ class Clip(NamedTuple):
 class ClipParams:
     """Random parameters of a clip.
 
+    Angles are those of the camera's viewing direction.
+
     Attributes:
-        tempo: Captured seconds per second of the clip.
-        start: First time, as a fraction of the motion's duration.
-        side: Whether the motion is mirrored.
-        noise_seed: Seed of the joint noise.
-        azimuth_degrees: Azimuth of the camera.
-        elevation_degrees: Elevation of the camera.
+        tempo: Speed relative to the capture.
+        start: Start time as a fraction of the motion's duration.
         margin_m: Free space around the person in the image.
         shade: Factor on the brightness of the clothes.
-        floor: Floor.
-        light: Light.
     """
 
     tempo: float
@@ -177,7 +173,7 @@ def draw_params(clip: Clip) -> ClipParams:
     )
     azimuth_degrees = CAMERAS[clip.camera] + float(rng.uniform(-8.0, 8.0))
     light = Light(
-        # never from behind the person, who would be a silhouette
+        # never from behind the person, which would show a silhouette
         azimuth_degrees=azimuth_degrees + 180.0 + float(rng.uniform(-75.0, 75.0)),
         elevation_degrees=float(rng.uniform(40.0, 70.0)),
         strength=float(rng.uniform(0.45, 0.75)),
@@ -198,7 +194,7 @@ def draw_params(clip: Clip) -> ClipParams:
 
 
 def rate_fps(action: str) -> Fraction:
-    """Return the frame rate of an action's files: `FRAMES` frames last as long as its motion at tempo 1."""
+    """Return the frame rate at which `FRAMES` frames of an action last as long as its motion at tempo 1."""
     duration_s = load_motion(action).duration_s * CYCLES.get(action, 1.0)
     return Fraction(round(2 * FRAMES / duration_s), 2)
 
@@ -246,12 +242,9 @@ def write_manifests(out: Path, clips: Sequence[Clip] | None = None) -> None:
 
 
 def render_moves(out: Path, *, clips: Sequence[Clip] | None = None, workers: int | None = None) -> None:
-    """Render the dataset into `out`: `rgb/*.mp4`, `depth/*.mkv` and the manifests.
+    """Render all or some clips into `out`: `rgb/*.mp4`, `depth/*.mkv` and the manifests.
 
-    Args:
-        out: Folder to write.
-        clips: Clips to render; all if None.
-        workers: Number of processes; one per core if None. It does not change the pixels.
+    The number of processes (by default one per core) does not change the pixels.
     """
     clips = list_clips() if clips is None else clips
     for folder in ("rgb", "depth"):

@@ -1,4 +1,4 @@
-"""Clip files: color as H.264 in MP4, depth as lossless FFV1 in Matroska; equal frames give equal bytes."""
+"""Clip files: color as H.264 in MP4, depth as lossless FFV1 in Matroska. Equal frames give equal bytes."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -1,13 +1,13 @@
 """Printed check: a progress bar, and lines with all faults and examples of notes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kinema.curation.check import Checked
+from kinema.curation.check import CheckResult
 from kinema.curation.findings import Finding
 
 EXAMPLES = 3
@@ -18,11 +18,8 @@ EXAMPLES = 3
 def check_progress(console: Console | None = None) -> Iterator[Callable[[int, int, int], None]]:
     """Show a progress bar with files done, files per second and time left; hidden if the output is not a terminal.
 
-    Yields a function to call with the number of files done, their total, and how many of those done were not decoded
-    again, which do not count for the speed.
-
-    Args:
-        console: Console to print to; standard error if None.
+    Yields a function of the number of files done, their total, and the number of unchanged files, which do not count
+    for the speed. The bar is on standard error by default.
     """
     console = console or Console(stderr=True)
     columns = (MofNCompleteColumn(), TextColumn("files"), BarColumn(), TextColumn("{task.description}"))
@@ -30,25 +27,26 @@ def check_progress(console: Console | None = None) -> Iterator[Callable[[int, in
     with Progress(*columns, *times, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
-        def show(done: int, total: int, remembered: int) -> None:
+        def show(done: int, total: int, num_cached: int) -> None:
             elapsed = bar.tasks[0].elapsed or 0
-            rate = f"{(done - remembered) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
-            unchanged = f"  {remembered:,} unchanged" if remembered else ""
+            rate = f"{(done - num_cached) / elapsed:.1f} files/s" if elapsed > 0.5 else ""
+            unchanged = f"  {num_cached:,} unchanged" if num_cached else ""
             bar.update(task, completed=done, total=total, description=rate + unchanged)
 
         yield show
 
 
-def check_lines(checked: Checked) -> Iterator[str]:
+def check_lines(checked: CheckResult) -> Iterator[str]:
     """Yield counts, then one line per fault, then the kinds of notes with their first examples."""
     path = checked.manifest.path
     files, frames = len(checked.inspections), sum(file.frames for file in checked.inspections.values())
-    unchanged = f" ({checked.remembered:,} files unchanged since the last check)" if checked.remembered else ""
+    unchanged = f" ({checked.num_cached:,} files unchanged since the last check)" if checked.num_cached else ""
     yield f"{path}: {len(checked.entries):,} samples in {files:,} files with {frames:,} frames{unchanged}"
     if checked.incomparable:
         yield f"{checked.incomparable:,} files are unreadable or blank, and were not compared with the others"
     if checked.faults:
-        yield f"faults: {_counted(checked.faults)}"
+        counts = Counter(finding.kind for finding in checked.faults)
+        yield f"faults: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}"
         yield from (_line(path.name, finding) for finding in checked.faults)
     else:
         yield "no faults found"
@@ -64,7 +62,3 @@ def _line(name: str, finding: Finding) -> str:
     place = f"{name}, line {finding.line}: " if finding.line else f"{name}: "
     subject = f"{finding.file}: " if finding.file else ""
     return "  " + " ".join(f"{place}{finding.kind}: {subject}{finding.sentence}".split())
-
-
-def _counted(findings: Sequence[Finding]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in Counter(finding.kind for finding in findings).items())

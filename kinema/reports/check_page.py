@@ -3,14 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from kinema.curation.check import Checked
+from kinema.curation.check import CheckResult
 from kinema.curation.duplicates import signature_images
 from kinema.curation.findings import SEVERITY, Finding
 from kinema.curation.inspections import MediaFile
@@ -27,36 +27,23 @@ MAX_PAIRS = 24
 STRIP_FRAMES = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """Paths of the written files."""
-
-    page: Path
-    findings: Path
-    bad_files: Path
-
-
-def write_check(checked: Checked, folder: Path, read_options: ReadOptions) -> Written:
+def write_check(checked: CheckResult, folder: Path, read_options: ReadOptions) -> None:
     """Write `check.html`, `check.json` and `bad_files.txt`, whose lines are a path, a tab and the reasons.
 
-    Args:
-        checked: Result of the check.
-        folder: Output folder, created if missing.
-        read_options: Options for reading the frames of copies.
+    The output folder is created if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = Written(page=folder / "check.html", findings=folder / "check.json", bad_files=folder / "bad_files.txt")
-    written.findings.write_text(json.dumps(_as_json(checked), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    findings = json.dumps(_as_json(checked), indent=1, ensure_ascii=False)
+    (folder / "check.json").write_text(findings + "\n", encoding="utf-8")
     lines = (f"{file}\t{' '.join(reason.split())}\n" for file, reason in checked.bad_files.items())
-    written.bad_files.write_text("".join(lines), encoding="utf-8")
-    files = len(checked.inspections)
+    (folder / "bad_files.txt").write_text("".join(lines), encoding="utf-8")
     write_page(
-        written.page,
+        folder / "check.html",
         title=f"Check of {checked.manifest.path.name}",
         lead=f"{checked.manifest.dataset}, version {checked.manifest.version}; all files decoded completely",
         numbers=[
             ("samples", f"{len(checked.entries):,}"),
-            ("files", f"{files:,}"),
+            ("files", f"{len(checked.inspections):,}"),
             ("frames", f"{sum(file.frames for file in checked.inspections.values()):,}"),
             ("faults", f"{len(checked.faults):,}"),
             ("notes", f"{len(checked.notes):,}"),
@@ -70,10 +57,9 @@ def write_check(checked: Checked, folder: Path, read_options: ReadOptions) -> Wr
             _findings("Notes", checked.notes, "No notes."),
         ],
     )
-    return written
 
 
-def _as_json(checked: Checked) -> dict[str, object]:
+def _as_json(checked: CheckResult) -> dict[str, object]:
     files = []
     for source, inspection in checked.inspections.items():
         fields = {name: value for name, value in asdict(inspection).items() if name != "signature"}
@@ -102,7 +88,7 @@ def _findings(heading: str, findings: Sequence[Finding], nothing: str) -> Sectio
     )
 
 
-def _copies(checked: Checked, read_options: ReadOptions) -> Iterator[Section]:
+def _copies(checked: CheckResult, read_options: ReadOptions) -> Iterator[Section]:
     if not checked.copies:
         return
     shown = checked.copies[:MAX_PAIRS]
@@ -125,7 +111,7 @@ def _copies(checked: Checked, read_options: ReadOptions) -> Iterator[Section]:
     yield Section(heading="Near-duplicates across splits", text=text, images=images)
 
 
-def _frames(checked: Checked, source: MediaFile, read_options: ReadOptions) -> UInt8[ndarray, "frames height width 3"]:
+def _frames(checked: CheckResult, source: MediaFile, read_options: ReadOptions) -> UInt8[ndarray, "_ height width 3"]:
     """Return some frames of a file, or images of its signature if it can no longer be read."""
     inspection = checked.inspections[source]
     indices = np.linspace(0, inspection.frames - 1, min(STRIP_FRAMES, inspection.frames)).round().astype(int).tolist()
@@ -141,7 +127,7 @@ def _frames(checked: Checked, source: MediaFile, read_options: ReadOptions) -> U
     return gray.astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 
-def _balance(checked: Checked) -> Iterator[Section]:
+def _balance(checked: CheckResult) -> Iterator[Section]:
     for head, names in checked.manifest.classes.items():
         counts = {}
         labeled = {entry.split for entry in checked.entries} - {*checked.manifest.unlabeled}
@@ -156,7 +142,7 @@ def _balance(checked: Checked) -> Iterator[Section]:
         yield Section(heading=heading, text=f"{text}.", figure=balance_figure(counts, names))
 
 
-def _measures(checked: Checked) -> Iterator[Section]:
+def _measures(checked: CheckResult) -> Iterator[Section]:
     """Yield lengths, frame rates and sizes of readable files, per modality."""
     for kind in ("rgb", "depth"):
         files = [file for source, file in checked.inspections.items() if source.kind == kind and not file.problem]

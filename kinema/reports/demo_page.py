@@ -111,6 +111,6 @@ def _clip(position: int, manifest: Manifest, recognizer: Recognizer) -> ClipImag
     video = manifest.locate(entry.rgb)
     return ClipImage(
         image=film_strip(recognizer.prepare(video)["rgb"][0]),
-        truth=entry.labels["label"],
-        answers=[(p.label, p.score) for p in recognizer.predict(video, top_k=3)["label"]],
+        label=entry.labels["label"],
+        predictions=[(p.label, p.score) for p in recognizer.predict(video, top_k=3)["label"]],
     )

@@ -23,7 +23,7 @@ WIDTH = 160
 
 
 def console() -> Console:
-    """Return standard output; names of classes and files are printed without markup."""
+    """Return a console for standard output that prints class and file names without markup."""
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
 
 
@@ -133,7 +133,7 @@ def _print(line: str) -> None:
 
 
 def _print_data(predictions: Predictions) -> None:
-    """Print missing samples, and the dataset with its version, since results of two versions cannot be compared."""
+    """Print missing samples, and dataset and version, since results of two versions cannot be compared."""
     for reason in predictions.missing:
         _print(f"missing: {reason}")
     if predictions.dataset:
@@ -165,7 +165,7 @@ def _metrics(summary: Summary) -> Table:
 
 
 def _print_notes(summary: Summary) -> None:
-    """Print the definition of the metrics, and the samples and classes that they leave out."""
+    """Print the definitions of the metrics, excluded classes and the most frequent confusions."""
     predictions, bootstrap = summary.predictions, summary.bootstrap
     groups = bootstrap_groups(predictions, bootstrap)
     count = len(predictions.index) if groups is None else len(np.unique(groups))

@@ -107,11 +107,9 @@ def histograms_figure(numbers: Mapping[str, Sequence[float]]) -> bytes:
 
 
 def cluster_figure(clusters: Int64[ndarray, "rows columns"], reference: tuple[int, int]) -> bytes:
-    """Draw the clusters of relative positions, seen from one patch (figure 3.5), as SVG.
+    """Draw the clusters of positions relative to one patch (figure 3.5) as SVG.
 
-    Args:
-        clusters: Cluster of each patch, from `Clusters.map_from`.
-        reference: Row and column of the reference patch, which is marked by a flag.
+    `clusters` is from `Clusters.map_from`. The reference patch (row, column) is marked by a flag.
     """
     rows, columns = clusters.shape
     figure = Figure(figsize=(0.8 + 0.32 * columns, 0.7 + 0.32 * rows), layout="constrained")
@@ -131,11 +129,7 @@ def cluster_figure(clusters: Int64[ndarray, "rows columns"], reference: tuple[in
 
 
 def strips(videos: Sequence[UInt8[ndarray, "_ _ _ 3"]]) -> bytes:
-    """Draw one row of frames per video, all of the same height, as JPEG.
-
-    Args:
-        videos: RGB videos of any length and size, (frames, height, width, 3).
-    """
+    """Draw one row of frames per RGB video of any length and size, all of the same height, as JPEG."""
     rows = []
     for video in videos:
         size = (max(1, round(STRIP_HEIGHT * video.shape[2] / video.shape[1])), STRIP_HEIGHT)

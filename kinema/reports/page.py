@@ -15,8 +15,8 @@ class ClipImage:
     """Image of a clip with its true class, and predicted classes with probabilities, best first."""
 
     image: bytes
-    truth: str
-    answers: Sequence[tuple[str, float]]
+    label: str
+    predictions: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)

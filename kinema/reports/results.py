@@ -25,10 +25,7 @@ MAX_SCORES = 60_000
 def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
     """Write the result of a run, with metrics computed from its predictions file.
 
-    Args:
-        run: Finished training.
-        out: JSON to write, under `results/`.
-        title: Model and data; contains "synthetic" if the data are.
+    The title names model and data; it must contain "synthetic" for synthetic data.
 
     Returns:
         Content of the JSON: metrics in percent with confidence intervals; targets, top-1 and top-5 predictions as class
@@ -130,7 +127,7 @@ def load_result(path: Path) -> Predictions:
 
 
 def _best(logits: Float[ndarray, "samples classes"], k: int) -> list[list[int]]:
-    """Return the class numbers of the k largest logits, best first; ties go to the lower number."""
+    """Return the class numbers of the k largest logits, best first. Ties go to the lower class number."""
     best: list[list[int]] = np.argsort(-logits, axis=1, kind="stable")[:, :k].tolist()
     return best
 

@@ -23,7 +23,7 @@ from kinema.training.schedule import Schedule, score
 
 State = Literal["finished", "unfinished", "no checkpoint"]
 PARTS = ("recipe.json", "steps.jsonl", "metrics.jsonl", "checkpoints", "model")
-"""Files and folders of which any makes a folder a run, complete or not."""
+"""Files and folders, any of which marks a folder as a run, even an incomplete one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class RunLine:
         data: Manifest and modalities.
         step: Number of steps done.
         steps: Number of planned steps; None if unknown.
-        top1: Best top-1 of all evaluations [%]; with several task heads, that of all heads together.
+        top1: Best top-1 of all evaluations [%]; joint top-1 with several task heads.
         loss: Loss of the last step.
         state: Progress; None if unknown.
         changed: Time of the last change [s since 1970].
@@ -77,12 +77,7 @@ def samples_of(manifest: str, split: str) -> int:
 
 
 def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLine:
-    """Read one run; files that cannot be read are listed among its faults.
-
-    Args:
-        path: Run folder.
-        count: Function that returns the number of samples in a split of a manifest.
-    """
+    """Read one run; its faults include files that cannot be read. `count` is `samples_of` or a cached version."""
     faults: list[str] = []
     steps, metrics = (_lines(path / name, faults) for name in ("steps.jsonl", "metrics.jsonl"))
     run, planned, model, data, early = Run(path), None, "?", "?", False
@@ -91,7 +86,8 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     except (RunError, OSError) as error:
         faults.append(" ".join(str(error).split()))
     else:
-        model, data = _model(recipe, run.path, faults), _data(recipe)
+        model = _model(recipe, run.path, faults)
+        data = f"{Path(recipe.data.manifest).stem or '?'} {'+'.join(recipe.clip.modalities)}"
         early = _stopped_early(recipe, metrics)
         try:
             samples = count(recipe.data.manifest, recipe.data.train)
@@ -147,10 +143,7 @@ def print_runs(lines: Sequence[RunLine]) -> None:
 def side_of(names: str, folder: Path) -> list[Predictions]:
     """Return the stored predictions of one side of a comparison.
 
-    Args:
-        names: Runs in the folder, or paths of runs, predictions files and stored results (.json); several seeds are
-            joined by commas.
-        folder: Folder in which names are looked up first.
+    Names are joined by commas: runs in the folder, or paths of runs, predictions files or stored results (.json).
     """
     side = []
     for name in filter(None, (part.strip() for part in names.split(","))):
@@ -193,12 +186,8 @@ def _model(recipe: Recipe, run: Path, faults: list[str]) -> str:
     return next(named, recipe.model.kind)
 
 
-def _data(recipe: Recipe) -> str:
-    return f"{Path(recipe.data.manifest).stem or '?'} {'+'.join(recipe.clip.modalities)}"
-
-
 def _stopped_early(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
-    """Return whether the patience of the recipe is used up."""
+    """Return whether the training stopped early: the best evaluation is `patience` evaluations ago."""
     if recipe.run.patience is None or not metrics:
         return False
     try:
@@ -209,6 +198,6 @@ def _stopped_early(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
 
 
 def _score(line: dict[str, Any]) -> float | None:
-    """Return the top-1 of an evaluation; with several task heads, that of all heads together."""
+    """Return the top-1 of an evaluation, or its joint top-1 with several task heads."""
     top1 = line.get("top1", line.get(f"{JOINT}.top1"))
     return float(top1) if isinstance(top1, int | float) else None

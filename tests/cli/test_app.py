@@ -54,10 +54,10 @@ def write_video(path: Path, frames: int) -> Path:
     return path
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
     """Run a command, check that it exits with code 2 and prints one line on standard error, and return that line."""
     with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in words])
+        main([str(arg) for arg in args])
     assert stop.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
@@ -65,10 +65,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
     return lines[0]
 
 
-def help_of(capsys: pytest.CaptureFixture[str], *words: str, flag: str = "--help") -> str:
+def help_of(capsys: pytest.CaptureFixture[str], *args: str, flag: str = "--help") -> str:
     """Run a command with --help in a terminal of 100 columns, check that it exits with code 0, and return the page."""
     with pytest.raises(SystemExit) as stop:
-        main([*words, flag])
+        main([*args, flag])
     assert stop.value.code == 0
     page = capsys.readouterr().out
     assert max(map(len, page.splitlines())) <= 100
@@ -170,7 +170,7 @@ def test_sampling_prints_the_sampled_frames(capsys: pytest.CaptureFixture[str]) 
     assert "frames 0 to 31" in head
     assert evaluation == "evaluation: " + " ".join(str(2 * i) for i in range(16))
     for draw in draws:
-        numbers = [int(word) for word in draw.split(":")[1].split()]
+        numbers = [int(arg) for arg in draw.split(":")[1].split()]
         assert all(2 * i <= number <= 2 * i + 1 for i, number in enumerate(numbers))
     assert len(draws) == 2
 
@@ -225,8 +225,8 @@ def test_own_videos_are_prepared_trained_evaluated_and_predicted(
 def test_a_stopped_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"
-    words = ["train", "moves_ctn_tiny", "--run.out", "run", "--optim.epochs", "2", *small.split()]
-    main([*words, "--data.batch-size", "16", "--max-steps", "1"])
+    args = ["train", "moves_ctn_tiny", "--run.out", "run", "--optim.epochs", "2", *small.split()]
+    main([*args, "--data.batch-size", "16", "--max-steps", "1"])
     main(["train", "--resume", "run", "--max-steps", "2"])
     assert Path("run/steps.jsonl").read_text().count("\n") == 2
 
@@ -240,7 +240,7 @@ def test_an_unknown_command(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "option", "hint"),
+    ("args", "option", "hint"),
     [
         ("predict m a.mp4 --topk 3", "'--topk'", "did you mean '--top-k'?"),
         ("predict m a.mp4 --top_k=x", "--top-k", "'x'"),
@@ -267,9 +267,9 @@ def test_an_unknown_command(capsys) -> None:
     ],
 )
 def test_an_invalid_option_is_named_with_the_nearest_one_or_its_values(
-    words: str, option: str, hint: str, capsys
+    args: str, option: str, hint: str, capsys
 ) -> None:
-    line = refused(capsys, *words.split())
+    line = refused(capsys, *args.split())
     assert option in line
     assert hint in line
 
@@ -324,8 +324,8 @@ def test_a_clip_of_one_frame_in_a_manifest_is_named_with_its_line(capsys, traine
     (tmp_path / "m.csv").write_text("rgb,frames,split,label\na.mp4,12,test,kick\nb.mp4,1,test,walk\n")
     write_video(tmp_path / "a.mp4", 12)
     write_video(tmp_path / "b.mp4", 1)
-    words = ["evaluate", trained, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p", "--workers", "0"]
-    assert "m.csv, line 3" in (line := refused(capsys, *words))
+    args = ["evaluate", trained, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p", "--workers", "0"]
+    assert "m.csv, line 3" in (line := refused(capsys, *args))
     assert "b.mp4" in line
 
 
@@ -348,19 +348,19 @@ def test_own_depth_is_prepared_with_its_unit_and_range(capsys, tmp_path: Path) -
     moves = load_manifest("moves_cross_subject")
     rows = [(moves.locate(e.depth), e.labels["label"]) for e in moves.entries if e.labels["label"] in ("kick", "walk")]
     (tmp_path / "t.csv").write_text("depth,label\n" + "".join(f"{path},{label}\n" for path, label in rows[::8]))
-    words = ["prepare", "csv", "--root", tmp_path / "t.csv", "--out", tmp_path / "m.csv"]
-    main([str(word) for word in [*words, "--depth-unit", "1", "--depth-range", "1300", "8300"]])
+    args = ["prepare", "csv", "--root", tmp_path / "t.csv", "--out", tmp_path / "m.csv"]
+    main([str(arg) for arg in [*args, "--depth-unit", "1", "--depth-range", "1300", "8300"]])
     depth = load_manifest(tmp_path / "m.csv").depth
     assert depth is not None
     assert (depth.unit_mm, depth.near, depth.far, depth.coverage) == (1.0, 1300.0, 8300.0, "full")
-    assert "near=5.0" in refused(capsys, *words, "--depth-range", "5", "2")
-    assert "depth_unit" in refused(capsys, *words, "--depth-unit", "1")
-    assert "depth_coverage" in refused(capsys, *words, "--depth-coverage", "masked")
+    assert "near=5.0" in refused(capsys, *args, "--depth-range", "5", "2")
+    assert "depth_unit" in refused(capsys, *args, "--depth-unit", "1")
+    assert "depth_coverage" in refused(capsys, *args, "--depth-coverage", "masked")
 
 
 def test_options_of_other_datasets_are_refused(capsys, tmp_path: Path) -> None:
     out = ("--root", tmp_path, "--out", tmp_path / "f.csv")
-    for words, option in (
+    for args, option in (
         (("folder", "--columns", "rgb=path"), "prepare folder: unknown option '--columns'"),
         (("csv", "--rgb", "{label}/{name}.mp4"), "prepare csv: unknown option '--rgb'"),
         (("json", "--depth", "{label}/{name}.mp4"), "prepare json: unknown option '--depth'"),
@@ -374,7 +374,7 @@ def test_options_of_other_datasets_are_refused(capsys, tmp_path: Path) -> None:
         (("hmdb51", "--split", "cross_view"), "--split 'cross_view'; expected one of 1, 2, 3"),
         (("kinetics",), "kinetics"),
     ):
-        assert option in refused(capsys, "prepare", *words[:1], *out, *words[1:])
+        assert option in refused(capsys, "prepare", *args[:1], *out, *args[1:])
 
 
 def test_rgb_and_depth_are_paired_by_file_name(capsys, tmp_path: Path) -> None:
@@ -386,10 +386,10 @@ def test_rgb_and_depth_are_paired_by_file_name(capsys, tmp_path: Path) -> None:
             (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / source).symlink_to(moves.locate(source))
     names = "{label}_s{subject}_c{camera}_t{take}"
-    words = ["--rgb", f"rgb/{names}.mp4", "--depth", f"depth/{names}.mkv", "--keep-together", "subject"]
+    args = ["--rgb", f"rgb/{names}.mp4", "--depth", f"depth/{names}.mkv", "--keep-together", "subject"]
     out = tmp_path / "m.csv"
     facts = ["--depth-range", "1300", "8300", "--depth-unit", "1"]
-    main(["prepare", "folder", "--root", str(tmp_path), "--out", str(out), *words, *facts])
+    main(["prepare", "folder", "--root", str(tmp_path), "--out", str(out), *args, *facts])
     assert "; 2 classes" in capsys.readouterr().out
     found = {
         (Path(e.rgb).stem, Path(e.depth).stem, e.labels["label"], f"s{e.subject}") for e in load_manifest(out).entries
@@ -406,8 +406,8 @@ def test_a_json_table_with_several_labels_is_prepared(capsys, tmp_path: Path) ->
     ]
     (tmp_path / "t.json").write_text(json.dumps(rows))
     columns = "rgb=path,label.verb=verb,label.noun=noun"
-    words = ["--root", tmp_path / "t.json", "--out", tmp_path / "m.csv", "--columns", columns, "--test-share", "0.3"]
-    main([str(word) for word in ["prepare", "json", *words]])
+    args = ["--root", tmp_path / "t.json", "--out", tmp_path / "m.csv", "--columns", columns, "--test-share", "0.3"]
+    main([str(arg) for arg in ["prepare", "json", *args]])
     assert "2 of verb, 3 of noun" in capsys.readouterr().out
     assert set(load_manifest(tmp_path / "m.csv").declared) == {"train", "val", "test"}
 
@@ -428,10 +428,10 @@ def test_a_public_dataset_without_its_files_names_the_missing_one(capsys, tmp_pa
 
 
 def test_a_submission_needs_a_predictions_file(capsys, tmp_path: Path) -> None:
-    words = ["submit", "epic_kitchens", tmp_path / "gone", "--manifest", "m.csv", "--out", tmp_path / "s.json"]
-    assert "missing --sls-pt" in refused(capsys, *words)
-    assert "gone: " in refused(capsys, *words, "--sls-pt", "1")
-    assert "--sls-pt" in refused(capsys, *words, "--sls-pt", "6")
+    args = ["submit", "epic_kitchens", tmp_path / "gone", "--manifest", "m.csv", "--out", tmp_path / "s.json"]
+    assert "missing --sls-pt" in refused(capsys, *args)
+    assert "gone: " in refused(capsys, *args, "--sls-pt", "1")
+    assert "--sls-pt" in refused(capsys, *args, "--sls-pt", "6")
     assert not (tmp_path / "s.json").exists()
 
 
@@ -462,10 +462,10 @@ def test_an_unreadable_sample_stops_an_evaluation_unless_allowed(capsys, trained
     (tmp_path / "m.json").write_text(json.dumps(facts))
     (tmp_path / "m.csv").write_text("rgb,split,label\na.mp4,test,kick\nb.mp4,test,walk\n")
     write_video(tmp_path / "a.mp4", 12)
-    words = ["evaluate", trained, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p.safetensors"]
-    line = refused(capsys, *words, "--workers", "0")
+    args = ["evaluate", trained, "--manifest", tmp_path / "m.csv", "--out", tmp_path / "p.safetensors"]
+    line = refused(capsys, *args, "--workers", "0")
     assert f"{tmp_path / 'm.csv'}, line 3: {tmp_path / 'b.mp4'}: " in line
-    main([str(word) for word in [*words, "--workers", "0", "--allow-missing"]])
+    main([str(arg) for arg in [*args, "--workers", "0", "--allow-missing"]])
     answer = capsys.readouterr().out
     numbers = [row for row in answer.splitlines() if row.split()[0] in ("top1", "top5", "mean_class")]
     assert len(numbers) == 3
@@ -513,15 +513,15 @@ def test_an_unknown_split(capsys, trained: Path, tmp_path: Path) -> None:
 
 def test_unknown_columns(capsys, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,class\na.mp4,x\nb.mp4,y\n")
-    words = ["prepare", "csv", "--root", tmp_path / "t.csv", "--out", tmp_path / "m.csv"]
-    line = refused(capsys, *words, "--columns", "rgb=file,label=class")
+    args = ["prepare", "csv", "--root", tmp_path / "t.csv", "--out", tmp_path / "m.csv"]
+    line = refused(capsys, *args, "--columns", "rgb=file,label=class")
     assert "'file'" in line
     assert "path, class" in line
-    assert "'rgb' or 'depth'" in refused(capsys, *words)
-    line = refused(capsys, *words, "--columns", "rgb:path")
+    assert "'rgb' or 'depth'" in refused(capsys, *args)
+    line = refused(capsys, *args, "--columns", "rgb:path")
     assert "--columns" in line
     assert "'rgb:path'" in line
-    line = refused(capsys, *words, "--columns", "rgb=path,labels=class")
+    line = refused(capsys, *args, "--columns", "rgb=path,labels=class")
     assert "'labels'" in line
     assert "'label'" in line
 

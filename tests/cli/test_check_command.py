@@ -32,7 +32,7 @@ def manifest(tmp_path, write_video):
 
 
 @pytest.fixture
-def words(manifest, tmp_path):
+def args(manifest, tmp_path):
     return [
         "check",
         str(manifest.path),
@@ -45,26 +45,26 @@ def words(manifest, tmp_path):
     ]
 
 
-def ended(code, words):
+def assert_exit(code, args):
     with pytest.raises(SystemExit) as stop:
-        main(words)
+        main(args)
     assert stop.value.code == code
 
 
-def test_a_clean_dataset_exits_with_0(words, capsys, tmp_path):
-    main(words)
+def test_a_clean_dataset_exits_with_0(args, capsys, tmp_path):
+    main(args)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{tmp_path / 'mine.csv'}: 4 samples in 4 files with 72 frames"
     assert lines[1] == "no faults found"
     assert (tmp_path / "out" / "bad_files.txt").read_text() == ""
-    main(words)
+    main(args)
     assert "(4 files unchanged" in capsys.readouterr().out
 
 
-def test_faults_are_printed_and_listed_and_exit_with_1(words, capsys, tmp_path):
+def test_faults_are_printed_and_listed_and_exit_with_1(args, capsys, tmp_path):
     (tmp_path / "größer.mp4").write_bytes(b"")
     (tmp_path / "100% #7.mp4").unlink()
-    ended(1, words)
+    assert_exit(1, args)
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("  mine.csv, line 4: missing: 100% #7.mp4: ") for line in lines)
     assert any(line.startswith("  mine.csv, line 3: unreadable: größer.mp4: ") for line in lines)
@@ -74,25 +74,25 @@ def test_faults_are_printed_and_listed_and_exit_with_1(words, capsys, tmp_path):
     assert json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))["counts"]["missing"] == 1
 
 
-def test_notes_alone_exit_with_0(words, capsys):
-    main([*words, "--frames", "32"])
+def test_notes_alone_exit_with_0(args, capsys):
+    main([*args, "--frames", "32"])
     assert "note: shorter than a clip (4)" in capsys.readouterr().out
 
 
-def test_only_the_given_splits_are_checked(words, capsys, tmp_path):
+def test_only_the_given_splits_are_checked(args, capsys, tmp_path):
     (tmp_path / "größer.mp4").unlink()
-    main([*words, "--split", "test"])
+    main([*args, "--split", "test"])
     assert "2 samples in 2 files" in capsys.readouterr().out
 
 
-def test_invalid_input_exits_with_2_and_one_line(words, capsys):
+def test_invalid_input_exits_with_2_and_one_line(args, capsys):
     for changed, message in (
         (["check", "nowhere.csv"], "nowhere.csv: "),
-        ([*words, "--split", "val"], "'val'"),
-        ([*words, "--workers", "0"], "--workers 0"),
-        ([*words, "--frames", "0"], "--frames 0"),
+        ([*args, "--split", "val"], "'val'"),
+        ([*args, "--workers", "0"], "--workers 0"),
+        ([*args, "--frames", "0"], "--frames 0"),
     ):
-        ended(2, changed)
+        assert_exit(2, changed)
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert message in line
 
@@ -111,8 +111,8 @@ def test_a_killed_check_resumes(numbered, tmp_path):
         version="1",
         depth=None,
     )
-    words = ["check", str(tmp_path / "m.csv"), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
-    command = [sys.executable, "-m", "kinema.cli", *words, "--workers", "2"]
+    args = ["check", str(tmp_path / "m.csv"), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "kinema.cli", *args, "--workers", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -12,7 +12,7 @@ import pytest
 from kinema.curation import inspections
 from kinema.curation.check import check
 from kinema.curation.findings import SEVERITY
-from kinema.curation.inspections import MediaFile, inspect_all, memory_of
+from kinema.curation.inspections import MediaFile, inspect_all, journal_path
 from kinema.data.manifest import Entry, write_manifest
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
@@ -65,7 +65,7 @@ def checked(folder, depth_facts):
         manifest = write_manifest(
             folder / "m.csv", entries=entries, classes={"label": classes}, dataset="films", version="1", depth=depth
         )
-        return check(manifest, memory=folder / "memory.jsonl", read_options=read_options, workers=workers, **options)
+        return check(manifest, journal=folder / "journal.jsonl", read_options=read_options, workers=workers, **options)
 
     return run
 
@@ -79,7 +79,7 @@ def test_a_clean_dataset_has_no_findings(checked):
     assert facts_of(result) == []
     assert (result.faults, result.notes, result.bad_files, result.incomparable) == ((), (), {}, 0)
     assert len(result.inspections) == 10
-    assert result.remembered == 0
+    assert result.num_cached == 0
 
 
 def test_files_that_cannot_be_read_are_named_with_their_line(checked, folder, write_sound):
@@ -262,7 +262,7 @@ def test_a_split_that_declares_more_than_is_listed(folder, depth_facts):
         depth=depth_facts,
         declared={"train": 4, "test": 3},
     )
-    result = check(manifest, memory=folder / "memory.jsonl", read_options=HERE)
+    result = check(manifest, journal=folder / "journal.jsonl", read_options=HERE)
     (finding,) = result.findings
     assert finding.kind == "declared"
     assert all(part in finding.sentence for part in ("test", "3", "2 samples"))
@@ -306,7 +306,7 @@ def test_unchanged_files_are_not_decoded_again(checked, folder, decoded, write_v
     decoded.clear()
     second = checked(samples())
     assert decoded == []
-    assert second.remembered == 6
+    assert second.num_cached == 6
     assert (second.findings, second.inspections) == (first.findings, first.inspections)
     stat = os.stat(folder / "1.mp4")
     os.utime(folder / "1.mp4", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
@@ -320,14 +320,14 @@ def test_unchanged_files_are_not_decoded_again(checked, folder, decoded, write_v
 def test_a_folder_with_changed_images_is_decoded_again(folder, fill_pictures, decoded):
     fill_pictures(folder, "pictures", count=3)
     sources = [MediaFile(str(folder / "pictures"), "rgb")]
-    options = {"read_options": HERE, "workers": 1, "memory": folder / "memory.jsonl"}
-    assert inspect_all(sources, **options).inspections[sources[0]].frames == 3
-    assert inspect_all(sources, **options).remembered == 1
+    options = {"read_options": HERE, "workers": 1, "journal": folder / "journal.jsonl"}
+    assert inspect_all(sources, **options)[0][sources[0]].frames == 3
+    assert inspect_all(sources, **options)[1] == 1
     shutil.copy(folder / "pictures" / "0.png", folder / "pictures" / "3.png")
-    assert inspect_all(sources, **options).inspections[sources[0]].frames == 4
-    about = os.stat(folder / "pictures" / "0.png")
-    os.utime(folder / "pictures" / "0.png", ns=(about.st_atime_ns, about.st_mtime_ns + 10**12))
-    assert inspect_all(sources, **options).remembered == 0
+    assert inspect_all(sources, **options)[0][sources[0]].frames == 4
+    stat = os.stat(folder / "pictures" / "0.png")
+    os.utime(folder / "pictures" / "0.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**12))
+    assert inspect_all(sources, **options)[1] == 0
     assert decoded == ["pictures"] * 3
 
 
@@ -340,24 +340,24 @@ def test_inspections_are_in_the_order_of_the_request(folder, monkeypatch):
 
     monkeypatch.setattr(inspections, "inspect", first_last)
     sources = [MediaFile(str(folder / f"{number}.mp4"), "rgb") for number in (3, 0, 2, 0, 1)]
-    found = inspect_all(sources, read_options=HERE, workers=3, memory=folder / "memory.jsonl").inspections
+    found = inspect_all(sources, read_options=HERE, workers=3, journal=folder / "journal.jsonl")[0]
     assert list(found) == [sources[0], sources[1], sources[2], sources[4]]
 
 
-def test_remote_files_are_remembered(checked, folder, decoded):
+def test_remote_files_are_cached(checked, folder, decoded):
     for number in range(6):
         with fsspec.open(f"memory://checked/{number}.mp4", "wb") as file:
             file.write((folder / f"{number}.mp4").read_bytes())
     entries = [sample(n, rgb=f"memory://checked/{n}.mp4") for n in range(6)]
     read_options = ReadOptions(cache=folder / "copies")
     assert facts_of(checked(entries, read_options=read_options)) == []
-    assert checked(entries, read_options=read_options).remembered == 6
+    assert checked(entries, read_options=read_options).num_cached == 6
     assert len(decoded) == 6
     gone = checked([*entries, sample(0, rgb="memory://checked/gone.mp4", frames=None)], read_options=read_options)
     assert facts_of(gone) == [("missing", 8, "memory://checked/gone.mp4")]
 
 
-def test_a_missing_file_is_not_remembered(checked, folder):
+def test_a_missing_file_is_not_cached(checked, folder):
     (folder / "0.mp4").rename(folder / "away.mp4")
     assert facts_of(checked(samples())) == [("missing", 2, "0.mp4")]
     (folder / "away.mp4").rename(folder / "0.mp4")
@@ -376,7 +376,7 @@ def test_an_interrupted_check_resumes(checked, decoded):
     assert 3 <= before < 6
     counts = []
     result = checked(samples(), progress=lambda *numbers: counts.append(numbers))
-    assert result.remembered == before
+    assert result.num_cached == before
     assert sorted(decoded) == [f"{n}.mp4" for n in range(6)]
     assert [done for done, _, _ in counts] == [1, 2, 3, 4, 5, 6]
     assert counts[-1] == (6, 6, before)
@@ -385,27 +385,27 @@ def test_an_interrupted_check_resumes(checked, decoded):
 def test_each_result_is_on_disk_before_progress_is_reported(tmp_path):
     for number in range(5):
         (tmp_path / f"{number}.mp4").write_text("no video")
-    sources, memory, lines = [MediaFile(str(tmp_path / f"{n}.mp4"), "rgb") for n in range(5)], tmp_path / "m.jsonl", []
+    sources, journal, lines = [MediaFile(str(tmp_path / f"{n}.mp4"), "rgb") for n in range(5)], tmp_path / "m.jsonl", []
     inspect_all(
         sources,
         read_options=HERE,
         workers=1,
-        memory=memory,
-        progress=lambda done, _: lines.append(len(memory.read_bytes().splitlines()) >= done),
+        journal=journal,
+        progress=lambda done, _: lines.append(len(journal.read_bytes().splitlines()) >= done),
     )
     assert lines == [True] * 5
 
 
 def test_an_incomplete_line_of_the_journal_is_ignored(checked, folder, decoded):
     checked(samples())
-    memory = folder / "memory.jsonl"
-    memory.write_bytes(memory.read_bytes()[:-100])
+    journal = folder / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-100])
     decoded.clear()
-    assert checked(samples()).remembered == 5
+    assert checked(samples()).num_cached == 5
     assert len(decoded) == 1
-    assert checked(samples()).remembered == 6
-    memory.write_bytes(b'{"version": 7}\nnonsense\n[]\n\xff\xfe\n' + memory.read_bytes())
-    assert checked(samples()).remembered == 6
+    assert checked(samples()).num_cached == 6
+    journal.write_bytes(b'{"version": 7}\nnonsense\n[]\n\xff\xfe\n' + journal.read_bytes())
+    assert checked(samples()).num_cached == 6
 
 
 def test_results_of_other_limits_or_versions_are_ignored(checked, decoded, monkeypatch):
@@ -419,7 +419,7 @@ def test_results_of_other_limits_or_versions_are_ignored(checked, decoded, monke
 
 
 def test_manifests_in_one_folder_share_a_journal(tmp_path):
-    one, two, other = (memory_of(tmp_path / name, tmp_path) for name in ("a.csv", "b.csv", "c/a.csv"))
+    one, two, other = (journal_path(tmp_path / name, tmp_path) for name in ("a.csv", "b.csv", "c/a.csv"))
     assert one == two != other
     assert one.parent == tmp_path
 
@@ -428,24 +428,24 @@ def test_threads_and_processes_give_the_result_of_one_thread(checked, folder):
     (folder / "1.mp4").write_text("no video")
     entries = [sample(n, depth=f"{n}.mkv" if n < 4 else "") for n in range(6)]
     alone = checked(entries)
-    (folder / "memory.jsonl").unlink()
+    (folder / "journal.jsonl").unlink()
     together = checked(entries, read_options=ReadOptions(isolation="process"), workers=2)
-    assert together.remembered == 0
+    assert together.num_cached == 0
     assert together.inspections == alone.inspections
     assert list(together.inspections) == list(alone.inspections)
     assert together.findings == alone.findings
-    record = json.loads((folder / "memory.jsonl").read_text().splitlines()[0])
+    record = json.loads((folder / "journal.jsonl").read_text().splitlines()[0])
     assert set(record) == {"version", "path", "kind", "state", "inspection"}
 
 
-def test_a_timeout_of_a_reader_process_is_not_remembered(folder):
+def test_a_timeout_of_a_reader_process_is_not_cached(folder):
     source = MediaFile(str(folder / "0.mp4"), "rgb")
     hasty = ReadOptions(isolation="process", timeout_s=1e-4)
-    memory = folder / "memory.jsonl"
-    seen = inspect_all([source], read_options=hasty, workers=1, memory=memory).inspections[source]
-    assert seen.problem == "unreadable"
-    assert "process" in seen.reason
-    assert inspect_all([source], read_options=HERE, workers=1, memory=memory).inspections[source].problem == ""
+    journal = folder / "journal.jsonl"
+    inspection = inspect_all([source], read_options=hasty, workers=1, journal=journal)[0][source]
+    assert inspection.problem == "unreadable"
+    assert "process" in inspection.reason
+    assert inspect_all([source], read_options=HERE, workers=1, journal=journal)[0][source].problem == ""
 
 
 def test_unusual_file_names(checked, folder):

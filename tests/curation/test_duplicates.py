@@ -153,18 +153,18 @@ def test_real_clips_of_other_sources_are_not_copies_and_trimmed_ones_are(real_da
 
     with (real_data / "jhmdb" / "annotations.csv").open() as file:
         rows = list(csv.DictReader(file))
-    seen = {row["path"]: inspect(str(real_data / "jhmdb" / row["path"]), "rgb") for row in rows}
+    inspections = {row["path"]: inspect(str(real_data / "jhmdb" / row["path"]), "rgb") for row in rows}
     sides = [
-        np.stack([signature_images(seen[row["path"]].signature) for row in rows if row["split"] == split])
+        np.stack([signature_images(inspections[row["path"]].signature) for row in rows if row["split"] == split])
         for split in ("train", "val")
     ]
     assert near_duplicates(sides[0], sides[1], THRESHOLDS["rgb"]) == []
     found = 0
     for row in rows[::32]:
-        frames = seen[row["path"]].frames
+        frames = inspections[row["path"]].frames
         pictures = read_rgb(str(real_data / "jhmdb" / row["path"]), range(frames // 10, frames))
         path = write_video(tmp_path / "trimmed.mp4", list(pictures[:, ::2, ::2]), options={"crf": "24"})
         copy = signature_images(inspect(path, "rgb").signature)
-        own = signature_images(seen[row["path"]].signature)
+        own = signature_images(inspections[row["path"]].signature)
         found += bool(near_duplicates(own[None], copy[None], THRESHOLDS["rgb"]))
     assert found >= 19  # of 20

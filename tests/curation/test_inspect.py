@@ -34,30 +34,36 @@ def cut(path, target, share):
     return str(target)
 
 
-def kinds(seen, kind="rgb"):
+def kinds(inspection, kind="rgb"):
     """Return the kinds of findings in the file."""
-    return [name for name, _ in inspection_findings(seen, kind, clip_frames=16)]
+    return [name for name, _ in inspection_findings(inspection, kind, clip_frames=16)]
 
 
 def test_properties_of_an_intact_video(numbered):
-    seen = inspect(numbered, "rgb")
-    assert (seen.form, seen.problem, seen.reason) == ("video", "", "")
-    assert (seen.frames, seen.announced_frames, seen.damaged) == (200, 200, 0)
-    assert (seen.width, seen.height, seen.codec, seen.pixel_format, seen.bits) == (64, 48, "h264", "yuv420p", 8)
-    assert seen.seconds == pytest.approx(8.0)
-    assert seen.rate == pytest.approx(25.0)
-    assert (seen.uneven, seen.rotation, seen.lost_s) == (0, 0, 0)
-    assert 0 < seen.blank < 0.02  # the stamps of 0 and of 255 would be of one color
-    assert seen.signature
-    assert kinds(seen) == []
+    inspection = inspect(numbered, "rgb")
+    assert (inspection.form, inspection.problem, inspection.reason) == ("video", "", "")
+    assert (inspection.frames, inspection.announced_frames, inspection.damaged) == (200, 200, 0)
+    assert (inspection.width, inspection.height, inspection.codec, inspection.pixel_format, inspection.bits) == (
+        64,
+        48,
+        "h264",
+        "yuv420p",
+        8,
+    )
+    assert inspection.seconds == pytest.approx(8.0)
+    assert inspection.rate == pytest.approx(25.0)
+    assert (inspection.uneven, inspection.rotation, inspection.lost_s) == (0, 0, 0)
+    assert 0 < inspection.blank < 0.02  # the stamps of 0 and of 255 would be of one color
+    assert inspection.signature
+    assert kinds(inspection) == []
 
 
 def test_a_truncated_file_is_found_by_its_frame_count(tmp_path, front):
-    seen = inspect(cut(front, tmp_path / "truncated.mp4", 0.6), "rgb")
-    assert seen.announced_frames == 200
-    assert 50 < seen.frames < 170
-    assert kinds(seen) in (["truncated"], ["truncated", "damaged"], ["broken"])
-    assert seen.lost_s == pytest.approx(8 - seen.frames / 25, abs=0.3)
+    inspection = inspect(cut(front, tmp_path / "truncated.mp4", 0.6), "rgb")
+    assert inspection.announced_frames == 200
+    assert 50 < inspection.frames < 170
+    assert kinds(inspection) in (["truncated"], ["truncated", "damaged"], ["broken"])
+    assert inspection.lost_s == pytest.approx(8 - inspection.frames / 25, abs=0.3)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +84,11 @@ def test_a_truncated_file_without_a_frame_count_is_found_by_its_duration(
 
 
 def test_sound_that_outlasts_the_video_is_not_truncation(tmp_path, write_video, write_sound, with_sound, stamp):
-    video = write_video(tmp_path / "seen.mkv", [stamp(n) for n in range(10)])
+    video = write_video(tmp_path / "inspection.mkv", [stamp(n) for n in range(10)])
     path = with_sound(tmp_path / "both.mkv", video, write_sound(tmp_path / "heard.m4a", codec="aac"))
-    seen = inspect(str(path), "rgb")
-    assert seen.seconds == pytest.approx(0.4)
-    assert kinds(seen) == ["shorter than a clip"]
+    inspection = inspect(str(path), "rgb")
+    assert inspection.seconds == pytest.approx(0.4)
+    assert kinds(inspection) == ["shorter than a clip"]
 
 
 def test_frames_marked_as_not_displayed_are_not_lost(tmp_path, numbered):
@@ -98,9 +104,9 @@ def test_frames_marked_as_not_displayed_are_not_lost(tmp_path, numbered):
                 target.mux(packet)
     with av.open(str(path)) as container:
         assert container.streams.video[0].frames == 200
-    seen = inspect(str(path), "rgb")
-    assert seen.frames == seen.announced_frames < 200
-    assert kinds(seen) == []
+    inspection = inspect(str(path), "rgb")
+    assert inspection.frames == inspection.announced_frames < 200
+    assert kinds(inspection) == []
 
 
 def test_frames_missing_from_the_file_are_lost(tmp_path, write_video, stamp):
@@ -121,12 +127,12 @@ def test_frames_missing_from_the_file_are_lost(tmp_path, write_video, stamp):
     assert (shifted.problem, kinds(shifted)) == ("broken", ["broken"])
     assert "index" in shifted.reason
     path.write_bytes(content[: places[40]] + content[places[45] : place])  # without an index
-    seen = inspect(str(path), "rgb")
-    assert seen.announced_frames == 100
-    assert seen.frames == 95
-    assert kinds(seen) == ["broken"]
-    assert "100" in seen.reason
-    assert "95" in seen.reason
+    inspection = inspect(str(path), "rgb")
+    assert inspection.announced_frames == 100
+    assert inspection.frames == 95
+    assert kinds(inspection) == ["broken"]
+    assert "100" in inspection.reason
+    assert "95" in inspection.reason
 
 
 def test_damaged_frames_are_counted(tmp_path, write_video):
@@ -137,19 +143,19 @@ def test_damaged_frames_are_counted(tmp_path, write_video):
     middle = content.index(b"00dc", len(content) // 2)
     content[middle + 400 : middle + 500] = bytes(100)
     path.write_bytes(content)
-    seen = inspect(str(path), "rgb")
-    assert seen.frames == 30
-    assert seen.damaged >= 1
-    assert kinds(seen) == ["damaged"]
+    inspection = inspect(str(path), "rgb")
+    assert inspection.frames == 30
+    assert inspection.damaged >= 1
+    assert kinds(inspection) == ["damaged"]
 
 
 def test_problems_are_distinguished(tmp_path, write_sound, write_video, stamp):
     assert inspect(str(tmp_path / "gone.mp4"), "rgb").problem == "missing"
     assert inspect(str(tmp_path / "gone.npz"), "depth").problem == "missing"
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
-    seen = inspect(str(tmp_path / "text.mp4"), "rgb")
-    assert seen.problem == "unreadable"
-    assert "text.mp4" not in seen.reason
+    inspection = inspect(str(tmp_path / "text.mp4"), "rgb")
+    assert inspection.problem == "unreadable"
+    assert "text.mp4" not in inspection.reason
     assert inspect(write_sound(tmp_path / "sound.mp4", codec="aac"), "rgb").problem == "no_video"
     (tmp_path / "empty").mkdir()
     assert inspect(str(tmp_path / "empty"), "rgb").problem == "unreadable"
@@ -170,19 +176,19 @@ def test_a_broken_file_gives_the_number_of_frames_before_the_error(tmp_path, fro
     content[middle : middle + 600] = bytes(600)
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
-    seen = inspect(str(path), "rgb")
-    assert seen.problem == "broken"
-    assert 40 < seen.frames < 190
-    assert f"{seen.frames} frames" in seen.reason
-    assert kinds(seen) == ["broken"]
+    inspection = inspect(str(path), "rgb")
+    assert inspection.problem == "broken"
+    assert 40 < inspection.frames < 190
+    assert f"{inspection.frames} frames" in inspection.reason
+    assert kinds(inspection) == ["broken"]
 
 
 def test_a_variable_rate_is_found_but_not_in_rounded_stamps(tmp_path, write_video, stamp):
     pictures = [stamp(n) for n in range(40)]
     varies = write_video(tmp_path / "varies.mkv", pictures, times=[0.04 * n + 0.1 * (n // 5) for n in range(40)])
-    seen = inspect(varies, "rgb")
-    assert seen.uneven == pytest.approx(7 / 39)
-    assert kinds(seen) == ["variable rate"]
+    inspection = inspect(varies, "rgb")
+    assert inspection.uneven == pytest.approx(7 / 39)
+    assert kinds(inspection) == ["variable rate"]
     film = write_video(tmp_path / "film.mkv", pictures, times=[n / 29.97 for n in range(40)])
     with av.open(film) as container:
         stamps = [frame.pts for frame in container.decode(video=0)]
@@ -198,10 +204,10 @@ def test_a_rotated_file_has_its_displayed_size(tmp_path, write_video, stamp):
     matrix = content.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
     struct.pack_into(">9i", content, matrix, 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
-    seen = inspect(str(path), "rgb")
-    assert (seen.width, seen.height) == (48, 64)
-    assert seen.rotation in (90, 270)
-    assert kinds(seen) == ["rotated"]
+    inspection = inspect(str(path), "rgb")
+    assert (inspection.width, inspection.height) == (48, 64)
+    assert inspection.rotation in (90, 270)
+    assert kinds(inspection) == ["rotated"]
     struct.pack_into(">9i", content, matrix, -1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     assert inspect(str(path), "rgb").rotation == -1
@@ -217,11 +223,17 @@ def test_images_and_arrays_are_inspected(tmp_path):
     np.savez(tmp_path / "d.npz", depth=depth)
     savemat(tmp_path / "d.mat", {"depth": np.moveaxis(depth, 0, -1)})
     found = [inspect(str(tmp_path / name), "depth") for name in ("frames", "d.npz", "d.mat")]
-    for seen in found:
-        assert (seen.frames, seen.width, seen.height, seen.bits, seen.problem) == (20, 32, 24, 16, "")
-        assert seen.seconds is None
-        assert kinds(seen, "depth") == []
-    assert [seen.form for seen in found] == ["folder", "array", "array"]
+    for inspection in found:
+        assert (inspection.frames, inspection.width, inspection.height, inspection.bits, inspection.problem) == (
+            20,
+            32,
+            24,
+            16,
+            "",
+        )
+        assert inspection.seconds is None
+        assert kinds(inspection, "depth") == []
+    assert [inspection.form for inspection in found] == ["folder", "array", "array"]
     assert found[0].signature == found[1].signature == found[2].signature != ""
     assert inspect(str(tmp_path / "d.npz"), "rgb").problem == "unreadable"
 
@@ -242,9 +254,9 @@ def test_empty_depth_and_blank_frames_are_counted(tmp_path):
     depth[:, 3, 4] = 1000
     depth[:5] = 0
     np.savez(tmp_path / "d.npz", depth=depth)
-    seen = inspect(str(tmp_path / "d.npz"), "depth")
-    assert seen.empty == 0.25
-    assert kinds(seen, "depth") == ["empty depth"]
+    inspection = inspect(str(tmp_path / "d.npz"), "depth")
+    assert inspection.empty == 0.25
+    assert kinds(inspection, "depth") == ["empty depth"]
     np.savez(tmp_path / "gray.npz", rgb=np.full((20, 12, 16, 3), 90, np.uint8))
     gray = inspect(str(tmp_path / "gray.npz"), "rgb")
     assert (gray.blank, gray.signature) == (1.0, "")
@@ -266,9 +278,9 @@ def test_a_url_gives_the_result_of_the_file(tmp_path, numbered):
 
 
 def test_limits_hold(numbered):
-    seen = inspect(numbered, "rgb", ReadOptions(limits=Limits(frames=50)))
-    assert seen.problem == "unreadable"
-    assert "50" in seen.reason
+    inspection = inspect(numbered, "rgb", ReadOptions(limits=Limits(frames=50)))
+    assert inspection.problem == "unreadable"
+    assert "50" in inspection.reason
 
 
 # -- real files --------------------------------------------------------------------------------------------------------
@@ -307,6 +319,6 @@ def test_all_real_recordings_have_no_finding(real_data):
 
 def test_a_header_with_one_frame_too_many_is_a_note(real_data):
     (path,) = (real_data / "format_samples").rglob("hmdb51_Turnk*.avi")
-    seen = inspect(str(path), "rgb")
-    assert (seen.announced_frames, seen.frames) == (84, 83)
-    assert kinds(seen) == ["header"]
+    inspection = inspect(str(path), "rgb")
+    assert (inspection.announced_frames, inspection.frames) == (84, 83)
+    assert kinds(inspection) == ["header"]

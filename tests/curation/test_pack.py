@@ -354,9 +354,9 @@ def test_depth_is_cut_by_the_frames_of_its_rgb(tmp_path, write_video, stamp, dep
 
 def test_all_other_columns_are_unchanged(tmp_path, numbered, depth):
     np.savez(tmp_path / "d.npz", depth=depth)
-    about = {"group": "g1", "subject": "s1", "camera": "c1", "sample": "P01_0"}
+    columns = {"group": "g1", "subject": "s1", "camera": "c1", "sample": "P01_0"}
     entries = [
-        Entry(rgb=numbered, split="train", labels={"verb": "cut", "noun": "leek"}, frames=200, **about),
+        Entry(rgb=numbered, split="train", labels={"verb": "cut", "noun": "leek"}, frames=200, **columns),
         Entry(depth="d.npz", split="val", labels={"verb": "wash", "noun": "pan"}, frames=14, subject="s2"),
     ]
     old = manifest_of(tmp_path, entries, depth=FACTS, train=5, val=1)
@@ -413,7 +413,7 @@ def test_a_second_manifest_of_the_same_videos_packs_only_new_parts(tmp_path, num
     spans = [Entry(rgb=numbered, start_frame=10 * i, stop_frame=10 * i + 10) for i in range(4)]
     first = packed(manifest_of(tmp_path, spans[:3]), tmp_path / "out")
     second = packed(manifest_of(tmp_path, spans[1:], name="other.csv"), tmp_path / "out")
-    assert (first.remembered, second.remembered) == (0, 2)
+    assert (first.num_cached, second.num_cached) == (0, 2)
     assert files_of(second)[:2] == files_of(first)[1:]
     assert load_manifest(tmp_path / "out" / "set.csv").digest == first.manifest.digest
 

@@ -48,10 +48,10 @@ def written(out):
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted((out / "rgb").iterdir())}
 
 
-def command(manifest, out, *words, before="pass"):
+def command(manifest, out, *args, before="pass"):
     """Start `kinema pack` in its own process."""
     code = f"{before}\nfrom kinema.cli import main\nmain()"
-    arguments = ["pack", str(manifest.path), "--short-side", str(SIDE), "--out", str(out), "--workers", "1", *words]
+    arguments = ["pack", str(manifest.path), "--short-side", str(SIDE), "--out", str(out), "--workers", "1", *args]
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,
@@ -97,7 +97,7 @@ def test_a_killed_run_resumes_with_the_result_of_an_undisturbed_one(many, tmp_pa
     finished = [json.loads(line)["file"] for line in (out / "pack.jsonl").read_text().splitlines()[:-1]]
     before = written(out)
     result = packed(many, out)
-    assert result.remembered == len(finished) >= 3
+    assert result.num_cached == len(finished) >= 3
     after = written(out)
     assert all(after[Path(name).name] == before[Path(name).name] for name in finished)
     assert all(name.endswith(".mp4") for name in after)
@@ -106,7 +106,7 @@ def test_a_killed_run_resumes_with_the_result_of_an_undisturbed_one(many, tmp_pa
     assert {name: content for name, (_, content) in written(undisturbed).items()} == {
         name: content for name, (_, content) in after.items()
     }
-    assert packed(many, out).remembered == 16
+    assert packed(many, out).num_cached == 16
 
 
 @pytest.mark.long
@@ -123,7 +123,7 @@ def test_a_full_disk_gives_one_line_and_keeps_finished_files(many, tmp_path):
     assert "File too large" in output
     assert len(written(out)) == 1
     assert not (out / "set.csv").exists()
-    assert packed(manifest, out).remembered == 1
+    assert packed(manifest, out).num_cached == 1
 
 
 def test_a_changed_source_is_packed_again_and_a_deleted_one_is_not(tmp_path, write_video, stamp):
@@ -133,11 +133,11 @@ def test_a_changed_source_is_packed_again_and_a_deleted_one_is_not(tmp_path, wri
     write_video(paths[0], [stamp(n) for n in range(25)], options=FAR_KEYFRAMES)
     Path(paths[1]).unlink()
     second = packed(manifest, tmp_path / "out")
-    assert (second.remembered, second.unreadable) == (1, ())
+    assert (second.num_cached, second.unreadable) == (1, ())
     assert [entry.frames for entry in second.manifest.entries] == [25, 20]
     assert files_of(second) == files_of(first)
     Path(files_of(second)[0]).write_bytes(b"cut off")
-    assert packed(manifest, tmp_path / "out").remembered == 1
+    assert packed(manifest, tmp_path / "out").num_cached == 1
     assert count_frames(files_of(second)[0]) == 25
 
 
@@ -177,9 +177,9 @@ def test_invalid_options_are_refused_in_one_line(tmp_path, numbered, capsys):
     manifest = manifest_of(tmp_path, [Entry(rgb=numbered)] * 2)
     (tmp_path / "file").write_text("")
 
-    def refused(*words):
+    def refused(*args):
         with pytest.raises(SystemExit) as stop:
-            main(["pack", *map(str, words)])
+            main(["pack", *map(str, args)])
         assert stop.value.code == 2
         line = capsys.readouterr().err.strip()
         assert line.count("\n") == 0

@@ -12,18 +12,18 @@ from kinema.data.manifest import load_manifest
 from kinema.datasets.diving48 import (
     ATTRIBUTES,
     COUNTS,
-    Diving48Options,
-    class_name,
+    SEPARATOR,
     prepare,
     read_dives,
     read_vocabulary,
 )
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 
 def prepare_diving48(root, out):
-    return prepare(Diving48Options(root=root, out=out))
+    return prepare(DatasetOptions(root=root, out=out))
 
 
 VOCABULARY = [[f"Back{n // 12}", f"{n}som", "NoTwis", "PIKE"] for n in range(48)]
@@ -243,8 +243,8 @@ def test_the_real_vocabulary_names_48_classes_of_four_attributes(real):
     vocabulary = read_vocabulary(real / "Diving48_vocab_48.json")
     assert vocabulary[0] == ("Back", "15som", "05Twis", "FREE")
     assert vocabulary[47] == ("Reverse", "Dive", "NoTwis", "TUCK")
-    assert len({class_name(values) for values in vocabulary}) == 48
-    assert class_name(vocabulary[0]) == "Back, 15som, 05Twis, FREE"
+    assert len(set(vocabulary)) == 48
+    assert SEPARATOR.join(vocabulary[0]) == "Back, 15som, 05Twis, FREE"
     values = dict(zip(ATTRIBUTES, map(set, zip(*vocabulary, strict=True)), strict=True))
     assert values["take-off"] == {"Back", "Forward", "Inward", "Reverse"}
     assert values["position"] == {"FREE", "PIKE", "STR", "TUCK"}

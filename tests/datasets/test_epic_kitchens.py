@@ -13,12 +13,12 @@ from kinema.datasets.epic_kitchens import (
     CLASSES,
     COUNTS,
     LABEL_COLUMNS,
-    EpicKitchensOptions,
     prepare,
     read_classes,
     read_segments,
 )
 from kinema.datasets.epic_kitchens import COLUMNS as SEGMENT_COLUMNS
+from kinema.datasets.options import DatasetOptions
 from kinema.errors import ManifestError
 from kinema.video.image_folder import ImageFolder
 from kinema.video.source import read_rgb
@@ -26,7 +26,7 @@ from kinema.video.video_file import VideoFile
 
 
 def prepare_epic_kitchens(root, out):
-    return prepare(EpicKitchensOptions(root=root, out=out))
+    return prepare(DatasetOptions(root=root, out=out))
 
 
 COLUMNS = (*SEGMENT_COLUMNS, *LABEL_COLUMNS.values())

@@ -10,14 +10,15 @@ from kinema.cli import main
 from kinema.data.dataset import frames_of
 from kinema.data.manifest import load_manifest
 from kinema.datasets import jhmdb
-from kinema.datasets.hmdb51 import CLASSES, COUNTS, Hmdb51Options, prepare, read_list
+from kinema.datasets.hmdb51 import CLASSES, COUNTS, prepare, read_list
+from kinema.datasets.options import ThreeSplitOptions
 from kinema.errors import ConfigError, ManifestError
 from kinema.video.source import read_rgb
 from kinema.video.video_file import VideoFile
 
 
 def prepare_hmdb51(root, out, split=1):
-    return prepare(Hmdb51Options(root=root, out=out, split=split))
+    return prepare(ThreeSplitOptions(root=root, out=out, split=split))
 
 
 SPECIAL_FILMS = ("Some.Film_(1999)", "other@film!", "semi;colon", "no#1", "two words", "Äpfel")

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from kinema.datasets.isogd import CLASSES, IsogdOptions, prepare, read_pairs
+from kinema.datasets.isogd import CLASSES, prepare, read_pairs
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 
 def prepare_isogd(root, out):
-    return prepare(IsogdOptions(root=root, out=out))
+    return prepare(DatasetOptions(root=root, out=out))
 
 
 def line(split, number, label=""):

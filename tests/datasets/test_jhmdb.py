@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from kinema.datasets.hmdb51 import parse_film, read_clips
-from kinema.datasets.jhmdb import SPLITS, JhmdbOptions, prepare
+from kinema.datasets.jhmdb import SPLITS, prepare
+from kinema.datasets.options import DatasetOptions
 from kinema.datasets.skeleton import read_listing
 from kinema.errors import ManifestError
 
 
 def prepare_jhmdb(root, out):
-    return prepare(JhmdbOptions(root=root, out=out))
+    return prepare(DatasetOptions(root=root, out=out))
 
 
 CLIPS = [
@@ -66,8 +67,10 @@ def test_the_official_lists_are_the_split(tmp_path, fill, folder):
     for action in ("catch", "pick"):
         lists(root / folder, sides, action)
     prepared = prepare_jhmdb(root, tmp_path / "m.csv")
-    found = {Path(entry.rgb).name: entry.split for entry in prepared.manifest.entries}
-    assert found == {Path(clip).name: ("train", "test")[side - 1] for clip, side in sides.items() if "gone" not in clip}
+    splits = {Path(entry.rgb).name: entry.split for entry in prepared.manifest.entries}
+    assert splits == {
+        Path(clip).name: ("train", "test")[side - 1] for clip, side in sides.items() if "gone" not in clip
+    }
     assert prepared.manifest.declared == {"train": 4, "test": 5}
     assert prepared.notes[1].startswith("1 samples of the 2 lists are not on disk and are omitted; coverage")
     assert prepared.notes[2].startswith(

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinema.datasets.msr_action3d import CLASSES, DEPTH, MsrAction3dOptions, prepare
+from kinema.datasets.msr_action3d import CLASSES, DEPTH, prepare
+from kinema.datasets.options import DatasetOptions
 from kinema.errors import ManifestError
 from kinema.transforms.preprocessing import depth_to_uint8
 from kinema.video.source import read_gray
 
 
 def prepare_msr_action3d(root, out):
-    return prepare(MsrAction3dOptions(root=root, out=out))
+    return prepare(DatasetOptions(root=root, out=out))
 
 
 NAMES = [f"a{a:02}_s{s:02}_e{e:02}" for a in (1, 20) for s in range(1, 11) for e in (1, 2)]

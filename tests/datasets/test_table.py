@@ -7,14 +7,13 @@ import pytest
 
 from kinema.data.manifest import load_manifest
 from kinema.datasets.options import Holdout
-from kinema.datasets.table import CsvOptions, JsonOptions, prepare
+from kinema.datasets.table import TableOptions, prepare
 from kinema.errors import ConfigError, ManifestError
 
 
 def prepare_table(table, out, form="csv", columns=None, **options):
-    kind = {"csv": CsvOptions, "json": JsonOptions}[form]
     names = ",".join(f"{column}={name}" for column, name in (columns or {}).items())
-    return prepare(kind(root=table, out=out, columns=names, **options))
+    return prepare(TableOptions(root=table, out=out, columns=names, **options), form)
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import pytest
 
 from kinema.cli import main
 from kinema.data.manifest import load_manifest
-from kinema.datasets.ucf101 import COUNTS, NUM_CLASSES, Ucf101Options, prepare, read_classes, read_videos
+from kinema.datasets.options import ThreeSplitOptions
+from kinema.datasets.ucf101 import COUNTS, NUM_CLASSES, prepare, read_classes, read_videos
 from kinema.errors import ConfigError, ManifestError
 
 
 def prepare_ucf101(root, out, split=1):
-    return prepare(Ucf101Options(root=root, out=out, split=split))
+    return prepare(ThreeSplitOptions(root=root, out=out, split=split))
 
 
 ACTIONS = ("ApplyEyeMakeup", "HandstandPushups", "HandstandWalking", *(f"Other{n}" for n in range(98)))

@@ -42,7 +42,7 @@ def make_predictions(**facts):
     return Predictions(**fields)
 
 
-def test_each_attribute_by_hand():
+def test_attribute_metrics_match_values_computed_by_hand():
     """Dives 0, 2 and 5 are correct.
 
     | dive | take-off | somersault | twist   | position |
@@ -65,7 +65,7 @@ def test_each_attribute_by_hand():
     assert found["position"].counts.sum() == 6
 
 
-def test_intervals_are_those_of_the_bootstrap_and_can_be_over_groups():
+def test_intervals_match_the_bootstrap_over_clips_and_groups():
     bootstrap = Bootstrap(over="group")
     right = 100.0 * np.array([1, 1, 1, 0, 1, 1])
     assert summarize_attributes(make_predictions())["take-off"].top1_interval == mean_interval(right)
@@ -73,7 +73,7 @@ def test_intervals_are_those_of_the_bootstrap_and_can_be_over_groups():
     assert of_groups == mean_interval(right, np.arange(6) // 2, bootstrap)
 
 
-def test_other_classes_have_no_such_attributes(raises, tmp_path, capsys):
+def test_predictions_of_other_classes_are_refused(raises, tmp_path, capsys):
     with raises(PredictionsError, "'kick'", field="classes"):
         summarize_attributes(make_predictions(classes={"label": (*CLASSES[:3], "kick")}))
     two = make_predictions(
@@ -91,7 +91,7 @@ def test_other_classes_have_no_such_attributes(raises, tmp_path, capsys):
     assert "names of Diving48" in capsys.readouterr().err
 
 
-def test_they_are_printed_and_written_on_demand(tmp_path, capsys):
+def test_attributes_are_printed_and_written_on_demand(tmp_path, capsys):
     path = tmp_path / "p.safetensors"
     save_predictions(path, make_predictions(declared=12))
     main(["evaluate", "--predictions", str(path)])

@@ -15,12 +15,12 @@ def correct_and_targets(seed=0, samples=120, classes=5):
     return rng.random(samples) < 0.3 + 0.1 * targets, targets
 
 
-def test_the_usual_interval_is_of_2000_resamples_at_95_percent():
+def test_the_default_is_2000_resamples_at_95_percent():
     assert (BOOTSTRAP.over, BOOTSTRAP.resamples, BOOTSTRAP.level, BOOTSTRAP.seed) == ("clip", 2000, 95.0, 0)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_the_interval_of_a_mean_is_that_of_resampling_one_by_one(seed):
+def test_the_interval_of_a_mean_matches_a_loop_over_resamples(seed):
     correct, _ = correct_and_targets()
     rng = np.random.default_rng(seed)
     means = [correct[rng.integers(0, 120, 120)].mean() for _ in range(2000)]
@@ -28,7 +28,7 @@ def test_the_interval_of_a_mean_is_that_of_resampling_one_by_one(seed):
     assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
 
 
-def test_the_interval_agrees_with_scipys():
+def test_the_interval_agrees_with_scipy():
     values = np.random.default_rng(1).gamma(2.0, size=150)
     expected = scipy_bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
@@ -45,7 +45,7 @@ def test_the_level_and_the_seed_are_respected():
     assert mean_interval(correct) == mean_interval(correct)
 
 
-def test_groups_are_drawn_whole():
+def test_all_clips_of_a_group_are_drawn_together():
     correct, _ = correct_and_targets()
     groups = np.random.default_rng(2).integers(0, 9, 120) * 7
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
@@ -58,7 +58,7 @@ def test_groups_are_drawn_whole():
     assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
 
 
-def test_clips_that_only_repeat_one_another_do_not_narrow_the_interval_over_groups():
+def test_duplicate_clips_do_not_narrow_the_interval_over_groups():
     correct, _ = correct_and_targets(samples=20)
     thrice, groups = np.repeat(correct, 3), np.repeat(np.arange(20), 3)
     assert mean_interval(thrice, groups) == pytest.approx(mean_interval(correct))
@@ -67,7 +67,7 @@ def test_clips_that_only_repeat_one_another_do_not_narrow_the_interval_over_grou
 
 
 @pytest.mark.filterwarnings("ignore:.*no true samples")
-def test_the_interval_of_the_mean_over_classes_leaves_out_classes_that_are_not_drawn():
+def test_classes_that_are_not_drawn_are_excluded_from_the_mean_over_classes():
     correct, targets = correct_and_targets(samples=25)
     targets = np.concatenate([targets, [7]])  # a class of one clip; 5 and 6 have none
     correct = np.concatenate([correct, [True]])
@@ -82,7 +82,7 @@ def test_the_interval_of_the_mean_over_classes_leaves_out_classes_that_are_not_d
     assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
 
 
-def test_it_does_not_depend_on_how_many_draws_are_held_at_once(monkeypatch):
+def test_the_interval_does_not_depend_on_the_block_size(monkeypatch):
     correct, targets = correct_and_targets()
     whole = [*mean_interval(correct), *mean_class_interval(correct, targets)]
     monkeypatch.setattr(module, "DRAWS_AT_ONCE", 1000)
@@ -94,6 +94,6 @@ def test_constant_values_have_an_interval_of_width_zero():
 
 
 @pytest.mark.parametrize(("fields", "value"), [({"resamples": 0}, "resamples=0"), ({"level": 100.0}, "level=100.0")])
-def test_impossible_bootstraps_are_refused(fields, value):
+def test_invalid_bootstrap_settings_are_refused(fields, value):
     with pytest.raises(ValueError, match=value):
         Bootstrap(**fields)

@@ -19,21 +19,21 @@ def make_logits(seed, *, samples=400, classes=6, sharpness=3.0):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_the_likelihood_is_scikit_learns(seed, temperature):
+def test_the_likelihood_matches_scikit_learn(seed, temperature):
     logits, targets = make_logits(seed)
     probabilities = softmax(np.float64(logits) / temperature, axis=1)
     expected = log_loss(targets, probabilities, labels=np.arange(6))
     assert negative_log_likelihood(logits, targets, temperature=temperature) == pytest.approx(expected)
 
 
-def test_the_likelihood_of_a_sure_mistake_is_finite():
+def test_the_likelihood_of_a_confident_error_is_finite():
     logits = np.array([[1e4, 0.0], [0.0, 1e4]], np.float32)
     assert negative_log_likelihood(logits, np.array([1, 1])) == pytest.approx(5000)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("bins", [1, 15, 20])
-def test_the_calibration_error_is_the_written_out_one(seed, bins):
+def test_the_calibration_error_matches_a_loop_over_bins(seed, bins):
     logits, targets = make_logits(seed, sharpness=1.0)  # overconfident in some bins, underconfident in others
     expected = 0.0
     probabilities = np.exp(np.float64(logits)) / np.exp(np.float64(logits)).sum(1, keepdims=True)
@@ -47,7 +47,7 @@ def test_the_calibration_error_is_the_written_out_one(seed, bins):
     assert bins == 1 or expected > 1.5 * calibration_error(logits, targets, bins=1)
 
 
-def test_there_are_fifteen_bins_and_a_confidence_on_an_edge_belongs_to_the_lower_one():
+def test_a_confidence_on_an_edge_belongs_to_the_lower_of_fifteen_bins():
     logits, targets = make_logits(0, sharpness=1.0)
     assert calibration_error(logits, targets) == calibration_error(logits, targets, bins=15)
     assert calibration_error(logits, targets) != pytest.approx(calibration_error(logits, targets, bins=10))
@@ -70,7 +70,7 @@ def test_errors_of_different_bins_do_not_cancel_out():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_temperature_of_two_classes_is_scikit_learns_logistic_regression(seed):
+def test_the_temperature_of_two_classes_matches_logistic_regression(seed):
     """With two classes and no intercept, 1 / temperature is the weight of the difference of the logits."""
     logits, targets = make_logits(seed, classes=2)
     difference = np.float64(logits[:, 1:] - logits[:, :1])
@@ -79,7 +79,7 @@ def test_the_temperature_of_two_classes_is_scikit_learns_logistic_regression(see
 
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 7.0])
-def test_no_other_temperature_is_likelier_and_it_undoes_a_factor(factor):
+def test_the_temperature_maximizes_the_likelihood_and_undoes_a_factor(factor):
     logits, targets = make_logits(0)
     best = fit_temperature((factor * logits).astype(np.float32), targets)
     assert best == pytest.approx(factor * fit_temperature(logits, targets), rel=1e-3)
@@ -96,7 +96,7 @@ def test_a_temperature_corrects_an_overconfident_model():
     assert after < before / 2
 
 
-def test_perfect_or_uninformative_predictions_have_a_temperature_at_an_end_of_the_range():
+def test_perfect_or_uninformative_predictions_give_a_temperature_at_a_bound():
     logits = 5 * np.eye(3, dtype=np.float32)
     assert fit_temperature(logits, np.arange(3)) == TEMPERATURES[0]
     assert fit_temperature(logits, np.array([1, 2, 0])) == pytest.approx(TEMPERATURES[1], rel=1e-3)

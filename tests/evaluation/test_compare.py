@@ -49,7 +49,7 @@ def is_correct(predictions):
 # -- paired comparison ---------------------------------------------------------------------------------------------
 
 
-def test_a_comparison_is_the_written_out_one():
+def test_a_comparison_matches_values_computed_directly():
     first, second = make_predictions(1), make_predictions(2, strength=1.0)
     a, b = is_correct(first), is_correct(second)
     found = compare([first], [second])["label"]
@@ -67,13 +67,13 @@ def test_a_comparison_is_the_written_out_one():
     assert (found.samples, found.coverage, found.seeds) == (60, 100, (1, 1))
 
 
-def test_the_order_of_the_samples_in_a_file_changes_nothing():
+def test_a_comparison_does_not_depend_on_the_order_of_samples():
     assert compare([make_predictions(1)], [make_predictions(2)]) == compare(
         [make_predictions(1, order=3)], [make_predictions(2, order=4)]
     )
 
 
-def test_a_model_differs_from_itself_in_nothing():
+def test_a_model_does_not_differ_from_itself():
     found = compare([make_predictions(1)], [make_predictions(1, order=5)])["label"]
     assert (found.difference, found.interval, found.p_value, found.agreement) == (0, (0, 0), 1, 100)
 
@@ -89,7 +89,7 @@ def test_pairing_narrows_the_interval_of_models_that_fail_on_the_same_clips():
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (5, 5), (9, 1), (1, 9), (0, 4), (30, 12), (6, 5)])
-def test_mcnemar_is_the_two_sided_sum_of_binomial_terms(only_first, only_second):
+def test_mcnemar_matches_the_two_sided_binomial_sum(only_first, only_second):
     differ = only_first + only_second
     tail = sum(comb(differ, k) for k in range(min(only_first, only_second) + 1)) / 2**differ
     assert mcnemar(only_first, only_second) == pytest.approx(min(1, 2 * tail))
@@ -122,7 +122,7 @@ def test_the_mean_of_seeds_is_compared_with_one_model():
     assert found[0] == pytest.approx(100 * (np.mean([is_correct(p).mean() for p in runs]) - is_correct(floor).mean()))
 
 
-def test_a_comparison_over_subjects_draws_subjects(raises):
+def test_a_comparison_over_subjects_resamples_subjects(raises):
     first, second = make_predictions(1), make_predictions(2, order=8)
     found = compare([first], [second], bootstrap=Bootstrap(over="subject"))["label"]
     expected = paired_difference(
@@ -135,7 +135,7 @@ def test_a_comparison_over_subjects_draws_subjects(raises):
         compare([first], [second], bootstrap=Bootstrap(over="group"))
 
 
-def test_several_heads_are_compared_one_by_one_and_together():
+def test_several_heads_are_compared_separately_and_jointly():
     two = {"heads": ("verb", "noun"), "sizes": (3, 4)}
     first, second = make_predictions(1, **two), make_predictions(2, **two)
     found = compare([first], [second])
@@ -199,7 +199,7 @@ def test_the_softmax_of_fused_softmaxes_is_the_mean_of_the_softmaxes():
     np.testing.assert_allclose(softmax(fused.logits["label"], axis=1), expected, rtol=1e-6)
 
 
-def test_the_two_ways_to_fuse_can_disagree():
+def test_fusion_by_logits_and_by_softmax_can_disagree():
     """One model is very confident in class 0, the other prefers class 1."""
     sure, leaning = (
         replace(
@@ -214,13 +214,13 @@ def test_the_two_ways_to_fuse_can_disagree():
     assert by_softmax.argmax() == 0
 
 
-def test_fused_scores_stay_finite_where_a_softmax_underflows():
+def test_fused_scores_are_finite_if_a_softmax_underflows():
     far = make_predictions(1, samples=2)
     far = replace(far, logits={"label": np.array([[0, -2000, -3000, -4000], [-2000, 0, 0, 0]], np.float32)})
     assert np.isfinite(fuse([far, far], score="softmax").logits["label"]).all()
 
 
-def test_missing_samples_that_are_allowed_leave_what_all_have_and_lower_the_coverage(raises):
+def test_allowed_missing_samples_are_dropped_and_lower_the_coverage(raises):
     one = make_predictions(1, keep=range(50), missing=("line 61: gone",))
     two = make_predictions(2, keep=range(5, 60), order=1, missing=("line 2: broken", "line 61: gone"))
     with raises(ComparisonError, "15 samples", field="index"):
@@ -236,7 +236,7 @@ def test_missing_samples_that_are_allowed_leave_what_all_have_and_lower_the_cove
         )
 
 
-def test_a_fusion_names_what_it_was_made_of():
+def test_a_fusion_has_its_own_digest_and_protocol():
     ways = [
         fuse([make_predictions(1), make_predictions(seed)], score=score)
         for seed in (2, 3)
@@ -248,7 +248,7 @@ def test_a_fusion_names_what_it_was_made_of():
     assert fuse([make_predictions(1), other], score="logits").protocol is None
 
 
-def test_aligned_predictions_keep_their_answers():
+def test_aligned_predictions_are_unchanged():
     first, second = align([make_predictions(1, order=1), make_predictions(2, order=2)], missing="stop")
     np.testing.assert_array_equal(first.logits["label"], make_predictions(1).logits["label"])
     np.testing.assert_array_equal(second.logits["label"], make_predictions(2).logits["label"])

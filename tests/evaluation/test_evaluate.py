@@ -40,7 +40,7 @@ def broken(*places):
     return lambda i, entry: dataclasses.replace(entry, rgb=f"gone {i}.mp4") if i in places else entry
 
 
-def test_a_network_that_sees_the_answer_is_always_right(data_set, make_trained_model, brightness):
+def test_a_perfect_network_has_100_percent(data_set, make_trained_model, brightness):
     evaluation = evaluate(make_trained_model(brightness()), data_set, workers=0, batch_size=4, device="cpu")
     assert evaluation.measures == {"top1": 100, "top5": 100, "mean_class": 100, "coverage": 100}
     assert evaluation.predictions.index.tolist() == [6, 7, 8, 9, 10, 11]
@@ -49,7 +49,7 @@ def test_a_network_that_sees_the_answer_is_always_right(data_set, make_trained_m
     assert evaluation.predictions.manifest_digest == data_set.digest
 
 
-def test_a_network_that_mistakes_two_classes_is_measured_so(data_set, make_trained_model, brightness):
+def test_a_network_that_confuses_two_classes_has_the_expected_metrics(data_set, make_trained_model, brightness):
     network = brightness()
     network.levels.data = network.levels.data[[1, 0, 2]]
     measures = evaluate(make_trained_model(network), data_set, workers=0, device="cpu").measures
@@ -64,7 +64,7 @@ def test_the_requested_split_is_evaluated(data_set, make_trained_model, brightne
     assert evaluation.predictions.split == "train"
 
 
-def test_workers_and_batches_change_nothing_but_the_last_digits(data_set, make_trained_model, tiny_ctn):
+def test_workers_and_batch_size_change_logits_by_rounding_only(data_set, make_trained_model, tiny_ctn):
     trained = make_trained_model(tiny_ctn())
     alone, helped, larger = (
         evaluate(trained, data_set, workers=workers, batch_size=size, device="cpu").predictions
@@ -75,7 +75,7 @@ def test_workers_and_batches_change_nothing_but_the_last_digits(data_set, make_t
     assert np.ptp(alone.logits["label"], axis=0).min() > 1e-3  # logits differ between clips
 
 
-def test_a_saved_model_is_evaluated_as_the_one_in_memory(tmp_path, data_set, make_trained_model, tiny_ctn):
+def test_a_saved_model_gives_the_predictions_of_the_one_in_memory(tmp_path, data_set, make_trained_model, tiny_ctn):
     trained = make_trained_model(tiny_ctn())
     digest = save_model(tmp_path / "model", trained)
     stored = evaluate(tmp_path / "model", data_set, workers=0, device="cpu").predictions
@@ -85,7 +85,7 @@ def test_a_saved_model_is_evaluated_as_the_one_in_memory(tmp_path, data_set, mak
     assert stored.weights_digest == digest
 
 
-def test_the_network_of_a_user_is_passed_beside_its_weights(tmp_path, data_set, make_trained_model, brightness):
+def test_a_users_network_is_passed_with_its_weights(tmp_path, data_set, make_trained_model, brightness):
     save_model(tmp_path / "model", make_trained_model(brightness()))
     fresh = brightness()
     torch.nn.init.zeros_(fresh.levels)
@@ -107,9 +107,7 @@ def assert_same(first, second):
             assert one == two
 
 
-def test_predictions_are_read_as_they_were_written_and_give_the_same_numbers(
-    tmp_path, rewrite, make_trained_model, tiny_ctn
-):
+def test_saved_predictions_are_loaded_unchanged(tmp_path, rewrite, make_trained_model, tiny_ctn):
     manifest = rewrite(broken(7))
     out = tmp_path / "new folder" / "predictions.safetensors"
     evaluation = evaluate(make_trained_model(tiny_ctn()), manifest, workers=0, device="cpu", missing="allow", out=out)
@@ -143,13 +141,13 @@ def test_several_task_heads_are_measured_by_name(rewrite, make_trained_model, co
     assert evaluation.measures["joint.top1"] == pytest.approx(100 * np.logical_and(*both).mean())
 
 
-def test_a_sample_that_cannot_be_read_stops_an_evaluation_and_is_named(raises, rewrite, make_trained_model, brightness):
+def test_an_unreadable_sample_stops_an_evaluation_and_is_named(raises, rewrite, make_trained_model, brightness):
     with raises(UnreadableSample, "changed.csv, line 9", path="gone 7.mp4"):
         evaluate(make_trained_model(brightness()), rewrite(broken(7)), workers=0, device="cpu")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_missing_samples_that_are_allowed_lower_the_coverage(rewrite, make_trained_model, brightness, workers):
+def test_allowed_missing_samples_lower_the_coverage(rewrite, make_trained_model, brightness, workers):
     manifest = rewrite(broken(7, 11))
     evaluation = evaluate(
         make_trained_model(brightness()), manifest, workers=workers, batch_size=1, device="cpu", missing="allow"
@@ -165,13 +163,13 @@ def test_missing_samples_that_are_allowed_lower_the_coverage(rewrite, make_train
     ]
 
 
-def test_an_evaluation_of_nothing_is_refused(raises, rewrite, make_trained_model, brightness):
+def test_an_evaluation_without_readable_samples_is_refused(raises, rewrite, make_trained_model, brightness):
     manifest = rewrite(broken(*range(12)))
     with raises(UnreadableSample, "'test'", "line 8", path=manifest.path):
         evaluate(make_trained_model(brightness()), manifest, workers=0, device="cpu", missing="allow")
 
 
-def test_coverage_counts_against_what_the_split_declares(raises, data_set, make_trained_model, brightness):
+def test_coverage_is_relative_to_the_declared_samples(raises, data_set, make_trained_model, brightness):
     """Samples that are declared but not listed lower the coverage."""
     partial = dataclasses.replace(data_set, declared={"train": 6, "test": 8})
     with raises(ManifestError, "6", "8", field="declared.test", path=data_set.path):
@@ -181,7 +179,7 @@ def test_coverage_counts_against_what_the_split_declares(raises, data_set, make_
     assert evaluation.predictions.declared == 8
 
 
-def test_a_loader_that_loses_or_invents_samples_is_found_out(data_set, make_trained_model, brightness):
+def test_a_loader_with_lost_or_duplicate_samples_is_refused(data_set, make_trained_model, brightness):
     trained = make_trained_model(brightness())
     dataset = VideoDataset(data_set, sampling=trained.sampling, preprocessing=trained.preprocessing)
     for positions in ([6, 7, 8], [0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 6], [6, 7, 8, 9, 10, 10]):
@@ -245,18 +243,18 @@ def test_a_network_that_has_diverged_is_not_evaluated(raises, data_set, make_tra
         evaluate(make_trained_model(model), data_set, workers=0, device="cpu")
 
 
-def test_impossible_numbers_are_refused(raises, data_set, make_trained_model, brightness):
+def test_arguments_out_of_range_are_refused(raises, data_set, make_trained_model, brightness):
     for field, value in (("batch_size", 0), ("batch_size", -2), ("workers", -1)):
         with raises(PredictionsError, value, field=field):
             evaluate(make_trained_model(brightness()), data_set, device="cpu", **{field: value})
 
 
-def test_a_folder_is_no_place_for_predictions(raises, data_set, make_trained_model, brightness, tmp_path):
+def test_a_folder_as_predictions_file_is_refused(raises, data_set, make_trained_model, brightness, tmp_path):
     with raises(PredictionsError, "folder", field="out", path=tmp_path):
         evaluate(make_trained_model(brightness()), data_set, workers=0, device="cpu", out=tmp_path)
 
 
-def test_mistakes_are_the_confusions_most_frequent_first(data_set, make_trained_model, brightness):
+def test_mistakes_are_sorted_by_frequency(data_set, make_trained_model, brightness):
     predictions = evaluate(make_trained_model(brightness()), data_set, device="cpu").predictions
     names = predictions.classes["label"]
     targets = np.array([0, 0, 0, 1, 2, 2])
@@ -323,7 +321,7 @@ def test_the_format_has_not_changed(tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == stored.read_bytes()
 
 
-def test_a_file_from_before_there_were_protocols_and_groups_is_read(tmp_path, data_set, make_trained_model, brightness):
+def test_a_file_without_protocol_and_groups_is_read(tmp_path, data_set, make_trained_model, brightness):
     out = tmp_path / "p.safetensors"
     evaluate(make_trained_model(brightness()), data_set, workers=0, device="cpu", out=out)
     length = int.from_bytes(out.read_bytes()[:8], "little")
@@ -354,9 +352,7 @@ def test_the_predictions_of_a_run_are_found_in_its_folder(tmp_path, data_set, ma
     ],
     ids=["twice", "wide", "nan", "beyond", "negative", "joint"],
 )
-def test_predictions_that_contradict_themselves_cannot_be_made(
-    raises, data_set, make_trained_model, brightness, change, field, word
-):
+def test_inconsistent_predictions_are_refused(raises, data_set, make_trained_model, brightness, change, field, word):
     predictions = evaluate(make_trained_model(brightness()), data_set, workers=0, device="cpu").predictions
     with raises(PredictionsError, word, field=field):
         dataclasses.replace(predictions, **change)

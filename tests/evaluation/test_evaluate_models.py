@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_a_model_on_other_samples_is_fused_only_if_missing_ones_are_allowed(rais
     assert found.predictions[str(stored)].num_samples == 6
 
 
-def test_a_second_model_gets_a_file_of_its_own_and_a_file_is_read(data_set, model_folder, stored, tmp_path):
+def test_a_second_model_gets_its_own_file_and_stored_predictions_are_read(data_set, model_folder, stored, tmp_path):
     again = tmp_path / "again"
     again.symlink_to(model_folder)
     out = tmp_path / "p.safetensors"
@@ -82,19 +83,22 @@ def test_a_second_model_gets_a_file_of_its_own_and_a_file_is_read(data_set, mode
     assert all(path.is_file() for path in found.files.values())
 
 
-def test_a_split_without_labels_is_predicted_and_not_measured(data_set, model_folder, tmp_path, monkeypatch):
+def test_a_split_without_labels_is_predicted_without_metrics(data_set, model_folder, tmp_path, monkeypatch):
     out = tmp_path / "p.safetensors"
-    unlabeled = load_predictions_without_labels(data_set, model_folder, tmp_path)
-    monkeypatch.setattr(
-        "kinema.evaluation.evaluate_models._evaluate", lambda *_: save_predictions(out, unlabeled) or unlabeled
-    )
+    unlabeled = predict_without_labels(data_set, model_folder, tmp_path)
+
+    def evaluate(*_, out, **__):
+        save_predictions(out, unlabeled)
+        return SimpleNamespace(predictions=unlabeled)
+
+    monkeypatch.setattr("kinema.evaluation.evaluate_models.evaluate", evaluate)
     found = evaluate_models([model_folder], str(data_set.path), settings=SETTINGS, out=out)
     assert found.summary is None
     assert evaluation_to_json(found) == {}
     assert out.is_file()
 
 
-def load_predictions_without_labels(data_set, model_folder, tmp_path):
+def predict_without_labels(data_set, model_folder, tmp_path):
     out = tmp_path / "labeled.safetensors"
     evaluate_models([model_folder], str(data_set.path), settings=SETTINGS, out=out)
     labeled = load_predictions(out)

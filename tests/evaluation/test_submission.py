@@ -109,7 +109,7 @@ def manifest_position(manifest, name):
     return [entry.sample for entry in manifest.entries].index(name)
 
 
-def test_the_top_actions_by_hand():
+def test_top_actions_match_values_computed_by_hand():
     """Verbs .5, .3, .2 and nouns .6, .4 have the products .30, .20; .18, .12; .12, .08. Ties go to the lower verb."""
     found = top_actions(np.log([0.5, 0.3, 0.2]), np.log([0.6, 0.4]), count=5)
     assert [pair[:2] for pair in found] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
@@ -118,7 +118,7 @@ def test_the_top_actions_by_hand():
     assert [pair[:2] for pair in even] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-def test_an_archive_holds_the_same_as_a_file(capsys, tmp_path, manifest):
+def test_an_archive_has_the_content_of_the_json_file(capsys, tmp_path, manifest):
     predictions = make_predictions(manifest)
     save_predictions(tmp_path / "p.safetensors", predictions)
     for name in ("s.json", "s.zip"):
@@ -157,12 +157,12 @@ def test_predictions_that_do_not_fit_the_challenge_are_refused(raises, tmp_path,
 
 
 @pytest.mark.parametrize("level", [-1, 6])
-def test_a_level_of_supervision_that_is_none_cannot_be_made(raises, level):
+def test_an_invalid_level_of_supervision_is_refused(raises, level):
     with raises(PredictionsError, f"data={level}", field="data"):
         Supervision(pretraining=1, data=level)
 
 
-def test_a_place_that_cannot_be_written_is_named(raises, tmp_path, manifest):
+def test_an_unwritable_path_is_named(raises, tmp_path, manifest):
     (tmp_path / "file").touch()
     with raises(PredictionsError, "cannot be written", path="s.json"):
         write_submission(tmp_path / "file" / "s.json", make_predictions(manifest), manifest, supervision=SUPERVISION)

@@ -37,7 +37,7 @@ def make_predictions(seed=0, *, split="test", first=0, heads=("label",), **facts
     return Predictions(logits=logits, targets=targets, index=first + np.arange(80), **fields)
 
 
-def test_the_numbers_are_those_of_scikit_learn():
+def test_metrics_match_scikit_learn():
     predictions = make_predictions()
     logits, targets = predictions.logits["label"], predictions.targets["label"]
     found = summarize(predictions).heads["label"]
@@ -57,7 +57,7 @@ def test_the_numbers_are_those_of_scikit_learn():
     )
 
 
-def test_verb_noun_and_action_by_hand():
+def test_metrics_of_verb_noun_and_action_match_values_computed_by_hand():
     """Four segments with three verbs and two nouns.
 
     | segment | verb | shares     | noun | shares | rank of the action among the products                |
@@ -90,7 +90,7 @@ def test_verb_noun_and_action_by_hand():
     } == expected
 
 
-def test_every_interval_holds_its_number_and_follows_the_bootstrap():
+def test_every_interval_contains_its_metric_and_uses_the_bootstrap_settings():
     predictions = make_predictions()
     found = summarize(predictions).heads["label"]
     for name in ("top1", "top5", "mean_class"):
@@ -109,7 +109,7 @@ def test_unknown_groups_are_refused(raises):
         summarize(make_predictions(), bootstrap=Bootstrap(over="subject"))
 
 
-def test_all_heads_together_are_right_where_each_is():
+def test_joint_top1_is_the_share_with_every_head_correct():
     predictions = make_predictions(heads=("verb", "noun"))
     verb, noun = (predictions.logits[h].argmax(1) == predictions.targets[h] for h in ("verb", "noun"))
     summary = summarize(predictions)
@@ -128,7 +128,7 @@ def test_all_heads_together_are_right_where_each_is():
     assert (measures["joint.top1"], measures["joint.top5"]) == pytest.approx((summary.joint.top1, summary.joint.top5))
 
 
-def test_one_head_has_nothing_together():
+def test_a_single_head_has_no_joint_metrics():
     assert summarize(make_predictions()).joint is None
     assert "joint.top1" not in dict(measure(make_predictions()))
 
@@ -137,7 +137,7 @@ def test_no_temperature_is_fitted_by_default():
     assert summarize(make_predictions()).scaled is None
 
 
-def test_a_temperature_is_fitted_on_the_other_split_and_used_on_this_one():
+def test_a_temperature_is_fitted_on_one_split_and_used_on_another():
     predictions, held_out = make_predictions(0), make_predictions(1, split="val", first=80)
     scaled = summarize(predictions, temperature_from=held_out).scaled
     best = fit_temperature(held_out.logits["label"], held_out.targets["label"])
@@ -149,7 +149,7 @@ def test_a_temperature_is_fitted_on_the_other_split_and_used_on_this_one():
     assert scaled.fitted_on == "80 samples of split 'val'"
 
 
-def test_reported_samples_in_the_fit_of_a_temperature_are_counted():
+def test_evaluated_samples_in_the_temperature_fit_are_counted():
     predictions = make_predictions()
     scaled = summarize(predictions, temperature_from=predictions).scaled
     assert scaled.fitted_on == "80 samples of split 'test', 80 of which are reported here: not a held-out number"
@@ -166,7 +166,7 @@ def test_a_temperature_of_another_model_is_refused(raises):
         summarize(make_predictions(), temperature_from=make_predictions(1, classes={"label": CLASSES[::-1]}))
 
 
-def test_a_temperature_at_the_end_of_the_range_is_reported():
+def test_a_temperature_at_a_bound_is_reported():
     predictions = make_predictions()
     sure = replace(predictions, logits={"label": np.eye(7, dtype=np.float32)[predictions.targets["label"]]})
     assert summarize(predictions, temperature_from=sure).scaled.bounded == ("label",)

@@ -29,7 +29,7 @@ FLOOR = Floor(pattern="checker", first=(0.5, 0.5, 0.5), second=(0.4, 0.4, 0.4), 
 LIGHT = Light(azimuth_degrees=30.0, elevation_degrees=50.0, strength=0.6, sky=(0.8, 0.8, 0.8))
 
 
-def settled(body: Body, action: str, times_s: np.ndarray):
+def on_floor(body: Body, action: str, times_s: np.ndarray):
     captured = load_motion(action).at(times_s)
     return place_on_floor(captured, body=body, captured=captured)
 
@@ -55,7 +55,7 @@ def test_no_two_subjects_have_the_same_body_or_clothes():
 @pytest.mark.parametrize("action", ["walk", "getup_facedown", "roll"])
 def test_every_subject_touches_the_floor_without_sinking_in(subject: str, action: str):
     body = SUBJECTS[subject]
-    poses = settled(body, action, np.linspace(0.0, load_motion(action).duration_s, 40))
+    poses = on_floor(body, action, np.linspace(0.0, load_motion(action).duration_s, 40))
     lowest = heights_m(body, poses)
     assert lowest.min() > -1e-6
     assert np.median(lowest) < 0.02
@@ -64,10 +64,10 @@ def test_every_subject_touches_the_floor_without_sinking_in(subject: str, action
 def test_longer_legs_jump_higher_and_step_further():
     times_s = np.linspace(0.0, load_motion("jump").duration_s, 60)
     tall = Body(legs=1.2)
-    usual_m, tall_m = (heights_m(body, settled(body, "jump", times_s)).max() for body in (CAPTURED, tall))
+    usual_m, tall_m = (heights_m(body, on_floor(body, "jump", times_s)).max() for body in (CAPTURED, tall))
     assert usual_m > 0.15
     assert tall_m == pytest.approx(1.2 * usual_m)
-    widths = [np.ptp(settled(body, "walk", times_s).root_m[:, 0]) for body in (CAPTURED, tall)]
+    widths = [np.ptp(on_floor(body, "walk", times_s).root_m[:, 0]) for body in (CAPTURED, tall)]
     assert widths[1] == pytest.approx(1.2 * widths[0])
 
 
@@ -88,7 +88,7 @@ def test_the_world_is_z_up_and_right_handed():
     np.testing.assert_allclose(np.linalg.norm(turns, axis=-1), 1.0)
 
 
-def pictured(points_m: np.ndarray, view: View) -> np.ndarray:
+def project(points_m: np.ndarray, view: View) -> np.ndarray:
     """Project points to the image, whose edges are at -1 and 1."""
     azimuth, elevation = np.radians(view.azimuth_degrees), np.radians(view.elevation_degrees)
     forward = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
@@ -104,10 +104,10 @@ def pictured(points_m: np.ndarray, view: View) -> np.ndarray:
 @pytest.mark.parametrize("action", ["run", "cartwheel", "crawl"])
 @pytest.mark.parametrize("azimuth_degrees", [0.0, 110.0, 155.0, 200.0])
 def test_the_view_contains_the_whole_motion_from_nearby(action: str, azimuth_degrees: float):
-    poses = settled(CAPTURED, action, np.linspace(0.0, load_motion(action).duration_s, 30))
+    poses = on_floor(CAPTURED, action, np.linspace(0.0, load_motion(action).duration_s, 30))
     points = outline_m(CAPTURED, poses)
     view = frame_view(points, azimuth_degrees=azimuth_degrees, elevation_degrees=-12.0, margin_m=0.2)
-    seen = pictured(points, view)
+    seen = project(points, view)
     assert np.abs(seen).max() < 1.0
     assert np.abs(seen).max() > 0.65
     # Centered: as much is free on one side as on the other.
@@ -140,7 +140,7 @@ def test_short_clothes_show_skin(part: str, color: tuple[float, float, float]):
 def test_without_mujoco_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MUJOCO_GL", "egl")
     monkeypatch.setitem(sys.modules, "mujoco", None)
-    poses = settled(CAPTURED, "walk", np.array([0.0]))
+    poses = on_floor(CAPTURED, "walk", np.array([0.0]))
     view = View(azimuth_degrees=0.0, elevation_degrees=-10.0, distance_m=3.0, target_m=(0.0, 0.0, 1.0))
     with pytest.raises(RuntimeError, match=r"kinema\[render\]"):
         render(poses, body=CAPTURED, floor=FLOOR, light=LIGHT, view=view, pixels=32)

@@ -20,6 +20,13 @@ from kinema.reports.check_page import write_check
 from kinema.reports.figures import balance_figure, histograms_figure, strips
 from kinema.video.read_options import ReadOptions
 
+
+def written(checked, folder, name):
+    """Write the files of a check and return the path of one of them."""
+    write_check(checked, folder, ReadOptions())
+    return folder / name
+
+
 NASTY = "<script>alert('x')</script> & \"q\".mp4"
 
 
@@ -52,11 +59,11 @@ def checked(tmp_path, write_video, depth_facts):
         version="1",
         depth=depth_facts,
     )
-    return check(manifest, memory=tmp_path / "memory.jsonl", read_options=ReadOptions())
+    return check(manifest, journal=tmp_path / "journal.jsonl", read_options=ReadOptions())
 
 
 def test_the_page_is_self_contained_and_escapes_every_name(checked, tmp_path):
-    page = write_check(checked, tmp_path / "out", ReadOptions()).page.read_text(encoding="utf-8")
+    page = written(checked, tmp_path / "out", "check.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://|//|<script|<link|url\(", re.sub(r'src="data:[^"]*"', "", page))
     assert NASTY.replace("/", "-") in html.unescape(page)
     assert "<i>" not in page
@@ -69,7 +76,7 @@ def test_the_page_is_self_contained_and_escapes_every_name(checked, tmp_path):
 
 
 def test_the_list_has_each_bad_file_with_its_reason_after_a_tab(checked, tmp_path):
-    lines = write_check(checked, tmp_path / "out", ReadOptions()).bad_files.read_text(encoding="utf-8").splitlines()
+    lines = written(checked, tmp_path / "out", "bad_files.txt").read_text(encoding="utf-8").splitlines()
     files = [line.split("\t")[0] for line in lines]
     assert files == ["gone.mp4", NASTY.replace("/", "-"), "0.mp4"]  # of the copies, the one in train
     assert lines[0].startswith("gone.mp4\tmissing: ")
@@ -77,12 +84,12 @@ def test_the_list_has_each_bad_file_with_its_reason_after_a_tab(checked, tmp_pat
 
 def test_a_reason_of_several_lines_is_joined(checked, tmp_path):
     long = Finding(kind="broken", line=2, modality="rgb", file="0.mp4", sentence="one\n\ttwo")
-    listed = write_check(replace(checked, findings=(long,)), tmp_path / "out", ReadOptions()).bad_files
+    listed = written(replace(checked, findings=(long,)), tmp_path / "out", "bad_files.txt")
     assert listed.read_text(encoding="utf-8") == "0.mp4\tbroken: one two\n"
 
 
 def test_the_json_has_everything_but_signatures(checked, tmp_path):
-    stored = json.loads(write_check(checked, tmp_path / "out", ReadOptions()).findings.read_text(encoding="utf-8"))
+    stored = json.loads(written(checked, tmp_path / "out", "check.json").read_text(encoding="utf-8"))
     assert stored["samples"] == 6
     assert stored["counts"] == {"missing": 1, "unreadable": 1, "near-duplicate": 1}
     sentence = stored["findings"][0].pop("sentence")
@@ -101,7 +108,7 @@ def test_the_json_has_everything_but_signatures(checked, tmp_path):
 
 def test_a_deleted_copy_is_shown_by_its_signature(checked, tmp_path):
     (tmp_path / "copy.mp4").unlink()
-    assert "data:image/jpeg" in write_check(checked, tmp_path / "out", ReadOptions()).page.read_text(encoding="utf-8")
+    assert "data:image/jpeg" in written(checked, tmp_path / "out", "check.html").read_text(encoding="utf-8")
 
 
 def test_each_fault_is_printed_in_one_line_with_line_and_file(checked):
@@ -132,7 +139,7 @@ def test_notes_of_a_kind_are_printed_with_three_examples(tmp_path, write_video):
     manifest = write_manifest(
         tmp_path / "m.csv", entries=entries, classes={"label": ("a", "b")}, dataset="c", version="1", depth=None
     )
-    lines = list(check_lines(check(manifest, memory=tmp_path / "memory.jsonl", read_options=ReadOptions())))
+    lines = list(check_lines(check(manifest, journal=tmp_path / "journal.jsonl", read_options=ReadOptions())))
     assert lines[1:3] == ["no faults found", "note: shorter than a clip (5)"]
     assert lines[3].startswith("  m.csv, line 2: shorter than a clip: 0.mp4: has 5 frames")
     assert lines[6:] == ["  and 2 more"]

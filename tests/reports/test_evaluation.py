@@ -46,14 +46,14 @@ def stored(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def output(capsys: pytest.CaptureFixture[str], *words: str | Path) -> list[str]:
-    main([str(word) for word in words])
+def output(capsys: pytest.CaptureFixture[str], *args: str | Path) -> list[str]:
+    main([str(arg) for arg in args])
     return capsys.readouterr().out.splitlines()
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
     with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in words])
+        main([str(arg) for arg in args])
     assert stop.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
@@ -103,21 +103,21 @@ def test_classes_are_listed_by_name(stored: Path, capsys) -> None:
 
 
 def test_subjects_are_resampled_for_the_interval(stored: Path, capsys) -> None:
-    words = ["evaluate", "--predictions", stored / "one.safetensors", "--bootstrap-over"]
-    over_subjects = output(capsys, *words, "subject")
+    args = ["evaluate", "--predictions", stored / "one.safetensors", "--bootstrap-over"]
+    over_subjects = output(capsys, *args, "subject")
     assert any("over 5 subjects" in line for line in over_subjects)
-    assert row(over_subjects, "top1")[3:] != row(output(capsys, *words, "clip"), "top1")[3:]
-    assert "group" in refused(capsys, *words, "group")
+    assert row(over_subjects, "top1")[3:] != row(output(capsys, *args, "clip"), "top1")[3:]
+    assert "group" in refused(capsys, *args, "group")
 
 
 def test_a_temperature_names_its_predictions(stored: Path, capsys) -> None:
-    words = ["evaluate", "--predictions", stored / "one.safetensors", "--temperature-from"]
-    lines = output(capsys, *words, stored / "val.safetensors")
+    args = ["evaluate", "--predictions", stored / "one.safetensors", "--temperature-from"]
+    lines = output(capsys, *args, stored / "val.safetensors")
     assert "temperature: fitted on 40 samples of split 'val'" in lines
-    lines = output(capsys, *words, stored / "one.safetensors")
+    lines = output(capsys, *args, stored / "one.safetensors")
     assert any(line.startswith("temperature: ") and line.count("40") == 2 for line in lines)
-    assert "222222222222" in refused(capsys, *words, stored / "two.safetensors")
-    assert not any(line.startswith("temperature") for line in output(capsys, *words[:-1]))
+    assert "222222222222" in refused(capsys, *args, stored / "two.safetensors")
+    assert not any(line.startswith("temperature") for line in output(capsys, *args[:-1]))
 
 
 def test_fused_models_are_compared_with_single_models(stored: Path, monkeypatch, capsys) -> None:
@@ -146,8 +146,8 @@ def test_each_fused_model_is_evaluated_and_stored(
         model = tiny_ctn(channels=3 if modality == "rgb" else 1)
         depth = data_set.depth if modality == "depth" else None
         save_model(tmp_path / name, make_trained_model(model, modalities=(modality,), depth=depth))
-    words = ["color", "--manifest", data_set.path, "--fuse", "depth", "--workers", "0", "--out", "p.safetensors"]
-    lines = output(capsys, "evaluate", *words)
+    args = ["color", "--manifest", data_set.path, "--fuse", "depth", "--workers", "0", "--out", "p.safetensors"]
+    lines = output(capsys, "evaluate", *args)
     first, second = load_predictions(Path("p.safetensors")), load_predictions(Path("p-2.safetensors"))
     assert first.weights_digest != second.weights_digest
     assert first.protocol == second.protocol == Protocol(frames=8, clips=1, crops=1)
@@ -160,12 +160,12 @@ def test_each_fused_model_is_evaluated_and_stored(
 
 def test_models_on_other_samples_are_fused_only_with_allow_missing(stored: Path, capsys) -> None:
     save_predictions(stored / "subset.safetensors", predictions_of(2).select_rows(np.arange(30)))
-    words = ["evaluate", "--predictions", stored / "one.safetensors", "--fuse", stored / "subset.safetensors"]
-    assert "10 samples" in refused(capsys, *words)
-    lines = output(capsys, *words, "--allow-missing")
+    args = ["evaluate", "--predictions", stored / "one.safetensors", "--fuse", stored / "subset.safetensors"]
+    assert "10 samples" in refused(capsys, *args)
+    lines = output(capsys, *args, "--allow-missing")
     assert row(lines, "mean of softmax ")[-3:] == ["(coverage", "75.00", "%)"]
     assert all("(coverage 75.00 %)" in line for line in lines if "McNemar" in line)
-    assert "test and val" in refused(capsys, *words[:-1], stored / "val.safetensors")
+    assert "test and val" in refused(capsys, *args[:-1], stored / "val.safetensors")
 
 
 def test_runs_are_compared_by_their_stored_predictions(stored: Path, capsys) -> None:
@@ -186,7 +186,7 @@ def test_runs_are_compared_by_their_stored_predictions(stored: Path, capsys) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["evaluate"], "either MODEL and --manifest, or --predictions"),
         (["evaluate", "runs/a"], "either MODEL and --manifest"),
@@ -201,5 +201,5 @@ def test_runs_are_compared_by_their_stored_predictions(stored: Path, capsys) -> 
         ),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(words: list[str], message: str, capsys) -> None:
-    assert message in refused(capsys, *words)
+def test_options_that_contradict_each_other_are_refused(args: list[str], message: str, capsys) -> None:
+    assert message in refused(capsys, *args)

@@ -30,8 +30,8 @@ class Tags(HTMLParser):
 @pytest.fixture
 def page(tmp_path):
     clips = [
-        ClipImage(image=b"jpg", truth=NASTY, answers=[(NASTY, 0.756), ("b", 0.2)]),
-        ClipImage(image=b"jpg", truth="b", answers=[(NASTY, 0.756)]),
+        ClipImage(image=b"jpg", label=NASTY, predictions=[(NASTY, 0.756), ("b", 0.2)]),
+        ClipImage(image=b"jpg", label="b", predictions=[(NASTY, 0.756)]),
     ]
     sections = [
         Section(heading=NASTY, text=NASTY, figure=b"<svg/>"),

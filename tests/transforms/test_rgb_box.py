@@ -12,7 +12,7 @@ from kinema.curation.check import check
 from kinema.data.dataset import Failure, VideoDataset, read_clips, read_views
 from kinema.data.manifest import Entry, PixelBox, load_manifest, parse_pixel_box, write_manifest
 from kinema.data.samplers import Draw
-from kinema.datasets.table import CsvOptions, prepare
+from kinema.datasets.table import TableOptions, prepare
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 from kinema.transforms.augment import Augmentation
@@ -98,8 +98,8 @@ def test_a_table_may_say_it(pair, tmp_path):
     (tmp_path / "t.csv").write_text(
         f"path,part,label,split\n{pair}/rgb.mkv,32 16 64 48,a,train\n{pair}/rgb.mkv,,b,test\n"
     )
-    options = CsvOptions(root=tmp_path / "t.csv", out=tmp_path / "m.csv", columns="rgb=path,rgb_box=part")
-    manifest = prepare(options).manifest
+    options = TableOptions(root=tmp_path / "t.csv", out=tmp_path / "m.csv", columns="rgb=path,rgb_box=part")
+    manifest = prepare(options, "csv").manifest
     assert [e.rgb_box for e in manifest.entries] == [BOX, None]
 
 
@@ -156,7 +156,7 @@ def test_a_box_beyond_the_frame_is_an_error_that_names_file_and_line(pair, tmp_p
     failure = VideoDataset(manifest, sampling=EIGHT, preprocessing=preprocessing("rgb"))[Draw(1)]
     assert isinstance(failure, Failure)
     assert (Path(failure.path).name, failure.line) == ("rgb.mkv", 3)
-    found = check(manifest, memory=tmp_path / "memory.jsonl", read_options=ReadOptions()).faults
+    found = check(manifest, journal=tmp_path / "journal.jsonl", read_options=ReadOptions()).faults
     (fault,) = (fault for fault in found if fault.kind == "rgb box")
     assert fault.line == 3
     assert "32 16 65 48" in fault.sentence
