@@ -246,7 +246,7 @@ class RunSettings:
     """Output folder, seed, evaluations and loggers.
 
     Attributes:
-        out: Run folder. None for `runs/<recipe>-<time>`.
+        out: Run folder (`runs/<recipe>-<time>` if None).
         seed: Seed of the initial weights and of all random draws.
         evaluate_every_epochs: Number of epochs between evaluations. The last step is always evaluated.
         patience: Number of evaluations without improvement before training stops. None never stops early.
