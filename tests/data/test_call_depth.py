@@ -62,8 +62,10 @@ print(len(deepest), len(files), *deepest, *sorted(files))
 """
 
 
-@pytest.mark.parametrize("draw", ["train", "mixup", "evaluate"])
-@pytest.mark.parametrize("recipe", ["moves_ctn_tiny", "moves_mfst_tiny_rgbd"])
+@pytest.mark.parametrize(
+    ("recipe", "draw"),
+    [("moves_ctn_tiny", "train"), ("moves_mfst_tiny_rgbd", "mixup"), ("moves_mfst_tiny_rgbd", "evaluate")],
+)
 def test_a_clip_is_at_most_eight_calls_deep_and_passes_twelve_files(recipe: str, draw: str) -> None:
     # In a process of its own, where no function is wrapped to check its types.
     command = [sys.executable, "-c", MEASURE, recipe, draw]

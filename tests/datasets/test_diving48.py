@@ -134,7 +134,7 @@ def test_lists_of_two_versions_are_refused(raises, tmp_path, fill, gone, match_n
             "2337",
             {"path": "Diving48_V2_test.json"},
         ),
-        ("Diving48_V2_train", 16_067, "Diving48_train.json", {}),
+        pytest.param("Diving48_V2_train", 16_067, "Diving48_train.json", {}, marks=pytest.mark.long),
     ],
 )
 def test_a_list_of_v1_named_v2_is_refused(raises, tmp_path, fill, name, count, word, facts):

@@ -342,6 +342,7 @@ def test_official_frame_numbers_are_at_60_fps_for_all_videos(real, real_segments
         assert abs(segment.start_frame - max(1, 60 * segment.sample.entry.start_s)) <= 1
 
 
+@pytest.mark.long
 def test_the_real_lists_are_counted_against_the_disk(tmp_path, real, fill, match_notes):
     """The start of the source domain's list serves as the training list."""
     root = fill(tmp_path / "e", "P01/videos/P01_01.MP4", "P01/videos/P01_11.MP4")

@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, write_video) -> Path:
     return root
 
 
-@pytest.mark.parametrize("modality", ["rgb", "depth"])
+@pytest.mark.parametrize("modality", ["rgb", pytest.param("depth", marks=pytest.mark.long)])
 def test_from_the_download_to_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path, modality: str
 ) -> None:
