@@ -131,6 +131,11 @@ class TrainingStopped(KinemaError, RuntimeError):
         self.signal = signal
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Return the message of an error of another library on one line of at most `limit` characters."""
+    return " ".join(str(error).split())[:limit]
+
+
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """Return the hint for a message about an unknown name: the closest known name, or all of them."""
     matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)

@@ -68,7 +68,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             temporary.replace(path)
         except OSError:
-            if not path.exists():
+            if not path.is_dir():
                 raise
     finally:
         remove(temporary)

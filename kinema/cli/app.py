@@ -56,7 +56,7 @@ def main(args: Sequence[str] | None = None) -> None:
     args = [arg for arg in args if arg != "--debug"]
     code = 0
     try:
-        if not args or args[0] in ("-h", "--help", "help"):
+        if not args or args[0] in ("-h", "--help", "--help-all", "help"):
             summary = "Recognize human actions in video: color, depth, or both."
             print_overview("kinema", "COMMAND", summary=summary, example="predict runs/latest new.mp4", rows=COMMANDS)
         elif args[0] == "--version":

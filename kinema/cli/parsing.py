@@ -55,7 +55,9 @@ def parse_known_options(
                 add_help=False,
                 config=(tyro.conf.AvoidSubcommands,),
             )
-    except SystemExit:
+    except SystemExit as stop:
+        if not stop.code:  # e.g. --tyro-print-completion
+            raise
         raise UsageError(f"{_short(prog)}: invalid options. See `{prog} --help`.") from None
 
 
@@ -84,11 +86,13 @@ def _raise_parse_errors(owner: Any, args: Sequence[str], prog: str) -> Iterator[
         yield
         return
 
-    def invalid_value(argument: Any, expected: str = "") -> UsageError:
+    def invalid_value(argument: Any, expected: str = "", value: str = "") -> UsageError:
         name = argument.display_name()
         values = {option.name: option.values for option in options_of(owner)}
         expected = expected or values.get(name) or argument.lowered.metavar
-        return UsageError(f"{_short(prog)}: {name}{_quoted_values(name, args)}; expected {expected}", field=name)
+        return UsageError(
+            f"{_short(prog)}: {name}{_quoted_values(name, args) or value}; expected {expected}", field=name
+        )
 
     def raise_error(event: tyro_errors.ParseErrorEvent) -> None:
         match event:
@@ -99,7 +103,7 @@ def _raise_parse_errors(owner: Any, args: Sequence[str], prog: str) -> Iterator[
                 names = [argument.arg.display_name() for argument in event.missing_arguments]
                 raise UsageError(f"{_short(prog)}: missing {', '.join(names)}. See `{prog} --help`.", field=names[0])
             case tyro_errors.InvalidChoice():
-                raise invalid_value(event.argument, f"one of {', '.join(event.choices)}")
+                raise invalid_value(event.argument, f"one of {', '.join(event.choices)}", f" {event.value!r}")
             case tyro_errors.BadValue():
                 raise invalid_value(event.argument)
             case tyro_errors.InstantiationFailure():

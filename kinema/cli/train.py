@@ -72,7 +72,7 @@ class Train(Command):
         if self.resume is not None:
             if self.recipe or self.overrides or self.init:
                 raise UsageError(
-                    "--resume uses the recipe stored in the run; remove the recipe argument and its overrides.",
+                    "--resume uses the recipe stored in the run; remove the recipe argument, --init and all overrides.",
                     field="--resume",
                 )
             run = Run.open(self.resume)
@@ -89,7 +89,8 @@ class Train(Command):
         from kinema.training.runs import Run
 
         if not self.recipe:
-            raise UsageError(f"No recipe given. Available: {summarize_recipe_names()}, or a .py file.", field="recipe")
+            problem = f"No recipe given. Available recipes: {summarize_recipe_names()}, or a .py file."
+            raise UsageError(problem, field="recipe")
         recipe = override(load_recipe(self.recipe), self.overrides, f"kinema train {self.recipe}")
         if self.init:
             recipe = replace(recipe, init=replace(recipe.init, weights=self.init))
@@ -98,7 +99,7 @@ class Train(Command):
 
 
 def override(recipe: "Recipe", args: Sequence[str], prog: str) -> "Recipe":
-    """Return the recipe with the typed overrides of a command line, applied all at once.
+    """Return the recipe with the command line's overrides, parsed and applied together.
 
     Raises:
         UsageError: An override is unknown or has an invalid value.
@@ -147,8 +148,8 @@ class Runs(Command):
 
     Attributes:
         folder: Folder that contains the runs.
-        compare: Two runs of the folder, or paths of runs, predictions files or stored results. Join several seeds of
-            one side by commas: --compare a0,a1,a2 b0,b1,b2
+        compare: Two runs of the folder, or paths of runs, predictions files or stored results. Separate the seeds
+            of one side by commas: --compare a0,a1,a2 b0,b1,b2
         bootstrap_over: Resampling unit of the confidence intervals: single clips, or all clips of a group or subject.
     """
 

@@ -82,16 +82,16 @@ def read_clips(
         locate: Function from an entry's path to a file or URL.
         sampling: Rule that selects the frames.
         preprocessing: Preprocessing of the model.
-        augmentation: Augmentation of a training clip; None for the middle frames and the center crop.
-        rng: Generator for a training clip; None without augmentation.
+        augmentation: Augmentation of a training clip; None for the center crop.
+        rng: Generator of a training clip's frames and augmentation; None for the middle frames.
         read_options: Backend, isolation and limits.
 
     Returns:
         Clips as uint8, (channels, time, height, width).
 
     Raises:
-        UnreadableVideo: A file is missing, cannot be decoded, or has a single frame. A video of more frames that is
-            shorter than the clip repeats frames by the sampling rule.
+        UnreadableVideo: A file is missing, cannot be decoded, or has one frame for a clip of several. A longer video
+            with too few frames for the clip repeats some by the sampling rule.
     """
     with ExitStack() as files:
         sources = _open_sources(entry, locate, preprocessing, read_options, files)

@@ -290,7 +290,7 @@ def _unofficial_notes(disk: _Disk, collection: Collection) -> list[str]:
     return [
         *note_names(newer, f"samples are of {NTU120.name} only (setups from S018, actions from A061) and are omitted"),
         *note_names(
-            [name for name in others if name not in newer],
+            sorted(set(others) - set(newer)),
             f"names are not samples of {collection.name} (wrong subject or setup) and are omitted",
         ),
     ]

@@ -130,7 +130,7 @@ def read_annotations(
 ) -> list[ListedSample]:
     """Return the samples of the table `annotations.csv` in a folder.
 
-    `columns` has the columns beside `path`, `label` and `split`: names in the table by names in the manifest.
+    `columns` maps the manifest's name of each further column to its name in the table.
 
     Raises:
         ManifestError: The table lacks a column, a label is not a class, or a path is listed twice.
@@ -193,7 +193,7 @@ class Files:
     Attributes:
         paths: Paths relative to the root, by the keys of the dataset's module.
         searched: Searched folders with an example of a file name, for messages.
-        archives: Names of archives that may still be packed.
+        archives: Names of archives that may not have been unpacked.
         notes: Messages to show.
     """
 
@@ -293,7 +293,7 @@ def join(
             missing.append(sample.name)
     archives = []
     if missing and files.archives:
-        archives = [f"archives may still be packed: unpack {examples(files.archives, 10)}"]
+        archives = [f"archives may not have been unpacked: {examples(files.archives, 10)}"]
     used = {entry.labels[LABEL] for entry in entries if entry.labels}
     if not used:
         problem = f"{options.root}: no labeled sample of {lists} found on disk; looked for {files.searched}"

@@ -52,8 +52,9 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
     for line, row in lines:
         try:
             entries.append(parse_row({column: row[name] for column, name in names.items()}, line))
-        except ValueError as error:
-            raise ManifestError(f"{table}, {place} {line}: {error}", path=table, line=line) from error
+        except ManifestError as error:
+            message = f"{table}, {place} {line}: {error}"
+            raise ManifestError(message, path=table, line=line, field=error.field) from error
     unused = sorted(set(lines[0][1]) - set(names.values()))
     notes = [f"unused columns: {', '.join(unused)}"] if unused else []
     entries, split_notes = assign_splits(entries, options, has_split="split" in names)

@@ -58,7 +58,7 @@ def evaluate(
         manifest: CSV of a manifest, or name of a built-in one.
         split: Split to evaluate on.
         network: Network to load the weights into, for a model with a network of your own.
-        batch_size: Number of clips per batch. Logits change by at most 1e-5.
+        batch_size: Number of clips per batch. It changes logits by at most 1e-5.
         workers: Number of reader processes. With workers, a script needs `if __name__ == "__main__":` on platforms that
             spawn processes.
         device: Device to compute on.
@@ -69,8 +69,10 @@ def evaluate(
 
     Raises:
         ModelError: The model cannot be used with these modalities.
-        UnreadableSample: A sample cannot be read, and `missing` is `stop`.
-        ManifestError: The manifest has other classes than the model, or lists fewer samples than it declares.
+        UnreadableSample: A sample cannot be read and `missing` is `stop`, or no sample can be read.
+        NonFiniteLogits: The logits of a sample are not finite.
+        ManifestError: The manifest has other classes than the model, or lists more samples than it
+            declares, or fewer and `missing` is `stop`.
         PredictionsError: An argument is out of range, or `out` cannot be written.
     """
     if batch_size < 1:
@@ -112,11 +114,11 @@ def predict_split(
 ) -> Predictions:
     """Return the predictions of a model on every sample of a split.
 
-    `positions` are those in the loader, if other processes predict the rest of the split.
+    `positions` are the manifest positions in the loader; None for the whole split.
 
     Raises:
         UnreadableSample: A sample cannot be read and `missing` is `stop`, or no sample can be read.
-        ManifestError: The manifest does not list all declared samples, and `missing` is `stop`.
+        ManifestError: The manifest lists more samples than it declares, or fewer and `missing` is `stop`.
         NonFiniteLogits: The network has diverged.
     """
     listed = manifest.positions(split)
@@ -198,7 +200,7 @@ def _check_classes(manifest: Manifest, model: TrainedModel) -> None:
             unknown = sorted(set(names) - set(model.classes[head]))
             difference = f"the model has no class {unknown[0]!r}" if unknown else "their order or number differs"
             raise ManifestError(
-                f"{path}: the classes of {head!r} are not the model's; {difference}",
+                f"{path}: the classes of task head {head!r} are not the model's; {difference}",
                 path=path,
                 field=f"classes.{head}",
             )

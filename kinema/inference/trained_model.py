@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from kinema import __version__
 from kinema.config import config, from_json, rename_fields, to_json
-from kinema.errors import ConfigError, KinemaError, ModelError
+from kinema.errors import ConfigError, KinemaError, ModelError, one_line
 from kinema.files import atomic_write
 from kinema.inference.engine import Engine, Precision
 from kinema.modality import Modality
@@ -109,7 +108,7 @@ class TrainedModel:
             except (ValueError, RuntimeError) as error:
                 raise ModelError(
                     f"the network does not accept clips of {sampling.frames} frames of {preprocessing.size} pixels "
-                    f"({shorten(str(error), 300)})",
+                    f"({one_line(error)})",
                     field=getattr(error, "field", None),
                 ) from error
         return replace(self, sampling=sampling, preprocessing=preprocessing)
@@ -151,6 +150,7 @@ def save_model(folder: Path, trained: TrainedModel) -> str:
     )
     _write(folder / description.weights, weights)
     _write(folder / DESCRIPTION, (json.dumps(to_json(description), indent=2, ensure_ascii=False) + "\n").encode())
+    (folder / OLD_DESCRIPTION).unlink(missing_ok=True)
     for old in folder.glob("model-*.safetensors"):
         if old.name != description.weights:
             old.unlink()
@@ -193,7 +193,7 @@ def load_model(
     try:
         model.load_state_dict(load_tensors(weights))
     except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{file}: weights do not fit the network ({shorten(str(error), 300)})", path=file) from error
+        raise ModelError(f"{file}: weights do not fit the network ({one_line(error)})", path=file) from error
     trained = TrainedModel(
         model=model,
         config=config,
@@ -211,9 +211,9 @@ def load_model(
 
 def find_description(path: str | Path) -> Path | None:
     """Return the description file of a model folder or of a run's model, or None if `path` is neither."""
-    folder = Path(path)
-    names = (DESCRIPTION, OLD_DESCRIPTION, f"model/{DESCRIPTION}", f"artefact/{OLD_DESCRIPTION}")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    folders = [Path(path), Path(path, "model"), Path(path, "artefact")]
+    names = [folder / name for folder in folders for name in (DESCRIPTION, OLD_DESCRIPTION)]
+    return next((name for name in names if name.is_file()), None)
 
 
 @config
@@ -247,10 +247,11 @@ def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:
     version = stored.get("format") if isinstance(stored, dict) else None
     if version not in FORMATS:
         raise ModelError(f"{path}: format {version}; expected one of {FORMATS}", path=path, field="format")
-    if version < 3:
-        rename_fields(stored, {"preprocessing.depth_colours": "preprocessing.depth_colors"})
-        if stored["preprocessing"].get("depth_colors") == "grey":
-            stored["preprocessing"]["depth_colors"] = "gray"
+    preprocessing = stored.get("preprocessing")
+    if version < 3 and isinstance(preprocessing, dict):
+        rename_fields(preprocessing, {"depth_colours": "depth_colors"})
+        if preprocessing.get("depth_colors") == "grey":
+            preprocessing["depth_colors"] = "gray"
     try:
         description = from_json(Description, {**stored, "format": FORMATS[-1]})
         is_own = flatten_config(description.model) == {"kind": OWN}

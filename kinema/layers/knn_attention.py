@@ -74,7 +74,7 @@ def dense_attention(
 
 @dataclass(frozen=True, kw_only=True)
 class KNNLayer:
-    """Settings of MFST's transformer layers. The defaults are De+Recouple's and k-NN attention's own.
+    """Settings of MFST's transformer layers. The defaults follow De+Recouple and `knn_attention`.
 
     Attributes:
         heads: Attention heads.
@@ -185,7 +185,7 @@ def _smallest(logits: Tensor, k: int) -> Tensor:
 
 
 def _drop_by_sorting(logits: Tensor, k: int) -> None:
-    """Set the logits at `_smallest` to -inf in place, ten times as fast: numpy sorts rows with SIMD instructions.
+    """Set the logits at `_smallest` to -inf in place. Ten times as fast as `topk`: numpy sorts with SIMD.
 
     Subtracting each row's k-th largest logit does not change the softmax and makes exactly the dropped ones negative.
     Rows with ties or infinities, where this would not keep exactly k, use `_smallest`.

@@ -78,7 +78,13 @@ class MultiScaleTemporalTransformer(nn.Module):
         self.scales = scales
         self.branches = branches
         self.position = position
-        num_sets = 1 if branches == "shared" else len(scales)
+        match branches:
+            case "shared":
+                num_sets = 1
+            case "unshared":
+                num_sets = len(scales)
+            case _:
+                assert_never(branches)
         self.layers = nn.ModuleList(knn_block(dim, layer) for _ in range(num_sets * depth))
 
     def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:

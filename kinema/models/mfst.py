@@ -1,12 +1,12 @@
-"""Multimodal Fusion Spatial-Temporal transformer (MFST) for RGB-D action recognition: thesis chapter 2, figure 2.2.
+"""Multi-stage Factorized Spatio-Temporal transformer (MFST), one stream of RGB-D recognition: thesis figure 2.2.
 
     clip -> CDC stem -> [ MSC-Trans over space -> WMS-Trans over time, + shortcut ] x stages -> mean -> norm -> heads
 
-Axes: b batch, c color or channels, t frames, h w rows and columns; d channels of a token. Behind the stem,
-frames are part of the batch, (b t): only the stem and WMS-Trans mix frames.
+Axes: b batch, c color or channels, t frames, h w rows and columns; d channels of a token. After the stem,
+frames are part of the batch, (b t): only the stem, WMS-Trans and `inception_pool=spatiotemporal` mix frames.
 
-The thesis leaves widths and head sizes open. They follow public code of the same authors (UMDR, De+Recouple) and give
-the printed model sizes (32.6 and 49.7 million), but other choices might, too.
+The thesis leaves widths and head sizes open. They follow public code of the same authors (UMDR, De+Recouple) and
+reproduce the printed model sizes (32.6 and 49.7 million parameters), but other choices might, too.
 
 DEVIATION: eq. 2.7 has a max pooling in every stage; stages 3 and 4 keep their grid (`STAGE_POOL`), as in UMDR.
 DEVIATION: between eq. 2.7 and 2.8 the thesis only reshapes; the maximum of channel pairs, LayerNorm and Linear are
@@ -80,7 +80,7 @@ class MFSTConfig(NetworkConfig):
         temporal_tokens: `places` runs one sequence per location of a map; `pooled` runs one sequence of spatial means
             and adds its change to all locations.
         factorization: `stage` runs space, then time in each stage (figure 2.2). `model` runs all spatial
-            blocks, then all temporal blocks, with the same weights: the control for the chapter's claim.
+            blocks, then all temporal blocks, with the same weights: the control for stage-wise factorization.
         shortcut: `residual` adds a stage's input to its output from the second stage on (Table 2.5).
         dropout: Dropout probability in the transformer layers.
     """
@@ -147,7 +147,7 @@ MFST_TINY_DEPTH = replace(MFST_TINY, stem_operator="cdc-t")
 MODELS = {
     "mfst_base": NamedModel(MFST_BASE, 32, 224, "MFST with three stages (Table 2.3)"),
     "mfst_large": NamedModel(MFST_LARGE, 32, 224, "MFST with four stages (Table 2.3)"),
-    "mfst_bm": NamedModel(MFST_BM, 32, 224, "MFST-Large without CDC, shortcuts, scales (figure 2.6)"),
+    "mfst_bm": NamedModel(MFST_BM, 32, 224, "base model: MFST-Large without CDC, shortcuts, scales (figure 2.6)"),
     "mfst_small": NamedModel(MFST_SMALL, 16, 112, "MFST with three stages, half as wide and half as deep"),
     "mfst_tiny": NamedModel(MFST_TINY, 16, 64, "small MFST that trains from scratch in minutes on a laptop"),
 }
@@ -305,7 +305,7 @@ class Stage(nn.Module):
 
 
 class MFST(SingleStreamNetwork):
-    """Multimodal Fusion Spatial-Temporal transformer for one modality (figure 2.2).
+    """Multi-stage Factorized Spatio-Temporal transformer for one modality (figure 2.2).
 
     Clips may have any number of frames and any size from 32 pixels.
     """

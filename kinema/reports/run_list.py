@@ -22,7 +22,7 @@ from kinema.training.runs import Run
 from kinema.training.schedule import Schedule, score
 
 State = Literal["finished", "unfinished", "no checkpoint"]
-PARTS = ("recipe.json", "steps.jsonl", "metrics.jsonl", "checkpoints", "model")
+PARTS = ("recipe.json", "steps.jsonl", "metrics.jsonl", "checkpoints", "model", "artefact")
 """Files and folders, any of which marks a folder as a run, even an incomplete one."""
 
 

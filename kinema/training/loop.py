@@ -1,7 +1,8 @@
 """The training loop, on Lightning Fabric.
 
 Each iteration evaluates, saves and stops if due, then takes one step. All randomness is a function of the seed and the
-step, so a resumed run gives the same result as an uninterrupted one.
+step, so on a CPU a resumed run gives the same
+result as an uninterrupted one, to the bit.
 """
 
 import time

@@ -371,7 +371,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         content = importlib.import_module(f"kinema.recipes.{module}")
         shipped: Recipe = content.RECIPES[row] if row else content.RECIPE
         return shipped
-    if names and not row:
+    if names not in ([], [module]) and not row:
         raise RecipeError(f"{name}: a table of several recipes. Choose one of {', '.join(names)}.", field="recipe")
     near = difflib.get_close_matches(name, recipe_names(), n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Available: {summarize_recipe_names()}, or a .py file."

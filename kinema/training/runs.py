@@ -15,13 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal
 
 import torch
 
 from kinema import __version__
-from kinema.errors import RecipeError, RunError
+from kinema.errors import RecipeError, RunError, one_line
 from kinema.files import atomic_write, sync
 from kinema.training.distributed import rank
 from kinema.training.recipe import Recipe
@@ -295,7 +294,7 @@ def _writing(path: Path) -> Iterator[None]:
         cause: BaseException = error
         while not isinstance(cause, OSError) and cause.__context__ is not None:
             cause = cause.__context__  # torch's own error about a full disk is misleading
-        reason = shorten(str(cause), 200)
+        reason = one_line(cause)
         raise RunError(f"{path}: cannot be written ({reason}). Files saved before are intact.", path=path) from error
 
 

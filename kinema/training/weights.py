@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from kinema.errors import I3DError, StartError, ViTError
+from kinema.errors import I3DError, StartError, ViTError, one_line
 from kinema.inference.trained_model import find_description
 from kinema.models.mfst import MFST
 from kinema.models.pretrained.i3d import from_i3d, is_i3d
@@ -51,10 +50,10 @@ class LoadReport:
         loaded_keys: Loaded weights.
         reset_keys: Task-head weights that keep their initialization, with the reason.
         missing_keys: Weights of the network that the file lacks or has in another shape.
-        unexpected_keys: Weights in the file that the network lacks.
+        unexpected_keys: Weights in the file that the network lacks, without those of other task heads.
         mismatched_keys: For I3D weights: convolutions with another shape in the file, with both shapes. They keep
             their initialization.
-        origins: For ViT weights: parts of the network, with their blocks in the file and changes to their weights.
+        origins: For ViT weights: source block in the file and conversion of each part of the network.
         family: Architecture of public weights. Empty if the file has the network's own names.
         extra_keys: For public weights: weights of the network that the family lacks. They keep their initialization.
     """
@@ -101,8 +100,9 @@ def load_weights(
 ) -> LoadReport:
     """Load the weights of a run, a model folder or a file into a network. Task heads for other classes are reset.
 
-    MFST also loads public I3D weights (`kinema.models.pretrained.i3d`). The other networks load ViT weights, CTN and
-    ViViT also ViViT weights (`kinema.models.pretrained.vit`). Missing and unexpected weights are then only reported.
+    MFST also loads public I3D weights (`kinema.models.pretrained.i3d`). RPE-STDT, CTN, ViViT and
+    frame-by-frame ViT load ViT weights, CTN and ViViT also ViViT weights (`kinema.models.pretrained.vit`). Incomplete
+    or unknown tensors of these are refused whatever `unmatched` is.
 
     Args:
         model: Network, changed in place.
@@ -301,7 +301,7 @@ def _read_source(source: str | Path) -> _Source:
     except UNREADABLE as error:
         if isinstance(error, StartError):
             raise
-        raise StartError(f"{name}: cannot be read as weights ({shorten(str(error), 200)})", path=name) from error
+        raise StartError(f"{name}: cannot be read as weights ({one_line(error)})", path=name) from error
     for key in ("state_dict", "model"):
         if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
             tensors = tensors[key]
@@ -342,5 +342,5 @@ def _download(source: str) -> Path:
             case EntryNotFoundError():
                 problem = f"the model has no {TRANSFORMERS}"
             case _:
-                problem = f"cannot be downloaded from the Hub ({shorten(str(error), 200)})"
+                problem = f"cannot be downloaded from the Hub ({one_line(error)})"
         raise StartError(f"{source}: {problem}", path=source) from error

@@ -2,8 +2,8 @@
 
 Parameters are drawn once for all frames and modalities of a sample.
 
-An augmentation is a field of `Augmentation`, what is drawn for a clip in `AugmentParams`, and a step in `draw_params`
-and `augment`.
+To add an augmentation, add its setting to `Augmentation`, its drawn parameters to `AugmentParams`, and a step to
+`draw_params` and `augment`.
 """
 
 import math
@@ -67,7 +67,7 @@ class Augmentation:
     """Augmentation of training clips. By default only the position of the crop varies.
 
     Attributes:
-        short_side: Range of pixels to which the shorter side is resized; None for the one of the preprocessing.
+        short_side: Range of pixels to which the shorter side is resized; None for that of the preprocessing.
         flip: Probability of mirroring; 0 where left and right matter.
         color_jitter: Brightness, contrast and saturation are each scaled by 1 - x to 1 + x.
         channel_shuffle: Probability of permuting red, green and blue, so that colors carry no information.
@@ -99,7 +99,7 @@ class Augmentation:
         for name in ("short_side", "erasing_area"):
             bounds = getattr(self, name)
             if bounds is not None and bounds[0] > bounds[1]:
-                raise ValueError(f"{name}={bounds} must be an increasing range")
+                raise ValueError(f"{name}={bounds}; expected (low, high) with low <= high")
 
     @property
     def mixes_samples(self) -> bool:
@@ -140,7 +140,7 @@ class AugmentParams(NamedTuple):
 
 
 def draw_params(augmentation: Augmentation, preprocessing: Preprocessing, rng: np.random.Generator) -> AugmentParams:
-    """Draw in a fixed order; an augmentation that is off draws nothing, so that the other draws stay the same."""
+    """Draw the parameters of one clip, in a fixed order. Rotation, RandAugment and erasing draw only if they are on."""
     geometry = draw_geometry(augmentation, preprocessing, rng)
     color = draw_color(augmentation, rng)
     warp, erasing = IDENTITY, None
@@ -316,7 +316,7 @@ def mixup(clips: Clips, partner: Clips, weight: float) -> tuple[dict[Modality, T
     """Return the weighted mean of two samples, and the weight of the first.
 
     Depth of 0 is no reading and has no part in a mean: where only one of the two has a reading, it is kept. Two masked
-    people then stand in one picture, each at the old distance, while full depth is mixed like RGB.
+    people then both appear at their own depth, while full depth is mixed like RGB.
     """
     mixed: dict[Modality, Tensor] = {}
     for modality, clip in clips.items():

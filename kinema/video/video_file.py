@@ -1,7 +1,8 @@
-"""Video files decoded by PyAV, no more frames than needed.
+"""Video files decoded by PyAV, as few frames as possible.
 
-Frames are numbered from 0 in display order. They are counted by packets and, near the end, by decoding. Time stamps, if
-the container has them, identify the frames, so that a lost frame does not shift the others.
+Frames are numbered from 0 in display order. Packets are counted; frames after the last keyframe are decoded to
+correct the count. Time stamps, if the container has them, identify the frames, so that a lost frame does not shift the
+others.
 """
 
 import multiprocessing
@@ -53,8 +54,9 @@ PixelFormat = Literal["rgb24", "gray", "gray16le"]
 class VideoFile:
     """Local video file, decoded by PyAV within the limits of `options`.
 
-    The container stays open between calls. It is opened again only if it cannot be rewound exactly, or if frames
-    decoded in parallel are damaged. Finish one call, or one iteration, before the next.
+    The container stays open between calls. It is opened again to return to the start after reading, to
+    change the number of threads, and if frames decoded in parallel are damaged. Finish one call, or one iteration,
+    before the next.
     """
 
     form: Literal["video"] = "video"
@@ -103,7 +105,7 @@ class VideoFile:
         raise unreadable(self.path, "no frame can be decoded")
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
-        """Return the frames with these numbers, in one decoding pass that seeks only across wide gaps.
+        """Return the frames with these numbers, in one decoding pass that seeks if a keyframe lies in between.
 
         Args:
             indices: Non-decreasing frame numbers; a number may be repeated.
@@ -167,7 +169,7 @@ class VideoFile:
         return self._open(threads)
 
     def _rewind(self, threads: int = 1) -> tuple[InputContainer, av.VideoStream]:
-        """Return the container at its start, opened again if anything was read from it: few containers seek there."""
+        """Return the container at its start, opened again if it was read: few containers seek to the start."""
         if self._opened is not None and not self._at_start:
             self.close()
         return self._open(threads)
@@ -204,7 +206,7 @@ class VideoFile:
             assert clip is not None  # `frames` raises if one is missing
             return clip
         except UnreadableVideo:
-            # Threads decode damaged files to other pixels, and not always the same, so that one thread decides.
+            # Parallel decoding of a damaged file is not deterministic, so one thread decodes it again.
             if threads == 1 or self._opened is None or not _is_threaded(self._opened[1]):
                 raise
         self.close()
@@ -341,7 +343,7 @@ def check_clip(path: str, frames: int, stream: av.VideoStream, pixel_format: Pix
 
 
 def threads_here() -> int:
-    """Return the number of decoding threads: the cores of this process; one in a data loader worker."""
+    """Return the number of decoding threads: cores of this process up to a maximum, or one in a child process."""
     if multiprocessing.parent_process() is not None:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -351,7 +353,7 @@ def threads_here() -> int:
 def _advance(frames: Iterator[av.VideoFrame], stamp: int, is_damaged: bool) -> tuple[av.VideoFrame | None, bool]:
     """Return the first frame at or after a time stamp, and whether any frame since the last keyframe is damaged.
 
-    `is_damaged` tells it of the frames before.
+    `is_damaged` is that of the frames before, since that keyframe.
     """
     for frame in frames:
         is_damaged = frame.is_corrupt or (is_damaged and not frame.key_frame)
@@ -379,7 +381,7 @@ def _drain(path: str, stream: av.VideoStream) -> None:
 
 
 def _is_intact(path: str, frame: av.VideoFrame) -> bool:
-    """Return True, or raise if a frame is damaged: numbered by counting, it may hide lost ones."""
+    """Return True, or raise if a frame is damaged: without time stamps, lost frames would shift the numbers."""
     if frame.is_corrupt:
         raise unreadable(path, "is damaged, and has no time stamps to number the frames after the damage")
     return True

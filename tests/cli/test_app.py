@@ -255,6 +255,7 @@ def test_an_unknown_command(capsys) -> None:
             "did you mean '--read-options.isolation'?",
         ),
         ("evaluate m --read-options.timeout-s -1", "timeout_s=-1.0", "above 0"),
+        ("render foo --out x", "'foo'", "one of moves"),
         ("runs --compare a", "--compare 'a'", "TEXT TEXT"),
         ("train moves_ctn_tiny --run.seed true", "--run.seed 'true'", "INT"),
         ("train moves_ctn_tiny --clip.mean 2", "--clip.mean '2'", "FLOAT FLOAT FLOAT"),

@@ -16,6 +16,7 @@ from torch import nn
 from kinema.errors import ModelError
 from kinema.inference import trained_model as trained_model_module
 from kinema.inference.trained_model import load_model, save_model
+from kinema.training.runs import Run
 
 STORED = Path(__file__).parents[1] / "stored"
 
@@ -118,6 +119,30 @@ def test_a_model_stored_by_kinema_0_1_gives_the_same_logits(tmp_path):
         == old.digest
         == json.loads((STORED / "ctn_artefact" / "artefact.json").read_text())["digest"]
     )
+
+
+def test_a_run_with_an_old_model_folder_keeps_one_model(tmp_path):
+    """A resumed run of kinema 0.1 replaces the model of its folder `artefact`."""
+    shutil.copytree(STORED / "ctn_artefact", tmp_path / "artefact")
+    trained = load_model(tmp_path)
+    torch.nn.init.normal_(next(trained.model.parameters()))
+    digest = save_model(Run(tmp_path).model, trained)
+    assert load_model(tmp_path).digest == load_model(tmp_path / "artefact").digest == digest
+    assert sorted(path.name for path in (tmp_path / "artefact").iterdir()) == [
+        f"model-{digest[:12]}.safetensors",
+        "model.json",
+    ]
+
+
+@pytest.mark.parametrize("damaged", [{}, {"preprocessing": None}, {"preprocessing": []}])
+def test_a_damaged_description_of_an_old_model_is_refused(raises, tmp_path, damaged):
+    shutil.copytree(STORED / "ctn_artefact", tmp_path / "model")
+    path = tmp_path / "model" / "artefact.json"
+    description = json.loads(path.read_text())
+    del description["preprocessing"]
+    path.write_text(json.dumps(description | damaged))
+    with raises(ModelError, "preprocessing", path=path):
+        load_model(tmp_path / "model")
 
 
 def test_a_model_inside_a_run_loads_the_same(saved):
