@@ -122,7 +122,7 @@ def test_a_model_stored_by_kinema_0_1_gives_the_same_logits(tmp_path):
 
 
 def test_a_run_with_an_old_model_folder_keeps_one_model(tmp_path):
-    """A resumed run of kinema 0.1 replaces the model of its folder `artefact`."""
+    """A resumed run of kinema 0.1 replaces the model in its old folder."""
     shutil.copytree(STORED / "ctn_artefact", tmp_path / "artefact")
     trained = load_model(tmp_path)
     torch.nn.init.normal_(next(trained.model.parameters()))
