@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -58,5 +59,6 @@ def test_images_are_embedded_in_the_page(page):
 
 
 def test_predictions_are_marked_and_listed_in_order(page):
-    assert page.count('<span class="correct">correct: ') == page.count('<span class="wrong">wrong: ') == 1
+    verdicts = re.findall(r'<span class="(\w+)">(\w+): ', page)
+    assert verdicts == [("correct", "correct"), ("wrong", "wrong")]
     assert "76%, b 20%</span>" in page
