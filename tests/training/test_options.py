@@ -26,6 +26,7 @@ from kinema.training.loop import train
 from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
+from kinema.training.step import step_seed
 
 
 class Plain(nn.Module):
@@ -350,6 +351,11 @@ def test_drop_path_depends_on_the_step_and_is_off_in_evaluation(tiny_recipe: Rec
     clips = {"rgb": torch.randint(0, 255, (4, 3, 8, 32, 32), dtype=torch.uint8)}
     engine = trained.engine(torch.device("cpu"))
     assert torch.equal(engine.logits(clips)["label"], engine.logits(clips)["label"])
+
+
+def test_dropout_differs_between_seeds_steps_and_processes() -> None:
+    seeds = [step_seed(seed, step, rank) for seed in range(3) for step in range(100) for rank in range(4)]
+    assert len(set(seeds)) == len(seeds)
 
 
 class Steep(nn.Module):
