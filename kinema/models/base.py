@@ -108,7 +108,7 @@ def vit_attention(config: EncoderConfig) -> RelativeSelfAttention:
     return RelativeSelfAttention(config.width, heads=config.attention_heads, head_dim=head_dim, dropout=config.dropout)
 
 
-class SingleStreamNetwork(nn.Module):
+class SingleStreamNetwork(nn.Module, ABC):
     """Base class of the networks that classify one clip: `heads(features(clip))`.
 
     Subclasses are built from a config, the number of classes of each task head, and `channels`, `frames` and `size` (in
@@ -123,9 +123,9 @@ class SingleStreamNetwork(nn.Module):
         logits: Tensor | dict[str, Tensor] = self.heads(self.features(clip))
         return logits
 
+    @abstractmethod
     def features(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d"]:
         """Return the normalized features that the task heads classify."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
