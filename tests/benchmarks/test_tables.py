@@ -299,6 +299,7 @@ def test_an_unknown_table_and_a_missing_result_are_named(results: Path) -> None:
     assert error.value.path == str(results / "resume.json")
 
 
+@pytest.mark.long
 def test_the_documents_equal_the_stored_results() -> None:
     assert tables.main(["--check"]) == 0, "run `make tables`"
 

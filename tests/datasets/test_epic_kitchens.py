@@ -316,6 +316,7 @@ def test_the_real_class_lists_have_97_verbs_and_300_nouns(raises, real):
         read_classes(real / "EPIC_100_noun_classes_v2.csv", "noun")
 
 
+@pytest.mark.long  # 9,668 segments with checked types take 20 seconds
 def test_the_real_lists_have_the_official_number_of_segments(real_segments):
     assert len(real_segments) == 9_668 == COUNTS["val"]
     entries = [segment.sample.entry for segment in real_segments]
@@ -332,6 +333,7 @@ def test_the_list_of_the_source_domain_is_read(real, real_classes):
     assert len(read_segments(real / "EPIC_100_uda_source_train.csv", "train", real_classes)) == 16_115
 
 
+@pytest.mark.long
 def test_official_frame_numbers_are_at_60_fps_for_all_videos(real, real_segments):
     """All videos of the list are of EPIC-KITCHENS-55, some at 29.97, 47.95 or 90 fps."""
     with (real / "EPIC_100_video_info.csv").open() as file:

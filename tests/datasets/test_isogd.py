@@ -137,6 +137,7 @@ def real(tmp_path, real_data):
     return root
 
 
+@pytest.mark.long
 def test_the_real_pairs_are_counted_against_the_real_lists(tmp_path, real, monkeypatch, match_notes):
     monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda _: 9)
     prepared = prepare_isogd(real, tmp_path / "m.csv")

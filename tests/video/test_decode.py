@@ -148,6 +148,7 @@ def test_an_avi_with_reordered_frames_is_not_trusted_in_its_times(tmp_path, writ
     assert read_stamps(read_rgb(path, [0, 90, 99])) == [0, 90, 99]
 
 
+@pytest.mark.long
 def test_real_files_of_many_makers_agree_both_ways(real_data):
     paths = sorted(p for p in (real_data / "format_samples").rglob("*") if p.suffix in (".avi", ".mp4"))
     assert len(paths) > 20

@@ -85,7 +85,8 @@ def assert_level(held):
     assert max(growth.values()) < GROWTH, growth
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [0, 2])
 def test_fifteen_hundred_clips_through_the_loader_hold_no_memory(varied, workers):
     assert_level(load(varied, 1500, workers))
 
