@@ -1,9 +1,9 @@
 """Manifest of a dataset: a CSV with one line per sample, and a JSON with the class lists beside it.
 
-CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera,
-sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are
-relative to the manifest, or any fsspec URL; labels are names. The JSON holds the class lists, the dataset and its
-version, the facts of the depth modality, the declared number of samples per split, and the unlabeled splits.
+CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, rate, split, group, subject,
+camera, sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out.
+Paths are relative to the manifest, or any fsspec URL; labels are names. The JSON holds the class lists, the dataset and
+its version, the facts of the depth modality, the declared number of samples per split, and the unlabeled splits.
 """
 
 import csv
@@ -24,7 +24,7 @@ from kinema.errors import ManifestError, did_you_mean
 from kinema.modality import DepthFacts, Modality
 
 WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
-SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames")
+SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames", "rate")
 COLUMNS = ("rgb", "depth", "rgb_box", *SEGMENT_COLUMNS, "split", "group", "subject", "camera", "sample")
 LABEL = "label"
 UNLABELED = -1
@@ -84,6 +84,7 @@ class Entry:
         start_frame: Start of the segment in frames, from 0; never beside seconds.
         stop_frame: End of the segment in frames, exclusive.
         frames: Number of frames of the whole file that decode; None if unknown.
+        rate: Frame rate of the file [1/s]; 0 to count frames instead of time, None if unknown or uneven.
         split: Name of the split.
         group: Samples that a split never divides.
         subject: Person in the video.
@@ -104,6 +105,7 @@ class Entry:
     start_frame: int | None = None
     stop_frame: int | None = None
     frames: int | None = None
+    rate: float | None = None
     split: str = ""
     group: str = ""
     subject: str = ""
@@ -127,6 +129,8 @@ class Entry:
             raise ManifestError("expected a segment in seconds or in frames, got both", field="start_s")
         if self.frames is not None and self.frames < 1:
             raise ManifestError(f"frames={self.frames} must be at least 1, or empty if unknown", field="frames")
+        if self.rate is not None and not 0 <= self.rate < math.inf:
+            raise ManifestError(f"rate={self.rate} must be at least 0, or empty if unknown", field="rate")
         if self.frames is not None and self.stop_frame is not None and self.stop_frame > self.frames:
             problem = f"stop_frame={self.stop_frame} exceeds the file's {self.frames} frames"
             raise ManifestError(problem, field="stop_frame")
@@ -424,7 +428,7 @@ def _column(head: str) -> str:
 
 
 def _parse_number(column: str, cell: str) -> int | float:
-    kind = float if column.endswith("_s") else int
+    kind = float if column == "rate" or column.endswith("_s") else int
     try:
         return kind(cell)
     except ValueError:

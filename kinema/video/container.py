@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideData
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Float64, UInt8, UInt16
 from numpy import ndarray
 
 from kinema.video.read_options import READ_OPTIONS, Limits
@@ -32,6 +33,9 @@ UNSAFE_FORMATS = frozenset(
     }
 )
 """FFmpeg's names of formats that open other files, addresses or devices than the named one, or are not video."""
+
+ARBITRARY_START = frozenset({"mpegts", "mpeg"})
+"""Containers whose stamps begin at an arbitrary number; others count from the start of the recording."""
 
 REORDERING = 64
 """Packets after which no frame that is displayed earlier can follow: codecs delay a frame by at most 16 others."""
@@ -54,11 +58,20 @@ class Timeline:
             no usable ones.
         keyframes: Stamps at which decoding can start; empty if the container cannot find them exactly.
         second: Number of units per second.
+        pace: Decoding stamps where `stamps` is empty, in order; they give the frame rate, not the time of a frame.
+        epoch: Stamp of time 0 on the clock that files recorded together share.
     """
 
     stamps: tuple[int, ...]
     keyframes: tuple[int, ...]
     second: float
+    pace: tuple[int, ...] = ()
+    epoch: int = 0
+
+    @property
+    def common_s(self) -> Float64[ndarray, " frames"]:
+        """Time of each frame on the clock that files recorded together share [s]."""
+        return (np.array(self.stamps, np.int64) - self.epoch) / self.second
 
 
 class Orientation(NamedTuple):
@@ -122,6 +135,7 @@ def scan_timeline(
     """Return the time stamps of an open video's packets: all, or as many as determine those up to frame `last`."""
     stamps: list[int] = []
     keyframes: list[int] = []
+    pace: set[int] = set()
     packets = 0
     is_avi = container.format.name == "avi"
     # AVI stores no presentation times: where frames are reordered, FFmpeg's guess is in the wrong order.
@@ -147,6 +161,8 @@ def scan_timeline(
             packets += 1
             if packets > limits.frames:
                 raise over_limit(path, "has too many frames", limits, "frames")
+            if is_avi and packet.dts is not None:
+                pace.add(packet.dts)
             if packet.pts is None:
                 usable = False
                 continue
@@ -169,12 +185,13 @@ def scan_timeline(
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, f"is truncated after {packets} packets ({reason_of(error)})") from error
     if not usable or not keyframes or len(set(stamps)) != len(stamps):
-        return Timeline(stamps=(), keyframes=(), second=second)
+        return Timeline(stamps=(), keyframes=(), second=second, pace=tuple(sorted(pace)))
     first = min(keyframes)  # frames before it were cut off from their own keyframe, and do not decode
     return Timeline(
         stamps=tuple(sorted(stamp for stamp in stamps if stamp >= first)),
         keyframes=tuple(sorted(keyframes)) if starts_with_keyframe and seekable(container) else (),
         second=second,
+        epoch=first if container.format.name in ARBITRARY_START else 0,
     )
 
 

@@ -66,8 +66,9 @@ class SandboxedFile:
         timeline, _ = self._ask("timeline")
         if timeline is None:
             return None
-        stamps, keyframes = (tuple(map(int, timeline[name])) for name in ("stamps", "keyframes"))
-        return Timeline(stamps=stamps, keyframes=keyframes, second=float(timeline["second"]))
+        return Timeline(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in timeline.items()}
+        )
 
     @property
     def size(self) -> tuple[int, int]:
