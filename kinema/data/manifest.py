@@ -183,6 +183,11 @@ class Manifest:
         """Return a path of an entry as a path or URL that can be opened."""
         return locate(self.path, source)
 
+    def rates(self, positions: Iterable[int], modality: Modality) -> list[float]:
+        """Return the known frame rates of a modality's files; `rate` is that of depth only without RGB."""
+        entries = [self.entries[position] for position in positions]
+        return [e.rate for e in entries if e.rate and e.source(modality) == (e.rgb or e.depth)]
+
     def targets(self, position: int) -> dict[str, int]:
         """Return the class number of each task head for one sample; -1 in an unlabeled split."""
         labels = self.entries[position].labels
