@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
-from kinema.data.dataset import Placement, open_sources, place_frames
+from kinema.data.dataset import open_sources, place_frames
 from kinema.data.manifest import Manifest
 from kinema.errors import UsageError
 from kinema.modality import Modality

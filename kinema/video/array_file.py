@@ -14,7 +14,9 @@ from numpy import ndarray
 from scipy.io import loadmat, whosmat
 
 from kinema.errors import UnreadableVideo
+from kinema.modality import ReadAs
 from kinema.video.container import Gray
+from kinema.video.gray import gray_of_colors
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.unreadable import check_range, describe, no_time_stamps, one_line, over_limit, unreadable
 
@@ -41,9 +43,12 @@ class ArrayFile:
     form: Literal["array"] = "array"
     timeline = None
 
-    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS) -> None:
+    notes = ()
+
+    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
         self.limits = options.limits
+        self.read_as = read_as
 
     def close(self) -> None:
         """Release the array."""
@@ -76,6 +81,8 @@ class ArrayFile:
         if self._parts:
             check_range(self.path, indices, len(self._parts))
             return self._read_parts(indices)
+        if self._array.ndim == 4 and self._array.dtype == np.uint8 and self.read_as in ("gray8", "jet"):
+            return np.stack([gray_of_colors(self.path, image, self.read_as) for image in self._take(indices)])
         if self._array.ndim != 3:
             raise unreadable(
                 self.path, f"expected one channel of shape (frames, height, width), got {self._array.shape}"

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +20,9 @@ from av.sidedata.sidedata import Type as SideData
 from jaxtyping import Float64, UInt8, UInt16
 from numpy import ndarray
 
+from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, Limits
+from kinema.video.streams import choose_stream, is_still, split_stream
 from kinema.video.unreadable import no_time_stamps, one_line, over_limit, unreadable
 
 SEEKABLE = frozenset({"mov", "matroska", "avi"})
@@ -58,6 +61,8 @@ class Timeline:
             no usable ones.
         keyframes: Stamps at which decoding can start; empty if the container cannot find them exactly.
         second: Number of units per second.
+        start: Time 0 of a player, in units of the stream: the earliest start of any stream in the container. The first
+            frame may be displayed later, for example where sound begins before the picture.
         pace: Decoding stamps where `stamps` is empty, in order; they give the frame rate, not the time of a frame.
         epoch: Stamp of time 0 on the clock that files recorded together share.
     """
@@ -65,8 +70,14 @@ class Timeline:
     stamps: tuple[int, ...]
     keyframes: tuple[int, ...]
     second: float
+    start: float = 0.0
     pace: tuple[int, ...] = ()
-    epoch: int = 0
+    epoch: float = 0.0
+
+    @property
+    def seconds(self) -> list[float]:
+        """Time of each frame on a player's clock [s], in display order."""
+        return [(stamp - self.start) / self.second for stamp in self.stamps]
 
     @property
     def common_s(self) -> Float64[ndarray, " frames"]:
@@ -108,14 +119,14 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
 
 def displayed_range(path: str, timeline: Timeline, start_s: float, stop_s: float) -> tuple[int, int]:
-    """Return the frames displayed in [start_s, stop_s), seconds from the first frame, as a half-open range.
+    """Return the frames displayed in [start_s, stop_s), seconds on a player's clock, as a half-open range.
 
     Raises:
         UnreadableVideo: The file has no time stamps, or ends before the segment does.
     """
     if not timeline.stamps:
         raise no_time_stamps(path)
-    seconds = [(stamp - timeline.stamps[0]) / timeline.second for stamp in timeline.stamps]
+    seconds = timeline.seconds
     slack = 1e-6  # a stamp that is a whole number of time units must not be lost to rounding
     start, stop = bisect_left(seconds, start_s - slack), bisect_left(seconds, stop_s - slack)
     if start == stop:
@@ -123,7 +134,7 @@ def displayed_range(path: str, timeline: Timeline, start_s: float, stop_s: float
             path, f"no frame is displayed between {start_s} s and {stop_s} s; the last frame is at {seconds[-1]:.3f} s"
         )
     # The last frame is displayed for about as long as the others.
-    end = seconds[-1] + (seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0)
+    end = seconds[-1] + ((seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else 0)
     if stop_s > end + END_SLACK_S:
         raise unreadable(path, f"ends at {end:.3f} s, before the segment's end at {stop_s} s. Correct stop_s.")
     return start, stop
@@ -187,23 +198,40 @@ def scan_timeline(
     if not usable or not keyframes or len(set(stamps)) != len(stamps):
         return Timeline(stamps=(), keyframes=(), second=second, pace=tuple(sorted(pace)))
     first = min(keyframes)  # frames before it were cut off from their own keyframe, and do not decode
+    start = _player_start(container, stream, first)
     return Timeline(
         stamps=tuple(sorted(stamp for stamp in stamps if stamp >= first)),
         keyframes=tuple(sorted(keyframes)) if starts_with_keyframe and seekable(container) else (),
         second=second,
-        epoch=first if container.format.name in ARBITRARY_START else 0,
+        start=start,
+        epoch=start if container.format.name in ARBITRARY_START else 0.0,
     )
 
 
+def _player_start(container: InputContainer, stream: av.VideoStream, first: int) -> float:
+    """Return time 0 of a player, in units of a stream whose first frame has the stamp `first`."""
+    starts = [Fraction(first)]
+    for other in (*container.streams.audio, *container.streams.video):
+        unit, start = other.time_base, other.start_time
+        # The stream's own packets before the first keyframe are never displayed.
+        if other.index != stream.index and not is_still(other) and unit and stream.time_base and start is not None:
+            starts.append(start * unit / stream.time_base)
+    return float(min(starts))
+
+
 @contextmanager
-def open_video(path: str, limits: Limits = READ_OPTIONS.limits) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """Open a container and its first video stream that is not a cover picture, checked against the limits.
+def open_video(
+    path: str, limits: Limits = READ_OPTIONS.limits, kind: Modality = "rgb"
+) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """Open a container and the video stream that the path names, or the one to read as `kind`; check the limits.
 
     Raises:
-        UnreadableVideo: The file is missing, is not a video, refers to other files, or exceeds the limits.
+        UnreadableVideo: The file is missing, is not a video, refers to other files, has no such stream, or exceeds the
+            limits.
     """
+    file, name = split_stream(path)
     try:
-        size = Path(path).stat().st_size if Path(path).is_file() else None
+        size = Path(file).stat().st_size if Path(file).is_file() else None
     except (OSError, ValueError):  # a name that no file can have
         size = None
     if size is None:
@@ -212,7 +240,7 @@ def open_video(path: str, limits: Limits = READ_OPTIONS.limits) -> Iterator[tupl
         raise over_limit(path, f"has {size:,} bytes", limits, "file_bytes")
     try:
         container = av.open(
-            f"file:{path}",  # a colon in the name must not be parsed as a protocol
+            f"file:{file}",  # a colon in the name must not be parsed as a protocol
             **TAG_OPTIONS,
             container_options={"format_whitelist": _safe_formats(), "protocol_whitelist": "file"},
             options={"max_pixels": str(limits.pixels)},
@@ -223,20 +251,16 @@ def open_video(path: str, limits: Limits = READ_OPTIONS.limits) -> Iterator[tupl
         if container.format.name.endswith("_pipe"):
             form = container.format.name.removesuffix("_pipe")
             raise unreadable(path, f"expected a video, got an image ({form})")
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            raise unreadable(path, "has no video stream")
-        if streams[0].codec_context is None:
-            raise unreadable(path, "its codec is unknown to this FFmpeg")
-        width, height = streams[0].codec_context.width, streams[0].codec_context.height
+        stream = choose_stream(path, container, name, kind)
+        width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > limits.pixels:
             raise over_limit(path, f"has frames of {width} x {height} pixels", limits, "pixels")
         declared_s = 0.0 if container.duration is None else container.duration / av.time_base
-        if streams[0].frames > limits.frames or declared_s > limits.seconds:
-            _check_contents(path, container, streams[0], limits)  # a header may be wrong
+        if stream.frames > limits.frames or declared_s > limits.seconds:
+            _check_contents(path, container, stream, limits)  # a header may be wrong
         # In damaged files, threads within frames decode to other pixels.
-        streams[0].codec_context.thread_count = 1
-        yield container, streams[0]
+        stream.codec_context.thread_count = 1
+        yield container, stream
 
 
 def packets_of(container: InputContainer, stream: av.VideoStream | None) -> Iterator["av.Packet[av.VideoStream]"]:

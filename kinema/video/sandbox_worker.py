@@ -37,7 +37,7 @@ def read(operation: str, path: str, arguments: Mapping[str, Any], options: ReadO
     Raises:
         UnreadableVideo: The file is at fault.
     """
-    with sources.open_source(path, options) as source:
+    with sources.open_source(path, options, arguments.get("read_as")) as source:
         match operation:
             case "read_rgb":
                 return None, source.read_rgb(arguments["indices"])
@@ -47,6 +47,8 @@ def read(operation: str, path: str, arguments: Mapping[str, Any], options: ReadO
                 return source.num_frames, None
             case "timeline":
                 return None if source.timeline is None else asdict(source.timeline), None
+            case "notes":
+                return source.notes, None
             case "size":
                 return source.size, None
             case "frame_range":

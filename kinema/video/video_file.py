@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.errors import UnreadableVideo
+from kinema.modality import Modality, ReadAs
 from kinema.video.container import (
     Gray,
     Orientation,
@@ -32,7 +33,9 @@ from kinema.video.container import (
     scan_timeline,
     seekable,
 )
+from kinema.video.gray import gray_picture, is_deep
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.streams import equal_streams, is_gray_format, split_stream
 from kinema.video.unreadable import over_limit, past_end, unreadable
 
 SKIPPABLE = frozenset({"h264"})
@@ -57,13 +60,23 @@ class VideoFile:
     The container stays open between calls. It is opened again to return to the start after reading, to
     change the number of threads, and if frames decoded in parallel are damaged. Finish one call, or one iteration,
     before the next.
+
+    Args:
+        path: Local path, which may name a stream of the container (`rec.mkv#depth`).
+        options: Backend and limits.
+        read_as: Content of the file, which decides what stream is read if the path names none. Without it, the frames
+            of `read_gray` are those of the depth stream, and everything else is of the RGB stream.
     """
 
     form: Literal["video"] = "video"
 
-    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS) -> None:
+    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
+        self.options = options
         self.limits = options.limits
+        self.read_as = read_as
+        self.kind: Modality = "rgb" if read_as in (None, "rgb") else "depth"
+        self._depth: VideoFile | None = None
         self._files = ExitStack()
         self._opened: tuple[InputContainer, av.VideoStream] | None = None
         self._at_start = False
@@ -74,6 +87,8 @@ class VideoFile:
         """Close the file; the next call opens it again."""
         self._files.close()
         self._opened = None
+        if self._depth is not None:
+            self._depth.close()
 
     @property
     def num_frames(self) -> int:
@@ -94,6 +109,29 @@ class VideoFile:
             self._at_start = False
             self._timeline = scan_timeline(self.path, container, stream, self.limits)
         return self._timeline
+
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """Kinds and sentences on how the file is read: equal streams, and depth in a color format.
+
+        Raises:
+            UnreadableVideo: As `read_gray`, if the file is opened as depth.
+        """
+        container, stream = self._open()
+        notes: list[tuple[str, str]] = []
+        equal = [] if split_stream(self.path)[1] is not None else equal_streams(container, self.kind)
+        if equal:
+            listed = "; ".join(equal)
+            notes.append(
+                ("several streams", f"#{stream.index} is read of the streams that may be {self.kind}: {listed}")
+            )
+        stored = stream.codec_context.format
+        if self.read_as == "depth" and stored is not None and not is_gray_format(stored):
+            self.read_gray([0])
+            notes.append(
+                ("gray in color", f"a gray picture in a color format ({stored.name}), whose brightness is read")
+            )
+        return tuple(notes)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -117,17 +155,22 @@ class VideoFile:
         return self._read(indices, "rgb", threads_here())
 
     def read_gray(self, indices: Sequence[int]) -> Gray:
-        """Return one channel of the frames: uint16 if more than 8 bits are stored, else uint8."""
-        return self._read(indices, "gray", threads_here())
+        """Return one channel of the frames: stored values as uint16 if they have more than 8 bits, else uint8.
+
+        Raises:
+            UnreadableVideo: As `read_rgb`, or the frames are in color and no encoding of depth is named.
+        """
+        reader = self._depth_reader()
+        return reader._read(indices, "gray", threads_here())
 
     def iter_frames(self, numbers: range, color: Literal["rgb", "gray"]) -> Iterator[ndarray]:
         """Yield the frames of a range one by one, as `read_rgb` or `read_gray` returns them, holding one in memory."""
+        reader = self if color == "rgb" else self._depth_reader()
         converter = VideoReformatter()
         orientation: Orientation | None = None
-        for frame in self.iter_stored(numbers):
+        for frame in reader.iter_stored(numbers):
             orientation = orientation_of(frame) if orientation is None else orientation
-            pixel_format = _pixel_format(color, self._open()[1])
-            yield _convert(frame, pixel_format, converter, orientation)
+            yield reader._convert(frame, color, converter, orientation)
 
     def iter_stored(self, numbers: range) -> Iterator[av.VideoFrame]:
         """Yield the frames of a range one by one as stored, not yet upright, decoded by one thread."""
@@ -143,7 +186,7 @@ class VideoFile:
             yield frame
 
     def frame_range(self, start_s: float, stop_s: float) -> tuple[int, int]:
-        """Return the frames displayed in [start_s, stop_s), seconds from the first frame, as a half-open range.
+        """Return the frames displayed in [start_s, stop_s), seconds on a player's clock, as a half-open range.
 
         Raises:
             UnreadableVideo: The file has no time stamps, or ends before the segment does.
@@ -156,7 +199,7 @@ class VideoFile:
         Large frames are decoded by `threads` in parallel.
         """
         if self._opened is None:
-            self._opened = self._files.enter_context(open_video(self.path, self.limits))
+            self._opened = self._files.enter_context(open_video(self.path, self.limits, self.kind))
             self._at_start = True
         context = self._opened[1].codec_context
         threaded = threads > 1 and context.width * context.height >= THREADED_PIXELS
@@ -199,7 +242,7 @@ class VideoFile:
             for number, frame in frames:
                 if clip is None:
                     orientation = orientation_of(frame)  # once per file: each call leaks some memory
-                picture = _convert(frame, pixel_format, converter, orientation)
+                picture = self._convert(frame, color, converter, orientation)
                 if clip is None:
                     clip = np.empty((len(indices), *picture.shape), picture.dtype)
                 clip[bisect_left(indices, number) : bisect_right(indices, number)] = picture
@@ -262,6 +305,28 @@ class VideoFile:
             yield number, frame
             position = number
         _drain(self.path, stream)
+
+    def _depth_reader(self) -> "VideoFile":
+        """Return the reader of the depth stream: this one, if it is opened as depth or the file has one stream."""
+        if self.kind == "depth" or len(self._open()[0].streams.video) == 1:
+            return self
+        if self._depth is None:
+            self._depth = type(self)(self.path, self.options, "depth")
+        return self._depth
+
+    def _convert(
+        self,
+        frame: av.VideoFrame,
+        color: Literal["rgb", "gray"],
+        converter: VideoReformatter,
+        orientation: Orientation,
+    ) -> ndarray:
+        threads = threads_here() if frame.width * frame.height >= THREADED_PIXELS else 1
+        if color == "rgb":
+            picture = converter.reformat(frame, format="rgb24", threads=threads).to_ndarray()
+        else:
+            picture = gray_picture(self.path, frame, self.read_as, converter, threads)
+        return orientation.apply(picture)
 
     def _count(self) -> int:
         timeline = self.timeline
@@ -390,12 +455,4 @@ def _is_intact(path: str, frame: av.VideoFrame) -> bool:
 def _pixel_format(color: Literal["rgb", "gray"], stream: av.VideoStream) -> PixelFormat:
     if color == "rgb":
         return "rgb24"
-    stored = stream.codec_context.format
-    return "gray16le" if stored is not None and stored.components[0].bits > 8 else "gray"
-
-
-def _convert(
-    frame: av.VideoFrame, pixel_format: PixelFormat, converter: VideoReformatter, orientation: Orientation
-) -> ndarray:
-    threads = threads_here() if frame.width * frame.height >= THREADED_PIXELS else 1
-    return orientation.apply(converter.reformat(frame, format=pixel_format, threads=threads).to_ndarray())
+    return "gray16le" if is_deep(stream.codec_context.format) else "gray"
