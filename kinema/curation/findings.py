@@ -27,6 +27,8 @@ SEVERITY: dict[str, Severity] = {
     "shorter than a clip": "note",
     "rotated": "note",
     "variable rate": "note",
+    "pair offset": "note",
+    "pair rates": "note",
     "blank": "note",
     "empty depth": "note",
     "header": "note",
@@ -36,6 +38,7 @@ SEVERITY: dict[str, Severity] = {
     "untested class": "note",
     "imbalance": "note",
     "declared": "note",
+    "rates": "note",
     "resolutions": "note",
 }
 """Severity of each kind of finding, in the order of the report."""

@@ -1,6 +1,5 @@
 """Inspection of a file: decode it once from first to last frame and record its properties and problems."""
 
-from array import array
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,21 +12,19 @@ from numpy import ndarray
 from PIL import Image
 
 from kinema.curation.duplicates import SIDE, SignatureBuilder
+from kinema.data.file_times import FileTimes
 from kinema.errors import UnreadableVideo
 from kinema.modality import Modality
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
-from kinema.video.container import UPRIGHT, open_video, orientation_of, packets_of
+from kinema.video.container import UPRIGHT, Timeline, open_video, orientation_of, packets_of
 from kinema.video.image_folder import ImageFolder
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.remote_cache import local_path
 from kinema.video.source import local_source
 from kinema.video.video_file import VideoFile, decode_frames
 
-VERSION = 1
+VERSION = 3
 """Version of stored inspections; other versions are inspected again."""
-
-UNEVEN = 0.25
-"""Relative deviation from the median above which a frame interval counts as uneven."""
 
 Form = Literal["video", "folder", "array"]
 Problem = Literal["", "missing", "unreadable", "no_video", "broken"]
@@ -45,8 +42,10 @@ class Inspection:
         announced_frames: Number of frames in the header, less those marked as not displayed; 0 if unknown.
         seconds: Time from the first frame to the end of the last [s]. None without usable time stamps.
         lost_s: Time missing at the end, compared with the duration in the header, sound included [s].
-        rate: Frame rate from the median interval [1/s]. None without usable time stamps.
-        uneven: Share of frame intervals that differ from the median by more than a quarter.
+        start_s: Time of the first frame on the clock of files recorded together [s]. None without time stamps.
+        rate: Mean frame rate [1/s]. None without usable time stamps.
+        uneven: Share of frame intervals that differ from the median by more than a quarter or, if it is larger, share
+            of the duration by which a frame is off its place at an even rate.
         width: Width of the frames as displayed [px].
         height: Height of the frames as displayed [px].
         codec: Name of the codec, or suffix of image and array files.
@@ -66,6 +65,7 @@ class Inspection:
     announced_frames: int = 0
     seconds: float | None = None
     lost_s: float = 0.0
+    start_s: float | None = None
     rate: float | None = None
     uneven: float = 0.0
     width: int = 0
@@ -79,6 +79,14 @@ class Inspection:
     empty: float = 0.0
     signature: str = ""
 
+    @property
+    def times(self) -> FileTimes:
+        """Times of the frames."""
+        last = None
+        if self.start_s is not None and self.seconds is not None and self.rate:
+            last = self.start_s + self.seconds - 1 / self.rate
+        return FileTimes(self.frames, self.rate, self.uneven, self.start_s, last)
+
 
 @dataclass(kw_only=True)
 class _Scan:
@@ -91,9 +99,7 @@ class _Scan:
     empty: int = 0
     damaged: int = 0
     header: dict[str, Any] = field(default_factory=dict)
-    has_stamps: bool = True
-    ticks_per_s: float = 1.0
-    stamps: "array[int]" = field(default_factory=lambda: array("q"))
+    timeline: Timeline | None = None
     builder: SignatureBuilder = field(default_factory=SignatureBuilder)
 
     def add_image(self, image: ndarray) -> None:
@@ -103,28 +109,18 @@ class _Scan:
         self.empty += not image.any()
         self.builder.add(self.frames, image.astype(np.float64))
 
-    def timing(self) -> tuple[float | None, float | None, float]:
-        """Return seconds, frame rate, and the share of uneven intervals."""
-        steps = np.diff(np.asarray(self.stamps))
-        if not self.has_stamps or len(steps) == 0 or steps.min() <= 0:
-            return None, None, 0.0
-        median = float(np.median(steps))
-        # A container with coarse time units, such as milliseconds, rounds every stamp by up to one unit.
-        slack = max(UNEVEN * median, 1.5)
-        seconds = (self.stamps[-1] - self.stamps[0] + median) / self.ticks_per_s
-        return seconds, self.ticks_per_s / median, float(np.mean(np.abs(steps - median) > slack))
-
     def inspection(self, problem: Problem, reason: str) -> Inspection:
         """Return the result."""
-        seconds, rate, uneven = self.timing()
+        times = FileTimes.of(self.timeline, self.frames)
         return Inspection(
             form=self.form,
             problem=problem,
             reason=reason,
             frames=self.frames,
-            seconds=seconds,
-            rate=rate,
-            uneven=uneven,
+            seconds=times.seconds,
+            start_s=times.first_s,
+            rate=times.rate,
+            uneven=times.uneven,
             damaged=self.damaged,
             blank=self.blank / max(self.sampled, 1),
             empty=self.empty / max(self.sampled, 1),
@@ -166,9 +162,6 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
         bits = 16 if stored is not None and stored.components[0].bits > 8 else 8
         pixel_format = "" if stored is None else stored.name
         scan.header.update(codec=stream.codec_context.name, pixel_format=pixel_format, bits=bits)
-        # AVI stores no presentation times: if frames are reordered, FFmpeg guesses them in the wrong order.
-        scan.has_stamps = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
-        scan.ticks_per_s = 1 / float(stream.time_base) if stream.time_base else 1.0
         form = "gray16le" if kind == "depth" and bits == 16 else "gray"
         for frame in decode_frames(file, container, stream, options.limits):
             if scan.frames == 0:
@@ -176,16 +169,12 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
                 size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
                 rotation = -1 if sum(orientation) % 2 else round(frame.rotation) % 360
                 scan.header.update(width=size[0], height=size[1], rotation=rotation)
-            if frame.pts is None:
-                scan.has_stamps = False
-            else:
-                scan.stamps.append(frame.pts)
             scan.damaged += bool(frame.is_corrupt)
             if scan.builder.needs(scan.frames):
                 small = converter.reformat(frame, width=SIDE, height=SIDE, format=form, interpolation="AREA")
                 scan.add_image(orientation.apply(small.to_ndarray()))
             scan.frames += 1
-    _ = source.timeline  # raises for files that all readers refuse, such as an AVI file that lost frames
+    scan.timeline = source.timeline  # raises for files that all readers refuse, such as an AVI file that lost frames
 
 
 def _scan_packets(file: str, options: ReadOptions, scan: _Scan) -> None:
@@ -215,6 +204,7 @@ def _scan_packets(file: str, options: ReadOptions, scan: _Scan) -> None:
 
 
 def _scan_images(source: ImageFolder | ArrayFile, kind: Modality, scan: _Scan) -> None:
+    scan.timeline = source.timeline
     first = source.files[0] if isinstance(source, ImageFolder) else Path(source.path)
     for image in source.iter_frames(range(source.num_frames), "rgb" if kind == "rgb" else "gray"):
         if scan.frames == 0:

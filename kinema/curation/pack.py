@@ -117,11 +117,13 @@ def _parts(manifest: Manifest, entry: Entry) -> dict[Modality, Part]:
         if entry.source(kind):
             path = manifest.locate(entry.source(kind))
             box = str(entry.rgb_box) if kind == "rgb" and entry.rgb_box is not None else ""
+            # With a rate of 0, frames are counted, and pairs belong together by number.
+            beside = manifest.locate(entry.rgb) if kind == "depth" and entry.rgb and entry.rate != 0 else ""
             if entry.start_s is not None:
                 timed_by = manifest.locate(entry.rgb or entry.depth)
-                parts[kind] = Part(kind, path, entry.start_s, entry.stop_s, timed_by, box)
+                parts[kind] = Part(kind, path, entry.start_s, entry.stop_s, timed_by, box, beside)
             else:
-                parts[kind] = Part(kind, path, entry.start_frame, entry.stop_frame, box=box)
+                parts[kind] = Part(kind, path, entry.start_frame, entry.stop_frame, box=box, beside=beside)
     return parts
 
 
@@ -343,7 +345,8 @@ def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _PackRu
     records = {kind: run.records[part.key] for kind, part in parts.items()}
     files = {kind: record.file for kind, record in records.items()}
     is_complete_video = entry.start_s is None and entry.start_frame is None
-    frames = records["rgb" if "rgb" in records else "depth"].frames
+    counted = records["rgb" if "rgb" in records else "depth"]
+    frames = counted.frames
     return replace(
         entry,
         **files,  # type: ignore[arg-type]  # paths alone
@@ -353,6 +356,8 @@ def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _PackRu
         start_frame=None,
         stop_frame=None,
         frames=entry.frames if is_complete_video and entry.frames is not None else frames,
+        # The packed frames of images without times have times by number, which mean nothing.
+        rate=0.0 if entry.rate is None and counted is records.get("rgb") and not counted.timed else entry.rate,
     )
 
 

@@ -94,7 +94,7 @@ def place_frames(entry: Entry, sources: Mapping[Modality, FrameSource], sampling
         )
     pairing = None
     if len(sources) == 2 and entry.rate != 0:
-        pairing = _pair(source.timeline, sources["depth"].timeline)
+        pairing = pair_timelines(source.timeline, sources["depth"].timeline)
     if pairing is not None:
         # More frames than the file has are an error of the reading that follows.
         start, stop = max(start, pairing.start), stop if stop > len(pairing.numbers) else min(stop, pairing.stop)
@@ -138,7 +138,8 @@ def _frame_times(timeline: Timeline | None, start: int, stop: int) -> FrameTimes
     return FrameTimes.stamped(start, np.array(stamps), timeline.second)
 
 
-def _pair(rgb: Timeline | None, depth: Timeline | None) -> Pairing | None:
+def pair_timelines(rgb: Timeline | None, depth: Timeline | None) -> Pairing | None:
+    """Return the frames of depth for those of RGB by time, or None where they belong together by number."""
     if rgb is None or depth is None or not rgb.stamps or not depth.stamps:
         return None
     if (rgb.stamps, rgb.second, rgb.epoch) == (depth.stamps, depth.second, depth.epoch):
@@ -242,7 +243,10 @@ def open_sources(
             raise UnreadableVideo(
                 f"{modality}: no file; {user} requires {modality}. Fill the column {modality}.", field=modality
             )
-    return {m: files.enter_context(open_source(locate(entry.source(m)), read_options)) for m in modalities}
+    return {
+        m: files.enter_context(open_source(locate(entry.source(m)), read_options, preprocessing.read_as(m)))
+        for m in modalities
+    }
 
 
 def _read(

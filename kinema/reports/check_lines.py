@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kinema.curation.check import CheckResult
 from kinema.curation.findings import Finding
+from kinema.data.file_times import describe_rates
+from kinema.modality import MODALITIES
 
 EXAMPLES = 3
 """Number of notes printed per kind."""
@@ -42,6 +44,10 @@ def check_lines(checked: CheckResult) -> Iterator[str]:
     files, frames = len(checked.inspections), sum(file.frames for file in checked.inspections.values())
     unchanged = f" ({checked.num_cached:,} files unchanged since the last check)" if checked.num_cached else ""
     yield f"{path}: {len(checked.entries):,} samples in {files:,} files with {frames:,} frames{unchanged}"
+    for kind in MODALITIES:
+        every = [file for source, file in checked.inspections.items() if source.kind == kind and file.rate]
+        if every:
+            yield f"{kind} frames per second: {describe_rates(file.times.even_rate for file in every)}"
     if checked.incomparable:
         yield f"{checked.incomparable:,} files are unreadable or blank, and were not compared with the others"
     if checked.faults:

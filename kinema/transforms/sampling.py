@@ -209,6 +209,10 @@ def group_rates(rates: Iterable[float]) -> dict[float, int]:
     return {group.most_common(1)[0][0]: group.total() for group in groups}
 
 
+def _uneven(times: Float64[ndarray, " frames"]) -> float:
+    return rhythm(np.rint(times * 1e6).astype(np.int64), 1e6)[1]
+
+
 class Pairing(NamedTuple):
     """Frames of a second file that were recorded with those of a first.
 
@@ -228,13 +232,13 @@ class Pairing(NamedTuple):
 def pair_frames(times: Float64[ndarray, " frames"], other: Float64[ndarray, " others"]) -> Pairing | None:
     """Return the frames with the nearest times [s, on one clock], or None if frames of equal number belong together.
 
-    Equal numbers of frames at two different rates come from a wrong header, and belong together by number. Files that
-    do not overlap have no common clock, and are paired from their first frames on.
+    Equal numbers of frames at two different, even rates come from a wrong header, and belong together by number. Files
+    that do not overlap have no common clock, and are paired from their first frames on.
     """
     if len(times) < 2 or len(other) < 2:
         return None
     spans = [float(one[-1] - one[0]) for one in (times, other)]
-    if len(times) == len(other) and not same_rate(*spans):
+    if len(times) == len(other) and not same_rate(*spans) and max(map(_uneven, (times, other))) <= UNEVEN_SHARE:
         return None
     if times[-1] < other[0] or other[-1] < times[0]:
         other = other - other[0] + times[0]
