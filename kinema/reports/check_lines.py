@@ -44,10 +44,6 @@ def check_lines(checked: CheckResult) -> Iterator[str]:
     files, frames = len(checked.inspections), sum(file.frames for file in checked.inspections.values())
     unchanged = f" ({checked.num_cached:,} files unchanged since the last check)" if checked.num_cached else ""
     yield f"{path}: {len(checked.entries):,} samples in {files:,} files with {frames:,} frames{unchanged}"
-    for kind in MODALITIES:
-        every = [file for source, file in checked.inspections.items() if source.kind == kind and file.rate]
-        if every:
-            yield f"{kind} frames per second: {describe_rates(file.times.even_rate for file in every)}"
     if checked.incomparable:
         yield f"{checked.incomparable:,} files are unreadable or blank, and were not compared with the others"
     if checked.faults:
@@ -56,6 +52,10 @@ def check_lines(checked: CheckResult) -> Iterator[str]:
         yield from (_line(path.name, finding) for finding in checked.faults)
     else:
         yield "no faults found"
+    for modality in MODALITIES:
+        every = [file for source, file in checked.inspections.items() if source.kind == modality and file.rate]
+        if every:
+            yield f"{modality} frames per second: {describe_rates(file.times.even_rate for file in every)}"
     for kind in dict.fromkeys(finding.kind for finding in checked.notes):
         every = [finding for finding in checked.notes if finding.kind == kind]
         yield f"note: {kind} ({len(every):,})"
