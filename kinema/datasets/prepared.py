@@ -15,7 +15,8 @@ from kinema.datasets.options import Holdout
 from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
-from kinema.video.source import count_frames, read_gray
+from kinema.video.remarks import REMARKS, Remark
+from kinema.video.source import open_source, read_gray
 
 SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SPLIT_FOLDERS |= {split: split for split in ("train", "val", "test")}
@@ -152,7 +153,7 @@ def write_prepared(
         replace(entry, rgb=_relocate(entry.rgb, base, out), depth=_relocate(entry.depth, base, out))
         for entry in entries
     ]
-    counts = _count([locate(out, source) for entry in entries for source in (entry.rgb, entry.depth) if source])
+    counts, remarks = _read_facts([locate(out, source) for e in entries for source in (e.rgb, e.depth) if source])
     counted = [_with_frames(entry, out, counts) for entry in entries]
     manifest = write_manifest(
         out, entries=counted, classes=lists, dataset=dataset, version=version, depth=depth, declared=declared
@@ -161,7 +162,7 @@ def write_prepared(
         None not in (before.frames, after.frames) and before.frames != after.frames
         for before, after in zip(entries, counted, strict=True)
     )
-    findings = _data_notes(manifest, counts)
+    findings = [*_data_notes(manifest, counts), *_remark_notes(remarks)]
     if corrected:
         findings.insert(0, f"{corrected} lines had a wrong number of frames; the number of decoded frames was written")
     reasons = tuple(count for count in counts.values() if isinstance(count, str))
@@ -175,16 +176,29 @@ def _relocate(source: str, base: Path, out: Path) -> str:
     return Path(os.path.relpath((base / source).resolve(), out.parent.resolve())).as_posix()
 
 
-def _count(paths: Sequence[str]) -> FrameCounts:
-    def count(path: str) -> int | str:
+def _read_facts(paths: Sequence[str]) -> tuple[FrameCounts, dict[str, tuple[Remark, ...]]]:
+    """Return the frame count, and the remarks, of each file."""
+
+    def read(path: str) -> tuple[int | str, tuple[Remark, ...]]:
         try:
-            return count_frames(path)
+            with open_source(path) as source:
+                return source.num_frames, source.remarks
         except UnreadableVideo as error:
-            return str(error)
+            return str(error), ()
 
     unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return dict(zip(unique, pool.map(count, unique), strict=True))
+        facts = dict(zip(unique, pool.map(read, unique), strict=True))
+    return {path: count for path, (count, _) in facts.items()}, {path: remarks for path, (_, remarks) in facts.items()}
+
+
+def _remark_notes(remarks: Mapping[str, Sequence[Remark]]) -> list[str]:
+    """Return a note for each kind of remark, with the number of files."""
+    notes: list[str] = []
+    for kind, text in REMARKS.items():
+        details = [f"{Path(path).name} ({r.detail})" for path, rs in remarks.items() for r in rs if r.kind == kind]
+        notes += note_names(details, f"files {text}")
+    return notes
 
 
 def _with_frames(entry: Entry, out: Path, counts: FrameCounts) -> Entry:

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kinema.video.container import Gray
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.unreadable import check_range, describe, no_time_stamps, over_limit, unreadable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -55,6 +56,11 @@ class ImageFolder:
         """Width and height of the first image."""
         image = read_image(self.files[0], "gray", self.limits)
         return image.shape[1], image.shape[0]
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """Remarks on the frames."""
+        return ()
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the images with these numbers, which may be repeated.

@@ -24,6 +24,7 @@ from kinema.config import to_json
 from kinema.errors import UnreadableVideo
 from kinema.video.container import Gray, Timeline
 from kinema.video.read_options import ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.unreadable import unreadable
 from kinema.video.video_file import check_indices
 
@@ -74,6 +75,11 @@ class SandboxedFile:
         """Width and height of the frames as displayed."""
         (width, height), _ = self._ask("size")
         return int(width), int(height)
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """Remarks on the frames."""
+        return tuple(Remark(*remark) for remark in self._ask("remarks")[0])
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the frames with these numbers, non-decreasing, as RGB."""

@@ -26,6 +26,7 @@ FrameSource = VideoFile | ImageFolder | ArrayFile | SandboxedFile
     num_frames                       number of frames that decode
     timeline                         time stamps of the frames; None for folders and arrays
     size                             width and height of the frames as displayed
+    remarks                          what a reader should know about the frames
     read_rgb(indices)                uint8, (frames, height, width, 3)
     read_gray(indices)               uint8, or uint16 if more than 8 bits are stored, (frames, height, width)
     iter_frames(numbers, color)      frames of a range one by one, as "rgb" or "gray"

@@ -33,6 +33,7 @@ from kinema.video.container import (
     seekable,
 )
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.unreadable import over_limit, past_end, unreadable
 
 SKIPPABLE = frozenset({"h264"})
@@ -103,6 +104,11 @@ class VideoFile:
         for frame in decode_frames(self.path, container, stream, self.limits):
             return (frame.height, frame.width) if orientation_of(frame).transposed else (frame.width, frame.height)
         raise unreadable(self.path, "no frame can be decoded")
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """Remarks on the frames."""
+        return ()
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the frames with these numbers, in one decoding pass that seeks if a keyframe lies in between.
