@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import av
 from numpy import ndarray
@@ -17,12 +17,13 @@ from kinema.curation.inspections import state_of
 from kinema.data.manifest import parse_pixel_box
 from kinema.errors import UnreadableVideo
 from kinema.files import atomic_path
-from kinema.modality import Modality
+from kinema.modality import DepthEncoding, Modality, ReadAs
 from kinema.video.container import Timeline, open_video, reason_of
 from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, write_depth, write_rgb
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import local_path
 from kinema.video.source import FrameSource, count_frames, local_source
+from kinema.video.streams import split_stream
 from kinema.video.video_file import VideoFile
 
 Item = TypeVar("Item")
@@ -48,6 +49,7 @@ class Part(NamedTuple):
         stop: Stop of the segment, in the same unit.
         timed_by: File whose time stamps convert seconds to frames: the RGB of the sample, if it has RGB.
         box: Crop of RGB, in the format of `rgb_box`. Empty for the full frame.
+        encoding: Encoding of depth in color formats. Empty for RGB and for gray.
     """
 
     kind: Modality
@@ -56,11 +58,18 @@ class Part(NamedTuple):
     stop: float | int | None = None
     timed_by: str = ""
     box: str = ""
+    encoding: DepthEncoding | Literal[""] = ""
 
     @property
     def key(self) -> str:
         """Hash of all fields, which identifies the packed file."""
-        return hashlib.sha256(json.dumps(self).encode()).hexdigest()[:16]
+        fields = self if self.encoding else self[:-1]  # as before depth had encodings
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
+
+    @property
+    def read_as(self) -> ReadAs:
+        """Content of the source."""
+        return "rgb" if self.kind == "rgb" else self.encoding or "depth"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +98,13 @@ class Record:
 class PackSource:
     """Source file that is opened once, by PyAV in this process, to pack all of its parts."""
 
-    def __init__(self, path: str, options: ReadOptions) -> None:
+    def __init__(self, path: str, options: ReadOptions, read_as: ReadAs) -> None:
         self.path = path
         self.file = local_path(path, options)
+        self._read_as = read_as
         self._options = replace(options, isolation="none", backend="pyav")
         self._own_state = tuple(state_of(self.file) or ())
-        self._sources: dict[str, FrameSource] = {}
+        self._sources: dict[tuple[str, ReadAs], FrameSource] = {}
 
     def close(self) -> None:
         """Close the file, and the file that times it."""
@@ -104,7 +114,7 @@ class PackSource:
     @property
     def frames(self) -> FrameSource:
         """Frames of the file."""
-        return self._open(self.file)
+        return self._open(self.file, self._read_as)
 
     @property
     def bytes(self) -> int:
@@ -143,12 +153,14 @@ class PackSource:
         """
         if self._timeline is None:
             return False
-        with open_video(self.file, self._options.limits) as (_, stream):
+        with open_video(self.file, self._options.limits, kind) as (container, stream):
+            if len(container.streams.video) > 1:  # a copy would lose the choice
+                return False
             context = stream.codec_context
             deep = context.format is None or context.format.components[0].bits > 8
             short_side = min(context.width, context.height)
         if kind == "depth":
-            return not deep and (encoding.depth_short_side or short_side) >= short_side
+            return not deep and self._read_as != "jet" and (encoding.depth_short_side or short_side) >= short_side
         frequent = 0 < len(self._timeline.stamps) <= MAX_KEYFRAME_INTERVAL * len(self._timeline.keyframes)
         return not deep and short_side <= encoding.short_side and frequent
 
@@ -175,10 +187,10 @@ class PackSource:
             raise UnreadableVideo(f"{self.file}: {decoded} of {frames} encoded frames decode", path=self.file)
         return frames
 
-    def _open(self, file: str) -> FrameSource:
-        if file not in self._sources:
-            self._sources[file] = local_source(file, self._options)
-        return self._sources[file]
+    def _open(self, file: str, read_as: ReadAs) -> FrameSource:
+        if (file, read_as) not in self._sources:
+            self._sources[file, read_as] = local_source(file, self._options, read_as)
+        return self._sources[file, read_as]
 
     @property
     def _timeline(self) -> Timeline | None:
@@ -187,7 +199,8 @@ class PackSource:
     def _frames_timed_by(self, part: Part, file: str) -> range:
         assert part.start is not None
         assert part.stop is not None
-        return range(*self._open(file).frame_range(part.start, part.stop))
+        read_as: ReadAs = self._read_as if file == self.file else "rgb"
+        return range(*self._open(file, read_as).frame_range(part.start, part.stop))
 
     def _images(self, kind: Modality, numbers: range) -> Iterator[ndarray]:
         try:
@@ -241,12 +254,13 @@ def write_part(
         Cancelled: `is_cancelled` returned True before the file was complete.
     """
     copied = part.start is None and not part.box and source.reads_fast(part.kind, encoding)
-    suffix = Path(source.file).suffix.lower() if copied else ".mp4" if part.kind == "rgb" else ".npz"
+    file = split_stream(source.file)[0]
+    suffix = Path(file).suffix.lower() if copied else ".mp4" if part.kind == "rgb" else ".npz"
     name = f"{part.kind}/{_stem(part.path)}-{part.key}{suffix}"
     with atomic_path(out / name) as temporary:
         if copied:
             frames = source.frames.num_frames
-            shutil.copyfile(source.file, temporary)
+            shutil.copyfile(file, temporary)
         else:
             frames = source.encode(part, temporary, encoding, is_cancelled)
         size = temporary.stat().st_size
@@ -270,5 +284,6 @@ def _until_cancelled(is_cancelled: Callable[[], bool], items: Iterable[Item]) ->
 
 def _stem(path: str) -> str:
     """Return the name of a source, restricted to characters that every file system and shell accepts."""
+    path = split_stream(path)[0]
     name = PurePosixPath(path.split("::")[0].split("?")[0] if "://" in path else Path(path).name).stem
     return re.sub(r"[^\w.-]+", "_", name)[:80]

@@ -160,7 +160,10 @@ def _open_sources(
             raise UnreadableVideo(
                 f"{modality}: no file; {user} requires {modality}. Fill the column {modality}.", field=modality
             )
-    return {m: files.enter_context(open_source(locate(entry.source(m)), read_options)) for m in modalities}
+    return {
+        m: files.enter_context(open_source(locate(entry.source(m)), read_options, preprocessing.read_as(m)))
+        for m in modalities
+    }
 
 
 def _frame_range(entry: Entry, sources: Mapping[Modality, FrameSource], sampling: Sampling) -> tuple[int, int]:
@@ -318,7 +321,7 @@ def check_uncounted(
         entry = manifest.entries[position]
         if entry.frames is None and entry.source(modality):
             try:
-                count_frames(manifest.locate(entry.source(modality)), read_options)
+                count_frames(manifest.locate(entry.source(modality)), read_options, manifest.read_as(modality))
             except UnreadableVideo as error:
                 raise UnreadableSample(
                     f"{manifest.path}, line {entry.line}: {str(error).rstrip('.')}{REPAIR_HINT}",

@@ -7,6 +7,7 @@ import numpy as np
 from kinema.data.dataset import frames_of
 from kinema.data.manifest import Manifest
 from kinema.errors import UsageError
+from kinema.modality import Modality
 from kinema.training.recipe import Clip
 from kinema.video.source import open_source
 
@@ -25,7 +26,8 @@ def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) ->
         )
     entry = manifest.entries[index]
     source = entry.source(clip.modalities[0]) or entry.rgb or entry.depth
-    with open_source(manifest.locate(source)) as opened:
+    modality: Modality = "rgb" if source == entry.rgb != entry.depth else clip.modalities[0]
+    with open_source(manifest.locate(source), read_as=manifest.read_as(modality)) as opened:
         start, stop = frames_of(entry, opened)
     rule = clip.frame_sampling()
     box = "" if entry.rgb_box is None else f", RGB cropped to {entry.rgb_box}"
