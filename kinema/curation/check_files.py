@@ -63,6 +63,7 @@ def inspection_findings(file: Inspection, kind: Modality, clip_frames: int) -> I
     if file.rotation:
         how = "mirrored" if file.rotation < 0 else f"rotated by {file.rotation} degrees"
         yield "rotated", f"frames are displayed {how}"
+    yield from file.remarks
     if file.uneven > UNEVEN_SHARE:
         yield "variable rate", f"{file.uneven:.0%} of the frame intervals are uneven; frames are sampled by time"
     if kind == "depth" and file.empty:

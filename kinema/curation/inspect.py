@@ -14,13 +14,17 @@ from PIL import Image
 from kinema.curation.duplicates import SIDE, SignatureBuilder
 from kinema.data.file_times import FileTimes
 from kinema.errors import UnreadableVideo
-from kinema.modality import Modality
+from kinema.modality import DepthEncoding, Modality, ReadAs
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
 from kinema.video.container import UPRIGHT, Timeline, open_video, orientation_of, packets_of
+from kinema.video.fields import second_field_test
+from kinema.video.gray import gray_picture
 from kinema.video.image_folder import ImageFolder
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.remote_cache import local_path
 from kinema.video.source import local_source
+from kinema.video.streams import is_gray_format, split_stream
 from kinema.video.video_file import VideoFile, decode_frames
 
 VERSION = 3
@@ -40,7 +44,7 @@ class Inspection:
         reason: Description of the problem, without the path.
         frames: Number of frames that decode.
         announced_frames: Number of frames in the header, less those marked as not displayed; 0 if unknown.
-        seconds: Time from the first frame to the end of the last [s]. None without usable time stamps.
+        seconds: End of the last frame on a player's clock [s]. None without usable time stamps.
         lost_s: Time missing at the end, compared with the duration in the header, sound included [s].
         start_s: Time of the first frame on the clock of files recorded together [s]. None without time stamps.
         rate: Mean frame rate [1/s]. None without usable time stamps.
@@ -56,6 +60,7 @@ class Inspection:
         blank: Share of frames with a single color.
         empty: Share of frames that are 0 throughout, i.e. depth without any reading.
         signature: Signature for finding copies; empty for blank and broken files.
+        remarks: Remarks on the frames.
     """
 
     form: Form
@@ -78,13 +83,14 @@ class Inspection:
     blank: float = 0.0
     empty: float = 0.0
     signature: str = ""
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def times(self) -> FileTimes:
         """Times of the frames."""
         last = None
-        if self.start_s is not None and self.seconds is not None and self.rate:
-            last = self.start_s + self.seconds - 1 / self.rate
+        if self.start_s is not None and self.rate:
+            last = self.start_s + (self.frames - 1) / self.rate
         return FileTimes(self.frames, self.rate, self.uneven, self.start_s, last)
 
 
@@ -129,15 +135,18 @@ class _Scan:
         )
 
 
-def inspect(path: str, kind: Modality, options: ReadOptions = READ_OPTIONS) -> Inspection:
+def inspect(
+    path: str, kind: Modality, options: ReadOptions = READ_OPTIONS, encoding: DepthEncoding | None = None
+) -> Inspection:
     """Decode a video file, folder of images, npz or mat file, or URL of one; its problems are part of the result."""
     file = path
-    scan = _Scan(form="array" if Path(path).suffix.lower() in ARRAY_SUFFIXES else "video")
+    scan = _Scan(form="array" if Path(split_stream(path)[0]).suffix.lower() in ARRAY_SUFFIXES else "video")
+    read_as: ReadAs = "rgb" if kind == "rgb" else encoding or "depth"
     problem: Problem = ""
     reason = ""
     try:
         file = local_path(path, options)
-        with closing(local_source(file, replace(options, isolation="none", backend="pyav"))) as source:
+        with closing(local_source(file, replace(options, isolation="none", backend="pyav"), read_as)) as source:
             if isinstance(source, ImageFolder | ArrayFile):
                 scan.form = source.form
                 _scan_images(source, kind, scan)
@@ -154,14 +163,15 @@ def inspect(path: str, kind: Modality, options: ReadOptions = READ_OPTIONS) -> I
 
 def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _Scan) -> None:
     file = source.path
-    _scan_packets(file, options, scan)
+    _scan_packets(file, kind, options, scan)
     converter = VideoReformatter()
     orientation = UPRIGHT
-    with open_video(file, options.limits) as (container, stream):
+    with open_video(file, options.limits, kind) as (container, stream):
         stored = stream.codec_context.format
         bits = 16 if stored is not None and stored.components[0].bits > 8 else 8
         pixel_format = "" if stored is None else stored.name
         scan.header.update(codec=stream.codec_context.name, pixel_format=pixel_format, bits=bits)
+        is_depth_in_color = kind == "depth" and stored is not None and not is_gray_format(stored)
         form = "gray16le" if kind == "depth" and bits == 16 else "gray"
         for frame in decode_frames(file, container, stream, options.limits):
             if scan.frames == 0:
@@ -171,17 +181,21 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
                 scan.header.update(width=size[0], height=size[1], rotation=rotation)
             scan.damaged += bool(frame.is_corrupt)
             if scan.builder.needs(scan.frames):
+                if is_depth_in_color:
+                    gray_picture(file, frame, source.read_as, converter, 1)  # refuses colors
                 small = converter.reformat(frame, width=SIDE, height=SIDE, format=form, interpolation="AREA")
                 scan.add_image(orientation.apply(small.to_ndarray()))
             scan.frames += 1
     scan.timeline = source.timeline  # raises for files that all readers refuse, such as an AVI file that lost frames
+    scan.header["remarks"] = source.stream_remarks
 
 
-def _scan_packets(file: str, options: ReadOptions, scan: _Scan) -> None:
+def _scan_packets(file: str, kind: Modality, options: ReadOptions, scan: _Scan) -> None:
     """Record the header and the end of the streams; errors are left to the decoding that follows."""
     discarded, before_first_key, keyed = 0, 0, False
     begin, end = np.inf, -np.inf
-    with open_video(file, options.limits) as (container, stream):
+    with open_video(file, options.limits, kind) as (container, stream):
+        is_second_field = second_field_test(stream)
         try:
             for number, packet in enumerate(packets_of(container, None)):
                 if number > 10 * options.limits.frames:
@@ -193,7 +207,8 @@ def _scan_packets(file: str, options: ReadOptions, scan: _Scan) -> None:
                 end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
                 if packet.stream_index == stream.index:
                     keyed = keyed or packet.is_keyframe
-                    discarded += packet.is_discard
+                    # A second field is no frame of its own.
+                    discarded += packet.is_discard or (is_second_field is not None and is_second_field(packet))
                     before_first_key += not (keyed or packet.is_discard)
         except (av.FFmpegError, OSError):
             pass
@@ -217,7 +232,9 @@ def _scan_images(source: ImageFolder | ArrayFile, kind: Modality, scan: _Scan) -
 
 
 def _problem(file: str, error: UnreadableVideo, frames: int) -> Problem:
-    if isinstance(error.__cause__, FileNotFoundError) or ("://" not in file and not Path(file).exists()):
+    if isinstance(error.__cause__, FileNotFoundError) or (
+        "://" not in file and not Path(split_stream(file)[0]).exists()
+    ):
         return "missing"
     if "no video stream" in str(error):
         return "no_video"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeVar, cast
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import av
 from jaxtyping import Float64
@@ -19,7 +19,7 @@ from kinema.data.dataset import pair_timelines
 from kinema.data.manifest import parse_pixel_box
 from kinema.errors import UnreadableVideo
 from kinema.files import atomic_path
-from kinema.modality import Modality
+from kinema.modality import DepthEncoding, Modality, ReadAs
 from kinema.transforms.sampling import Pairing, pair_frames
 from kinema.video.array_file import TICKS_PER_S
 from kinema.video.container import Timeline, open_video, reason_of
@@ -27,6 +27,7 @@ from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, write_
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import local_path
 from kinema.video.source import FrameSource, count_frames, local_source
+from kinema.video.streams import split_stream
 from kinema.video.video_file import VideoFile
 
 Item = TypeVar("Item")
@@ -52,6 +53,7 @@ class Part(NamedTuple):
         stop: Stop of the segment, in the same unit.
         timed_by: File whose time stamps convert seconds to frames: the RGB of the sample, if it has RGB.
         box: Crop of RGB, in the format of `rgb_box`. Empty for the full frame.
+        encoding: Encoding of depth in color formats. Empty for RGB and for gray.
         beside: RGB of the sample, for depth. A segment in frames counts frames of it.
     """
 
@@ -61,13 +63,19 @@ class Part(NamedTuple):
     stop: float | int | None = None
     timed_by: str = ""
     box: str = ""
+    encoding: DepthEncoding | Literal[""] = ""
     beside: str = ""
 
     @property
     def key(self) -> str:
-        """Hash of all fields, which identifies the packed file; that of RGB is the same as before `beside`."""
-        fields = self[:-1] if self.kind == "rgb" else self
+        """Hash of all fields, which identifies the packed file; without those of depth, as before depth had them."""
+        fields = self if self.beside else self[:-1] if self.encoding else self[:-2]
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
+
+    @property
+    def read_as(self) -> ReadAs:
+        """Content of the source."""
+        return "rgb" if self.kind == "rgb" else self.encoding or "depth"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +106,13 @@ class Record:
 class PackSource:
     """Source file that is opened once, by PyAV in this process, to pack all of its parts."""
 
-    def __init__(self, path: str, options: ReadOptions) -> None:
+    def __init__(self, path: str, options: ReadOptions, read_as: ReadAs) -> None:
         self.path = path
         self.file = local_path(path, options)
+        self._read_as = read_as
         self._options = replace(options, isolation="none", backend="pyav")
         self._own_state = tuple(state_of(self.file) or ())
-        self._sources: dict[str, FrameSource] = {}
+        self._sources: dict[tuple[str, ReadAs], FrameSource] = {}
 
     def close(self) -> None:
         """Close the file, and the file that times it."""
@@ -113,7 +122,7 @@ class PackSource:
     @property
     def frames(self) -> FrameSource:
         """Frames of the file."""
-        return self._open(self.file)
+        return self._open(self.file, self._read_as)
 
     @property
     def bytes(self) -> int:
@@ -165,12 +174,14 @@ class PackSource:
         """
         if not isinstance(self.frames, VideoFile):
             return False
-        with open_video(self.file, self._options.limits) as (_, stream):
+        with open_video(self.file, self._options.limits, kind) as (container, stream):
+            if len(container.streams.video) > 1:  # a copy would lose the choice
+                return False
             context = stream.codec_context
             deep = context.format is None or context.format.components[0].bits > 8
             short_side = min(context.width, context.height)
         if kind == "depth":
-            return not deep and (encoding.depth_short_side or short_side) >= short_side
+            return not deep and self._read_as != "jet" and (encoding.depth_short_side or short_side) >= short_side
         timeline = self.frames.timeline
         frequent = 0 < len(timeline.stamps) <= MAX_KEYFRAME_INTERVAL * len(timeline.keyframes)
         return not deep and short_side <= encoding.short_side and frequent
@@ -198,10 +209,10 @@ class PackSource:
             raise UnreadableVideo(f"{self.file}: {decoded} of {frames} encoded frames decode", path=self.file)
         return frames
 
-    def _open(self, file: str) -> FrameSource:
-        if file not in self._sources:
-            self._sources[file] = local_source(file, self._options)
-        return self._sources[file]
+    def _open(self, file: str, read_as: ReadAs) -> FrameSource:
+        if (file, read_as) not in self._sources:
+            self._sources[file, read_as] = local_source(file, self._options, read_as)
+        return self._sources[file, read_as]
 
     @property
     def has_times(self) -> bool:
@@ -221,7 +232,7 @@ class PackSource:
         return range(int(part.start), int(part.stop))
 
     def _beside(self, part: Part) -> Timeline | None:
-        return self._open(local_path(part.beside, self._options)).timeline
+        return self._open(local_path(part.beside, self._options), "rgb").timeline
 
     def _pairing(self, part: Part) -> Pairing | None:
         return pair_timelines(self._beside(part), self._timeline) if part.beside else None
@@ -229,7 +240,8 @@ class PackSource:
     def _frames_timed_by(self, part: Part, file: str) -> range:
         assert part.start is not None
         assert part.stop is not None
-        return range(*self._open(file).frame_range(part.start, part.stop))
+        read_as: ReadAs = self._read_as if file == self.file else "rgb"
+        return range(*self._open(file, read_as).frame_range(part.start, part.stop))
 
     def _images(self, kind: Modality, numbers: range) -> Iterator[ndarray]:
         try:
@@ -302,12 +314,13 @@ def write_part(
         Cancelled: `is_cancelled` returned True before the file was complete.
     """
     copied = part.start is None and not part.box and source.reads_fast(part.kind, encoding)
-    suffix = Path(source.file).suffix.lower() if copied else ".mp4" if part.kind == "rgb" else ".npz"
+    file = split_stream(source.file)[0]
+    suffix = Path(file).suffix.lower() if copied else ".mp4" if part.kind == "rgb" else ".npz"
     name = f"{part.kind}/{_stem(part.path)}-{part.key}{suffix}"
     with atomic_path(out / name) as temporary:
         if copied:
             frames = source.frames.num_frames
-            shutil.copyfile(source.file, temporary)
+            shutil.copyfile(file, temporary)
         else:
             frames = source.encode(part, temporary, encoding, is_cancelled)
         size = temporary.stat().st_size
@@ -332,5 +345,6 @@ def _until_cancelled(is_cancelled: Callable[[], bool], items: Iterable[Item]) ->
 
 def _stem(path: str) -> str:
     """Return the name of a source, restricted to characters that every file system and shell accepts."""
+    path = split_stream(path)[0]
     name = PurePosixPath(path.split("::")[0].split("?")[0] if "://" in path else Path(path).name).stem
     return re.sub(r"[^\w.-]+", "_", name)[:80]

@@ -101,7 +101,7 @@ def place_frames(entry: Entry, sources: Mapping[Modality, FrameSource], sampling
         if start >= stop:
             path = sources["depth"].path
             raise UnreadableVideo(f"{path}: no frame was recorded with {source.path}, by their time stamps", path=path)
-    if entry.rate is not None and entry.source(modality) == (entry.rgb or entry.depth):
+    if entry.rate is not None and (modality == "rgb" or not entry.rgb):
         times = FrameTimes(first=start, count=stop - start, rate=entry.rate or None)
     else:
         times = _frame_times(source.timeline, start, stop)
@@ -399,7 +399,7 @@ def check_uncounted(
         entry = manifest.entries[position]
         if entry.frames is None and entry.source(modality):
             try:
-                count_frames(manifest.locate(entry.source(modality)), read_options)
+                count_frames(manifest.locate(entry.source(modality)), read_options, manifest.read_as(modality))
             except UnreadableVideo as error:
                 raise UnreadableSample(
                     f"{manifest.path}, line {entry.line}: {str(error).rstrip('.')}{REPAIR_HINT}",

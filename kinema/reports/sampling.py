@@ -31,7 +31,9 @@ def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) ->
         )
     entry = manifest.entries[index]
     modalities = tuple(m for m in clip.modalities if entry.source(m)) or ("rgb" if entry.rgb else "depth",)
-    preprocessing = replace(clip.preprocessing(manifest.depth), modalities=modalities, subject=None)
+    preprocessing = replace(
+        clip.preprocessing(manifest.depth, manifest.depth_encoding), modalities=modalities, subject=None
+    )
     modality: Modality = "rgb" if "rgb" in modalities else "depth"
     rule = clip.frame_sampling(manifest.rates(range(len(manifest.entries)), modality))
     with ExitStack() as files:
@@ -41,23 +43,28 @@ def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) ->
     first, last = place.grid.frames(np.array([0, place.grid.count - 1])).tolist()
     box = "" if entry.rgb_box is None else f", RGB cropped to {entry.rgb_box}"
     where = f"{manifest.path}, line {entry.line}: {entry.source(modality)}, frames {first} to {last}{box}"
-    yield f"{where}; {rule}; crops per clip: {clip.crops}"
+    yield f"{where}; {rule}; crops per clip: {clip.crops}{_span(timelines[modality], first, last)}"
 
     def lines(title: str, places: Int64[ndarray, " frames"]) -> Iterator[str]:
         frames = place.grid.frames(places).tolist()
         yield " ".join([title, *map(str, frames)])
-        depth = place.numbers("depth", frames)
-        if len(modalities) > 1 and depth != frames:
-            yield " ".join(["  depth:".ljust(len(title)), *map(str, depth)])
-        times = _seconds(timelines[modality], frames)
-        if times:
+        if place.grid.begins_s is not None and (times := _seconds(timelines[modality], frames)):
             yield " ".join(["  seconds:".ljust(len(title)), *(f"{time:.3f}" for time in times)])
+        if len(modalities) > 1 and (depth := place.numbers("depth", frames)) != frames:
+            yield " ".join(["  depth:".ljust(len(title)), *map(str, depth)])
 
     for number, view in enumerate(place.sampling.views(place.grid.count), 1):
         yield from lines("evaluation:" if rule.clips == 1 else f"evaluation {number}:", view)
     for seed in range(draws):
-        frames = place.sampling.indices(place.grid.count, np.random.default_rng(seed))
-        yield from lines(f"draw {seed}:    ", frames)
+        yield from lines(f"draw {seed}:    ", place.sampling.indices(place.grid.count, np.random.default_rng(seed)))
+
+
+def _span(timeline: Timeline | None, first: int, last: int) -> str:
+    """Return the rate and the time of a range of frames; empty without time stamps."""
+    times = _seconds(timeline, [first, last])
+    if not times or first == last:
+        return ""
+    return f"; {(last - first) / (times[1] - times[0]):.4g} frames per second, from {times[0]:.3f} to {times[1]:.3f} s"
 
 
 def _seconds(timeline: Timeline | None, frames: list[int]) -> list[float]:

@@ -21,7 +21,7 @@ from kinema.config import config
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
-from kinema.modality import MODALITIES, DepthFacts, Modality
+from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.mirroring import mirrored_pair
@@ -74,8 +74,8 @@ class Clip:
     crops: Literal[1, 3] = 1
     subject_margin: float | None = None
 
-    def preprocessing(self, depth: DepthFacts | None) -> Preprocessing:
-        """Return the preprocessing for data with this depth.
+    def preprocessing(self, depth: DepthFacts | None, encoding: DepthEncoding | None = None) -> Preprocessing:
+        """Return the preprocessing for data with this depth, in color formats by its encoding.
 
         Raises:
             RecipeError: The subject crop needs masked depth, and this depth is not masked.
@@ -87,13 +87,15 @@ class Clip:
                 "depth. Remove clip.subject_margin.",
                 field="clip.subject_margin",
             )
+        reads_depth = subject is not None or "depth" in self.modalities
         return Preprocessing(
             modalities=self.modalities,
             short_side=self.short_side,
             size=self.size,
             mean=self.mean,
             std=self.std,
-            depth=depth if subject is not None or "depth" in self.modalities else None,
+            depth=depth if reads_depth else None,
+            depth_encoding=encoding if reads_depth else None,
             depth_channels=self.depth_channels,
             depth_colors=self.depth_colors,
             crops=self.crops,

@@ -70,7 +70,7 @@ class TrainingSetup:
         run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
         fabric = make_fabric(recipe)
         torch.manual_seed(recipe.run.seed)
-        preprocessing = recipe.clip.preprocessing(manifest.depth)
+        preprocessing = recipe.clip.preprocessing(manifest.depth, manifest.depth_encoding)
         network = model or _build_network(recipe, manifest, preprocessing)
         binding = input_binding(network)
         if len(preprocessing.modalities) > len(binding.arguments):

@@ -21,6 +21,7 @@ from jaxtyping import Float64, UInt8, UInt16
 from numpy import ndarray
 
 from kinema.modality import Modality
+from kinema.video.fields import second_field_test
 from kinema.video.read_options import READ_OPTIONS, Limits
 from kinema.video.streams import choose_stream, is_still, split_stream
 from kinema.video.unreadable import no_time_stamps, one_line, over_limit, unreadable
@@ -156,6 +157,7 @@ def scan_timeline(
     num_indexed = len(index)  # entries are added while packets are read
     read_all = last is None or (is_avi and num_indexed < stream.frames)  # a loss shows only at the end
     shift = None
+    is_second_field = second_field_test(stream)
     # The first packet may be no keyframe because its mark is what was damaged.
     starts_with_keyframe = None
     stop = None
@@ -172,6 +174,8 @@ def scan_timeline(
             packets += 1
             if packets > limits.frames:
                 raise over_limit(path, "has too many frames", limits, "frames")
+            if is_second_field is not None and is_second_field(packet):
+                continue
             if is_avi and packet.dts is not None:
                 pace.add(packet.dts)
             if packet.pts is None:
@@ -182,7 +186,7 @@ def scan_timeline(
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
             if last is not None and not read_all and stop is None and keyframes:
-                stop = packets + last + REORDERING
+                stop = packets + (last + REORDERING) * (1 if is_second_field is None else 2)
             if stop is not None and packets >= stop:
                 break
         else:

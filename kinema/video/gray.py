@@ -4,12 +4,13 @@ Values of more than 8 bits are never rescaled. Depth in color formats is a gray 
 (`gray8`), or colors of the JET map (`jet`). Other colors are refused: their brightness is no depth.
 """
 
+import re
 from functools import cache
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from numpy import ndarray
 from PIL import Image
 from scipy.spatial import cKDTree
@@ -19,14 +20,18 @@ from kinema.modality import ReadAs
 from kinema.video.streams import is_gray_format
 from kinema.video.unreadable import unreadable
 
-SHIFTED = {"p010": 6, "p210": 6, "p410": 6, "p012": 4, "p212": 4, "p412": 4}
-"""Bits below the value in formats that store it in the upper bits, by the start of their names."""
+IN_PLANES = re.compile(r"(gray|ya|yuva?4\d\dp|gbra?p)(9|10|12|14|16)(msb)?[lb]e|p[024]1[026][lb]e|nv20[lb]e")
+"""Formats of more than 8 bits whose first plane has the brightness, or green, in two bytes per pixel."""
 
-PLANAR = {
+UPPER_BITS = re.compile(r".*(10|12)msb|p[024](10|12)[lb]e")
+"""Formats that store a value of fewer than 16 bits in the upper ones."""
+
+INTERLEAVED = {
     **dict.fromkeys(("rgb48le", "rgb48be", "bgr48le", "bgr48be", "rgba64le", "rgba64be"), "gbrp16le"),
     **dict.fromkeys(("bgra64le", "bgra64be"), "gbrp16le"),
-    **dict.fromkeys(("x2rgb10le", "x2rgb10be", "x2bgr10le", "x2bgr10be"), "gbrp10le"),
-    **{"y210le": "yuv422p10le", "y212le": "yuv422p12le", "xv30le": "yuv444p10le", "xv36le": "yuv444p12le"},
+    **{"x2rgb10le": "gbrp10le", "x2bgr10le": "gbrp10le", "y210le": "yuv422p10le", "y212le": "yuv422p12le"},
+    **{"y216le": "yuv422p16le", "xv30le": "yuv444p10le", "v30xle": "yuv444p10le", "xv36le": "yuv444p12le"},
+    **{"xv48le": "yuv444p16le", "ayuv64le": "yuv444p16le"},
 }
 """Formats of more than 8 bits that interleave their channels, and the ones with the same values in planes."""
 
@@ -72,11 +77,10 @@ def gray_picture(
             _check_neutral(path, frame, converter, threads)
     if not is_deep(stored):
         return converter.reformat(frame, format="gray", threads=threads).to_ndarray()
-    if "f16" in stored.name or "f32" in stored.name or stored.name.startswith("xyz"):
+    planar = INTERLEAVED.get(stored.name)
+    if planar is None and not IN_PLANES.fullmatch(stored.name):
         raise unreadable(path, f"stores depth as {stored.name}; expected integers. Encode it again, as in gray16le.")
-    planar = PLANAR.get(stored.name)
-    values = _plane(converter.reformat(frame, format=planar) if planar else frame)
-    return values >> next((bits for start, bits in SHIFTED.items() if stored.name.startswith(start)), 0)
+    return _stored_values(converter.reformat(frame, format=planar) if planar else frame)
 
 
 def is_neutral(colors: UInt8[ndarray, "*pixels 3"]) -> bool:
@@ -157,14 +161,11 @@ def _check_neutral(path: str, frame: av.VideoFrame, converter: VideoReformatter,
         raise color_as_depth(path, f"frames of format {frame.format.name}")
 
 
-def _plane(frame: av.VideoFrame) -> ndarray:
-    """Return the brightness of a format with more than 8 bits, or its green channel, as stored."""
-    stored = frame.format
-    plane = frame.planes[0]  # green is the first plane of formats such as gbrp10le
-    if plane.line_size < 0:
-        raise unreadable(stored.name, "rows are stored from the bottom up")
+def _stored_values(frame: av.VideoFrame) -> UInt16[ndarray, "height width"]:
+    """Return the first plane of a frame in a format of `IN_PLANES`: its brightness, or the green of `gbrp`."""
+    stored, plane = frame.format, frame.planes[0]
     numbers = np.frombuffer(memoryview(plane), ">u2" if stored.is_big_endian else "<u2")
-    rows = numbers.reshape(-1, plane.line_size // 2)[: frame.height]
-    step = 2 if stored.name.startswith("ya16") else 1
-    values = rows[:, : step * frame.width : step].astype(np.uint16)
-    return values
+    step = 2 if stored.name.startswith("ya") else 1  # brightness and transparency alternate
+    values = numbers.reshape(-1, plane.line_size // 2)[: frame.height, : step * frame.width : step].astype(np.uint16)
+    shifted: UInt16[ndarray, "height width"] = values >> (16 - stored.components[0].bits)
+    return shifted if UPPER_BITS.match(stored.name) else values

@@ -17,6 +17,7 @@ from kinema.modality import ReadAs
 from kinema.video.container import Gray
 from kinema.video.gray import gray_of_colors
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.unreadable import check_range, describe, no_time_stamps, over_limit, unreadable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -29,8 +30,6 @@ class ImageFolder:
 
     form: Literal["folder"] = "folder"
     timeline = None
-
-    notes = ()
 
     def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
@@ -60,6 +59,11 @@ class ImageFolder:
         """Width and height of the first image."""
         image = read_image(self.files[0], "gray", self.limits)
         return image.shape[1], image.shape[0]
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """Remarks on the frames."""
+        return ()
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the images with these numbers, which may be repeated.

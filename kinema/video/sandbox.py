@@ -25,6 +25,7 @@ from kinema.errors import UnreadableVideo
 from kinema.modality import ReadAs
 from kinema.video.container import Gray, Timeline
 from kinema.video.read_options import ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.unreadable import unreadable
 from kinema.video.video_file import check_indices
 
@@ -73,15 +74,15 @@ class SandboxedFile:
         return Timeline(**numbers, **times)  # type: ignore[arg-type]  # mypy joins the values of both
 
     @property
-    def notes(self) -> tuple[tuple[str, str], ...]:
-        """Kinds and sentences on how the file is read."""
-        return tuple((str(kind), str(sentence)) for kind, sentence in self._ask("notes")[0])
-
-    @property
     def size(self) -> tuple[int, int]:
         """Width and height of the frames as displayed."""
         (width, height), _ = self._ask("size")
         return int(width), int(height)
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """Remarks on the frames."""
+        return tuple(Remark(*remark) for remark in self._ask("remarks")[0])
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the frames with these numbers, non-decreasing, as RGB."""

@@ -47,10 +47,10 @@ def read(operation: str, path: str, arguments: Mapping[str, Any], options: ReadO
                 return source.num_frames, None
             case "timeline":
                 return None if source.timeline is None else asdict(source.timeline), None
-            case "notes":
-                return source.notes, None
             case "size":
                 return source.size, None
+            case "remarks":
+                return source.remarks, None
             case "frame_range":
                 return source.frame_range(arguments["start_s"], arguments["stop_s"]), None
     raise ValueError(f"unknown operation {operation!r}")

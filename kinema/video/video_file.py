@@ -33,8 +33,10 @@ from kinema.video.container import (
     scan_timeline,
     seekable,
 )
+from kinema.video.fields import second_field_test
 from kinema.video.gray import gray_picture, is_deep
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.streams import equal_streams, is_gray_format, split_stream
 from kinema.video.unreadable import over_limit, past_end, unreadable
 
@@ -111,27 +113,22 @@ class VideoFile:
         return self._timeline
 
     @property
-    def notes(self) -> tuple[tuple[str, str], ...]:
-        """Kinds and sentences on how the file is read: equal streams, and depth in a color format.
+    def stream_remarks(self) -> tuple[Remark, ...]:
+        """Remarks on the choice of the stream, and on depth in a color format.
 
         Raises:
             UnreadableVideo: As `read_gray`, if the file is opened as depth.
         """
         container, stream = self._open()
-        notes: list[tuple[str, str]] = []
+        remarks: list[Remark] = []
         equal = [] if split_stream(self.path)[1] is not None else equal_streams(container, self.kind)
         if equal:
-            listed = "; ".join(equal)
-            notes.append(
-                ("several streams", f"#{stream.index} is read of the streams that may be {self.kind}: {listed}")
-            )
+            remarks.append(Remark("several streams", f"#{stream.index} of {'; '.join(equal)}"))
         stored = stream.codec_context.format
         if self.read_as == "depth" and stored is not None and not is_gray_format(stored):
             self.read_gray([0])
-            notes.append(
-                ("gray in color", f"a gray picture in a color format ({stored.name}), whose brightness is read")
-            )
-        return tuple(notes)
+            remarks.append(Remark("gray in color", stored.name))
+        return tuple(remarks)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -141,6 +138,11 @@ class VideoFile:
         for frame in decode_frames(self.path, container, stream, self.limits):
             return (frame.height, frame.width) if orientation_of(frame).transposed else (frame.width, frame.height)
         raise unreadable(self.path, "no frame can be decoded")
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """Remarks on the frames."""
+        return self.stream_remarks
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the frames with these numbers, in one decoding pass that seeks if a keyframe lies in between.
@@ -363,7 +365,8 @@ def decode_frames(
     context = stream.codec_context
     context.options = {"max_pixels": str(limits.pixels)}
     context.skip_frame = "DEFAULT"
-    requested = stamps if context.name in SKIPPABLE else None
+    # The second field of a requested frame has another stamp.
+    requested = stamps if context.name in SKIPPABLE and second_field_test(stream) is None else None
     is_threaded = context.thread_type == ThreadType.FRAME
     number = 0
     size = None
