@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kinema.modality import Modality
+from kinema.video.remarks import REMARKS
 
 Severity = Literal["fault", "note"]
 SEVERITY: dict[str, Severity] = {
@@ -26,6 +27,7 @@ SEVERITY: dict[str, Severity] = {
     "untrained class": "fault",
     "shorter than a clip": "note",
     "rotated": "note",
+    **dict.fromkeys(REMARKS, "note"),
     "variable rate": "note",
     "blank": "note",
     "empty depth": "note",

@@ -16,14 +16,16 @@ from kinema.curation.duplicates import SIDE, SignatureBuilder
 from kinema.errors import UnreadableVideo
 from kinema.modality import Modality
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
-from kinema.video.container import UPRIGHT, open_video, orientation_of, packets_of
+from kinema.video.container import UPRIGHT, open_video, packets_of
 from kinema.video.image_folder import ImageFolder
+from kinema.video.pixels import FrameFacts, ignores_alpha
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.remote_cache import local_path
 from kinema.video.source import local_source
 from kinema.video.video_file import VideoFile, decode_frames
 
-VERSION = 1
+VERSION = 2
 """Version of stored inspections; other versions are inspected again."""
 
 UNEVEN = 0.25
@@ -47,8 +49,10 @@ class Inspection:
         lost_s: Time missing at the end, compared with the duration in the header, sound included [s].
         rate: Frame rate from the median interval [1/s]. None without usable time stamps.
         uneven: Share of frame intervals that differ from the median by more than a quarter.
-        width: Width of the frames as displayed [px].
-        height: Height of the frames as displayed [px].
+        width: Width of the frames as displayed, with square pixels [px].
+        height: Height of the frames as displayed, with square pixels [px].
+        stored_width: Width of the frames as read, upright [px].
+        stored_height: Height of the frames as read, upright [px].
         codec: Name of the codec, or suffix of image and array files.
         pixel_format: Pixel format of a video; empty for other files.
         bits: Bits per channel, 8 or 16.
@@ -57,6 +61,7 @@ class Inspection:
         blank: Share of frames with a single color.
         empty: Share of frames that are 0 throughout, i.e. depth without any reading.
         signature: Signature for finding copies; empty for blank and broken files.
+        remarks: Remarks on the frames.
     """
 
     form: Form
@@ -70,6 +75,8 @@ class Inspection:
     uneven: float = 0.0
     width: int = 0
     height: int = 0
+    stored_width: int = 0
+    stored_height: int = 0
     codec: str = ""
     pixel_format: str = ""
     bits: int = 8
@@ -78,6 +85,7 @@ class Inspection:
     blank: float = 0.0
     empty: float = 0.0
     signature: str = ""
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -102,6 +110,10 @@ class _Scan:
         self.blank += bool(int(image.max()) - int(image.min()) <= 1)
         self.empty += not image.any()
         self.builder.add(self.frames, image.astype(np.float64))
+
+    def set_sizes(self, stored: tuple[int, int], displayed: tuple[int, int]) -> None:
+        """Record width and height of upright frames."""
+        self.header.update(stored_width=stored[0], stored_height=stored[1], width=displayed[0], height=displayed[1])
 
     def timing(self) -> tuple[float | None, float | None, float]:
         """Return seconds, frame rate, and the share of uneven intervals."""
@@ -169,13 +181,15 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
         # AVI stores no presentation times: if frames are reordered, FFmpeg guesses them in the wrong order.
         scan.has_stamps = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         scan.ticks_per_s = 1 / float(stream.time_base) if stream.time_base else 1.0
+        facts = FrameFacts(stream, is_opaque=ignores_alpha(container, stream) or kind == "depth")
         form = "gray16le" if kind == "depth" and bits == 16 else "gray"
         for frame in decode_frames(file, container, stream, options.limits):
+            facts.add(frame)
             if scan.frames == 0:
-                orientation = orientation_of(frame)
-                size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
+                orientation = facts.orientation
                 rotation = -1 if sum(orientation) % 2 else round(frame.rotation) % 360
-                scan.header.update(width=size[0], height=size[1], rotation=rotation)
+                scan.set_sizes(facts.size[::-1] if orientation.transposed else facts.size, facts.displayed_size)
+                scan.header["rotation"] = rotation
             if frame.pts is None:
                 scan.has_stamps = False
             else:
@@ -185,6 +199,7 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
                 small = converter.reformat(frame, width=SIDE, height=SIDE, format=form, interpolation="AREA")
                 scan.add_image(orientation.apply(small.to_ndarray()))
             scan.frames += 1
+    scan.header["remarks"] = facts.remarks
     _ = source.timeline  # raises for files that all readers refuse, such as an AVI file that lost frames
 
 
@@ -219,11 +234,14 @@ def _scan_images(source: ImageFolder | ArrayFile, kind: Modality, scan: _Scan) -
     for image in source.iter_frames(range(source.num_frames), "rgb" if kind == "rgb" else "gray"):
         if scan.frames == 0:
             codec, bits = first.suffix.lower().removeprefix("."), 8 * image.dtype.itemsize
-            scan.header.update(width=image.shape[1], height=image.shape[0], codec=codec, bits=bits)
+            scan.header.update(codec=codec, bits=bits)
+            scan.set_sizes((image.shape[1], image.shape[0]), (image.shape[1], image.shape[0]))
         if scan.builder.needs(scan.frames):
             gray = Image.fromarray(image).convert("L") if image.ndim == 3 else Image.fromarray(image.astype(np.float32))
             scan.add_image(np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32))
         scan.frames += 1
+    if kind == "rgb" and isinstance(source, ImageFolder):
+        scan.header["remarks"] = source.remarks_on(range(source.num_frames))
 
 
 def _problem(file: str, error: UnreadableVideo, frames: int) -> Problem:

@@ -171,7 +171,8 @@ def _claim(out: Path, manifest: Manifest, encoding: Encoding) -> None:
     if path.exists():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            version, stored_options, manifests = stored["version"], stored["encoding"], dict(stored["manifests"])
+            version, manifests = stored["version"], dict(stored["manifests"])
+            stored_options = {"deinterlace": "none"} | stored["encoding"]
         except (ValueError, KeyError, TypeError) as error:
             raise PackError(
                 f"{path}: cannot be read ({error}). Choose another folder, or delete this one.", path=path
@@ -249,7 +250,7 @@ class _PackRun:
 
     def _pack_source(self, path: str, parts: Sequence[Part]) -> None:
         try:
-            source = PackSource(path, self._read_options)
+            source = PackSource(path, replace(self._read_options, deinterlace=self._encoding.deinterlace))
         except UnreadableVideo as error:
             for part in parts:
                 self._finish_part(part, failure=str(error))
@@ -263,7 +264,8 @@ class _PackRun:
                     state = source.state(part)
                     record = self.records.get(part.key)
                     # A source that was deleted after packing has not changed.
-                    if record is not None and state in ((), record.state) and self._is_complete(record):
+                    is_current = record is not None and state in ((), record.state) and self._is_complete(record)
+                    if is_current and (state == () or not source.is_outdated(record)):
                         self._finish_part(part)
                         continue
                     record = write_part(part, source, state, self._out, self._encoding, self._cancelled.is_set)
@@ -366,6 +368,9 @@ def _notes(
     copied = sum(record.form == "copied" for record in records)
     if copied:
         yield f"{copied:,} files copied unchanged: small RGB with frequent keyframes, or 8-bit depth in a video"
+    interlaced = sum(record.interlaced for record in records)
+    if interlaced:
+        yield f"{interlaced:,} interlaced files stay combed, and are no longer marked. Use --deinterlace spatial."
     unequal = sum(record.unequal_times for record in records)
     if unequal:
         yield f"{unequal:,} depth files have other time stamps than their RGB; both are cut by the frames of RGB"

@@ -20,6 +20,7 @@ from kinema.files import atomic_path
 from kinema.modality import Modality
 from kinema.video.container import Timeline, open_video, reason_of
 from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, write_depth, write_rgb
+from kinema.video.pixels import aspect_of
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import local_path
 from kinema.video.source import FrameSource, count_frames, local_source
@@ -29,6 +30,9 @@ Item = TypeVar("Item")
 
 MAX_KEYFRAME_INTERVAL = 16
 """Largest mean keyframe interval [frames] of a small video to copy; re-encoding would not make it faster to read."""
+
+PIXELS = 2
+"""Version of the rules by which pixels are read. Version 1 ignored pixel aspect, transparency, and HDR."""
 
 DEFAULT_RATE = 25
 """Frame rate [1/s] of sources without time stamps, such as folders."""
@@ -75,6 +79,8 @@ class Record:
         bytes: File size.
         form: `encoded`, or `copied` for a source that is already fast to read.
         unequal_times: Whether the time stamps of a depth file select other frames than those of its RGB.
+        interlaced: Whether interlaced frames were packed as they are, and lost their mark.
+        pixels: Version of the rules by which pixels are read; `PIXELS` for new files.
     """
 
     key: str
@@ -84,6 +90,8 @@ class Record:
     bytes: int
     form: str
     unequal_times: bool = False
+    interlaced: bool = False
+    pixels: int = 1
 
 
 class PackSource:
@@ -126,6 +134,14 @@ class PackSource:
             return self._frames_timed_by(part, local_path(part.timed_by, self._options))
         return range(int(part.start), int(part.stop))
 
+    def has_remark(self, kind: str) -> bool:
+        """Return whether the file has a remark of this kind."""
+        return any(remark.kind == kind for remark in self.frames.remarks)
+
+    def is_outdated(self, record: Record) -> bool:
+        """Return whether a packed file has other pixels than it would have now."""
+        return record.pixels < PIXELS and record.form == "encoded" and bool(self.frames.remarks)
+
     def has_unequal_times(self, part: Part) -> bool:
         """Return whether the time stamps of the file select other frames than those of the RGB of the sample."""
         if part.timed_by in ("", self.path) or self._timeline is None:
@@ -141,12 +157,12 @@ class PackSource:
         True for 8-bit depth in a video, which no lossless encoding makes as small, and for small RGB with frequent
         keyframes.
         """
-        if self._timeline is None:
+        if self._timeline is None or (encoding.deinterlace != "none" and self.has_remark("interlaced")):
             return False
         with open_video(self.file, self._options.limits) as (_, stream):
             context = stream.codec_context
             deep = context.format is None or context.format.components[0].bits > 8
-            short_side = min(context.width, context.height)
+            short_side = min(aspect_of(stream).displayed(context.height, context.width))
         if kind == "depth":
             return not deep and (encoding.depth_short_side or short_side) >= short_side
         frequent = 0 < len(self._timeline.stamps) <= MAX_KEYFRAME_INTERVAL * len(self._timeline.keyframes)
@@ -159,7 +175,7 @@ class PackSource:
             with path.open("wb") as file:
                 if part.kind == "depth":
                     images = _until_cancelled(is_cancelled, self._images(part.kind, numbers))
-                    frames = write_depth(file, images, encoding)
+                    frames = write_depth(file, images, encoding, self.frames.pixel_aspect)
                 else:
                     ticks, second = self._time_stamps(numbers)
                     fitted = _until_cancelled(is_cancelled, self._fitted(numbers, encoding, part.box))
@@ -197,11 +213,12 @@ class PackSource:
 
     def _fitted(self, numbers: range, encoding: Encoding, box: str) -> Iterator[av.VideoFrame]:
         """Yield RGB frames, cropped, resized and converted for encoding."""
+        aspect = self.frames.pixel_aspect
         if box:
-            return fitted_pictures(self._cropped(numbers, box), encoding)
+            return fitted_pictures(self._cropped(numbers, box), encoding, aspect)
         if isinstance(self.frames, VideoFile):
-            return fitted_frames(self.frames.iter_stored(numbers), encoding)
-        return fitted_pictures(self._images("rgb", numbers), encoding)
+            return fitted_frames(self.frames.iter_stored(numbers), encoding, self.frames.converter(), aspect)
+        return fitted_pictures(self._images("rgb", numbers), encoding, aspect)
 
     def _cropped(self, numbers: range, rgb_box: str) -> Iterator[ndarray]:
         box = parse_pixel_box(rgb_box)
@@ -250,6 +267,7 @@ def write_part(
         else:
             frames = source.encode(part, temporary, encoding, is_cancelled)
         size = temporary.stat().st_size
+    is_combed = not copied and encoding.deinterlace == "none" and part.kind == "rgb" and source.has_remark("interlaced")
     return Record(
         key=part.key,
         file=name,
@@ -258,6 +276,8 @@ def write_part(
         bytes=size,
         form="copied" if copied else "encoded",
         unequal_times=source.has_unequal_times(part),
+        interlaced=is_combed,
+        pixels=PIXELS,
     )
 
 

@@ -102,8 +102,9 @@ def read_clips(
         else:
             params = draw_params(augmentation, preprocessing, rng)
         frames, boxes = _read(entry, sources, indices.tolist(), preprocessing)
+        aspects = {m: sources[m].pixel_aspect for m in frames}
     return {
-        m: preprocessing.to_channels(m, augment(read, params, preprocessing.size, boxes[m]))
+        m: preprocessing.to_channels(m, augment(read, params, preprocessing.size, boxes[m], aspects[m]))
         for m, read in frames.items()
     }
 
@@ -129,6 +130,7 @@ def read_views(
         views = start + sampling.views(stop - start)
         needed, places = np.unique(views, return_inverse=True)
         frames, boxes = _read(entry, sources, needed.tolist(), preprocessing)
+        aspects = {m: sources[m].pixel_aspect for m in frames}
     return {
         m: preprocessing.to_channels(
             m,
@@ -139,6 +141,7 @@ def read_views(
                 size=preprocessing.size,
                 num_crops=preprocessing.crops,
                 subject=boxes[m],
+                pixel_aspect=aspects[m],
             ),
         )
         for m, read in frames.items()
@@ -160,6 +163,8 @@ def _open_sources(
             raise UnreadableVideo(
                 f"{modality}: no file; {user} requires {modality}. Fill the column {modality}.", field=modality
             )
+    if read_options.deinterlace is None and preprocessing.deinterlace != "none":
+        read_options = replace(read_options, deinterlace=preprocessing.deinterlace)
     return {m: files.enter_context(open_source(locate(entry.source(m)), read_options)) for m in modalities}
 
 
@@ -195,7 +200,7 @@ def _read(
     if preprocessing.subject is None or "depth" not in sources:
         return frames, boxes
     masked = frames["depth"].squeeze(-1).numpy() if "depth" in frames else sources["depth"].read_gray(indices)
-    box = subject_box(masked, preprocessing.subject)
+    box = subject_box(masked, preprocessing.subject, sources["depth"].pixel_aspect)
     return frames, {m: FULL_FRAME if m == "rgb" and entry.rgb_box is not None else box for m in boxes}
 
 

@@ -23,6 +23,7 @@ from numpy import ndarray
 from kinema.config import to_json
 from kinema.errors import UnreadableVideo
 from kinema.video.container import Gray, Timeline
+from kinema.video.pixels import PixelAspect
 from kinema.video.read_options import ReadOptions
 from kinema.video.remarks import Remark
 from kinema.video.unreadable import unreadable
@@ -52,6 +53,7 @@ class SandboxedFile:
     def __init__(self, path: str, options: ReadOptions) -> None:
         self.path = path
         self.options = options
+        self._pixel_aspect: PixelAspect | None = None
 
     def close(self) -> None:
         """Do nothing: the worker closes the file after each request."""
@@ -75,6 +77,13 @@ class SandboxedFile:
         """Width and height of the frames as displayed."""
         (width, height), _ = self._ask("size")
         return int(width), int(height)
+
+    @property
+    def pixel_aspect(self) -> PixelAspect:
+        """Displayed shape of the pixels of upright frames."""
+        if self._pixel_aspect is None:
+            self._pixel_aspect = PixelAspect(*self._ask("pixel_aspect")[0])
+        return self._pixel_aspect
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
@@ -102,7 +111,8 @@ class SandboxedFile:
     def _read(self, operation: str, indices: Sequence[int]) -> ndarray:
         check_indices(indices)
         numbers = sorted({int(i) for i in indices})  # repeated frames are sent once
-        _, frames = self._ask(operation, indices=numbers)
+        aspect, frames = self._ask(operation, indices=numbers)
+        self._pixel_aspect = PixelAspect(*aspect)
         return cast(ndarray, frames)[[numbers.index(i) for i in indices]]
 
     def _ask(self, operation: str, **arguments: Any) -> tuple[Any, ndarray | None]:

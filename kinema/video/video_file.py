@@ -32,8 +32,20 @@ from kinema.video.container import (
     scan_timeline,
     seekable,
 )
-from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.pixels import (
+    SQUARE,
+    FrameConverter,
+    FrameFacts,
+    PixelAspect,
+    PixelFormat,
+    alpha_decoder,
+    aspect_of,
+    ignores_alpha,
+    upright_aspect,
+)
+from kinema.video.read_options import READ_OPTIONS, Deinterlace, Limits, ReadOptions
 from kinema.video.remarks import Remark
+from kinema.video.tone_mapping import TRANSFERS
 from kinema.video.unreadable import over_limit, past_end, unreadable
 
 SKIPPABLE = frozenset({"h264"})
@@ -41,15 +53,13 @@ SKIPPABLE = frozenset({"h264"})
 mark may be referenced from a higher temporal layer."""
 
 THREADED_PIXELS = 500_000
-"""Number of pixels per frame from which decoding threads pay off."""
+"""Number of pixels per frame from which threads pay off."""
 
 MAX_THREADS = 4
 """Largest number of threads that decode frames in parallel; each holds its own frames in memory."""
 
 BYTES = {"rgb24": 3, "gray": 1, "gray16le": 2}
 """Bytes per pixel of the output formats."""
-
-PixelFormat = Literal["rgb24", "gray", "gray16le"]
 
 
 class VideoFile:
@@ -65,11 +75,15 @@ class VideoFile:
     def __init__(self, path: str, options: ReadOptions = READ_OPTIONS) -> None:
         self.path = path
         self.limits = options.limits
+        self.deinterlace: Deinterlace = options.deinterlace or "none"
         self._files = ExitStack()
         self._opened: tuple[InputContainer, av.VideoStream] | None = None
         self._at_start = False
         self._timeline: Timeline | None = None
         self._num_frames: int | None = None
+        self._facts: FrameFacts | None = None
+        self._orientation: Orientation | None = None
+        self._converter: FrameConverter | None = None
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -98,17 +112,43 @@ class VideoFile:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the frames as displayed."""
-        container, stream = self._rewind()
-        self._at_start = False
-        for frame in decode_frames(self.path, container, stream, self.limits):
-            return (frame.height, frame.width) if orientation_of(frame).transposed else (frame.width, frame.height)
-        raise unreadable(self.path, "no frame can be decoded")
+        """Width and height of the frames as displayed: upright, with square pixels."""
+        return self.facts.displayed_size
+
+    @property
+    def pixel_aspect(self) -> PixelAspect:
+        """Displayed shape of the pixels of upright frames."""
+        _, stream = self._current
+        if stream.sample_aspect_ratio in (None, 1):
+            return SQUARE
+        return upright_aspect(aspect_of(stream), self._orientation or self.facts.orientation)
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the frames."""
-        return ()
+        """Remarks on one frame."""
+        return self.facts.remarks
+
+    @property
+    def facts(self) -> FrameFacts:
+        """Facts about one frame: the first, or where the frames were counted, one of the last."""
+        if self._facts is None:
+            container, stream = self._rewind()
+            self._at_start = False
+            frame = next(self._noted(decode_frames(self.path, container, stream, self.limits)), None)
+            if frame is None or self._facts is None:
+                raise unreadable(self.path, "no frame can be decoded")
+        return self._facts
+
+    def converter(self, threads: int = 1) -> FrameConverter:
+        """Return a converter of the frames, which works on large ones with these threads."""
+        container, stream = self._current
+        context = stream.codec_context
+        return FrameConverter(
+            threads=threads if context.width * context.height >= THREADED_PIXELS else 1,
+            deinterlace=self.deinterlace,
+            is_opaque=ignores_alpha(container, stream),
+            orientation=self._orientation,
+        )
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the frames with these numbers, in one decoding pass that seeks if a keyframe lies in between.
@@ -128,12 +168,9 @@ class VideoFile:
 
     def iter_frames(self, numbers: range, color: Literal["rgb", "gray"]) -> Iterator[ndarray]:
         """Yield the frames of a range one by one, as `read_rgb` or `read_gray` returns them, holding one in memory."""
-        converter = VideoReformatter()
-        orientation: Orientation | None = None
+        reformatter = VideoReformatter()
         for frame in self.iter_stored(numbers):
-            orientation = orientation_of(frame) if orientation is None else orientation
-            pixel_format = _pixel_format(color, self._open()[1])
-            yield _convert(frame, pixel_format, converter, orientation)
+            yield self._convert(frame, _pixel_format(color, self._current[1]), reformatter)
 
     def iter_stored(self, numbers: range) -> Iterator[av.VideoFrame]:
         """Yield the frames of a range one by one as stored, not yet upright, decoded by one thread."""
@@ -155,6 +192,11 @@ class VideoFile:
             UnreadableVideo: The file has no time stamps, or ends before the segment does.
         """
         return displayed_range(self.path, self.timeline, start_s, stop_s)
+
+    @property
+    def _current(self) -> tuple[InputContainer, av.VideoStream]:
+        """The container as it is, whatever its position and threads."""
+        return self._opened or self._open()
 
     def _open(self, threads: int = 1) -> tuple[InputContainer, av.VideoStream]:
         """Return the container at its current position, opened again if it is closed or decodes with other threads.
@@ -200,12 +242,10 @@ class VideoFile:
                 frames = self._decode_by_stamp(container, stream, indices, timeline)
             self._at_start = False
             clip: ndarray | None = None
-            # One converter for all frames: creating one costs more than decoding a small frame.
-            converter = VideoReformatter()
+            # One reformatter for all frames: creating one costs more than decoding a small frame.
+            reformatter = VideoReformatter()
             for number, frame in frames:
-                if clip is None:
-                    orientation = orientation_of(frame)  # once per file: each call leaks some memory
-                picture = _convert(frame, pixel_format, converter, orientation)
+                picture = self._convert(frame, pixel_format, reformatter)
                 if clip is None:
                     clip = np.empty((len(indices), *picture.shape), picture.dtype)
                 clip[bisect_left(indices, number) : bisect_right(indices, number)] = picture
@@ -269,22 +309,48 @@ class VideoFile:
             position = number
         _drain(self.path, stream)
 
+    def _convert(self, frame: av.VideoFrame, pixel_format: PixelFormat, reformatter: VideoReformatter) -> ndarray:
+        if self._orientation is None:
+            self._orientation = orientation_of(frame)  # once per file: each call leaks some memory
+        if pixel_format == "rgb24" and not self._is_plain(frame):
+            if self._converter is None:
+                self._converter = self.converter(threads_here())
+            return self._orientation.apply(self._converter.rgb(frame))
+        threads = threads_here() if frame.width * frame.height >= THREADED_PIXELS else 1
+        return self._orientation.apply(reformatter.reformat(frame, format=pixel_format, threads=threads).to_ndarray())
+
+    def _is_plain(self, frame: av.VideoFrame) -> bool:
+        """Return whether the stored values alone give the color of a frame: opaque, not HDR, and not deinterlaced."""
+        stored = frame.format
+        if stored.name == "pal8" or any(component.is_alpha for component in stored.components):
+            return False
+        return frame.color_trc not in TRANSFERS and (self.deinterlace == "none" or not frame.interlaced_frame)
+
     def _count(self) -> int:
         timeline = self.timeline
         if timeline.keyframes:
             container, stream = self._open()
             container.seek(timeline.keyframes[-1], stream=stream, backward=True)
-            frames = decode_frames(self.path, container, stream, self.limits)
+            frames = self._noted(decode_frames(self.path, container, stream, self.limits))
             last = max((frame.pts for frame in frames if frame.pts is not None and not frame.is_corrupt), default=None)
             count = 0 if last is None else bisect_right(timeline.stamps, last)
         else:
             container, stream = self._rewind()
             self._at_start = False
-            frames = decode_frames(self.path, container, stream, self.limits)
+            frames = self._noted(decode_frames(self.path, container, stream, self.limits))
             count = sum(1 for frame in frames if _is_intact(self.path, frame))
         if count == 0:
             raise unreadable(self.path, "no frame can be decoded")
         return count
+
+    def _noted(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Yield frames, and record the facts about the first one."""
+        for frame in frames:
+            if self._facts is None:
+                container, stream = self._current
+                self._facts = FrameFacts(stream, is_opaque=ignores_alpha(container, stream))
+                self._facts.add(frame)
+            yield frame
 
 
 def decode_frames(
@@ -305,6 +371,7 @@ def decode_frames(
     context.options = {"max_pixels": str(limits.pixels)}
     context.skip_frame = "DEFAULT"
     requested = stamps if context.name in SKIPPABLE else None
+    decoder = context if stream.metadata.get("alpha_mode") != "1" else alpha_decoder(stream, limits)
     is_threaded = context.thread_type == ThreadType.FRAME
     number = 0
     size = None
@@ -315,7 +382,7 @@ def decode_frames(
             for packet in packets:
                 if requested is not None:
                     context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in requested else "NONREF"
-                for frame in packet.decode():
+                for frame in decoder.decode(packet):
                     size = (frame.width, frame.height) if size is None else size
                     if size != (frame.width, frame.height):
                         raise unreadable(
@@ -398,10 +465,3 @@ def _pixel_format(color: Literal["rgb", "gray"], stream: av.VideoStream) -> Pixe
         return "rgb24"
     stored = stream.codec_context.format
     return "gray16le" if stored is not None and stored.components[0].bits > 8 else "gray"
-
-
-def _convert(
-    frame: av.VideoFrame, pixel_format: PixelFormat, converter: VideoReformatter, orientation: Orientation
-) -> ndarray:
-    threads = threads_here() if frame.width * frame.height >= THREADED_PIXELS else 1
-    return orientation.apply(converter.reformat(frame, format=pixel_format, threads=threads).to_ndarray())
