@@ -264,8 +264,7 @@ class _PackRun:
                     state = source.state(part)
                     record = self.records.get(part.key)
                     # A source that was deleted after packing has not changed.
-                    is_current = record is not None and state in ((), record.state) and self._is_complete(record)
-                    if is_current and (state == () or not source.is_outdated(record)):
+                    if record is not None and self._is_current(record, source, state):
                         self._finish_part(part)
                         continue
                     record = write_part(part, source, state, self._out, self._encoding, self._cancelled.is_set)
@@ -275,9 +274,11 @@ class _PackRun:
                 except Cancelled:
                     return
 
-    def _is_complete(self, record: Record) -> bool:
+    def _is_current(self, record: Record, source: PackSource, state: tuple[int, ...]) -> bool:
         file = self._out / record.file
-        return file.is_file() and file.stat().st_size == record.bytes
+        if state not in ((), record.state) or not file.is_file() or file.stat().st_size != record.bytes:
+            return False
+        return state == () or not source.is_outdated(record)
 
     def _finish_part(self, part: Part, *, record: Record | None = None, failure: str = "") -> None:
         """Count a part as done, and store its new record or failure; without either, it was packed before."""

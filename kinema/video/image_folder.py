@@ -174,6 +174,6 @@ def is_transparent(path: Path) -> bool:
     """Return whether an image has pixels that are not opaque; False if it cannot be read."""
     try:
         with Image.open(path) as image:
-            return image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < OPAQUE
+            return image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < OPAQUE
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False

@@ -1,7 +1,7 @@
 """Pixels of decoded frames: upright arrays over black, deinterlaced and tone-mapped, and the shape of their pixels."""
 
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import av
 import numpy as np
@@ -67,7 +67,7 @@ def alpha_decoder(stream: av.VideoStream, limits: Limits) -> VideoCodecContext:
     """Return a decoder of color and transparency; the stream's own if that decodes both."""
     if stream.codec_context.name not in ALPHA_DECODERS:
         return stream.codec_context
-    decoder = VideoCodecContext.create(ALPHA_DECODERS[stream.codec_context.name], "r")
+    decoder = cast(VideoCodecContext, VideoCodecContext.create(ALPHA_DECODERS[stream.codec_context.name], "r"))
     decoder.options = {"max_pixels": str(limits.pixels)}
     decoder.thread_count = 1
     return decoder
@@ -87,7 +87,8 @@ def over_black(
     rgb: UInt8[ndarray, "height width 3"], alpha: UInt8[ndarray, "height width 1"]
 ) -> UInt8[ndarray, "height width 3"]:
     """Return a picture composited on black."""
-    return ((rgb.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
+    composited: UInt8[ndarray, "height width 3"] = ((rgb.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
+    return composited
 
 
 class FrameConverter:

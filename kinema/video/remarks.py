@@ -16,8 +16,8 @@ class Remark(NamedTuple):
     """Remark on a file.
 
     Attributes:
-        kind: Key of `REMARKS`, and the kind of the finding of a check.
-        detail: Facts about this file.
+        kind: Key of `REMARKS`, and kind of the finding of a check.
+        detail: Sentence of the finding.
     """
 
     kind: str
