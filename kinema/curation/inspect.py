@@ -18,9 +18,9 @@ from kinema.modality import Modality
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
 from kinema.video.container import UPRIGHT, open_video, packets_of
 from kinema.video.image_folder import ImageFolder
-from kinema.video.pixels import FrameFacts, ignores_alpha
+from kinema.video.pixels import FrameFacts
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
-from kinema.video.remarks import Remark
+from kinema.video.remarks import COLOR_REMARKS, Remark
 from kinema.video.remote_cache import local_path
 from kinema.video.source import local_source
 from kinema.video.video_file import VideoFile, decode_frames
@@ -181,7 +181,7 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
         # AVI stores no presentation times: if frames are reordered, FFmpeg guesses them in the wrong order.
         scan.has_stamps = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         scan.ticks_per_s = 1 / float(stream.time_base) if stream.time_base else 1.0
-        facts = FrameFacts(stream, is_opaque=ignores_alpha(container, stream) or kind == "depth")
+        facts = FrameFacts(container, stream)
         form = "gray16le" if kind == "depth" and bits == 16 else "gray"
         for frame in decode_frames(file, container, stream, options.limits):
             facts.add(frame)
@@ -199,7 +199,7 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
                 small = converter.reformat(frame, width=SIDE, height=SIDE, format=form, interpolation="AREA")
                 scan.add_image(orientation.apply(small.to_ndarray()))
             scan.frames += 1
-    scan.header["remarks"] = facts.remarks
+    scan.header["remarks"] = tuple(r for r in facts.remarks if kind == "rgb" or r.kind not in COLOR_REMARKS)
     _ = source.timeline  # raises for files that all readers refuse, such as an AVI file that lost frames
 
 

@@ -1,28 +1,28 @@
 """Pixels of decoded frames: upright arrays over black, deinterlaced and tone-mapped, and the shape of their pixels."""
 
-from fractions import Fraction
 from typing import Literal, NamedTuple, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.filter import Graph
-from av.filter.context import FilterContext
 from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.video.container import UPRIGHT, Orientation, orientation_of
+from kinema.video.filters import GAMUTS, TRANSFERS, Deinterlacer, tone_map
 from kinema.video.read_options import Deinterlace, Limits
 from kinema.video.remarks import Remark
-from kinema.video.tone_mapping import GAMUTS, TRANSFERS, tone_map
 
 MAX_ASPECT = 4.0
 """Largest ratio of a pixel's sides that is believed."""
 
 NEARLY_SQUARE = 0.005
 """Deviation from square pixels that is ignored: less than rounding a resized frame to whole pixels changes."""
+
+UNSPECIFIED_MATRIX = 2
+"""FFmpeg's number of an unspecified color matrix."""
 
 OPAQUE = 255
 """Level of transparency at which a pixel is opaque."""
@@ -73,14 +73,25 @@ def alpha_decoder(stream: av.VideoStream, limits: Limits) -> VideoCodecContext:
     return decoder
 
 
-def ignores_alpha(container: InputContainer, stream: av.VideoStream) -> bool:
-    """Return whether the fourth channel of a file is no transparency: bitmaps in AVI leave it undefined."""
+def is_bitmap(container: InputContainer, stream: av.VideoStream) -> bool:
+    """Return whether the frames are bitmaps, whose fourth channel may be unused: then it is 0 throughout."""
     return container.format.name == "avi" and stream.codec_context.name == "rawvideo"
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:
-    """Return whether a frame's format has transparency, which may be unused."""
+    """Return whether the format of a frame has transparency, which may be unused."""
     return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
+
+
+def alpha_of(
+    frame: av.VideoFrame, reformatter: VideoReformatter, *, threads: int, is_bitmap: bool
+) -> UInt8[ndarray, "height width 1"] | None:
+    """Return the transparency of a stored frame; None if all of it is opaque."""
+    if not has_alpha(frame):
+        return None
+    alpha: UInt8[ndarray, "height width 1"]
+    alpha = reformatter.reformat(frame, format="rgba", threads=threads).to_ndarray()[..., 3:]
+    return None if alpha.min() == OPAQUE or (is_bitmap and not alpha.any()) else alpha
 
 
 def over_black(
@@ -99,7 +110,7 @@ class FrameConverter:
     Args:
         threads: Number of threads per frame.
         deinterlace: Treatment of frames that are marked as interlaced.
-        is_opaque: Whether transparency is ignored.
+        is_bitmap: Whether transparency of 0 throughout is none.
         orientation: Orientation of the file; that of the first frame if None.
     """
 
@@ -108,11 +119,11 @@ class FrameConverter:
         *,
         threads: int = 1,
         deinterlace: Deinterlace = "none",
-        is_opaque: bool = False,
+        is_bitmap: bool = False,
         orientation: Orientation | None = None,
     ) -> None:
         self.threads = threads
-        self.is_opaque = is_opaque
+        self.is_bitmap = is_bitmap
         self.orientation = orientation
         self.reformatter = VideoReformatter()
         self._deinterlacer = None if deinterlace == "none" else Deinterlacer()
@@ -125,7 +136,7 @@ class FrameConverter:
 
     def is_plain(self, frame: av.VideoFrame) -> bool:
         """Return whether the RGB of a frame is that of its stored values alone."""
-        return frame.color_trc not in TRANSFERS and (self.is_opaque or not has_alpha(frame))
+        return frame.color_trc not in TRANSFERS and self._alpha(frame) is None
 
     def deinterlaced(self, frame: av.VideoFrame) -> av.VideoFrame:
         """Return a frame, deinterlaced if it is marked as interlaced and the options ask for it."""
@@ -134,65 +145,25 @@ class FrameConverter:
     def rgb(self, frame: av.VideoFrame) -> UInt8[ndarray, "height width 3"]:
         """Return a stored frame, not yet upright, as RGB: deinterlaced, on black, and tone-mapped if it is HDR."""
         frame = self.deinterlaced(frame)
-        if self.is_plain(frame):
-            return self._reformat(frame, "rgb24")
-        alpha = None if self.is_opaque or not has_alpha(frame) else self._reformat(frame, "rgba")[..., 3:]
-        rgb = self._reformat(frame, "rgb24")
-        if frame.color_trc in TRANSFERS:
+        is_hdr = frame.color_trc in TRANSFERS
+        matrix = Colorspace.BT2020 if is_hdr and frame.colorspace == UNSPECIFIED_MATRIX else None
+        converted = self.reformatter.reformat(frame, format="rgb24", src_colorspace=matrix, threads=self.threads)
+        rgb = converted.to_ndarray()
+        if is_hdr:
             rgb = tone_map(rgb, frame.color_trc, frame.color_primaries)
-        return rgb if alpha is None or alpha.min() == OPAQUE else over_black(rgb, alpha)
+        alpha = self._alpha(frame)
+        return rgb if alpha is None else over_black(rgb, alpha)
 
-    def _reformat(self, frame: av.VideoFrame, pixel_format: str) -> ndarray:
-        return self.reformatter.reformat(frame, format=pixel_format, threads=self.threads).to_ndarray()
-
-
-class Deinterlacer:
-    """Deinterlacing by FFmpeg's `estdif`, which keeps the lines of the first field and interpolates the others.
-
-    It uses the frame alone: the result is the same whether a frame is reached by seeking or in order, unlike that of
-    filters that use the frames before and after.
-    """
-
-    def __init__(self) -> None:
-        self._form: tuple[int, int, str] | None = None
-        self._graph: tuple[Graph, FilterContext, FilterContext] | None = None
-
-    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the frame deinterlaced, or unchanged if it is not marked as interlaced."""
-        if not frame.interlaced_frame:
-            return frame
-        form = (frame.width, frame.height, frame.format.name)
-        if self._graph is None or form != self._form:
-            self._form, self._graph = form, self._build(frame)
-        _, source, sink = self._graph
-        # The filter returns a frame when it gets the next. It gets the same once more, which it returns a call later.
-        source.push(frame)
-        source.push(frame)
-        result = frame
-        while True:
-            try:
-                result = sink.pull()  # type: ignore[assignment]  # frames of video alone
-            except (av.BlockingIOError, av.EOFError):
-                return result
-
-    def _build(self, frame: av.VideoFrame) -> tuple[Graph, FilterContext, FilterContext]:
-        graph = Graph()
-        graph.threads = 1
-        source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
-        )
-        sink = graph.add("buffersink")
-        graph.link_nodes(source, graph.add("estdif", "mode=frame:deint=interlaced"), sink)
-        graph.configure()
-        return graph, source, sink
+    def _alpha(self, frame: av.VideoFrame) -> UInt8[ndarray, "height width 1"] | None:
+        return alpha_of(frame, self.reformatter, threads=self.threads, is_bitmap=self.is_bitmap)
 
 
 class FrameFacts:
     """Facts about the decoded frames of a file, and the remarks that follow from them."""
 
-    def __init__(self, stream: av.VideoStream, *, is_opaque: bool = False) -> None:
+    def __init__(self, container: InputContainer, stream: av.VideoStream) -> None:
         self.aspect = aspect_of(stream)
-        self.is_opaque = is_opaque
+        self.is_bitmap = is_bitmap(container, stream)
         self.frames = self.interlaced = self.transparent = 0
         self.has_alpha = False
         self.size = (0, 0)
@@ -208,10 +179,9 @@ class FrameFacts:
         self.transfer = self.transfer or TRANSFERS.get(frame.color_trc, "")
         self.gamut = self.gamut or GAMUTS.get(frame.color_primaries, "")
         self.interlaced += bool(frame.interlaced_frame)
-        if has_alpha(frame) and not self.is_opaque:
-            self.has_alpha = True
-            alpha = self._reformatter.reformat(frame, format="rgba", threads=1).to_ndarray()[..., 3]
-            self.transparent += bool(alpha.min() < OPAQUE)
+        self.has_alpha = self.has_alpha or has_alpha(frame)
+        alpha = alpha_of(frame, self._reformatter, threads=1, is_bitmap=self.is_bitmap)
+        self.transparent += alpha is not None
 
     @property
     def displayed_size(self) -> tuple[int, int]:
@@ -222,7 +192,7 @@ class FrameFacts:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the frames are upright, of a format without transparency, and of ordinary range."""
+        """Whether the frames are upright, opaque by their format, and not HDR."""
         return self.orientation == UPRIGHT and not self.has_alpha and not self.transfer
 
     @property

@@ -11,6 +11,9 @@ REMARKS = {
 }
 """End of the note `N files ...` of each kind of remark."""
 
+COLOR_REMARKS = frozenset({"transparency", "HDR", "wide gamut", "interlaced"})
+"""Kinds that say how colors are read; nothing of the kind is done to depth."""
+
 
 class Remark(NamedTuple):
     """Remark on a file.

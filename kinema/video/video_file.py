@@ -32,6 +32,7 @@ from kinema.video.container import (
     scan_timeline,
     seekable,
 )
+from kinema.video.filters import TRANSFERS
 from kinema.video.pixels import (
     SQUARE,
     FrameConverter,
@@ -40,12 +41,11 @@ from kinema.video.pixels import (
     PixelFormat,
     alpha_decoder,
     aspect_of,
-    ignores_alpha,
+    is_bitmap,
     upright_aspect,
 )
 from kinema.video.read_options import READ_OPTIONS, Deinterlace, Limits, ReadOptions
 from kinema.video.remarks import Remark
-from kinema.video.tone_mapping import TRANSFERS
 from kinema.video.unreadable import over_limit, past_end, unreadable
 
 SKIPPABLE = frozenset({"h264"})
@@ -146,7 +146,7 @@ class VideoFile:
         return FrameConverter(
             threads=threads if context.width * context.height >= THREADED_PIXELS else 1,
             deinterlace=self.deinterlace,
-            is_opaque=ignores_alpha(container, stream),
+            is_bitmap=is_bitmap(container, stream),
             orientation=self._orientation,
         )
 
@@ -321,10 +321,9 @@ class VideoFile:
 
     def _is_plain(self, frame: av.VideoFrame) -> bool:
         """Return whether the stored values alone give the color of a frame: opaque, not HDR, and not deinterlaced."""
-        stored = frame.format
-        if stored.name == "pal8" or any(component.is_alpha for component in stored.components):
-            return False
-        return frame.color_trc not in TRANSFERS and (self.deinterlace == "none" or not frame.interlaced_frame)
+        has_alpha = frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
+        is_changed = self.deinterlace != "none" and frame.interlaced_frame
+        return not has_alpha and not is_changed and frame.color_trc not in TRANSFERS
 
     def _count(self) -> int:
         timeline = self.timeline
@@ -348,7 +347,7 @@ class VideoFile:
         for frame in frames:
             if self._facts is None:
                 container, stream = self._current
-                self._facts = FrameFacts(stream, is_opaque=ignores_alpha(container, stream))
+                self._facts = FrameFacts(container, stream)
                 self._facts.add(frame)
             yield frame
 

@@ -164,10 +164,15 @@ def test_opaque_frames_are_as_without_transparency(write, name, codec, pixel_for
 
 
 def test_the_unused_channel_of_a_bitmap_in_avi_is_no_transparency(write):
-    path = write("a.avi", half_transparent(0, "bgra"), codec="rawvideo", pixel_format="bgra")
+    unused = np.dstack([np.full((32, 32, 3), GREEN, np.uint8), np.zeros((32, 32), np.uint8)])
+    frames = [av.VideoFrame.from_ndarray(unused, format="rgba").reformat(format="bgra") for _ in range(2)]
+    path = write("a.avi", frames, codec="rawvideo", pixel_format="bgra")
     assert (read_rgb(path, [0])[0] == GREEN).all()
     with open_source(path) as source:
         assert source.remarks == ()
+    used = read_rgb(write("b.avi", half_transparent(0, "bgra"), codec="rawvideo", pixel_format="bgra"), [0])[0]
+    assert (used[:, :16] == GREEN).all()
+    assert not used[:, 16:].any()
 
 
 def test_a_transparent_gif_is_put_on_black(tmp_path):
