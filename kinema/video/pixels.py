@@ -192,7 +192,7 @@ class FrameFacts:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the frames are upright, opaque by their format, and not HDR."""
+        """True if the frames are upright, opaque by their format, and not HDR."""
         return self.orientation == UPRIGHT and not self.has_alpha and not self.transfer
 
     @property
