@@ -17,6 +17,7 @@ from kinema.errors import UnreadableVideo
 from kinema.modality import ReadAs
 from kinema.video.container import Gray, Timeline, displayed_range
 from kinema.video.gray import gray_of_colors
+from kinema.video.pixels import SQUARE
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.remarks import Remark
 from kinema.video.unreadable import check_range, describe, no_time_stamps, one_line, over_limit, unreadable
@@ -49,6 +50,8 @@ class ArrayFile:
     """
 
     form: Literal["array"] = "array"
+    pixel_aspect = SQUARE
+    remarks: tuple[Remark, ...] = ()
 
     def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
@@ -69,11 +72,6 @@ class ArrayFile:
         """Width and height of the frames."""
         height, width = self.read_gray([0]).shape[1:] if self._parts else self._array.shape[1:3]
         return width, height
-
-    @property
-    def remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the frames."""
-        return ()
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return frames of a uint8 array, (frames, height, width, 3).
