@@ -34,6 +34,7 @@ from kinema.video.container import (
     scan_timeline,
     seekable,
 )
+from kinema.video.described import THREADED_PIXELS, DescribedVideo, is_intact
 from kinema.video.fields import second_field_test
 from kinema.video.filters import TRANSFERS
 from kinema.video.gray import gray_picture
@@ -45,20 +46,14 @@ from kinema.video.pixels import (
     PixelFormat,
     alpha_decoder,
     aspect_of,
-    is_bitmap,
     upright_aspect,
 )
 from kinema.video.read_options import READ_OPTIONS, Deinterlace, Limits, ReadOptions
-from kinema.video.remarks import COLOR_REMARKS, Remark
-from kinema.video.streams import equal_streams, is_gray_format, split_stream
 from kinema.video.unreadable import over_limit, past_end, unreadable
 
 SKIPPABLE = frozenset({"h264"})
 """Codecs whose decoder can skip unreferenced frames without changing the others by a bit. HEVC cannot: frames with that
 mark may be referenced from a higher temporal layer."""
-
-THREADED_PIXELS = 500_000
-"""Number of pixels per frame from which threads pay off."""
 
 MAX_THREADS = 4
 """Largest number of threads that decode frames in parallel; each holds its own frames in memory."""
@@ -67,7 +62,7 @@ BYTES = {"rgb24": 3, "gray": 1, "gray16le": 2}
 """Bytes per pixel of the output formats."""
 
 
-class VideoFile:
+class VideoFile(DescribedVideo):
     """Local video file, decoded by PyAV within the limits of `options`.
 
     The container stays open between calls. It is opened again to return to the start after reading, to
@@ -109,17 +104,6 @@ class VideoFile:
             self._depth.close()
 
     @property
-    def num_frames(self) -> int:
-        """Number of frames that decode: packets, corrected by decoding from the last keyframe on.
-
-        Raises:
-            UnreadableVideo: As `read_rgb`, or no frame decodes.
-        """
-        if self._num_frames is None:
-            self._num_frames = self._count()
-        return self._num_frames
-
-    @property
     def timeline(self) -> Timeline:
         """Time stamps of all frames, from the packets alone."""
         if self._timeline is None:
@@ -131,59 +115,12 @@ class VideoFile:
         return self._timeline
 
     @property
-    def stream_remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the choice of the stream.
-
-        Raises:
-            UnreadableVideo: The file is opened as depth and is in color, by its first frame.
-        """
-        container, stream = self._open()
-        equal = [] if split_stream(self.path)[1] is not None else equal_streams(container, self.kind)
-        stored = stream.codec_context.format
-        if self.read_as == "depth" and stored is not None and not is_gray_format(stored):
-            self.read_gray([0])
-        return (Remark("several streams", f"#{stream.index} of {'; '.join(equal)}"),) if equal else ()
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the frames as displayed: upright, with square pixels."""
-        return self.facts.displayed_size
-
-    @property
     def pixel_aspect(self) -> PixelAspect:
         """Displayed shape of the pixels of upright frames."""
         _, stream = self._current
         if stream.sample_aspect_ratio in (None, 1):
             return SQUARE
         return upright_aspect(aspect_of(stream), self._orientation or self.facts.orientation)
-
-    @property
-    def remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the stream and on one frame."""
-        on_frames = (r for r in self.facts.remarks if self.kind == "rgb" or r.kind not in COLOR_REMARKS)
-        return (*self.stream_remarks, *on_frames)
-
-    @property
-    def facts(self) -> FrameFacts:
-        """Facts about one frame: the first, or where the frames were counted, one of the last."""
-        if self._facts is None:
-            container, stream = self._rewind()
-            self._at_start = False
-            frame = next(self._noted(decode_frames(self.path, container, stream, self.limits)), None)
-            if frame is None or self._facts is None:
-                raise unreadable(self.path, "no frame can be decoded")
-        return self._facts
-
-    def converter(self, threads: int = 1) -> FrameConverter:
-        """Return a converter of the frames, which works on large ones with these threads."""
-        container, stream = self._current
-        context = stream.codec_context
-        return FrameConverter(
-            threads=threads if context.width * context.height >= THREADED_PIXELS else 1,
-            deinterlace=self.deinterlace,
-            is_bitmap=is_bitmap(container, stream),
-            orientation=self._orientation,
-        )
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the frames with these numbers, in one decoding pass that seeks if a keyframe lies in between.
@@ -308,7 +245,7 @@ class VideoFile:
         requested = set(indices)
         number = 0
         for frame in decode_frames(self.path, container, stream, self.limits):
-            if _is_intact(self.path, frame) and number in requested:
+            if is_intact(self.path, frame) and number in requested:
                 yield number, frame
                 if number == indices[-1]:
                     _drain(self.path, stream)
@@ -353,6 +290,9 @@ class VideoFile:
             position = number
         _drain(self.path, stream)
 
+    def _decode(self, container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+        return decode_frames(self.path, container, stream, self.limits)
+
     def _depth_reader(self) -> "VideoFile":
         """Return the reader of the depth stream: this one, if it is opened as depth or the file has one stream."""
         if self.kind == "depth" or len(self._open()[0].streams.video) == 1:
@@ -380,32 +320,6 @@ class VideoFile:
         has_alpha = frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
         is_changed = self.deinterlace != "none" and frame.interlaced_frame
         return not has_alpha and not is_changed and frame.color_trc not in TRANSFERS
-
-    def _count(self) -> int:
-        timeline = self.timeline
-        if timeline.keyframes:
-            container, stream = self._open()
-            container.seek(timeline.keyframes[-1], stream=stream, backward=True)
-            frames = self._noted(decode_frames(self.path, container, stream, self.limits))
-            last = max((frame.pts for frame in frames if frame.pts is not None and not frame.is_corrupt), default=None)
-            count = 0 if last is None else bisect_right(timeline.stamps, last)
-        else:
-            container, stream = self._rewind()
-            self._at_start = False
-            frames = self._noted(decode_frames(self.path, container, stream, self.limits))
-            count = sum(1 for frame in frames if _is_intact(self.path, frame))
-        if count == 0:
-            raise unreadable(self.path, "no frame can be decoded")
-        return count
-
-    def _noted(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """Yield frames, and record the facts about the first one."""
-        for frame in frames:
-            if self._facts is None:
-                container, stream = self._current
-                self._facts = FrameFacts(container, stream)
-                self._facts.add(frame)
-            yield frame
 
 
 def decode_frames(
@@ -506,13 +420,6 @@ def _drain(path: str, stream: av.VideoStream) -> None:
         pass
     except av.FFmpegError as error:
         raise unreadable(path, f"decoding fails ({reason_of(error)})") from error
-
-
-def _is_intact(path: str, frame: av.VideoFrame) -> bool:
-    """Return True, or raise if a frame is damaged: without time stamps, lost frames would shift the numbers."""
-    if frame.is_corrupt:
-        raise unreadable(path, "is damaged, and has no time stamps to number the frames after the damage")
-    return True
 
 
 def _pixel_format(color: Literal["rgb", "gray"], stream: av.VideoStream) -> PixelFormat:
