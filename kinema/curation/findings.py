@@ -29,6 +29,8 @@ SEVERITY: dict[str, Severity] = {
     "rotated": "note",
     **dict.fromkeys(REMARKS, "note"),
     "variable rate": "note",
+    "pair offset": "note",
+    "pair rates": "note",
     "blank": "note",
     "empty depth": "note",
     "header": "note",
@@ -38,6 +40,7 @@ SEVERITY: dict[str, Severity] = {
     "untested class": "note",
     "imbalance": "note",
     "declared": "note",
+    "rates": "note",
     "resolutions": "note",
 }
 """Severity of each kind of finding, in the order of the report."""

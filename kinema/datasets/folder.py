@@ -62,6 +62,7 @@ def prepare(options: FolderOptions) -> PreparedDataset:
         base=root,
         dataset=root.resolve().name,
         depth=options.depth_facts,
+        depth_encoding=options.depth_encoding,
         notes=[*notes, *split_notes],
     )
 

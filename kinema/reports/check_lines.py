@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kinema.curation.check import CheckResult
 from kinema.curation.findings import Finding
+from kinema.data.file_times import describe_rates
+from kinema.modality import MODALITIES
 
 EXAMPLES = 3
 """Number of notes printed per kind."""
@@ -50,6 +52,10 @@ def check_lines(checked: CheckResult) -> Iterator[str]:
         yield from (_line(path.name, finding) for finding in checked.faults)
     else:
         yield "no faults found"
+    for modality in MODALITIES:
+        every = [file for source, file in checked.inspections.items() if source.kind == modality and file.rate]
+        if every:
+            yield f"{modality} frames per second: {describe_rates(file.times.even_rate for file in every)}"
     for kind in dict.fromkeys(finding.kind for finding in checked.notes):
         every = [finding for finding in checked.notes if finding.kind == kind]
         yield f"note: {kind} ({len(every):,})"

@@ -121,7 +121,7 @@ def _frames(checked: CheckResult, source: MediaFile, read_options: ReadOptions) 
     try:
         if source.kind == "rgb":
             return read_rgb(path, indices, read_options)
-        gray = read_gray(path, indices, read_options).astype(np.float32)
+        gray = read_gray(path, indices, read_options, checked.manifest.read_as("depth")).astype(np.float32)
         gray = gray * (255 / max(float(gray.max()), 1.0))
     except UnreadableVideo:
         images = signature_images(inspection.signature)

@@ -8,7 +8,9 @@ import difflib
 import importlib.util
 import pkgutil
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median_low
 from types import ModuleType
 from typing import Annotated, Literal
 
@@ -19,7 +21,7 @@ from kinema.config import config
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
-from kinema.modality import MODALITIES, DepthFacts, Modality
+from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.mirroring import mirrored_pair
@@ -45,6 +47,9 @@ class Clip:
         depth_colors: Content of three depth channels: `gray` repeats one channel, `jet` applies the JET color map.
         sampling: Rule that samples the frames of a clip.
         interval: Distance between sampled frames, for rules that have one [frames].
+        interval_s: The same distance in seconds, in place of `interval`.
+        rate: Frame rate that `interval` counts in [1/s], so that it is the same time in every file. `auto` takes the
+            median of the training files. `any` counts the frames of each file, whatever their rate.
         mean: Mean of each RGB channel, with values from 0 to 1.
         std: Standard deviation of each RGB channel.
         clips: Number of clips per video at test time. Training draws one.
@@ -61,14 +66,16 @@ class Clip:
     depth_colors: DepthColors = "gray"
     sampling: SamplingRule = "segments"
     interval: int | None = None
+    interval_s: float | None = None
+    rate: PositiveFinite | Literal["auto", "any"] = "auto"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     clips: int = 1
     crops: Literal[1, 3] = 1
     subject_margin: float | None = None
 
-    def preprocessing(self, depth: DepthFacts | None) -> Preprocessing:
-        """Return the preprocessing for data with this depth.
+    def preprocessing(self, depth: DepthFacts | None, encoding: DepthEncoding | None = None) -> Preprocessing:
+        """Return the preprocessing for data with this depth, in color formats by its encoding.
 
         Raises:
             RecipeError: The subject crop needs masked depth, and this depth is not masked.
@@ -80,22 +87,39 @@ class Clip:
                 "depth. Remove clip.subject_margin.",
                 field="clip.subject_margin",
             )
+        reads_depth = subject is not None or "depth" in self.modalities
         return Preprocessing(
             modalities=self.modalities,
             short_side=self.short_side,
             size=self.size,
             mean=self.mean,
             std=self.std,
-            depth=depth if subject is not None or "depth" in self.modalities else None,
+            depth=depth if reads_depth else None,
+            depth_encoding=encoding if reads_depth else None,
             depth_channels=self.depth_channels,
             depth_colors=self.depth_colors,
             crops=self.crops,
             subject=subject,
         )
 
-    def frame_sampling(self) -> Sampling:
-        """Return the sampling of the frames."""
-        return Sampling(rule=self.sampling, frames=self.frames, interval=self.interval, clips=self.clips)
+    def frame_sampling(self, rates: Sequence[float] = ()) -> Sampling:
+        """Return the sampling of the frames, for training files of these known frame rates [1/s]."""
+        rate = self.rate
+        if rate == "auto":
+            rate = median_low(rates) if rates else "any"
+        return Sampling(
+            rule=self.sampling,
+            frames=self.frames,
+            interval=self.interval,
+            interval_s=self.interval_s,
+            rate=None if rate == "any" or self.interval is None else rate,
+            clips=self.clips,
+        )
+
+    @property
+    def timed_modality(self) -> Modality:
+        """Modality whose frames are sampled; the others follow it."""
+        return "rgb" if "rgb" in self.modalities else "depth"
 
 
 @config

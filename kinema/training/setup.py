@@ -23,6 +23,7 @@ from kinema.training.recipe import Recipe
 from kinema.training.runs import Run, commit
 from kinema.training.schedule import Schedule, check_metric
 from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.sampling import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class TrainingSetup:
     run: Run
     fabric: Fabric
     schedule: Schedule
+    sampling: Sampling
     preprocessing: Preprocessing
     model: nn.Module
     is_own: bool
@@ -69,7 +71,8 @@ class TrainingSetup:
         fabric = make_fabric(recipe)
         torch.manual_seed(recipe.run.seed)
         deinterlace = recipe.data.read_options.deinterlace or "none"
-        preprocessing = replace(recipe.clip.preprocessing(manifest.depth), deinterlace=deinterlace)
+        preprocessing = recipe.clip.preprocessing(manifest.depth, manifest.depth_encoding)
+        preprocessing = replace(preprocessing, deinterlace=deinterlace)
         network = model or _build_network(recipe, manifest, preprocessing)
         binding = input_binding(network)
         if len(preprocessing.modalities) > len(binding.arguments):
@@ -85,6 +88,7 @@ class TrainingSetup:
             run=run,
             fabric=fabric,
             schedule=Schedule.from_recipe(recipe, samples=len(train_positions), max_steps=max_steps),
+            sampling=recipe.clip.frame_sampling(manifest.rates(train_positions, recipe.clip.timed_modality)),
             preprocessing=preprocessing,
             model=network,
             is_own=model is not None,
@@ -109,7 +113,7 @@ class TrainingSetup:
             model=network,
             config=None if self.is_own else self.recipe.model,
             classes=self.manifest.classes,
-            sampling=self.recipe.clip.frame_sampling(),
+            sampling=self.sampling,
             preprocessing=self.preprocessing,
             precision=self.recipe.compute.precision,
         )

@@ -4,7 +4,6 @@ Depth of 16 bits becomes levels: 0 for no reading, 1 for the near end of the ran
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -16,8 +15,9 @@ from torch import Tensor
 
 from kinema.config import config
 from kinema.errors import UnreadableVideo
-from kinema.modality import DepthFacts, Modality
+from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
 from kinema.transforms.geometry import FULL_FRAME, Box
+from kinema.video.gray import jet_colors
 from kinema.video.pixels import SQUARE, PixelAspect
 from kinema.video.read_options import Deinterlace
 
@@ -55,6 +55,8 @@ class Preprocessing:
         mean: Mean of RGB values between 0 and 1; depth uses 0.5.
         std: Standard deviation of RGB values; depth uses 0.5.
         depth: Meaning of stored depth, from the manifest; None for 8-bit depth video or no depth.
+        depth_encoding: Encoding of depth in a color format, from the manifest: `gray8` for brightness, `jet` for colors
+            of the JET map. None refuses depth in color.
         depth_channels: 1, or 3 for networks that start from RGB weights.
         depth_colors: Content of three depth channels: `gray` repeats the one channel, `jet` maps it by the JET map, red
             first (thesis, MFST: the legacy form).
@@ -70,6 +72,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
     depth: DepthFacts | None = None
+    depth_encoding: DepthEncoding | None = None
     depth_channels: Literal[1, 3] = 1
     depth_colors: DepthColors = "gray"
     crops: Literal[1, 3] = 1
@@ -98,6 +101,10 @@ class Preprocessing:
     def files(self) -> tuple[Modality, ...]:
         """Modalities whose files are read: those of the model, and depth for the crop to the subject."""
         return self.modalities if self.subject is None or "depth" in self.modalities else (*self.modalities, "depth")
+
+    def read_as(self, modality: Modality) -> ReadAs:
+        """Return what the file of a modality contains."""
+        return "rgb" if modality == "rgb" else self.depth_encoding or "depth"
 
     def to_channels(self, modality: Modality, clip: Tensor) -> Tensor:
         """Return depth with the channels that the network takes: its one channel repeated, or colors.
@@ -161,21 +168,6 @@ def depth_to_uint8(
     share = (stored.astype(np.float32) - facts.near) / (facts.far - facts.near)
     level = 1 + np.rint(np.clip(share, 0, 1) * 254)
     return np.where(stored > 0, level, 0).astype(np.uint8)
-
-
-@cache
-def jet_colors() -> UInt8[ndarray, "256 3"]:
-    """Return red, green and blue of each level in the JET map of MATLAB and OpenCV; read-only.
-
-    With x = level / 255 the three are clip(1.5 - |4 x - k|, 0, 1) for k = 3, 2 and 1: from dark blue (0, 0, 128) over
-    cyan, yellow and red to dark red (128, 0, 0). All is multiplied by 255 here, so that halves are exact; they round to
-    even. The table of OpenCV 5.0.0 differs only in the blue of level 159: 1 there, 2 here.
-    """
-    levels = 4 * np.arange(256)[:, None]
-    exact = np.clip(382.5 - np.abs(levels - 255 * np.array([3, 2, 1])), 0, 255)
-    colors: UInt8[ndarray, "256 3"] = np.rint(exact).astype(np.uint8)
-    colors.flags.writeable = False
-    return colors
 
 
 def jet(levels: UInt8[Tensor, "*views 1 time height width"]) -> UInt8[Tensor, "*views 3 time height width"]:

@@ -12,14 +12,14 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Float64, UInt8, UInt16
 from numpy import ndarray
 from PIL import Image
 from pydantic import Field
 
 from kinema.config import config
 from kinema.errors import UnreadableVideo
-from kinema.video.array_file import FRAME_NAME
+from kinema.video.array_file import FRAME_NAME, TIMES_NAME
 from kinema.video.pixels import SQUARE, FrameConverter, PixelAspect, upright_aspect
 from kinema.video.read_options import Deinterlace
 from kinema.video.unreadable import describe
@@ -226,7 +226,11 @@ def write_rgb(
 
 
 def write_depth(
-    file: IO[bytes], pictures: Iterable[ndarray], encoding: Encoding, pixel_aspect: PixelAspect = SQUARE
+    file: IO[bytes],
+    pictures: Iterable[ndarray],
+    encoding: Encoding,
+    times_s: Float64[ndarray, " frames"] | None = None,
+    pixel_aspect: PixelAspect = SQUARE,
 ) -> int:
     """Write depth as an npz with one array per frame, which keeps every bit, and return the number of frames.
 
@@ -246,11 +250,17 @@ def write_depth(
                 raise UnreadableVideo(
                     f"frame {count}: expected {expected} as in the first frame, got {describe(picture)}"
                 )
-            info = ZipInfo(f"{FRAME_NAME.format(count)}.npy")  # without a date: the same depth gives the same bytes
-            info.compress_type = ZIP_DEFLATED
-            with parts.open(info, "w") as part:
-                np.lib.format.write_array(part, fitted_depth(picture, encoding, pixel_aspect), allow_pickle=False)
+            _write_array(parts, FRAME_NAME.format(count), fitted_depth(picture, encoding, pixel_aspect))
             count += 1
+        if times_s is not None:
+            _write_array(parts, TIMES_NAME, times_s)
     if count == 0:
         raise UnreadableVideo("no frames to encode")
     return count
+
+
+def _write_array(parts: ZipFile, name: str, array: ndarray) -> None:
+    info = ZipInfo(f"{name}.npy")  # without a date: the same depth gives the same bytes
+    info.compress_type = ZIP_DEFLATED
+    with parts.open(info, "w") as part:
+        np.lib.format.write_array(part, array, allow_pickle=False)

@@ -13,7 +13,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kinema.modality import ReadAs
 from kinema.video.container import Gray
+from kinema.video.gray import gray_of_colors
 from kinema.video.pixels import OPAQUE, SQUARE, over_black
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.remarks import Remark
@@ -31,9 +33,10 @@ class ImageFolder:
     timeline = None
     pixel_aspect = SQUARE
 
-    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS) -> None:
+    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
         self.limits = options.limits
+        self.read_as = read_as
 
     def close(self) -> None:
         """Do nothing: each image is closed after it is read."""
@@ -88,7 +91,7 @@ class ImageFolder:
         first: ndarray | None = None
         for number in numbers:
             file = self.files[number]
-            image = read_image(file, color, self.limits)
+            image = read_image(file, color, self.limits, self.read_as or "depth")
             first = image if first is None else first
             if image.shape != first.shape or image.dtype != first.dtype:
                 name = self.files[numbers[0]].name
@@ -146,8 +149,10 @@ def _check_sequence(folder: str, order: Sequence[str], parts: dict[str, list[str
         raise unreadable(folder, f"an image is missing between {order[gap]} and {order[gap + 1]}")
 
 
-def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits) -> ndarray:
+def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits, read_as: ReadAs = "gray8") -> ndarray:
     """Return an image as RGB, or as gray of 16 bits if it stores 16, else of 8.
+
+    Gray of an image in color is depth by the encoding `read_as`; `gray8` for brightness.
 
     Raises:
         UnreadableVideo: The image is broken or exceeds the limits.
@@ -165,7 +170,11 @@ def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits) -> nda
                 return over_black(rgba[..., :3], rgba[..., 3:])
             if color == "rgb":
                 return np.asarray(upright.convert("RGB"))
-            return np.asarray(upright).astype(np.uint16) if is_deep else np.asarray(upright.convert("L"))
+            if is_deep:
+                return np.asarray(upright).astype(np.uint16)
+            if upright.mode in ("1", "L", "LA") or read_as == "gray8":
+                return np.asarray(upright.convert("L"))
+            return gray_of_colors(str(path), np.asarray(upright.convert("RGB")), read_as)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise unreadable(path, f"not a readable image ({error})") from error
 

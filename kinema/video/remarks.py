@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 REMARKS = {
+    "several streams": "have several streams that may be meant. Name another with #, as in rec.mkv#1",
     "non-square pixels": "have pixels that are not square; clips show the displayed shape",
     "transparency": "have transparent pixels, which are composited on black",
     "HDR": "are HDR, and tone-mapped to the range of ordinary video",

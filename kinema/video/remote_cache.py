@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from kinema.errors import UnreadableVideo
 from kinema.files import atomic_path, remove
 from kinema.video.read_options import Limits, ReadOptions
+from kinema.video.streams import join_stream, split_stream
 from kinema.video.unreadable import one_line, over_limit, unreadable
 
 FRESH_S = 3600.0
@@ -38,6 +39,12 @@ def local_path(path: str, read_options: ReadOptions) -> str:
     """
     if "://" not in path:
         return path
+    url, stream = split_stream(path)
+    return join_stream(_local_copy(url, read_options), stream)
+
+
+def _local_copy(path: str, read_options: ReadOptions) -> str:
+    """Return the local copy of a URL, which names no stream."""
     try:
         system, inner = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError, OSError) as error:

@@ -22,6 +22,7 @@ from numpy import ndarray
 
 from kinema.config import to_json
 from kinema.errors import UnreadableVideo
+from kinema.modality import ReadAs
 from kinema.video.container import Gray, Timeline
 from kinema.video.pixels import PixelAspect
 from kinema.video.read_options import ReadOptions
@@ -50,9 +51,10 @@ _threads = threading.local()
 class SandboxedFile:
     """Local file, folder of images or array that a worker process reads."""
 
-    def __init__(self, path: str, options: ReadOptions) -> None:
+    def __init__(self, path: str, options: ReadOptions, read_as: ReadAs | None = None) -> None:
         self.path = path
         self.options = options
+        self.read_as = read_as
         self._pixel_aspect: PixelAspect | None = None
 
     def close(self) -> None:
@@ -69,8 +71,9 @@ class SandboxedFile:
         timeline, _ = self._ask("timeline")
         if timeline is None:
             return None
-        stamps, keyframes = (tuple(map(int, timeline[name])) for name in ("stamps", "keyframes"))
-        return Timeline(stamps=stamps, keyframes=keyframes, second=float(timeline["second"]))
+        numbers = {name: tuple(map(int, timeline[name])) for name in ("stamps", "keyframes", "pace")}
+        times = {name: float(timeline[name]) for name in ("second", "start", "epoch")}
+        return Timeline(**numbers, **times)  # type: ignore[arg-type]  # mypy joins the values of both
 
     @property
     def size(self) -> tuple[int, int]:
@@ -120,7 +123,7 @@ class SandboxedFile:
         # A forked process inherits the worker of its parent, whose pipes are not its own.
         if worker is None or worker.options != self.options or worker.owner != os.getpid():
             worker = _threads.worker = SandboxWorker(self.options)
-        return worker.ask(operation, self.path, **arguments)
+        return worker.ask(operation, self.path, read_as=self.read_as, **arguments)
 
 
 class SandboxWorker:

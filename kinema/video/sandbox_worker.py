@@ -37,7 +37,7 @@ def read(operation: str, path: str, arguments: Mapping[str, Any], options: ReadO
     Raises:
         UnreadableVideo: The file is at fault.
     """
-    with sources.open_source(path, options) as source:
+    with sources.open_source(path, options, arguments.get("read_as")) as source:
         match operation:
             case "read_rgb":
                 frames = source.read_rgb(arguments["indices"])
