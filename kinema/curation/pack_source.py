@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, TypeVar, cast
 
 import av
+import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
@@ -295,7 +296,8 @@ class PackSource:
         times = timeline.common_s[numbers.start : numbers.stop]
         if part.start is None:
             return times
-        return times - (beside.common_s[self._segment(part).start] if part.beside else times[0])
+        origin = beside.common_s[self._segment(part).start] if part.beside else times[0]
+        return np.asarray(times - origin)
 
 
 def write_part(
