@@ -91,7 +91,7 @@ class Record:
         bytes: File size.
         form: `encoded`, or `copied` for a source that is already fast to read.
         unequal_times: Whether the time stamps of a depth file select other frames than those of its RGB.
-        timed: Whether the times of the packed frames are those of the source.
+        timed: True if the times of the packed frames are those of the source.
     """
 
     key: str
@@ -217,7 +217,7 @@ class PackSource:
 
     @property
     def has_times(self) -> bool:
-        """Whether the file has time stamps, or at least a frame rate."""
+        """True if the file has time stamps, or at least a frame rate."""
         return bool(self._timeline is not None and (self._timeline.stamps or self._timeline.pace))
 
     @property
