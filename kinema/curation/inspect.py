@@ -118,12 +118,15 @@ class _Scan:
     def inspection(self, problem: Problem, reason: str) -> Inspection:
         """Return the result."""
         times = FileTimes.of(self.timeline, self.frames)
+        seconds = times.seconds
+        if seconds is not None and self.timeline is not None:
+            seconds += self.timeline.seconds[0]
         return Inspection(
             form=self.form,
             problem=problem,
             reason=reason,
             frames=self.frames,
-            seconds=times.seconds,
+            seconds=seconds,
             start_s=times.first_s,
             rate=times.rate,
             uneven=times.uneven,

@@ -141,13 +141,13 @@ class _Readers:
         try:
             path = local_path(file.path, self._read_options)
         except UnreadableVideo:
-            return inspect(file.path, file.kind, self._read_options, self._depth_encoding), False  # contains the reason
+            return self._inspect_here(file), False  # contains the reason
         state = state_of(path)
         cached = None if state is None else self._cache.get(file, state)
         if cached is not None:
             return cached, True
         if self._read_options.isolation == "none":
-            inspection = inspect(file.path, file.kind, self._read_options, self._depth_encoding)
+            inspection = self._inspect_here(file)
         else:
             try:
                 answer, _ = self._reader().ask("inspect", path, kind=file.kind, encoding=self._depth_encoding)
@@ -158,6 +158,9 @@ class _Readers:
         if state is not None:
             self._cache.put(file, state, inspection)
         return inspection, False
+
+    def _inspect_here(self, file: MediaFile) -> Inspection:
+        return inspect(file.path, file.kind, self._read_options, self._depth_encoding)
 
     def _reader(self) -> SandboxWorker:
         if not hasattr(self._thread, "reader"):

@@ -314,7 +314,10 @@ def locate(manifest: Path, source: str) -> str:
     """Return a URL unchanged, and a path relative to the manifest's folder as an absolute one."""
     if "://" in source:
         return source
-    file, stream = split_stream(os.path.join(manifest.parent.resolve(), source))
+    path = os.path.join(manifest.parent.resolve(), source)
+    if "#" not in path:
+        return os.path.normpath(path)
+    file, stream = split_stream(path)
     return join_stream(os.path.normpath(file), stream)
 
 

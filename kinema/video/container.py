@@ -4,9 +4,10 @@ Headers are not trusted; sizes in them are checked before memory is allocated.
 """
 
 import functools
+import re
 import struct
 from bisect import bisect_left
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,11 +18,11 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
 from jaxtyping import Float64, UInt8, UInt16
 from numpy import ndarray
 
 from kinema.modality import Modality
-from kinema.video.fields import second_field_test
 from kinema.video.read_options import READ_OPTIONS, Limits
 from kinema.video.streams import choose_stream, is_still, split_stream
 from kinema.video.unreadable import no_time_stamps, one_line, over_limit, unreadable
@@ -48,6 +49,15 @@ TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version_
 """Ignore tags in a wrong encoding, which are common and do not affect the picture. PyAV 19 always does."""
 
 Gray = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
+
+IsSecondField = Callable[["av.Packet[av.VideoStream]"], bool]
+"""Function from each packet of a stream, in order, to whether it holds only the second field of a frame."""
+
+H264_SEQUENCE = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
+"""Start code of the parameters of an H.264 sequence."""
+
+H264_HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
+"""Profiles whose sequence parameters have more fields."""
 
 END_SLACK_S = 0.1
 """Seconds by which a segment may end after the last frame's end, since annotators round."""
@@ -142,9 +152,17 @@ def displayed_range(path: str, timeline: Timeline, start_s: float, stop_s: float
 
 
 def scan_timeline(
-    path: str, container: InputContainer, stream: av.VideoStream, limits: Limits, last: int | None = None
+    path: str,
+    container: InputContainer,
+    stream: av.VideoStream,
+    limits: Limits,
+    last: int | None = None,
+    is_second_field: IsSecondField | None = None,
 ) -> Timeline:
-    """Return the time stamps of an open video's packets: all, or as many as determine those up to frame `last`."""
+    """Return the time stamps of an open video's packets: all, or as many as determine those up to frame `last`.
+
+    Packets that hold only the second field of a frame, by `is_second_field`, are left out.
+    """
     stamps: list[int] = []
     keyframes: list[int] = []
     pace: set[int] = set()
@@ -157,7 +175,6 @@ def scan_timeline(
     num_indexed = len(index)  # entries are added while packets are read
     read_all = last is None or (is_avi and num_indexed < stream.frames)  # a loss shows only at the end
     shift = None
-    is_second_field = second_field_test(stream)
     # The first packet may be no keyframe because its mark is what was damaged.
     starts_with_keyframe = None
     stop = None
@@ -233,7 +250,7 @@ def open_video(
         UnreadableVideo: The file is missing, is not a video, refers to other files, has no such stream, or exceeds the
             limits.
     """
-    file, name = split_stream(path)
+    file, name = split_stream(path) if "#" in path else (path, None)
     try:
         size = Path(file).stat().st_size if Path(file).is_file() else None
     except (OSError, ValueError):  # a name that no file can have
@@ -255,7 +272,11 @@ def open_video(
         if container.format.name.endswith("_pipe"):
             form = container.format.name.removesuffix("_pipe")
             raise unreadable(path, f"expected a video, got an image ({form})")
-        stream = choose_stream(path, container, name, kind)
+        videos = container.streams.video
+        is_alone = len(videos) == 1 and name is None and not videos[0].disposition & Disposition.attached_pic
+        stream = videos[0] if is_alone else choose_stream(path, container, name, kind)
+        if stream.codec_context is None:
+            raise unreadable(path, "its codec is unknown to this FFmpeg")
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > limits.pixels:
             raise over_limit(path, f"has frames of {width} x {height} pixels", limits, "pixels")
@@ -293,6 +314,81 @@ def _check_contents(path: str, container: InputContainer, stream: av.VideoStream
         container.seek(0, backward=True)
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, f"is truncated after {number} packets ({reason_of(error)})") from error
+
+
+class H264Sequence(NamedTuple):
+    """Parameters of an H.264 sequence by which slices of fields are told from those of frames.
+
+    Attributes:
+        number: Number of the set.
+        is_progressive: Whether all pictures are frames without fields.
+        frame_bits: Number of bits of a frame's number.
+        has_planes: Whether each slice names its color plane.
+    """
+
+    number: int
+    is_progressive: bool
+    frame_bits: int
+    has_planes: bool
+
+
+def may_have_fields(stream: av.VideoStream) -> bool:
+    """Return whether packets of a stream may be single fields, by its codec and its header."""
+    context = stream.codec_context
+    header = bytes(context.extradata or b"") if context.name == "h264" else b""
+    if not header:
+        return context.name in ("h264", "mpeg2video")
+    start = H264_SEQUENCE.search(header)
+    units = header[9:] if header[0] == 1 else header[start.end() :] if start else b""
+    try:
+        return not h264_sequence(units).is_progressive
+    except ValueError:
+        return True
+
+
+def h264_sequence(payload: bytes) -> H264Sequence:
+    """Return the sequence parameters in a unit, without the byte of its kind.
+
+    Raises:
+        ValueError: The unit is too short.
+    """
+    # A leading one keeps the zeros after it.
+    text = bin(int.from_bytes(b"\1" + payload[:256].replace(b"\0\0\3", b"\0\0")))[3:]
+    place = 24
+
+    def golomb() -> int:
+        nonlocal place
+        one = text.index("1", place)
+        place = 2 * one - place + 1
+        return int(text[one:place], 2) - 1
+
+    number, chroma, has_planes = golomb(), 1, False
+    if int(text[:8], 2) in H264_HIGH_PROFILES:
+        chroma = golomb()
+        has_planes = chroma == 3 and text[place] == "1"
+        place += chroma == 3
+        golomb(), golomb()
+        has_lists, place = text[place + 1] == "1", place + 2
+        for index in range((12 if chroma == 3 else 8) if has_lists else 0):
+            is_given, place = text[place] == "1", place + 1
+            last, following = 8, 8
+            for _ in range((16 if index < 6 else 64) if is_given else 0):
+                if following:
+                    code = golomb()
+                    following = (last + ((code + 1) // 2 if code % 2 else -(code // 2))) % 256
+                last = following or last
+    frame_bits, order = golomb() + 4, golomb()
+    if order == 0:
+        golomb()
+    elif order == 1:
+        place += 1
+        golomb(), golomb()
+        for _ in range(golomb()):
+            golomb()
+    golomb()
+    place += 1
+    golomb(), golomb()
+    return H264Sequence(number, text[place : place + 1] == "1", frame_bits, has_planes)
 
 
 def seekable(container: InputContainer) -> bool:

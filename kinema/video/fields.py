@@ -5,30 +5,23 @@ frame with the time stamp of the first. Headers alone tell which packets are sec
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import av
 
-IsSecondField = Callable[["av.Packet[av.VideoStream]"], bool]
-"""Function from each packet of a stream, in order, to whether it holds only the second field of a frame."""
+from kinema.video.container import H264Sequence, IsSecondField, h264_sequence, may_have_fields
 
 START_CODE = re.compile(b"\x00\x00\x01")
 HEADER_BYTES = 64
 """Bytes of a slice that hold the fields of its header up to the parity."""
 
-HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
-"""Profiles of H.264 whose sequence parameters have more fields."""
-
 
 def second_field_test(stream: av.VideoStream) -> IsSecondField | None:
-    """Return a test of the packets of a stream; None if they cannot be fields."""
-    context = stream.codec_context
-    if context.name == "mpeg2video":
-        return _Mpeg2Fields().is_second
-    if context.name != "h264":
+    """Return a test of the packets of a stream, in order; None if they cannot be fields."""
+    if not may_have_fields(stream):
         return None
-    fields = _H264Fields(bytes(context.extradata or b""))
-    return fields.is_second if fields.may_be_interlaced else None
+    context = stream.codec_context
+    return _Mpeg2Fields().is_second if context.name == "mpeg2video" else _H264Fields(context.extradata).is_second
 
 
 class _Pairing:
@@ -59,19 +52,15 @@ class _Mpeg2Fields(_Pairing):
 
 
 class _H264Fields(_Pairing):
-    def __init__(self, extradata: bytes) -> None:
+    def __init__(self, header: bytes | None) -> None:
         super().__init__()
-        self._sequences: dict[int, tuple[bool, int, bool]] = {}
+        self._sequences: dict[int, H264Sequence] = {}
         self._pictures: dict[int, int] = {}
+        extradata = bytes(header or b"")
         # Containers such as MP4 store lengths before units, which begin with this byte; others use start codes.
         self._length_bytes = (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
         units = _configuration_units(extradata) if self._length_bytes else _units(extradata, 0)
         self._add_parameters(units)
-
-    @property
-    def may_be_interlaced(self) -> bool:
-        """Whether pictures may be fields; unknown parameters count as such."""
-        return not self._sequences or any(not is_progressive for is_progressive, *_ in self._sequences.values())
 
     def is_second(self, packet: "av.Packet[av.VideoStream]") -> bool:
         """Return whether a packet holds only the second field of a frame."""
@@ -94,13 +83,13 @@ class _H264Fields(_Pairing):
         for unit in units:
             try:
                 if unit[0] & 31 == 7:
-                    number, sequence = _sequence_parameters(_Bits(unit[1:]))
-                    self._sequences[number] = sequence
+                    sequence = h264_sequence(unit[1:])
+                    self._sequences[sequence.number] = sequence
                 elif unit[0] & 31 == 8:
                     bits = _Bits(unit[1:HEADER_BYTES])
                     picture = bits.golomb()
                     self._pictures[picture] = bits.golomb()
-            except IndexError:
+            except (IndexError, ValueError):  # damaged
                 continue
 
     def _slice(self, unit: bytes) -> tuple[int | None, int]:
@@ -108,11 +97,11 @@ class _H264Fields(_Pairing):
         bits = _Bits(unit[1:HEADER_BYTES])
         bits.golomb()  # first macroblock
         bits.golomb()  # slice type
-        is_progressive, number_bits, has_planes = self._sequences[self._pictures[bits.golomb()]]
-        if has_planes:
+        sequence = self._sequences[self._pictures[bits.golomb()]]
+        if sequence.has_planes:
             bits.read(2)
-        number = bits.read(number_bits)
-        if is_progressive or not bits.read(1):
+        number = bits.read(sequence.frame_bits)
+        if sequence.is_progressive or not bits.read(1):
             return None, number
         return bits.read(1), number
 
@@ -142,41 +131,6 @@ class _Bits:
         while not self.read(1):
             zeros += 1
         return (1 << zeros) - 1 + self.read(zeros)
-
-
-def _sequence_parameters(bits: _Bits) -> tuple[int, tuple[bool, int, bool]]:
-    """Return the number of a set, and whether frames are progressive, bits per frame number, and separate planes."""
-    profile = bits.read(8)
-    bits.read(16)
-    number = bits.golomb()
-    has_planes = False
-    if profile in HIGH_PROFILES:
-        chroma = bits.golomb()
-        has_planes = chroma == 3 and bool(bits.read(1))
-        bits.golomb(), bits.golomb(), bits.read(1)
-        if bits.read(1):
-            for index in range(12 if chroma == 3 else 8):
-                if bits.read(1):
-                    _skip_scaling_list(bits, 16 if index < 6 else 64)
-    number_bits = bits.golomb() + 4
-    order = bits.golomb()
-    if order == 0:
-        bits.golomb()
-    elif order == 1:
-        bits.read(1), bits.golomb(), bits.golomb()
-        for _ in range(bits.golomb()):
-            bits.golomb()
-    bits.golomb(), bits.read(1), bits.golomb(), bits.golomb()
-    return number, (bool(bits.read(1)), number_bits, has_planes)
-
-
-def _skip_scaling_list(bits: _Bits, size: int) -> None:
-    last, following = 8, 8
-    for _ in range(size):
-        if following:
-            code = bits.golomb()
-            following = (last + (code + 1 >> 1 if code & 1 else -(code >> 1)) + 256) % 256
-        last = following or last
 
 
 def _units(payload: bytes, length_bytes: int) -> Iterator[bytes]:

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 REMARKS = {
     "several streams": "have several streams that may be meant. Name another with #, as in rec.mkv#1",
-    "gray in color": "are gray pictures in a color format, whose brightness is read as depth",
     "non-square pixels": "have pixels that are not square; clips show the displayed shape",
     "transparency": "have transparent pixels, which are composited on black",
     "HDR": "are HDR, and tone-mapped to the range of ordinary video",

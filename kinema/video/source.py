@@ -69,7 +69,7 @@ def local_source(path: str, options: ReadOptions, read_as: ReadAs | None = None)
     """Return the source of a local file or folder, which the caller has to close."""
     if options.isolation == "process":
         return SandboxedFile(path, options, read_as)
-    file, stream = split_stream(path)
+    file, stream = split_stream(path) if "#" in path else (path, None)
     is_array = Path(file).suffix.lower() in ARRAY_SUFFIXES
     if Path(file).is_dir() or is_array:
         if stream is not None:

@@ -83,8 +83,6 @@ def choose_stream(path: str, container: InputContainer, name: str | None, kind: 
         chosen = _rgb_streams(candidates) if kind == "rgb" else _depth_streams(candidates)
         if kind == "depth" and len(chosen) > 1:
             raise _ambiguous(path, "several streams may be the depth", chosen)
-    if chosen[0].codec_context is None:
-        raise unreadable(path, "its codec is unknown to this FFmpeg")
     return chosen[0]
 
 

@@ -27,6 +27,7 @@ from kinema.video.container import (
     Orientation,
     Timeline,
     displayed_range,
+    may_have_fields,
     open_video,
     orientation_of,
     reason_of,
@@ -34,7 +35,7 @@ from kinema.video.container import (
     seekable,
 )
 from kinema.video.fields import second_field_test
-from kinema.video.gray import gray_picture, is_deep
+from kinema.video.gray import gray_picture
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.remarks import Remark
 from kinema.video.streams import equal_streams, is_gray_format, split_stream
@@ -84,6 +85,7 @@ class VideoFile:
         self._at_start = False
         self._timeline: Timeline | None = None
         self._num_frames: int | None = None
+        self._has_fields = False
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -109,35 +111,24 @@ class VideoFile:
         if self._timeline is None:
             container, stream = self._rewind()
             self._at_start = False
-            self._timeline = scan_timeline(self.path, container, stream, self.limits)
+            self._has_fields = may_have_fields(stream)
+            is_second_field = second_field_test(stream) if self._has_fields else None
+            self._timeline = scan_timeline(self.path, container, stream, self.limits, None, is_second_field)
         return self._timeline
 
     @property
     def stream_remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the choice of the stream, and on depth in a color format.
+        """Remarks on the choice of the stream.
 
         Raises:
-            UnreadableVideo: As `read_gray`, if the file is opened as depth.
+            UnreadableVideo: The file is opened as depth and is in color, by its first frame.
         """
         container, stream = self._open()
-        remarks: list[Remark] = []
         equal = [] if split_stream(self.path)[1] is not None else equal_streams(container, self.kind)
-        if equal:
-            remarks.append(Remark("several streams", f"#{stream.index} of {'; '.join(equal)}"))
         stored = stream.codec_context.format
         if self.read_as == "depth" and stored is not None and not is_gray_format(stored):
             self.read_gray([0])
-            remarks.append(Remark("gray in color", stored.name))
-        return tuple(remarks)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the frames as displayed."""
-        container, stream = self._rewind()
-        self._at_start = False
-        for frame in decode_frames(self.path, container, stream, self.limits):
-            return (frame.height, frame.width) if orientation_of(frame).transposed else (frame.width, frame.height)
-        raise unreadable(self.path, "no frame can be decoded")
+        return (Remark("several streams", f"#{stream.index} of {'; '.join(equal)}"),) if equal else ()
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
@@ -231,7 +222,9 @@ class VideoFile:
                     container, stream = self._rewind(threads)
                 if seekable(container):
                     self._at_start = False
-                    timeline = scan_timeline(self.path, container, stream, self.limits, indices[-1])
+                    self._has_fields = may_have_fields(stream)
+                    is_second_field = second_field_test(stream) if self._has_fields else None
+                    timeline = scan_timeline(self.path, container, stream, self.limits, indices[-1], is_second_field)
             if timeline is None or not timeline.keyframes:
                 container, stream = self._rewind(threads)
                 frames = self._decode_in_order(container, stream, indices)
@@ -279,7 +272,8 @@ class VideoFile:
         if indices[-1] >= len(timeline.stamps):
             raise past_end(self.path, indices[-1], len(timeline.stamps))
         numbers = sorted(set(indices))
-        stamps = frozenset(timeline.stamps[number] for number in numbers)
+        # The second field of a requested frame has another stamp.
+        requested = None if self._has_fields else frozenset(timeline.stamps[number] for number in numbers)
         position = -1  # the last decoded frame; -1 before the first
         # One iterator from seek to seek: a packet may give several frames, and a new iterator would lose the rest.
         frames: Iterator[av.VideoFrame] = iter(())
@@ -296,7 +290,7 @@ class VideoFile:
                     if position >= 0:
                         _drain(self.path, stream)
                     container.seek(timeline.keyframes[start], stream=stream, backward=True)
-                    frames = decode_frames(self.path, container, stream, self.limits, stamps)
+                    frames = decode_frames(self.path, container, stream, self.limits, requested)
                     frame, is_damaged = _advance(frames, stamp, False)
                     if frame is not None and frame.pts == stamp:
                         break
@@ -324,8 +318,11 @@ class VideoFile:
         orientation: Orientation,
     ) -> ndarray:
         threads = threads_here() if frame.width * frame.height >= THREADED_PIXELS else 1
-        if color == "rgb":
-            picture = converter.reformat(frame, format="rgb24", threads=threads).to_ndarray()
+        stored = frame.format.name
+        if color == "rgb" or stored in ("gray", "gray16le"):
+            picture = converter.reformat(
+                frame, format="rgb24" if color == "rgb" else stored, threads=threads
+            ).to_ndarray()
         else:
             picture = gray_picture(self.path, frame, self.read_as, converter, threads)
         return orientation.apply(picture)
@@ -365,8 +362,7 @@ def decode_frames(
     context = stream.codec_context
     context.options = {"max_pixels": str(limits.pixels)}
     context.skip_frame = "DEFAULT"
-    # The second field of a requested frame has another stamp.
-    requested = stamps if context.name in SKIPPABLE and second_field_test(stream) is None else None
+    requested = stamps if context.name in SKIPPABLE else None
     is_threaded = context.thread_type == ThreadType.FRAME
     number = 0
     size = None
@@ -458,4 +454,5 @@ def _is_intact(path: str, frame: av.VideoFrame) -> bool:
 def _pixel_format(color: Literal["rgb", "gray"], stream: av.VideoStream) -> PixelFormat:
     if color == "rgb":
         return "rgb24"
-    return "gray16le" if is_deep(stream.codec_context.format) else "gray"
+    stored = stream.codec_context.format
+    return "gray16le" if stored is not None and stored.components[0].bits > 8 else "gray"

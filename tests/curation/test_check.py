@@ -292,9 +292,9 @@ def decoded(monkeypatch):
     names = []
     plain = inspections.inspect
 
-    def counted(path, kind, read_options):
+    def counted(path, *options):
         names.append(os.path.basename(path))
-        return plain(path, kind, read_options)
+        return plain(path, *options)
 
     monkeypatch.setattr(inspections, "inspect", counted)
     return names
@@ -334,7 +334,7 @@ def test_a_folder_with_changed_images_is_decoded_again(folder, fill_pictures, de
 def test_inspections_are_in_the_order_of_the_request(folder, monkeypatch):
     plain = inspections.inspect
 
-    def first_last(path, kind, read_options):
+    def first_last(path, kind, read_options, _encoding=None):
         time.sleep(0.2 if path.endswith("0.mp4") else 0)
         return plain(path, kind, read_options)
 
