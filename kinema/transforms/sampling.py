@@ -237,6 +237,8 @@ def pair_frames(times: Float64[ndarray, " frames"], other: Float64[ndarray, " ot
     """
     if len(times) < 2 or len(other) < 2:
         return None
+    if len(times) == len(other) and np.abs(times - other).max() <= np.diff(times).min() / 4:
+        return None
     spans = [float(one[-1] - one[0]) for one in (times, other)]
     if len(times) == len(other) and not same_rate(*spans) and max(map(_uneven, (times, other))) <= UNEVEN_SHARE:
         return None

@@ -205,7 +205,9 @@ def test_rates_are_counted_with_those_that_are_the_same():
 
 def test_frames_of_equal_number_belong_together_where_times_say_nothing_else():
     even = np.arange(40) / 30
-    for other in (even, even + 0.01, even + np.random.default_rng(0).uniform(-0.012, 0.012, 40)):
+    for other in (even, even + 0.008, np.rint(1000 * even) / 1000):
+        assert pair_frames(even, other) is None
+    for other in (even + 0.01, even + np.random.default_rng(0).uniform(-0.012, 0.012, 40)):
         pairing = pair_frames(even, other)
         assert pairing.numbers.tolist() == list(range(40))
         assert (pairing.start, pairing.stop) == (0, 40)
