@@ -104,15 +104,14 @@ class Clip:
 
     def frame_sampling(self, rates: Sequence[float] = ()) -> Sampling:
         """Return the sampling of the frames, for training files of these known frame rates [1/s]."""
-        rate = self.rate
-        if rate == "auto":
-            rate = median_low(rates) if rates else "any"
+        median = median_low(rates) if rates else None
+        rate = None if self.rate == "any" else median if self.rate == "auto" else self.rate
         return Sampling(
             rule=self.sampling,
             frames=self.frames,
             interval=self.interval,
             interval_s=self.interval_s,
-            rate=None if rate == "any" or self.interval is None else rate,
+            rate=None if self.interval is None else rate,
             clips=self.clips,
         )
 

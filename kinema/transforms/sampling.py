@@ -112,13 +112,13 @@ class Grid(NamedTuple):
 
     Attributes:
         first: Number of the first frame.
-        count: Number of places.
+        num_places: Number of places.
         step_s: Time from place to place [s].
         begins_s: Time at which each frame begins, from the first one [s]; None if the places are the frames themselves.
     """
 
     first: int
-    count: int
+    num_places: int
     step_s: float = 0.0
     begins_s: Float64[ndarray, " frames"] | None = None
 
@@ -135,14 +135,14 @@ class FrameTimes:
 
     Attributes:
         first: Number of the first frame.
-        count: Number of frames.
+        num_frames: Number of frames.
         rate: Mean number of frames per second; None without times.
         stamps: Time of each frame, in units of 1 / `second`; None for an even rate.
         second: Number of units per second.
     """
 
     first: int
-    count: int
+    num_frames: int
     rate: float | None = None
     stamps: Stamps | None = None
     second: float = 1.0
@@ -151,22 +151,22 @@ class FrameTimes:
     def stamped(cls, first: int, stamps: Stamps, second: float) -> "FrameTimes":
         """Return frames with strictly increasing stamps; these are kept only if they are uneven."""
         if len(stamps) < 2:
-            return cls(first=first, count=len(stamps))
+            return cls(first=first, num_frames=len(stamps))
         rate, uneven = rhythm(stamps, second)
         kept = stamps if uneven > UNEVEN_SHARE else None
-        return cls(first=first, count=len(stamps), rate=rate, stamps=kept, second=second)
+        return cls(first=first, num_frames=len(stamps), rate=rate, stamps=kept, second=second)
 
     def grid(self, rate: float | None) -> Grid:
         """Return the grid of this rate, or of the file's own rate if it is None; the frames themselves if they fit."""
         if self.rate is None or (self.stamps is None and (rate is None or same_rate(rate, self.rate))):
-            return Grid(self.first, self.count)
+            return Grid(self.first, self.num_frames)
         if self.stamps is None:
-            begins = np.arange(self.count) / self.rate
+            begins = np.arange(self.num_frames) / self.rate
             tick = 0.0
         else:
             begins = (self.stamps - self.stamps[0]) / self.second
             tick = 0.5 / self.second
-        usual = float(np.median(np.diff(begins))) if self.count > 1 else 1 / self.rate
+        usual = float(np.median(np.diff(begins))) if self.num_frames > 1 else 1 / self.rate
         # The last frame is displayed for about as long as the others.
         duration = float(begins[-1]) + 1 / self.rate
         # At least as many places as frames.
@@ -236,6 +236,8 @@ def pair_frames(times: Float64[ndarray, " frames"], other: Float64[ndarray, " ot
     that do not overlap have no common clock, and are paired from their first frames on.
     """
     if len(times) < 2 or len(other) < 2:
+        return None
+    if len(times) == len(other) and np.abs(times - other).max() <= np.diff(times).min() / 4:
         return None
     spans = [float(one[-1] - one[0]) for one in (times, other)]
     if len(times) == len(other) and not same_rate(*spans) and max(map(_uneven, (times, other))) <= UNEVEN_SHARE:
