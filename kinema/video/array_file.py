@@ -51,7 +51,6 @@ class ArrayFile:
 
     form: Literal["array"] = "array"
     pixel_aspect = SQUARE
-    remarks: tuple[Remark, ...] = ()
 
     def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
@@ -72,6 +71,13 @@ class ArrayFile:
         """Width and height of the frames."""
         height, width = self.read_gray([0]).shape[1:] if self._parts else self._array.shape[1:3]
         return width, height
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """No remarks; raises UnreadableVideo if the file is opened as depth and has another form."""
+        if self.read_as == "depth":
+            self.read_gray([0])
+        return ()
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return frames of a uint8 array, (frames, height, width, 3).

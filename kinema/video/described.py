@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import av
 from av.container import InputContainer
@@ -54,8 +55,10 @@ class DescribedVideo(ABC):
         """Return the container at its start."""
 
     @abstractmethod
-    def _decode(self, container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-        """Yield the frames from the current position."""
+    def _decode(
+        self, container: InputContainer, stream: av.VideoStream, start: Literal["here", "keyframe"] = "here"
+    ) -> Iterator[av.VideoFrame]:
+        """Yield the frames from the current position, or from the next keyframe on."""
 
     @property
     def num_frames(self) -> int:
@@ -120,7 +123,7 @@ class DescribedVideo(ABC):
         if timeline.keyframes:
             container, stream = self._open()
             container.seek(timeline.keyframes[-1], stream=stream, backward=True)
-            frames = self._noted(self._decode(container, stream))
+            frames = self._noted(self._decode(container, stream, "keyframe"))
             last = max((frame.pts for frame in frames if frame.pts is not None and not frame.is_corrupt), default=None)
             count = 0 if last is None else bisect_right(timeline.stamps, last)
         else:

@@ -64,7 +64,13 @@ class ImageFolder:
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the first image."""
+        """Remarks on the first image.
+
+        Raises:
+            UnreadableVideo: The folder is opened as depth, and the image is in color.
+        """
+        if self.read_as == "depth":
+            self.read_gray([0])
         return self.remarks_on(range(1))
 
     def remarks_on(self, numbers: range) -> tuple[Remark, ...]:

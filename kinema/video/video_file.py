@@ -279,7 +279,7 @@ class VideoFile(DescribedVideo):
                     if position >= 0:
                         _drain(self.path, stream)
                     container.seek(timeline.keyframes[start], stream=stream, backward=True)
-                    frames = decode_frames(self.path, container, stream, self.limits, requested)
+                    frames = decode_frames(self.path, container, stream, self.limits, requested, "keyframe")
                     frame, is_damaged = _advance(frames, stamp, False)
                     if frame is not None and frame.pts == stamp:
                         break
@@ -291,8 +291,10 @@ class VideoFile(DescribedVideo):
             position = number
         _drain(self.path, stream)
 
-    def _decode(self, container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-        return decode_frames(self.path, container, stream, self.limits)
+    def _decode(
+        self, container: InputContainer, stream: av.VideoStream, start: Literal["here", "keyframe"] = "here"
+    ) -> Iterator[av.VideoFrame]:
+        return decode_frames(self.path, container, stream, self.limits, None, start)
 
     def _depth_reader(self) -> "VideoFile":
         """Return the reader of the depth stream: this one, if it is opened as depth or the file has one stream."""
@@ -331,10 +333,13 @@ def decode_frames(
     stream: av.VideoStream,
     limits: Limits = READ_OPTIONS.limits,
     stamps: frozenset[int] | None = None,
+    start: Literal["here", "keyframe"] = "here",
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of an open video from its current position, all of one size.
 
-    With `stamps`, the time stamps of the requested frames, other frames may be skipped if no frame refers to them.
+    With `stamps`, the time stamps of the requested frames, other frames may be skipped if no frame refers to them. With
+    `start="keyframe"`, packets before the next keyframe are skipped: seeking may end before it, between frames that
+    do not decode, in a Matroska file of several streams.
 
     Raises:
         UnreadableVideo: Decoding fails, the frame size changes, or there are more frames than the limits allow.
@@ -352,6 +357,9 @@ def decode_frames(
     try:
         with closing(demuxed) as packets:
             for packet in packets:
+                if start == "keyframe" and packet.size and not packet.is_keyframe:
+                    continue
+                start = "here"
                 if requested is not None:
                     context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in requested else "NONREF"
                 for frame in decoder.decode(packet):
