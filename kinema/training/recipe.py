@@ -147,7 +147,8 @@ class Optim:
         layer_decay: Factor on the learning rate for each layer farther from the task heads.
         grad_accum_steps: Number of micro-batches that `data.batch_size` is split into to save memory. BatchNorm sees
             micro-batches.
-        ema_decay: Decay of the moving average of the weights, which is then evaluated and shipped. None for no EMA.
+        ema_decay: Decay of the moving average of the weights, which is then evaluated and shipped. After n updates it
+            is at most (1 + n) / (10 + n), so that short runs average, too. None for no EMA.
         epochs: Number of epochs.
         warmup_epochs: Number of epochs of linear warm-up.
         max_grad_norm: Maximum norm of the gradient. None for no clipping.

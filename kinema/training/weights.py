@@ -243,10 +243,7 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> tuple[str, ...]:
     parameters = dict(model.named_parameters())
     frozen: set[str] = set()
     for part in parts:
-        if part == BACKBONE:
-            names = {name for name in parameters if _head_of(name) is None}
-        else:
-            names = {name for name in parameters if name == part or name.startswith(f"{part}.")}
+        names = {name for name in parameters if _is_in(name, part)}
         if not names:
             tops = ", ".join(name for name, _ in model.named_children())
             raise StartError(f"init.freeze: no part {part!r}; expected {BACKBONE}, {tops}", field="init.freeze")
@@ -258,13 +255,23 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(frozen))
 
 
-def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """Return the modules whose parameters are all frozen. They stay in evaluation mode, BatchNorm and dropout too."""
-    return [
-        module
-        for module in model.modules()
-        if (parameters := list(module.parameters())) and not any(p.requires_grad for p in parameters)
-    ]
+def frozen_modules(model: nn.Module, parts: Sequence[str] = ()) -> list[nn.Module]:
+    """Return the modules to keep in evaluation mode, BatchNorm and dropout too, after these parts were frozen.
+
+    These are the modules whose parameters are all frozen, and those of the parts that have none.
+    """
+    found = []
+    for name, module in model.named_modules():
+        parameters = list(module.parameters())
+        in_parts = bool(name) and any(_is_in(name, part) for part in parts)
+        if in_parts if not parameters else not any(p.requires_grad for p in parameters):
+            found.append(module)
+    return found
+
+
+def _is_in(name: str, part: str) -> bool:
+    """Return whether a parameter or module belongs to a part: `backbone` or a prefix."""
+    return _head_of(name) is None if part == BACKBONE else name == part or name.startswith(f"{part}.")
 
 
 def _head_of(name: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from kinema.cli import main
 from kinema.data.manifest import class_lists, write_manifest
@@ -282,6 +283,13 @@ def test_a_frozen_backbone_leaves_only_the_heads_trainable(tiny_ctn):
     assert model.blocks in still
     assert model.heads not in still
     assert model not in still
+
+
+def test_norms_without_parameters_freeze_with_their_part():
+    model = nn.ModuleDict({"norm": nn.BatchNorm1d(4, affine=False), "map": nn.Linear(4, 4), "heads": nn.Linear(4, 2)})
+    freeze(model, ["backbone"])
+    assert frozen_modules(model, ["backbone"]) == [model["norm"], model["map"]]
+    assert frozen_modules(model, ["map"]) == [model["map"]]
 
 
 def test_parts_are_frozen_by_whole_names(tiny_ctn):
