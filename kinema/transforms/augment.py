@@ -315,16 +315,14 @@ def mix(
 def mixup(clips: Clips, partner: Clips, weight: float) -> tuple[dict[Modality, Tensor], float]:
     """Return the weighted mean of two samples, and the weight of the first.
 
-    Depth of 0 is no reading and has no part in a mean: where only one of the two has a reading, it is kept. Two masked
-    people then both appear at their own depth, while full depth is mixed like RGB.
+    Depth is mixed like RGB, also where a pixel has no reading. Level 0 then counts as the lowest level, as the network
+    sees it: normalization is affine, so this is the mean of the normalized clips, rounded to half a level. JET colors
+    are made of the mixed levels.
     """
-    mixed: dict[Modality, Tensor] = {}
-    for modality, clip in clips.items():
-        other = partner[modality]
-        mean = torch.lerp(other.float(), clip.float(), weight).round_().to(torch.uint8)
-        if modality == "depth":
-            mean = torch.where(clip == 0, other, torch.where(other == 0, clip, mean))
-        mixed[modality] = mean
+    mixed = {
+        modality: torch.lerp(partner[modality].float(), clip.float(), weight).round_().to(torch.uint8)
+        for modality, clip in clips.items()
+    }
     return mixed, weight
 
 
