@@ -21,6 +21,9 @@ from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+TIE, TIE_SHARE = 1e-7, 1e-6
+"""Values of sigma are equal if they differ by at most this and this share of the largest: about ten rounding errors."""
+
 Pooling = Literal["top-k", "max", "average", "convolution", "random", "uniform", "none"]
 
 
@@ -39,8 +42,18 @@ def attention_std(scores: Float[Tensor, "b h n n"]) -> Float[Tensor, "b h t"]:
 
 
 def top_frames(sigma: Float[Tensor, "*batch t"]) -> Int64[Tensor, "*batch k"]:
-    """Return the frames with the largest sigma (eq. 3.12) in temporal order. Ties are broken arbitrarily."""
-    return sigma.topk(num_kept(sigma.shape[-1]), dim=-1).indices.sort(-1).values
+    """Return the frames with the largest sigma (eq. 3.12) in temporal order, of equal ones the first.
+
+    Equal frames, as in a still or a short video, have equal sigma up to rounding, which differs between batch sizes and
+    devices. Neighbors in the order of sigma that differ by rounding count as equal.
+    """
+    frames = sigma.shape[-1]
+    ranked = sigma.sort(dim=-1, descending=True).values
+    below = ranked[..., 1:]
+    is_gap = ranked[..., :-1] - below > TIE + TIE_SHARE * ranked[..., :1]
+    num_gaps_above = (is_gap[..., None, :] & (below[..., None, :] >= sigma[..., None])).sum(-1)
+    order = num_gaps_above * frames + torch.arange(frames, device=sigma.device)
+    return order.topk(num_kept(frames), dim=-1, largest=False).indices.sort(-1).values
 
 
 def uniform_frames(frames: int) -> Int64[Tensor, " k"]:
