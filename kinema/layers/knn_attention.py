@@ -14,7 +14,6 @@ DEVIATION: eq. 2.8 has no residuals and one LayerNorm. Attention and MLP each ha
 as in De+Recouple: without residuals all tokens become equal within a few layers.
 """
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
@@ -26,7 +25,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from kinema.layers.transformer import EncoderBlock
+from kinema.layers.transformer import EncoderBlock, without_autocast
 
 LAYER_NORM_EPS = 1e-5
 CHUNK = 2_500_000
@@ -154,9 +153,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, k: int) -> Tensor:
 
 
 def _block_attention(query: Tensor, key: Tensor, value: Tensor, *, k: int) -> Tensor:
-    kind = query.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():
+    with without_autocast(query.device.type):
         logits = query @ key.transpose(-1, -2)
     if k < logits.shape[-1]:
         logits = _keep_largest(logits, k)

@@ -29,7 +29,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from kinema.errors import ConfigError
-from kinema.layers.transformer import Rows
+from kinema.layers.transformer import Rows, without_autocast
 
 MappingFunction = Literal["sectioned", "clip"]
 Distance = Literal["axes", "euclid"]
@@ -252,11 +252,16 @@ class RelativeSelfAttention(nn.Module):
     def logits_and_values(
         self, tokens: Float[Tensor, "b n d"], ids: Int64[Tensor, "#b #h n n"] | None
     ) -> tuple[Float[Tensor, "b h n n"], Float[Tensor, "b h n c"]]:
-        """Return the logits of the attention map, and the values, to inspect the map before `attend`."""
+        """Return the logits of the attention map, and the values, to inspect the map before `attend`.
+
+        Logits are float32 or wider, also under autocast: rounded to bfloat16, they rank frames differently.
+        """
         query, key, value = self._split(self.mapping(tokens), 3)
-        logits = query @ key.transpose(-1, -2)
-        if self.position is not None and ids is not None:
-            logits = logits + self.position.bias(query, key, ids)
+        query, key = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (query, key))
+        with without_autocast(tokens.device.type):
+            logits = query @ key.transpose(-1, -2)
+            if self.position is not None and ids is not None:
+                logits = logits + self.position.bias(query, key, ids)
         return logits * query.shape[-1] ** -0.5, value
 
     def attend(

@@ -6,8 +6,10 @@ The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691). Equati
 Axes: n tokens, c channels, h attention heads, d channels of one attention head.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, assert_never, runtime_checkable
 
 import torch
@@ -370,3 +372,9 @@ def init_weights(module: nn.Module, start: Start) -> None:
             pass
     for child in module.children():
         init_weights(child, start)
+
+
+def without_autocast(kind: str) -> AbstractContextManager[object]:
+    """Return a context that turns off autocast on a kind of device, if it is on."""
+    is_on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if is_on else contextlib.nullcontext()

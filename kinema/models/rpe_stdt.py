@@ -23,6 +23,7 @@ DEVIATION: after Top-K, relative positions use the original frame numbers, which
 DEVIATION: `position="absolute"` is learned, as in ViViT; the text under eq. 3.1 speaks of sinusoids.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -62,6 +63,7 @@ from kinema.layers.transformer import (
     init_weights,
     patch_grid,
     run_blocks,
+    without_autocast,
 )
 from kinema.models.base import NamedModel, NetworkConfig, SingleStreamNetwork, single_stream
 
@@ -267,7 +269,7 @@ class TemporalBlock(nn.Module):
                 weights = gather_rows(weights, frames)
                 ids = None if ids is None else gather_rows(ids, frames)
                 tokens, times = gather_frames(tokens, frames), gather_times(times, frames)
-            tokens = tokens + self.drop_path(self.attention.attend(weights, value, ids))
+            tokens = tokens + self.drop_path(self.attention.attend(weights.to(value.dtype), value, ids))
         else:
             tokens = tokens + self.drop_path(self.attention(normed, ids))
             if self.pools_inside:
@@ -364,16 +366,22 @@ class RPESTDT(SingleStreamNetwork):
 
     def encode_space(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b t d"]:
         """Return the class token of each frame, h_i of section 3.3.4."""
+        if self.config.frame_norm == "none":
+            return self._encode_frames(clip, last_block)
+        # Rounding to bfloat16 is as large as the change between frames: training bears it, answers would depend on it.
+        with contextlib.nullcontext() if self.training else without_autocast(clip.device.type):
+            frames = self._encode_frames(clip, last_block)
+            change = frames - frames.mean(1, keepdim=True)
+            return change / (change.square().mean(1, keepdim=True) + FRAME_NORM_EPS).sqrt()
+
+    def _encode_frames(self, clip: Float[Tensor, "b c t h w"], last_block: Rows) -> Float[Tensor, "b t d"]:
         grid = patch_grid(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens = self.spatial_class_token(self.embedding(clip))
         if self.spatial_position is not None:
             tokens = self.spatial_position(tokens, grid)
         tokens = run_blocks(self.spatial_blocks, tokens, self.cluster_ids(*grid), last_block)
         frames: Tensor = rearrange(self.spatial_norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0])
-        if self.config.frame_norm == "none":
-            return frames
-        change = frames - frames.mean(1, keepdim=True)
-        return change / (change.square().mean(1, keepdim=True) + FRAME_NORM_EPS).sqrt()
+        return frames
 
     def cluster_ids(self, rows: int, columns: int) -> Int64[Tensor, "1 1 n n"] | None:
         """Return the cluster of each pair of tokens of a frame, or None without relative position."""
