@@ -2,7 +2,7 @@
 
 CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera,
 sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are
-relative to the manifest, or any fsspec URL; labels are names. The JSON holds the class lists, the dataset and its
+relative to the manifest, or URLs; labels are names. The JSON holds the class lists, the dataset and its
 version, the facts of the depth modality, the declared number of samples per split, and the unlabeled splits.
 """
 
