@@ -21,6 +21,7 @@ from typing import Any
 
 from kinema.data.csv_table import read_csv
 from kinema.errors import ManifestError, did_you_mean
+from kinema.files import write_texts
 from kinema.modality import DepthFacts, Modality
 
 WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
@@ -279,9 +280,8 @@ def write_manifest(
     }
     if unlabeled:
         facts["unlabelled"] = unlabeled
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(table.getvalue(), encoding="utf-8")
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    write_texts({path: table.getvalue(), path.with_suffix(".json"): described})
     return load_manifest(path)
 
 

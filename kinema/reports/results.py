@@ -14,6 +14,7 @@ from numpy import ndarray
 from kinema.errors import PredictionsError, RunError
 from kinema.evaluation.predictions import Predictions, Protocol, load_predictions, measure
 from kinema.evaluation.summary import summarize
+from kinema.files import write_texts
 from kinema.inference.trained_model import find_description
 from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
@@ -83,8 +84,7 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
             "scores": {head: _packed(logits) for head, logits in predictions.logits.items()},
         },
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_texts({out: json.dumps(result, ensure_ascii=False) + "\n"})
     return result
 
 

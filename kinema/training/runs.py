@@ -21,7 +21,7 @@ import torch
 
 from kinema import __version__
 from kinema.errors import RecipeError, RunError, one_line
-from kinema.files import atomic_write, sync
+from kinema.files import atomic_write, sync, write_texts
 from kinema.training.distributed import rank
 from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
@@ -112,8 +112,9 @@ class Run:
             if recipe.run.out is None:
                 self.path = _make_unique(self.path)
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
-            _replace(self.path / "recipe.json", recipe_to_json(_with_absolute_paths(recipe)))  # last: marks a run
+            write_texts({self.path / "environment.json": json.dumps(environment(), indent=2) + "\n"})
+            # Last, because it marks a run.
+            write_texts({self.path / "recipe.json": recipe_to_json(_with_absolute_paths(recipe))})
 
     def point_latest(self) -> None:
         """Point `runs/latest` to this run if it is in `runs`. Call this once the run holds a model."""
@@ -298,11 +299,6 @@ def _writing(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: cannot be written ({reason}). Files saved before are intact.", path=path) from error
 
 
-def _replace(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
-
-
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
@@ -323,4 +319,4 @@ def _truncate(path: Path, step: int) -> None:
     if not lines:
         path.unlink()
     elif "".join(lines) != text:
-        _replace(path, "".join(lines))
+        write_texts({path: "".join(lines)})

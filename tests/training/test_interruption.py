@@ -457,9 +457,9 @@ def test_a_checkpoint_is_synced_before_it_is_renamed(parted: Path, monkeypatch: 
     Run.open(parted).save_checkpoint(state, also=["best"])
     assert did == [
         *(f"sync {name}" for name in LOGS if (parted / name).exists()),
-        "sync last.unfinished",
-        "best.unfinished -> best.pt",  # first: a process killed in between repeats this write
-        "last.unfinished -> last.pt",
+        "sync last.pt.unfinished",
+        "best.pt.unfinished -> best.pt",  # first: a process killed in between repeats this write
+        "last.pt.unfinished -> last.pt",
         "sync checkpoints",
     ]
 
