@@ -48,7 +48,8 @@ class ClipLoader(DataLoader[LoadedBatch]):
 
     def close(self) -> None:
         """End the worker processes. The next iteration starts new ones."""
-        iterator, self._iterator = self._iterator, None
+        iterator: Any = self._iterator
+        self._iterator = None
         if iterator is None:
             return
         with _default_child_signal():

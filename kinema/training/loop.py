@@ -67,7 +67,7 @@ def train(
     train_loader, eval_loader = make_loaders(setup, start=start, last=schedule.last)
     logger = TrainingLogger(run, recipe, steps=schedule.last, start=start, is_first=setup.is_first, progress=progress)
     stop, clock = 0, time.perf_counter()
-    with logger, closing(train_loader), closing(eval_loader), StopRequests() as requests:
+    with closing(run), logger, closing(train_loader), closing(eval_loader), StopRequests() as requests:
         batches = iter(train_loader)
         logger.log(f"run: {run.path} (steps {start} to {schedule.last} of {schedule.steps})")
         logger.log(*init_messages(init_report, setup.model), plan_message(_plan(setup)))
