@@ -55,6 +55,28 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
     sync(path.parent)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON of unknown origin.
+
+    Raises:
+        ValueError: The text is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file of unknown origin.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is not JSON in UTF-8, or is nested too deeply.
+    """
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
 def write_texts(contents: Mapping[Path, str]) -> None:
     """Write text files, with their folders; none is replaced before all are written.
 
@@ -150,7 +172,7 @@ class Journal:
         with self._path.open("rb") as lines:
             for line in lines:
                 try:
-                    record = json.loads(line)
+                    record = parse_json(line)
                 except ValueError:
                     continue
                 if isinstance(record, dict):

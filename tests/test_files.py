@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kinema.files import Journal, atomic_path, atomic_write, write_texts
+from kinema.files import Journal, atomic_path, atomic_write, read_json, write_texts
 
 
 def put(write, path, content):
@@ -122,3 +122,14 @@ def test_a_record_survives_a_kill_right_after_it(tmp_path):
     killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert killed.returncode == -signal.SIGKILL
     assert path.read_bytes() == b'{"n": 1}\n'
+
+
+def test_json_of_unknown_origin_raises_one_kind_of_error(tmp_path):
+    path = tmp_path / "a.json"
+    for content in (b"[" * 10**6, b'{"a":' * 10**5, b"1" * 10**5, b"\xff", b"{", b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r".+"):
+            read_json(path)
+    path.write_bytes(b"[" * 10**6 + b"\n")
+    with Journal(path) as journal:
+        assert list(journal.read()) == []

@@ -21,7 +21,7 @@ from typing import Any
 
 from kinema.data.csv_table import read_csv
 from kinema.errors import ManifestError, did_you_mean
-from kinema.files import write_texts
+from kinema.files import read_json, write_texts
 from kinema.modality import DepthFacts, Modality
 
 WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
@@ -328,7 +328,7 @@ def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) 
 
 def _read_facts(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         depth = facts.get("depth")
         return {
             "classes": {head: tuple(str(name) for name in names) for head, names in facts["classes"].items()},

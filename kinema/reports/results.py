@@ -14,7 +14,7 @@ from numpy import ndarray
 from kinema.errors import PredictionsError, RunError
 from kinema.evaluation.predictions import Predictions, Protocol, load_predictions, measure
 from kinema.evaluation.summary import summarize
-from kinema.files import write_texts
+from kinema.files import read_json, write_texts
 from kinema.inference.trained_model import find_description
 from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
@@ -56,8 +56,8 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         raise RunError(f"{run.path}: has no trained model yet. Finish the training first.", path=run.path)
     result = {
         "title": title,
-        "provenance": json.loads(description.read_text(encoding="utf-8"))["provenance"],
-        "environment": json.loads((run.path / "environment.json").read_text(encoding="utf-8")),
+        "provenance": read_json(description)["provenance"],
+        "environment": read_json(run.path / "environment.json"),
         "recipe": json.loads(recipe_to_json(without_paths)),
         "dataset": predictions.dataset,
         "version": predictions.version,
@@ -98,7 +98,7 @@ def load_result(path: Path) -> Predictions:
         PredictionsError: The file is not a result, or has no scores because it is old or large.
     """
     try:
-        result: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        result: Mapping[str, Any] = read_json(path)
         stored, classes = result["predictions"], result["classes"]
         if None in stored["scores"].values():
             raise ValueError("too large to store scores")

@@ -1,7 +1,6 @@
 """Initial weights, from another run or public files, and frozen parts."""
 
 import hashlib
-import json
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from kinema.errors import I3DError, StartError, ViTError, one_line
+from kinema.files import read_json
 from kinema.inference.trained_model import find_description
 from kinema.models.mfst import MFST
 from kinema.models.pretrained.i3d import from_i3d, is_i3d
@@ -283,7 +283,7 @@ def _read_source(source: str | Path) -> _Source:
     tensors: Any
     try:
         if description is not None:
-            data = json.loads(description.read_text(encoding="utf-8"))
+            data = read_json(description)
             files, classes = [description.parent / Path(data["weights"]).name], data["classes"]
             name = str(files[0])
         else:
@@ -319,7 +319,7 @@ def _find_files(path: Path) -> list[Path]:
     single, index = path / TRANSFORMERS, path / f"{TRANSFORMERS}.index.json"
     if single.is_file() or not index.is_file():
         return [single] if single.is_file() else []
-    listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    listed = read_json(index)["weight_map"].values()
     return [path / name for name in sorted({Path(name).name for name in listed})]
 
 

@@ -19,7 +19,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from kinema.errors import UnreadableVideo
-from kinema.files import atomic_path, remove
+from kinema.files import atomic_path, read_json, remove
 from kinema.video.read_options import Limits, ReadOptions
 from kinema.video.unreadable import one_line, over_limit, unreadable
 
@@ -139,7 +139,7 @@ def _suffix(url: str) -> str:
 def _read_note(note: Path) -> dict[str, str] | None:
     """Return version and name of a copy; None if it is absent or was deleted by hand."""
     try:
-        stored = json.loads(note.read_text(encoding="utf-8"))
+        stored = read_json(note)
         copy = PurePosixPath(stored["copy"]).name
         return {"version": str(stored["version"]), "copy": copy} if (note.parent / copy).exists() else None
     except (OSError, ValueError, KeyError, TypeError):
