@@ -35,7 +35,7 @@ TRANSFORMERS = "model.safetensors"
 
 UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
-    *(SafetensorError, pickle.UnpicklingError),
+    *(EOFError, RecursionError, MemoryError, SafetensorError, pickle.UnpicklingError),
 )
 """Errors raised by a file that is damaged or of another type."""
 
@@ -152,6 +152,8 @@ def _load_by_name(
         head, reason = _head_of(name), ""
         if name in tensors and tensors[name].shape != weight.shape:
             reason = f"{list(tensors[name].shape)} in the file, {list(weight.shape)} in the network"
+        elif name in tensors and tensors[name].is_floating_point() != weight.is_floating_point():
+            reason = f"{tensors[name].dtype} in the file, {weight.dtype} in the network"
         if head is not None and stored.classes is not None:
             theirs, ours = list(stored.classes.get(head, ())), list(classes.get(head, ()))
             if theirs != ours:
@@ -309,7 +311,23 @@ def _read_source(source: str | Path) -> _Source:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
     ):
         raise StartError(f"{path}: not a dict of tensors by name", path=path)
+    for key, tensor in tensors.items():
+        if (problem := _problem_of(tensor)) is not None:
+            raise StartError(f"{name}: tensor {key!r} {problem}; expected dense, finite weights", path=name, field=key)
     return _Source(source=str(source), name=name, tensors=tensors, digest=digest.hexdigest(), classes=classes)
+
+
+def _problem_of(tensor: Tensor) -> str | None:
+    """Return why a tensor cannot be used as a weight, or None."""
+    if tensor.is_meta or tensor.layout != torch.strided:
+        return "is on the meta device" if tensor.is_meta else "is sparse"
+    if tensor.is_quantized or tensor.is_complex():
+        return "is quantized" if tensor.is_quantized else "is complex"
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        return "repeats values in memory"
+    if tensor.is_floating_point() and not tensor.to(torch.float32).isfinite().all():
+        return "has values that are not finite"
+    return None
 
 
 def _find_files(path: Path) -> list[Path]:
