@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from kinema.data.manifest import UNLABELED, Manifest
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
-from kinema.files import atomic_write
+from kinema.files import atomic_write, parse_json
 
 PREDICTIONS_FILE = "predictions.safetensors"
 """Name of the predictions file in a run folder."""
@@ -83,6 +83,14 @@ class Predictions:
             )
         if not self.num_samples or len(np.unique(self.index)) != self.num_samples:
             raise PredictionsError("predictions: no samples, or duplicate samples", field="index")
+        if type(self.declared) is not int or self.declared < self.num_samples:
+            raise PredictionsError(
+                f"declared={self.declared!r}: expected at least the {self.num_samples} predicted samples",
+                field="declared",
+            )
+        floats, numbers = list(self.logits.values()), [self.index, *self.targets.values()]
+        if {a.dtype.kind for a in floats} != {"f"} or {a.dtype.kind for a in numbers} != {"i"} or self.index.min() < 0:
+            raise PredictionsError("predictions: expected logits of type float, targets and index int", field="index")
         for head, names in self.classes.items():
             logits, targets = self.logits[head], self.targets[head]
             if logits.shape != (self.num_samples, len(names)) or targets.shape != self.index.shape:
@@ -247,7 +255,7 @@ def load_predictions(path: Path) -> Predictions:
         path = path / PREDICTIONS_FILE
     try:
         with safe_open(path, framework="np") as file:
-            header = json.loads((file.metadata() or {})["predictions"])
+            header = parse_json((file.metadata() or {})["predictions"])
             protocol = header.get("protocol")  # files of the first version have neither protocol nor groups
             stored = set(file.keys())
             return Predictions(

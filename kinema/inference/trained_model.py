@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kinema import __version__
 from kinema.config import config, from_json, rename_fields, to_json
 from kinema.errors import ConfigError, KinemaError, ModelError, one_line
-from kinema.files import atomic_write
+from kinema.files import atomic_write, read_json
 from kinema.inference.engine import Engine, Precision
 from kinema.modality import Modality
 from kinema.models.base import NetworkConfig
@@ -241,7 +241,7 @@ class Description:
 def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:
     """Return the description and the network's config, which is None for a user's own network."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not valid JSON ({error})", path=path) from error
     version = stored.get("format") if isinstance(stored, dict) else None

@@ -17,6 +17,7 @@ from kinema.evaluation.evaluate_models import ModelsEvaluation, evaluation_to_js
 from kinema.evaluation.fusion import FusionSummary
 from kinema.evaluation.predictions import JOINT, Predictions, mistakes
 from kinema.evaluation.summary import Summary
+from kinema.files import write_texts
 
 WIDTH = 160
 """Number of columns if the output is not a terminal."""
@@ -123,9 +124,8 @@ def print_comparison(name: str, comparisons: Mapping[str, Comparison], *, bootst
 
 def write_evaluation_json(path: Path, evaluation: ModelsEvaluation) -> None:
     """Write all metrics of an evaluation as one JSON file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     metrics = evaluation_to_json(evaluation)
-    path.write_text(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_texts({path: json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"})
 
 
 def _print(line: str) -> None:

@@ -52,8 +52,9 @@ def confusion_figure(counts: Int64[ndarray, "classes classes"], names: Sequence[
     for row, column in np.argwhere(counts > 0):
         color = "white" if share[row, column] > 0.55 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=color)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    labels = [_literal(name) for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.spines[:].set_visible(False)
@@ -68,7 +69,7 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         axes = figure.subplots()
         for (split, numbers), color in zip(counts.items(), COLORS * len(counts), strict=False):
-            axes.step(positions + 1, sorted(numbers, reverse=True), where="mid", label=split, color=color)
+            axes.step(positions + 1, sorted(numbers, reverse=True), where="mid", label=_literal(split), color=color)
         axes.set_xlabel("classes, largest first")
         axes.set_ylabel("samples")
         axes.set_ylim(bottom=0)
@@ -77,8 +78,8 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
         axes = figure.subplots()
         thick = 0.8 / max(len(counts), 1)
         for position, ((split, numbers), color) in enumerate(zip(counts.items(), COLORS * len(counts), strict=False)):
-            axes.barh(positions + (position + 0.5) * thick - 0.4, numbers, thick, label=split, color=color)
-        axes.set_yticks(positions, names, fontsize=8)
+            axes.barh(positions + (position + 0.5) * thick - 0.4, numbers, thick, label=_literal(split), color=color)
+        axes.set_yticks(positions, [_literal(name) for name in names], fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("samples")
     for axis in (axes.xaxis, axes.yaxis):
@@ -150,6 +151,11 @@ def film_strip(clip: UInt8[Tensor, "channels time height width"], frames: int = 
     if strip.shape[-1] == 1:
         strip = np.repeat(strip, 3, axis=-1)
     return _jpeg(strip)
+
+
+def _literal(name: str) -> str:
+    """Escape a name that matplotlib would read as mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _jpeg(image: UInt8[ndarray, "height width 3"]) -> bytes:

@@ -7,6 +7,7 @@ from kinema import __version__
 from kinema.errors import RunError
 from kinema.evaluation.predictions import Predictions, save_predictions
 from kinema.inference.trained_model import TrainedModel, save_model
+from kinema.training.checkpoint_checks import checkpoint_problem
 from kinema.training.learner import Learner
 from kinema.training.setup import TrainingSetup
 
@@ -38,7 +39,7 @@ def begin_or_resume(setup: TrainingSetup, learner: Learner, init_digest: str) ->
     if setup.is_first:
         run.begin()
     run.path = fabric.broadcast(run.path)
-    content = run.load_checkpoint(logs="truncate" if setup.is_first else "leave")
+    content = run.load_checkpoint()
     state = TrainingState(init_digest=init_digest)
     if content is not None:
         if content["manifest_digest"] != manifest.digest:
@@ -48,8 +49,13 @@ def begin_or_resume(setup: TrainingSetup, learner: Learner, init_digest: str) ->
                 path=run.path,
                 field="data.manifest",
             )
+        problem = checkpoint_problem(content, learner, steps=setup.schedule.steps)
+        if problem is not None:
+            raise run.unusable(f"does not fit the run; {problem}")
         learner.load_state(content)
         state = TrainingState(**{field.name: content[field.name] for field in fields(TrainingState)})
+    if setup.is_first:
+        run.truncate_logs(state.step)
     fabric.barrier()  # the first process truncates the logs before any process appends
     return state
 
