@@ -1,7 +1,7 @@
 """Transformer building blocks: self-attention, encoder block, patches, class token, learned position, task heads.
 
-The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691). Equations cited here are those of section
-4.3.1. Operators that the thesis proposes have their own files.
+The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691), as sections 3.3.1 (eq. 3.1) and 4.3.1 (eq.
+4.1 to 4.4) describe them. Operators that the thesis proposes have their own files.
 
 Axes: n tokens, c channels, h attention heads, d channels of one attention head.
 """

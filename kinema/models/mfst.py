@@ -5,8 +5,8 @@
 Axes: b batch, c color or channels, t frames, h w rows and columns; d channels of a token. After the stem,
 frames are part of the batch, (b t): only the stem, WMS-Trans and `inception_pool=spatiotemporal` mix frames.
 
-The thesis leaves widths and head sizes open. They follow public code of the same authors (UMDR, De+Recouple) and
-reproduce the printed model sizes (32.6 and 49.7 million parameters), but other choices might, too.
+The thesis leaves widths and head sizes open. They follow public code (UMDR, which shares an author, and De+Recouple)
+and reproduce the printed model sizes (32.6 and 49.7 million parameters), but other choices might, too.
 
 DEVIATION: eq. 2.7 has a max pooling in every stage; stages 3 and 4 keep their grid (`STAGE_POOL`), as in UMDR.
 DEVIATION: between eq. 2.7 and 2.8 the thesis only reshapes; the maximum of channel pairs, LayerNorm and Linear are

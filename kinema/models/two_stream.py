@@ -1,8 +1,8 @@
 """Two-stream network: one network for RGB and one for depth.
 
 The RGB-D rows of the thesis (Tables 2.1 and 2.2) come from two networks, one per modality; how it combines their
-predictions is not stated. Public code of the same authors trains them separately and averages their logits, which is
-the default of `kinema fuse`. The network here can also train both jointly, on their concatenated features.
+predictions is not stated. Public code that shares an author (UMDR) trains them separately and adds their logits, which
+is the default of `kinema fuse`. The network here can also train both jointly, on their concatenated features.
 """
 
 from collections.abc import Mapping, Sequence
