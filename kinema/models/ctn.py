@@ -10,6 +10,7 @@ DEVIATION: the printed size, 88.6 M parameters, matches only a network with a po
 does not have (Table 4.3). Without it the network has 86.2 M.
 DEVIATION: the "patch size of 16 x 16 x 2" of section 4.4.1 implies a stem without temporal stride. The stem as printed,
 with stride 2 twice (Table 4.1, eq. 4.5), turns 8 frames into tokens of a single time. `time_stride` selects either.
+DEVIATION: section 4.3.2 names a "linear multilayer perceptron" as head. It is one linear layer.
 """
 
 import copy

@@ -47,6 +47,9 @@ class TwoStreamConfig(NetworkConfig):
     stream_dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
+        streams = (self.rgb, self.depth)
+        if self.fusion == "features" and any(getattr(stream, "head", "linear") != "linear" for stream in streams):
+            raise ConfigError("fusion=features has one linear head of its own; got head=mlp", field="fusion")
         if self.stream_dropout and self.fusion != "features":
             raise ConfigError(
                 f"stream_dropout={self.stream_dropout} needs fusion=features; got fusion={self.fusion}",
