@@ -47,6 +47,7 @@ def fuse_models(
         for modality, trained in (("rgb", rgb), ("depth", depth))
         for name, value in {**trained.provenance, "digest": trained.digest}.items()
     }
+    starts = dict.fromkeys((rgb.start_weights, depth.start_weights))
     return TrainedModel(
         model=TwoStream(config, rgb=rgb.model, depth=depth.model, heads=rgb.heads),  # type: ignore[arg-type]  # as above
         config=config,
@@ -56,7 +57,7 @@ def fuse_models(
             depth.preprocessing, modalities=MODALITIES, mean=rgb.preprocessing.mean, std=rgb.preprocessing.std
         ),
         precision=rgb.precision if rgb.precision == depth.precision else "float32",
-        provenance={"fused": score, **provenance},
+        provenance={"fused": score, "start_weights": "; ".join(starts), **provenance},
     )
 
 

@@ -68,6 +68,11 @@ class TwoStreamConfig(NetworkConfig):
         )
         return TwoStream(self, rgb=rgb, depth=depth, heads=heads)
 
+    @property
+    def expects_weights(self) -> bool:
+        """True if the initialization of a stream is one over which pretrained weights are loaded."""
+        return self.rgb.expects_weights or self.depth.expects_weights
+
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
         """Raise ClipError if one of the networks cannot be built for such clips."""
         for stream in (self.rgb, self.depth):

@@ -10,14 +10,14 @@ momentum 0.9, learning rate 0.01 after 3 epochs of linear warm-up, cosine decay,
 4 GPUs. No initial weights are named.
 
 Not in the thesis, from public code (UMDR; De+Recouple is alike): one frame from each of 32 equal parts of the video,
-the middle one at test time; frames of 320 x 240; mirroring; rotation of every second clip by up to 10 degrees; 16 clips
-per GPU; normalization (x - 127.5) / 128; MixUp alpha 0.8; label smoothing 0.1; gradient clipping at norm 5; learning
-rates at the start and the end; one clip per video at test time. That code also drops videos of 16 frames or fewer, from
-the test split too; here all are kept.
+the middle one at test time; 640 x 480 around the person, halved to frames of 320 x 240; mirroring; rotation of every
+second clip by up to 10 degrees; 16 clips per GPU; normalization (x - 127.5) / 128; MixUp alpha 0.8; label smoothing
+0.1; gradient clipping at norm 5; learning rates at the start and the end; one clip per video at test time. That code
+also drops videos of 16 frames or fewer, from the test split too; here all are kept.
 
-Ours: bfloat16, and the crop. `prepare` crops 640 x 480 of 1920 x 1080 around the person found in masked depth (UMDR:
-960 x 540, anew in every frame); the short side of 240 halves that. Without masked depth the whole frame is used, at
-427 x 240.
+Ours: bfloat16, and one box per video: `prepare` finds the person in masked depth and crops 640 x 480 of 1920 x 1080.
+UMDR's page says 640 x 480 as well; its code cuts 960 x 540, anew in every frame. Without masked depth the whole frame
+is used, at 427 x 240.
 """
 
 from kinema.models.mfst import MFST_LARGE
