@@ -231,7 +231,8 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         tensors[f"units.{column}"] = numbers
     fields = {name: getattr(predictions, name) for name in HEADER}
     fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
-    fields["start_weights"] = predictions.start_weights
+    if predictions.start_weights:
+        fields["start_weights"] = predictions.start_weights
     header = json.dumps(fields, ensure_ascii=False, default=asdict)
     try:
         with atomic_write(path) as file:

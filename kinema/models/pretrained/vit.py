@@ -167,9 +167,7 @@ def network_parts(model: ViTNetwork) -> NetworkParts:
         ViTError: The blocks of a CTN are configured so that they cannot equal ViT's.
     """
     if isinstance(model, RPESTDT):
-        position = {"absolute": "learned", "sinusoidal": "sinusoidal", "none": "no"}.get(
-            model.config.position, "relative"
-        )
+        position = "relative" if model.config.is_relative else model.config.position.replace("none", "no")
         return NetworkParts(
             class_token="spatial_class_token.token",
             position="spatial_position.table" if position == "absolute" else None,
