@@ -25,8 +25,8 @@ ITEM = re.compile(
 )
 
 PUBLIC_CODE = re.compile(
-    r"segment|equal parts|320 x 240|640 x 480|rotat|\bjet\b|mask|cut to the|label smoothing|clip(?:ping)? at norm"
-    r"|gradient clipping|per GPU|on each of",
+    r"segment|equal parts|320 x 240|640 x 480|rotation|rotated|\bjet\b|mask|cut to the"
+    r"|label smoothing|clip(?:ping)? at norm|gradient clipping|per GPU|on each of",
     re.IGNORECASE,
 )
 """Settings of chapter 2 that the thesis does not state; public code does."""

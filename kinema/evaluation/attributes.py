@@ -89,7 +89,8 @@ def predict_values(
     """Return the predicted value of an attribute for each sample; `number` is the value of each class."""
     match rule:
         case "top-class":
-            return number[logits.argmax(axis=1)]
+            top: Int64[ndarray, " samples"] = number[logits.argmax(axis=1)]
+            return top
         case "marginal":
             probabilities = softmax(logits.astype(np.float64), axis=1)
             members = number[:, None] == np.arange(number.max() + 1)

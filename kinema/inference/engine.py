@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -86,8 +87,8 @@ class Engine:
         method = getattr(self.model, "features", None)
         if method is None:
             raise ModelError(f"{type(self.model).__name__}: has no method features, which returns the heads' input")
-        features: Tensor = self._run(method, inputs).float().cpu()
-        return features.unflatten(0, (-1, self.views)).mean(1)
+        features: Tensor = rearrange(self._run(method, inputs).float().cpu(), "(b v) c -> b v c", v=self.views).mean(1)
+        return features
 
     def _network_logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
         output = self._run(self.model, inputs)

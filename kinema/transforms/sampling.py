@@ -113,7 +113,8 @@ def segment_indices(
     if test_frame == "tsn":
         parts = 2 * view.of * np.arange(clip_frames, dtype=np.int64) + 2 * view.number + 1
         return parts * num_frames // (2 * view.of * clip_frames)
-    return first + ((stop - first) * (2 * view.number + 1) - 1) // (2 * view.of)
+    place: Int64[ndarray, " frames"] = first + ((stop - first) * (2 * view.number + 1) - 1) // (2 * view.of)
+    return place
 
 
 def uniform_indices(

@@ -9,6 +9,7 @@ import torch
 from small_rpe_stdt import clip, shake, tiny
 
 from kinema.errors import ConfigError
+from kinema.layers.central_difference import CentralDifferenceConv3d
 from kinema.layers.relative_position import Clusters, sectioned
 from kinema.layers.temporal_topk import FramePooling
 from kinema.models.complexity import parameter_count
@@ -258,6 +259,19 @@ def test_exact_parameter_count_of_a_map_without_layers():
             total += widths[stage - 1] * d + 2 * d
     total += 2 * 1024 + 1024 * 60 + 60
     assert count(config, {"label": 60}, frames=32) == total
+
+
+@pytest.mark.parametrize(("operator", "scale"), [("cdc-st", 1 - 0.6), ("cdc-t", 1.0)])
+def test_central_differences_of_the_second_convolution_vanish_in_its_norm(operator, scale):
+    """The reason why the stem's 1 x 1 x 1 convolution is plain: CDC scales it, and BatchNorm divides by the scale."""
+    torch.manual_seed(0)
+    plain, norm = torch.nn.Conv3d(4, 6, 1, bias=False), torch.nn.BatchNorm3d(6, eps=1e-12)
+    cdc = CentralDifferenceConv3d(4, 6, 1, operator=operator, theta=0.6)
+    cdc.weight.data.copy_(plain.weight)
+    plain, norm, cdc = plain.double(), norm.double(), cdc.double()
+    clip_ = torch.randn(2, 4, 3, 5, 5, dtype=torch.float64)
+    torch.testing.assert_close(cdc(clip_), scale * plain(clip_), rtol=0, atol=1e-12)
+    torch.testing.assert_close(norm(cdc(clip_)), norm(plain(clip_)), rtol=0, atol=1e-9)
 
 
 # -- what cannot be combined -------------------------------------------------------------------------------------------

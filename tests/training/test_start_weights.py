@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kinema.cli import main
+from kinema.evaluation.fusion import fuse
 from kinema.evaluation.predictions import load_predictions
 from kinema.inference.trained_model import NOT_PRETRAINED, RANDOM, load_model
 from kinema.models.base import NetworkConfig
@@ -94,6 +95,16 @@ def test_a_resumed_run_keeps_the_name_of_its_start(tiny_recipe: Recipe, tmp_path
 )
 def test_a_config_tells_whether_weights_are_expected(model: NetworkConfig, start: str) -> None:
     assert model.expects_weights == (start == NOT_PRETRAINED)
+
+
+def test_fused_predictions_name_every_start(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    runs = []
+    for name, start in (("one", "vit"), ("two", "scratch")):
+        recipe = replace(tiny_recipe, model=replace(RPE_STDT, start=start))
+        runs.append(train(replace(recipe, run=replace(tiny_recipe.run, out=tmp_path / name)), max_steps=1))
+    fused = fuse([load_predictions(run.predictions) for run in runs], score="logits")
+    assert fused.start_weights == f"{NOT_PRETRAINED}; {RANDOM}"
+    assert NOT_PRETRAINED in samples_line(fused)
 
 
 def test_a_start_from_scratch_by_choice_is_not_marked(tiny_recipe: Recipe, messages) -> None:
