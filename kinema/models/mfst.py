@@ -8,7 +8,7 @@ frames are part of the batch, (b t): only the stem, WMS-Trans and `inception_poo
 The thesis leaves widths and head sizes open. They follow public code (UMDR, which shares an author, and De+Recouple)
 and reproduce the printed model sizes (32.6 and 49.7 million parameters), but other choices might, too.
 
-DEVIATION: eq. 2.7 has a max pooling in every stage; stages 3 and 4 keep their grid (`STAGE_POOL`), as in UMDR.
+DEVIATION: eq. 2.7 has a max pooling in every stage (`stage_pool="every"`); stages 3 and 4 keep their grid, as in UMDR.
 DEVIATION: between eq. 2.7 and 2.8 the thesis only reshapes (`token_map="none"`); the maximum of channel pairs,
 LayerNorm and Linear are UMDR's.
 DEVIATION: section 2.3.4.1 has k-NN attention over space. Over time it is De+Recouple's (`temporal_attention`).
@@ -52,7 +52,8 @@ middle branch; reduction and output of the small branch; pooling branch."""
 STAGE_POOL = (2, 2, 1, 1)
 """Spatial pooling factor after the inception modules of each stage."""
 MIN_SIZE = 32
-"""Smallest height and width of a clip in pixels, at which the maps of the last stages are 1 x 1."""
+"""Smallest height and width of a clip in pixels, at which the maps of the last stages are 1 x 1. It doubles for each
+further stage that pools."""
 
 Attention = Literal["knn", "dense"]
 Part = Literal["both", "space", "time"]
@@ -71,6 +72,7 @@ class MFSTConfig(NetworkConfig):
         stem_theta: Weight of the central differences, in [0, 1].
         stem_kernel_frames: Frames of the first convolution's kernel: 3, or I3D's 7. The printed sizes fit both.
         inception_pool: Axes of the pooling branch. `spatial` is the thesis's 1 x k x k.
+        stage_pool: Stages that halve the grid: the `first-two` (UMDR), or `every` one (eq. 2.7).
         token_map: Maps to tokens: `pair-max` takes the maximum of channel pairs where the modules have twice the width,
             then LayerNorm and a linear layer; `none` only reshapes: tokens have the modules' channels, not `widths`.
         layers: Transformer layers per stage over space, and again over time.
@@ -99,6 +101,7 @@ class MFSTConfig(NetworkConfig):
     stem_theta: Annotated[float, Field(ge=0, le=1)] = 0.6
     stem_kernel_frames: Literal[3, 7] = 3
     inception_pool: InceptionPool = "spatial"
+    stage_pool: Literal["first-two", "every"] = "first-two"
     token_map: Literal["pair-max", "none"] = "pair-max"
     layers: PositiveInt = 4
     attention_heads: PositiveInt = 8
@@ -125,6 +128,10 @@ class MFSTConfig(NetworkConfig):
         """Return the network with fresh weights."""
         return MFST(self, heads=heads, channels=single_stream("MFST", channels), frames=frames, size=size)
 
+    def pool_of(self, stage: int) -> int:
+        """Return the spatial pooling factor after the inception modules of a stage."""
+        return 2 if self.stage_pool == "every" else STAGE_POOL[stage]
+
     @property
     def token_channels(self) -> tuple[int, ...]:
         """Channels of the tokens of each stage."""
@@ -148,7 +155,8 @@ class MFSTConfig(NetworkConfig):
         """Raise ClipError if the network cannot be built for such clips."""
         check_at_least("channels", channels)
         check_at_least("frames", frames)
-        check_at_least("size", size, MIN_SIZE)
+        further = max(self.stages - 2, 0) if self.stage_pool == "every" else 0
+        check_at_least("size", size, MIN_SIZE * 2**further)
 
 
 MFST_BASE = MFSTConfig()
@@ -212,7 +220,7 @@ class MSCTransformer(nn.Module):
             modules.append(Inception(channels, divided, pool=config.inception_pool))
             channels = modules[-1].channels
         self.inceptions = nn.ModuleList(modules)
-        self.pool = STAGE_POOL[stage]
+        self.pool = config.pool_of(stage)
         width = config.token_channels[stage]
         self.has_pairs = config.token_map == "pair-max" and channels == 2 * width
         mapped = width if self.has_pairs else channels
@@ -291,7 +299,7 @@ class Stage(nn.Module):
         self.space = MSCTransformer(config, stage=stage, channels=channels)
         self.time = WMSTransformer(config, stage=stage)
         self.shortcut = (
-            Shortcut(pool=STAGE_POOL[stage], channels=channels, width=config.token_channels[stage])
+            Shortcut(pool=config.pool_of(stage), channels=channels, width=config.token_channels[stage])
             if stage and config.shortcut == "residual"
             else None
         )

@@ -58,6 +58,8 @@ def print_summary(summary: Summary) -> None:
     _print_data(summary.predictions)
     if summary.predictions.protocol is not None:
         _print(f"T x V x C = {summary.predictions.protocol} (frames per clip, clips and crops per video)")
+    if summary.predictions.start_weights:
+        _print(f"start weights: {summary.predictions.start_weights}")
     console().print(_metrics(summary))
     _print_notes(summary)
 

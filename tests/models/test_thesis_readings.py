@@ -8,11 +8,15 @@ import pytest
 import torch
 from small_rpe_stdt import clip, shake, tiny
 
-from kinema.errors import ConfigError
+from kinema.errors import ClipError, ConfigError
 from kinema.layers.central_difference import CentralDifferenceConv3d
+from kinema.layers.conv_projection import ConvolutionalMapping
+from kinema.layers.folding import evaluation_copy
 from kinema.layers.relative_position import Clusters, sectioned
 from kinema.layers.temporal_topk import FramePooling
+from kinema.layers.transformer import init_weights
 from kinema.models.complexity import parameter_count
+from kinema.models.ctn import CTNConfig
 from kinema.models.mfst import INCEPTIONS, MFST, MFST_LARGE_DEPTH, MFST_TINY, MFSTConfig
 from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import RPE_STDT_BASE12, RPESTDT, RPESTDTConfig
@@ -272,6 +276,62 @@ def test_central_differences_of_the_second_convolution_vanish_in_its_norm(operat
     clip_ = torch.randn(2, 4, 3, 5, 5, dtype=torch.float64)
     torch.testing.assert_close(cdc(clip_), scale * plain(clip_), rtol=0, atol=1e-12)
     torch.testing.assert_close(norm(cdc(clip_)), norm(plain(clip_)), rtol=0, atol=1e-9)
+
+
+# -- CTN and the grid of MFST ------------------------------------------------------------------------------------------
+
+
+def test_an_extra_projection_is_one_more_linear_layer():
+    """86,218,000 parameters and 12 x 3 layers of 768 x 768 with bias; a ViT's function stays, until it is trained."""
+    assert count(CTNConfig(), {"label": 48}, frames=8) == 86_218_000
+    extra = CTNConfig(mapping_projection="extra")
+    assert count(extra, {"label": 48}, frames=8) == 86_218_000 + 12 * 3 * (768 * 768 + 768)
+    torch.manual_seed(0)
+    mapping = ConvolutionalMapping(8, kernel=3, norm="batch", padding="zeros", projection="extra").double().eval()
+    init_weights(mapping, "vit")
+    tokens = torch.randn(2, 1 + 2 * 9, 8, dtype=torch.float64)
+    for part, mapped in zip((mapping.query, mapping.key, mapping.value), mapping(tokens, (2, 3, 3)), strict=True):
+        torch.testing.assert_close(mapped, part.pointwise(tokens), rtol=0, atol=1e-12)
+    shake(mapping)
+    for rows in ("all", "class"):
+        exact, folded = mapping(tokens, (2, 3, 3), rows), mapping.folded()(tokens, (2, 3, 3), rows)
+        for part, ours, fast in zip((mapping.query, mapping.key, mapping.value), exact, folded, strict=True):
+            torch.testing.assert_close(fast, ours, rtol=0, atol=1e-12)
+            first, second = part.pointwise, part.projection
+            vector = tokens[0, 0].tolist()
+            hidden = [sum(w * x for w, x in zip(row, vector, strict=True)) for row in first.weight.tolist()]
+            hidden = [h + b for h, b in zip(hidden, first.bias.tolist(), strict=True)]
+            for number, row in enumerate(second.weight.tolist()):
+                expected = sum(w * h for w, h in zip(row, hidden, strict=True)) + second.bias[number].item()
+                assert ours[0, 0, number].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_network_with_an_extra_projection_has_gradients_and_folds():
+    torch.manual_seed(0)
+    model = CTNConfig(
+        stem_kernel=3, stem_channels=4, width=24, depth=2, attention_heads=3, mapping_projection="extra"
+    ).build(heads={"label": 5}, channels={"rgb": 3}, frames=8, size=32)
+    model(torch.randn(2, 3, 8, 32, 32)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    x = torch.randn(1, 3, 8, 32, 32)
+    torch.testing.assert_close(evaluation_copy(model)(x), model.eval()(x), rtol=0, atol=1e-4)
+
+
+def test_pooling_in_every_stage_halves_the_grid_four_times(raises):
+    config = dataclasses.replace(MFST_TINY, stages=4, stage_pool="every", channel_divisor=8, layers=1)
+    assert count(config, {"label": 5}, frames=4, size=128) == count(
+        dataclasses.replace(config, stage_pool="first-two"), {"label": 5}, frames=4, size=128
+    )
+    torch.manual_seed(0)
+    model = MFST(config, heads={"label": 5}, frames=2, size=128).eval()
+    grids = []
+    for stage in model.stages:
+        stage.register_forward_hook(lambda _, __, maps: grids.append(tuple(maps.shape[2:])))
+    assert model(torch.randn(1, 3, 2, 128, 160)).shape == (1, 5)
+    assert grids == [(8, 10), (4, 5), (2, 2), (1, 1)]
+    with raises(ClipError, "128", field="size"):
+        config.check_clip(channels=3, frames=2, size=127)
+    assert MFSTConfig(stage_pool="every").check_clip(channels=3, frames=2, size=64) is None
 
 
 # -- what cannot be combined -------------------------------------------------------------------------------------------
