@@ -170,6 +170,7 @@ def predict_split(
         groups=group_numbers(manifest, index),
         dataset=manifest.dataset,
         version=manifest.version,
+        start_weights=trained.start_weights,
     )
 
 

@@ -60,6 +60,7 @@ class Predictions:
         groups: Group number of each sample by `group` and `subject`, if the manifest has them for all samples.
         dataset: Dataset of the manifest. Empty if unknown.
         version: Version of the dataset.
+        start_weights: Weights that the model's training started from. Empty if unknown.
     """
 
     logits: Mapping[str, Float[ndarray, "samples classes"]]
@@ -75,6 +76,7 @@ class Predictions:
     groups: Mapping[str, Int64[ndarray, " samples"]] = field(default_factory=dict)
     dataset: str = ""
     version: str = ""
+    start_weights: str = ""
 
     def __post_init__(self) -> None:
         if JOINT in self.classes:
@@ -237,6 +239,8 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         tensors[f"units.{column}"] = numbers
     fields = {name: getattr(predictions, name) for name in HEADER}
     fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
+    if predictions.start_weights:
+        fields["start_weights"] = predictions.start_weights
     header = json.dumps(fields, ensure_ascii=False, default=asdict)
     try:
         with atomic_write(path) as file:
@@ -272,6 +276,7 @@ def load_predictions(path: Path) -> Predictions:
                 groups={name: file.get_tensor(f"units.{name}") for name in GROUP_COLUMNS if f"units.{name}" in stored},
                 dataset=header.get("corpus", ""),
                 version=header.get("version", ""),
+                start_weights=header.get("start_weights", ""),
             )
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: not a predictions file ({error})", path=path) from error

@@ -4,7 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -104,6 +105,22 @@ def histograms_figure(numbers: Mapping[str, Sequence[float]]) -> bytes:
         axes.set_xlabel(name)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def projection_figure(
+    points: Float[ndarray, "videos 2"], targets: Int64[ndarray, " videos"], names: Sequence[str]
+) -> bytes:
+    """Draw the places of videos in a plane as stars colored by class (figures 3.6 and 3.7), as SVG."""
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+    axes = figure.subplots()
+    colors = colormaps["tab10" if len(names) <= 10 else "turbo"].resampled(max(len(names), 1))
+    for number, name in enumerate(names):
+        x, y = points[targets == number].T
+        axes.scatter(x, y, marker="*", s=40, color=colors(number), label=name)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_xticks([])
+    axes.set_yticks([])
     return _svg(figure)
 
 

@@ -65,6 +65,7 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         "declared": predictions.declared,
         "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
         "weights_digest": predictions.weights_digest,
+        "start_weights": predictions.start_weights,
         "measures": {name: round(value, 3) for name, value in measures.items()},
         "intervals": {name: [round(low, 3), round(high, 3)] for name, (low, high) in intervals.items()},
         "bootstrap": asdict(summary.bootstrap),
@@ -121,6 +122,7 @@ def load_result(path: Path) -> Predictions:
             protocol=None if result["protocol"] is None else Protocol(**result["protocol"]),
             dataset=result.get("dataset", result.get("corpus", "")),
             version=result.get("version", ""),
+            start_weights=result.get("start_weights", ""),
         )
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: not a result with scores ({error})", path=path) from error

@@ -13,7 +13,7 @@ from kinema.data.manifest import load_manifest
 from kinema.errors import ManifestError, RecipeError, RunError, one_line
 from kinema.evaluation.predictions import JOINT, Predictions, load_predictions
 from kinema.files import parse_json, read_json
-from kinema.inference.trained_model import find_description
+from kinema.inference.trained_model import find_description, random_start
 from kinema.models.registry import MODELS
 from kinema.reports.evaluation import console
 from kinema.reports.results import load_result
@@ -34,6 +34,7 @@ class RunLine:
         name: Name of the folder.
         model: Name of the model, its family if the config differs, or `own` for a user's network.
         data: Manifest and modalities.
+        start: Start weights: a name, or random ones; `?` if unknown.
         step: Number of steps done.
         steps: Number of planned steps; None if unknown.
         top1: Best top-1 of all evaluations [%]; joint top-1 with several task heads.
@@ -46,6 +47,7 @@ class RunLine:
     name: str
     model: str
     data: str
+    start: str
     step: int
     steps: int | None
     top1: float | None
@@ -81,6 +83,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     faults: list[str] = []
     steps, metrics = (_lines(path / name, faults) for name in ("steps.jsonl", "metrics.jsonl"))
     run, planned, model, data, early = Run(path), None, "?", "?", False
+    start = "?"
     try:
         recipe = Run.open(path).recipe
     except (RunError, OSError) as error:
@@ -88,6 +91,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     else:
         model = _model(recipe, run.path, faults)
         data = f"{Path(recipe.data.manifest).stem or '?'} {'+'.join(recipe.clip.modalities)}"
+        start = Path(recipe.init.weights).name or ("own" if model == "own" else random_start(recipe.model))
         early = _stopped_early(recipe, metrics)
         try:
             samples = count(recipe.data.manifest, recipe.data.train)
@@ -107,6 +111,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
         name=path.resolve().name,
         model=model,
         data=data,
+        start=start,
         step=step,
         steps=planned,
         top1=max((score for score in map(_score, metrics) if score is not None), default=None),
@@ -131,13 +136,14 @@ def _line_or_fault(path: Path, count: Callable[[str, str], int]) -> RunLine:
 def print_runs(lines: Sequence[RunLine]) -> None:
     """Print a table of the runs, and one line per fault."""
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "model", "data", "step", "best top1 %", "last loss", "state", "last change"):
+    for column in ("run", "model", "data", "start", "step", "best top1 %", "last loss", "state", "last change"):
         table.add_column(column, justify="right" if column in ("step", "best top1 %", "last loss") else "left")
     for line in lines:
         table.add_row(
             line.name,
             line.model,
             line.data,
+            line.start,
             f"{line.step:,}/{'?' if line.steps is None else f'{line.steps:,}'}",
             "-" if line.top1 is None else f"{line.top1:.2f}",
             "-" if line.loss is None else f"{line.loss:.3f}",

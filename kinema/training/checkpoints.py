@@ -14,12 +14,13 @@ from kinema.training.setup import TrainingSetup
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Progress of a run: steps taken, best score, evaluations since the best, and SHA-256 of the initial weights."""
+    """Progress of a run: steps taken, best score, evaluations since the best; SHA-256 and name of the start weights."""
 
     step: int = 0
     best: float = -math.inf
     stale: int = 0
     init_digest: str = ""
+    start_weights: str = ""
 
     def update(self, score: float, *, is_due: bool) -> bool:
         """Record the score of an evaluation, and return whether it is the best. Only due ones count for patience."""
@@ -54,6 +55,7 @@ def begin_or_resume(setup: TrainingSetup, learner: Learner, init_digest: str) ->
             raise run.unusable(f"does not fit the run; {problem}")
         learner.load_state(content)
         state = TrainingState(**{field.name: content[field.name] for field in fields(TrainingState)})
+    state.start_weights = state.start_weights or setup.start_weights
     if setup.is_first:
         run.truncate_logs(state.step)
     fabric.barrier()  # the first process truncates the logs before any process appends
@@ -86,10 +88,11 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "manifest_digest": manifest.digest,
         "train": recipe.data.train,
         "evaluate": recipe.data.evaluate,
+        "start_weights": state.start_weights,
         "init_digest": state.init_digest,
         "skipped_draws": len(skipped),
         "skipped_samples": len({line["index"] for line in skipped}),
     }
     digest = save_model(run.model, replace(trained, provenance=provenance))
-    save_predictions(run.predictions, replace(predictions, weights_digest=digest))
+    save_predictions(run.predictions, replace(predictions, weights_digest=digest, start_weights=state.start_weights))
     run.point_latest()

@@ -70,7 +70,8 @@ def train(
     with closing(run), logger, closing(train_loader), closing(eval_loader), StopRequests() as requests:
         batches = iter(train_loader)
         logger.log(f"run: {run.path} (steps {start} to {schedule.last} of {schedule.steps})")
-        logger.log(*init_messages(init_report, setup.model), plan_message(_plan(setup)))
+        logger.log(*init_messages(init_report, setup.model, start_weights=state.start_weights))
+        logger.log(plan_message(_plan(setup)))
         for step in range(start, schedule.last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
             state.step, names = step, list[str]()

@@ -6,14 +6,20 @@ from typing import Any
 
 from torch import nn
 
+from kinema.inference.trained_model import NOT_PRETRAINED
 from kinema.training.initialize import InitReport
 from kinema.training.plan import Plan
 from kinema.training.weights import LoadReport
 
 
-def init_messages(report: InitReport, model: nn.Module) -> list[str]:
-    """Return messages about loaded, frozen and calibrated weights of a network."""
+def init_messages(report: InitReport, model: nn.Module, *, start_weights: str) -> list[str]:
+    """Return messages about loaded, missing, frozen and calibrated weights of a network."""
     messages = [] if report.load is None else load_messages(report.load)
+    if NOT_PRETRAINED in start_weights:
+        messages.append(
+            "start: random weights, from scratch. Chapters 3 and 4 of the thesis start from ImageNet weights: this run "
+            f"is not their setting, and its results say `{NOT_PRETRAINED}`. Pass --init WEIGHTS."
+        )
     if report.frozen:
         messages.append(f"frozen: {len(report.frozen)} of {len(list(model.parameters()))} parameter tensors")
     if report.calibrated_norms:

@@ -34,7 +34,7 @@ LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
 STATE = frozenset({"step", "best", "stale", "manifest_digest", "model", "optimizer", "averaged"})
 """Required keys of a checkpoint."""
 
-DEFAULTS = {"stale": 0, "averaged": None, "init_digest": ""}
+DEFAULTS = {"stale": 0, "averaged": None, "init_digest": "", "start_weights": ""}
 """Keys missing in checkpoints of older versions, and their values."""
 
 RUNS = Path("runs")
