@@ -58,7 +58,7 @@ class Arguments:
     runs: Path
     out: Path
     recipes: tuple[str, ...] = RECIPES
-    epochs: float = 16
+    epochs: float = 8
     seed: int = 0
     batch: int = 16
     device: Device = "auto"
@@ -120,8 +120,14 @@ def train_recipe(arguments: Arguments, name: str) -> Run:
     recipe = load_recipe(name)
     recipe = replace(
         recipe,
+        data=replace(recipe.data, workers=0),
         optim=replace(recipe.optim, epochs=arguments.epochs, warmup_epochs=1),
-        run=replace(recipe.run, out=arguments.runs / name, seed=arguments.seed),
+        run=replace(
+            recipe.run,
+            out=arguments.runs / name,
+            seed=arguments.seed,
+            evaluate_every_epochs=arguments.epochs,
+        ),
         compute=replace(recipe.compute, device=arguments.device),
         checkpoint=replace(recipe.checkpoint, every=100),
     )

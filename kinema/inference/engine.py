@@ -4,7 +4,9 @@ Evaluation during training, `kinema evaluate` and `Recognizer` all use this clas
 logits everywhere.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -33,6 +35,8 @@ class Engine:
         device: Device to run on.
         precision: Arithmetic precision of the network. Logits are always float32.
         views: Clips per sample, whose scores are averaged.
+
+    Threads may share an engine. A forked process may use its parent's engine on the CPU, and computes on one thread.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class Engine:
     ) -> None:
         if views < 1:
             raise ValueError(f"views={views}; expected at least 1")
+        _compute_after_fork()
+        self.owner = os.getpid()
         self.model = evaluation_copy(model).to(device)
         self.binding = input_binding(model)
         self.preprocessing = preprocessing
@@ -64,7 +70,16 @@ class Engine:
         Args:
             inputs: Clip of each modality: uint8, (batch x views, channels, time, height, width). The views of a sample
                 are adjacent.
+
+        Raises:
+            DeviceError: The engine is on a GPU, and this process was forked after it was made.
         """
+        if self.device.type == "cuda" and os.getpid() != self.owner:
+            raise DeviceError(
+                "a forked process cannot use its parent's model on CUDA; load the model in the process, or start "
+                "processes by multiprocessing.get_context('spawn')",
+                field="device",
+            )
         if self.views == 1:
             return self._network_logits(inputs)
         for modality, clips in inputs.items():
@@ -99,6 +114,13 @@ class Engine:
         bound = self.binding(self.preprocessing.normalize_all(on_device))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             return method(**bound)
+
+
+@cache
+def _compute_after_fork() -> None:
+    """Let forked processes of this one compute on one thread: OpenMP's others do not exist there and are waited for."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def choose_device(device: Device) -> torch.device:

@@ -64,12 +64,27 @@ class Learner:
         if use_sync_batchnorm:
             model = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
         called = model
-        if recipe.compute.compile != "no":
+        self._is_compiled = recipe.compute.compile != "no"
+        self._is_single = recipe.data.batch_size == recipe.optim.grad_accum_steps * fabric.world_size
+        if self._is_compiled:
             called = torch.compile(model, mode=recipe.compute.compile)  # type: ignore[assignment]  # of a module it is one
         self.network = fabric.setup_module(called)
         optimizer = fabric.setup_optimizers(make_optimizer(model, recipe.optim))
         assert isinstance(optimizer, _FabricOptimizer)  # one optimizer gives one
         self.optimizer = optimizer
+
+    def forward(self, inputs: Mapping[str, Tensor | None]) -> Any:
+        """Return the output of the network. It is compiled once, for all sizes of a batch; a rest of 1 is not compiled.
+
+        torch specializes a graph to a size of 1, so that a partial batch of one sample would compile it again.
+        """
+        clips = [clip for clip in inputs.values() if clip is not None]
+        if not self._is_compiled or self._is_single:
+            return self.network(**inputs)
+        for clip in clips:
+            torch._dynamo.maybe_mark_dynamic(clip, 0)
+        with torch.compiler.set_stance("force_eager" if len(clips[0]) == 1 else "default"):
+            return self.network(**inputs)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the step, scaled for each parameter group."""
