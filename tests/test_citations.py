@@ -17,9 +17,8 @@ FILES = sorted(
 )
 
 NUMBER = r"[2-5](?:\.\d+)+"
-SECTION = re.compile(
-    rf"(?:[Ss]ec(?:tion)?s?\.?|§|thesis)\s*({NUMBER}(?:(?:,\s*|\s+and\s+|\s+to\s+){NUMBER})*)(?![\w.]*%)"
-)
+NUMBERS = rf"({NUMBER}(?:(?:,\s*|\s+and\s+|\s+to\s+){NUMBER})*)(?![\w.]*%)"
+SECTION = re.compile(rf"(?:[Ss]ec(?:tion)?s?\.?|§|thesis)\s*{NUMBERS}")
 ELSEWHERE = re.compile(r"arXiv:[\d.]+,\s+section\s+[\d.]+")
 """Section of another paper."""
 ITEM = re.compile(
