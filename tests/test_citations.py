@@ -17,7 +17,8 @@ FILES = sorted(
 )
 
 NUMBER = r"[2-5](?:\.\d+)+"
-SECTION = re.compile(rf"(?:[Ss]ections?|thesis)\s+({NUMBER}(?:(?:,\s*|\s+and\s+|\s+to\s+){NUMBER})*)(?![\w.]*%)")
+NUMBERS = rf"({NUMBER}(?:(?:,\s*|\s+and\s+|\s+to\s+){NUMBER})*)(?![\w.]*%)"
+SECTION = re.compile(rf"(?:[Ss]ec(?:tion)?s?\.?|§|thesis)\s*{NUMBERS}")
 ELSEWHERE = re.compile(r"arXiv:[\d.]+,\s+section\s+[\d.]+")
 """Section of another paper."""
 ITEM = re.compile(
@@ -87,6 +88,22 @@ def test_a_citation_is_of_something_in_the_thesis(path: Path) -> None:
     assert not wrong_credits(prose(path))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_a_column_of_the_thesis_cites_sections_equations_tables_and_figures(path: Path) -> None:
+    """Cells of the last column hold bare numbers, such as `2.3.4.1` or `eq. 3.10 against 3.11`."""
+    is_column = False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("|"):
+            is_column = False
+        elif line.endswith("| thesis |") and "field of" in line:
+            is_column = True
+        elif is_column:
+            cell = line.split("|")[-2]
+            assert not unknown(cell), line
+            for number in re.findall(NUMBER, ITEM.sub("", cell)):
+                assert number in SECTIONS or not unknown(f"eq. {number}"), line
+
+
 def test_an_operator_cites_the_section_that_describes_it() -> None:
     found = 0
     for path in sorted((ROOT / "kinema" / "layers").glob("*.py")) + sorted((ROOT / "kinema" / "models").glob("*.py")):
@@ -102,7 +119,17 @@ def test_an_operator_cites_the_section_that_describes_it() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["(section 2.3.5)", "thesis 3.4.7", "sections 2.4.1 and 3.4.6", "eq. 2.11", "Tables 2.1 and 2.7", "figure 4.6"],
+    [
+        "(section 2.3.5)",
+        "thesis 3.4.7",
+        "sec. 3.4.8",
+        "§ 4.4.5",
+        "section 2.3.4.3",
+        "sections 2.4.1 and 3.4.6",
+        "eq. 2.11",
+        "Tables 2.1 and 2.7",
+        "figure 4.6",
+    ],
 )
 def test_a_planted_citation_is_found(text: str) -> None:
     assert unknown(text)

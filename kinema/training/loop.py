@@ -21,7 +21,7 @@ from kinema.training.initialize import initialize_model
 from kinema.training.learner import Learner
 from kinema.training.loaders import make_loaders, readable_batch
 from kinema.training.loggers import TrainingLogger
-from kinema.training.messages import evaluation_message, init_messages, plan_message
+from kinema.training.messages import evaluation_message, init_messages, plan_message, run_message
 from kinema.training.optimizer import learning_rate
 from kinema.training.plan import Plan, make_plan
 from kinema.training.recipe import Recipe
@@ -69,9 +69,8 @@ def train(
     stop, clock = 0, time.perf_counter()
     with closing(run), logger, closing(train_loader), closing(eval_loader), StopRequests() as requests:
         batches = iter(train_loader)
-        logger.log(f"run: {run.path} (steps {start} to {schedule.last} of {schedule.steps})")
-        logger.log(*init_messages(init_report, setup.model, start_weights=state.start_weights))
-        logger.log(plan_message(_plan(setup)))
+        logger.log(run_message(run.path, start=start, schedule=schedule, start_weights=state.start_weights))
+        logger.log(*init_messages(init_report, setup.model), plan_message(_plan(setup)))
         for step in range(start, schedule.last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
             state.step, names = step, list[str]()

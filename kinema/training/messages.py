@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -9,17 +10,24 @@ from torch import nn
 from kinema.inference.trained_model import NOT_PRETRAINED
 from kinema.training.initialize import InitReport
 from kinema.training.plan import Plan
+from kinema.training.schedule import Schedule
 from kinema.training.weights import LoadReport
 
 
-def init_messages(report: InitReport, model: nn.Module, *, start_weights: str) -> list[str]:
-    """Return messages about loaded, missing, frozen and calibrated weights of a network."""
-    messages = [] if report.load is None else load_messages(report.load)
+def run_message(path: Path, *, start: int, schedule: Schedule, start_weights: str) -> str:
+    """Return the folder and the steps of a run, and whether it lacks pretrained weights, in one line."""
+    message = f"run: {path} (steps {start} to {schedule.last} of {schedule.steps})"
     if NOT_PRETRAINED in start_weights:
-        messages.append(
-            "start: random weights, from scratch. Chapters 3 and 4 of the thesis start from ImageNet weights: this run "
-            f"is not their setting, and its results say `{NOT_PRETRAINED}`. Pass --init WEIGHTS."
+        message += (
+            " from scratch, from random weights: not the setting of the thesis's chapters 3 and 4, which start from "
+            f"ImageNet weights; results say `{NOT_PRETRAINED}`. Pass --init WEIGHTS."
         )
+    return message
+
+
+def init_messages(report: InitReport, model: nn.Module) -> list[str]:
+    """Return messages about loaded, frozen and calibrated weights of a network."""
+    messages = [] if report.load is None else load_messages(report.load)
     if report.frozen:
         messages.append(f"frozen: {len(report.frozen)} of {len(list(model.parameters()))} parameter tensors")
     if report.calibrated_norms:

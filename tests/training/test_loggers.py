@@ -211,7 +211,7 @@ def test_a_library_call_logs_and_prints_nothing(
 ) -> None:
     train(tiny_recipe, max_steps=1)
     logged = messages()
-    assert [line.split(":")[0] for line in logged] == ["run", "start", "plan", "step 1"]
+    assert [line.split(":")[0] for line in logged] == ["run", "plan", "step 1"]
     assert capsys.readouterr() == ("", "")
     getLogger("kinema").setLevel("ERROR")
     train(replace(tiny_recipe, run=replace(tiny_recipe.run, out=None)), Run.open(tiny_recipe.run.out), max_steps=2)

@@ -35,7 +35,7 @@ STORED = Path(__file__).parents[1] / "stored"
 
 
 def start_lines(messages: Callable[[], list[str]]) -> list[str]:
-    return [message for message in messages() if message.startswith("start: ")]
+    return [message for message in messages() if message.startswith("run: ") and "random weights" in message]
 
 
 def provenance(run: Run) -> str:
