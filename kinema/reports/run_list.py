@@ -130,7 +130,7 @@ def _line_or_fault(path: Path, count: Callable[[str, str], int]) -> RunLine:
         faults = (f"cannot be read ({type(error).__name__}: {one_line(error)})",)
         name, changed = path.resolve().name, path.stat().st_mtime
         unknown = {"step": 0, "steps": None, "top1": None, "loss": None, "state": None}
-        return RunLine(name=name, model="?", data="?", changed=changed, faults=faults, **unknown)  # type: ignore[arg-type]  # None
+        return RunLine(name=name, model="?", data="?", start="?", changed=changed, faults=faults, **unknown)  # type: ignore[arg-type]  # None
 
 
 def print_runs(lines: Sequence[RunLine]) -> None:
