@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.config import config
-from kinema.errors import ClipError
+from kinema.errors import ClipError, ConfigError
 from kinema.layers.conv_projection import ConvolutionalMapping, Projection
 from kinema.layers.transformer import (
     VIT_NORM_EPS,
@@ -86,6 +86,11 @@ class CTNConfig(EncoderConfig):
     mapping_projection: Projection = "pointwise"
     start: Literal["identity", "scratch"] = "identity"
     norm_order: NormOrder = "pre"
+
+    def __post_init__(self) -> None:
+        EncoderConfig.__post_init__(self)
+        if self.mapping == "linear" and self.mapping_projection == "extra":
+            raise ConfigError("mapping_projection=extra needs mapping=convolution", field="mapping_projection")
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "CTN":
         """Return the network with fresh weights."""

@@ -352,6 +352,13 @@ def test_readings_that_exclude_each_other_are_refused(raises, changes, field):
         RPESTDTConfig(**changes)
 
 
+def test_a_linear_mapping_refuses_an_extra_projection(raises):
+    with raises(ConfigError, "convolution", field="mapping_projection"):
+        CTNConfig(mapping="linear", mapping_projection="extra")
+    with raises(ConfigError, field="width"):
+        CTNConfig(width=25)
+
+
 def test_create_model_takes_the_readings():
     model = create_model("rpe_stdt_tiny", num_classes=3, head="mlp", position="sinusoidal", pool_softmax="twice")
     assert isinstance(model, RPESTDT)

@@ -97,16 +97,16 @@ def test_a_config_tells_whether_weights_are_expected(model: NetworkConfig, start
     assert model.expects_weights == (start == NOT_PRETRAINED)
 
 
-def test_fused_predictions_name_every_start(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    runs = []
-    for name, start in (("one", "vit"), ("two", "scratch")):
-        recipe = replace(tiny_recipe, model=replace(RPE_STDT, start=start))
-        runs.append(train(replace(recipe, run=replace(tiny_recipe.run, out=tmp_path / name)), max_steps=1))
-    fused = fuse([load_predictions(run.predictions) for run in runs], score="logits")
+def test_fused_predictions_name_every_start() -> None:
+    one = load_predictions(STORED / "predictions_0.1.safetensors")
+    pair = [replace(one, start_weights=start, weights_digest=start) for start in (NOT_PRETRAINED, RANDOM)]
+    fused = fuse(pair, score="logits")
     assert fused.start_weights == f"{NOT_PRETRAINED}; {RANDOM}"
     assert NOT_PRETRAINED in samples_line(fused)
+    assert fuse([one, one], score="logits").start_weights == ""
 
 
+@pytest.mark.long
 def test_a_start_from_scratch_by_choice_is_not_marked(tiny_recipe: Recipe, messages) -> None:
     run = train(replace(tiny_recipe, model=replace(RPE_STDT, start="scratch")), max_steps=1)
     assert not start_lines(messages)
@@ -114,6 +114,7 @@ def test_a_start_from_scratch_by_choice_is_not_marked(tiny_recipe: Recipe, messa
     assert RANDOM not in samples_line(load_predictions(run.predictions))
 
 
+@pytest.mark.long
 def test_a_network_of_the_user_is_named_own(tiny_recipe: Recipe, messages) -> None:
     network = RPE_STDT.build(heads={"label": 3}, channels={"rgb": 3}, frames=8, size=32)
     run = train(tiny_recipe, model=network, max_steps=1)
