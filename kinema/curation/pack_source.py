@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, TypeVar, cast
 
 import av
+import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
@@ -94,8 +95,8 @@ class Record:
         bytes: File size.
         form: `encoded`, or `copied` for a source that is already fast to read.
         unequal_times: Whether the time stamps of a depth file select other frames than those of its RGB.
-        timed: Whether the times of the packed frames are those of the source.
-        interlaced: Whether interlaced frames were packed as they are, and lost their mark.
+        timed: True if the times of the packed frames are those of the source.
+        interlaced: True if interlaced frames were packed as they are, and lost their mark.
         pixels: Version of the rules by which pixels are read; `PIXELS` for new files.
     """
 
@@ -233,7 +234,7 @@ class PackSource:
 
     @property
     def has_times(self) -> bool:
-        """Whether the file has time stamps, or at least a frame rate."""
+        """True if the file has time stamps, or at least a frame rate."""
         return bool(self._timeline is not None and (self._timeline.stamps or self._timeline.pace))
 
     @property
@@ -313,7 +314,8 @@ class PackSource:
         times = timeline.common_s[numbers.start : numbers.stop]
         if part.start is None:
             return times
-        return times - (beside.common_s[self._segment(part).start] if part.beside else times[0])
+        origin = beside.common_s[self._segment(part).start] if part.beside else times[0]
+        return np.asarray(times - origin)
 
 
 def write_part(

@@ -102,7 +102,7 @@ def place_frames(entry: Entry, sources: Mapping[Modality, FrameSource], sampling
             path = sources["depth"].path
             raise UnreadableVideo(f"{path}: no frame was recorded with {source.path}, by their time stamps", path=path)
     if entry.rate is not None and (modality == "rgb" or not entry.rgb):
-        times = FrameTimes(first=start, count=stop - start, rate=entry.rate or None)
+        times = FrameTimes(first=start, num_frames=stop - start, rate=entry.rate or None)
     else:
         times = _frame_times(source.timeline, start, stop)
     try:
@@ -134,7 +134,7 @@ def frames_of(entry: Entry, source: FrameSource, modality: Modality = "rgb") -> 
 def _frame_times(timeline: Timeline | None, start: int, stop: int) -> FrameTimes:
     stamps = () if timeline is None else (timeline.stamps or timeline.pace)[start:stop]
     if timeline is None or len(stamps) < stop - start:
-        return FrameTimes(first=start, count=stop - start)
+        return FrameTimes(first=start, num_frames=stop - start)
     return FrameTimes.stamped(start, np.array(stamps), timeline.second)
 
 
@@ -178,9 +178,9 @@ def read_clips(
     with ExitStack() as files:
         sources = open_sources(entry, locate, preprocessing, read_options, files)
         place = place_frames(entry, sources, sampling)
-        indices = place.grid.frames(place.sampling.indices(place.grid.count, rng))
+        indices = place.grid.frames(place.sampling.indices(place.grid.num_places, rng))
         if augmentation is None or rng is None:
-            params = AugmentParams(Geometry(preprocessing.short_side))
+            params = AugmentParams(Geometry(preprocessing.short_side, rounding=preprocessing.rounding))
         else:
             params = draw_params(augmentation, preprocessing, rng)
         frames, boxes = _read(entry, sources, place, indices.tolist(), preprocessing)
@@ -209,7 +209,7 @@ def read_views(
     with ExitStack() as files:
         sources = open_sources(entry, locate, preprocessing, read_options, files)
         place = place_frames(entry, sources, sampling)
-        views = place.grid.frames(place.sampling.views(place.grid.count))
+        views = place.grid.frames(place.sampling.views(place.grid.num_places))
         needed, places = np.unique(views, return_inverse=True)
         frames, boxes = _read(entry, sources, place, needed.tolist(), preprocessing)
         aspects = {m: sources[m].pixel_aspect for m in frames}
@@ -224,6 +224,7 @@ def read_views(
                 num_crops=preprocessing.crops,
                 subject=boxes[m],
                 pixel_aspect=aspects[m],
+                rounding=preprocessing.rounding,
             ),
         )
         for m, read in frames.items()

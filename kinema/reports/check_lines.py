@@ -53,9 +53,9 @@ def check_lines(checked: CheckResult) -> Iterator[str]:
     else:
         yield "no faults found"
     for modality in MODALITIES:
-        every = [file for source, file in checked.inspections.items() if source.kind == modality and file.rate]
-        if every:
-            yield f"{modality} frames per second: {describe_rates(file.times.even_rate for file in every)}"
+        timed = [file.times for source, file in checked.inspections.items() if source.kind == modality and file.rate]
+        if timed:
+            yield f"{modality} frames per second: {describe_rates(times.even_rate for times in timed)}"
     for kind in dict.fromkeys(finding.kind for finding in checked.notes):
         every = [finding for finding in checked.notes if finding.kind == kind]
         yield f"note: {kind} ({len(every):,})"

@@ -40,7 +40,7 @@ def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) ->
         sources = open_sources(entry, manifest.locate, preprocessing, READ_OPTIONS, files)
         place = place_frames(entry, sources, rule)
         timelines = {name: source.timeline for name, source in sources.items()}
-    first, last = place.grid.frames(np.array([0, place.grid.count - 1])).tolist()
+    first, last = place.grid.frames(np.array([0, place.grid.num_places - 1])).tolist()
     box = "" if entry.rgb_box is None else f", RGB cropped to {entry.rgb_box}"
     where = f"{manifest.path}, line {entry.line}: {entry.source(modality)}, frames {first} to {last}{box}"
     yield f"{where}; {rule}; crops per clip: {clip.crops}{_span(timelines[modality], first, last)}"
@@ -53,10 +53,12 @@ def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) ->
         if len(modalities) > 1 and (depth := place.numbers("depth", frames)) != frames:
             yield " ".join(["  depth:".ljust(len(title)), *map(str, depth)])
 
-    for number, view in enumerate(place.sampling.views(place.grid.count), 1):
+    for number, view in enumerate(place.sampling.views(place.grid.num_places), 1):
         yield from lines("evaluation:" if rule.clips == 1 else f"evaluation {number}:", view)
     for seed in range(draws):
-        yield from lines(f"draw {seed}:    ", place.sampling.indices(place.grid.count, np.random.default_rng(seed)))
+        yield from lines(
+            f"draw {seed}:    ", place.sampling.indices(place.grid.num_places, np.random.default_rng(seed))
+        )
 
 
 def _span(timeline: Timeline | None, first: int, last: int) -> str:

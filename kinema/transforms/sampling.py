@@ -17,6 +17,10 @@ from pydantic import Field
 from kinema.config import config
 
 SamplingRule = Literal["segments", "uniform", "dense"]
+TestFrame = Literal["mean", "tsn"]
+"""Frame of a segment at test time."""
+TrainFrames = Literal["drawn", "as-tested"]
+"""Frames of a training clip."""
 Stamps = Int64[ndarray, " frames"]
 
 UNEVEN_STEP = 0.25
@@ -54,6 +58,9 @@ class Sampling:
         rate: Frame rate that `interval` counts in [1/s]; a file of another rate spans the same time. None counts the
             frames of each file, whatever their rate.
         clips: Number of clips per video at test time; training draws one.
+        test_frame: Frame of a segment at test time: the `mean` of its frame numbers, rounded down, as in UMDR's and
+            De+Recouple's code; or `tsn`, the rule of TSN's code (mmaction2), which takes the same frame or the next.
+        train_frames: `drawn` at random where the rule leaves a choice, or `as-tested`: those of the middle clip.
     """
 
     rule: SamplingRule = "segments"
@@ -62,6 +69,8 @@ class Sampling:
     interval_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     clips: Annotated[int, Field(ge=1)] = 1
+    test_frame: TestFrame = "mean"
+    train_frames: TrainFrames = "drawn"
 
     def __post_init__(self) -> None:
         given = [name for name in ("interval", "interval_s") if getattr(self, name) is not None]
@@ -70,6 +79,8 @@ class Sampling:
         if self.rule != "segments" and len(given) != 1:
             got = " and ".join(given) or "neither"
             raise ValueError(f"rule={self.rule!r} requires an interval of at least 1 frame, or interval_s; got {got}")
+        if self.rule != "segments" and self.test_frame != "mean":
+            raise ValueError(f"test_frame={self.test_frame!r} is for rule='segments'; got rule={self.rule!r}")
 
     def on(self, times: "FrameTimes") -> tuple["Sampling", "Grid"]:
         """Return the rule in places of a grid, and the grid over frames displayed at these times.
@@ -89,7 +100,7 @@ class Sampling:
 
     def indices(self, num_frames: int, rng: np.random.Generator | None) -> Int64[ndarray, " frames"]:
         """Return the frame numbers of one clip, drawn with `rng`, or in the middle if it is None."""
-        return self._indices(num_frames, rng, ONLY)
+        return self._indices(num_frames, rng if self.train_frames == "drawn" else None, ONLY)
 
     def views(self, num_frames: int) -> Int64[ndarray, "clips frames"]:
         """Return the frame numbers of each clip of a test."""
@@ -102,7 +113,7 @@ class Sampling:
         if self.interval_s is not None:
             raise ValueError("interval_s counts seconds; use the rule that `on` returns for a file")
         if self.interval is None:
-            return segment_indices(num_frames, self.frames, rng, view)
+            return segment_indices(num_frames, self.frames, rng, view, test_frame=self.test_frame)
         take = uniform_indices if self.rule == "uniform" else dense_indices
         return take(num_frames, self.frames, self.interval, rng, view)
 
@@ -112,13 +123,13 @@ class Grid(NamedTuple):
 
     Attributes:
         first: Number of the first frame.
-        count: Number of places.
+        num_places: Number of places.
         step_s: Time from place to place [s].
         begins_s: Time at which each frame begins, from the first one [s]; None if the places are the frames themselves.
     """
 
     first: int
-    count: int
+    num_places: int
     step_s: float = 0.0
     begins_s: Float64[ndarray, " frames"] | None = None
 
@@ -135,14 +146,14 @@ class FrameTimes:
 
     Attributes:
         first: Number of the first frame.
-        count: Number of frames.
+        num_frames: Number of frames.
         rate: Mean number of frames per second; None without times.
         stamps: Time of each frame, in units of 1 / `second`; None for an even rate.
         second: Number of units per second.
     """
 
     first: int
-    count: int
+    num_frames: int
     rate: float | None = None
     stamps: Stamps | None = None
     second: float = 1.0
@@ -151,22 +162,22 @@ class FrameTimes:
     def stamped(cls, first: int, stamps: Stamps, second: float) -> "FrameTimes":
         """Return frames with strictly increasing stamps; these are kept only if they are uneven."""
         if len(stamps) < 2:
-            return cls(first=first, count=len(stamps))
+            return cls(first=first, num_frames=len(stamps))
         rate, uneven = rhythm(stamps, second)
         kept = stamps if uneven > UNEVEN_SHARE else None
-        return cls(first=first, count=len(stamps), rate=rate, stamps=kept, second=second)
+        return cls(first=first, num_frames=len(stamps), rate=rate, stamps=kept, second=second)
 
     def grid(self, rate: float | None) -> Grid:
         """Return the grid of this rate, or of the file's own rate if it is None; the frames themselves if they fit."""
         if self.rate is None or (self.stamps is None and (rate is None or same_rate(rate, self.rate))):
-            return Grid(self.first, self.count)
+            return Grid(self.first, self.num_frames)
         if self.stamps is None:
-            begins = np.arange(self.count) / self.rate
+            begins = np.arange(self.num_frames) / self.rate
             tick = 0.0
         else:
             begins = (self.stamps - self.stamps[0]) / self.second
             tick = 0.5 / self.second
-        usual = float(np.median(np.diff(begins))) if self.count > 1 else 1 / self.rate
+        usual = float(np.median(np.diff(begins))) if self.num_frames > 1 else 1 / self.rate
         # The last frame is displayed for about as long as the others.
         duration = float(begins[-1]) + 1 / self.rate
         # At least as many places as frames.
@@ -237,6 +248,8 @@ def pair_frames(times: Float64[ndarray, " frames"], other: Float64[ndarray, " ot
     """
     if len(times) < 2 or len(other) < 2:
         return None
+    if len(times) == len(other) and np.abs(times - other).max() <= np.diff(times).min() / 4:
+        return None
     spans = [float(one[-1] - one[0]) for one in (times, other)]
     if len(times) == len(other) and not same_rate(*spans) and max(map(_uneven, (times, other))) <= UNEVEN_SHARE:
         return None
@@ -264,9 +277,16 @@ def segment_edges(num_frames: int, clip_frames: int) -> tuple[Int64[ndarray, " f
 
 
 def segment_indices(
-    num_frames: int, clip_frames: int, rng: np.random.Generator | None, view: View = ONLY
+    num_frames: int,
+    clip_frames: int,
+    rng: np.random.Generator | None,
+    view: View = ONLY,
+    *,
+    test_frame: TestFrame = "mean",
 ) -> Int64[ndarray, " frames"]:
-    """Return one frame of each of `clip_frames` equal segments (TSN, arXiv:1608.00859; thesis 2.4.2).
+    """Return one frame of each of `clip_frames` equal segments, as in the public code of UMDR and De+Recouple.
+
+    The thesis does not say how chapter 2 samples its 32 frames.
 
     Args:
         num_frames: Number of frames in the video, at least 1.
@@ -274,24 +294,34 @@ def segment_indices(
         rng: Generator that draws a frame uniformly inside each segment; None for the frames of `view`.
         view: View v of V takes the frame at the fraction (2v + 1) / 2V of each segment, the earlier one where two meet
             there; the only view takes the middle (the mean, rounded down).
+        test_frame: `tsn` rounds that place down for segments of n / T frames, without rounding their edges first. Of
+            two frames it takes the second, where `mean` takes the first.
 
     Returns:
         Non-decreasing frame numbers in [0, num_frames).
     """
     first, stop = segment_edges(num_frames, clip_frames)
-    place = first + ((stop - first) * (2 * view.number + 1) - 1) // (2 * view.of)
-    return place if rng is None else rng.integers(first, stop)
+    if rng is not None:
+        return rng.integers(first, stop)
+    if test_frame == "tsn":
+        parts = 2 * view.of * np.arange(clip_frames, dtype=np.int64) + 2 * view.number + 1
+        return parts * num_frames // (2 * view.of * clip_frames)
+    place: Int64[ndarray, " frames"] = first + ((stop - first) * (2 * view.number + 1) - 1) // (2 * view.of)
+    return place
 
 
 def uniform_indices(
     num_frames: int, clip_frames: int, largest_interval: int, rng: np.random.Generator | None, view: View = ONLY
 ) -> Int64[ndarray, " frames"]:
-    """Return evenly spaced frames, at most `largest_interval` apart (thesis 3.4.2).
+    """Return evenly spaced frames, at most `largest_interval` apart.
 
     They span the whole video, or a part of it if the video is too long; `rng` or the view places the part.
 
-    DEVIATION: a fixed interval of 32, as in the thesis, would need 512 frames for 16; most clips are shorter, and code
-    of that kind repeats their last frame. Here the interval shrinks until the clip spans the video.
+    DEVIATION: section 3.4.2 sets the interval to 32, so that 16 frames span 481; most clips are shorter, and code of
+    that kind repeats their last frame. Here the interval shrinks until the clip spans the video. `dense` keeps it.
+    DEVIATION: section 3.4.2 uses the same frames in training and inference. Here they are the same up to 481 frames;
+    from 482 on, training draws where the clip starts, and tests take the middle. `train_frames="as-tested"` takes it
+    in training too.
 
     Returns:
         Non-decreasing frame numbers in [0, num_frames), rounded half up.

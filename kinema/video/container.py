@@ -193,7 +193,7 @@ def scan_timeline(
                 raise over_limit(path, "has too many frames", limits, "frames")
             if is_second_field is not None and is_second_field(packet):
                 continue
-            if is_avi and packet.dts is not None:
+            if packet.dts is not None:
                 pace.add(packet.dts)
             if packet.pts is None:
                 usable = False
@@ -217,7 +217,7 @@ def scan_timeline(
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, f"is truncated after {packets} packets ({reason_of(error)})") from error
     if not usable or not keyframes or len(set(stamps)) != len(stamps):
-        return Timeline(stamps=(), keyframes=(), second=second, pace=tuple(sorted(pace)))
+        return Timeline(stamps=(), keyframes=(), second=second, pace=tuple(sorted(pace)) if is_avi else ())
     first = min(keyframes)  # frames before it were cut off from their own keyframe, and do not decode
     start = _player_start(container, stream, first)
     return Timeline(
@@ -225,8 +225,16 @@ def scan_timeline(
         keyframes=tuple(sorted(keyframes)) if starts_with_keyframe and seekable(container) else (),
         second=second,
         start=start,
-        epoch=start if container.format.name in ARBITRARY_START else 0.0,
+        epoch=_epoch(container, start, first, min(pace, default=None)),
     )
+
+
+def _epoch(container: InputContainer, start: float, first: int, first_decoded: int | None) -> float:
+    """Return the stamp of time 0 on the clock that files recorded together share."""
+    if container.format.name in ARBITRARY_START:
+        return start
+    # Without an edit list, frames that are reordered are decoded from 0 on, and displayed later by that delay alone.
+    return first if first_decoded == 0 else 0.0
 
 
 def _player_start(container: InputContainer, stream: av.VideoStream, first: int) -> float:

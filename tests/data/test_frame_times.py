@@ -133,8 +133,10 @@ def test_an_even_rate_keeps_the_frames_of_every_rule(times):
     assert frames.stamps is None
     for sampling in (Sampling(frames=8), dataclasses.replace(DENSE, rate=frames.rate)):
         rule, grid = sampling.on(frames)
-        assert grid.count == len(times)
-        assert grid.frames(rule.indices(grid.count, None)).tolist() == (5 + rule.indices(len(times), None)).tolist()
+        assert grid.num_places == len(times)
+        assert (
+            grid.frames(rule.indices(grid.num_places, None)).tolist() == (5 + rule.indices(len(times), None)).tolist()
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,7 +149,7 @@ def test_hostile_stamps_give_frames_of_the_file(rule):
     sampling = Sampling(rule=rule, frames=8, interval=None if rule == "segments" else 4, rate=30)
     for stamps in ([0, 1], [0, 1, 10**15], [-5, 0, 10**9, 10**9 + 1], [0, 10**12]):
         rule_in_places, grid = sampling.on(FrameTimes.stamped(3, np.array(stamps), 1e6))
-        numbers = grid.frames(rule_in_places.views(grid.count))
+        numbers = grid.frames(rule_in_places.views(grid.num_places))
         assert numbers.min() >= 3
         assert numbers.max() < 3 + len(stamps)
         assert (np.diff(numbers) >= 0).all()
@@ -203,7 +205,9 @@ def test_rates_are_counted_with_those_that_are_the_same():
 
 def test_frames_of_equal_number_belong_together_where_times_say_nothing_else():
     even = np.arange(40) / 30
-    for other in (even, even + 0.01, even + np.random.default_rng(0).uniform(-0.012, 0.012, 40)):
+    for other in (even, even + 0.008, np.rint(1000 * even) / 1000):
+        assert pair_frames(even, other) is None
+    for other in (even + 0.01, even + np.random.default_rng(0).uniform(-0.012, 0.012, 40)):
         pairing = pair_frames(even, other)
         assert pairing.numbers.tolist() == list(range(40))
         assert (pairing.start, pairing.stop) == (0, 40)

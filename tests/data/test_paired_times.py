@@ -104,6 +104,28 @@ def test_an_mpeg_ts_starts_anywhere(pair):
     assert np.abs(times["rgb"] - times["depth"]).max() < 0.02
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.mp4", {"movflags": "frag_keyframe+empty_moov"}), ("a.mp4", {"use_editlist": "0"}), ("a.flv", {})],
+    ids=["fragments", "no edit list", "flv"],
+)
+def test_a_delay_of_reordered_frames_is_no_offset(tmp_path, pair, name, options):
+    entry = pair(np.arange(60) / 30, np.arange(60) / 30)
+    path = str(tmp_path / name)
+    with av.open(path, "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=30, options={"bf": "3", "b_strategy": "0", "crf": "4"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for number in range(60):
+            level = round(80 * number / 30) + 1
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(path) as container:
+        assert container.streams.video[0].start_time > 0
+    times = shown(Entry(rgb=path, depth=entry.depth), Sampling(frames=8))
+    assert np.abs(times["rgb"] - times["depth"]).max() < 0.02
+
+
 def test_depth_that_ends_too_early_is_an_error(pair, raises):
     entry = pair(np.arange(60) / 30, np.arange(40) / 30)
     with raises(UnreadableVideo, path="depth.mkv"):
