@@ -84,9 +84,13 @@ def sample_findings(
                 pairs.append(("frame count", f"frames={entry.frames} in the manifest, but {file.frames} decode"))
             if source.kind == "depth":
                 pairs += _depth_findings(manifest, file)
-            elif entry.rgb_box is not None and not entry.rgb_box.fits(file.width, file.height):
+            elif entry.rgb_box is not None and not entry.rgb_box.fits(file.stored_width, file.stored_height):
                 pairs.append(
-                    ("rgb box", f"rgb_box={entry.rgb_box} exceeds the frame of {file.width} x {file.height} pixels")
+                    (
+                        "rgb box",
+                        f"rgb_box={entry.rgb_box} exceeds the frame of {file.stored_width} x {file.stored_height} "
+                        "stored pixels",
+                    )
                 )
             for kind, sentence in pairs:
                 yield Finding(kind=kind, line=entry.line, modality=source.kind, file=source.path, sentence=sentence)

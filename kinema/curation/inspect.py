@@ -16,18 +16,19 @@ from kinema.data.file_times import FileTimes
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthEncoding, Modality, ReadAs
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
-from kinema.video.container import UPRIGHT, Timeline, open_video, orientation_of, packets_of
+from kinema.video.container import UPRIGHT, Timeline, open_video, packets_of
 from kinema.video.fields import second_field_test
 from kinema.video.gray import gray_picture
 from kinema.video.image_folder import ImageFolder
+from kinema.video.pixels import FrameFacts
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
-from kinema.video.remarks import Remark
+from kinema.video.remarks import COLOR_REMARKS, Remark
 from kinema.video.remote_cache import local_path
 from kinema.video.source import local_source
 from kinema.video.streams import is_gray_format, split_stream
 from kinema.video.video_file import VideoFile, decode_frames
 
-VERSION = 3
+VERSION = 4
 """Version of stored inspections; other versions are inspected again."""
 
 Form = Literal["video", "folder", "array"]
@@ -50,8 +51,10 @@ class Inspection:
         rate: Mean frame rate [1/s]. None without usable time stamps.
         uneven: Share of frame intervals that differ from the median by more than a quarter or, if it is larger, share
             of the duration by which a frame is off its place at an even rate.
-        width: Width of the frames as displayed [px].
-        height: Height of the frames as displayed [px].
+        width: Width of the frames as displayed, with square pixels [px].
+        height: Height of the frames as displayed, with square pixels [px].
+        stored_width: Width of the frames as read, upright [px].
+        stored_height: Height of the frames as read, upright [px].
         codec: Name of the codec, or suffix of image and array files.
         pixel_format: Pixel format of a video; empty for other files.
         bits: Bits per channel, 8 or 16.
@@ -75,6 +78,8 @@ class Inspection:
     uneven: float = 0.0
     width: int = 0
     height: int = 0
+    stored_width: int = 0
+    stored_height: int = 0
     codec: str = ""
     pixel_format: str = ""
     bits: int = 8
@@ -114,6 +119,10 @@ class _Scan:
         self.blank += bool(int(image.max()) - int(image.min()) <= 1)
         self.empty += not image.any()
         self.builder.add(self.frames, image.astype(np.float64))
+
+    def set_sizes(self, stored: tuple[int, int], displayed: tuple[int, int]) -> None:
+        """Record width and height of upright frames."""
+        self.header.update(stored_width=stored[0], stored_height=stored[1], width=displayed[0], height=displayed[1])
 
     def inspection(self, problem: Problem, reason: str) -> Inspection:
         """Return the result."""
@@ -175,13 +184,15 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
         pixel_format = "" if stored is None else stored.name
         scan.header.update(codec=stream.codec_context.name, pixel_format=pixel_format, bits=bits)
         is_depth_in_color = kind == "depth" and stored is not None and not is_gray_format(stored)
+        facts = FrameFacts(container, stream)
         form = "gray16le" if kind == "depth" and bits == 16 else "gray"
         for frame in decode_frames(file, container, stream, options.limits):
+            facts.add(frame)
             if scan.frames == 0:
-                orientation = orientation_of(frame)
-                size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
+                orientation = facts.orientation
                 rotation = -1 if sum(orientation) % 2 else round(frame.rotation) % 360
-                scan.header.update(width=size[0], height=size[1], rotation=rotation)
+                scan.set_sizes(facts.size[::-1] if orientation.transposed else facts.size, facts.displayed_size)
+                scan.header["rotation"] = rotation
             scan.damaged += bool(frame.is_corrupt)
             if scan.builder.needs(scan.frames):
                 if is_depth_in_color:
@@ -190,7 +201,8 @@ def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _
                 scan.add_image(orientation.apply(small.to_ndarray()))
             scan.frames += 1
     scan.timeline = source.timeline  # raises for files that all readers refuse, such as an AVI file that lost frames
-    scan.header["remarks"] = source.stream_remarks
+    on_frames = tuple(r for r in facts.remarks if kind == "rgb" or r.kind not in COLOR_REMARKS)
+    scan.header["remarks"] = (*source.stream_remarks, *on_frames)
 
 
 def _scan_packets(file: str, kind: Modality, options: ReadOptions, scan: _Scan) -> None:
@@ -227,11 +239,14 @@ def _scan_images(source: ImageFolder | ArrayFile, kind: Modality, scan: _Scan) -
     for image in source.iter_frames(range(source.num_frames), "rgb" if kind == "rgb" else "gray"):
         if scan.frames == 0:
             codec, bits = first.suffix.lower().removeprefix("."), 8 * image.dtype.itemsize
-            scan.header.update(width=image.shape[1], height=image.shape[0], codec=codec, bits=bits)
+            scan.header.update(codec=codec, bits=bits)
+            scan.set_sizes((image.shape[1], image.shape[0]), (image.shape[1], image.shape[0]))
         if scan.builder.needs(scan.frames):
             gray = Image.fromarray(image).convert("L") if image.ndim == 3 else Image.fromarray(image.astype(np.float32))
             scan.add_image(np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32))
         scan.frames += 1
+    if kind == "rgb" and isinstance(source, ImageFolder):
+        scan.header["remarks"] = source.remarks_on(range(source.num_frames))
 
 
 def _problem(file: str, error: UnreadableVideo, frames: int) -> Problem:

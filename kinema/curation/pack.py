@@ -180,7 +180,8 @@ def _claim(out: Path, manifest: Manifest, encoding: Encoding) -> None:
     if path.exists():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            version, stored_options, manifests = stored["version"], stored["encoding"], dict(stored["manifests"])
+            version, manifests = stored["version"], dict(stored["manifests"])
+            stored_options = {"deinterlace": "none"} | stored["encoding"]
         except (ValueError, KeyError, TypeError) as error:
             raise PackError(
                 f"{path}: cannot be read ({error}). Choose another folder, or delete this one.", path=path
@@ -258,7 +259,8 @@ class _PackRun:
 
     def _pack_source(self, path: str, parts: Sequence[Part]) -> None:
         try:
-            source = PackSource(path, self._read_options, parts[0].read_as)
+            options = replace(self._read_options, deinterlace=self._encoding.deinterlace)
+            source = PackSource(path, options, parts[0].read_as)
         except UnreadableVideo as error:
             for part in parts:
                 self._finish_part(part, failure=str(error))
@@ -272,7 +274,7 @@ class _PackRun:
                     state = source.state(part)
                     record = self.records.get(part.key)
                     # A source that was deleted after packing has not changed.
-                    if record is not None and state in ((), record.state) and self._is_complete(record):
+                    if record is not None and self._is_current(record, source, state):
                         self._finish_part(part)
                         continue
                     record = write_part(part, source, state, self._out, self._encoding, self._cancelled.is_set)
@@ -282,9 +284,11 @@ class _PackRun:
                 except Cancelled:
                     return
 
-    def _is_complete(self, record: Record) -> bool:
+    def _is_current(self, record: Record, source: PackSource, state: tuple[int, ...]) -> bool:
         file = self._out / record.file
-        return file.is_file() and file.stat().st_size == record.bytes
+        if state not in ((), record.state) or not file.is_file() or file.stat().st_size != record.bytes:
+            return False
+        return state == () or not source.is_outdated(record)
 
     def _finish_part(self, part: Part, *, record: Record | None = None, failure: str = "") -> None:
         """Count a part as done, and store its new record or failure; without either, it was packed before."""
@@ -382,6 +386,9 @@ def _notes(
     copied = sum(record.form == "copied" for record in records)
     if copied:
         yield f"{copied:,} files copied unchanged: small RGB with frequent keyframes, or 8-bit depth in a video"
+    interlaced = sum(record.interlaced for record in records)
+    if interlaced:
+        yield f"{interlaced:,} interlaced files stay combed, and are no longer marked. Use --deinterlace spatial."
     unequal = sum(record.unequal_times for record in records)
     if unequal:
         yield f"{unequal:,} depth files have other time stamps than their RGB; both are cut by the frames of RGB"

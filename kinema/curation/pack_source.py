@@ -25,6 +25,7 @@ from kinema.transforms.sampling import Pairing, pair_frames
 from kinema.video.array_file import TICKS_PER_S
 from kinema.video.container import Timeline, open_video, reason_of
 from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, write_depth, write_rgb
+from kinema.video.pixels import aspect_of
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import local_path
 from kinema.video.source import FrameSource, count_frames, local_source
@@ -35,6 +36,9 @@ Item = TypeVar("Item")
 
 MAX_KEYFRAME_INTERVAL = 16
 """Largest mean keyframe interval [frames] of a small video to copy; re-encoding would not make it faster to read."""
+
+PIXELS = 2
+"""Version of the rules by which pixels are read. Version 1 ignored pixel aspect, transparency, and HDR."""
 
 DEFAULT_RATE = 25
 """Frame rate [1/s] of sources without time stamps, such as folders."""
@@ -92,6 +96,8 @@ class Record:
         form: `encoded`, or `copied` for a source that is already fast to read.
         unequal_times: Whether the time stamps of a depth file select other frames than those of its RGB.
         timed: True if the times of the packed frames are those of the source.
+        interlaced: Whether interlaced frames were packed as they are, and lost their mark.
+        pixels: Version of the rules by which pixels are read; `PIXELS` for new files.
     """
 
     key: str
@@ -102,6 +108,8 @@ class Record:
     form: str
     unequal_times: bool = False
     timed: bool = True
+    interlaced: bool = False
+    pixels: int = 1
 
 
 class PackSource:
@@ -158,6 +166,14 @@ class PackSource:
             first, end = max(first - 1, 0), min(end + 1, len(own))
         return range(first, end)
 
+    def has_remark(self, kind: str) -> bool:
+        """Return whether the file has a remark of this kind."""
+        return any(remark.kind == kind for remark in self.frames.remarks)
+
+    def is_outdated(self, record: Record) -> bool:
+        """Return whether a packed file has other pixels than it would have now."""
+        return record.pixels < PIXELS and record.form == "encoded" and bool(self.frames.remarks)
+
     def has_unequal_times(self, part: Part) -> bool:
         """Return whether the time stamps of the file select other frames than those of the RGB of the sample."""
         if part.timed_by in ("", self.path) or self._timeline is None:
@@ -173,14 +189,14 @@ class PackSource:
         True for 8-bit depth in a video, which no lossless encoding makes as small, and for small RGB with frequent
         keyframes.
         """
-        if not isinstance(self.frames, VideoFile):
+        if not isinstance(self.frames, VideoFile) or (encoding.deinterlace != "none" and self.has_remark("interlaced")):
             return False
         with open_video(self.file, self._options.limits, kind) as (container, stream):
             if len(container.streams.video) > 1:  # a copy would lose the choice
                 return False
             context = stream.codec_context
             deep = context.format is None or context.format.components[0].bits > 8
-            short_side = min(context.width, context.height)
+            short_side = min(aspect_of(stream).displayed(context.height, context.width))
         if kind == "depth":
             return not deep and self._read_as != "jet" and (encoding.depth_short_side or short_side) >= short_side
         timeline = self.frames.timeline
@@ -194,7 +210,8 @@ class PackSource:
             with path.open("wb") as file:
                 if part.kind == "depth":
                     images = _until_cancelled(is_cancelled, self._images(part.kind, numbers))
-                    frames = write_depth(file, images, encoding, self._times_s(part, numbers))
+                    times, aspect = self._times_s(part, numbers), self.frames.pixel_aspect
+                    frames = write_depth(file, images, encoding, times, aspect)
                 else:
                     ticks, second = self._ticks(part, numbers)
                     fitted = _until_cancelled(is_cancelled, self._fitted(numbers, encoding, part.box))
@@ -252,11 +269,12 @@ class PackSource:
 
     def _fitted(self, numbers: range, encoding: Encoding, box: str) -> Iterator[av.VideoFrame]:
         """Yield RGB frames, cropped, resized and converted for encoding."""
+        aspect = self.frames.pixel_aspect
         if box:
-            return fitted_pictures(self._cropped(numbers, box), encoding)
+            return fitted_pictures(self._cropped(numbers, box), encoding, aspect)
         if isinstance(self.frames, VideoFile):
-            return fitted_frames(self.frames.iter_stored(numbers), encoding)
-        return fitted_pictures(self._images("rgb", numbers), encoding)
+            return fitted_frames(self.frames.iter_stored(numbers), encoding, self.frames.converter(), aspect)
+        return fitted_pictures(self._images("rgb", numbers), encoding, aspect)
 
     def _cropped(self, numbers: range, rgb_box: str) -> Iterator[ndarray]:
         box = parse_pixel_box(rgb_box)
@@ -326,6 +344,7 @@ def write_part(
         else:
             frames = source.encode(part, temporary, encoding, is_cancelled)
         size = temporary.stat().st_size
+    is_combed = not copied and encoding.deinterlace == "none" and part.kind == "rgb" and source.has_remark("interlaced")
     return Record(
         key=part.key,
         file=name,
@@ -335,6 +354,8 @@ def write_part(
         form="copied" if copied else "encoded",
         unequal_times=source.has_unequal_times(part),
         timed=copied or source.has_times,
+        interlaced=is_combed,
+        pixels=PIXELS,
     )
 
 

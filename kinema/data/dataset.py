@@ -184,8 +184,9 @@ def read_clips(
         else:
             params = draw_params(augmentation, preprocessing, rng)
         frames, boxes = _read(entry, sources, place, indices.tolist(), preprocessing)
+        aspects = {m: sources[m].pixel_aspect for m in frames}
     return {
-        m: preprocessing.to_channels(m, augment(read, params, preprocessing.size, boxes[m]))
+        m: preprocessing.to_channels(m, augment(read, params, preprocessing.size, boxes[m], aspects[m]))
         for m, read in frames.items()
     }
 
@@ -211,6 +212,7 @@ def read_views(
         views = place.grid.frames(place.sampling.views(place.grid.num_places))
         needed, places = np.unique(views, return_inverse=True)
         frames, boxes = _read(entry, sources, place, needed.tolist(), preprocessing)
+        aspects = {m: sources[m].pixel_aspect for m in frames}
     return {
         m: preprocessing.to_channels(
             m,
@@ -221,6 +223,7 @@ def read_views(
                 size=preprocessing.size,
                 num_crops=preprocessing.crops,
                 subject=boxes[m],
+                pixel_aspect=aspects[m],
             ),
         )
         for m, read in frames.items()
@@ -243,6 +246,8 @@ def open_sources(
             raise UnreadableVideo(
                 f"{modality}: no file; {user} requires {modality}. Fill the column {modality}.", field=modality
             )
+    if read_options.deinterlace is None and preprocessing.deinterlace != "none":
+        read_options = replace(read_options, deinterlace=preprocessing.deinterlace)
     return {
         m: files.enter_context(open_source(locate(entry.source(m)), read_options, preprocessing.read_as(m)))
         for m in modalities
@@ -276,7 +281,7 @@ def _read(
         masked = frames["depth"].squeeze(-1).numpy()
     else:
         masked = sources["depth"].read_gray(place.numbers("depth", indices))
-    box = subject_box(masked, preprocessing.subject)
+    box = subject_box(masked, preprocessing.subject, sources["depth"].pixel_aspect)
     return frames, {m: FULL_FRAME if m == "rgb" and entry.rgb_box is not None else box for m in boxes}
 
 

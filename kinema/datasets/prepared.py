@@ -219,8 +219,8 @@ def _remark_notes(remarks: Mapping[MediaFile, Sequence[Remark]]) -> list[str]:
     """Return a note for each kind of remark, with the number of files."""
     notes: list[str] = []
     for kind, text in REMARKS.items():
-        details = [f"{Path(path).name} ({r.detail})" for (path, _), rs in remarks.items() for r in rs if r.kind == kind]
-        notes += note_names(details, f"files {text}")
+        names = [Path(path).name for (path, _), found in remarks.items() if any(r.kind == kind for r in found)]
+        notes += note_names(names, f"files {text}")
     return notes
 
 

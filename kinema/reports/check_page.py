@@ -100,14 +100,16 @@ def _copies(checked: CheckResult, read_options: ReadOptions) -> Iterator[Section
         text += f" The first {len(shown)} are shown, check.json has all."
     images = []
     for copy in sorted(shown, key=lambda copy: -copy.pair.motion):
-        rows = [_frames(checked, MediaFile(file, copy.modality), read_options) for file in (copy.first, copy.second)]
+        sources = [MediaFile(file, copy.modality) for file in (copy.first, copy.second)]
+        rows = [_frames(checked, source, read_options) for source in sources]
+        shapes = [checked.inspections[source].width / checked.inspections[source].height for source in sources]
         mirrored = ", mirrored" if copy.pair.mirrored else ""
         caption = (
             f"{copy.first} ({copy.splits[0] or 'no split'}, line {copy.lines[0]}) and {copy.second} "
             f"({copy.splits[1] or 'no split'}, line {copy.lines[1]}): motion similarity {copy.pair.motion:.2f}, "
             f"appearance similarity {copy.pair.appearance:.2f}{mirrored}"
         )
-        images.append(CaptionedImage(image=strips(rows), caption=caption))
+        images.append(CaptionedImage(image=strips(rows, shapes), caption=caption))
     yield Section(heading="Near-duplicates across splits", text=text, images=images)
 
 

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -70,7 +70,9 @@ class TrainingSetup:
         run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
         fabric = make_fabric(recipe)
         torch.manual_seed(recipe.run.seed)
+        deinterlace = recipe.data.read_options.deinterlace or "none"
         preprocessing = recipe.clip.preprocessing(manifest.depth, manifest.depth_encoding)
+        preprocessing = replace(preprocessing, deinterlace=deinterlace)
         network = model or _build_network(recipe, manifest, preprocessing)
         binding = input_binding(network)
         if len(preprocessing.modalities) > len(binding.arguments):

@@ -12,6 +12,8 @@ from PIL import Image
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from kinema.video.pixels import SQUARE, PixelAspect
+
 GRAY = 128
 """RGB level of pixels that a warp takes from beyond the frame."""
 
@@ -235,10 +237,14 @@ class Geometry(NamedTuple):
 
 
 def crop(
-    frames: UInt8[Tensor, "time height width channels"], geometry: Geometry, size: int, subject: Box = FULL_FRAME
+    frames: UInt8[Tensor, "time height width channels"],
+    geometry: Geometry,
+    size: int,
+    subject: Box = FULL_FRAME,
+    pixel_aspect: PixelAspect = SQUARE,
 ) -> UInt8[Tensor, "channels time size size"]:
-    """Resize the shorter side of the subject's box, crop a square, warp and mirror it."""
-    shape = _resized_shape(frames, geometry.short_side, size, subject)
+    """Resize the shorter side of the subject's box as displayed, crop a square, warp and mirror it."""
+    shape = _resized_shape(frames, geometry.short_side, size, subject, pixel_aspect)
     top = math.floor(geometry.top * (shape[0] - size) + 0.5)
     left = math.floor(geometry.left * (shape[1] - size) + 0.5)
     if geometry.warp == IDENTITY:
@@ -259,6 +265,7 @@ def view_clips(
     size: int,
     num_crops: int,
     subject: Box = FULL_FRAME,
+    pixel_aspect: PixelAspect = SQUARE,
 ) -> UInt8[Tensor, "views channels frames size size"]:
     """Return the views of a test: the crops of each clip, from frames that are resized once.
 
@@ -269,8 +276,9 @@ def view_clips(
         size: Side of the crops in pixels.
         num_crops: 1 for the center, or 3 along the longer side.
         subject: Part of the frames to resize.
+        pixel_aspect: Displayed shape of the frames' pixels.
     """
-    height, width = _resized_shape(frames, short_side, size, subject)
+    height, width = _resized_shape(frames, short_side, size, subject, pixel_aspect)
     ends = (0.0, 0.5, 1.0) if num_crops == 3 else (0.5,)
     corners = [
         (math.floor(down * (height - size) + 0.5), math.floor(across * (width - size) + 0.5))
@@ -287,7 +295,10 @@ def view_clips(
     return torch.stack(views).transpose(1, 2).contiguous()
 
 
-def _resized_shape(frames: Tensor, short_side: int, size: int, subject: Box) -> tuple[int, int]:
+def _resized_shape(
+    frames: Tensor, short_side: int, size: int, subject: Box, pixel_aspect: PixelAspect
+) -> tuple[int, int]:
     height, width = subject.size(*frames.shape[1:3])
+    height, width = height * pixel_aspect.height, width * pixel_aspect.width
     scale = short_side / min(height, width)
     return max(round(height * scale), size), max(round(width * scale), size)

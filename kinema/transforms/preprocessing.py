@@ -18,6 +18,8 @@ from kinema.errors import UnreadableVideo
 from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
 from kinema.transforms.geometry import FULL_FRAME, Box
 from kinema.video.gray import jet_colors
+from kinema.video.pixels import SQUARE, PixelAspect
+from kinema.video.read_options import Deinterlace
 
 DepthColors = Literal["gray", "jet"]
 Pixels = Annotated[int, Field(ge=1)]
@@ -61,6 +63,7 @@ class Preprocessing:
         crops: Number of crops at test time: 1 for the center, or 3 at the center and both ends of the longer side.
         subject: Crop of all modalities to the person in masked depth; None for the full frame. It requires depth files
             even where the model does not take depth.
+        deinterlace: Treatment of interlaced color frames in training, which `ReadOptions.deinterlace` overrides.
     """
 
     modalities: Annotated[tuple[Modality, ...], Field(min_length=1)] = ("rgb",)
@@ -74,6 +77,7 @@ class Preprocessing:
     depth_colors: DepthColors = "gray"
     crops: Literal[1, 3] = 1
     subject: SubjectCrop | None = None
+    deinterlace: Deinterlace = "none"
 
     def __post_init__(self) -> None:
         if len(set(self.modalities)) != len(self.modalities):
@@ -197,7 +201,7 @@ def subject_extent(depth: StoredDepth) -> Extent | None:
     return Extent(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
 
-def subject_box(depth: StoredDepth, crop: SubjectCrop) -> Box:
+def subject_box(depth: StoredDepth, crop: SubjectCrop, pixel_aspect: PixelAspect = SQUARE) -> Box:
     """Return one box for a clip, inside the frame: the readings of all frames and the margin.
 
     The shorter side is extended to the longer one, as far as the frame allows, since a model sees a square: cropped
@@ -210,9 +214,9 @@ def subject_box(depth: StoredDepth, crop: SubjectCrop) -> Box:
     height, width = depth.shape[1:]
     top, bottom = _enlarge(extent.top, extent.bottom, crop.margin)
     left, right = _enlarge(extent.left, extent.right, crop.margin)
-    side = max(bottom - top, right - left)
-    top, bottom = fit_range(top, bottom, side, height)
-    left, right = fit_range(left, right, side, width)
+    side = max(pixel_aspect.displayed(bottom - top, right - left))
+    top, bottom = fit_range(top, bottom, round(side / pixel_aspect.height), height)
+    left, right = fit_range(left, right, round(side / pixel_aspect.width), width)
     return Box(top / height, left / width, bottom / height, right / width)
 
 

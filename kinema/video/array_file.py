@@ -17,6 +17,7 @@ from kinema.errors import UnreadableVideo
 from kinema.modality import ReadAs
 from kinema.video.container import Gray, Timeline, displayed_range
 from kinema.video.gray import gray_of_colors
+from kinema.video.pixels import SQUARE
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.remarks import Remark
 from kinema.video.unreadable import check_range, describe, no_time_stamps, one_line, over_limit, unreadable
@@ -49,6 +50,7 @@ class ArrayFile:
     """
 
     form: Literal["array"] = "array"
+    pixel_aspect = SQUARE
 
     def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
@@ -72,7 +74,9 @@ class ArrayFile:
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the frames."""
+        """No remarks; raises UnreadableVideo if the file is opened as depth and has another form."""
+        if self.read_as == "depth":
+            self.read_gray([0])
         return ()
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:

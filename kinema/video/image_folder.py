@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from kinema.modality import ReadAs
 from kinema.video.container import Gray
 from kinema.video.gray import gray_of_colors
+from kinema.video.pixels import OPAQUE, SQUARE, over_black
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.remarks import Remark
 from kinema.video.unreadable import check_range, describe, no_time_stamps, over_limit, unreadable
@@ -30,6 +31,7 @@ class ImageFolder:
 
     form: Literal["folder"] = "folder"
     timeline = None
+    pixel_aspect = SQUARE
 
     def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
@@ -62,8 +64,20 @@ class ImageFolder:
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the frames."""
-        return ()
+        """Remarks on the first image.
+
+        Raises:
+            UnreadableVideo: The folder is opened as depth, and the image is in color.
+        """
+        if self.read_as == "depth":
+            self.read_gray([0])
+        return self.remarks_on(range(1))
+
+    def remarks_on(self, numbers: range) -> tuple[Remark, ...]:
+        """Return the remarks on the images with these numbers."""
+        count = sum(is_transparent(self.files[number]) for number in numbers)
+        sentence = f"{count} of {len(numbers)} frames are transparent in part and put on black"
+        return (Remark("transparency", sentence),) if count else ()
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the images with these numbers, which may be repeated.
@@ -157,6 +171,9 @@ def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits, read_a
             is_deep = upright.mode.startswith("I")
             if color == "rgb" and is_deep:
                 raise unreadable(path, "expected RGB of 8 bits, got one channel of 16 bits. Read it as depth.")
+            if color == "rgb" and upright.has_transparency_data:
+                rgba = np.asarray(upright.convert("RGBA"))
+                return over_black(rgba[..., :3], rgba[..., 3:])
             if color == "rgb":
                 return np.asarray(upright.convert("RGB"))
             if is_deep:
@@ -166,3 +183,12 @@ def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits, read_a
             return gray_of_colors(str(path), np.asarray(upright.convert("RGB")), read_as)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise unreadable(path, f"not a readable image ({error})") from error
+
+
+def is_transparent(path: Path) -> bool:
+    """Return whether an image has pixels that are not opaque; False if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < OPAQUE
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False

@@ -12,13 +12,16 @@ REMARKS = {
 }
 """End of the note `N files ...` of each kind of remark."""
 
+COLOR_REMARKS = frozenset({"transparency", "HDR", "wide gamut", "interlaced"})
+"""Kinds that say how colors are read; nothing of the kind is done to depth."""
+
 
 class Remark(NamedTuple):
     """Remark on a file.
 
     Attributes:
-        kind: Key of `REMARKS`, and the kind of the finding of a check.
-        detail: Facts about this file.
+        kind: Key of `REMARKS`, and kind of the finding of a check.
+        detail: Sentence of the finding.
     """
 
     kind: str

@@ -24,6 +24,7 @@ from kinema.config import to_json
 from kinema.errors import UnreadableVideo
 from kinema.modality import ReadAs
 from kinema.video.container import Gray, Timeline
+from kinema.video.pixels import PixelAspect
 from kinema.video.read_options import ReadOptions
 from kinema.video.remarks import Remark
 from kinema.video.unreadable import unreadable
@@ -54,6 +55,7 @@ class SandboxedFile:
         self.path = path
         self.options = options
         self.read_as = read_as
+        self._pixel_aspect: PixelAspect | None = None
 
     def close(self) -> None:
         """Do nothing: the worker closes the file after each request."""
@@ -78,6 +80,13 @@ class SandboxedFile:
         """Width and height of the frames as displayed."""
         (width, height), _ = self._ask("size")
         return int(width), int(height)
+
+    @property
+    def pixel_aspect(self) -> PixelAspect:
+        """Displayed shape of the pixels of upright frames."""
+        if self._pixel_aspect is None:
+            self._pixel_aspect = PixelAspect(*self._ask("pixel_aspect")[0])
+        return self._pixel_aspect
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
@@ -105,7 +114,8 @@ class SandboxedFile:
     def _read(self, operation: str, indices: Sequence[int]) -> ndarray:
         check_indices(indices)
         numbers = sorted({int(i) for i in indices})  # repeated frames are sent once
-        _, frames = self._ask(operation, indices=numbers)
+        aspect, frames = self._ask(operation, indices=numbers)
+        self._pixel_aspect = PixelAspect(*aspect)
         return cast(ndarray, frames)[[numbers.index(i) for i in indices]]
 
     def _ask(self, operation: str, **arguments: Any) -> tuple[Any, ndarray | None]:

@@ -29,7 +29,8 @@ FrameSource = VideoFile | ImageFolder | ArrayFile | SandboxedFile
     num_frames                       number of frames that decode
     timeline                         time stamps of the frames; None for folders and arrays
     read_as                          content as which the file was opened; None if it was not named
-    size                             width and height of the frames as displayed
+    size                             width and height of the frames as displayed, with square pixels
+    pixel_aspect                     displayed shape of the pixels of upright frames
     remarks                          what a reader should know about the frames
     read_rgb(indices)                uint8, (frames, height, width, 3)
     read_gray(indices)               uint8, or stored values as uint16 if they have more than 8 bits, (frames, height,

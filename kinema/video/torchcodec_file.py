@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.errors import BackendError
-from kinema.video.container import UPRIGHT, orientation_of, seekable
+from kinema.video.container import seekable
 from kinema.video.unreadable import one_line, past_end, unreadable
-from kinema.video.video_file import VideoFile, check_clip, check_indices, decode_frames
+from kinema.video.video_file import VideoFile, check_clip, check_indices
 
 
 class TorchcodecFile(VideoFile):
@@ -30,8 +30,8 @@ class TorchcodecFile(VideoFile):
         container, stream = self._open()
         check_clip(self.path, len(set(indices)), stream, "rgb24", self.limits)
         stream_index = stream.index
-        # torchcodec does not mirror.
-        if container.format.name == "avi" or not seekable(container) or not self.timeline.stamps or self._is_turned():
+        has_stamps = container.format.name != "avi" and seekable(container) and bool(self.timeline.stamps)
+        if not has_stamps or not self.facts.is_plain:
             return super().read_rgb(indices)
         check_indices(indices)
         count = len(self.timeline.stamps)
@@ -45,12 +45,6 @@ class TorchcodecFile(VideoFile):
         except (RuntimeError, ValueError, IndexError) as error:
             raise unreadable(self.path, f"torchcodec cannot decode it ({one_line(error)})") from error
         return np.ascontiguousarray(frames)
-
-    def _is_turned(self) -> bool:
-        container, stream = self._rewind()
-        self._at_start = False
-        frame = next(decode_frames(self.path, container, stream, self.limits), None)
-        return frame is not None and orientation_of(frame) != UPRIGHT
 
 
 def _decoder_type() -> Any:

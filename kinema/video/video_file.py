@@ -34,19 +34,26 @@ from kinema.video.container import (
     scan_timeline,
     seekable,
 )
+from kinema.video.described import THREADED_PIXELS, DescribedVideo, is_intact
 from kinema.video.fields import second_field_test
+from kinema.video.filters import TRANSFERS
 from kinema.video.gray import gray_picture
-from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
-from kinema.video.remarks import Remark
-from kinema.video.streams import equal_streams, is_gray_format, split_stream
+from kinema.video.pixels import (
+    SQUARE,
+    FrameConverter,
+    FrameFacts,
+    PixelAspect,
+    PixelFormat,
+    alpha_decoder,
+    aspect_of,
+    upright_aspect,
+)
+from kinema.video.read_options import READ_OPTIONS, Deinterlace, Limits, ReadOptions
 from kinema.video.unreadable import over_limit, past_end, unreadable
 
 SKIPPABLE = frozenset({"h264"})
 """Codecs whose decoder can skip unreferenced frames without changing the others by a bit. HEVC cannot: frames with that
 mark may be referenced from a higher temporal layer."""
-
-THREADED_PIXELS = 500_000
-"""Number of pixels per frame from which decoding threads pay off."""
 
 MAX_THREADS = 4
 """Largest number of threads that decode frames in parallel; each holds its own frames in memory."""
@@ -54,10 +61,8 @@ MAX_THREADS = 4
 BYTES = {"rgb24": 3, "gray": 1, "gray16le": 2}
 """Bytes per pixel of the output formats."""
 
-PixelFormat = Literal["rgb24", "gray", "gray16le"]
 
-
-class VideoFile:
+class VideoFile(DescribedVideo):
     """Local video file, decoded by PyAV within the limits of `options`.
 
     The container stays open between calls. It is opened again to return to the start after reading, to
@@ -80,12 +85,16 @@ class VideoFile:
         self.read_as = read_as
         self.kind: Modality = "rgb" if read_as in (None, "rgb") else "depth"
         self._depth: VideoFile | None = None
+        self.deinterlace: Deinterlace = options.deinterlace or "none"
         self._files = ExitStack()
         self._opened: tuple[InputContainer, av.VideoStream] | None = None
         self._at_start = False
         self._timeline: Timeline | None = None
         self._num_frames: int | None = None
         self._has_fields = False
+        self._facts: FrameFacts | None = None
+        self._orientation: Orientation | None = None
+        self._converter: FrameConverter | None = None
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -93,17 +102,6 @@ class VideoFile:
         self._opened = None
         if self._depth is not None:
             self._depth.close()
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames that decode: packets, corrected by decoding from the last keyframe on.
-
-        Raises:
-            UnreadableVideo: As `read_rgb`, or no frame decodes.
-        """
-        if self._num_frames is None:
-            self._num_frames = self._count()
-        return self._num_frames
 
     @property
     def timeline(self) -> Timeline:
@@ -117,23 +115,12 @@ class VideoFile:
         return self._timeline
 
     @property
-    def stream_remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the choice of the stream.
-
-        Raises:
-            UnreadableVideo: The file is opened as depth and is in color, by its first frame.
-        """
-        container, stream = self._open()
-        equal = [] if split_stream(self.path)[1] is not None else equal_streams(container, self.kind)
-        stored = stream.codec_context.format
-        if self.read_as == "depth" and stored is not None and not is_gray_format(stored):
-            self.read_gray([0])
-        return (Remark("several streams", f"#{stream.index} of {'; '.join(equal)}"),) if equal else ()
-
-    @property
-    def remarks(self) -> tuple[Remark, ...]:
-        """Remarks on the frames."""
-        return self.stream_remarks
+    def pixel_aspect(self) -> PixelAspect:
+        """Displayed shape of the pixels of upright frames."""
+        _, stream = self._current
+        if stream.sample_aspect_ratio in (None, 1):
+            return SQUARE
+        return upright_aspect(aspect_of(stream), self._orientation or self.facts.orientation)
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the frames with these numbers, in one decoding pass that seeks if a keyframe lies in between.
@@ -159,11 +146,9 @@ class VideoFile:
     def iter_frames(self, numbers: range, color: Literal["rgb", "gray"]) -> Iterator[ndarray]:
         """Yield the frames of a range one by one, as `read_rgb` or `read_gray` returns them, holding one in memory."""
         reader = self if color == "rgb" else self._depth_reader()
-        converter = VideoReformatter()
-        orientation: Orientation | None = None
+        reformatter = VideoReformatter()
         for frame in reader.iter_stored(numbers):
-            orientation = orientation_of(frame) if orientation is None else orientation
-            yield reader._convert(frame, color, converter, orientation)
+            yield reader._convert(frame, _pixel_format(color, reader._current[1]), reformatter)
 
     def iter_stored(self, numbers: range) -> Iterator[av.VideoFrame]:
         """Yield the frames of a range one by one as stored, not yet upright, decoded by one thread."""
@@ -185,6 +170,11 @@ class VideoFile:
             UnreadableVideo: The file has no time stamps, or ends before the segment does.
         """
         return displayed_range(self.path, self.timeline, start_s, stop_s)
+
+    @property
+    def _current(self) -> tuple[InputContainer, av.VideoStream]:
+        """The container as it is, whatever its position and threads."""
+        return self._opened or self._open()
 
     def _open(self, threads: int = 1) -> tuple[InputContainer, av.VideoStream]:
         """Return the container at its current position, opened again if it is closed or decodes with other threads.
@@ -232,12 +222,10 @@ class VideoFile:
                 frames = self._decode_by_stamp(container, stream, indices, timeline)
             self._at_start = False
             clip: ndarray | None = None
-            # One converter for all frames: creating one costs more than decoding a small frame.
-            converter = VideoReformatter()
+            # One reformatter for all frames: creating one costs more than decoding a small frame.
+            reformatter = VideoReformatter()
             for number, frame in frames:
-                if clip is None:
-                    orientation = orientation_of(frame)  # once per file: each call leaks some memory
-                picture = self._convert(frame, color, converter, orientation)
+                picture = self._convert(frame, pixel_format, reformatter)
                 if clip is None:
                     clip = np.empty((len(indices), *picture.shape), picture.dtype)
                 clip[bisect_left(indices, number) : bisect_right(indices, number)] = picture
@@ -257,7 +245,7 @@ class VideoFile:
         requested = set(indices)
         number = 0
         for frame in decode_frames(self.path, container, stream, self.limits):
-            if _is_intact(self.path, frame) and number in requested:
+            if is_intact(self.path, frame) and number in requested:
                 yield number, frame
                 if number == indices[-1]:
                     _drain(self.path, stream)
@@ -290,7 +278,7 @@ class VideoFile:
                     if position >= 0:
                         _drain(self.path, stream)
                     container.seek(timeline.keyframes[start], stream=stream, backward=True)
-                    frames = decode_frames(self.path, container, stream, self.limits, requested)
+                    frames = decode_frames(self.path, container, stream, self.limits, requested, "keyframe")
                     frame, is_damaged = _advance(frames, stamp, False)
                     if frame is not None and frame.pts == stamp:
                         break
@@ -302,6 +290,11 @@ class VideoFile:
             position = number
         _drain(self.path, stream)
 
+    def _decode(
+        self, container: InputContainer, stream: av.VideoStream, start: Literal["here", "keyframe"] = "here"
+    ) -> Iterator[av.VideoFrame]:
+        return decode_frames(self.path, container, stream, self.limits, None, start)
+
     def _depth_reader(self) -> "VideoFile":
         """Return the reader of the depth stream: this one, if it is opened as depth or the file has one stream."""
         if self.kind == "depth" or len(self._open()[0].streams.video) == 1:
@@ -310,39 +303,25 @@ class VideoFile:
             self._depth = type(self)(self.path, self.options, "depth")
         return self._depth
 
-    def _convert(
-        self,
-        frame: av.VideoFrame,
-        color: Literal["rgb", "gray"],
-        converter: VideoReformatter,
-        orientation: Orientation,
-    ) -> ndarray:
+    def _convert(self, frame: av.VideoFrame, pixel_format: PixelFormat, reformatter: VideoReformatter) -> ndarray:
+        if self._orientation is None:
+            self._orientation = orientation_of(frame)  # once per file: each call leaks some memory
         threads = threads_here() if frame.width * frame.height >= THREADED_PIXELS else 1
-        stored = frame.format.name
-        if color == "rgb" or stored in ("gray", "gray16le"):
-            picture = converter.reformat(
-                frame, format="rgb24" if color == "rgb" else stored, threads=threads
-            ).to_ndarray()
+        if pixel_format == "rgb24" and not self._is_plain(frame):
+            if self._converter is None:
+                self._converter = self.converter(threads_here())
+            picture = self._converter.rgb(frame)
+        elif pixel_format in ("rgb24", frame.format.name):
+            picture = reformatter.reformat(frame, format=pixel_format, threads=threads).to_ndarray()
         else:
-            picture = gray_picture(self.path, frame, self.read_as, converter, threads)
-        return orientation.apply(picture)
+            picture = gray_picture(self.path, frame, self.read_as, reformatter, threads)
+        return self._orientation.apply(picture)
 
-    def _count(self) -> int:
-        timeline = self.timeline
-        if timeline.keyframes:
-            container, stream = self._open()
-            container.seek(timeline.keyframes[-1], stream=stream, backward=True)
-            frames = decode_frames(self.path, container, stream, self.limits)
-            last = max((frame.pts for frame in frames if frame.pts is not None and not frame.is_corrupt), default=None)
-            count = 0 if last is None else bisect_right(timeline.stamps, last)
-        else:
-            container, stream = self._rewind()
-            self._at_start = False
-            frames = decode_frames(self.path, container, stream, self.limits)
-            count = sum(1 for frame in frames if _is_intact(self.path, frame))
-        if count == 0:
-            raise unreadable(self.path, "no frame can be decoded")
-        return count
+    def _is_plain(self, frame: av.VideoFrame) -> bool:
+        """Return whether the stored values alone give the color of a frame: opaque, not HDR, and not deinterlaced."""
+        has_alpha = frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
+        is_changed = self.deinterlace != "none" and frame.interlaced_frame
+        return not has_alpha and not is_changed and frame.color_trc not in TRANSFERS
 
 
 def decode_frames(
@@ -351,10 +330,13 @@ def decode_frames(
     stream: av.VideoStream,
     limits: Limits = READ_OPTIONS.limits,
     stamps: frozenset[int] | None = None,
+    start: Literal["here", "keyframe"] = "here",
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of an open video from its current position, all of one size.
 
-    With `stamps`, the time stamps of the requested frames, other frames may be skipped if no frame refers to them.
+    With `stamps`, the time stamps of the requested frames, other frames may be skipped if no frame refers to them. With
+    `start="keyframe"`, packets before the next keyframe are skipped: seeking may end before it, between frames that
+    do not decode, in a Matroska file of several streams.
 
     Raises:
         UnreadableVideo: Decoding fails, the frame size changes, or there are more frames than the limits allow.
@@ -363,6 +345,7 @@ def decode_frames(
     context.options = {"max_pixels": str(limits.pixels)}
     context.skip_frame = "DEFAULT"
     requested = stamps if context.name in SKIPPABLE else None
+    decoder = context if stream.metadata.get("alpha_mode") != "1" else alpha_decoder(stream, limits)
     is_threaded = context.thread_type == ThreadType.FRAME
     number = 0
     size = None
@@ -371,9 +354,12 @@ def decode_frames(
     try:
         with closing(demuxed) as packets:
             for packet in packets:
+                if start == "keyframe" and packet.size and not packet.is_keyframe:
+                    continue
+                start = "here"
                 if requested is not None:
                     context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in requested else "NONREF"
-                for frame in packet.decode():
+                for frame in decoder.decode(packet):
                     size = (frame.width, frame.height) if size is None else size
                     if size != (frame.width, frame.height):
                         raise unreadable(
@@ -442,13 +428,6 @@ def _drain(path: str, stream: av.VideoStream) -> None:
         pass
     except av.FFmpegError as error:
         raise unreadable(path, f"decoding fails ({reason_of(error)})") from error
-
-
-def _is_intact(path: str, frame: av.VideoFrame) -> bool:
-    """Return True, or raise if a frame is damaged: without time stamps, lost frames would shift the numbers."""
-    if frame.is_corrupt:
-        raise unreadable(path, "is damaged, and has no time stamps to number the frames after the damage")
-    return True
 
 
 def _pixel_format(color: Literal["rgb", "gray"], stream: av.VideoStream) -> PixelFormat:

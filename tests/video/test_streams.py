@@ -1,5 +1,6 @@
 """The stream that is meant is read, whatever stands beside it, and its stored values are kept."""
 
+import unicodedata
 from fractions import Fraction
 from zipfile import ZipFile
 
@@ -306,3 +307,53 @@ def test_a_stream_that_starts_late_counts_from_the_first_of_its_file(tmp_path, w
     path = write_streams(tmp_path / "two.mkv", *streams, late_s=(0.0, 0.4))
     assert frame_range(f"{path}#0", 0.4, 0.6) == (10, 15)
     assert frame_range(f"{path}#1", 0.4, 0.6) == (0, 5)
+
+
+def test_templates_name_streams_of_one_file(tmp_path, write_streams):
+    for label in ("run", "walk"):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        for number in range(2):
+            write_streams(
+                tmp_path / "in" / label / f"{number}.mkv",
+                ("ffv1", "gray16le", depth_frames(), "depth", False),
+                ("libx264", "yuv420p", color_frames(GREEN), "color", True),
+            )
+    dataset = get_dataset("folder")
+    file, out = "{label}/{name}.mkv", tmp_path / "m.csv"
+    for rgb, depth in ((f"{file}#color", f"{file}#depth"), (f"{file}#1", f"{file}#0"), (file, file)):
+        options = dataset.options(root=tmp_path / "in", out=out, rgb=rgb, depth=depth)
+        prepared = dataset.prepare(options)
+        assert prepared.unreadable == ()
+        manifest = prepared.manifest
+        assert len(manifest.entries) == 4
+        assert read_gray(manifest.locate(manifest.entries[0].depth), [1])[0, 0, 0] == 1001
+        assert is_color(manifest.locate(manifest.entries[0].rgb), GREEN)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "avi"])
+def test_seeking_in_one_of_several_streams_begins_at_its_own_keyframe(tmp_path, write_streams, suffix):
+    codec = "png" if suffix == "mp4" else "ffv1"
+    pixel_format = "gray16be" if suffix == "mp4" else "gray16le"
+    path = write_streams(
+        tmp_path / f"two.{suffix}",
+        (codec, pixel_format, depth_frames(count=60), "depth", False),
+        ("libx264" if suffix != "avi" else "mpeg4", "yuv420p", color_frames(GREEN, 60), "color", True),
+        late_s=(0.0, 0.4) if suffix != "avi" else (),
+    )
+    for numbers in ([40], [5, 59], [17, 18, 44]):
+        assert read_gray(path, numbers)[:, 0, 0].tolist() == [1000 + number for number in numbers]
+    with open_source(path, read_as="depth") as source:
+        assert source.num_frames == 60
+
+
+@pytest.mark.parametrize("title", ["Tiefe", "Profondeur", "深度", "depth (mm)", "Глубина"])
+def test_titles_in_other_languages_name_depth(tmp_path, write_streams, title):
+    path = write_streams(
+        tmp_path / "two.mkv",
+        ("ffv1", "gray16le", depth_frames(5000), "Infrared", False),
+        ("ffv1", "gray16le", depth_frames(1000), unicodedata.normalize("NFD", title), False),
+        ("libx264", "yuv420p", color_frames(GREEN), "", False),
+    )
+    assert read_gray(path, [1])[0, 0, 0] == 1001
+    assert read_gray(f"{path}#{title.upper()}", [1])[0, 0, 0] == 1001
+    assert is_color(path, GREEN)
