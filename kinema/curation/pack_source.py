@@ -96,7 +96,7 @@ class Record:
         form: `encoded`, or `copied` for a source that is already fast to read.
         unequal_times: Whether the time stamps of a depth file select other frames than those of its RGB.
         timed: True if the times of the packed frames are those of the source.
-        interlaced: Whether interlaced frames were packed as they are, and lost their mark.
+        interlaced: True if interlaced frames were packed as they are, and lost their mark.
         pixels: Version of the rules by which pixels are read; `PIXELS` for new files.
     """
 

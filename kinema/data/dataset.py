@@ -180,7 +180,7 @@ def read_clips(
         place = place_frames(entry, sources, sampling)
         indices = place.grid.frames(place.sampling.indices(place.grid.num_places, rng))
         if augmentation is None or rng is None:
-            params = AugmentParams(Geometry(preprocessing.short_side))
+            params = AugmentParams(Geometry(preprocessing.short_side, rounding=preprocessing.rounding))
         else:
             params = draw_params(augmentation, preprocessing, rng)
         frames, boxes = _read(entry, sources, place, indices.tolist(), preprocessing)
@@ -224,6 +224,7 @@ def read_views(
                 num_crops=preprocessing.crops,
                 subject=boxes[m],
                 pixel_aspect=aspects[m],
+                rounding=preprocessing.rounding,
             ),
         )
         for m, read in frames.items()

@@ -45,7 +45,8 @@ def open_source(path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs 
     """Open a file, a folder of images, or a URL of one, for reading inside the `with` block.
 
     Args:
-        path: Local path or any fsspec URL; it may name a stream of a video, as in `rec.mkv#depth` or `rec.mkv#1`.
+        path: Local path, or URL of a protocol in `remote_cache.PROTOCOLS`; it may name a stream of a video, as in
+            `rec.mkv#depth` or `rec.mkv#1`.
         options: Backend, isolation and limits.
         read_as: Content of the file: RGB or depth, which decides what stream is read if the path names none, or depth
             in a color format by its encoding. Without it, `read_gray` reads the depth stream and all else the RGB one.

@@ -95,6 +95,7 @@ class VideoFile(DescribedVideo):
         self._facts: FrameFacts | None = None
         self._orientation: Orientation | None = None
         self._converter: FrameConverter | None = None
+        self._opaque: dict[str, bool] = {}
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -319,9 +320,11 @@ class VideoFile(DescribedVideo):
 
     def _is_plain(self, frame: av.VideoFrame) -> bool:
         """Return whether the stored values alone give the color of a frame: opaque, not HDR, and not deinterlaced."""
-        has_alpha = frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
+        name = frame.format.name
+        if name not in self._opaque:  # looked up once per format, since that takes as long as decoding a small frame
+            self._opaque[name] = name != "pal8" and not any(c.is_alpha for c in frame.format.components)
         is_changed = self.deinterlace != "none" and frame.interlaced_frame
-        return not has_alpha and not is_changed and frame.color_trc not in TRANSFERS
+        return self._opaque[name] and not is_changed and frame.color_trc not in TRANSFERS
 
 
 def decode_frames(

@@ -82,7 +82,8 @@ def test_prepare_and_check_name_and_count_them(folder, capsys):
     ):
         assert [line for line in notes.splitlines() if line.startswith(start) and name in line]
 
-    main(["check", str(out), "--out", str(folder / "check"), "--cache", str(folder), "--workers", "1"])
+    here = ["--cache", str(folder), "--workers", "1", "--read-options.isolation", "none"]
+    main(["check", str(out), "--out", str(folder / "check"), *here])
     report = json.loads((folder / "check" / "check.json").read_text())
     found = {finding["kind"]: finding for finding in report["findings"] if finding["file"]}
     assert found["transparency"]["sentence"].startswith("20 of 20 frames")
