@@ -13,6 +13,7 @@ from numpy import ndarray
 
 from kinema.errors import BackendError
 from kinema.video.container import seekable
+from kinema.video.streams import split_stream
 from kinema.video.unreadable import one_line, past_end, unreadable
 from kinema.video.video_file import VideoFile, check_clip, check_indices
 
@@ -38,7 +39,9 @@ class TorchcodecFile(VideoFile):
         if indices[-1] >= count:
             raise past_end(self.path, indices[-1], count)
         try:
-            decoder = decoder_type(self.path, stream_index=stream_index, dimension_order="NHWC", seek_mode="exact")
+            decoder = decoder_type(
+                split_stream(self.path)[0], stream_index=stream_index, dimension_order="NHWC", seek_mode="exact"
+            )
             if len(decoder) != count:
                 return super().read_rgb(indices)
             frames = decoder.get_frames_at([int(i) for i in indices]).data.numpy()

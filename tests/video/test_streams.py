@@ -1,6 +1,7 @@
 """The stream that is meant is read, whatever stands beside it, and its stored values are kept."""
 
 import unicodedata
+from dataclasses import replace
 from fractions import Fraction
 from zipfile import ZipFile
 
@@ -9,13 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kinema.config import from_json, to_json
 from kinema.curation.check import check
 from kinema.curation.inspect import inspect
 from kinema.curation.pack import pack
+from kinema.data.dataset import read_views
 from kinema.data.manifest import Entry, load_manifest, write_manifest
 from kinema.datasets.registry import get_dataset
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts
+from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.sampling import Sampling
 from kinema.video.encode import Encoding
 from kinema.video.gray import jet_colors
 from kinema.video.read_options import ReadOptions
@@ -357,3 +362,17 @@ def test_titles_in_other_languages_name_depth(tmp_path, write_streams, title):
     assert read_gray(path, [1])[0, 0, 0] == 1001
     assert read_gray(f"{path}#{title.upper()}", [1])[0, 0, 0] == 1001
     assert is_color(path, GREEN)
+
+
+def test_a_model_reads_depth_by_its_encoding(tmp_path, write_streams, raises):
+    path = write_streams(tmp_path / "jet.mkv", ("ffv1", "bgr0", jet_frames([60] * 8), "", True))
+    plain = Preprocessing(modalities=("depth",), short_side=32, size=32)
+    options = {"locate": str, "sampling": Sampling(frames=4)}
+    with raises(UnreadableVideo, path=path):
+        read_views(Entry(depth=path), preprocessing=plain, **options)
+    stored = to_json(replace(plain, depth_encoding="jet"))
+    named = from_json(Preprocessing, stored)
+    assert (read_views(Entry(depth=path), preprocessing=named, **options)["depth"] == 60).all()
+    assert from_json(Preprocessing, to_json(plain) | {"depth_encoding": None}) == plain
+    older = {name: value for name, value in to_json(plain).items() if name != "depth_encoding"}
+    assert from_json(Preprocessing, older) == plain
