@@ -16,7 +16,7 @@ from kinema.data.file_times import FileTimes
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthEncoding, Modality, ReadAs
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
-from kinema.video.container import UPRIGHT, Timeline, open_video, packets_of
+from kinema.video.container import UPRIGHT, Timeline, open_video, packets_of, seekable
 from kinema.video.fields import second_field_test
 from kinema.video.gray import gray_picture
 from kinema.video.image_folder import ImageFolder
@@ -230,7 +230,9 @@ def _scan_packets(file: str, kind: Modality, options: ReadOptions, scan: _Scan) 
         if stream.frames:
             scan.header["announced_frames"] = max(stream.frames - discarded - before_first_key, 0)
         if container.duration is not None and end > begin:
-            scan.header["lost_s"] = max(container.duration / av.time_base - (end - begin), 0.0)
+            # Seekable containers count their duration from 0 on, where a recording that starts later has no frames.
+            lasts = max(end - begin, end if seekable(container) else 0.0)
+            scan.header["lost_s"] = max(container.duration / av.time_base - lasts, 0.0)
 
 
 def _scan_images(source: ImageFolder | ArrayFile, kind: Modality, scan: _Scan) -> None:

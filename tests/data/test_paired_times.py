@@ -198,7 +198,7 @@ def test_images_without_times_stay_without_times_when_packed(tmp_path, pair):
 def test_check_reports_offsets_and_rates(tmp_path, pair, kind, expected):
     manifest = manifest_of(tmp_path, pair(*SHIFTS[kind]))
     result = check(manifest, journal=tmp_path / "j.jsonl", read_options=ReadOptions())
-    found = [f for f in result.findings if f.kind in ("pair offset", "pair rates", "unequal lengths")]
+    found = [f for f in result.findings if f.kind in ("pair offset", "pair rates", "unequal lengths", "truncated")]
     assert [f.kind for f in found] == [kind for kind, _ in expected]
     assert all(words in f.sentence for f, (_, words) in zip(found, expected, strict=True))
     assert all(f.severity == "note" for f in found)
