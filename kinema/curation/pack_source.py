@@ -14,7 +14,7 @@ import av
 from numpy import ndarray
 
 from kinema.curation.inspections import state_of
-from kinema.data.manifest import parse_pixel_box
+from kinema.data.pixel_box import parse_pixel_box
 from kinema.errors import UnreadableVideo
 from kinema.files import atomic_path
 from kinema.modality import Modality

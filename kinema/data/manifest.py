@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from kinema.data.csv_table import read_csv
+from kinema.data.names import normalize, split_name
+from kinema.data.pixel_box import PixelBox, parse_pixel_box
 from kinema.errors import ManifestError, did_you_mean
 from kinema.modality import DepthFacts, Modality
 
 WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
+NAME_COLUMNS = ("split", "group", "subject", "camera")
 SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames")
 COLUMNS = ("rgb", "depth", "rgb_box", *SEGMENT_COLUMNS, "split", "group", "subject", "camera", "sample")
 LABEL = "label"
@@ -34,46 +37,8 @@ BUILT_IN = ("moves_cross_subject", "moves_cross_view")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelBox:
-    """Part of a picture in whole pixels: columns `left` to `right` and rows `top` to `bottom`, from 0, half open.
-
-    Raises:
-        ValueError: The box is empty or begins outside of any picture.
-    """
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.left < self.right and 0 <= self.top < self.bottom):
-            raise ValueError(f"{self} must have 0 <= left < right and 0 <= top < bottom")
-
-    def __str__(self) -> str:
-        return f"{self.left} {self.top} {self.right} {self.bottom}"
-
-    def fits(self, width: int, height: int) -> bool:
-        """Return whether the box lies inside a picture of this size."""
-        return self.right <= width and self.bottom <= height
-
-
-def parse_pixel_box(text: str) -> PixelBox:
-    """Parse a box of the form `left top right bottom`.
-
-    Raises:
-        ValueError: The text is not four whole numbers, or not a box.
-    """
-    numbers = text.split()
-    if len(numbers) != 4 or not all(number.isascii() and number.isdecimal() for number in numbers):
-        raise ValueError(f"expected four whole numbers of pixels, left top right bottom; got {text!r}")
-    left, top, right, bottom = map(int, numbers)
-    return PixelBox(left=left, top=top, right=right, bottom=bottom)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Sample, one line of a manifest.
+    """Sample, one line of a manifest. Labels and names are stored in Unicode's composed form (NFC), paths as given.
 
     Attributes:
         rgb: Path relative to the manifest's folder, or a URL; empty without RGB.
@@ -113,6 +78,9 @@ class Entry:
     line: int = 0
 
     def __post_init__(self) -> None:
+        for name in NAME_COLUMNS:
+            object.__setattr__(self, name, normalize(getattr(self, name)))
+        object.__setattr__(self, "labels", {head: normalize(label) for head, label in self.labels.items()})
         if not self.rgb and not self.depth:
             raise ManifestError("rgb and depth are empty; expected a path in at least one", field="rgb")
         if self.rgb_box is not None and not self.rgb:
@@ -222,6 +190,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     digest = hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(facts_path.read_bytes()).digest())
     manifest = Manifest(path=path, entries=entries, digest=digest.hexdigest(), **facts)
     _check_labels(manifest)
+    _check_splits(manifest)
     return manifest
 
 
@@ -331,11 +300,13 @@ def _read_facts(path: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
         depth = facts.get("depth")
         return {
-            "classes": {head: tuple(str(name) for name in names) for head, names in facts["classes"].items()},
+            "classes": {
+                head: tuple(normalize(str(name)) for name in names) for head, names in facts["classes"].items()
+            },
             "dataset": str(facts["corpus"]),
             "version": str(facts["version"]),
-            "declared": {str(split): int(count) for split, count in facts["declared"].items()},
-            "unlabeled": tuple(str(split) for split in facts.get("unlabelled", ())),
+            "declared": {normalize(str(split)): int(count) for split, count in facts["declared"].items()},
+            "unlabeled": tuple(normalize(str(split)) for split in facts.get("unlabelled", ())),
             "depth": None
             if depth is None
             else DepthFacts(
@@ -408,6 +379,21 @@ def _check_labels(manifest: Manifest) -> None:
     if extra:
         column = _column(min(extra))
         raise ManifestError(f"{facts_path}: no class list for column {column!r}", path=facts_path, field=column)
+
+
+def _check_splits(manifest: Manifest) -> None:
+    first: dict[str, Entry] = {}
+    for entry in manifest.entries:
+        name = split_name(entry.split) or entry.split.strip()
+        other = first.setdefault(entry.split if entry.split.startswith("dev") else name, entry)
+        if other.split != entry.split:
+            problem = f"split {entry.split!r} here and {other.split!r} in line {other.line} have the same meaning"
+            raise ManifestError(
+                f"{manifest.path}, line {entry.line}: {problem}. Write {name!r} in both, and in `declared`.",
+                path=manifest.path,
+                line=entry.line,
+                field="split",
+            )
 
 
 def _nearest(name: str, candidates: Collection[str]) -> str:

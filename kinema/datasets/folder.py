@@ -9,8 +9,10 @@ import numpy as np
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
+from kinema.data.names import split_name
+from kinema.datasets.cells import unknown_split
 from kinema.datasets.options import OwnDataOptions
-from kinema.datasets.prepared import SPLIT_FOLDERS, PreparedDataset, assign_splits, write_prepared
+from kinema.datasets.prepared import PreparedDataset, assign_splits, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import check_paths
 from kinema.datasets.templates import match_templates
@@ -109,13 +111,14 @@ def _subfolders(folder: Path) -> list[Path]:
 def _split_folders(root: Path) -> list[tuple[str, Path]]:
     """Return the parents of class folders as (split, folder): one per split, or the root without a split."""
     folders = [folder for folder in _subfolders(root) if scan(folder).sources]
-    splits = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
+    splits = {folder: split for folder in folders if (split := split_name(folder.name))}
     if splits and len(splits) == len(folders):
-        return [(SPLIT_FOLDERS[folder.name.lower()], folder) for folder in folders]
-    if len(splits) > 1:
-        other = next(folder for folder in folders if folder not in splits)
-        problem = f"{splits[0].name!r} and {splits[1].name!r} are splits, but {other.name!r} beside them has videos too"
-        fix = "Move its classes into a split, or move it away."
+        return [(split, folder) for folder, split in splits.items()]
+    other = next((folder for folder in folders if folder not in splits), root)
+    if len(splits) > 1 or (splits and all(_subfolders(folder) for folder in folders)):
+        names = " and ".join(repr(folder.name) for folder in splits)
+        problem = f"{names} {'are splits' if len(splits) > 1 else 'is a split'}, but {other.name!r} beside is none"
+        fix = f"Rename it ({unknown_split(other.name)}), move its classes into a split, or move it away."
         raise ManifestError(f"{root}: {problem}. {fix}", path=other, field="split")
     return [("", root)]
 

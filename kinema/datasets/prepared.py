@@ -11,15 +11,13 @@ import numpy as np
 
 from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
 from kinema.data.splits import divided_names, split_by_group
+from kinema.datasets.cells import check_class_names
 from kinema.datasets.options import Holdout
 from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthFacts
 from kinema.transforms.mirroring import mirrored_pair
 from kinema.video.source import count_frames, read_gray
 
-SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-SPLIT_FOLDERS |= {split: split for split in ("train", "val", "test")}
-"""Split by folder name, in lower case."""
 SPLIT_SEED = 0
 """Seed of random splits; fixed, so that the same videos give the same manifest."""
 FrameCounts = Mapping[str, int | str]
@@ -140,6 +138,8 @@ def write_prepared(
     if not entries:
         raise ManifestError("; ".join([f"{out}: no sample is left to write", *notes]), path=out)
     lists = class_lists(entries) if classes is None else classes
+    if classes is None:
+        check_class_names(lists, out)
     for head, names in lists.items():
         if len(names) < 2:
             problem = f"{head!r} has one class, {names[0]!r}; expected at least two"

@@ -8,7 +8,9 @@ from pathlib import Path
 from string import Formatter
 
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.prepared import SPLIT_FOLDERS, note_names, single_modality_notes
+from kinema.data.names import normalize, split_name
+from kinema.datasets.cells import is_label, unknown_split
+from kinema.datasets.prepared import note_names, single_modality_notes
 from kinema.errors import ManifestError
 from kinema.modality import MODALITIES, Modality
 from kinema.video.image_folder import IMAGE_SUFFIXES
@@ -49,7 +51,7 @@ class Template:
         Raises:
             ManifestError: The path matches in more than one way.
         """
-        lazy, greedy = (pattern.fullmatch(path) for pattern in (self.lazy, self.greedy))
+        lazy, greedy = (pattern.fullmatch(normalize(path)) for pattern in (self.lazy, self.greedy))
         if lazy is None or greedy is None:
             return None
         for field, value, other in zip(self.fields, lazy.groups(), greedy.groups(), strict=True):
@@ -70,6 +72,7 @@ def parse_template(text: str) -> Template:
     def error(problem: str, field: str | None = None) -> ManifestError:
         return ManifestError(f"template {text!r}: {problem}", field=field)
 
+    text = normalize(text)
     try:
         parts = list(Formatter().parse(text.removeprefix("./").rstrip("/")))
     except ValueError as failure:
@@ -152,11 +155,6 @@ def match_templates(root: Path, out: Path, *, rgb: str = "", depth: str = "") ->
     return entries, any("split" in template.fields for template in templates.values()), notes
 
 
-def is_label(field: str) -> bool:
-    """Return whether a field or column is `label` or `label.HEAD`."""
-    return field == LABEL or field.startswith(f"{LABEL}.")
-
-
 def _shared_fields(templates: Mapping[Modality, Template]) -> tuple[str, ...]:
     """Return the fields that all templates have; two templates need the same labels."""
     if not templates:
@@ -219,5 +217,8 @@ def _entry(rgb: str, depth: str, fields: Mapping[str, str]) -> Entry:
             raise ManifestError(f"{rgb or depth}: {head} is empty", path=rgb or depth, field=head)
     columns = {name: fields[name] for name in COLUMNS if name in fields}
     if "split" in columns:
-        columns["split"] = SPLIT_FOLDERS.get(columns["split"].lower(), columns["split"])
+        split = split_name(columns["split"])
+        if split is None:
+            raise ManifestError(f"{rgb or depth}: {unknown_split(columns['split'])}", path=rgb or depth, field="split")
+        columns["split"] = split
     return Entry(rgb=rgb, depth=depth, labels=labels, **columns)  # type: ignore[arg-type]  # text
