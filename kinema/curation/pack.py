@@ -312,6 +312,7 @@ def _finish(
         version=f"{manifest.version}, {suffix}" if manifest.version else suffix,
         depth=manifest.depth,
         declared=manifest.declared,
+        mirrored=manifest.mirrored,
     )
     for name in (target.with_suffix(".json").name, target.name):
         sync(temporary / name)

@@ -118,6 +118,7 @@ class Manifest:
         declared: Declared number of samples per split, against which coverage is counted.
         digest: SHA-256 over the CSV and the JSON.
         unlabeled: Splits without public labels; a model can predict them, but not be measured on them.
+        mirrored: Pairs of classes that mirroring exchanges; None if only their names tell.
     """
 
     path: Path
@@ -129,6 +130,7 @@ class Manifest:
     declared: Mapping[str, int]
     digest: str
     unlabeled: tuple[str, ...] = ()
+    mirrored: tuple[tuple[str, str], ...] | None = None
 
     def positions(self, split: str) -> list[int]:
         """Return the positions of a split's samples, in the order of the file.
@@ -203,10 +205,12 @@ def write_manifest(
     version: str,
     depth: DepthFacts | None,
     declared: Mapping[str, int] | None = None,
+    mirrored: Sequence[tuple[str, str]] | None = None,
 ) -> Manifest:
     """Write the CSV and the JSON beside it, and read them back; the same samples give the same bytes.
 
     `declared` is the number of samples per split if some are missing, by default the number of entries.
+    `mirrored` are the pairs of classes that mirroring exchanges, if that is known.
 
     Raises:
         ManifestError: No entries, a split with more samples than declared or with labels for only some of them, or a
@@ -248,6 +252,8 @@ def write_manifest(
     }
     if unlabeled:
         facts["unlabelled"] = unlabeled
+    if mirrored is not None:
+        facts["mirrored"] = mirrored
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(table.getvalue(), encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -307,6 +313,9 @@ def _read_facts(path: Path) -> dict[str, Any]:
             "version": str(facts["version"]),
             "declared": {normalize(str(split)): int(count) for split, count in facts["declared"].items()},
             "unlabeled": tuple(normalize(str(split)) for split in facts.get("unlabelled", ())),
+            "mirrored": None
+            if facts.get("mirrored") is None
+            else tuple((normalize(first), normalize(second)) for first, second in facts["mirrored"]),
             "depth": None
             if depth is None
             else DepthFacts(

@@ -64,6 +64,7 @@ def prepare(options: FolderOptions) -> PreparedDataset:
         base=root,
         dataset=root.resolve().name,
         depth=options.depth_facts,
+        mirrored=options.mirrored,
         notes=[*notes, *split_notes],
     )
 

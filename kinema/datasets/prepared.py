@@ -12,10 +12,10 @@ import numpy as np
 from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
 from kinema.data.splits import divided_names, split_by_group
 from kinema.datasets.cells import check_class_names
+from kinema.datasets.mirrored import mirroring_notes, parse_mirrored
 from kinema.datasets.options import Holdout
 from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthFacts
-from kinema.transforms.mirroring import mirrored_pair
 from kinema.video.source import count_frames, read_gray
 
 SPLIT_SEED = 0
@@ -116,6 +116,7 @@ def write_prepared(
     classes: Mapping[str, tuple[str, ...]] | None = None,
     depth: DepthFacts | None = None,
     declared: Mapping[str, int] | None = None,
+    mirrored: str = "",
     notes: Sequence[str] = (),
 ) -> PreparedDataset:
     """Count the frames of every file and write the manifest.
@@ -129,10 +130,12 @@ def write_prepared(
         classes: Class names of each task head; those of the entries if None.
         depth: Meaning of 16-bit depth values.
         declared: Number of samples per split of the complete dataset, if some are missing.
+        mirrored: Classes that mirroring exchanges, as `a=b,c=d` or `none`; empty if only their names tell.
         notes: Messages so far.
 
     Raises:
-        ManifestError: No sample is left, a task head has fewer than two classes, a segment ends after its file, or
+        ManifestError: No sample is left, a mirrored class is unknown, a task head has fewer than two classes or two
+            spellings of one class, a segment ends after its file, or
             `depth` is given without any depth file.
     """
     if not entries:
@@ -148,6 +151,7 @@ def write_prepared(
         problem = "a depth range is given, but no sample has depth. Remove --depth-range."
         raise ManifestError(f"{out}: {problem}", path=out, field="depth_range")
 
+    pairs = parse_mirrored(mirrored, lists)
     entries = [
         replace(entry, rgb=_relocate(entry.rgb, base, out), depth=_relocate(entry.depth, base, out))
         for entry in entries
@@ -155,7 +159,14 @@ def write_prepared(
     counts = _count([locate(out, source) for entry in entries for source in (entry.rgb, entry.depth) if source])
     counted = [_with_frames(entry, out, counts) for entry in entries]
     manifest = write_manifest(
-        out, entries=counted, classes=lists, dataset=dataset, version=version, depth=depth, declared=declared
+        out,
+        entries=counted,
+        classes=lists,
+        dataset=dataset,
+        version=version,
+        depth=depth,
+        declared=declared,
+        mirrored=pairs,
     )
     corrected = sum(
         None not in (before.frames, after.frames) and before.frames != after.frames
@@ -217,14 +228,7 @@ def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
         names = divided_names(manifest.entries, column)
         if names:
             notes.append(f"{len(names)} {column}s are in more than one split, e.g. {examples(names)}")
-    for head, classes in manifest.classes.items():
-        pair = mirrored_pair(classes)
-        if pair is not None:
-            notes.append(
-                f"{pair[0]!r} and {pair[1]!r} ({head}) are mirror images of each other: turn mirroring off for "
-                "training, --data.augmentation.flip 0"
-            )
-    return notes
+    return notes + mirroring_notes(manifest)
 
 
 def _missing_depth_range(manifest: Manifest, counts: FrameCounts) -> list[str]:

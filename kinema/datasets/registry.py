@@ -17,7 +17,10 @@ Options = TypeVar("Options", bound=DatasetOptions)
 
 @dataclass(frozen=True)
 class DatasetSpec(Generic[Options]):
-    """Subcommand of `kinema prepare`: its name, line of help and options, and the function that writes the manifest."""
+    """Subcommand of `kinema prepare`: its name, line of help and options, and the function that writes the manifest.
+
+    The line of help begins with the dataset's name in its manifests and a colon.
+    """
 
     name: str
     summary: str
@@ -31,6 +34,13 @@ def list_datasets() -> dict[str, DatasetSpec[Any]]:
     names = [f"{kinema.datasets.__name__}.{module.name}" for module in pkgutil.iter_modules(kinema.datasets.__path__)]
     specs = [spec for name in names for spec in getattr(importlib.import_module(name), "SPECS", ())]
     return {spec.name: spec for spec in sorted(specs, key=lambda spec: not issubclass(spec.options, OwnDataOptions))}
+
+
+def is_public(dataset: str) -> bool:
+    """Return whether a manifest's dataset is a public or built-in one, whose classes and splits are official."""
+    specs = list_datasets().values()
+    names = {spec.summary.partition(":")[0] for spec in specs if not issubclass(spec.options, OwnDataOptions)}
+    return dataset in names | {"moves"}
 
 
 def get_dataset(name: str) -> DatasetSpec[Any]:

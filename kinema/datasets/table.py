@@ -64,6 +64,7 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
         base=table.parent,
         dataset=table.stem,
         depth=options.depth_facts,
+        mirrored=options.mirrored,
         notes=[*notes, *cell_notes, *split_notes],
     )
 

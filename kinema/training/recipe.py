@@ -17,12 +17,13 @@ from pydantic import Field, PositiveInt
 import kinema.recipes
 from kinema.config import config
 from kinema.data.manifest import Manifest, load_manifest
+from kinema.datasets.mirrored import exchanged_pair, undecided_pairs
+from kinema.datasets.registry import is_public
 from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
-from kinema.transforms.mirroring import mirrored_pair
 from kinema.transforms.preprocessing import DepthColors, Preprocessing, SubjectCrop
 from kinema.transforms.sampling import Sampling, SamplingRule
 from kinema.video.read_options import ReadOptions
@@ -328,11 +329,21 @@ class Recipe:
                     path=path,
                     field=field,
                 )
-        pair = next(filter(None, map(mirrored_pair, manifest.classes.values())), None)
+        pair = exchanged_pair(manifest)
         if flip and pair:
             raise RecipeError(
                 f"data.augmentation.flip={flip}: mirroring turns class {pair[0]!r} into {pair[1]!r} of {path}. Set "
                 "--data.augmentation.flip 0.",
+                path=path,
+                field="data.augmentation.flip",
+            )
+        asked = [] if not flip or is_public(manifest.dataset) else undecided_pairs(manifest)
+        if asked:
+            (first, second), *_ = asked
+            raise RecipeError(
+                f"data.augmentation.flip={flip}: does mirroring turn class {first!r} into {second!r} of {path} "
+                f"({len(asked)} such pairs)? If so, set --data.augmentation.flip 0. If not, prepare with "
+                f'--mirrored none, or add "mirrored": [] to {path.with_suffix(".json").name}.',
                 path=path,
                 field="data.augmentation.flip",
             )

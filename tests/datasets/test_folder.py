@@ -247,6 +247,21 @@ def test_mirrored_classes_are_noted(tmp_path, fill, match_notes):
     )
 
 
+def test_classes_that_mirroring_may_exchange_are_asked_about(raises, tmp_path, fill, match_notes):
+    root = fill(tmp_path / "v", *(f"wave {way}/{n}.mp4" for way in ("sxa", "dxa", "up") for n in range(2)))
+    asked = prepare_folder(root, tmp_path / "m.csv")
+    assert asked.manifest.mirrored is None
+    assert match_notes(asked.notes[-1:], "wave dxa wave sxa mirrored none")
+    answered = prepare_folder(root, tmp_path / "n.csv", mirrored="wave sxa=wave dxa")
+    assert answered.manifest.mirrored == (("wave sxa", "wave dxa"),)
+    assert match_notes(answered.notes[-1:], "wave sxa wave dxa mirror --data.augmentation.flip 0")
+    answered = prepare_folder(root, tmp_path / "n.csv", mirrored="none")
+    assert answered.manifest.mirrored == ()
+    assert "mirror" not in " ".join(answered.notes)
+    with raises(ManifestError, "'wave dxa'", field="mirrored"):
+        prepare_folder(root, tmp_path / "n.csv", mirrored="wave sxa=wave dx")
+
+
 def test_classes_missing_from_the_split_are_noted(tmp_path, fill, match_notes):
     root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4", "rare/1.mp4")
     assert any(match_notes([note], "val 1 classes rare") for note in prepare_folder(root, tmp_path / "m.csv").notes)

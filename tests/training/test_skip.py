@@ -183,3 +183,20 @@ def test_mirroring_that_would_swap_classes_is_refused(
         replace(tiny_recipe, data=data).open_manifest()
     still = replace(data, augmentation=replace(data.augmentation, flip=0.0))
     assert replace(tiny_recipe, data=still).open_manifest().classes["label"] == ("turn left", "turn right", "walk")
+
+
+def test_mirroring_that_may_swap_classes_is_asked_about(
+    few_moves: Manifest, tiny_recipe: Recipe, tmp_path: Path, raises
+) -> None:
+    for suffix in (".csv", ".json"):
+        text = few_moves.path.with_suffix(suffix).read_text().replace("kick", "turn sxa").replace("run", "turn dxa")
+        (tmp_path / f"own{suffix}").write_text(text.replace('"moves"', '"own videos"'))
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "own.csv")))
+    with raises(RecipeError, "--mirrored none", "'turn sxa'", path="own.csv", field="data.augmentation.flip"):
+        recipe.open_manifest()
+    facts = json.loads((tmp_path / "own.json").read_text())
+    (tmp_path / "own.json").write_text(json.dumps({**facts, "mirrored": []}))
+    assert recipe.open_manifest().mirrored == ()
+    (tmp_path / "own.json").write_text(json.dumps({**facts, "mirrored": [["turn sxa", "turn dxa"]]}))
+    with raises(RecipeError, "0.5", "'turn sxa'", "'turn dxa'", path="own.csv", field="data.augmentation.flip"):
+        recipe.open_manifest()
