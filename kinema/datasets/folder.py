@@ -1,6 +1,7 @@
 """A user's own folder: class folders, or files named by templates, with videos, arrays or folders of images."""
 
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -12,14 +13,14 @@ from kinema.data.manifest import LABEL, Entry
 from kinema.data.names import split_name
 from kinema.datasets.cells import unknown_split
 from kinema.datasets.options import OwnDataOptions
-from kinema.datasets.prepared import PreparedDataset, assign_splits, write_prepared
+from kinema.datasets.prepared import PreparedDataset, assign_splits, note_names, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import check_paths
 from kinema.datasets.templates import match_templates
-from kinema.errors import ManifestError, UnreadableVideo
+from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, Modality
 from kinema.video.array_file import ARRAY_SUFFIXES
-from kinema.video.scan import VIDEO_SUFFIXES, scan
+from kinema.video.scan import VIDEO_SUFFIXES, is_text, is_video, scan, scan_contents
 from kinema.video.source import read_gray, read_rgb
 
 Kind = Literal["videos", "arrays", "folders of images"]
@@ -74,14 +75,16 @@ def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
     split_folders = _split_folders(root)
     sources: dict[Kind, list[tuple[Path, str, str]]] = {"videos": [], "arrays": [], "folders of images": []}
     num_others = 0
+    without: dict[Path, tuple[Path, ...]] = {}  # class folders without a sample, with their files
     for split, parent in split_folders:
         for folder in _subfolders(parent):
-            contents = scan(folder)
+            contents = scan_contents(folder)
             num_others += len(contents.others)
             paths_by_kind = (contents.videos, contents.arrays, contents.image_folders)
             for samples, paths in zip(sources.values(), paths_by_kind, strict=True):
                 samples += [(path, split, folder.name.strip()) for path in paths]
-
+            if not any(paths_by_kind):
+                without[folder] = contents.others
     kinds = [kind for kind, samples in sources.items() if samples]
     if not kinds:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES | ARRAY_SUFFIXES))
@@ -92,6 +95,7 @@ def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
         problem = f"contains {kinds[0]} ({examples[0]}) and {kinds[1]} ({examples[1]})"
         fix = "Choose with --rgb TEMPLATE and --depth TEMPLATE, or move the others away."
         raise ManifestError(f"{root}: {problem}. {fix}", path=root)
+    empty = _check_empty_classes(root, without)
     kind = kinds[0]
     modality = _modality(root, [path for path, *_ in sources[kind]], kind)
     entries = []
@@ -100,9 +104,21 @@ def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
         rgb, depth = (source, "") if modality == "rgb" else ("", source)
         entries.append(Entry(rgb=rgb, depth=depth, split=split, labels={LABEL: label}))
     notes = [f"{num_others} files are omitted: unknown file type"] if num_others else []
+    notes += note_names(empty, "folders have no video and are no classes")
     if kind != "videos":
         notes.append(f"all {len(entries)} {kind} are used as {'depth' if modality == 'depth' else 'RGB'}")
     return entries, bool(split_folders[0][0]), notes
+
+
+def _check_empty_classes(root: Path, without: Mapping[Path, Sequence[Path]]) -> list[str]:
+    """Return the names of folders with documents at most; a class whose files are of other kinds is refused."""
+    for folder, files in without.items():
+        unknown = [path.relative_to(folder).as_posix() for path in files if not is_text(path)]
+        if unknown:
+            problem = f"class {folder.name!r} has no sample, because no video is found in {examples(unknown)}"
+            fix = "Convert these files to videos, or move the folder away."
+            raise ManifestError(f"{root}: {problem}. {fix}", path=folder, field=LABEL)
+    return [folder.relative_to(root).as_posix() for folder, files in without.items() if not files]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -111,7 +127,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _split_folders(root: Path) -> list[tuple[str, Path]]:
     """Return the parents of class folders as (split, folder): one per split, or the root without a split."""
-    folders = [folder for folder in _subfolders(root) if scan(folder).sources]
+    folders = [folder for folder in _subfolders(root) if _has_sources(folder)]
     splits = {folder: split for folder in folders if (split := split_name(folder.name))}
     if splits and len(splits) == len(folders):
         return [(split, folder) for folder, split in splits.items()]
@@ -122,6 +138,11 @@ def _split_folders(root: Path) -> list[tuple[str, Path]]:
         fix = f"Rename it ({unknown_split(other.name)}), move its classes into a split, or move it away."
         raise ManifestError(f"{root}: {problem}. {fix}", path=other, field="split")
     return [("", root)]
+
+
+def _has_sources(folder: Path) -> bool:
+    contents = scan(folder)
+    return bool(contents.sources) or any(map(is_video, contents.others))
 
 
 def _modality(root: Path, paths: list[Path], kind: Kind) -> Modality:

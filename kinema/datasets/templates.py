@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -14,7 +14,7 @@ from kinema.datasets.prepared import note_names, single_modality_notes
 from kinema.errors import ManifestError
 from kinema.modality import MODALITIES, Modality
 from kinema.video.image_folder import IMAGE_SUFFIXES
-from kinema.video.scan import scan
+from kinema.video.scan import is_video, scan
 
 COLUMNS = ("group", "subject", "camera", "split")
 """Fields that fill a manifest column, in addition to labels."""
@@ -143,6 +143,7 @@ def match_templates(root: Path, out: Path, *, rgb: str = "", depth: str = "") ->
     for sample in samples.values():
         fields = {name: value for path in reversed(sample.values()) for name, value in matched[path][1].items()}
         entries.append(_entry(sample.get("rgb", ""), sample.get("depth", ""), fields))
+    _check_lost_classes(root, templates, [path for path in paths if path not in matched], entries)
     notes = [
         *_field_notes(templates),
         *note_names(both, "paths match both templates; the one with more fixed characters was used"),
@@ -199,6 +200,25 @@ def _match(
     return matched, both
 
 
+def _check_lost_classes(
+    root: Path, templates: Mapping[Modality, Template], unmatched: Sequence[str], entries: Sequence[Entry]
+) -> None:
+    """Raise ManifestError if the videos of a class match a template except for their suffix, and no other file does."""
+    used = {(head, label) for entry in entries for head, label in entry.labels.items()}
+    for path in unmatched:
+        for template in templates.values():
+            fields = template.match(path) or {}
+            lost = [name for name, value in fields.items() if is_label(name) and (_head(name), value) not in used]
+            if lost and is_video(root / path):
+                problem = f"class {fields[lost[0]]!r} has no sample, because the template does not end in"
+                raise ManifestError(
+                    f"{root}: {problem} {Path(path).suffix or 'the name'} of {path}. Rename the files, or use class "
+                    "folders without a template.",
+                    path=root / path,
+                    field=lost[0],
+                )
+
+
 def _field_notes(templates: Mapping[Modality, Template]) -> list[str]:
     """Return notes on fields that are probably misspelled names of columns."""
     columns = (LABEL, *COLUMNS)
@@ -210,8 +230,12 @@ def _field_notes(templates: Mapping[Modality, Template]) -> list[str]:
     return notes
 
 
+def _head(field: str) -> str:
+    return field.removeprefix(f"{LABEL}.")
+
+
 def _entry(rgb: str, depth: str, fields: Mapping[str, str]) -> Entry:
-    labels = {name.removeprefix(f"{LABEL}."): value for name, value in fields.items() if is_label(name)}
+    labels = {_head(name): value for name, value in fields.items() if is_label(name)}
     for head, label in labels.items():
         if not label:
             raise ManifestError(f"{rgb or depth}: {head} is empty", path=rgb or depth, field=head)
