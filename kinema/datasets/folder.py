@@ -12,8 +12,9 @@ from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
 from kinema.data.names import split_name
 from kinema.datasets.cells import unknown_split
+from kinema.datasets.holdout import assign_splits
 from kinema.datasets.options import OwnDataOptions
-from kinema.datasets.prepared import PreparedDataset, assign_splits, note_names, write_prepared
+from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import check_paths
 from kinema.datasets.templates import match_templates

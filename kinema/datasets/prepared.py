@@ -1,4 +1,4 @@
-"""Steps shared by all datasets: split the samples if they have no split, count frames, write the manifest."""
+"""Steps shared by all datasets: count frames, write the manifest, and note what is found in it."""
 
 import os
 from collections import Counter
@@ -10,16 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
-from kinema.data.splits import divided_names, split_by_group
+from kinema.data.splits import divided_names
 from kinema.datasets.cells import check_class_names
 from kinema.datasets.mirrored import mirroring_notes, parse_mirrored
-from kinema.datasets.options import Holdout
 from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthFacts
 from kinema.video.source import count_frames, read_gray
 
-SPLIT_SEED = 0
-"""Seed of random splits; fixed, so that the same videos give the same manifest."""
 FrameCounts = Mapping[str, int | str]
 """Number of frames of each file, or the reason why it cannot be read."""
 
@@ -56,43 +53,6 @@ class PreparedDataset:
 def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:
     """Return a list with the note `COUNT text: EXAMPLES`; empty if there are no names."""
     return [f"{len(names)} {text}: {examples(names, most)}"] if names else []
-
-
-def assign_splits(entries: Sequence[Entry], holdout: Holdout, *, has_split: bool) -> tuple[list[Entry], list[str]]:
-    """Return the entries with their own split, or a random one if they have none, and notes about it."""
-    if not has_split:
-        return hold_out(entries, holdout)
-    names = ("val_share", "test_share", "keep_together")
-    if all(getattr(holdout, name) == getattr(Holdout(), name) for name in names):
-        return list(entries), []
-    return list(entries), ["the data has its own split: val_share, test_share and keep_together were not used"]
-
-
-def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], list[str]]:
-    """Return the entries with validation and test samples held out at random, and notes about the split."""
-    together = holdout.keep_together
-    split = list(entries)
-    rest, share = split, holdout.val_share
-    if holdout.test_share:
-        split = split_by_group(
-            split, share=holdout.test_share, seed=SPLIT_SEED, held_out="test", keep_together=together
-        )
-        rest, share = [entry for entry in split if entry.split == "train"], share / (1 - holdout.test_share)
-    decided = iter(split_by_group(rest, share=share, seed=SPLIT_SEED, keep_together=together))
-    split = [entry if entry.split == "test" else next(decided) for entry in split]
-
-    counts = Counter(entry.split for entry in split)
-    held = ("val", "test") if holdout.test_share else ("val",)
-    groups = {"none": "", "auto": ", groups kept together"}.get(together, f", {together}s kept together")
-    sizes = ", ".join(f"{counts[name]} {name}" for name in ("train", *held))
-    notes = [f"the data has no split, so one was made: {sizes}{groups}"]
-    for name in held:
-        used = class_lists(entry for entry in split if entry.split == name)
-        for head, names in class_lists(split).items():
-            missing = sorted(set(names) - set(used.get(head, ())))
-            if missing:
-                notes.append(f"split {name} has no sample of {len(missing)} classes: {examples(missing)}")
-    return split, notes
 
 
 def single_modality_notes(entries: Sequence[Entry]) -> list[str]:

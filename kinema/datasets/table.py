@@ -11,8 +11,9 @@ from kinema.config import config
 from kinema.data.csv_table import read_csv
 from kinema.data.manifest import COLUMNS, LABEL, Entry, check_manifest_name, parse_row
 from kinema.datasets.cells import Place, Row, clean_rows, is_label
+from kinema.datasets.holdout import assign_splits
 from kinema.datasets.options import OwnDataOptions
-from kinema.datasets.prepared import PreparedDataset, assign_splits, write_prepared
+from kinema.datasets.prepared import PreparedDataset, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.errors import ManifestError, UsageError, did_you_mean
 
