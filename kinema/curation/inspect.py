@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 from PIL import Image
 
-from kinema.curation.duplicates import SIDE, SignatureBuilder
+from kinema.data.duplicates import SIDE, SignatureBuilder
 from kinema.errors import UnreadableVideo
 from kinema.modality import Modality
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile

@@ -13,10 +13,9 @@ from typing import NamedTuple, TypeVar
 import av
 from numpy import ndarray
 
-from kinema.curation.inspections import state_of
 from kinema.data.pixel_box import parse_pixel_box
 from kinema.errors import UnreadableVideo
-from kinema.files import atomic_path
+from kinema.files import atomic_path, state_of
 from kinema.modality import Modality
 from kinema.video.container import Timeline, open_video, reason_of
 from kinema.video.encode import Encoding, fitted_frames, fitted_pictures, write_depth, write_rgb

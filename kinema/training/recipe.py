@@ -111,6 +111,7 @@ class Data:
         workers: Number of reader processes. Results do not depend on it.
         augmentation: Augmentation of training clips.
         unreadable: Action for a training sample that cannot be read: `stop`, or `skip` and log it. Evaluations stop.
+        duplicates: Action for copies of training samples in the evaluation split or in `test`: `refuse` or `allow`.
         balance: Correction of class imbalance: `sampler` draws all classes of the first task head equally often, `loss`
             weights classes by inverse frequency in every task head.
         read_options: Backend and limits for reading files.
@@ -123,6 +124,7 @@ class Data:
     workers: Annotated[int, Field(ge=0)] = 1
     augmentation: Augmentation = Augmentation()
     unreadable: Literal["stop", "skip"] = "stop"
+    duplicates: Literal["refuse", "allow"] = "refuse"
     balance: Literal["none", "sampler", "loss"] = "none"
     read_options: ReadOptions = ReadOptions()
 
