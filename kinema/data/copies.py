@@ -19,12 +19,12 @@ from kinema.data.splits import have_common_frames
 from kinema.errors import UnreadableVideo
 from kinema.files import Journal, state_of
 from kinema.modality import Modality
-from kinema.video.read_options import ReadOptions
+from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.remote_cache import default_cache
 from kinema.video.source import open_source
 
 MAX_FRAMES = 2_000_000
-"""Largest number of frames that are decoded to find copies, about an hour on a core for 320 x 240 pixels."""
+"""Largest number of frames that are decoded to find copies: about ten minutes on a core for 320 x 240 pixels."""
 SLOW_FRAMES = 20_000
 """Number of frames from which the comparison is announced, and its results are stored in the cache."""
 UNKNOWN_FRAMES = 300
@@ -65,7 +65,8 @@ def find_copies(
         same = next((Copy(a, b) for a, b in pairs if have_common_frames(a, b)), None)
         copies += [same] if same else []
     others = [{file: entries[0] for file, entries in side.items() if file not in shared} for side in sides]
-    signatures = _signatures(manifest, {**others[0], **others[1]}, kind, read_options)
+    frames = {file: entry.frames for side in others for file, entry in side.items()}
+    signatures = read_signatures(manifest.path, frames, kind, read_options)
     names = [[file for file in side if signatures[file]] for side in others]
     if all(names):
         images = [np.stack([signature_images(signatures[file]) for file in side]) for side in names]
@@ -76,6 +77,31 @@ def find_copies(
     return copies, len(shared) - sum(copy.first.source(kind) == copy.second.source(kind) for copy in copies)
 
 
+def group_copies(
+    manifest: Path, files: Iterable[str], kind: Modality, read_options: ReadOptions = READ_OPTIONS
+) -> list[list[str]]:
+    """Return the sets of files that are copies of one recording, or nearly.
+
+    Args:
+        manifest: Path under which signatures are stored.
+        files: Local files, folders of images, or URLs.
+        kind: Modality of the files.
+        read_options: Backend, isolation and limits.
+    """
+    signatures = read_signatures(manifest, dict.fromkeys(files), kind, read_options)
+    names = [file for file, signature in signatures.items() if signature]
+    if not names:
+        return []
+    images = np.stack([signature_images(signatures[file]) for file in names])
+    groups = {file: [file] for file in names}
+    for pair in near_duplicates(images, images, THRESHOLDS[kind]):
+        first, second = groups[names[pair.first]], groups[names[pair.second]]
+        if first is not second:
+            first += second
+            groups |= dict.fromkeys(second, first)
+    return [group for file, group in groups.items() if len(group) > 1 and group[0] == file]
+
+
 def _entries_by_file(manifest: Manifest, positions: Iterable[int], kind: Modality) -> dict[str, list[Entry]]:
     by_file: dict[str, list[Entry]] = defaultdict(list)
     for entry in (manifest.entries[position] for position in positions):
@@ -84,23 +110,30 @@ def _entries_by_file(manifest: Manifest, positions: Iterable[int], kind: Modalit
     return dict(by_file)
 
 
-def _signatures(
-    manifest: Manifest, files: Mapping[str, Entry], kind: Modality, read_options: ReadOptions
+def read_signatures(
+    manifest: Path, files: Mapping[str, int | None], kind: Modality, read_options: ReadOptions
 ) -> dict[str, str]:
-    """Return the signature of each file; empty if it is unreadable or blank, or if all files take too long."""
-    frames = sum(entry.frames or UNKNOWN_FRAMES for entry in files.values())
+    """Return the signature of each file; empty if it is unreadable or blank, or if all files take too long.
+
+    Args:
+        manifest: Path under which signatures are stored, if there are many.
+        files: Number of frames of each file; None if unknown.
+        kind: Modality of the files.
+        read_options: Backend, isolation and limits.
+    """
+    frames = sum(number or UNKNOWN_FRAMES for number in files.values())
     with ExitStack() as stack:
         journal = _open_journal(manifest, stack) if frames > SLOW_FRAMES else None
         known = dict(_stored_signatures(journal, kind)) if journal else {}
         states = {file: state_of(file) for file in files} if journal else {}
         missing = [file for file in files if known.get(file, (None, ""))[0] != states.get(file) or not journal]
-        todo = sum(files[file].frames or UNKNOWN_FRAMES for file in missing)
+        todo = sum(files[file] or UNKNOWN_FRAMES for file in missing)
         if todo > MAX_FRAMES:
             problem = f"{len(files)} files have too many frames ({todo:,}) to look for near-duplicates across splits"
-            logger.warning("%s: %s. Run `kinema check`.", manifest.path, problem)
+            logger.warning("%s: %s. Run `kinema check`.", manifest, problem)
             return dict.fromkeys(files, "")
         if todo > SLOW_FRAMES:
-            logger.warning("%s: comparing %d files for near-duplicates across splits", manifest.path, len(missing))
+            logger.warning("%s: comparing %d files to find near-duplicates", manifest, len(missing))
         result = {file: known[file][1] for file in files if file not in missing}
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             computed = pool.map(lambda file: signature_of(file, kind, read_options), missing)
@@ -112,8 +145,8 @@ def _signatures(
     return result
 
 
-def _open_journal(manifest: Manifest, stack: ExitStack) -> Journal | None:
-    name = hashlib.sha256(str(manifest.path.resolve()).encode()).hexdigest()[:16]
+def _open_journal(manifest: Path, stack: ExitStack) -> Journal | None:
+    name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:16]
     try:
         journal = Journal(default_cache() / "signatures" / f"{name}.jsonl")
     except OSError:  # a cache that cannot be written

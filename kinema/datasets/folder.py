@@ -59,7 +59,7 @@ def prepare(options: FolderOptions) -> PreparedDataset:
         entries, has_split, notes = match_templates(root, options.out, rgb=options.rgb, depth=options.depth)
     else:
         entries, has_split, notes = _read_class_folders(root)
-    entries, split_notes = assign_splits(entries, options, has_split=has_split)
+    entries, split_notes = assign_splits(entries, options, base=root, has_split=has_split)
     return write_prepared(
         entries,
         options.out,

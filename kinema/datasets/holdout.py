@@ -1,23 +1,43 @@
 """Split of data that has none of its own: a share of each class is held out, and groups stay together."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from kinema.data.manifest import Entry, class_lists
+from kinema.data.copies import group_copies
+from kinema.data.manifest import Entry, class_lists, locate
 from kinema.data.splits import split_by_group
-from kinema.datasets.options import Holdout
+from kinema.datasets.options import Holdout, OwnDataOptions
 from kinema.datasets.source_groups import add_source_groups
 from kinema.errors import examples
+from kinema.modality import Modality
 
 SPLIT_SEED = 0
 """Seed of random splits; fixed, so that the same videos give the same manifest."""
 
 
-def assign_splits(entries: Sequence[Entry], holdout: Holdout, *, has_split: bool) -> tuple[list[Entry], list[str]]:
-    """Return the entries with their own split, or a random one if they have none, and notes about it."""
+def assign_splits(
+    entries: Sequence[Entry], options: OwnDataOptions, *, base: Path, has_split: bool
+) -> tuple[list[Entry], list[str]]:
+    """Return the entries with their own split, or a random one if they have none, and notes about it.
+
+    Without groups and subjects of the user, groups are found in the names and near-duplicates join the groups.
+
+    Args:
+        entries: Samples.
+        options: Sizes of random splits, and the column that stays together.
+        base: Folder of relative paths.
+        has_split: Whether the samples have their own split.
+    """
     notes: list[str] = []
-    if holdout.keep_together in ("auto", "group"):
+    holdout: Holdout = options
+    is_ungrouped = not any(entry.group or entry.subject for entry in entries)
+    if holdout.keep_together in ("auto", "group") and is_ungrouped:
         entries, notes = add_source_groups(entries, has_split=has_split)
+        if not has_split:
+            entries, copy_notes = _join_copies(entries, base, options.out)
+            notes += copy_notes
     if not has_split:
         split, split_notes = hold_out(entries, holdout)
         return split, [*notes, *split_notes]
@@ -25,6 +45,33 @@ def assign_splits(entries: Sequence[Entry], holdout: Holdout, *, has_split: bool
     if all(getattr(holdout, name) == getattr(Holdout(), name) for name in names):
         return list(entries), notes
     return list(entries), [*notes, "the data has its own split: val_share, test_share and keep_together were not used"]
+
+
+def _join_copies(entries: Sequence[Entry], base: Path, out: Path) -> tuple[list[Entry], list[str]]:
+    """Return the entries with near-duplicates in one group, unless every class would be left with a single group."""
+    kind: Modality = "rgb" if any(entry.rgb for entry in entries) else "depth"
+    located = {entry.source(kind): locate(base / "manifest.csv", entry.source(kind)) for entry in entries}
+    located.pop("", None)
+    sources = {path: source for source, path in located.items()}
+    copies = [[sources[path] for path in group] for group in group_copies(out, sources, kind)]
+    groups = {entry.source(kind): entry.group or entry.source(kind) for entry in entries}
+    for files in copies:
+        joined = {groups[file] for file in files}
+        groups |= {file: min(joined) for file, group in groups.items() if group in joined}
+    classes: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for entry in entries:
+        classes[tuple(entry.labels.values())].append(groups[entry.source(kind)])
+    if not copies or all(len(set(names)) == 1 for names in classes.values()):
+        return list(entries), []
+    shared = Counter(groups.values())
+    joined_entries = [
+        replace(entry, group=groups[entry.source(kind)]) if shared[groups[entry.source(kind)]] > 1 else entry
+        for entry in entries
+    ]
+    names = [f"{files[0]} and {files[1]}" for files in copies]
+    return joined_entries, [
+        f"{sum(map(len, copies))} files are near-duplicates and are kept together: {examples(names)}"
+    ]
 
 
 def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], list[str]]:

@@ -46,11 +46,9 @@ DATE = re.compile(r"(?:19|20)\d\d[-_]?\d\d[-_]?\d\d")
 def add_source_groups(entries: Sequence[Entry], *, has_split: bool) -> tuple[list[Entry], list[str]]:
     """Return the entries with the groups that their file names tell, and notes about them.
 
-    The entries are unchanged if any has a group or a subject, if no two files share a group, or if no class has two
-    groups, so that any split would divide one.
+    The entries are unchanged if no two files share a group, or if no class has two groups, so that any split would
+    divide one.
     """
-    if any(entry.group or entry.subject for entry in entries):
-        return list(entries), []
     labels = {entry.rgb or entry.depth: " ".join(entry.labels.values()) for entry in entries}
     by_file, styles = find_groups(labels)
     members = Counter(by_file.values())

@@ -58,7 +58,8 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
             raise ManifestError(message, path=table, line=line, field=error.field) from error
     unused = sorted(set(lines[0][1]) - set(names.values()))
     notes = [f"unused columns: {', '.join(unused)}"] if unused else []
-    entries, split_notes = assign_splits(entries, options, has_split=any(entry.split for entry in entries))
+    has_split = any(entry.split for entry in entries)
+    entries, split_notes = assign_splits(entries, options, base=table.parent, has_split=has_split)
     return write_prepared(
         entries,
         out,

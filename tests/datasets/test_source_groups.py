@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import numpy as np
 import pytest
 
 from kinema.datasets.folder import FolderOptions, prepare
@@ -108,3 +109,18 @@ def test_groups_of_the_user_are_not_changed(tmp_path, fill):
     names = [f"{label}/p{g}/v_{label}_g01_c0{g}.avi" for label in "ab" for g in (1, 2, 3)]
     options = FolderOptions(root=fill(tmp_path / "v", *names), out=tmp_path / "m.csv", rgb="{label}/{group}/{name}.avi")
     assert {entry.group for entry in prepare(options).manifest.entries} == {"p1", "p2", "p3"}
+
+
+def test_near_duplicates_are_kept_together(tmp_path, write_video, match_notes):
+    for number, label in enumerate("ab"):
+        (tmp_path / "v" / label).mkdir(parents=True)
+        for n, (name, copy) in enumerate(("xy", "zu", "vw")):
+            blocks = np.random.default_rng([number, n]).integers(0, 256, (24, 6, 6, 1))
+            pictures = blocks.repeat(8, 1).repeat(8, 2).repeat(3, 3).astype(np.uint8)
+            write_video(tmp_path / "v" / label / f"{name}.mp4", pictures)
+            write_video(tmp_path / "v" / label / f"{copy}.avi", pictures, codec="mpeg4", options={})
+    prepared = prepare(FolderOptions(root=tmp_path / "v", out=tmp_path / "m.csv"))
+    splits = {entry.rgb.removeprefix("v/").partition(".")[0]: entry.split for entry in prepared.manifest.entries}
+    assert all(splits[f"{label}/{a}"] == splits[f"{label}/{b}"] for label in "ab" for a, b in ("xy", "zu", "vw"))
+    assert prepared.manifest.declared == {"train": 8, "val": 4}
+    assert match_notes(prepared.notes[:1], "12 near-duplicates a/x.mp4 a/y.avi")
