@@ -12,6 +12,7 @@ from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import MediaFile
 from kinema.data.duplicates import THRESHOLDS, Pair, near_duplicates, signature_images
 from kinema.data.manifest import Entry, Manifest
+from kinema.data.names import similar_names
 from kinema.data.splits import divided_names, have_common_frames
 from kinema.errors import examples
 from kinema.modality import MODALITIES, Modality
@@ -122,6 +123,10 @@ def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Fin
     splits = {entry.split for entry in entries}
     for head, names in manifest.classes.items():
         classes, one = ("classes", "class") if head == "label" else (f"classes of {head}", f"class of {head}")
+        pair = similar_names(names)
+        if pair:
+            sentence = f"{pair[0]!r} and {pair[1]!r} ({head}) differ by case, blanks or spelling of a number alone"
+            yield Finding(kind="similar classes", sentence=sentence)
         trained = Counter(entry.labels[head] for entry in entries if entry.split == "train" and entry.labels)
         missing = [name for name in names if not trained[name]]
         if missing and "train" in splits:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kinema import __version__
 from kinema.config import config, from_json, rename_fields, to_json
+from kinema.data.names import normalize
 from kinema.errors import ConfigError, KinemaError, ModelError, one_line
 from kinema.files import atomic_write
 from kinema.inference.engine import Engine, Precision
@@ -197,7 +198,7 @@ def load_model(
     trained = TrainedModel(
         model=model,
         config=config,
-        classes=description.classes,
+        classes={head: tuple(map(normalize, names)) for head, names in description.classes.items()},
         sampling=description.sampling,
         preprocessing=description.preprocessing,
         precision=description.precision,

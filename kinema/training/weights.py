@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from kinema.data.names import normalize
 from kinema.errors import I3DError, StartError, ViTError, one_line
 from kinema.inference.trained_model import find_description
 from kinema.models.mfst import MFST
@@ -153,7 +154,7 @@ def _load_by_name(
         if name in tensors and tensors[name].shape != weight.shape:
             reason = f"{list(tensors[name].shape)} in the file, {list(weight.shape)} in the network"
         if head is not None and stored.classes is not None:
-            theirs, ours = list(stored.classes.get(head, ())), list(classes.get(head, ()))
+            theirs, ours = [normalize(name) for name in stored.classes.get(head, ())], list(classes.get(head, ()))
             if theirs != ours:
                 reason = f"other classes: {len(theirs)} in the file, {len(ours)} in the network"
         if name in tensors and not reason:

@@ -76,7 +76,8 @@ def mirrored_pair(names: Sequence[str]) -> tuple[str, str] | None:
     Words of the left and the right, and of the two senses of rotation, are exchanged as whole words: between
     punctuation, spaces and digits, or in camelCase, ignoring case. In scripts without spaces they are parts of words.
     """
-    return next((pair for pair, places in _similar(names) if _are_exchanged(*map(_words, pair), places)), None)
+    pairs = ((first, second) for (first, second), places in _similar(names) if _are_exchanged(first, second, places))
+    return next(pairs, None)
 
 
 def questionable_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -90,7 +91,7 @@ def questionable_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     for pair, places in _similar(names):
         first, second = map(_words, pair)
         place = places[0]
-        if len(places) > 1 or _are_exchanged(first, second, places) or not _may_be_sides(first, second, place):
+        if len(places) > 1 or _are_exchanged(*pair, places) or not _may_be_sides(first, second, place):
             continue
         context = (*first[:place], "", *first[place + 1 :])
         options[context] |= {first[place], second[place]}
@@ -116,15 +117,16 @@ def _similar(names: Sequence[str]) -> Iterator[tuple[tuple[str, str], tuple[int,
             yield (names[first], names[second]), places
 
 
-def _are_exchanged(first: Sequence[str], second: Sequence[str], places: Sequence[int]) -> bool:
+def _are_exchanged(first: str, second: str, places: Sequence[int]) -> bool:
     """Return whether all words that differ are opposite directions, and no word of the same kind is equal in both."""
     kinds: set[int] = set()
+    words, others = _words(first), _words(second)
     for place in places:
-        opposite = {(row, 1 - side) for row, side in _sides(first[place])} & _sides(second[place])
+        opposite = {(row, 1 - side) for row, side in _sides(words[place])} & _sides(others[place])
         if not opposite:
             return False
         kinds |= {row for row, _ in opposite}
-    equal = (word for place, word in enumerate(first) if place not in places)
+    equal = (word for place, word in enumerate(words) if place not in places)
     return not any(row in kinds for word in equal for row, _ in _sides(word))
 
 
