@@ -1,11 +1,20 @@
 """Cells of a user's own table: missing values, numbers that pandas wrote as floats, and spellings of splits."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from kinema.data.manifest import LABEL
-from kinema.data.names import MISSING, NOT_A_NUMBER, SPLITS, similar_names, split_name, without_floats
+from kinema.data.names import (
+    MISSING,
+    NOT_A_NUMBER,
+    SPLIT_OF_SPELLING,
+    SPLITS,
+    similar_names,
+    split_name,
+    without_floats,
+)
 from kinema.errors import ManifestError, did_you_mean, examples
 
 Place = Literal["line", "item"]
@@ -84,7 +93,8 @@ def _splits(table: Path, place: Place, numbers: Sequence[int], cells: Sequence[s
 
 def unknown_split(name: str) -> str:
     """Return the message about an unknown split, with the nearest one."""
-    return f"unknown split {name!r}; {did_you_mean(name.strip().lower(), SPLITS)}"
+    near = difflib.get_close_matches(name.strip().lower(), SPLIT_OF_SPELLING, n=1, cutoff=0.5)
+    return f"unknown split {name!r}; {did_you_mean(SPLIT_OF_SPELLING[near[0]] if near else name, SPLITS)}"
 
 
 def check_class_names(classes: Mapping[str, Sequence[str]], path: Path) -> None:

@@ -33,7 +33,7 @@ def parse_mirrored(text: str, classes: Mapping[str, Sequence[str]]) -> list[tupl
             known = [name for names in classes.values() for name in names]
             name = next((name for name in wrong if name not in known), rest)
             problem = f"--mirrored: {name!r} is no class; {did_you_mean(name, known)}"
-            raise ManifestError(f"{problem}. Write CLASS=CLASS, or none.", field="mirrored")
+            raise ManifestError(f"{problem} Write CLASS=CLASS, or none.", field="mirrored")
         pairs.append(pair)
         rest = rest[len(pair[0]) + len(pair[1]) + 2 :]
     return pairs if text.strip() else None

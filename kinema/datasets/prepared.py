@@ -17,6 +17,8 @@ from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthFacts
 from kinema.video.source import count_frames, read_gray
 
+OWN = "own"
+"""Version of a user's own data in its manifest."""
 FrameCounts = Mapping[str, int | str]
 """Number of frames of each file, or the reason why it cannot be read."""
 
@@ -72,7 +74,7 @@ def write_prepared(
     *,
     base: Path,
     dataset: str,
-    version: str = "own",
+    version: str = OWN,
     classes: Mapping[str, tuple[str, ...]] | None = None,
     depth: DepthFacts | None = None,
     declared: Mapping[str, int] | None = None,

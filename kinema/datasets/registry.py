@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 import kinema.datasets
+from kinema.data.manifest import Manifest
 from kinema.datasets.options import DatasetOptions, OwnDataOptions
-from kinema.datasets.prepared import PreparedDataset
+from kinema.datasets.prepared import OWN, PreparedDataset
 from kinema.errors import UsageError, did_you_mean
 
 Options = TypeVar("Options", bound=DatasetOptions)
@@ -36,11 +37,13 @@ def list_datasets() -> dict[str, DatasetSpec[Any]]:
     return {spec.name: spec for spec in sorted(specs, key=lambda spec: not issubclass(spec.options, OwnDataOptions))}
 
 
-def is_public(dataset: str) -> bool:
-    """Return whether a manifest's dataset is a public or built-in one, whose classes and splits are official."""
+def is_public(manifest: Manifest) -> bool:
+    """Return whether a manifest is of a public or built-in dataset, whose classes and splits are official."""
+    if manifest.version == OWN or manifest.version.startswith(f"{OWN}, "):  # a folder may have the name of a dataset
+        return False
     specs = list_datasets().values()
     names = {spec.summary.partition(":")[0] for spec in specs if not issubclass(spec.options, OwnDataOptions)}
-    return dataset in names | {"moves"}
+    return manifest.dataset in names | {"moves"}
 
 
 def get_dataset(name: str) -> DatasetSpec[Any]:

@@ -339,7 +339,7 @@ class Recipe:
                 path=path,
                 field="data.augmentation.flip",
             )
-        asked = [] if not flip or is_public(manifest.dataset) else undecided_pairs(manifest)
+        asked = [] if not flip or is_public(manifest) else undecided_pairs(manifest)
         if asked:
             (first, second), *_ = asked
             raise RecipeError(

@@ -165,7 +165,7 @@ def refuse_copies(recipe: Recipe, manifest: Manifest, train_positions: list[int]
     Raises:
         ManifestError: A file, or nearly the same video, is in both, and the recipe does not allow it.
     """
-    if recipe.data.duplicates == "allow" or is_public(manifest.dataset):
+    if recipe.data.duplicates == "allow" or is_public(manifest):
         return
     for split in dict.fromkeys((recipe.data.evaluate, "test")):
         positions = [i for i, entry in enumerate(manifest.entries) if entry.split == split != recipe.data.train]

@@ -93,7 +93,15 @@ def test_each_split_has_one_spelling(read_labels, match_notes):
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("trian", "train"), ("eval", "val"), ("tets", "test"), ("holdout", "train"), ("tain", "train")]
+    ("name", "near"),
+    [
+        ("trian", "train"),
+        ("eval", "val"),
+        ("tets", "test"),
+        ("vallidation", "val"),
+        ("holdout", "train"),
+        ("tain", "train"),
+    ],
 )
 def test_an_unknown_split_is_refused_with_the_nearest(raises, read_labels, name, near):
     assert split_name(name) is None
