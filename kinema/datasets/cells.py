@@ -20,9 +20,9 @@ from kinema.errors import ManifestError, did_you_mean, examples
 Place = Literal["line", "item"]
 """Unit of row numbers in messages: lines of the file, or items of a list."""
 Row = tuple[int, dict[str, str]]
-NUMBERED = ("group", "subject", "camera")
+NAME_COLUMNS = ("group", "subject", "camera")
 """Columns of names, in which whole numbers may be written as floats."""
-WHOLE = ("start_frame", "stop_frame", "frames")
+INTEGER_COLUMNS = ("start_frame", "stop_frame", "frames")
 """Columns of whole numbers."""
 
 
@@ -57,9 +57,9 @@ def clean_rows(
         if column == "split":
             cells, split_notes = _splits(table, place, numbers, cells)
             notes += split_notes
-        elif is_label(column) or column in (*NUMBERED, *WHOLE):
-            whole, changed = without_floats(["0", *cells] if column in WHOLE else cells)
-            if changed and column not in WHOLE:
+        elif is_label(column) or column in (*NAME_COLUMNS, *INTEGER_COLUMNS):
+            whole, changed = without_floats(["0", *cells] if column in INTEGER_COLUMNS else cells)
+            if changed and column not in INTEGER_COLUMNS:
                 before, after = next(pair for pair in zip(cells, whole, strict=True) if pair[0] != pair[1])
                 notes.append(f"{column}: {changed} numbers were read without their decimals, e.g. {before} as {after}")
             cells = whole[-len(cells) :]

@@ -339,12 +339,12 @@ class Recipe:
                 path=path,
                 field="data.augmentation.flip",
             )
-        asked = [] if not flip or is_public(manifest) else undecided_pairs(manifest)
-        if asked:
-            (first, second), *_ = asked
+        undecided = [] if not flip or is_public(manifest) else undecided_pairs(manifest)
+        if undecided:
+            (first, second), *_ = undecided
             raise RecipeError(
                 f"data.augmentation.flip={flip}: does mirroring turn class {first!r} into {second!r} of {path} "
-                f"({len(asked)} such pairs)? If so, set --data.augmentation.flip 0. If not, prepare with "
+                f"({len(undecided)} such pairs)? If so, set --data.augmentation.flip 0. If not, prepare with "
                 f'--mirrored none, or add "mirrored": [] to {path.with_suffix(".json").name}.',
                 path=path,
                 field="data.augmentation.flip",
