@@ -56,6 +56,8 @@ def find_copies(
         second: Positions of the second set.
         read_options: Backend, isolation and limits.
     """
+    if not first or not second:
+        return [], 0
     kind: Modality = "rgb" if any(entry.rgb for entry in manifest.entries) else "depth"
     sides = [_entries_by_file(manifest, positions, kind) for positions in (first, second)]
     shared = sides[0].keys() & sides[1].keys()

@@ -10,8 +10,8 @@ import numpy as np
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
-from kinema.data.names import split_name
-from kinema.datasets.cells import unknown_split
+from kinema.data.names import normalize, split_name
+from kinema.datasets.cells import check_class_names, unknown_split
 from kinema.datasets.holdout import assign_splits
 from kinema.datasets.options import OwnDataOptions
 from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
@@ -96,6 +96,8 @@ def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
         problem = f"contains {kinds[0]} ({examples[0]}) and {kinds[1]} ({examples[1]})"
         fix = "Choose with --rgb TEMPLATE and --depth TEMPLATE, or move the others away."
         raise ManifestError(f"{root}: {problem}. {fix}", path=root)
+    folders = [folder for _, parent in split_folders for folder in _subfolders(parent)]
+    check_class_names({LABEL: sorted({normalize(f.name) for f in folders if f not in without})}, root)
     empty = _check_empty_classes(root, without)
     kind = kinds[0]
     modality = _modality(root, [path for path, *_ in sources[kind]], kind)

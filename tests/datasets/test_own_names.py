@@ -44,6 +44,13 @@ def test_folders_whose_names_differ_by_unicode_form_alone_are_one_class(tmp_path
     assert prepare_folder(template).manifest.classes == prepared.manifest.classes
 
 
+@pytest.mark.parametrize("pair", [("Run", "run"), ("run", "run "), ("hand wave", "hand_wave")], ids=str)
+def test_folders_whose_names_differ_by_case_or_blanks_alone_are_refused(raises, tmp_path, fill, pair):
+    root = fill(tmp_path / "v", *(f"train/{name}/1.mp4" for name in pair), f"val/{pair[0]}/2.mp4")
+    with raises(ManifestError, *map(repr, pair), path="v", field="label"):
+        prepare_folder(FolderOptions(root=root, out=tmp_path / "m.csv"))
+
+
 def test_labels_of_a_manifest_are_composed(tmp_path):
     entries = [Entry(rgb=f"{n}.mp4", labels={"label": name}) for n, name in enumerate((COMPOSED, DECOMPOSED, "run"))]
     manifest = write_manifest(
@@ -162,5 +169,5 @@ def test_missing_labels_of_json_are_refused_with_their_items(raises, read_labels
 
 def test_a_folder_of_missing_labels_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "v", "nan/1.mp4", "run/1.mp4", "None/1.mp4")
-    with raises(ManifestError, "'nan'", path="m.csv", field="label"):
+    with raises(ManifestError, "'nan'", path="v", field="label"):
         prepare_folder(FolderOptions(root=root, out=tmp_path / "m.csv"))
