@@ -19,9 +19,12 @@ COPY = re.compile(
 )
 """Name of a copy or a variant of `base`. A number in brackets marks a copy only if `base` exists too."""
 NAMED = {
-    "UCF": re.compile(r"(?P<group>v_.+_g\d+)_c\d+|(?P<group2>v_[^_]+_\d+)_\d+"),
     "HMDB": re.compile(r"(?P<group>.+)_[fuhl]_(?:cm|nm)_np\d+_(?:ba|fr|le|ri)_(?:bad|med|goo)_\d+"),
-    "Kinetics": re.compile(r"(?:v_)?(?P<group>(?=\S*[A-Z0-9_-])[\w-]{11})_\d{6}(?:_\d{6})?"),
+    "Kinetics": re.compile(
+        r"(?:v_)?(?:(?P<group>[\w-]{11})_\d{6}(?:_\d{6})?"
+        r"|(?P<group2>(?=[\w-]{0,10}[A-Z])(?=[\w-]{0,10}[a-z])(?=[\w-]{0,10}\d)[\w-]{11})_\d+(?:\.\d+)?_\d+(?:\.\d+)?)"
+    ),
+    "UCF": re.compile(r"(?P<group>v_.+_g\d+)_c\d+|(?P<group2>v_[^_]+_\d+)_\d+"),
     "NTU": re.compile(r"S\d{3}C\d{3}(?P<group>P\d{3})R\d{3}A\d{3}"),
     "person": re.compile(
         r"(?:.*[-_. ])?(?P<group>(?:person|subject|subj|actor|user|performer|participant)[-_]?\d+)(?:[-_. ].*)?",
@@ -97,7 +100,7 @@ def find_groups(labels: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         if style in ("letter", "number"):  # recordings in two folders may have one number
             matched = {file: f"{PurePosixPath(file).parent}/{group}" for file, group in matched.items()}
         if style in CAREFUL:
-            matched = _with_care(matched, labels)
+            matched = _with_care(matched, labels, style)
         by_file |= matched
         styles += [style] if matched else []
     variants: dict[tuple[PurePosixPath, str], list[str]] = defaultdict(list)
@@ -109,15 +112,22 @@ def find_groups(labels: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     return by_file | copies, styles + (["copy"] if copies else [])
 
 
-def _with_care(matched: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
+def _with_care(matched: Mapping[str, str], labels: Mapping[str, str], style: str) -> dict[str, str]:
     """Return the groups of the classes in which they are plausible: at least two groups, one with several files.
 
-    In a class with a single one, such as `wave_clip_1`, `wave_clip_2`, the number may be that of the recording.
+    In a class with a single one, such as `wave_clip_1`, `wave_clip_2`, the number may be that of the recording, unless
+    the recording has another number, as in `wave_01_clip_2`.
     """
     groups: dict[str, Counter[str]] = defaultdict(Counter)
     for file, group in matched.items():
         groups[labels[file]][group] += 1
     plausible = {label for label, counts in groups.items() if len(counts) > 1 and max(counts.values()) > 1}
+    if style == "part":
+        plausible |= {
+            label
+            for label, counts in groups.items()
+            if all(count > 1 and re.search(r"\d", group) and group != label for group, count in counts.items())
+        }
     return {file: group for file, group in matched.items() if labels[file] in plausible}
 
 

@@ -3,6 +3,7 @@
 import json
 import unicodedata
 
+import numpy as np
 import pytest
 
 from kinema.data.manifest import Entry, load_manifest, write_manifest
@@ -12,6 +13,7 @@ from kinema.datasets.folder import prepare as prepare_folder
 from kinema.datasets.table import TableOptions
 from kinema.datasets.table import prepare as prepare_table
 from kinema.errors import ManifestError
+from kinema.evaluation.predictions import Predictions, load_predictions, save_predictions
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
@@ -171,3 +173,19 @@ def test_a_folder_of_missing_labels_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "v", "nan/1.mp4", "run/1.mp4", "None/1.mp4")
     with raises(ManifestError, "'nan'", path="v", field="label"):
         prepare_folder(FolderOptions(root=root, out=tmp_path / "m.csv"))
+
+
+def test_classes_of_stored_predictions_are_composed(tmp_path):
+    predictions = Predictions(
+        logits={"label": np.zeros((1, 2), np.float32)},
+        targets={"label": np.zeros(1, np.int64)},
+        index=np.zeros(1, np.int64),
+        classes={"label": (DECOMPOSED, "run")},
+        split="val",
+        declared=1,
+        missing=(),
+        manifest_digest="",
+        weights_digest="",
+    )
+    save_predictions(tmp_path / "p.safetensors", predictions)
+    assert load_predictions(tmp_path / "p.safetensors").classes == {"label": (COMPOSED, "run")}

@@ -16,6 +16,8 @@ STYLES = {
         ["50_FIRST_DATES_brush_hair_f_cm_np1_ba_med_19"],
     ],
     "Kinetics": [["-0aBcDeFgHi_000010_000020", "-0aBcDeFgHi_000030_000040"], ["zzZzz_zzzz0_000030_000040"]],
+    "web videos": [["v_dQw4w9WgXcQ_10_20", "v_dQw4w9WgXcQ_30.5_40"], ["v_aQw4w9WgXcQ_10_20"]],
+    "parts of a single recording": [["walk_01_part1", "walk_01_part2"]],
     "NTU": [["S001C001P003R001A001_rgb", "S009C002P003R002A001_rgb"], ["S001C001P004R001A001_rgb"]],
     "KTH": [["person01_boxing_d1", "person01_boxing_d2"], ["person02_boxing_d1"]],
     "MHAD": [["a1_s1_t1_color", "a1_s1_t2_color"], ["a1_s2_t1_color"]],
