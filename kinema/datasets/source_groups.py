@@ -141,7 +141,7 @@ def _group(base: str, pattern: re.Pattern[str], style: str) -> str:
         return group.removesuffix(f"_{max(actions, key=len)}") if actions else group
     if style == "GoPro":
         return f"GoPro {group}"
-    if style == "number" and DATE.search(group):  # recordings of one day
+    if style in ("Kinetics", "number") and DATE.search(group):  # recordings of one day
         return ""
     return group
 

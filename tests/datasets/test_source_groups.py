@@ -57,6 +57,7 @@ def test_clips_of_one_source_are_a_group(style):
         "IMG_{:04}",
         "DJI_{:04}",
         "VID_20261130_1234{:02}",
+        "IMG20261130_1234{:02}",
         "2026-11-30 12-34-{:02}",
     ],
 )
