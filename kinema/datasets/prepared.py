@@ -97,8 +97,7 @@ def write_prepared(
 
     Raises:
         ManifestError: No sample is left, a mirrored class is unknown, a task head has fewer than two classes or two
-            spellings of one class, a segment ends after its file, or
-            `depth` is given without any depth file.
+            spellings of one class, a segment ends after its file, or `depth` is given without any depth file.
     """
     if not entries:
         raise ManifestError("; ".join([f"{out}: no sample is left to write", *notes]), path=out)
