@@ -4,14 +4,17 @@ Evaluation during training, `kinema evaluate` and `Recognizer` all use this clas
 logits everywhere.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+import os
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kinema.errors import DeviceError
+from kinema.errors import DeviceError, ModelError
 from kinema.layers.folding import evaluation_copy
 from kinema.layers.score_fusion import mean_logits
 from kinema.modality import Modality
@@ -32,6 +35,8 @@ class Engine:
         device: Device to run on.
         precision: Arithmetic precision of the network. Logits are always float32.
         views: Clips per sample, whose scores are averaged.
+
+    Threads may share an engine. A forked process may use its parent's engine on the CPU, and computes on one thread.
     """
 
     def __init__(
@@ -46,6 +51,8 @@ class Engine:
     ) -> None:
         if views < 1:
             raise ValueError(f"views={views}; expected at least 1")
+        _compute_after_fork()
+        self.owner = os.getpid()
         self.model = evaluation_copy(model).to(device)
         self.binding = input_binding(model)
         self.preprocessing = preprocessing
@@ -63,7 +70,16 @@ class Engine:
         Args:
             inputs: Clip of each modality: uint8, (batch x views, channels, time, height, width). The views of a sample
                 are adjacent.
+
+        Raises:
+            DeviceError: The engine is on a GPU, and this process was forked after it was made.
         """
+        if self.device.type == "cuda" and os.getpid() != self.owner:
+            raise DeviceError(
+                "a forked process cannot use its parent's model on CUDA; load the model in the process, or start "
+                "processes by multiprocessing.get_context('spawn')",
+                field="device",
+            )
         if self.views == 1:
             return self._network_logits(inputs)
         for modality, clips in inputs.items():
@@ -76,12 +92,35 @@ class Engine:
         ]
         return {head: mean_logits([part[head] for part in parts], "softmax") for head in self.heads}
 
+    @torch.inference_mode()
+    def features(self, inputs: Mapping[Modality, Tensor]) -> Float[Tensor, "batch channels"]:
+        """Return the features that the task heads classify, in float32 on the CPU: the mean over a sample's views.
+
+        Raises:
+            ModelError: The network has no method `features`.
+        """
+        method = getattr(self.model, "features", None)
+        if method is None:
+            raise ModelError(f"{type(self.model).__name__}: has no method features, which returns the heads' input")
+        features: Tensor = rearrange(self._run(method, inputs).float().cpu(), "(b v) c -> b v c", v=self.views).mean(1)
+        return features
+
     def _network_logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
+        output = self._run(self.model, inputs)
+        return {head: logits.float().cpu() for head, logits in by_head(output, self.heads).items()}
+
+    def _run(self, method: Callable[..., Any], inputs: Mapping[Modality, Tensor]) -> Any:
         on_device = {modality: clip.to(self.device, non_blocking=True) for modality, clip in inputs.items()}
         bound = self.binding(self.preprocessing.normalize_all(on_device))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output = self.model(**bound)
-        return {head: logits.float().cpu() for head, logits in by_head(output, self.heads).items()}
+            return method(**bound)
+
+
+@cache
+def _compute_after_fork() -> None:
+    """Let forked processes of this one compute on one thread: OpenMP's others do not exist there and are waited for."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def choose_device(device: Device) -> torch.device:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from kinema.data.dataset import read_views
@@ -80,7 +79,7 @@ class Recognizer:
         return next(iter(ranked.values())) if len(ranked) == 1 else ranked
 
     def predict(self, video: Video, *, top_k: int = 5) -> dict[str, list[Prediction]]:
-        """Return the top-k classes of each task head, best first.
+        """Return the top-k classes of each task head, best first, and of equal ones the first in the list of classes.
 
         Args:
             video: File or URL, or one per modality: `{"rgb": ..., "depth": ...}`.
@@ -98,10 +97,9 @@ class Recognizer:
         logits = self.engine.logits(self.prepare(video))
         ranked = {}
         for head, names in self.classes.items():
-            scores, order = torch.topk(logits[head][0].softmax(-1), k=min(top_k, len(names)))
-            ranked[head] = [
-                Prediction(names[i], score) for score, i in zip(scores.tolist(), order.tolist(), strict=True)
-            ]
+            scores = logits[head][0].softmax(-1).tolist()
+            order = logits[head][0].argsort(descending=True, stable=True)[:top_k].tolist()  # as metrics rank
+            ranked[head] = [Prediction(names[i], scores[i]) for i in order]
         return ranked
 
     def prepare(self, video: Video) -> dict[Modality, Tensor]:

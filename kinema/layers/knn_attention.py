@@ -14,7 +14,6 @@ DEVIATION: eq. 2.8 has no residuals and one LayerNorm. Attention and MLP each ha
 as in De+Recouple: without residuals all tokens become equal within a few layers.
 """
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
@@ -23,10 +22,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from kinema.layers.transformer import EncoderBlock
+from kinema.layers.transformer import EncoderBlock, without_autocast
 
 LAYER_NORM_EPS = 1e-5
 CHUNK = 2_500_000
@@ -50,7 +49,7 @@ def knn_attention(
     *,
     share: float = 0.7,
 ) -> Float[Tensor, "b h n c"]:
-    """Return k-NN attention: each query attends to exactly its k highest-scoring keys. Ties are broken arbitrarily.
+    """Return k-NN attention: each query attends to exactly its k highest-scoring keys, of equal ones to the first.
 
     Logits and softmax are float32 or wider, also under autocast. Only kept logits get gradient. With `share=1` the
     result equals `scaled_dot_product_attention` bitwise.
@@ -154,9 +153,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, k: int) -> Tensor:
 
 
 def _block_attention(query: Tensor, key: Tensor, value: Tensor, *, k: int) -> Tensor:
-    kind = query.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():
+    with without_autocast(query.device.type):
         logits = query @ key.transpose(-1, -2)
     if k < logits.shape[-1]:
         logits = _keep_largest(logits, k)
@@ -172,23 +169,30 @@ def _keep_largest(logits: Tensor, k: int) -> Tensor:
     if eager_on_cpu(logits):
         _drop_by_sorting(logits.detach(), k)
         return logits
-    dropped = _smallest(logits.detach(), k)
+    dropped = _is_dropped(logits.detach(), k)
     if _is_eager():
-        logits.detach().scatter_(-1, dropped, -torch.inf)
+        logits.detach().masked_fill_(dropped, -torch.inf)
         return logits
-    return logits.scatter(-1, dropped, -torch.inf)
+    return logits.masked_fill(dropped, -torch.inf)
 
 
-def _smallest(logits: Tensor, k: int) -> Tensor:
-    """Return the indices of all but the k largest logits of each row."""
-    return logits.topk(logits.shape[-1] - k, largest=False, sorted=False).indices
+def _is_dropped(logits: Float[Tensor, "*rows n"], k: int) -> Bool[Tensor, "*rows n"]:
+    """Return which logits are not among the k largest of their row. Of equal ones, the last are dropped.
+
+    Devices order equal values of `topk` differently, so that only its values are used.
+    """
+    num_dropped = logits.shape[-1] - k
+    largest_dropped = logits.topk(num_dropped, largest=False, sorted=False).values.amax(-1, keepdim=True)
+    below, equal = logits < largest_dropped, logits == largest_dropped
+    num_kept = equal.sum(-1, keepdim=True) + below.sum(-1, keepdim=True) - num_dropped  # of the equal ones
+    return below | (equal & (equal.cumsum(-1) > num_kept))
 
 
 def _drop_by_sorting(logits: Tensor, k: int) -> None:
-    """Set the logits at `_smallest` to -inf in place. Ten times as fast as `topk`: numpy sorts with SIMD.
+    """Set the logits at `_is_dropped` to -inf in place. Ten times as fast: numpy sorts with SIMD.
 
     Subtracting each row's k-th largest logit does not change the softmax and makes exactly the dropped ones negative.
-    Rows with ties or infinities, where this would not keep exactly k, use `_smallest`.
+    Rows with ties or infinities, where this would not keep exactly k, use `_is_dropped`.
     """
     ordered = torch.from_numpy(np.sort(logits.numpy(), axis=-1))
     next_largest, kth_largest, largest = ordered[..., -k - 1], ordered[..., -k], ordered[..., -1]
@@ -197,7 +201,7 @@ def _drop_by_sorting(logits: Tensor, k: int) -> None:
     rows = logits[is_ambiguous]
     F.threshold(logits.sub_(kth_largest[..., None]), -tiny, -torch.inf, inplace=True)
     if len(rows):
-        logits[is_ambiguous] = rows.scatter_(-1, _smallest(rows, k), -torch.inf)
+        logits[is_ambiguous] = rows.masked_fill_(_is_dropped(rows, k), -torch.inf)
 
 
 def eager_on_cpu(tensor: Tensor) -> bool:

@@ -21,6 +21,9 @@ from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+TIE, TIE_SHARE = 1e-7, 1e-6
+"""Values of sigma are equal if they differ by at most this and this share of the largest: about ten rounding errors."""
+
 Pooling = Literal["top-k", "max", "average", "convolution", "random", "uniform", "none"]
 
 
@@ -39,8 +42,18 @@ def attention_std(scores: Float[Tensor, "b h n n"]) -> Float[Tensor, "b h t"]:
 
 
 def top_frames(sigma: Float[Tensor, "*batch t"]) -> Int64[Tensor, "*batch k"]:
-    """Return the frames with the largest sigma (eq. 3.12) in temporal order. Ties are broken arbitrarily."""
-    return sigma.topk(num_kept(sigma.shape[-1]), dim=-1).indices.sort(-1).values
+    """Return the frames with the largest sigma (eq. 3.12) in temporal order, of equal ones the first.
+
+    Equal frames, as in a still or a short video, have equal sigma up to rounding, which differs between batch sizes and
+    devices. Neighbors in the order of sigma that differ by rounding count as equal.
+    """
+    frames = sigma.shape[-1]
+    ranked = sigma.sort(dim=-1, descending=True).values
+    below = ranked[..., 1:]
+    is_gap = ranked[..., :-1] - below > TIE + TIE_SHARE * ranked[..., :1]
+    num_gaps_above = (is_gap[..., None, :] & (below[..., None, :] >= sigma[..., None])).sum(-1)
+    order = num_gaps_above * frames + torch.arange(frames, device=sigma.device)
+    return order.topk(num_kept(frames), dim=-1, largest=False).indices.sort(-1).values
 
 
 def uniform_frames(frames: int) -> Int64[Tensor, " k"]:
@@ -96,22 +109,24 @@ def gather_times(times: Int64[Tensor, "batch _ t"], frames: Int64[Tensor, "batch
 class FramePooling(nn.Module):
     """Pooling of neighboring frames: max, average, or strided convolution (Table 3.4).
 
-    DEVIATION: kernel 3 and padding 1 of the convolution are ours; the thesis gives only its stride.
+    DEVIATION: kernel 3 and padding 1 of the convolution are ours; section 3.3.5 gives only its stride. Kernel 2 has no
+    padding and sees the pairs of frames that max pooling sees.
     """
 
-    def __init__(self, kind: Literal["max", "average", "convolution"], dim: int) -> None:
+    def __init__(self, kind: Literal["max", "average", "convolution"], dim: int, *, kernel: Literal[2, 3] = 3) -> None:
         super().__init__()
         self.kind = kind
-        self.convolution = nn.Conv1d(dim, dim, 3, stride=2, padding=1) if kind == "convolution" else None
+        self.min_frames = 1 if kind == "convolution" and kernel == 3 else 2
+        self.convolution = nn.Conv1d(dim, dim, kernel, stride=2, padding=kernel // 3) if kind == "convolution" else None
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
         """Return the class token and half of the frames.
 
         Raises:
-            ValueError: Max or average pooling of a single frame.
+            ValueError: A single frame, and the kernel needs two.
         """
         first, frames = tokens[:, :1], tokens[:, 1:].transpose(1, 2)
-        if self.kind != "convolution" and frames.shape[-1] < 2:
+        if frames.shape[-1] < self.min_frames:
             raise ValueError(f"{self.kind} pooling needs at least 2 frames; got 1")
         match self.kind:
             case "max":

@@ -42,7 +42,7 @@ def initialize_model(setup: TrainingSetup) -> InitReport:
         )
     if init.freeze:
         frozen = freeze(model, init.freeze)
-        for module in frozen_modules(model):
+        for module in frozen_modules(model, init.freeze):
             module.eval()
     if init.calibration_batches is not None and is_new:
         inputs = calibration_inputs(setup, init.calibration_batches)

@@ -32,6 +32,8 @@ class Learner:
         eval_model: Unsharded network with the averaged weights if the recipe sets `ema_decay`, else with the current
             weights, as of the last `sync_eval_model`.
 
+        is_fsdp: True if states are stored by name.
+
     Raises:
         RecipeError: The network does not support a setting of the recipe.
     """
@@ -50,7 +52,7 @@ class Learner:
             model.load_state_dict(fabric.broadcast(model.state_dict()))
         self._sharded = is_distributed and recipe.compute.strategy == "fsdp"
         # States of FSDP are stored by name, so that a run can resume with any number of processes.
-        self._is_fsdp = recipe.compute.strategy == "fsdp"
+        self.is_fsdp = recipe.compute.strategy == "fsdp"
         # BatchNorm over the whole batch; torch supports it on GPUs only.
         use_sync_batchnorm = is_distributed and fabric.device.type == "cuda"
         is_copied = self._sharded or use_sync_batchnorm
@@ -62,12 +64,27 @@ class Learner:
         if use_sync_batchnorm:
             model = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
         called = model
-        if recipe.compute.compile != "no":
+        self._is_compiled = recipe.compute.compile != "no"
+        self._is_single = recipe.data.batch_size == recipe.optim.grad_accum_steps * fabric.world_size
+        if self._is_compiled:
             called = torch.compile(model, mode=recipe.compute.compile)  # type: ignore[assignment]  # of a module it is one
         self.network = fabric.setup_module(called)
         optimizer = fabric.setup_optimizers(make_optimizer(model, recipe.optim))
         assert isinstance(optimizer, _FabricOptimizer)  # one optimizer gives one
         self.optimizer = optimizer
+
+    def forward(self, inputs: Mapping[str, Tensor | None]) -> Any:
+        """Return the output of the network. It is compiled once, for all sizes of a batch; a rest of 1 is not compiled.
+
+        torch specializes a graph to a size of 1, so that a partial batch of one sample would compile it again.
+        """
+        clips = [clip for clip in inputs.values() if clip is not None]
+        if not self._is_compiled or self._is_single:
+            return self.network(**inputs)
+        for clip in clips:
+            torch._dynamo.maybe_mark_dynamic(clip, 0)
+        with torch.compiler.set_stance("force_eager" if len(clips[0]) == 1 else "default"):
+            return self.network(**inputs)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the step, scaled for each parameter group."""
@@ -103,7 +120,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint. All processes call this."""
-        if self._is_fsdp:
+        if self.is_fsdp:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             model, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=options)
             return {"model": model, "optimizer": optimizer, "averaged": None}
@@ -115,7 +132,7 @@ class Learner:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Load the state of a checkpoint."""
-        if self._is_fsdp:
+        if self.is_fsdp:
             set_state_dict(
                 self.model,
                 self.optimizer.optimizer,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from kinema.errors import RecipeError
 from kinema.training.recipe import Optim
@@ -101,9 +101,25 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
 
 
 def make_ema(model: nn.Module, decay: float) -> AveragedModel:
-    """Return an exponential moving average of the weights and of the running statistics of BatchNorm."""
-    keep = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch, without annotations
-    return AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
+    """Return an exponential moving average of the weights and of the running statistics of BatchNorm.
+
+    The decay is warmed up to `decay` by `ema_decay`, since with a constant one a short run would ship its random start.
+    The number of updates is part of the average's state. Integer buffers, such as BatchNorm's counts, are copied.
+    """
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], current: list[Tensor], num_updates: Tensor | int) -> None:
+        if averages[0].is_floating_point() or averages[0].is_complex():
+            torch._foreach_lerp_(averages, current, 1 - ema_decay(int(num_updates), decay))
+        else:
+            torch._foreach_copy_(averages, current)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)  # type: ignore[arg-type]  # typed for any tuple
+
+
+def ema_decay(num_updates: int, decay: float) -> float:
+    """Return the decay of an update of the average after `num_updates` earlier ones. The first update copies."""
+    return min(decay, (1 + num_updates) / (10 + num_updates)) if num_updates else 0.0
 
 
 def class_weights(labels: Sequence[int], classes: int) -> Tensor:

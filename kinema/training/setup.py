@@ -1,10 +1,14 @@
 """Setup of a training run: recipe, data, processes, network and schedule, built before the first step."""
 
 import logging
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -17,7 +21,8 @@ from kinema.data.manifest import Manifest
 from kinema.datasets.registry import is_public
 from kinema.errors import ManifestError, RecipeError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
-from kinema.inference.trained_model import TrainedModel
+from kinema.inference.engine import choose_device
+from kinema.inference.trained_model import TrainedModel, name_weights, random_start
 from kinema.models.binding import InputBinding, input_binding
 from kinema.training.distributed import make_fabric, rank
 from kinema.training.loggers import check_loggers
@@ -67,6 +72,7 @@ class TrainingSetup:
         if max_steps is not None and max_steps < 1:
             raise RecipeError(f"max_steps={max_steps}; expected at least 1", field="max_steps")
         check_loggers(recipe.run.loggers)
+        check_compiler(recipe)
         manifest = recipe.open_manifest()
         check_metric(recipe, manifest)
         train_positions, eval_positions = select_samples(recipe, manifest)
@@ -105,6 +111,14 @@ class TrainingSetup:
         return self.fabric.is_global_zero
 
     @property
+    def start_weights(self) -> str:
+        """Weights that a new run starts from: their name, or that of random ones."""
+        weights = self.recipe.init.weights
+        if not weights:
+            return "own" if self.is_own else random_start(self.recipe.model)
+        return name_weights(weights)
+
+    @property
     def own_eval_positions(self) -> list[int]:
         """Positions of the evaluation samples of this process."""
         return self.eval_positions[self.fabric.global_rank :: self.fabric.world_size]
@@ -134,6 +148,29 @@ class TrainingSetup:
         """Return the error for a run that was stopped by a signal, after its checkpoint was saved."""
         command = f"kinema train --resume {shlex.quote(str(self.run.path))}"
         return TrainingStopped(f"stopped at step {step}. Resume with: {command}", signal)
+
+
+def check_compiler(recipe: Recipe) -> None:
+    """Check that torch.compile finds what it compiles with, before hours of preparation.
+
+    Raises:
+        RecipeError: No C++ compiler is found, or no Triton on CUDA.
+        DeviceError: The recipe's device is not available.
+    """
+    if recipe.compute.compile == "no":
+        return
+    if choose_device(recipe.compute.device).type == "cuda":
+        missing = None if find_spec("triton") else "Triton"
+    else:
+        default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+        compiler = os.environ.get("CXX", default)
+        missing = None if shutil.which(compiler) else f"the C++ compiler {compiler!r}"
+    if missing:
+        raise RecipeError(
+            f"compute.compile={recipe.compute.compile!r}: torch.compile needs {missing}, which is not installed. "
+            "Install it, or set --compute.compile no.",
+            field="compute.compile",
+        )
 
 
 def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[int]]:

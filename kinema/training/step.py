@@ -34,7 +34,7 @@ def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step:
         for micro_batch, is_last in split_batch(batch, num_micro_batches):
             with fabric.no_backward_sync(learner.network, enabled=not is_last):
                 inputs = setup.binding(setup.preprocessing.normalize_all(micro_batch["inputs"]))
-                logits = by_head(learner.network(**inputs), heads)
+                logits = by_head(learner.forward(inputs), heads)
                 micro_loss = multi_head_loss(
                     logits,
                     micro_batch["targets"],

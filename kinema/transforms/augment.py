@@ -74,7 +74,7 @@ class Augmentation:
         mixup_alpha: Alpha of MixUp's Beta distribution; 0 for no MixUp (arXiv:1710.09412).
         cutmix_alpha: Alpha of CutMix's Beta distribution; 0 for no CutMix (arXiv:1905.04899). If both alphas are
             positive, each sample takes one of the two with equal probability.
-        rotation: Largest angle in degrees, to either side, about the center of the crop (thesis, MFST: 10).
+        rotation: Largest angle in degrees, to either side, about the center of the crop (UMDR: 10).
         rotation_prob: Probability of a rotation.
         randaugment: RandAugment operations, applied after the other color operations.
         erasing: Probability of erasing a box in all frames: noise in RGB, no reading in depth (arXiv:1708.04896).
@@ -166,7 +166,8 @@ def draw_geometry(augmentation: Augmentation, preprocessing: Preprocessing, rng:
     """Draw scale, position and mirroring of the crop."""
     low, high = augmentation.short_side or (preprocessing.short_side, preprocessing.short_side)
     short_side = max(int(rng.integers(low, high + 1)), preprocessing.size)
-    return Geometry(short_side, rng.random(), rng.random(), mirrored=bool(rng.random() < augmentation.flip))
+    top, left, mirrored = rng.random(), rng.random(), bool(rng.random() < augmentation.flip)
+    return Geometry(short_side, top, left, mirrored=mirrored, rounding=preprocessing.rounding)
 
 
 def draw_color(augmentation: Augmentation, rng: np.random.Generator) -> Color:
@@ -315,16 +316,14 @@ def mix(
 def mixup(clips: Clips, partner: Clips, weight: float) -> tuple[dict[Modality, Tensor], float]:
     """Return the weighted mean of two samples, and the weight of the first.
 
-    Depth of 0 is no reading and has no part in a mean: where only one of the two has a reading, it is kept. Two masked
-    people then both appear at their own depth, while full depth is mixed like RGB.
+    Depth is mixed like RGB, also where a pixel has no reading. Level 0 then counts as the lowest level, as the network
+    sees it: normalization is affine, so this is the mean of the normalized clips, rounded to half a level. JET colors
+    are made of the mixed levels.
     """
-    mixed: dict[Modality, Tensor] = {}
-    for modality, clip in clips.items():
-        other = partner[modality]
-        mean = torch.lerp(other.float(), clip.float(), weight).round_().to(torch.uint8)
-        if modality == "depth":
-            mean = torch.where(clip == 0, other, torch.where(other == 0, clip, mean))
-        mixed[modality] = mean
+    mixed = {
+        modality: torch.lerp(partner[modality].float(), clip.float(), weight).round_().to(torch.uint8)
+        for modality, clip in clips.items()
+    }
     return mixed, weight
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kinema.errors import UnreadableVideo, VideoError
+from kinema.evaluation import metrics
 from kinema.evaluation.evaluate import evaluate
 from kinema.inference.recognizer import MissingStream, Prediction, Recognizer
 from kinema.inference.trained_model import save_model
@@ -43,6 +44,30 @@ def test_scores_are_the_softmax_of_the_logits(recognizer, data_set):
     shares = (logits.exp() / logits.exp().sum()).tolist()
     for prediction in recognizer(video(data_set, 1)):
         assert prediction.score == pytest.approx(shares[data_set.classes["label"].index(prediction.label)], abs=1e-6)
+
+
+class Constant(torch.nn.Module):
+    """Network that returns the same logits for every clip."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.register_buffer("logits", torch.tensor(logits))
+
+    def forward(self, clip):
+        return self.logits.expand(len(clip), -1)
+
+
+@pytest.mark.parametrize("logits", [[0.0] * 40, [1.0, 2.0] * 20, [200.0, 0.0, 1.0, 0.0] * 10, [0.0, -0.0] * 20])
+def test_equal_classes_are_ranked_in_their_order(make_trained_model, data_set, logits):
+    """As metrics rank, also where the softmax of different logits is equal."""
+    classes = {"label": tuple(f"class {number:02}" for number in range(40))}
+    ranked = Recognizer(make_trained_model(Constant(logits), classes=classes), device="cpu")(
+        video(data_set, 0), top_k=40
+    )
+    expected = sorted(range(40), key=lambda number: -logits[number])
+    assert [p.label for p in ranked] == [classes["label"][number] for number in expected]
+    places = metrics.ranks(np.array([logits] * 40), np.arange(40))
+    assert [ranked[place].label for place in places] == list(classes["label"])
 
 
 @pytest.mark.parametrize(("top_k", "length"), [(1, 1), (2, 2), (3, 3), (5, 3), (1000, 3)])

@@ -97,11 +97,11 @@ def reference_mapping(mapping: ConvolutionalMapping, tokens: Float[Tensor, "batc
 def reference_knn_attention(
     query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n c"], *, share: float
 ) -> Float[Tensor, "b h n c"]:
-    """Return `knn_attention` row by row: sort the logits, softmax over the k first."""
+    """Return `knn_attention` row by row: sort the logits stably, softmax over the k first."""
     logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     attended = torch.zeros_like(value)
     for sequence, head, row in np.ndindex(*logits.shape[:-1]):
-        order = logits[sequence, head, row].argsort(descending=True)
+        order = logits[sequence, head, row].argsort(descending=True, stable=True)
         nearest = order[: num_kept_keys(len(order), share)]
         weights = logits[sequence, head, row, nearest].softmax(-1)
         attended[sequence, head, row] = weights @ value[sequence, head, nearest]

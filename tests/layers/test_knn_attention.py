@@ -124,6 +124,34 @@ def test_rows_of_equal_logits_keep_exactly_k(share, dtype):
     assert weights[2, 3] == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("k", [1, 3, 7, 9])
+@pytest.mark.usefixtures("way")
+def test_of_equal_logits_the_first_are_kept(k, dtype):
+    """Rows of crafted ties, each many times, since an unstable order shows in some rows only."""
+    rows = torch.tensor([[0.0] * 10, [0, 0, 0, 1, 1, 1, 1, 2, 2, 0], [2, 1] * 5, [0, -0.0] * 5, [5] + [4] * 9])
+    logits = rows.repeat(40, 1)
+    query = torch.eye(10)[None, None].expand(1, 1, -1, -1) * 10**0.5
+    keys = logits.view(20, 1, 10, 10).mT
+    values = torch.eye(10).expand(20, 1, -1, -1)
+    weights = knn_attention(*(part.expand(20, 1, -1, -1).to(dtype) for part in (query, keys, values)), share=k / 10)
+    for row, kept in zip(logits.tolist(), (weights != 0).flatten(0, 2).tolist(), strict=True):
+        first = sorted(range(10), key=lambda key, of=row: -of[key])[:k]  # Python sorts stably
+        assert [key for key in range(10) if kept[key]] == sorted(first)
+
+
+@pytest.mark.parametrize("kind", ["still", "repeated", "blank"])
+@pytest.mark.usefixtures("way")
+def test_equal_tokens_give_equal_results_at_every_batch_size(kind):
+    """Tokens of a still video, of a short one whose frames are repeated, and of blank frames."""
+    layer = trained().float()
+    x = tokens(n=6, b=16).float()
+    x = {"still": x[:, :1], "repeated": x, "blank": torch.zeros(16, 1, 12)}[kind]
+    x = x.repeat_interleave(24 // x.shape[1], 1)
+    apart = torch.cat([layer(one[None]) for one in x])
+    torch.testing.assert_close(layer(x), apart, rtol=0, atol=1e-5)
+
+
 @pytest.mark.usefixtures("way")
 def test_logits_with_a_non_finite_difference_are_kept():
     weights = map_of_logits(torch.tensor([[-3e38, 3e38, 2e38, -2e38]]).repeat(4, 1), share=0.75)

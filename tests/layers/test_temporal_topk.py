@@ -129,13 +129,29 @@ def test_kept_frames_have_the_largest_sigma_in_temporal_order(frames):
         assert kept[clip, head].tolist() == sorted(expected)
 
 
-def test_with_equal_sigma_half_of_the_frames_are_kept_in_order():
-    ties = torch.tensor([[1.0] * 8, [0.0] * 8, [2, 1, 1, 1, 1, 1, 1, 2], [0, 1, 1, 0, 0, 1, 1, 0]])
-    kept = top_frames(ties)
-    assert kept.shape == (4, 4)
-    assert (kept.diff() > 0).all()
-    assert {0, 7} < set(kept[2].tolist())
-    assert kept[3].tolist() == [1, 2, 5, 6]
+@pytest.mark.parametrize(
+    ("sigma", "kept"),
+    [
+        ([1.0] * 8, [0, 1, 2, 3]),
+        ([0.0] * 8, [0, 1, 2, 3]),
+        ([2, 1, 1, 1, 1, 1, 1, 2], [0, 1, 2, 7]),
+        ([0, 1, 1, 0, 0, 1, 1, 0], [1, 2, 5, 6]),
+        ([0, 0, 0, 0, 1, 1, 1, 1], [4, 5, 6, 7]),
+        ([0, 0, 2, 2, 1, 1, 1, 1], [2, 3, 4, 5]),
+        ([0, math.nan, 0, 0], [0, 1]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("rounding", [0.0, 1e-8])
+def test_of_equal_sigma_the_first_frames_are_kept(sigma, kept, rounding):
+    """Up to rounding, of which each copy of the row has its own."""
+    noise = torch.randn(200, len(sigma), generator=torch.Generator().manual_seed(0)).clamp(-2, 2)
+    rows = torch.tensor(sigma) / 10 + rounding * noise
+    assert top_frames(rows).tolist() == [kept] * 200
+
+
+def test_frames_that_differ_by_more_than_rounding_are_ranked():
+    assert top_frames(torch.tensor([0.1, 0.1 + 1e-6, 0.1 + 2e-6, 0.0])).tolist() == [1, 2]
 
 
 # -- keeping them ------------------------------------------------------------------------------------------------------

@@ -373,3 +373,44 @@ def test_a_zero_clip_gives_finite_logits_and_nan_propagates(pool):
 def test_several_task_heads_return_a_dict():
     answers = tiny(heads={"verb": 3, "noun": 4})(clip())
     assert {name: logits.shape for name, logits in answers.items()} == {"verb": (2, 3), "noun": (2, 4)}
+
+
+@pytest.mark.parametrize("kind", ["still", "repeated", "blank"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("place", ["inside", "between"])
+@pytest.mark.parametrize("position", ["none", "shared"])
+def test_equal_frames_are_kept_alike_at_every_batch_size(kind, precision, place, position):
+    """Frames of a still video, of a short one whose frames are repeated, and blank frames."""
+    pool = {"pool_place": place, "pool_layers": (1, 2) if place == "between" else (0, 1, 2)}
+    model = shake(tiny(position=position, temporal_layers=4, **pool))
+    clip = torch.randn(8, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    clip = {"still": clip[:, :, :1], "repeated": clip, "blank": torch.zeros(8, 3, 1, 16, 16)}[kind]
+    clip = clip.repeat_interleave(16 // clip.shape[2], 2)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        together, alone = model.kept_frames(clip), [model.kept_frames(one[None]) for one in clip]
+    for layer, kept in together.items():
+        assert torch.equal(kept, torch.cat([frames[layer] for frames in alone]))
+        if kind != "repeated" and position == "none":
+            assert torch.equal(kept, torch.arange(kept.shape[-1]).expand_as(kept))
+
+
+def test_small_changes_between_frames_survive_bfloat16():
+    """Standardized frames are computed in float32 in evaluation, since they differ by less than rounding."""
+    model = shake(tiny(frame_norm="clip")).eval()
+    clip = torch.randn(2, 3, 1, 16, 16) + 1e-3 * torch.randn(2, 3, 8, 16, 16)
+    expected = model.encode_space(clip)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.encode_space(clip), expected)
+        assert model.train().encode_space(clip).dtype == torch.bfloat16
+
+
+def test_scores_of_frames_are_float32_under_bfloat16():
+    """Of products of queries and keys in bfloat16, as the network has them, but not rounded again."""
+    attention = shake(tiny()).temporal_blocks[0].attention
+    tokens = torch.randn(2, 9, attention.mapping.in_features)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, value = attention.logits_and_values(tokens, None)
+        query, key, _ = attention.mapping(tokens).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
+    assert (logits.dtype, value.dtype) == (torch.float32, torch.bfloat16)
+    expected = query.double() @ key.double().mT * query.shape[-1] ** -0.5
+    torch.testing.assert_close(logits.double(), expected, rtol=1e-5, atol=1e-5)

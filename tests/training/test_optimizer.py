@@ -1,5 +1,6 @@
 """Tests of learning rate, parameter groups, averaged weights and loss."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -127,16 +128,68 @@ def test_parallel_streams_start_at_the_same_depth() -> None:
     assert depths["depth.stages.1.space.map.weight"] == 2
 
 
-def test_averaged_weights_follow_the_ema_decay() -> None:
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.constant_(model.weight, 1.0)
-    average = make_ema(model, 0.9)
-    value = None
-    for weight in (1.0, 3.0, -2.0):
+def literal_average(weights: list[float], decay: float) -> float:
+    """Return the moving average in float64: update 0 copies, update n decays by (1 + n) / (10 + n)."""
+    average = 0.0
+    for n, weight in enumerate(weights):
+        kept = min(decay, (1 + n) / (10 + n)) if n else 0.0
+        average = kept * average + (1 - kept) * weight
+    return average
+
+
+@pytest.mark.parametrize("decay", [0.2, 0.9, 0.9999])
+def test_averaged_weights_follow_the_warmed_up_decay(decay: float) -> None:
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    average = make_ema(model, decay)
+    weights = [math.sin(n) + n / 50 for n in range(300)]
+    for n, weight in enumerate(weights):
         torch.nn.init.constant_(model.weight, weight)
         average.update_parameters(model)
-        value = weight if value is None else 0.9 * value + 0.1 * weight
-    assert average.module.weight.item() == pytest.approx(value)
+        if n in (0, 1, 2, 20, 299):
+            assert average.module.weight.item() == pytest.approx(literal_average(weights[: n + 1], decay), rel=1e-12)
+
+
+def test_300_updates_forget_the_random_start() -> None:
+    """With a constant decay of 0.9999 the average would keep 97 % of it."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = make_ema(model, 0.9999)
+    for weight in (1000.0, *[1.0] * 299):
+        torch.nn.init.constant_(model.weight, weight)
+        average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_average_resumes_from_its_number_of_updates() -> None:
+    model, weights = torch.nn.Linear(2, 1), torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    whole, first = make_ema(model, 0.99), make_ema(model, 0.99)
+    for number, weight in enumerate(weights):
+        model.weight.data.copy_(weight)
+        whole.update_parameters(model)
+        if number == 20:
+            parted = make_ema(torch.nn.Linear(2, 1), 0.99)
+            parted.load_state_dict(first.state_dict())
+        (first if number < 20 else parted).update_parameters(model)
+    assert all(torch.equal(parted.state_dict()[name], value) for name, value in whole.state_dict().items())
+
+
+def test_frozen_statistics_stay_equal_in_the_average_and_others_are_averaged() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.BatchNorm1d(4))
+    torch.manual_seed(0)
+    for norm in model:
+        norm.running_mean.normal_()
+        norm.num_batches_tracked.fill_(12_347)  # 0.9999 and 0.0001 of it round to less
+    model[0].eval().requires_grad_(False)
+    frozen = copy.deepcopy(model[0].state_dict())
+    average = make_ema(model, 0.9999)
+    means = []
+    for _ in range(50):
+        model(torch.randn(8, 4) + 3)
+        average.update_parameters(model)
+        means.append(model[1].running_mean[0].item())
+    for kept in (model[0], average.module[0]):
+        assert all(torch.equal(kept.state_dict()[name], value) for name, value in frozen.items())
+    assert average.module[1].num_batches_tracked == 12_347 + 50
+    assert average.module[1].running_mean[0].item() == pytest.approx(literal_average(means, 0.9999), rel=1e-5)
 
 
 def test_class_weights_are_inverse_frequencies_with_mean_one() -> None:

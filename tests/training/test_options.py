@@ -146,7 +146,8 @@ def test_averaged_weights_are_evaluated_shipped_and_resumed_bitwise(
     for step in range(1, 6):
         for name, weight in checkpoint(run, f"step-{step:06d}")["model"].items():
             if weight.is_floating_point():
-                average[name] = weight if step == 1 else 0.6 * average[name] + 0.4 * weight
+                kept = min(0.6, step / (step + 9)) if step > 1 else 0.0  # step - 1 updates before
+                average[name] = weight if step == 1 else kept * average[name] + (1 - kept) * weight
     trained = load_model(run.path)
     shipped = trained.model.state_dict()
     for name, weight in average.items():

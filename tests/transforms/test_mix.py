@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from kinema.modality import DepthFacts
 from kinema.transforms.augment import Augmentation, cutmix, draw_cutmix_box, mix, mixup
 from kinema.transforms.geometry import Box
+from kinema.transforms.preprocessing import Preprocessing
 
 OWN = {
     "rgb": torch.full((1, 3, 2, 20, 30), 40, dtype=torch.uint8),
@@ -21,19 +23,28 @@ def test_mixup_is_the_weighted_mean():
     assert (clips["depth"] == 170).all()
 
 
-def test_mixed_depth_keeps_the_reading_where_only_one_has_one():
-    own, other = (torch.tensor(values, dtype=torch.uint8) for values in ([0, 0, 90, 90], [0, 50, 0, 50]))
-    clips, _ = mixup({"depth": own, "rgb": own}, {"depth": other, "rgb": other}, 0.5)
-    assert clips["depth"].tolist() == [0, 50, 90, 70]
-    assert clips["rgb"].tolist() == [0, 25, 45, 70]
-
-
-def test_readings_never_vanish_in_a_mixture():
+@pytest.mark.parametrize("weight", [0.0, 0.1, 0.37, 0.5, 0.9, 1.0])
+def test_a_mixture_is_the_mean_of_the_normalized_clips(weight):
+    """All pairs of levels, also where one or both have no reading."""
     levels = torch.arange(256, dtype=torch.uint8)
-    own, other = levels[:, None].expand(-1, 256), levels[None].expand(256, -1)
-    for weight in (0.0, 1e-6, 0.37, 1.0):
-        clips, _ = mixup({"depth": own}, {"depth": other}, weight)
-        assert torch.equal(clips["depth"] == 0, (own == 0) & (other == 0))
+    own = levels[:, None].expand(-1, 256).reshape(1, 1, 1, 256, 256)
+    other = own.mT
+    facts = DepthFacts(unit_mm=1, near=500, far=4500, coverage="masked")
+    normalize = Preprocessing(modalities=("depth",), short_side=256, size=256, depth=facts).normalize
+    clips, _ = mixup({"depth": own, "rgb": own}, {"depth": other, "rgb": other}, weight)
+    exact = weight * normalize("depth", own).double() + (1 - weight) * normalize("depth", other).double()
+    assert (normalize("depth", clips["depth"]) - exact).abs().max() <= 0.5 / 127.5 + 1e-6
+    assert torch.equal(clips["depth"], clips["rgb"])
+
+
+@pytest.mark.parametrize("mixed_in", [0.1, 0.25, 0.4])
+def test_where_one_clip_has_a_reading_the_share_is_kept(mixed_in):
+    """A clip and its mirrored mixture have other labels, so they are other clips."""
+    own, other = (torch.tensor(values, dtype=torch.uint8) for values in ([100, 0], [0, 200]))
+    clips, _ = mixup({"depth": own}, {"depth": other}, 1 - mixed_in)
+    assert clips["depth"].tolist() == [round(100 * (1 - mixed_in)), round(200 * mixed_in)]
+    mirrored, _ = mixup({"depth": own}, {"depth": other}, mixed_in)
+    assert mirrored["depth"].tolist() == [round(100 * mixed_in), round(200 * (1 - mixed_in))]
 
 
 @pytest.mark.parametrize(
