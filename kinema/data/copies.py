@@ -91,17 +91,18 @@ def group_copies(
         read_options: Backend, isolation and limits.
     """
     signatures = read_signatures(manifest, dict.fromkeys(files), kind, read_options)
-    names = [file for file, signature in signatures.items() if signature]
-    if not names:
-        return []
-    images = np.stack([signature_images(signatures[file]) for file in names])
-    groups = {file: [file] for file in names}
-    for pair in near_duplicates(images, images, THRESHOLDS[kind]):
-        first, second = groups[names[pair.first]], groups[names[pair.second]]
+    groups: dict[str, list[str]] = {}  # by signature
+    for file, signature in signatures.items():
+        if signature:
+            groups.setdefault(signature, []).append(file)
+    known = list(groups)
+    images = np.stack([signature_images(signature) for signature in known]) if known else np.empty(0)
+    for pair in near_duplicates(images, images, THRESHOLDS[kind]) if len(known) > 1 else ():
+        first, second = groups[known[pair.first]], groups[known[pair.second]]
         if first is not second:
             first += second
-            groups |= dict.fromkeys(second, first)
-    return [group for file, group in groups.items() if len(group) > 1 and group[0] == file]
+            groups = {signature: first if group is second else group for signature, group in groups.items()}
+    return [group for group in {id(group): group for group in groups.values()}.values() if len(group) > 1]
 
 
 def _entries_by_file(manifest: Manifest, positions: Iterable[int], kind: Modality) -> dict[str, list[Entry]]:
