@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
+from kinema.data.mirrored import mirroring_notes, parse_mirrored
 from kinema.data.splits import divided_names
 from kinema.datasets.cells import check_class_names
-from kinema.datasets.mirrored import mirroring_notes, parse_mirrored
 from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthFacts
 from kinema.video.source import count_frames, read_gray

@@ -17,8 +17,7 @@ from pydantic import Field, PositiveInt
 import kinema.recipes
 from kinema.config import config
 from kinema.data.manifest import Manifest, load_manifest
-from kinema.datasets.mirrored import exchanged_pair, undecided_pairs
-from kinema.datasets.registry import is_public
+from kinema.data.mirrored import exchanged_pair
 from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthFacts, Modality
@@ -355,16 +354,6 @@ class Recipe:
             raise RecipeError(
                 f"data.augmentation.flip={flip}: mirroring turns class {pair[0]!r} into {pair[1]!r} of {path}. Set "
                 "--data.augmentation.flip 0.",
-                path=path,
-                field="data.augmentation.flip",
-            )
-        undecided = [] if not flip or is_public(manifest) else undecided_pairs(manifest)
-        if undecided:
-            (first, second), *_ = undecided
-            raise RecipeError(
-                f"data.augmentation.flip={flip}: does mirroring turn class {first!r} into {second!r} of {path} "
-                f"({len(undecided)} such pairs)? If so, set --data.augmentation.flip 0. If not, prepare with "
-                f'--mirrored none, or add "mirrored": [] to {path.with_suffix(".json").name}.',
                 path=path,
                 field="data.augmentation.flip",
             )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kinema.data.copies import find_copies
 from kinema.data.dataset import check_uncounted
 from kinema.data.manifest import Manifest
+from kinema.data.mirrored import undecided_pairs
 from kinema.datasets.registry import is_public
 from kinema.errors import ManifestError, RecipeError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
@@ -77,6 +78,7 @@ class TrainingSetup:
         check_metric(recipe, manifest)
         train_positions, eval_positions = select_samples(recipe, manifest)
         if rank() == 0 and (run is None or not run.has_checkpoint):
+            check_mirroring(recipe, manifest)
             refuse_copies(recipe, manifest, train_positions)
         run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
         fabric = make_fabric(recipe)
@@ -194,6 +196,25 @@ def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[
     must_be_readable = eval_positions if recipe.data.unreadable == "skip" else [*eval_positions, *train_positions]
     check_uncounted(manifest, must_be_readable, recipe.clip.modalities[0], recipe.data.read_options)
     return train_positions, eval_positions
+
+
+def check_mirroring(recipe: Recipe, manifest: Manifest) -> None:
+    """Check that nobody has to decide whether the recipe's mirroring swaps two classes; those of public data are known.
+
+    Raises:
+        RecipeError: The names of two classes may be mirror images of each other.
+    """
+    path, flip = manifest.path, recipe.data.augmentation.flip
+    undecided = [] if not flip or is_public(manifest) else undecided_pairs(manifest)
+    if undecided:
+        first, second = undecided[0]
+        raise RecipeError(
+            f"data.augmentation.flip={flip}: does mirroring turn class {first!r} into {second!r} of {path} "
+            f"({len(undecided)} such pairs)? If so, set --data.augmentation.flip 0. If not, prepare with "
+            f'--mirrored none, or add "mirrored": [] to {path.with_suffix(".json").name}.',
+            path=path,
+            field="data.augmentation.flip",
+        )
 
 
 def refuse_copies(recipe: Recipe, manifest: Manifest, train_positions: list[int]) -> None:
