@@ -17,6 +17,7 @@ from kinema.reports.results import store_result
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe
 from kinema.training.runs import Run
+from kinema.training.setup import TrainingSetup
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_mirroring_that_may_swap_classes_is_asked_about(
         (tmp_path / f"own{suffix}").write_text(text.replace('"moves"', '"own videos"'))
     recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "own.csv")))
     with raises(RecipeError, "--mirrored none", "'turn sxa'", path="own.csv", field="data.augmentation.flip"):
-        recipe.open_manifest()
+        TrainingSetup.build(recipe)
     facts = json.loads((tmp_path / "own.json").read_text())
     (tmp_path / "own.json").write_text(json.dumps({**facts, "mirrored": []}))
     assert recipe.open_manifest().mirrored == ()
