@@ -11,11 +11,13 @@ from kinema.curation.findings import Finding
 from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import MediaFile
 from kinema.data.duplicates import THRESHOLDS, Pair, near_duplicates, signature_images
+from kinema.data.file_times import describe_rates
 from kinema.data.manifest import Entry, Manifest
 from kinema.data.names import similar_names
 from kinema.data.splits import divided_names, have_common_frames
 from kinema.errors import examples
 from kinema.modality import MODALITIES, Modality
+from kinema.transforms.sampling import group_rates
 
 IMBALANCE = 10.0
 """Ratio of the largest to the smallest class from which imbalance is reported."""
@@ -149,7 +151,7 @@ def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Fin
 def dataset_findings(
     manifest: Manifest, entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection]
 ) -> Iterator[Finding]:
-    """Yield wrong declared counts, and modalities with more than one resolution."""
+    """Yield wrong declared counts, and modalities with more than one resolution or frame rate."""
     for split, count in Counter(entry.split for entry in entries).items():
         declared = manifest.declared.get(split, 0)
         if declared != count:
@@ -163,6 +165,10 @@ def dataset_findings(
             counts = [f"{width} x {height} ({count})" for (width, height), count in sizes.most_common()]
             listed = examples(counts, MAX_NAMES)
             yield Finding(kind="resolutions", modality=kind, sentence=f"{kind} has {len(sizes)} resolutions: {listed}")
+        rates = [file.times.even_rate for source, file in inspections.items() if source.kind == kind and file.rate]
+        if len(group_rates(filter(None, rates))) > 1:
+            sentence = f"{kind} has several frame rates ({describe_rates(rates)})"
+            yield Finding(kind="rates", modality=kind, sentence=f"{sentence}; intervals are taken in seconds")
 
 
 def _split_name(split: str) -> str:

@@ -18,10 +18,11 @@ from kinema.data.manifest import Entry, Manifest
 from kinema.data.splits import have_common_frames
 from kinema.errors import UnreadableVideo
 from kinema.files import Journal, state_of
-from kinema.modality import Modality
+from kinema.modality import Modality, ReadAs
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.remote_cache import default_cache
 from kinema.video.source import open_source
+from kinema.video.streams import split_stream
 
 MAX_FRAMES = 2_000_000
 """Largest number of frames that are decoded to find copies: about ten minutes on a core for 320 x 240 pixels."""
@@ -68,7 +69,7 @@ def find_copies(
         copies += [same] if same else []
     others = [{file: entries[0] for file, entries in side.items() if file not in shared} for side in sides]
     frames = {file: entry.frames for side in others for file, entry in side.items()}
-    signatures = read_signatures(manifest.path, frames, kind, read_options)
+    signatures = read_signatures(manifest.path, frames, manifest.read_as(kind), read_options)
     names = [[file for file in side if signatures[file]] for side in others]
     if all(names):
         images = [np.stack([signature_images(signatures[file]) for file in side]) for side in names]
@@ -80,24 +81,25 @@ def find_copies(
 
 
 def group_copies(
-    manifest: Path, files: Iterable[str], kind: Modality, read_options: ReadOptions = READ_OPTIONS
+    manifest: Path, files: Iterable[str], read_as: ReadAs, read_options: ReadOptions = READ_OPTIONS
 ) -> list[list[str]]:
     """Return the sets of files that are copies of one recording, or nearly.
 
     Args:
         manifest: Path under which signatures are stored.
         files: Local files, folders of images, or URLs.
-        kind: Modality of the files.
+        read_as: Content of the files.
         read_options: Backend, isolation and limits.
     """
-    signatures = read_signatures(manifest, dict.fromkeys(files), kind, read_options)
+    signatures = read_signatures(manifest, dict.fromkeys(files), read_as, read_options)
     groups: dict[str, list[str]] = {}  # by signature
     for file, signature in signatures.items():
         if signature:
             groups.setdefault(signature, []).append(file)
     known = list(groups)
     images = np.stack([signature_images(signature) for signature in known]) if known else np.empty(0)
-    for pair in near_duplicates(images, images, THRESHOLDS[kind]) if len(known) > 1 else ():
+    thresholds = THRESHOLDS["rgb" if read_as == "rgb" else "depth"]
+    for pair in near_duplicates(images, images, thresholds) if len(known) > 1 else ():
         first, second = groups[known[pair.first]], groups[known[pair.second]]
         if first is not second:
             first += second
@@ -114,21 +116,21 @@ def _entries_by_file(manifest: Manifest, positions: Iterable[int], kind: Modalit
 
 
 def read_signatures(
-    manifest: Path, files: Mapping[str, int | None], kind: Modality, read_options: ReadOptions
+    manifest: Path, files: Mapping[str, int | None], read_as: ReadAs, read_options: ReadOptions
 ) -> dict[str, str]:
     """Return the signature of each file; empty if it is unreadable or blank, or if all files take too long.
 
     Args:
         manifest: Path under which signatures are stored, if there are many.
         files: Number of frames of each file; None if unknown.
-        kind: Modality of the files.
+        read_as: Content of the files.
         read_options: Backend, isolation and limits.
     """
     frames = sum(number or UNKNOWN_FRAMES for number in files.values())
     with ExitStack() as stack:
         journal = _open_journal(manifest, stack) if frames > SLOW_FRAMES else None
-        known = dict(_stored_signatures(journal, kind)) if journal else {}
-        states = {file: state_of(file) for file in files} if journal else {}
+        known = dict(_stored_signatures(journal, read_as)) if journal else {}
+        states = {file: state_of(split_stream(file)[0]) for file in files} if journal else {}
         missing = [file for file in files if known.get(file, (None, ""))[0] != states.get(file) or not journal]
         todo = sum(files[file] or UNKNOWN_FRAMES for file in missing)
         if todo > MAX_FRAMES:
@@ -139,11 +141,11 @@ def read_signatures(
             logger.warning("%s: comparing %d files to find near-duplicates", manifest, len(missing))
         result = {file: known[file][1] for file in files if file not in missing}
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            computed = pool.map(lambda file: signature_of(file, kind, read_options), missing)
+            computed = pool.map(lambda file: signature_of(file, read_as, read_options), missing)
             for file, signature in zip(missing, computed, strict=True):
                 result[file] = signature
                 if journal:
-                    record = {"version": VERSION, "path": file, "kind": kind, "state": states[file]}
+                    record = {"version": VERSION, "path": file, "kind": read_as, "state": states[file]}
                     journal.append({**record, "signature": signature})
     return result
 
@@ -158,19 +160,19 @@ def _open_journal(manifest: Path, stack: ExitStack) -> Journal | None:
     return journal
 
 
-def _stored_signatures(journal: Journal, kind: Modality) -> Iterator[tuple[str, tuple[list[int], str]]]:
+def _stored_signatures(journal: Journal, read_as: ReadAs) -> Iterator[tuple[str, tuple[list[int], str]]]:
     for record in journal.read():
-        if record.get("version") == VERSION and record.get("kind") == kind:
+        if record.get("version") == VERSION and record.get("kind") == read_as:
             yield record["path"], (record["state"], record["signature"])
 
 
-def signature_of(file: str, kind: Modality, read_options: ReadOptions) -> str:
+def signature_of(file: str, read_as: ReadAs, read_options: ReadOptions) -> str:
     """Return the signature of a file or URL; empty if it is unreadable or blank."""
     builder = SignatureBuilder()
     try:
-        with open_source(file, read_options) as source:
+        with open_source(file, read_options, read_as) as source:
             number = -1
-            frames = source.iter_frames(range(source.num_frames), "rgb" if kind == "rgb" else "gray")
+            frames = source.iter_frames(range(source.num_frames), "rgb" if read_as == "rgb" else "gray")
             for number, frame in enumerate(frames):
                 if builder.needs(number):
                     picture = Image.fromarray(frame if frame.ndim == 3 else frame.astype(np.float32))

@@ -1,8 +1,8 @@
 """Manifest of a dataset: a CSV with one line per sample, and a JSON with the class lists beside it.
 
-CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera,
-sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are
-relative to the manifest, or URLs; labels are names. The JSON holds the class lists, the dataset and its
+CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, rate, split, group, subject,
+camera, sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out.
+Paths are relative to the manifest, or URLs; labels are names. The JSON holds the class lists, the dataset and its
 version, the facts of the depth modality, the declared number of samples per split, and the unlabeled splits.
 """
 
@@ -17,18 +17,19 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from kinema.data.csv_table import read_csv
 from kinema.data.names import normalize, split_name
 from kinema.data.pixel_box import PixelBox, parse_pixel_box
 from kinema.errors import ManifestError, did_you_mean
 from kinema.files import read_json, write_texts
-from kinema.modality import DepthFacts, Modality
+from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
+from kinema.video.streams import join_stream, split_stream
 
 WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
 NAME_COLUMNS = ("split", "group", "subject", "camera")
-SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames")
+SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames", "rate")
 COLUMNS = ("rgb", "depth", "rgb_box", *SEGMENT_COLUMNS, "split", "group", "subject", "camera", "sample")
 LABEL = "label"
 UNLABELED = -1
@@ -50,6 +51,7 @@ class Entry:
         start_frame: Start of the segment in frames, from 0; never beside seconds.
         stop_frame: End of the segment in frames, exclusive.
         frames: Number of frames of the whole file that decode; None if unknown.
+        rate: Frame rate of the file [1/s]; 0 to count frames instead of time, None if unknown or uneven.
         split: Name of the split.
         group: Samples that a split never divides.
         subject: Person in the video.
@@ -70,6 +72,7 @@ class Entry:
     start_frame: int | None = None
     stop_frame: int | None = None
     frames: int | None = None
+    rate: float | None = None
     split: str = ""
     group: str = ""
     subject: str = ""
@@ -96,6 +99,8 @@ class Entry:
             raise ManifestError("expected a segment in seconds or in frames, got both", field="start_s")
         if self.frames is not None and self.frames < 1:
             raise ManifestError(f"frames={self.frames} must be at least 1, or empty if unknown", field="frames")
+        if self.rate is not None and not 0 <= self.rate < math.inf:
+            raise ManifestError(f"rate={self.rate} must be at least 0, or empty if unknown", field="rate")
         if self.frames is not None and self.stop_frame is not None and self.stop_frame > self.frames:
             problem = f"stop_frame={self.stop_frame} exceeds the file's {self.frames} frames"
             raise ManifestError(problem, field="stop_frame")
@@ -116,6 +121,7 @@ class Manifest:
         dataset: Name of the dataset.
         version: Version of the dataset.
         depth: Meaning of stored depth; None without 16-bit depth.
+        depth_encoding: Encoding of depth in color formats; None if there is none, or it is gray.
         declared: Declared number of samples per split, against which coverage is counted.
         digest: SHA-256 over the CSV and the JSON.
         unlabeled: Splits without public labels; a model can predict them, but not be measured on them.
@@ -132,6 +138,7 @@ class Manifest:
     digest: str
     unlabeled: tuple[str, ...] = ()
     mirrored: tuple[tuple[str, str], ...] | None = None
+    depth_encoding: DepthEncoding | None = None
 
     def positions(self, split: str) -> list[int]:
         """Return the positions of a split's samples, in the order of the file.
@@ -149,6 +156,15 @@ class Manifest:
     def locate(self, source: str) -> str:
         """Return a path of an entry as a path or URL that can be opened."""
         return locate(self.path, source)
+
+    def rates(self, positions: Iterable[int], modality: Modality) -> list[float]:
+        """Return the known frame rates of a modality's files; `rate` is that of depth only without RGB."""
+        entries = [self.entries[position] for position in positions]
+        return [e.rate for e in entries if e.rate and (modality == "rgb" or not e.rgb)]
+
+    def read_as(self, modality: Modality) -> ReadAs:
+        """Return what the files of a modality contain."""
+        return "rgb" if modality == "rgb" else self.depth_encoding or "depth"
 
     def targets(self, position: int) -> dict[str, int]:
         """Return the class number of each task head for one sample; -1 in an unlabeled split."""
@@ -205,6 +221,7 @@ def write_manifest(
     dataset: str,
     version: str,
     depth: DepthFacts | None,
+    depth_encoding: DepthEncoding | None = None,
     declared: Mapping[str, int] | None = None,
     mirrored: Sequence[tuple[str, str]] | None = None,
 ) -> Manifest:
@@ -255,6 +272,8 @@ def write_manifest(
         facts["unlabelled"] = unlabeled
     if mirrored is not None:
         facts["mirrored"] = mirrored
+    if depth_encoding is not None:
+        facts["depth_encoding"] = depth_encoding
     described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     write_texts({path: table.getvalue(), path.with_suffix(".json"): described})
     return load_manifest(path)
@@ -268,7 +287,13 @@ def check_manifest_name(path: Path) -> None:
 
 def locate(manifest: Path, source: str) -> str:
     """Return a URL unchanged, and a path relative to the manifest's folder as an absolute one."""
-    return source if "://" in source else os.path.normpath(manifest.parent.resolve() / source)
+    if "://" in source:
+        return source
+    path = os.path.join(manifest.parent.resolve(), source)
+    if "#" not in path:
+        return os.path.normpath(path)
+    file, stream = split_stream(path)
+    return join_stream(os.path.normpath(file), stream)
 
 
 def class_lists(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
@@ -316,6 +341,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
             "mirrored": None
             if facts.get("mirrored") is None
             else tuple((normalize(first), normalize(second)) for first, second in facts["mirrored"]),
+            "depth_encoding": _parse_encoding(facts.get("depth_encoding")),
             "depth": None
             if depth is None
             else DepthFacts(
@@ -329,6 +355,15 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise ManifestError(f"{path}: field {error} is missing", path=path, field=str(error.args[0])) from error
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise ManifestError(f"{path}: cannot be parsed ({error})", path=path) from error
+
+
+def _parse_encoding(stored: object) -> DepthEncoding | None:
+    for encoding in get_args(DepthEncoding):
+        if stored == encoding:
+            return cast(DepthEncoding, encoding)
+    if stored is None:
+        return None
+    raise ValueError(f"depth_encoding={stored!r}; expected {' or '.join(get_args(DepthEncoding))}")
 
 
 def _read_table(path: Path, table: bytes, unlabeled: Sequence[str]) -> tuple[Entry, ...]:
@@ -419,7 +454,7 @@ def _column(head: str) -> str:
 
 
 def _parse_number(column: str, cell: str) -> int | float:
-    kind = float if column.endswith("_s") else int
+    kind = float if column == "rate" or column.endswith("_s") else int
     try:
         return kind(cell)
     except ValueError:

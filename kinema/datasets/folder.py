@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from kinema.modality import MODALITIES, Modality
 from kinema.video.array_file import ARRAY_SUFFIXES
 from kinema.video.scan import VIDEO_SUFFIXES, is_text, is_video, scan, scan_contents
 from kinema.video.source import read_gray, read_rgb
+from kinema.video.streams import join_stream, split_stream
 
 Kind = Literal["videos", "arrays", "folders of images"]
 
@@ -33,7 +35,8 @@ class FolderOptions(OwnDataOptions):
 
     Attributes:
         rgb: Names of RGB files below ROOT, for example '{label}/{name}_rgb.mp4'. The fields label (or label.verb, ...),
-            group, subject, camera and split fill columns; all others only match; {name:d} matches digits.
+            group, subject, camera and split fill columns; all others only match; {name:d} matches digits. A stream of
+            the files may be named: '{label}/{name}.mkv#color'.
         depth: Names of depth files, as --rgb; may end in a folder of images. RGB and depth are paired by the fields
             that both patterns have.
     """
@@ -56,7 +59,7 @@ def prepare(options: FolderOptions) -> PreparedDataset:
     check_paths(options, "a folder for each class")
     root = options.root
     if options.rgb or options.depth:
-        entries, has_split, notes = match_templates(root, options.out, rgb=options.rgb, depth=options.depth)
+        entries, has_split, notes = _match_streams(options)
     else:
         entries, has_split, notes = _read_class_folders(root)
     entries, split_notes = assign_splits(entries, options, base=root, has_split=has_split)
@@ -67,8 +70,25 @@ def prepare(options: FolderOptions) -> PreparedDataset:
         dataset=root.resolve().name,
         depth=options.depth_facts,
         mirrored=options.mirrored,
+        depth_encoding=options.depth_encoding,
         notes=[*notes, *split_notes],
     )
+
+
+def _match_streams(options: FolderOptions) -> tuple[list[Entry], bool, list[str]]:
+    """Return what `match_templates` does for templates that may name streams; both may name streams of one file."""
+    (rgb, rgb_stream), (depth, depth_stream) = split_stream(options.rgb), split_stream(options.depth)
+    both = "" if rgb == depth else depth
+    entries, has_split, notes = match_templates(options.root, options.out, rgb=rgb, depth=both)
+    named = [
+        replace(
+            entry,
+            rgb=entry.rgb and join_stream(entry.rgb, rgb_stream),
+            depth=(source := entry.depth if both else depth and entry.rgb) and join_stream(source, depth_stream),
+        )
+        for entry in entries
+    ]
+    return named, has_split, notes
 
 
 def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:

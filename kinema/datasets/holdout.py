@@ -36,7 +36,7 @@ def assign_splits(
     if holdout.keep_together in ("auto", "group") and is_ungrouped:
         entries, notes = add_source_groups(entries, has_split=has_split)
         if not has_split:
-            entries, copy_notes = _join_copies(entries, base, options.out)
+            entries, copy_notes = _join_copies(entries, base, options)
             notes += copy_notes
     if not has_split:
         split, split_notes = hold_out(entries, holdout)
@@ -47,13 +47,16 @@ def assign_splits(
     return list(entries), [*notes, "the data has its own split: val_share, test_share and keep_together were not used"]
 
 
-def _join_copies(entries: Sequence[Entry], base: Path, out: Path) -> tuple[list[Entry], list[str]]:
+def _join_copies(entries: Sequence[Entry], base: Path, options: OwnDataOptions) -> tuple[list[Entry], list[str]]:
     """Return the entries with near-duplicates in one group, unless every class would be left with a single group."""
     kind: Modality = "rgb" if any(entry.rgb for entry in entries) else "depth"
     located = {entry.source(kind): locate(base / "manifest.csv", entry.source(kind)) for entry in entries}
     located.pop("", None)
     sources = {path: source for source, path in located.items()}
-    copies = [[sources[path] for path in group] for group in group_copies(out, sources, kind)]
+    copies = [
+        [sources[path] for path in group]
+        for group in group_copies(options.out, sources, "rgb" if kind == "rgb" else options.depth_encoding or "depth")
+    ]
     groups = {entry.source(kind): entry.group or entry.source(kind) for entry in entries}
     for files in copies:
         joined = {groups[file] for file in files}

@@ -9,17 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from kinema.data.file_times import FileTimes
 from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
 from kinema.data.mirrored import mirroring_notes, parse_mirrored
 from kinema.data.splits import divided_names
 from kinema.datasets.cells import check_class_names
+from kinema.datasets.frame_times import time_notes, with_rate
 from kinema.errors import ManifestError, UnreadableVideo, examples
-from kinema.modality import MODALITIES, DepthFacts
-from kinema.video.source import count_frames, read_gray
+from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
+from kinema.video.remarks import REMARKS, Remark
+from kinema.video.source import open_source, read_gray
+from kinema.video.streams import join_stream, split_stream
 
 OWN = "own"
 """Version of a user's own data in its manifest."""
-FrameCounts = Mapping[str, int | str]
+MediaFile = tuple[str, Modality]
+"""Path in the manifest, and the modality that it is read as."""
+FrameCounts = Mapping[MediaFile, int | str]
 """Number of frames of each file, or the reason why it cannot be read."""
 
 
@@ -77,6 +83,7 @@ def write_prepared(
     version: str = OWN,
     classes: Mapping[str, tuple[str, ...]] | None = None,
     depth: DepthFacts | None = None,
+    depth_encoding: DepthEncoding | None = None,
     declared: Mapping[str, int] | None = None,
     mirrored: str = "",
     notes: Sequence[str] = (),
@@ -91,6 +98,7 @@ def write_prepared(
         version: Split or version of the dataset.
         classes: Class names of each task head; those of the entries if None.
         depth: Meaning of 16-bit depth values.
+        depth_encoding: Encoding of depth in color formats.
         declared: Number of samples per split of the complete dataset, if some are missing.
         mirrored: Classes that mirroring exchanges, as `a=b,c=d` or `none`; empty if only their names tell.
         notes: Messages so far.
@@ -111,14 +119,17 @@ def write_prepared(
     if depth is not None and not any(entry.depth for entry in entries):
         problem = "a depth range is given, but no sample has depth. Remove --depth-range."
         raise ManifestError(f"{out}: {problem}", path=out, field="depth_range")
+    if depth_encoding is not None and not any(entry.depth for entry in entries):
+        problem = "a depth encoding is given, but no sample has depth. Remove --depth-encoding."
+        raise ManifestError(f"{out}: {problem}", path=out, field="depth_encoding")
 
     pairs = parse_mirrored(mirrored, lists)
     entries = [
         replace(entry, rgb=_relocate(entry.rgb, base, out), depth=_relocate(entry.depth, base, out))
         for entry in entries
     ]
-    counts = _count([locate(out, source) for entry in entries for source in (entry.rgb, entry.depth) if source])
-    counted = [_with_frames(entry, out, counts) for entry in entries]
+    counts, remarks, times = _read_facts(entries, out, depth_encoding)
+    counted = [with_rate(_with_frames(entry, out, counts), times) for entry in entries]
     manifest = write_manifest(
         out,
         entries=counted,
@@ -126,6 +137,7 @@ def write_prepared(
         dataset=dataset,
         version=version,
         depth=depth,
+        depth_encoding=depth_encoding,
         declared=declared,
         mirrored=pairs,
     )
@@ -133,7 +145,7 @@ def write_prepared(
         None not in (before.frames, after.frames) and before.frames != after.frames
         for before, after in zip(entries, counted, strict=True)
     )
-    findings = _data_notes(manifest, counts)
+    findings = [*time_notes(manifest, times), *_data_notes(manifest, counts), *_remark_notes(remarks)]
     if corrected:
         findings.insert(0, f"{corrected} lines had a wrong number of frames; the number of decoded frames was written")
     reasons = tuple(count for count in counts.values() if isinstance(count, str))
@@ -144,24 +156,43 @@ def _relocate(source: str, base: Path, out: Path) -> str:
     """Convert a path relative to `base` to one relative to the manifest; URLs and empty paths are unchanged."""
     if not source or "://" in source:
         return source
-    return Path(os.path.relpath((base / source).resolve(), out.parent.resolve())).as_posix()
+    file, stream = split_stream(str(base / source))
+    return join_stream(Path(os.path.relpath(Path(file).resolve(), out.parent.resolve())).as_posix(), stream)
 
 
-def _count(paths: Sequence[str]) -> FrameCounts:
-    def count(path: str) -> int | str:
+def _read_facts(
+    entries: Sequence[Entry], out: Path, encoding: DepthEncoding | None
+) -> tuple[FrameCounts, dict[MediaFile, tuple[Remark, ...]], dict[MediaFile, FileTimes]]:
+    """Return the frame count, the remarks and the times of each file."""
+
+    def read(file: MediaFile) -> tuple[int | str, tuple[Remark, ...], FileTimes]:
+        path, kind = file
         try:
-            return count_frames(path)
+            with open_source(locate(out, path), read_as="rgb" if kind == "rgb" else encoding or "depth") as source:
+                remarks, count = source.remarks, source.num_frames
+                return count, remarks, FileTimes.of(source.timeline, count)
         except UnreadableVideo as error:
-            return str(error)
+            return str(error), (), FileTimes(0)
 
-    unique = list(dict.fromkeys(paths))
+    unique = list(dict.fromkeys((e.source(m), m) for e in entries for m in MODALITIES if e.source(m)))
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return dict(zip(unique, pool.map(count, unique), strict=True))
+        facts = dict(zip(unique, pool.map(read, unique), strict=True))
+    counts, remarks, times = ({file: fact[n] for file, fact in facts.items()} for n in range(3))
+    return counts, remarks, times  # type: ignore[return-value]  # mypy joins the three
+
+
+def _remark_notes(remarks: Mapping[MediaFile, Sequence[Remark]]) -> list[str]:
+    """Return a note for each kind of remark, with the number of files."""
+    notes: list[str] = []
+    for kind, text in REMARKS.items():
+        names = [Path(path).name for (path, _), found in remarks.items() if any(r.kind == kind for r in found)]
+        notes += note_names(names, f"files {text}")
+    return notes
 
 
 def _with_frames(entry: Entry, out: Path, counts: FrameCounts) -> Entry:
-    path = locate(out, entry.rgb or entry.depth)
-    count = counts[path]
+    file: MediaFile = (entry.rgb, "rgb") if entry.rgb else (entry.depth, "depth")
+    path, count = locate(out, file[0]), counts[file]
     try:
         return replace(entry, frames=count if isinstance(count, int) else None)
     except ValueError as error:  # the segment ends after the last frame
@@ -169,20 +200,8 @@ def _with_frames(entry: Entry, out: Path, counts: FrameCounts) -> Entry:
 
 
 def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
-    """Return notes on lengths, depth, divided groups and mirrored classes."""
-    pairs = dict.fromkeys((e.rgb, e.depth) for e in manifest.entries if e.rgb and e.depth)
-    lengths = [(rgb, counts[manifest.locate(rgb)], depth, counts[manifest.locate(depth)]) for rgb, depth in pairs]
-    unequal = [
-        f"{rgb} has {rgb_frames} and {depth} {depth_frames}"
-        for rgb, rgb_frames, depth, depth_frames in lengths
-        if isinstance(rgb_frames, int) and isinstance(depth_frames, int) and rgb_frames != depth_frames
-    ]
-    notes = note_names(
-        unequal,
-        "pairs of RGB and depth differ in their number of frames; `frames` is that of RGB, and reading after the end "
-        "of the shorter file is an error",
-        most=10,
-    )
+    """Return notes on depth, divided groups and mirrored classes."""
+    notes: list[str] = []
     if manifest.depth is None:
         notes += _missing_depth_range(manifest, counts)
     for column in ("group", "subject"):
@@ -195,11 +214,11 @@ def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
 def _missing_depth_range(manifest: Manifest, counts: FrameCounts) -> list[str]:
     """Return a note if 16-bit depth has no range, with the values of the first file."""
     paths = {e.depth: manifest.locate(e.depth) for e in manifest.entries if e.depth}
-    source = next((source for source, path in paths.items() if isinstance(counts[path], int)), None)
+    source = next((source for source in paths if isinstance(counts[source, "depth"], int)), None)
     if source is None:
         return []
     try:
-        frame = read_gray(paths[source], [0])
+        frame = read_gray(paths[source], [0], read_as=manifest.read_as("depth"))
     except UnreadableVideo as error:
         return [f"depth cannot be read: {error}"]
     if frame.dtype == np.uint8:

@@ -67,6 +67,7 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
         dataset=table.stem,
         depth=options.depth_facts,
         mirrored=options.mirrored,
+        depth_encoding=options.depth_encoding,
         notes=[*notes, *cell_notes, *split_notes],
     )
 

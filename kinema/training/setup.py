@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from kinema.training.recipe import Recipe
 from kinema.training.runs import Run, commit
 from kinema.training.schedule import Schedule, check_metric
 from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.sampling import Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class TrainingSetup:
     run: Run
     fabric: Fabric
     schedule: Schedule
+    sampling: Sampling
     preprocessing: Preprocessing
     model: nn.Module
     is_own: bool
@@ -83,7 +85,9 @@ class TrainingSetup:
         run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
         fabric = make_fabric(recipe)
         torch.manual_seed(recipe.run.seed)
-        preprocessing = recipe.clip.preprocessing(manifest.depth)
+        deinterlace = recipe.data.read_options.deinterlace or "none"
+        preprocessing = recipe.clip.preprocessing(manifest.depth, manifest.depth_encoding)
+        preprocessing = replace(preprocessing, deinterlace=deinterlace)
         network = model or _build_network(recipe, manifest, preprocessing)
         binding = input_binding(network)
         if len(preprocessing.modalities) > len(binding.arguments):
@@ -99,6 +103,7 @@ class TrainingSetup:
             run=run,
             fabric=fabric,
             schedule=Schedule.from_recipe(recipe, samples=len(train_positions), max_steps=max_steps),
+            sampling=recipe.clip.frame_sampling(manifest.rates(train_positions, recipe.clip.timed_modality)),
             preprocessing=preprocessing,
             model=network,
             is_own=model is not None,
@@ -131,7 +136,7 @@ class TrainingSetup:
             model=network,
             config=None if self.is_own else self.recipe.model,
             classes=self.manifest.classes,
-            sampling=self.recipe.clip.frame_sampling(),
+            sampling=self.sampling,
             preprocessing=self.preprocessing,
             precision=self.recipe.compute.precision,
         )
