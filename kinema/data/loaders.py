@@ -1,6 +1,8 @@
 """Batches and loaders. Samples that could not be read are reported beside the batch, never replaced or dropped."""
 
+import atexit
 import signal
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict, cast
 
@@ -45,7 +47,19 @@ def make_loader(
         persistent_workers=workers > 0,
         worker_init_fn=_outlive_signals,
     )
+    if workers:
+        atexit.register(_end_workers, weakref.ref(loader))
     return cast(DataLoader[LoadedBatch], loader)
+
+
+def _end_workers(loader: weakref.ref[DataLoader[Any]]) -> None:
+    """End the workers of a loader that an error left in use, before Python signals them at its exit and waits.
+
+    They outlive that one signal, so that a script would never end.
+    """
+    iterator = getattr(loader(), "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
 
 
 def _outlive_signals(_: int) -> None:
