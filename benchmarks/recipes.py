@@ -67,7 +67,7 @@ RECIPES: dict[str, DatasetFacts] = {
     "epic_kitchens_ctn_base": DatasetFacts(classes={"verb": 97, "noun": 300}, width=456, height=256, frames=150),
 }
 GPUS = {"ntu60": 4, "isogd": 4, "ucf101": 4, "hmdb51": 4, "diving48": 4, "epic_kitchens": 4}
-"""Number of A100 GPUs of the thesis (2.4.1, 3.4.1, 4.4.1), among which a batch is divided."""
+"""Number of A100 GPUs of the thesis (sections 2.4.1, 3.4.2, 4.4.1), among which a batch is divided."""
 
 
 @dataclass(frozen=True, kw_only=True)

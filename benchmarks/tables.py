@@ -7,6 +7,7 @@ A document marks a table with two comments, `<!-- table: trainings -->` and `<!-
 them are generated from the JSON files under `results/`.
 """
 
+import ast
 import functools
 import json
 import re
@@ -30,8 +31,10 @@ from kinema.models.registry import create_model
 from kinema.models.rpe_stdt import RPESTDT
 from kinema.models.vit_spatial import ViTSpatial
 from kinema.models.vivit import ViViT
+from kinema.reports.thesis import comparison
 
 ROOT = Path(__file__).parents[1]
+DEVIATION = re.compile(r"DEVIATION: (.+?)(?=\s+DEVIATION:|\n\s*\n|\s*$)", re.DOTALL)
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SIGNED = "+.1f"
 AIMS = {"artefact": "model", "any": "random time"}
@@ -512,6 +515,42 @@ def packed(results: Path) -> Iterator[Row]:
             if form != "original":
                 size = entry["files"][form]["bytes"] / entry["files"]["original"]["bytes"]
                 yield (name, form, f"{size:.2f} times", _ratio(measured["times_the_original"]))
+
+
+@table
+def thesis_2_1(results: Path) -> Iterator[Row]:
+    """Show Table 2.1, with its quoted rows, beside our results."""
+    yield from comparison("2.1", results)
+
+
+@table
+def thesis_2_2(results: Path) -> Iterator[Row]:
+    """Show Table 2.2, with its quoted rows, beside our results."""
+    yield from comparison("2.2", results)
+
+
+@table
+def thesis_3_6(results: Path) -> Iterator[Row]:
+    """Show Table 3.6, with its quoted rows, beside our results."""
+    yield from comparison("3.6", results)
+
+
+@table
+def thesis_4_7(results: Path) -> Iterator[Row]:
+    """Show Table 4.7, with its quoted rows, beside our results."""
+    yield from comparison("4.7", results)
+
+
+@table
+def deviations(results: Path) -> Iterator[Row]:
+    """List every `DEVIATION:` in the docstrings of the package."""
+    del results  # read from the code
+    yield ("file", "departure from the thesis")
+    for path in sorted((ROOT / "kinema").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                for departure in DEVIATION.findall(ast.get_docstring(node) or ""):
+                    yield (f"`{path.relative_to(ROOT)}`", " ".join(departure.split()).replace("|", "\\|"))
 
 
 def main(args: Sequence[str], root: Path = ROOT) -> int:

@@ -132,8 +132,8 @@ class TrainingStopped(KinemaError, RuntimeError):
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """Return the message of an error of another library on one line of at most `limit` characters."""
-    return " ".join(str(error).split())[:limit]
+    """Return the message of another library's error, or its type, on one line of at most `limit` characters."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

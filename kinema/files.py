@@ -6,7 +6,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +15,9 @@ from typing import IO, Any
 def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]]:
     """Open a temporary file that atomically replaces `path` when it is closed.
 
-    The temporary file has a fixed name, so that the next write overwrites the leftover of a killed process. Use
-    `atomic_path` if several processes may write the same path.
+    A device or a pipe, such as `/dev/stdout`, is written into instead. The temporary file has a fixed name, so that the
+    next write overwrites the leftover of a killed process. Use `atomic_path` if several processes may write the same
+    path.
 
     Args:
         path: File to replace.
@@ -26,7 +27,11 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
     Raises:
         OSError: The file cannot be written. The old content is kept and the temporary file removed.
     """
-    temporary = path.with_suffix(".unfinished")
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:  # raises for a folder
+            yield file
+        return
+    temporary = _temporary(path)
     created = [temporary]
     try:
         with temporary.open("wb") as file:
@@ -34,7 +39,7 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
             file.flush()
             os.fsync(file.fileno())
         for name in also:
-            link = name.with_suffix(".unfinished")
+            link = _temporary(name)
             link.unlink(missing_ok=True)
             created.append(link)
             try:
@@ -48,6 +53,46 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
         for leftover in created:
             leftover.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON of unknown origin.
+
+    Raises:
+        ValueError: The text is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file of unknown origin.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is not JSON in UTF-8, or is nested too deeply.
+    """
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def write_texts(contents: Mapping[Path, str]) -> None:
+    """Write text files, with their folders; none is replaced before all are written.
+
+    Raises:
+        OSError: A file cannot be written. The old content of all is kept.
+    """
+    with ExitStack() as replacements:
+        for path, text in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = replacements.enter_context(atomic_write(path))
+            file.write(text.encode())
+            file.flush()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}.unfinished")
 
 
 @contextmanager
@@ -127,7 +172,7 @@ class Journal:
         with self._path.open("rb") as lines:
             for line in lines:
                 try:
-                    record = json.loads(line)
+                    record = parse_json(line)
                 except ValueError:
                     continue
                 if isinstance(record, dict):

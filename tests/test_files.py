@@ -1,13 +1,14 @@
 """Tests of atomic replacement and journals after failed and killed writes."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from kinema.files import Journal, atomic_path, atomic_write
+from kinema.files import Journal, atomic_path, atomic_write, read_json, write_texts
 
 
 def put(write, path, content):
@@ -26,6 +27,40 @@ def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path, write
         put(write, path, b"")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_devices_and_pipes_are_written_into_and_folders_refused(tmp_path):
+    pipe, full = tmp_path / "pipe", tmp_path / "full"
+    os.mkfifo(pipe)
+    full.symlink_to("/dev/full")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    put(atomic_write, pipe, b"new")
+    assert os.read(reader, 10) == b"new"
+    assert pipe.is_fifo()
+    os.close(reader)
+    with pytest.raises(OSError, match="space"):
+        put(atomic_write, full, b"new")
+    assert full.is_symlink()
+    assert full.is_char_device()
+    with pytest.raises(IsADirectoryError):
+        put(atomic_write, tmp_path, b"new")
+    assert sorted(tmp_path.iterdir()) == [full, pipe]
+
+
+def test_no_text_is_replaced_unless_all_can_be_written(tmp_path):
+    table, facts = tmp_path / "a.csv", tmp_path / "a.json"
+    write_texts({table: "old", facts: "old"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(OSError, match="large"):
+            write_texts({table: "new", facts: "x" * 2000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.read_text() for path in (table, facts)] == ["old", "old"]
+    assert sorted(tmp_path.iterdir()) == [table, facts]
 
 
 def test_two_writers_of_one_path_do_not_share_a_temporary_file(tmp_path):
@@ -87,3 +122,14 @@ def test_a_record_survives_a_kill_right_after_it(tmp_path):
     killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert killed.returncode == -signal.SIGKILL
     assert path.read_bytes() == b'{"n": 1}\n'
+
+
+def test_json_of_unknown_origin_raises_one_kind_of_error(tmp_path):
+    path = tmp_path / "a.json"
+    for content in (b"[" * 10**6, b'{"a":' * 10**5, b"1" * 10**5, b"\xff", b"{", b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r".+"):
+            read_json(path)
+    path.write_bytes(b"[" * 10**6 + b"\n")
+    with Journal(path) as journal:
+        assert list(journal.read()) == []

@@ -26,6 +26,8 @@ class Evaluate(Command):
         bootstrap_over: Resampling unit of the confidence intervals: single clips, or all clips of a group or subject.
         per_class: Print precision, recall and F1 per class.
         per_attribute: Print accuracy per attribute: take-off, somersault, twist and position (Diving48).
+        attribute_rule: Predicted attributes: those of the `top-class`, or `marginal`, each by the probabilities summed
+            over classes (figure 3.8).
         json: JSON file for all metrics, classes and the confusion matrix.
         split: Split to evaluate.
         batch_size: Number of clips per batch.
@@ -43,7 +45,7 @@ class Evaluate(Command):
     GROUPS: ClassVar = {
         "Data": ("manifest", "split", "predictions", "allow_missing"),
         "Model": ("fuse", "modalities", "frames", "size"),
-        "Metrics": ("per_class", "per_attribute", "bootstrap_over", "temperature_from"),
+        "Metrics": ("per_class", "per_attribute", "attribute_rule", "bootstrap_over", "temperature_from"),
         "Output and speed": ("out", "json", "batch_size", "workers", "device"),
     }
 
@@ -55,6 +57,7 @@ class Evaluate(Command):
     bootstrap_over: BootstrapUnit = "clip"
     per_class: bool = False
     per_attribute: bool = False
+    attribute_rule: Literal["top-class", "marginal"] = "top-class"
     json: Path | None = None
     split: str = "test"
     batch_size: int = 16
@@ -91,12 +94,19 @@ class Evaluate(Command):
             out=self.out,
             temperature_from=self.temperature_from,
             bootstrap=Bootstrap(over=self.bootstrap_over),
-            breakdown="attributes" if self.per_attribute else "none",
+            breakdown=self._breakdown(),
         )
         print_evaluation(evaluation, per_class=self.per_class)
         if self.json is not None and evaluation.summary is not None:
             write_evaluation_json(self.json, evaluation)
         return 0
+
+    def _breakdown(self) -> Literal["none", "attributes", "marginal-attributes"]:
+        if self.per_attribute:
+            return "attributes" if self.attribute_rule == "top-class" else "marginal-attributes"
+        if self.attribute_rule != "top-class":
+            raise UsageError("--attribute-rule needs --per-attribute.", field="--attribute-rule")
+        return "none"
 
     def _sources(self) -> tuple[Path, ...]:
         """Return the models or predictions to evaluate; refuse options that contradict each other."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from kinema.curation.pack_source import Cancelled, PackSource, Part, Record, write_part
 from kinema.data.manifest import Entry, Manifest, load_manifest, write_manifest
 from kinema.errors import ManifestError, PackError, UnreadableVideo
-from kinema.files import Journal, atomic_write, sync
+from kinema.files import Journal, read_json, sync, write_texts
 from kinema.modality import MODALITIES, Modality
 from kinema.video.container import reason_of
 from kinema.video.encode import Encoding
@@ -170,7 +170,7 @@ def _claim(out: Path, manifest: Manifest, encoding: Encoding) -> None:
     origin, options, manifests = str(manifest.path.resolve()), asdict(encoding), dict[str, str]()
     if path.exists():
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json(path)
             version, stored_options, manifests = stored["version"], stored["encoding"], dict(stored["manifests"])
         except (ValueError, KeyError, TypeError) as error:
             raise PackError(
@@ -189,8 +189,7 @@ def _claim(out: Path, manifest: Manifest, encoding: Encoding) -> None:
         problem = f"packed from {claimed}" if claimed else "not a packed manifest"
         raise PackError(f"{target}: {problem}. Choose another folder.", path=target)
     content = {"version": VERSION, "encoding": options, "manifests": {**manifests, target.name: origin}}
-    with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_texts({path: json.dumps(content, indent=2, ensure_ascii=False) + "\n"})
 
 
 # -- work --------------------------------------------------------------------------------------------------------------

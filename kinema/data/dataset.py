@@ -98,7 +98,7 @@ def read_clips(
         start, stop = _frame_range(entry, sources, sampling)
         indices = start + sampling.indices(stop - start, rng)
         if augmentation is None or rng is None:
-            params = AugmentParams(Geometry(preprocessing.short_side))
+            params = AugmentParams(Geometry(preprocessing.short_side, rounding=preprocessing.rounding))
         else:
             params = draw_params(augmentation, preprocessing, rng)
         frames, boxes = _read(entry, sources, indices.tolist(), preprocessing)
@@ -139,6 +139,7 @@ def read_views(
                 size=preprocessing.size,
                 num_crops=preprocessing.crops,
                 subject=boxes[m],
+                rounding=preprocessing.rounding,
             ),
         )
         for m, read in frames.items()

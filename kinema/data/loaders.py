@@ -1,9 +1,11 @@
 """Batches and loaders. Samples that could not be read are reported beside the batch, never replaced or dropped."""
 
-import atexit
+import multiprocessing
+import os
 import signal
-import weakref
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypedDict, cast
 
 import torch
@@ -34,11 +36,41 @@ class LoadedBatch(NamedTuple):
     failures: tuple[Failure, ...]
 
 
+EXIT_S = 1.0
+"""Seconds after which a worker that does not end is killed."""
+
+
+class ClipLoader(DataLoader[LoadedBatch]):
+    """Loader whose `close` ends its workers at once, including busy and stopped ones.
+
+    Without it, an error ends a process only after its workers have finished their batches, or never.
+    """
+
+    def close(self) -> None:
+        """End the worker processes. The next iteration starts new ones."""
+        iterator: Any = self._iterator
+        self._iterator = None
+        if iterator is None:
+            return
+        with _default_child_signal():
+            for worker in iterator._workers:
+                if worker.is_alive() and hasattr(signal, "SIGCONT"):
+                    os.kill(worker.pid, signal.SIGCONT)  # a stopped process handles no other signal
+                worker.terminate()
+            for worker in iterator._workers:
+                worker.join(EXIT_S)
+                worker.kill()
+            iterator._shutdown_workers()
+
+
 def make_loader(
     dataset: VideoDataset, batches: Sampler[list[Draw]] | list[list[Draw]], *, workers: int, pin_memory: bool
-) -> DataLoader[LoadedBatch]:
-    """Return a loader over batches of draws; the number of workers changes nothing but the speed."""
-    loader: DataLoader[Any] = DataLoader(
+) -> ClipLoader:
+    """Return a loader over batches of draws; the number of workers changes nothing but the speed.
+
+    Close it after use: `with closing(make_loader(...)) as loader`.
+    """
+    return ClipLoader(
         cast(Dataset[Any], dataset),
         batch_sampler=cast(Sampler[list[Any]], batches),
         num_workers=workers,
@@ -47,29 +79,39 @@ def make_loader(
         persistent_workers=workers > 0,
         worker_init_fn=_outlive_signals,
     )
-    if workers:
-        atexit.register(_end_workers, weakref.ref(loader))
-    return cast(DataLoader[LoadedBatch], loader)
-
-
-def _end_workers(loader: weakref.ref[DataLoader[Any]]) -> None:
-    """End the workers of a loader that an error left in use, before Python signals them at its exit and waits.
-
-    They outlive that one signal, so that a script would never end.
-    """
-    iterator = getattr(loader(), "_iterator", None)
-    if iterator is not None:
-        iterator._shutdown_workers()
 
 
 def _outlive_signals(_: int) -> None:
-    """Let a worker read on when a scheduler or Ctrl-C signals all processes: the trainer stops, and then ends it.
-
-    The loader ends workers that do not exit with the same signal, so only the first one is ignored.
-    """
+    """Let a worker read on when a scheduler or Ctrl-C signals all processes: the trainer stops, and then ends it."""
     for number in (signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
+    else:  # macOS and Windows do not tell who sent a signal: only the first one is ignored
+        signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def _exit_with_parent() -> None:
+    """Wait for a SIGTERM of the process that owns the loader, and exit. Those of other processes are ignored."""
+    parent = multiprocessing.parent_process()
+    while parent is not None:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == parent.pid:
+            os._exit(0)  # at once, even while the main thread decodes; torch reports any other code
+
+
+@contextmanager
+def _default_child_signal() -> Iterator[None]:
+    """Suspend the handler by which torch raises an error, anywhere, for a worker that was killed."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def collate(samples: Sequence[Sample | Failure]) -> LoadedBatch:

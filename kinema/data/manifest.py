@@ -2,7 +2,7 @@
 
 CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera,
 sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are
-relative to the manifest, or any fsspec URL; labels are names. The JSON holds the class lists, the dataset and its
+relative to the manifest, or URLs; labels are names. The JSON holds the class lists, the dataset and its
 version, the facts of the depth modality, the declared number of samples per split, and the unlabeled splits.
 """
 
@@ -21,6 +21,7 @@ from typing import Any
 
 from kinema.data.csv_table import read_csv
 from kinema.errors import ManifestError, did_you_mean
+from kinema.files import read_json, write_texts
 from kinema.modality import DepthFacts, Modality
 
 WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
@@ -279,9 +280,8 @@ def write_manifest(
     }
     if unlabeled:
         facts["unlabelled"] = unlabeled
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(table.getvalue(), encoding="utf-8")
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    write_texts({path: table.getvalue(), path.with_suffix(".json"): described})
     return load_manifest(path)
 
 
@@ -328,7 +328,7 @@ def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) 
 
 def _read_facts(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         depth = facts.get("depth")
         return {
             "classes": {head: tuple(str(name) for name in names) for head, names in facts["classes"].items()},

@@ -11,7 +11,6 @@ the name of the class. A video is one dive from its first to its last frame: `st
 are 0 and its number of frames. The group of a video is the longer video that it was cut from, according to its name.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +34,7 @@ from kinema.datasets.skeleton import (
     require_list,
 )
 from kinema.errors import ManifestError, examples
+from kinema.files import read_json
 from kinema.video.scan import VIDEO_SUFFIXES
 
 DATASET = "Diving48"
@@ -138,8 +138,8 @@ def read_dives(
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return read_json(path)
+    except ValueError as error:
         raise ManifestError(f"{path}: not valid JSON, or incomplete ({error})", path=path) from error
 
 

@@ -53,7 +53,7 @@ outside are clipped."""
 IMAGE_PREFIXES: dict[str, Coverage] = {"MDepth-": "masked", "Depth-": "full"}
 """Prefixes of the image names in a depth folder."""
 RGB_SIZE = (640, 480)
-"""Width and height of the box around the person (thesis 2.4.2, as in `ntu60_mfst_large`)."""
+"""Width and height of the box around the person. UMDR's page says so, its code cuts 960 x 540."""
 EXAMPLES = {
     "rgb": "nturgb+d_rgb/S001C001P001R001A001_rgb.avi",
     "masked": "nturgb+d_depth_masked/S001C001P001R001A001/MDepth-00000001.png",

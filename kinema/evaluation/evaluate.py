@@ -5,6 +5,7 @@ Metrics are computed from predictions, so that they can be computed again withou
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -97,7 +98,8 @@ def evaluate(
         workers=workers,
         pin_memory=compute_on.type == "cuda",
     )
-    predictions = predict_split(trained, loader, table, split=split, missing=missing, device=compute_on)
+    with closing(loader):
+        predictions = predict_split(trained, loader, table, split=split, missing=missing, device=compute_on)
     if out is not None:
         save_predictions(Path(out), predictions)
     return Evaluation(predictions=predictions, measures=dict(measure(predictions)))
@@ -168,6 +170,7 @@ def predict_split(
         groups=group_numbers(manifest, index),
         dataset=manifest.dataset,
         version=manifest.version,
+        start_weights=trained.start_weights,
     )
 
 

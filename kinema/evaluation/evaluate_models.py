@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kinema.evaluation.attributes import AttributeSummary, summarize_attributes
+from kinema.evaluation.attributes import AttributeRule, AttributeSummary, summarize_attributes
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap
 from kinema.evaluation.evaluate import Missing, evaluate
 from kinema.evaluation.fusion import FusionSummary, fusion_to_json, summarize_fusion
@@ -16,8 +16,8 @@ from kinema.inference.trained_model import load_model
 from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
-Breakdown = Literal["none", "attributes"]
-"""Additional metrics: none, or those per attribute of Diving48."""
+Breakdown = Literal["none", "attributes", "marginal-attributes"]
+"""Additional metrics: none, or those per attribute of Diving48, by the top class or summed over classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,8 @@ def evaluate_models(
         out: Predictions file of the first model. The names of further ones end in `-2`, `-3` and so on.
         temperature_from: Predictions of the same model, preferably on another split, to fit a temperature on.
         bootstrap: Settings of the intervals.
-        breakdown: `attributes` for metrics per attribute of Diving48.
+        breakdown: `attributes` for metrics per attribute of Diving48, `marginal-attributes` for those of probabilities
+            that are summed over classes.
 
     Raises:
         KinemaError: A model, the manifest or a predictions file cannot be used; see `evaluate` and `fuse`.
@@ -114,8 +115,9 @@ def evaluate_models(
         held_out = None if temperature_from is None else load_predictions(temperature_from)
         summary = summarize(first, bootstrap=bootstrap, temperature_from=held_out)
     attributes = None
-    if breakdown == "attributes":
-        attributes = summarize_attributes(summary.predictions, bootstrap=bootstrap)
+    if breakdown != "none":
+        rule: AttributeRule = "top-class" if breakdown == "attributes" else "marginal"
+        attributes = summarize_attributes(summary.predictions, rule=rule, bootstrap=bootstrap)
     return ModelsEvaluation(files=files, predictions=predictions, summary=summary, fusion=fusion, attributes=attributes)
 
 

@@ -52,7 +52,11 @@ def fuse(predictions: Sequence[Predictions], *, score: ScoreFusion, missing: Mis
     digest = hashlib.sha256("\n".join([score, *(p.weights_digest for p in aligned)]).encode()).hexdigest()
     protocols = {p.protocol for p in aligned}
     return replace(
-        aligned[0], logits=fused, weights_digest=digest, protocol=protocols.pop() if len(protocols) == 1 else None
+        aligned[0],
+        logits=fused,
+        weights_digest=digest,
+        protocol=protocols.pop() if len(protocols) == 1 else None,
+        start_weights="; ".join(filter(None, dict.fromkeys(p.start_weights for p in aligned))),
     )
 
 

@@ -70,7 +70,7 @@ def joint_ranks(
 ) -> Int64[ndarray, " samples"]:
     """Return `ranks` over all combinations of the classes of several task heads.
 
-    The score of a combination is the product of the heads' softmaxes (thesis ch. 4: an action is a verb and a noun).
+    The score of a combination is the product of the heads' softmaxes (section 4.4.2: verb and noun make an action).
     Rank 0 means that every head is correct.
     """
     shape = tuple(head.shape[1] for head in logits)

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from kinema.data.manifest import UNLABELED, Manifest
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
-from kinema.files import atomic_write
+from kinema.files import atomic_write, parse_json
 
 PREDICTIONS_FILE = "predictions.safetensors"
 """Name of the predictions file in a run folder."""
@@ -60,6 +60,7 @@ class Predictions:
         groups: Group number of each sample by `group` and `subject`, if the manifest has them for all samples.
         dataset: Dataset of the manifest. Empty if unknown.
         version: Version of the dataset.
+        start_weights: Weights that the model's training started from. Empty if unknown.
     """
 
     logits: Mapping[str, Float[ndarray, "samples classes"]]
@@ -75,6 +76,7 @@ class Predictions:
     groups: Mapping[str, Int64[ndarray, " samples"]] = field(default_factory=dict)
     dataset: str = ""
     version: str = ""
+    start_weights: str = ""
 
     def __post_init__(self) -> None:
         if JOINT in self.classes:
@@ -83,6 +85,14 @@ class Predictions:
             )
         if not self.num_samples or len(np.unique(self.index)) != self.num_samples:
             raise PredictionsError("predictions: no samples, or duplicate samples", field="index")
+        if type(self.declared) is not int or self.declared < self.num_samples:
+            raise PredictionsError(
+                f"declared={self.declared!r}: expected at least the {self.num_samples} predicted samples",
+                field="declared",
+            )
+        floats, numbers = list(self.logits.values()), [self.index, *self.targets.values()]
+        if {a.dtype.kind for a in floats} != {"f"} or {a.dtype.kind for a in numbers} != {"i"} or self.index.min() < 0:
+            raise PredictionsError("predictions: expected logits of type float, targets and index int", field="index")
         for head, names in self.classes.items():
             logits, targets = self.logits[head], self.targets[head]
             if logits.shape != (self.num_samples, len(names)) or targets.shape != self.index.shape:
@@ -229,6 +239,8 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         tensors[f"units.{column}"] = numbers
     fields = {name: getattr(predictions, name) for name in HEADER}
     fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
+    if predictions.start_weights:
+        fields["start_weights"] = predictions.start_weights
     header = json.dumps(fields, ensure_ascii=False, default=asdict)
     try:
         with atomic_write(path) as file:
@@ -247,7 +259,7 @@ def load_predictions(path: Path) -> Predictions:
         path = path / PREDICTIONS_FILE
     try:
         with safe_open(path, framework="np") as file:
-            header = json.loads((file.metadata() or {})["predictions"])
+            header = parse_json((file.metadata() or {})["predictions"])
             protocol = header.get("protocol")  # files of the first version have neither protocol nor groups
             stored = set(file.keys())
             return Predictions(
@@ -264,6 +276,7 @@ def load_predictions(path: Path) -> Predictions:
                 groups={name: file.get_tensor(f"units.{name}") for name in GROUP_COLUMNS if f"units.{name}" in stored},
                 dataset=header.get("corpus", ""),
                 version=header.get("version", ""),
+                start_weights=header.get("start_weights", ""),
             )
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: not a predictions file ({error})", path=path) from error

@@ -139,6 +139,7 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
         "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
         "manifest_digest": predictions.manifest_digest,
         "weights_digest": predictions.weights_digest,
+        "start_weights": predictions.start_weights,
         "bootstrap": asdict(summary.bootstrap),
         "heads": heads,
         "joint": None if summary.joint is None else asdict(summary.joint),

@@ -5,15 +5,16 @@ logits everywhere.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kinema.errors import DeviceError
+from kinema.errors import DeviceError, ModelError
 from kinema.layers.folding import evaluation_copy
 from kinema.layers.score_fusion import mean_logits
 from kinema.modality import Modality
@@ -91,12 +92,28 @@ class Engine:
         ]
         return {head: mean_logits([part[head] for part in parts], "softmax") for head in self.heads}
 
+    @torch.inference_mode()
+    def features(self, inputs: Mapping[Modality, Tensor]) -> Float[Tensor, "batch channels"]:
+        """Return the features that the task heads classify, in float32 on the CPU: the mean over a sample's views.
+
+        Raises:
+            ModelError: The network has no method `features`.
+        """
+        method = getattr(self.model, "features", None)
+        if method is None:
+            raise ModelError(f"{type(self.model).__name__}: has no method features, which returns the heads' input")
+        features: Tensor = rearrange(self._run(method, inputs).float().cpu(), "(b v) c -> b v c", v=self.views).mean(1)
+        return features
+
     def _network_logits(self, inputs: Mapping[Modality, Tensor]) -> dict[str, Float[Tensor, "batch classes"]]:
+        output = self._run(self.model, inputs)
+        return {head: logits.float().cpu() for head, logits in by_head(output, self.heads).items()}
+
+    def _run(self, method: Callable[..., Any], inputs: Mapping[Modality, Tensor]) -> Any:
         on_device = {modality: clip.to(self.device, non_blocking=True) for modality, clip in inputs.items()}
         bound = self.binding(self.preprocessing.normalize_all(on_device))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output = self.model(**bound)
-        return {head: logits.float().cpu() for head, logits in by_head(output, self.heads).items()}
+            return method(**bound)
 
 
 @cache

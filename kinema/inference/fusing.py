@@ -9,7 +9,7 @@ from kinema.layers.score_fusion import ScoreFusion
 from kinema.modality import MODALITIES
 from kinema.models.two_stream import TwoStream, TwoStreamConfig
 
-PER_MODALITY = ("modalities", "mean", "std", "depth", "depth_channels", "depth_colors")
+PER_MODALITY = ("modalities", "mean", "std", "depth_std", "depth", "depth_channels", "depth_colors")
 """Preprocessing fields that concern one modality. All others must be equal in both models."""
 
 
@@ -47,6 +47,7 @@ def fuse_models(
         for modality, trained in (("rgb", rgb), ("depth", depth))
         for name, value in {**trained.provenance, "digest": trained.digest}.items()
     }
+    starts = dict.fromkeys((rgb.start_weights, depth.start_weights))
     return TrainedModel(
         model=TwoStream(config, rgb=rgb.model, depth=depth.model, heads=rgb.heads),  # type: ignore[arg-type]  # as above
         config=config,
@@ -56,7 +57,7 @@ def fuse_models(
             depth.preprocessing, modalities=MODALITIES, mean=rgb.preprocessing.mean, std=rgb.preprocessing.std
         ),
         precision=rgb.precision if rgb.precision == depth.precision else "float32",
-        provenance={"fused": score, **provenance},
+        provenance={"fused": score, "start_weights": "; ".join(starts), **provenance},
     )
 
 

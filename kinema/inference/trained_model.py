@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kinema import __version__
 from kinema.config import config, from_json, rename_fields, to_json
 from kinema.errors import ConfigError, KinemaError, ModelError, one_line
-from kinema.files import atomic_write
+from kinema.files import atomic_write, read_json
 from kinema.inference.engine import Engine, Precision
 from kinema.modality import Modality
 from kinema.models.base import NetworkConfig
@@ -37,6 +37,10 @@ OLD_DESCRIPTION = "artefact.json"
 """File name of the description in formats 1 and 2, which runs store in `artefact/`."""
 OWN = "own"
 """Kind stored for a user's own network, whose code is not stored."""
+RANDOM = "random"
+"""Start weights of a training without weights."""
+NOT_PRETRAINED = "random, not pretrained"
+"""Start weights of a training without weights, for a network that is meant to start from pretrained ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,11 @@ class TrainedModel:
     precision: Precision
     provenance: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
+
+    @property
+    def start_weights(self) -> str:
+        """Weights that the training started from: a name or digest, `RANDOM` or `NOT_PRETRAINED`; empty if unknown."""
+        return _start_weights(self.provenance, self.config)
 
     @property
     def heads(self) -> dict[str, int]:
@@ -123,6 +132,30 @@ class TrainedModel:
             precision=self.precision,
             views=self.sampling.clips * self.preprocessing.crops,
         )
+
+
+def random_start(config: NetworkConfig | None) -> str:
+    """Return the name of random start weights of a network."""
+    return NOT_PRETRAINED if config is not None and config.expects_weights else RANDOM
+
+
+def name_weights(source: str) -> str:
+    """Return the name of start weights; for a model that itself started from random ones, with that in brackets."""
+    name = source if ":" in source else Path(source).name
+    file = None if ":" in source else find_description(source)
+    if file is None:
+        return name
+    description, config = _read_description(file)
+    earlier = _start_weights(description.provenance, config)
+    return f"{name} ({earlier})" if earlier.startswith(RANDOM) else name
+
+
+def _start_weights(provenance: Mapping[str, Any], config: NetworkConfig | None) -> str:
+    start: str | None = provenance.get("start_weights")
+    if start is not None or "init_digest" not in provenance:
+        return start or ""
+    digest: str = provenance["init_digest"]  # models of older versions
+    return digest[:12] or random_start(config)
 
 
 def save_model(folder: Path, trained: TrainedModel) -> str:
@@ -241,7 +274,7 @@ class Description:
 def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:
     """Return the description and the network's config, which is None for a user's own network."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not valid JSON ({error})", path=path) from error
     version = stored.get("format") if isinstance(stored, dict) else None

@@ -8,7 +8,9 @@ bypasses the depth-wise part and passes through the same point-wise layer. The p
 linear layers, and the depth-wise part is initialized to the identity: with ViT's weights, the mapping equals ViT's in
 evaluation mode.
 
-DEVIATION: "flattened and projected into the initial dimension" is read as the point-wise layer.
+DEVIATION: section 4.3.4 ends with tokens "flattened and projected into the initial dimension". This is read as the
+point-wise layer, which alone fits the printed size; `projection="extra"` is another linear layer after it, 21.3 M
+parameters more in CTN-Base.
 
 Axes: b batch, n tokens (the class token first, then t, h, w in this order), c channels, k kernel.
 """
@@ -24,6 +26,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.layers.transformer import Grid, Rows, Start, init_weights, select_rows
 
+Projection = Literal["pointwise", "extra"]
 QueryKeyValue = tuple[Float[Tensor, "batch m dim"], Float[Tensor, "batch n dim"], Float[Tensor, "batch n dim"]]
 
 
@@ -47,10 +50,17 @@ class SeparableConvolution(nn.Module):
         norm: `none` replaces BatchNorm with a bias of the convolution (Table 4.6).
         padding: Padding of the maps. Zeros reveal where the border is; `circular`, which does not, is the control for
             the claim that no positional embedding is needed (section 4.4.3).
+        projection: `extra` adds a linear layer after the point-wise one, initialized to the identity.
     """
 
     def __init__(
-        self, dim: int, *, kernel: int, norm: Literal["batch", "none"], padding: Literal["zeros", "circular"]
+        self,
+        dim: int,
+        *,
+        kernel: int,
+        norm: Literal["batch", "none"],
+        padding: Literal["zeros", "circular"],
+        projection: Projection = "pointwise",
     ) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(
@@ -58,6 +68,7 @@ class SeparableConvolution(nn.Module):
         )
         self.norm = nn.BatchNorm2d(dim) if norm == "batch" else nn.Identity()
         self.pointwise = nn.Linear(dim, dim)
+        self.projection = nn.Linear(dim, dim) if projection == "extra" else nn.Identity()
         self.reset_depthwise()
 
     def reset_depthwise(self) -> None:
@@ -70,24 +81,33 @@ class SeparableConvolution(nn.Module):
             nn.init.constant_(self.norm.weight, (1 + self.norm.eps) ** 0.5)
 
     def init_weights(self, start: Start) -> None:
-        """Initialize the depth-wise part to the identity, or from scratch to random kernels; then the point-wise."""
+        """Initialize all but the point-wise layer to the identity, or from scratch to random weights."""
         self.reset_depthwise()
         if start == "scratch":
             self.depthwise.reset_parameters()
         init_weights(self.pointwise, start)
+        init_weights(self.projection, start)
+        if start == "vit" and isinstance(self.projection, nn.Linear):
+            nn.init.eye_(self.projection.weight)
 
     def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid) -> Float[Tensor, "batch n dim"]:
         """Return the mapped tokens."""
         maps = self.norm(self.depthwise(to_maps(tokens[:, 1:], grid)))
-        mapped: Tensor = self.pointwise(torch.cat((tokens[:, :1], to_tokens(maps, grid)), dim=1))
+        mapped: Tensor = self.mixing(torch.cat((tokens[:, :1], to_tokens(maps, grid)), dim=1))
         return mapped
+
+    @property
+    def mixing(self) -> nn.Module:
+        """Layers over the channels of each token: the point-wise one, and the extra projection if there is one."""
+        extra = isinstance(self.projection, nn.Linear)
+        return nn.Sequential(self.pointwise, self.projection) if extra else self.pointwise
 
     def class_row(self, tokens: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch 1 dim"]:
         """Return the mapped class token, which bypasses the depth-wise part.
 
         Unused parameters get zero gradients, because DDP waits for the gradient of every parameter.
         """
-        mapped: Tensor = self.pointwise(tokens[:, :1])
+        mapped: Tensor = self.mixing(tokens[:, :1])
         if torch.is_grad_enabled():
             for parameter in (*self.depthwise.parameters(), *self.norm.parameters()):
                 mapped = mapped + 0 * parameter.sum()
@@ -98,11 +118,18 @@ class ConvolutionalMapping(nn.Module):
     """Queries, keys and values, each by a depth-wise separable convolution (eq. 4.6)."""
 
     def __init__(
-        self, dim: int, *, kernel: int, norm: Literal["batch", "none"], padding: Literal["zeros", "circular"]
+        self,
+        dim: int,
+        *,
+        kernel: int,
+        norm: Literal["batch", "none"],
+        padding: Literal["zeros", "circular"],
+        projection: Projection = "pointwise",
     ) -> None:
         super().__init__()
         self.query, self.key, self.value = (
-            SeparableConvolution(dim, kernel=kernel, norm=norm, padding=padding) for _ in range(3)
+            SeparableConvolution(dim, kernel=kernel, norm=norm, padding=padding, projection=projection)
+            for _ in range(3)
         )
 
     def forward(self, tokens: Float[Tensor, "batch n dim"], grid: Grid, rows: Rows = "all") -> QueryKeyValue:
@@ -124,7 +151,7 @@ class FoldedConvolutionalMapping(nn.Module):
 
     def __init__(self, query: SeparableConvolution, key: SeparableConvolution, value: SeparableConvolution) -> None:
         super().__init__()
-        self.query, self.key, self.value = (copy.deepcopy(part.pointwise) for part in (query, key, value))
+        self.query, self.key, self.value = (copy.deepcopy(part.mixing) for part in (query, key, value))
         parts = [_without_norm(part) for part in (query, key, value)]
         first, channels = parts[0], sum(part.out_channels for part in parts)
         self.depthwise = nn.Conv2d(

@@ -18,20 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kinema.layers.knn_attention import KNNLayer, eager_on_cpu, knn_block
+from kinema.layers.transformer import sinusoidal_position as sinusoidal_position
 
 MAX_PACKED_TOKENS = 4_000
 """Largest number of tokens, over all scales, for which one packed pass is faster on CPU
 (benchmarks/knn_attention.py)."""
-
-
-def sinusoidal_position(
-    length: int, dim: int, *, dtype: torch.dtype, device: torch.device
-) -> Float[Tensor, "{length} {dim}"]:
-    """Return sinusoidal positions from 0: sines in even channels (eq. 2.9), cosines in odd ones (eq. 2.10)."""
-    precise = torch.float32 if device.type == "mps" else torch.float64
-    frequencies = 10000 ** (torch.arange(0, dim, 2, dtype=precise, device=device) / -dim)
-    angles = torch.arange(length, dtype=precise, device=device)[:, None] * frequencies
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :dim].to(dtype)
 
 
 def pool_time(tokens: Float[Tensor, "b t d"], scale: int) -> Float[Tensor, "b _ d"]:

@@ -12,9 +12,11 @@ c clusters.
 
 DEVIATION: eq. 3.10 applies s to the Euclidean distance of two tokens, which gives 2y + 2 clusters. The text counts
 (2y + 1)^2 and one for the class token, 50, which requires the offsets along both axes (eq. 3.11), the default here.
-`euclid` follows eq. 3.10; iRPE also rounds the distance before applying s.
-DEVIATION: 1 : 2 : 8 with 50 clusters gives y = 3 and b = 1.5; here b = 1.9, iRPE's, and y = 3.8 is rounded down.
-Offsets 4 to 6 map to 3 with b = 1.9 and to 2 with b = 1.5, where 6 is a tie.
+`euclid` follows eq. 3.10; `euclid-rounded` rounds the distance before applying s, as iRPE does: of 8 clusters, (2, 3)
+is in 5 with the one and in 6 with the other.
+DEVIATION: 1 : 2 : 8 with 50 clusters gives y = 3 and b = 1.5 (`ratio="printed"`). The default is iRPE's b = 1.9, with
+y = 3.8 rounded down: it is that of public code, and no offset is a tie. Offsets 4, 5 and 6 map to 3 with b = 1.9 and to
+2 with b = 1.5, where 6 is an exact tie at 2.5, rounded to even.
 DEVIATION: in eq. 3.7 p has d_z channels. Here it has those of one attention head, like the queries.
 """
 
@@ -32,13 +34,18 @@ from kinema.errors import ConfigError
 from kinema.layers.transformer import Rows, without_autocast
 
 MappingFunction = Literal["sectioned", "clip"]
-Distance = Literal["axes", "euclid"]
+Ratio = Literal["irpe", "printed"]
+"""Largest offset that s maps to itself: iRPE's (`RATIOS`), or half of the largest value, for b : y : a = 1 : 2 : 8."""
+Distance = Literal["axes", "euclid", "euclid-rounded"]
 Terms = Literal["query", "query-key", "query-key-value"]
 """Terms with a table of relative position: query (eq. 3.7), query and key (eq. 3.6), also value (eq. 3.5)."""
 Sharing = Literal["shared", "per-head"]
 """One table for all attention heads, or one per head."""
 RATIOS = {1: 0.9, 2: 1.0, 3: 1.9, 4: 2.4, 5: 2.9, 6: 3.4}
 """Largest value of s -> b. With these, the offsets of 14 x 14 patches reach every value."""
+
+TIE = 1e-5
+"""Margin by which a logarithm at a tie is rounded down, to even: only offset 6 with b = 1.5 is at one."""
 
 LARGEST_CLIP = 13
 """Largest offset on a grid of 14 x 14."""
@@ -55,7 +62,7 @@ def sectioned(offset: Float[Tensor, "*shape"] | Int64[Tensor, "*shape"], ratio: 
     if not distance.is_floating_point():
         distance = distance.float()  # some accelerators lack float64, and no integer offset is near a tie
     far = ratio + (distance.clamp(min=ratio) / ratio).log() / math.log(8) * ratio
-    near = torch.where(distance <= ratio, distance, far)
+    near = torch.where(distance <= ratio, distance, far - TIE)
     return (near.round().clamp(max=math.floor(2 * ratio)) * offset.sign()).long()
 
 
@@ -71,12 +78,14 @@ class Clusters:
     Attributes:
         count: Number of clusters in a frame, including the class token's.
         function: Mapping of an offset to an integer in [-reach, reach].
-        distance: Offsets along both `axes`, or the `euclid` distance of two tokens.
+        distance: Offsets along both `axes`, or the `euclid` distance of two tokens, which `euclid-rounded` rounds.
+        ratio: Largest offset that `sectioned` maps to itself: `irpe`, or `printed`, exactly 1 : 2 : 8.
     """
 
     count: int = 50
     function: MappingFunction = "sectioned"
     distance: Distance = "axes"
+    ratio: Ratio = "irpe"
 
     def __post_init__(self) -> None:
         if self.count not in self.possible_counts:
@@ -106,7 +115,8 @@ class Clusters:
         """Return the function's value, shifted to [0, 2 * reach]."""
         match self.function:
             case "sectioned":
-                return sectioned(offset, RATIOS[self.reach]) + self.reach
+                ratio = RATIOS[self.reach] if self.ratio == "irpe" else self.reach / 2
+                return sectioned(offset, ratio) + self.reach
             case "clip":
                 return clipped(offset, self.reach) + self.reach
             case _:
@@ -119,6 +129,8 @@ class Clusters:
                 return self.map_offset(rows) * (2 * self.reach + 1) + self.map_offset(columns)
             case "euclid":
                 return self.map_offset((rows**2 + columns**2).float().sqrt())
+            case "euclid-rounded":
+                return self.map_offset((rows**2 + columns**2).float().sqrt().round())
             case _:
                 assert_never(self.distance)
 

@@ -109,22 +109,24 @@ def gather_times(times: Int64[Tensor, "batch _ t"], frames: Int64[Tensor, "batch
 class FramePooling(nn.Module):
     """Pooling of neighboring frames: max, average, or strided convolution (Table 3.4).
 
-    DEVIATION: kernel 3 and padding 1 of the convolution are ours; the thesis gives only its stride.
+    DEVIATION: kernel 3 and padding 1 of the convolution are ours; section 3.3.5 gives only its stride. Kernel 2 has no
+    padding and sees the pairs of frames that max pooling sees.
     """
 
-    def __init__(self, kind: Literal["max", "average", "convolution"], dim: int) -> None:
+    def __init__(self, kind: Literal["max", "average", "convolution"], dim: int, *, kernel: Literal[2, 3] = 3) -> None:
         super().__init__()
         self.kind = kind
-        self.convolution = nn.Conv1d(dim, dim, 3, stride=2, padding=1) if kind == "convolution" else None
+        self.min_frames = 1 if kind == "convolution" and kernel == 3 else 2
+        self.convolution = nn.Conv1d(dim, dim, kernel, stride=2, padding=kernel // 3) if kind == "convolution" else None
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
         """Return the class token and half of the frames.
 
         Raises:
-            ValueError: Max or average pooling of a single frame.
+            ValueError: A single frame, and the kernel needs two.
         """
         first, frames = tokens[:, :1], tokens[:, 1:].transpose(1, 2)
-        if self.kind != "convolution" and frames.shape[-1] < 2:
+        if frames.shape[-1] < self.min_frames:
             raise ValueError(f"{self.kind} pooling needs at least 2 frames; got 1")
         match self.kind:
             case "max":

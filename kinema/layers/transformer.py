@@ -1,7 +1,7 @@
 """Transformer building blocks: self-attention, encoder block, patches, class token, learned position, task heads.
 
-The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691). Equations cited here are those of section
-4.3.1. Operators that the thesis proposes have their own files.
+The thesis builds on ViT (arXiv:2010.11929) and ViViT (arXiv:2103.15691), as sections 3.3.1 (eq. 3.1) and 4.3.1 (eq.
+4.1 to 4.4) describe them. Operators that the thesis proposes have their own files.
 
 Axes: n tokens, c channels, h attention heads, d channels of one attention head.
 """
@@ -28,6 +28,8 @@ Rows = Literal["all", "class"]
 
 NormOrder = Literal["pre", "post"]
 Start = Literal["vit", "scratch"]
+HeadKind = Literal["linear", "mlp"]
+"""Task head: one linear layer, or an MLP with a hidden layer as wide as the features."""
 
 VIT_NORM_EPS = 1e-6
 """Epsilon of ViT's LayerNorms."""
@@ -278,6 +280,25 @@ class LearnedPosition(nn.Module):
         return tokens + torch.cat((self.table[:1], interpolate_position(self.table[1:], self.table_grid, grid)))
 
 
+def sinusoidal_position(
+    length: int, dim: int, *, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "{length} {dim}"]:
+    """Return sinusoidal positions from 0: sines in even channels (eq. 2.9), cosines in odd ones (eq. 2.10)."""
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    frequencies = 10000 ** (torch.arange(0, dim, 2, dtype=precise, device=device) / -dim)
+    angles = torch.arange(length, dtype=precise, device=device)[:, None] * frequencies
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :dim].to(dtype)
+
+
+class SinusoidalPosition(nn.Module):
+    """Sinusoidal positions of the class token and of all others in order, as the text under eq. 3.1 describes P."""
+
+    def forward(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, ...]) -> Float[Tensor, "b n d"]:
+        """Add the positions, which count from 0, the class token. The grid is ignored."""
+        del grid
+        return tokens + sinusoidal_position(*tokens.shape[1:], dtype=tokens.dtype, device=tokens.device)
+
+
 def interpolate_position(
     table: Float[Tensor, "n d"], table_grid: tuple[int, ...], grid: tuple[int, ...]
 ) -> Float[Tensor, "m d"]:
@@ -307,12 +328,18 @@ class ClassToken(nn.Module):
 
 
 class TaskHeads(nn.Module):
-    """Linear classifiers, one per task, such as verb and noun of Epic-Kitchens (section 4.4.2).
+    """Classifiers, one per task, such as verb and noun of Epic-Kitchens (section 4.4.2).
 
-    `heads` holds the number of classes of each task head.
+    DEVIATION: sections 2.3.1 and 3.3 speak of an MLP head. The default is one linear layer, as in UMDR's code and as
+    ViT is fine-tuned. `mlp` has a hidden layer, whose width and GELU are ours.
+
+    Args:
+        dim: Channels of the features.
+        heads: Number of classes of each task head.
+        kind: `linear`, or `mlp` with a hidden layer as wide as the features.
     """
 
-    def __init__(self, dim: int, heads: Mapping[str, int]) -> None:
+    def __init__(self, dim: int, heads: Mapping[str, int], kind: HeadKind = "linear") -> None:
         super().__init__()
         if not heads:
             raise ValueError('TaskHeads: heads is empty; expected at least one, like {"label": 48}')
@@ -323,7 +350,7 @@ class TaskHeads(nn.Module):
                 raise ValueError(f"TaskHeads: task head {name!r} has {classes} classes; expected at least 1")
         self.names = tuple(heads)
         # The prefix allows any name for a task, even `type` or `keys`, which nn.ModuleDict reserves.
-        self.classifiers = nn.ModuleDict({f"head_{name}": nn.Linear(dim, classes) for name, classes in heads.items()})
+        self.classifiers = nn.ModuleDict({f"head_{name}": _classifier(dim, n, kind) for name, n in heads.items()})
 
     def forward(
         self, features: Float[Tensor, "batch dim"]
@@ -331,6 +358,11 @@ class TaskHeads(nn.Module):
         """Return the logits, or a dict of logits by name for several task heads."""
         logits = {name: self.classifiers[f"head_{name}"](features) for name in self.names}
         return logits[self.names[0]] if len(logits) == 1 else logits
+
+
+def _classifier(dim: int, classes: int, kind: HeadKind) -> nn.Module:
+    last = nn.Linear(dim, classes)
+    return last if kind == "linear" else nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last)
 
 
 @runtime_checkable

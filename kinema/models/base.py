@@ -43,6 +43,11 @@ class NetworkConfig(ABC):
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
         """Raise ClipError if the network cannot be built for such clips."""
 
+    @property
+    def expects_weights(self) -> bool:
+        """True if the initialization is one over which pretrained weights are loaded, as in chapters 3 and 4."""
+        return getattr(self, "start", "scratch") != "scratch"
+
 
 @config
 class EncoderConfig(NetworkConfig):

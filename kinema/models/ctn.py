@@ -10,6 +10,7 @@ DEVIATION: the printed size, 88.6 M parameters, matches only a network with a po
 does not have (Table 4.3). Without it the network has 86.2 M.
 DEVIATION: the "patch size of 16 x 16 x 2" of section 4.4.1 implies a stem without temporal stride. The stem as printed,
 with stride 2 twice (Table 4.1, eq. 4.5), turns 8 frames into tokens of a single time. `time_stride` selects either.
+DEVIATION: section 4.3.2 names a "linear multilayer perceptron" as head. It is one linear layer.
 """
 
 import copy
@@ -24,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.config import config
-from kinema.errors import ClipError
-from kinema.layers.conv_projection import ConvolutionalMapping
+from kinema.errors import ClipError, ConfigError
+from kinema.layers.conv_projection import ConvolutionalMapping, Projection
 from kinema.layers.transformer import (
     VIT_NORM_EPS,
     ClassToken,
@@ -62,6 +63,7 @@ class CTNConfig(EncoderConfig):
         mapping_kernel: Side of the depth-wise kernel (Table 4.6).
         mapping_norm: BatchNorm after the depth-wise convolution, or none (Table 4.6).
         mapping_padding: Padding of the depth-wise convolution.
+        mapping_projection: The `pointwise` layer alone, or an `extra` linear layer after it (section 4.3.4).
         start: Initial weights. `identity` is ViT's initialization with identity depth-wise kernels: a block with ViT's
             weights equals ViT's block. `scratch` is for training on little data without pretrained weights.
         norm_order: LayerNorm before the branch (`pre`, ViT's) or after the sum (`post`, eq. 4.1 and 4.2).
@@ -81,8 +83,14 @@ class CTNConfig(EncoderConfig):
     mapping_kernel: Literal[3, 5] = 3
     mapping_norm: Literal["batch", "none"] = "batch"
     mapping_padding: Literal["zeros", "circular"] = "zeros"
+    mapping_projection: Projection = "pointwise"
     start: Literal["identity", "scratch"] = "identity"
     norm_order: NormOrder = "pre"
+
+    def __post_init__(self) -> None:
+        EncoderConfig.__post_init__(self)
+        if self.mapping == "linear" and self.mapping_projection == "extra":
+            raise ConfigError("mapping_projection=extra needs mapping=convolution", field="mapping_projection")
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "CTN":
         """Return the network with fresh weights."""
@@ -156,7 +164,11 @@ def convolutional_attention(config: CTNConfig) -> SelfAttention:
     """Return the self-attention of a block (eq. 4.6); with `mapping="linear"`, ViT's."""
     if config.mapping == "convolution":
         mapping: nn.Module = ConvolutionalMapping(
-            config.width, kernel=config.mapping_kernel, norm=config.mapping_norm, padding=config.mapping_padding
+            config.width,
+            kernel=config.mapping_kernel,
+            norm=config.mapping_norm,
+            padding=config.mapping_padding,
+            projection=config.mapping_projection,
         )
     else:
         mapping = LinearMapping(config.width)

@@ -5,14 +5,17 @@
 Axes: b batch, c color or channels, t frames, h w rows and columns; d channels of a token. After the stem,
 frames are part of the batch, (b t): only the stem, WMS-Trans and `inception_pool=spatiotemporal` mix frames.
 
-The thesis leaves widths and head sizes open. They follow public code of the same authors (UMDR, De+Recouple) and
-reproduce the printed model sizes (32.6 and 49.7 million parameters), but other choices might, too.
+The thesis leaves widths and head sizes open. They follow public code (UMDR, which shares an author, and De+Recouple)
+and reproduce the printed model sizes (32.6 and 49.7 million parameters), but other choices might, too.
 
-DEVIATION: eq. 2.7 has a max pooling in every stage; stages 3 and 4 keep their grid (`STAGE_POOL`), as in UMDR.
-DEVIATION: between eq. 2.7 and 2.8 the thesis only reshapes; the maximum of channel pairs, LayerNorm and Linear are
-UMDR's. k-NN attention over time is De+Recouple's.
+DEVIATION: eq. 2.7 has a max pooling in every stage (`stage_pool="every"`); stages 3 and 4 keep their grid, as in UMDR.
+DEVIATION: between eq. 2.7 and 2.8 the thesis only reshapes (`token_map="none"`); the maximum of channel pairs,
+LayerNorm and Linear are UMDR's.
+DEVIATION: section 2.3.4.1 has k-NN attention over space. Over time it is De+Recouple's (`temporal_attention`).
+DEVIATION: the stem's second convolution is plain. Its 1 x 1 x 1 kernel has no differences: CDC-ST would scale it by
+1 - theta, which BatchNorm undoes, and CDC-T would not change it.
 DEVIATION: eq. 2.8 has no residuals, without which the eight layers of a stage do not train. Attention and MLP have one.
-DEVIATION: the head is one linear layer; the thesis says MLP.
+DEVIATION: the head is one linear layer; section 2.3.1 says MLP (`head="mlp"`).
 """
 
 from collections.abc import Mapping
@@ -33,7 +36,7 @@ from kinema.layers.central_difference import Operator as Operator
 from kinema.layers.inception import ConvolutionNorm, Inception, InceptionPool, channels_last
 from kinema.layers.knn_attention import KNNLayer, knn_block
 from kinema.layers.multiscale_temporal import MultiScaleTemporalTransformer
-from kinema.layers.transformer import TaskHeads, check_at_least, check_channels
+from kinema.layers.transformer import HeadKind, TaskHeads, check_at_least, check_channels
 from kinema.models.base import NamedModel, NetworkConfig, SingleStreamNetwork, single_stream
 
 STEM = (64, 64, 192)
@@ -49,7 +52,8 @@ middle branch; reduction and output of the small branch; pooling branch."""
 STAGE_POOL = (2, 2, 1, 1)
 """Spatial pooling factor after the inception modules of each stage."""
 MIN_SIZE = 32
-"""Smallest height and width of a clip in pixels, at which the maps of the last stages are 1 x 1."""
+"""Smallest height and width of a clip in pixels, at which the maps of the last stages are 1 x 1. It doubles for each
+further stage that pools."""
 
 Attention = Literal["knn", "dense"]
 Part = Literal["both", "space", "time"]
@@ -68,6 +72,9 @@ class MFSTConfig(NetworkConfig):
         stem_theta: Weight of the central differences, in [0, 1].
         stem_kernel_frames: Frames of the first convolution's kernel: 3, or I3D's 7. The printed sizes fit both.
         inception_pool: Axes of the pooling branch. `spatial` is the thesis's 1 x k x k.
+        stage_pool: Stages that halve the grid: the `first-two` (UMDR), or `every` one (eq. 2.7).
+        token_map: Maps to tokens: `pair-max` takes the maximum of channel pairs where the modules have twice the width,
+            then LayerNorm and a linear layer; `none` only reshapes: tokens have the modules' channels, not `widths`.
         layers: Transformer layers per stage over space, and again over time.
         attention_heads: Attention heads of each layer.
         head_channels: Channels of one attention head.
@@ -82,6 +89,7 @@ class MFSTConfig(NetworkConfig):
         factorization: `stage` runs space, then time in each stage (figure 2.2). `model` runs all spatial
             blocks, then all temporal blocks, with the same weights: the control for stage-wise factorization.
         shortcut: `residual` adds a stage's input to its output from the second stage on (Table 2.5).
+        head: Task head: one `linear` layer, or an `mlp` with a hidden layer as wide as the features.
         dropout: Dropout probability in the transformer layers.
     """
 
@@ -93,6 +101,8 @@ class MFSTConfig(NetworkConfig):
     stem_theta: Annotated[float, Field(ge=0, le=1)] = 0.6
     stem_kernel_frames: Literal[3, 7] = 3
     inception_pool: InceptionPool = "spatial"
+    stage_pool: Literal["first-two", "every"] = "first-two"
+    token_map: Literal["pair-max", "none"] = "pair-max"
     layers: PositiveInt = 4
     attention_heads: PositiveInt = 8
     head_channels: PositiveInt = 64
@@ -105,6 +115,7 @@ class MFSTConfig(NetworkConfig):
     temporal_tokens: Literal["places", "pooled"] = "places"
     factorization: Literal["stage", "model"] = "stage"
     shortcut: Literal["residual", "none"] = "residual"
+    head: HeadKind = "linear"
     dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
@@ -116,6 +127,18 @@ class MFSTConfig(NetworkConfig):
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "MFST":
         """Return the network with fresh weights."""
         return MFST(self, heads=heads, channels=single_stream("MFST", channels), frames=frames, size=size)
+
+    def pool_of(self, stage: int) -> int:
+        """Return the spatial pooling factor after the inception modules of a stage."""
+        return 2 if self.stage_pool == "every" else STAGE_POOL[stage]
+
+    @property
+    def token_channels(self) -> tuple[int, ...]:
+        """Channels of the tokens of each stage."""
+        if self.token_map == "pair-max":
+            return self.widths
+        branches = [(modules[-1][0], modules[-1][2], modules[-1][4], modules[-1][5]) for modules in INCEPTIONS]
+        return tuple(sum(width // self.channel_divisor for width in widths) for widths in branches)
 
     def transformer_layer(self, attention: Attention) -> KNNLayer:
         """Return the settings of the transformer layers over space or over time."""
@@ -132,7 +155,8 @@ class MFSTConfig(NetworkConfig):
         """Raise ClipError if the network cannot be built for such clips."""
         check_at_least("channels", channels)
         check_at_least("frames", frames)
-        check_at_least("size", size, MIN_SIZE)
+        further = max(self.stages - 2, 0) if self.stage_pool == "every" else 0
+        check_at_least("size", size, MIN_SIZE * 2**further)
 
 
 MFST_BASE = MFSTConfig()
@@ -172,7 +196,6 @@ class Stem(nn.Module):
                 theta=theta,
             )
         )
-        # A 1 x 1 x 1 kernel has no differences: CDC would only scale it, which BatchNorm undoes.
         self.second = ConvolutionNorm(nn.Conv3d(first, second, 1, bias=False))
         self.third = ConvolutionNorm(
             CentralDifferenceConv3d(second, third, 3, padding=1, operator=operator, theta=theta)
@@ -197,12 +220,13 @@ class MSCTransformer(nn.Module):
             modules.append(Inception(channels, divided, pool=config.inception_pool))
             channels = modules[-1].channels
         self.inceptions = nn.ModuleList(modules)
-        self.pool = STAGE_POOL[stage]
-        width = config.widths[stage]
-        self.has_pairs = channels == 2 * width
+        self.pool = config.pool_of(stage)
+        width = config.token_channels[stage]
+        self.has_pairs = config.token_map == "pair-max" and channels == 2 * width
         mapped = width if self.has_pairs else channels
-        self.map_norm = nn.LayerNorm(mapped)
-        self.map = nn.Linear(mapped, width)
+        is_mapped = config.token_map == "pair-max"
+        self.map_norm = nn.LayerNorm(mapped) if is_mapped else nn.Identity()
+        self.map = nn.Linear(mapped, width) if is_mapped else nn.Identity()
         self.layers = nn.ModuleList(
             knn_block(width, config.transformer_layer(config.spatial_attention)) for _ in range(config.layers)
         )
@@ -230,7 +254,7 @@ class WMSTransformer(nn.Module):
         super().__init__()
         self.tokens = config.temporal_tokens
         self.transformer = MultiScaleTemporalTransformer(
-            config.widths[stage],
+            config.token_channels[stage],
             config.transformer_layer(config.temporal_attention),
             depth=config.layers,
             scales=config.temporal_scales,
@@ -275,7 +299,7 @@ class Stage(nn.Module):
         self.space = MSCTransformer(config, stage=stage, channels=channels)
         self.time = WMSTransformer(config, stage=stage)
         self.shortcut = (
-            Shortcut(pool=STAGE_POOL[stage], channels=channels, width=config.widths[stage])
+            Shortcut(pool=config.pool_of(stage), channels=channels, width=config.token_channels[stage])
             if stage and config.shortcut == "residual"
             else None
         )
@@ -318,11 +342,11 @@ class MFST(SingleStreamNetwork):
         self.config = config
         self.channels = channels
         self.stem = Stem(config, channels=channels)
-        inputs = (STEM[-1] // config.channel_divisor, *config.widths)
+        inputs = (STEM[-1] // config.channel_divisor, *config.token_channels)
         self.stages = nn.ModuleList(Stage(config, stage=n, channels=inputs[n]) for n in range(config.stages))
-        self.feature_channels = config.widths[config.stages - 1]
+        self.feature_channels = config.token_channels[config.stages - 1]
         self.norm = nn.LayerNorm(self.feature_channels)
-        self.heads = TaskHeads(self.feature_channels, heads)
+        self.heads = TaskHeads(self.feature_channels, heads, config.head)
         self.apply(init_from_scratch)
 
     def features(self, clip: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d"]:

@@ -14,13 +14,15 @@ token's row is used, this has no effect: for four layers, `pool_layers=(1, 3)` e
 before the layer, by the attention map of the layer before. With `pool_heads="per-head"`, the i-th token combines the
 i-th frame that each attention head keeps, and so carries some temporal order.
 DEVIATION: the text under eq. 3.12 ranks frames by products of q and k; the default ranks them by attention
-probabilities, like gluonmm's public code. `pool_scores` selects either. The superscript (1,:) of eq. 3.12 is read as
-(1:,:).
+probabilities, like gluonmm's public code, which picks per head and applies softmax to the kept rows again. On random
+data the picks agree in 71 % of cases. `pool_scores`, `pool_heads` and `pool_softmax` select either. The superscript
+(1,:) of eq. 3.12 is read as (1:,:), the rows below the class token's.
 DEVIATION: trained from scratch, the class tokens of frames are nearly the same for all clips, and on small datasets the
 network does not learn from their differences. `frame_norm="clip"` standardizes each channel over the frames of a clip.
 Networks initialized from ViT do not need it.
 DEVIATION: after Top-K, relative positions use the original frame numbers, which the thesis leaves open.
-DEVIATION: `position="absolute"` is learned, as in ViViT; the text under eq. 3.1 speaks of sinusoids.
+DEVIATION: `position="absolute"` is learned, as in ViViT, whose "original" embedding Table 3.1 compares; the text under
+eq. 3.1 speaks of sinusoids, which are `sinusoidal`.
 """
 
 import contextlib
@@ -35,7 +37,7 @@ from torch import Tensor, nn
 
 from kinema.config import Rate, config
 from kinema.errors import ClipError, ConfigError
-from kinema.layers.relative_position import Clusters, Distance, RelativeSelfAttention, Terms
+from kinema.layers.relative_position import Clusters, Distance, Ratio, RelativeSelfAttention, Terms
 from kinema.layers.relative_position import MappingFunction as MappingFunction
 from kinema.layers.temporal_topk import (
     FramePooling,
@@ -54,8 +56,10 @@ from kinema.layers.transformer import (
     DropPath,
     EncoderBlock,
     FrameTokens,
+    HeadKind,
     LearnedPosition,
     Rows,
+    SinusoidalPosition,
     Start,
     TaskHeads,
     check_at_least,
@@ -69,7 +73,7 @@ from kinema.models.base import NamedModel, NetworkConfig, SingleStreamNetwork, s
 
 FRAME_NORM_EPS = 1e-5
 
-Position = Literal["none", "absolute", "shared", "per-head"]
+Position = Literal["none", "absolute", "sinusoidal", "shared", "per-head"]
 
 
 @config
@@ -87,19 +91,24 @@ class RPESTDTConfig(NetworkConfig):
         temporal_head_channels: Channels of one attention head of the temporal encoder.
         temporal_mlp_channels: Hidden channels of the temporal encoder's MLP.
         position: Relative position with one table for all attention heads (`shared`) or one per head (`per-head`,
-            Table 3.1); `absolute` adds learned vectors to the tokens, as ViViT does; or `none`.
+            Table 3.1); `absolute` adds learned vectors to the tokens, as ViViT does, and `sinusoidal` sinusoids; or
+            `none`.
         temporal_position: Relative position in the temporal encoder: `as-space`, or `none`. In figure 3.2 only patches
             have it; according to section 3.4.2, all layers do.
         position_terms: Terms with relative position: query (eq. 3.7), also key (eq. 3.6), also value (eq. 3.5).
         position_function: Mapping of offsets to integers (Table 3.2).
-        position_distance: Offset along both `axes`, or `euclid` (eq. 3.10).
+        position_distance: Offset along both `axes`, or `euclid` (eq. 3.10), which `euclid-rounded` rounds, like iRPE.
+        position_ratio: Largest offset that `sectioned` maps to itself: `irpe`, or `printed`, exactly 1 : 2 : 8.
         clusters: Number of relative positions in a frame, including the class token's (figure 3.4).
         pool: Reduction of frames (Table 3.4). `random` and `uniform` are controls.
         pool_layers: Layers that reduce frames, from 0.
         pool_place: `inside` the layer, between attention and MLP, or `between` the layer before and this one.
         pool_heads: All attention heads keep the same frames (`shared`, by their mean), or each keeps its own.
         pool_scores: Scores whose deviation is ranked: attention probabilities, or logits.
+        pool_softmax: `twice` applies softmax to the kept rows of probabilities again, like gluonmm.
+        pool_kernel: Kernel of `pool=convolution`: 3 with padding 1, or 2.
         frame_norm: Normalization between the encoders. `clip` standardizes each channel over the frames of a clip.
+        head: Task head: one `linear` layer, or an `mlp` with a hidden layer as wide as the features.
         start: Initial weights: `vit` before pretrained weights are loaded, `scratch` to train on little data without.
         dropout: Dropout probability in attention and MLP.
         drop_path: Drop-path probability of the last layer. Rises linearly from 0 at the first layer.
@@ -120,13 +129,17 @@ class RPESTDTConfig(NetworkConfig):
     position_terms: Terms = "query"
     position_function: MappingFunction = "sectioned"
     position_distance: Distance = "axes"
+    position_ratio: Ratio = "irpe"
     clusters: int = 50
     pool: Pooling = "top-k"
     pool_layers: tuple[NonNegativeInt, ...] = (1, 3)
     pool_place: Literal["inside", "between"] = "inside"
     pool_heads: Literal["shared", "per-head"] = "shared"
     pool_scores: Literal["probabilities", "logits"] = "probabilities"
+    pool_softmax: Literal["once", "twice"] = "once"
+    pool_kernel: Literal[2, 3] = 3
     frame_norm: Literal["none", "clip"] = "none"
+    head: HeadKind = "linear"
     start: Start = "vit"
     dropout: Rate = 0.0
     drop_path: Rate = 0.0
@@ -149,8 +162,14 @@ class RPESTDTConfig(NetworkConfig):
                 "Start at layer 1 or later.",
                 field="pool_layers",
             )
-        if self.pool != "top-k" and (self.pool_heads != "shared" or self.pool_scores != "probabilities"):
+        if self.pool != "top-k" and (self.pool_heads, self.pool_scores) != ("shared", "probabilities"):
             raise ConfigError(f"pool={self.pool}: pool_heads and pool_scores need pool=top-k", field="pool")
+        if self.pool_softmax == "twice" and (self.pool, self.pool_place) != ("top-k", "inside"):
+            raise ConfigError("pool_softmax=twice needs pool=top-k and pool_place=inside", field="pool_softmax")
+        if self.pool_kernel != 3 and self.pool != "convolution":
+            raise ConfigError(f"pool_kernel={self.pool_kernel} needs pool=convolution", field="pool_kernel")
+        if self.position_ratio != "irpe" and self.position_function != "sectioned":
+            raise ConfigError("position_ratio=printed needs position_function=sectioned", field="position_ratio")
         if self.pool_heads == "per-head" and self.width % self.temporal_heads:
             raise ConfigError(
                 f"pool_heads=per-head: width={self.width} is not divisible by temporal_heads={self.temporal_heads}",
@@ -169,7 +188,12 @@ class RPESTDTConfig(NetworkConfig):
     @property
     def spatial_clusters(self) -> Clusters:
         """Clusters of offsets in a frame."""
-        return Clusters(count=self.clusters, function=self.position_function, distance=self.position_distance)
+        return Clusters(
+            count=self.clusters,
+            function=self.position_function,
+            distance=self.position_distance,
+            ratio=self.position_ratio,
+        )
 
     def pools_at(self, layer: int) -> bool:
         """Return whether a temporal layer reduces frames."""
@@ -184,7 +208,8 @@ class RPESTDTConfig(NetworkConfig):
     def check_frames(self, frames: int) -> None:
         """Raise ClipError if a clip has too few frames for the frame normalization or the pooling layers."""
         check_at_least("frames", frames, 2 if self.frame_norm == "clip" else 1)
-        halvings = len(self.pool_layers) if self.pool in ("max", "average") else 0
+        floors = self.pool in ("max", "average") or (self.pool == "convolution" and self.pool_kernel == 2)
+        halvings = len(self.pool_layers) if floors else 0
         if frames < 2**halvings:
             raise ClipError(
                 f"frames={frames}; expected at least {2**halvings} for {halvings} layers of {self.pool} pooling",
@@ -236,7 +261,7 @@ class TemporalBlock(nn.Module):
         self.attention = relative_attention(config, "time")
         self.pooling: nn.Module | None = None
         if pools and config.pool in ("max", "average", "convolution"):
-            self.pooling = FramePooling(config.pool, config.width)
+            self.pooling = FramePooling(config.pool, config.width, kernel=config.pool_kernel)
         self.norm_mlp = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.mlp = MLP(config.width, hidden=config.temporal_mlp_channels, dropout=config.dropout)
         self.drop_path = DropPath(drop_path)
@@ -267,6 +292,7 @@ class TemporalBlock(nn.Module):
             if self.pools_inside:
                 frames = top_frames(sigma)  # eq. 3.12
                 weights = gather_rows(weights, frames)
+                weights = weights.softmax(-1) if self.config.pool_softmax == "twice" else weights
                 ids = None if ids is None else gather_rows(ids, frames)
                 tokens, times = gather_frames(tokens, frames), gather_times(times, frames)
             tokens = tokens + self.drop_path(self.attention.attend(weights.to(value.dtype), value, ids))
@@ -313,6 +339,13 @@ def relative_attention(config: RPESTDTConfig, axis: Literal["space", "time"]) ->
     )
 
 
+def absolute_position(config: RPESTDTConfig, grid: tuple[int, ...]) -> LearnedPosition | SinusoidalPosition | None:
+    """Return the position that is added to the tokens of a grid, or None."""
+    if config.position == "absolute":
+        return LearnedPosition(grid, config.width)
+    return SinusoidalPosition() if config.position == "sinusoidal" else None
+
+
 class RPESTDT(SingleStreamNetwork):
     """Spatially and temporally decoupled transformer with relative position (figure 3.2).
 
@@ -330,10 +363,9 @@ class RPESTDT(SingleStreamNetwork):
         self.config = config
         self.grid = patch_grid(config.patch, height=size, width=size)
         rates = drop_path_rates(config.drop_path, config.spatial_layers + config.temporal_layers)
-        absolute = config.position == "absolute"
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.spatial_class_token = ClassToken(config.width)
-        self.spatial_position = LearnedPosition(self.grid, config.width) if absolute else None
+        self.spatial_position = absolute_position(config, self.grid)
         ids = config.spatial_clusters.on_grid(*self.grid) if config.is_relative else None
         self.register_buffer("spatial_ids", ids, persistent=False)
         self.spatial_blocks = nn.ModuleList(
@@ -348,14 +380,14 @@ class RPESTDT(SingleStreamNetwork):
         )
         self.spatial_norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.temporal_class_token = ClassToken(config.width)
-        self.temporal_position = LearnedPosition((frames,), config.width) if absolute else None
+        self.temporal_position = absolute_position(config, (frames,))
         self.temporal_blocks = nn.ModuleList(
             TemporalBlock(config, layer=layer, drop_path=rate)
             for layer, rate in enumerate(rates[config.spatial_layers :])
         )
         self.norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.feature_channels = config.width
-        self.heads = TaskHeads(config.width, heads)
+        self.heads = TaskHeads(config.width, heads, config.head)
         init_weights(self, config.start)
 
     def features(self, clip: Float[Tensor, "b c t h w"], last_block: Rows = "class") -> Float[Tensor, "b d"]:

@@ -1,8 +1,8 @@
 """Two-stream network: one network for RGB and one for depth.
 
 The RGB-D rows of the thesis (Tables 2.1 and 2.2) come from two networks, one per modality; how it combines their
-predictions is not stated. Public code of the same authors trains them separately and averages their logits, which is
-the default of `kinema fuse`. The network here can also train both jointly, on their concatenated features.
+predictions is not stated. Public code that shares an author (UMDR) trains them separately and adds their logits, which
+is the default of `kinema fuse`. The network here can also train both jointly, on their concatenated features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,6 +47,9 @@ class TwoStreamConfig(NetworkConfig):
     stream_dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
+        streams = (self.rgb, self.depth)
+        if self.fusion == "features" and any(getattr(stream, "head", "linear") != "linear" for stream in streams):
+            raise ConfigError("fusion=features has one linear head of its own; got head=mlp", field="fusion")
         if self.stream_dropout and self.fusion != "features":
             raise ConfigError(
                 f"stream_dropout={self.stream_dropout} needs fusion=features; got fusion={self.fusion}",
@@ -64,6 +67,11 @@ class TwoStreamConfig(NetworkConfig):
             for modality, stream in (("rgb", self.rgb), ("depth", self.depth))
         )
         return TwoStream(self, rgb=rgb, depth=depth, heads=heads)
+
+    @property
+    def expects_weights(self) -> bool:
+        """True if the initialization of a stream is one over which pretrained weights are loaded."""
+        return self.rgb.expects_weights or self.depth.expects_weights
 
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
         """Raise ClipError if one of the networks cannot be built for such clips."""

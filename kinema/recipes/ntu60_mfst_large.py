@@ -5,16 +5,19 @@
 
 For cross-view (Table 2.1: 95.8 %), prepare with `--split cross_view --out ntu60_cross_view.csv`.
 
-From the thesis: 32 frames, one from each of 32 equal parts of the video; frames of 320 x 240, cropped to 224 x 224;
-mirroring and rotation by up to 10 degrees; SGD, learning rate 0.01 after 3 warm-up epochs, cosine decay, 100 epochs,
-weight decay 3e-4, 16 clips on each of 4 GPUs, MixUp; no initial weights.
+From the thesis (section 2.4.1, Table 2.3): 32 frames; random crops of 224 x 224, center crops at test time; SGD,
+momentum 0.9, learning rate 0.01 after 3 epochs of linear warm-up, cosine decay, 100 epochs, weight decay 3e-4; MixUp;
+4 GPUs. No initial weights are named.
 
-`prepare` crops 640 x 480 of 1920 x 1080 around the person found in masked depth; the short side of 240 halves that.
-Without masked depth the whole frame is used, at 427 x 240, unlike the thesis.
+Not in the thesis, from public code (UMDR; De+Recouple is alike): one frame from each of 32 equal parts of the video,
+the middle one at test time; 640 x 480 around the person, halved to frames of 320 x 240; mirroring; rotation of every
+second clip by up to 10 degrees; 16 clips per GPU; normalization (x - 127.5) / 128; MixUp alpha 0.8; label smoothing
+0.1; gradient clipping at norm 5; learning rates at the start and the end; one clip per video at test time. That code
+also drops videos of 16 frames or fewer, from the test split too; here all are kept.
 
-Not in the thesis, taken from public code of the same authors: normalization (x - 127.5) / 128, MixUp alpha 0.8, label
-smoothing 0.1, gradient clipping at norm 5, learning rates at the start and the end, rotation of every second clip, one
-center view at test time. bfloat16 is ours.
+Ours: bfloat16, and one box per video: `prepare` finds the person in masked depth and crops 640 x 480 of 1920 x 1080.
+UMDR's page says 640 x 480 as well; its code cuts 960 x 540, anew in every frame. Without masked depth the whole frame
+is used, at 427 x 240.
 """
 
 from kinema.models.mfst import MFST_LARGE

@@ -8,7 +8,8 @@ Printed, UCF-101, HMDB-51 and Diving48 in percent:
     relative, shared by all heads       97.53  79.12  81.60
     relative, one table per head        97.61  79.25  81.82
 
-`none` is an additional control.
+"Absolute" is learned, as in ViViT; `sinusoidal` is the other reading (text under eq. 3.1). `none` is an additional
+control.
 """
 
 from dataclasses import replace
@@ -16,7 +17,7 @@ from dataclasses import replace
 from kinema.models.rpe_stdt import RPE_STDT_BASE12, Position
 from kinema.recipes.ucf101_rpe_stdt_base12 import RECIPE as BASE  # the same for HMDB-51 and Diving48
 
-POSITIONS: tuple[Position, ...] = ("absolute", "shared", "per-head", "none")
+POSITIONS: tuple[Position, ...] = ("absolute", "sinusoidal", "shared", "per-head", "none")
 
 RECIPES = {
     f"{dataset}_{position.replace('-', '_')}": replace(BASE, model=replace(RPE_STDT_BASE12, position=position))

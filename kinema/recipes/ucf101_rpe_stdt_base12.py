@@ -6,13 +6,16 @@
 Table 3.6 covers split 1 only. For splits 2 and 3, prepare with `--split 2 --out ucf101_2.csv` and train on that
 manifest.
 
-From the thesis: 16 evenly spaced frames, at most 32 apart; shorter side 256 to 320, random 224 x 224 crops, center crop
-at test time; mirroring of half of the clips; SGD, momentum 0.9, linear warm-up, cosine decay, 100 epochs; ViT-B weights
-in the spatial encoder, temporal encoder from scratch. Of its two sizes, this is the one in its tables
-(`kinema/models/rpe_stdt.py`).
+From the thesis (section 3.4.2): frames sampled uniformly with intervals set to 32; sides of 256 to 320, random
+224 x 224 crops, center crop at test time; mirroring of half of the clips; SGD, momentum 0.9, linear warm-up, cosine
+decay, 100 epochs; ViT-B weights in the spatial encoder, temporal encoder from scratch. 16 frames and ImageNet are in
+Table 3.6. Of the two sizes, this is the one in the tables (`kinema/models/rpe_stdt.py`).
 
-Not in the thesis, taken from its chapter 4: learning rate 0.005, batch size 16, 2.5 warm-up epochs, no weight decay.
-Mean and standard deviation 0.5 suit ImageNet-21k weights. Gradient clipping at norm 1 and bfloat16 are ours.
+Not in chapter 3, from its sister network (Table 4.2): learning rate 0.005, batch size 16, 2.5 warm-up epochs.
+
+Ours: intervals shrink where a video has fewer than 481 frames (`uniform_indices`), the shorter side is the one that is
+resized, no weight decay, gradient clipping at norm 1, bfloat16, mean and standard deviation 0.5, which suit
+ImageNet-21k weights. Without `--init` the network starts from random weights, which is not the thesis's setting.
 """
 
 from dataclasses import replace

@@ -15,6 +15,7 @@ from kinema.curation.duplicates import signature_images
 from kinema.curation.findings import SEVERITY, Finding
 from kinema.curation.inspections import MediaFile
 from kinema.errors import UnreadableVideo
+from kinema.files import write_texts
 from kinema.reports.figures import balance_figure, histograms_figure, strips
 from kinema.reports.page import CaptionedImage, Section, Table, write_page
 from kinema.video.read_options import ReadOptions
@@ -32,11 +33,9 @@ def write_check(checked: CheckResult, folder: Path, read_options: ReadOptions) -
 
     The output folder is created if missing.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     findings = json.dumps(_as_json(checked), indent=1, ensure_ascii=False)
-    (folder / "check.json").write_text(findings + "\n", encoding="utf-8")
     lines = (f"{file}\t{' '.join(reason.split())}\n" for file, reason in checked.bad_files.items())
-    (folder / "bad_files.txt").write_text("".join(lines), encoding="utf-8")
+    write_texts({folder / "check.json": findings + "\n", folder / "bad_files.txt": "".join(lines)})
     write_page(
         folder / "check.html",
         title=f"Check of {checked.manifest.path.name}",

@@ -9,6 +9,7 @@ from kinema.data.manifest import Manifest
 from kinema.evaluation.evaluate import Evaluation
 from kinema.evaluation.metrics import confusion
 from kinema.evaluation.predictions import Predictions
+from kinema.files import write_texts
 from kinema.inference.recognizer import Recognizer
 from kinema.reports.figures import confusion_figure, film_strip, learning_curve
 from kinema.reports.page import ClipImage, Section, write_page
@@ -43,7 +44,7 @@ def write_demo(
         "test_clips": evaluation.predictions.num_samples,
         "seconds": round(seconds, 1),
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_texts({out / "summary.json": json.dumps(summary, indent=2) + "\n"})
     _write_report(out / "report.html", run, manifest, evaluation.predictions, recognizer, summary)
     return summary
 

@@ -17,6 +17,8 @@ from kinema.evaluation.evaluate_models import ModelsEvaluation, evaluation_to_js
 from kinema.evaluation.fusion import FusionSummary
 from kinema.evaluation.predictions import JOINT, Predictions, mistakes
 from kinema.evaluation.summary import Summary
+from kinema.files import write_texts
+from kinema.inference.trained_model import NOT_PRETRAINED
 
 WIDTH = 160
 """Number of columns if the output is not a terminal."""
@@ -45,8 +47,11 @@ def print_evaluation(evaluation: ModelsEvaluation, *, per_class: bool) -> None:
 
 
 def samples_line(predictions: Predictions) -> str:
-    """Return the number of samples, their split and coverage as text."""
-    return f"{predictions.num_samples} samples of split {predictions.split!r}, coverage {predictions.coverage:.2f} %"
+    """Return the number of samples, their split and coverage as text, and whether pretrained weights were missing."""
+    line = f"{predictions.num_samples} samples of split {predictions.split!r}, coverage {predictions.coverage:.2f} %"
+    if NOT_PRETRAINED in predictions.start_weights:
+        line += f"; start weights: {predictions.start_weights}, unlike chapters 3 and 4 of the thesis"
+    return line
 
 
 def print_summary(summary: Summary) -> None:
@@ -54,6 +59,8 @@ def print_summary(summary: Summary) -> None:
     _print_data(summary.predictions)
     if summary.predictions.protocol is not None:
         _print(f"T x V x C = {summary.predictions.protocol} (frames per clip, clips and crops per video)")
+    if summary.predictions.start_weights:
+        _print(f"start weights: {summary.predictions.start_weights}")
     console().print(_metrics(summary))
     _print_notes(summary)
 
@@ -123,9 +130,8 @@ def print_comparison(name: str, comparisons: Mapping[str, Comparison], *, bootst
 
 def write_evaluation_json(path: Path, evaluation: ModelsEvaluation) -> None:
     """Write all metrics of an evaluation as one JSON file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     metrics = evaluation_to_json(evaluation)
-    path.write_text(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_texts({path: json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"})
 
 
 def _print(line: str) -> None:

@@ -4,7 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -52,8 +53,9 @@ def confusion_figure(counts: Int64[ndarray, "classes classes"], names: Sequence[
     for row, column in np.argwhere(counts > 0):
         color = "white" if share[row, column] > 0.55 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=color)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    labels = [_literal(name) for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.spines[:].set_visible(False)
@@ -68,7 +70,7 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         axes = figure.subplots()
         for (split, numbers), color in zip(counts.items(), COLORS * len(counts), strict=False):
-            axes.step(positions + 1, sorted(numbers, reverse=True), where="mid", label=split, color=color)
+            axes.step(positions + 1, sorted(numbers, reverse=True), where="mid", label=_literal(split), color=color)
         axes.set_xlabel("classes, largest first")
         axes.set_ylabel("samples")
         axes.set_ylim(bottom=0)
@@ -77,8 +79,8 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
         axes = figure.subplots()
         thick = 0.8 / max(len(counts), 1)
         for position, ((split, numbers), color) in enumerate(zip(counts.items(), COLORS * len(counts), strict=False)):
-            axes.barh(positions + (position + 0.5) * thick - 0.4, numbers, thick, label=split, color=color)
-        axes.set_yticks(positions, names, fontsize=8)
+            axes.barh(positions + (position + 0.5) * thick - 0.4, numbers, thick, label=_literal(split), color=color)
+        axes.set_yticks(positions, [_literal(name) for name in names], fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("samples")
     for axis in (axes.xaxis, axes.yaxis):
@@ -103,6 +105,22 @@ def histograms_figure(numbers: Mapping[str, Sequence[float]]) -> bytes:
         axes.set_xlabel(name)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def projection_figure(
+    points: Float[ndarray, "videos 2"], targets: Int64[ndarray, " videos"], names: Sequence[str]
+) -> bytes:
+    """Draw the places of videos in a plane as stars colored by class (figures 3.6 and 3.7), as SVG."""
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+    axes = figure.subplots()
+    colors = colormaps["tab10" if len(names) <= 10 else "turbo"].resampled(max(len(names), 1))
+    for number, name in enumerate(names):
+        x, y = points[targets == number].T
+        axes.scatter(x, y, marker="*", s=40, color=colors(number), label=name)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_xticks([])
+    axes.set_yticks([])
     return _svg(figure)
 
 
@@ -150,6 +168,11 @@ def film_strip(clip: UInt8[Tensor, "channels time height width"], frames: int = 
     if strip.shape[-1] == 1:
         strip = np.repeat(strip, 3, axis=-1)
     return _jpeg(strip)
+
+
+def _literal(name: str) -> str:
+    """Escape a name that matplotlib would read as mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _jpeg(image: UInt8[ndarray, "height width 3"]) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from kinema.files import atomic_write
+from kinema.files import write_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,4 @@ def write_page(
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
     template = environment.get_template("page.html.jinja")
     page = template.render(title=title, lead=lead, numbers=numbers, sections=sections)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(page.encode())
+    write_texts({path: page})

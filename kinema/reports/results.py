@@ -14,6 +14,7 @@ from numpy import ndarray
 from kinema.errors import PredictionsError, RunError
 from kinema.evaluation.predictions import Predictions, Protocol, load_predictions, measure
 from kinema.evaluation.summary import summarize
+from kinema.files import read_json, write_texts
 from kinema.inference.trained_model import find_description
 from kinema.training.recipe_json import recipe_to_json
 from kinema.training.runs import Run
@@ -55,8 +56,8 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         raise RunError(f"{run.path}: has no trained model yet. Finish the training first.", path=run.path)
     result = {
         "title": title,
-        "provenance": json.loads(description.read_text(encoding="utf-8"))["provenance"],
-        "environment": json.loads((run.path / "environment.json").read_text(encoding="utf-8")),
+        "provenance": read_json(description)["provenance"],
+        "environment": read_json(run.path / "environment.json"),
         "recipe": json.loads(recipe_to_json(without_paths)),
         "dataset": predictions.dataset,
         "version": predictions.version,
@@ -64,6 +65,7 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         "declared": predictions.declared,
         "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
         "weights_digest": predictions.weights_digest,
+        "start_weights": predictions.start_weights,
         "measures": {name: round(value, 3) for name, value in measures.items()},
         "intervals": {name: [round(low, 3), round(high, 3)] for name, (low, high) in intervals.items()},
         "bootstrap": asdict(summary.bootstrap),
@@ -83,8 +85,7 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
             "scores": {head: _packed(logits) for head, logits in predictions.logits.items()},
         },
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_texts({out: json.dumps(result, ensure_ascii=False) + "\n"})
     return result
 
 
@@ -98,7 +99,7 @@ def load_result(path: Path) -> Predictions:
         PredictionsError: The file is not a result, or has no scores because it is old or large.
     """
     try:
-        result: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        result: Mapping[str, Any] = read_json(path)
         stored, classes = result["predictions"], result["classes"]
         if None in stored["scores"].values():
             raise ValueError("too large to store scores")
@@ -121,6 +122,7 @@ def load_result(path: Path) -> Predictions:
             protocol=None if result["protocol"] is None else Protocol(**result["protocol"]),
             dataset=result.get("dataset", result.get("corpus", "")),
             version=result.get("version", ""),
+            start_weights=result.get("start_weights", ""),
         )
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: not a result with scores ({error})", path=path) from error

@@ -1,6 +1,5 @@
 """List of runs: model, data, progress, best accuracy, state and faults of each."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any, Literal
 from rich.table import Table
 
 from kinema.data.manifest import load_manifest
-from kinema.errors import ManifestError, RecipeError, RunError
+from kinema.errors import ManifestError, RecipeError, RunError, one_line
 from kinema.evaluation.predictions import JOINT, Predictions, load_predictions
-from kinema.inference.trained_model import find_description
+from kinema.files import parse_json, read_json
+from kinema.inference.trained_model import find_description, random_start
 from kinema.models.registry import MODELS
 from kinema.reports.evaluation import console
 from kinema.reports.results import load_result
@@ -34,6 +34,7 @@ class RunLine:
         name: Name of the folder.
         model: Name of the model, its family if the config differs, or `own` for a user's network.
         data: Manifest and modalities.
+        start: Start weights: a name, or random ones; `?` if unknown.
         step: Number of steps done.
         steps: Number of planned steps; None if unknown.
         top1: Best top-1 of all evaluations [%]; joint top-1 with several task heads.
@@ -46,6 +47,7 @@ class RunLine:
     name: str
     model: str
     data: str
+    start: str
     step: int
     steps: int | None
     top1: float | None
@@ -65,7 +67,7 @@ def runs_in(folder: Path) -> list[RunLine]:
         raise RunError(f"{folder}: no such folder. Name the folder that contains the runs.", path=folder)
     candidates = [folder] if _is_run(folder) else sorted(path for path in folder.iterdir() if not path.is_symlink())
     count = cache(samples_of)  # many runs share a manifest
-    lines = [run_line(path, count) for path in candidates if _is_run(path)]
+    lines = [_line_or_fault(path, count) for path in candidates if _is_run(path)]
     if not lines:
         raise RunError(f"{folder}: contains no runs. `kinema train` creates one.", path=folder)
     return sorted(lines, key=lambda line: line.changed)
@@ -81,6 +83,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     faults: list[str] = []
     steps, metrics = (_lines(path / name, faults) for name in ("steps.jsonl", "metrics.jsonl"))
     run, planned, model, data, early = Run(path), None, "?", "?", False
+    start = "?"
     try:
         recipe = Run.open(path).recipe
     except (RunError, OSError) as error:
@@ -88,6 +91,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     else:
         model = _model(recipe, run.path, faults)
         data = f"{Path(recipe.data.manifest).stem or '?'} {'+'.join(recipe.clip.modalities)}"
+        start = Path(recipe.init.weights).name or ("own" if model == "own" else random_start(recipe.model))
         early = _stopped_early(recipe, metrics)
         try:
             samples = count(recipe.data.manifest, recipe.data.train)
@@ -107,6 +111,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
         name=path.resolve().name,
         model=model,
         data=data,
+        start=start,
         step=step,
         steps=planned,
         top1=max((score for score in map(_score, metrics) if score is not None), default=None),
@@ -117,16 +122,28 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
     )
 
 
+def _line_or_fault(path: Path, count: Callable[[str, str], int]) -> RunLine:
+    """Return the line of a run; one without any value if its files break the reader, since others have to be listed."""
+    try:
+        return run_line(path, count)
+    except Exception as error:
+        faults = (f"cannot be read ({type(error).__name__}: {one_line(error)})",)
+        name, changed = path.resolve().name, path.stat().st_mtime
+        unknown = {"step": 0, "steps": None, "top1": None, "loss": None, "state": None}
+        return RunLine(name=name, model="?", data="?", start="?", changed=changed, faults=faults, **unknown)  # type: ignore[arg-type]  # None
+
+
 def print_runs(lines: Sequence[RunLine]) -> None:
     """Print a table of the runs, and one line per fault."""
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "model", "data", "step", "best top1 %", "last loss", "state", "last change"):
+    for column in ("run", "model", "data", "start", "step", "best top1 %", "last loss", "state", "last change"):
         table.add_column(column, justify="right" if column in ("step", "best top1 %", "last loss") else "left")
     for line in lines:
         table.add_row(
             line.name,
             line.model,
             line.data,
+            line.start,
             f"{line.step:,}/{'?' if line.steps is None else f'{line.steps:,}'}",
             "-" if line.top1 is None else f"{line.top1:.2f}",
             "-" if line.loss is None else f"{line.loss:.3f}",
@@ -166,9 +183,9 @@ def _lines(path: Path, faults: list[str]) -> list[dict[str, Any]]:
         return []
     for number, content in enumerate(text.splitlines(), start=1):
         try:
-            line = json.loads(content)
-            int(line["step"])
-        except (ValueError, KeyError, TypeError):
+            line = parse_json(content)
+            line["step"] = int(line["step"])
+        except (ValueError, KeyError, TypeError, OverflowError):
             faults.append(f"{path.name}, line {number}: not a valid record; it may be incomplete")
         else:
             lines.append(line)
@@ -178,7 +195,7 @@ def _lines(path: Path, faults: list[str]) -> list[dict[str, Any]]:
 def _model(recipe: Recipe, run: Path, faults: list[str]) -> str:
     description = find_description(run)
     try:
-        if description is not None and json.loads(description.read_text(encoding="utf-8"))["model"]["kind"] == "own":
+        if description is not None and read_json(description)["model"]["kind"] == "own":
             return "own"
     except (OSError, ValueError, KeyError, TypeError) as error:
         faults.append(f"{description}: cannot be read ({error})")

@@ -11,6 +11,7 @@ pass in evaluation mode calibrates all layers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 
 import torch
 from jaxtyping import Float
@@ -37,13 +38,14 @@ def calibration_inputs(setup: TrainingSetup, num_batches: int) -> Iterator[Input
     """
     recipe = setup.recipe
     loader, _ = make_loaders(setup, start=0, last=num_batches)
-    for loaded in loader:
-        readable = complete(loaded) if recipe.data.unreadable == "stop" else loaded.batch
-        if readable is None:
-            continue
-        batch = to_device(readable, setup.fabric.device)
-        for micro_batch, _ in split_batch(batch, min(recipe.optim.grad_accum_steps, len(batch["index"]))):
-            yield setup.binding(setup.preprocessing.normalize_all(micro_batch["inputs"]))
+    with closing(loader):
+        for loaded in loader:
+            readable = complete(loaded) if recipe.data.unreadable == "stop" else loaded.batch
+            if readable is None:
+                continue
+            batch = to_device(readable, setup.fabric.device)
+            for micro_batch, _ in split_batch(batch, min(recipe.optim.grad_accum_steps, len(batch["index"]))):
+                yield setup.binding(setup.preprocessing.normalize_all(micro_batch["inputs"]))
 
 
 @torch.no_grad()

@@ -7,18 +7,20 @@ from kinema import __version__
 from kinema.errors import RunError
 from kinema.evaluation.predictions import Predictions, save_predictions
 from kinema.inference.trained_model import TrainedModel, save_model
+from kinema.training.checkpoint_checks import checkpoint_problem
 from kinema.training.learner import Learner
 from kinema.training.setup import TrainingSetup
 
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Progress of a run: steps taken, best score, evaluations since the best, and SHA-256 of the initial weights."""
+    """Progress of a run: steps taken, best score, evaluations since the best; SHA-256 and name of the start weights."""
 
     step: int = 0
     best: float = -math.inf
     stale: int = 0
     init_digest: str = ""
+    start_weights: str = ""
 
     def update(self, score: float, *, is_due: bool) -> bool:
         """Record the score of an evaluation, and return whether it is the best. Only due ones count for patience."""
@@ -38,7 +40,7 @@ def begin_or_resume(setup: TrainingSetup, learner: Learner, init_digest: str) ->
     if setup.is_first:
         run.begin()
     run.path = fabric.broadcast(run.path)
-    content = run.load_checkpoint(logs="truncate" if setup.is_first else "leave")
+    content = run.load_checkpoint()
     state = TrainingState(init_digest=init_digest)
     if content is not None:
         if content["manifest_digest"] != manifest.digest:
@@ -48,8 +50,14 @@ def begin_or_resume(setup: TrainingSetup, learner: Learner, init_digest: str) ->
                 path=run.path,
                 field="data.manifest",
             )
+        problem = checkpoint_problem(content, learner, steps=setup.schedule.steps)
+        if problem is not None:
+            raise run.unusable(f"does not fit the run; {problem}")
         learner.load_state(content)
         state = TrainingState(**{field.name: content[field.name] for field in fields(TrainingState)})
+    state.start_weights = state.start_weights or setup.start_weights
+    if setup.is_first:
+        run.truncate_logs(state.step)
     fabric.barrier()  # the first process truncates the logs before any process appends
     return state
 
@@ -80,10 +88,11 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "manifest_digest": manifest.digest,
         "train": recipe.data.train,
         "evaluate": recipe.data.evaluate,
+        "start_weights": state.start_weights,
         "init_digest": state.init_digest,
         "skipped_draws": len(skipped),
         "skipped_samples": len({line["index"] for line in skipped}),
     }
     digest = save_model(run.model, replace(trained, provenance=provenance))
-    save_predictions(run.predictions, replace(predictions, weights_digest=digest))
+    save_predictions(run.predictions, replace(predictions, weights_digest=digest, start_weights=state.start_weights))
     run.point_latest()

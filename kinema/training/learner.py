@@ -32,6 +32,8 @@ class Learner:
         eval_model: Unsharded network with the averaged weights if the recipe sets `ema_decay`, else with the current
             weights, as of the last `sync_eval_model`.
 
+        is_fsdp: True if states are stored by name.
+
     Raises:
         RecipeError: The network does not support a setting of the recipe.
     """
@@ -50,7 +52,7 @@ class Learner:
             model.load_state_dict(fabric.broadcast(model.state_dict()))
         self._sharded = is_distributed and recipe.compute.strategy == "fsdp"
         # States of FSDP are stored by name, so that a run can resume with any number of processes.
-        self._is_fsdp = recipe.compute.strategy == "fsdp"
+        self.is_fsdp = recipe.compute.strategy == "fsdp"
         # BatchNorm over the whole batch; torch supports it on GPUs only.
         use_sync_batchnorm = is_distributed and fabric.device.type == "cuda"
         is_copied = self._sharded or use_sync_batchnorm
@@ -118,7 +120,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint. All processes call this."""
-        if self._is_fsdp:
+        if self.is_fsdp:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             model, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=options)
             return {"model": model, "optimizer": optimizer, "averaged": None}
@@ -130,7 +132,7 @@ class Learner:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Load the state of a checkpoint."""
-        if self._is_fsdp:
+        if self.is_fsdp:
             set_state_dict(
                 self.model,
                 self.optimizer.optimizer,

@@ -4,10 +4,8 @@ import logging
 from collections.abc import Iterator
 from itertools import pairwise
 
-from torch.utils.data import DataLoader
-
 from kinema.data.dataset import VideoDataset
-from kinema.data.loaders import Batch, LoadedBatch, complete, make_loader
+from kinema.data.loaders import Batch, ClipLoader, LoadedBatch, complete, make_loader
 from kinema.data.samplers import TrainingBatches, evaluation_batches
 from kinema.errors import UnreadableSample
 from kinema.training.distributed import RankBatches
@@ -34,9 +32,7 @@ def training_batches(setup: TrainingSetup, *, start: int, last: int) -> Training
     )
 
 
-def make_loaders(
-    setup: TrainingSetup, *, start: int, last: int
-) -> tuple[DataLoader[LoadedBatch], DataLoader[LoadedBatch]]:
+def make_loaders(setup: TrainingSetup, *, start: int, last: int) -> tuple[ClipLoader, ClipLoader]:
     """Return loaders of the training batches and the evaluation samples of this process."""
     recipe, fabric = setup.recipe, setup.fabric
     dataset = VideoDataset(

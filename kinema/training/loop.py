@@ -6,12 +6,12 @@ result as an uninterrupted one, to the bit.
 """
 
 import time
+from contextlib import closing
 from typing import Literal
 
 from torch import nn
-from torch.utils.data import DataLoader
 
-from kinema.data.loaders import LoadedBatch
+from kinema.data.loaders import ClipLoader
 from kinema.evaluation.evaluate import predict_split
 from kinema.evaluation.predictions import Predictions, measure
 from kinema.inference.trained_model import TrainedModel
@@ -21,7 +21,7 @@ from kinema.training.initialize import initialize_model
 from kinema.training.learner import Learner
 from kinema.training.loaders import make_loaders, readable_batch
 from kinema.training.loggers import TrainingLogger
-from kinema.training.messages import evaluation_message, init_messages, plan_message
+from kinema.training.messages import evaluation_message, init_messages, plan_message, run_message
 from kinema.training.optimizer import learning_rate
 from kinema.training.plan import Plan, make_plan
 from kinema.training.recipe import Recipe
@@ -65,11 +65,11 @@ def train(
     state = begin_or_resume(setup, learner, init_report.load.digest if init_report.load else "")
     start = state.step
     train_loader, eval_loader = make_loaders(setup, start=start, last=schedule.last)
-    batches = iter(train_loader)
     logger = TrainingLogger(run, recipe, steps=schedule.last, start=start, is_first=setup.is_first, progress=progress)
     stop, clock = 0, time.perf_counter()
-    with logger, StopRequests() as requests:
-        logger.log(f"run: {run.path} (steps {start} to {schedule.last} of {schedule.steps})")
+    with closing(run), logger, closing(train_loader), closing(eval_loader), StopRequests() as requests:
+        batches = iter(train_loader)
+        logger.log(run_message(run.path, start=start, schedule=schedule, start_weights=state.start_weights))
         logger.log(*init_messages(init_report, setup.model), plan_message(_plan(setup)))
         for step in range(start, schedule.last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def _plan(setup: TrainingSetup) -> Plan:
         )
 
 
-def _evaluate(setup: TrainingSetup, trained: TrainedModel, loader: DataLoader[LoadedBatch]) -> Predictions:
+def _evaluate(setup: TrainingSetup, trained: TrainedModel, loader: ClipLoader) -> Predictions:
     """Return the predictions on the evaluation split, from all processes."""
     own = None
     if setup.own_eval_positions:  # a process may have none if there are fewer samples than processes

@@ -2,13 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from kinema.inference.trained_model import NOT_PRETRAINED
 from kinema.training.initialize import InitReport
 from kinema.training.plan import Plan
+from kinema.training.schedule import Schedule
 from kinema.training.weights import LoadReport
+
+
+def run_message(path: Path, *, start: int, schedule: Schedule, start_weights: str) -> str:
+    """Return the folder and the steps of a run, and whether it lacks pretrained weights, in one line."""
+    message = f"run: {path} (steps {start} to {schedule.last} of {schedule.steps})"
+    if NOT_PRETRAINED in start_weights:
+        message += (
+            " from scratch, from random weights: not the setting of the thesis's chapters 3 and 4, which start from "
+            f"ImageNet weights; results say `{NOT_PRETRAINED}`. Pass --init WEIGHTS."
+        )
+    return message
 
 
 def init_messages(report: InitReport, model: nn.Module) -> list[str]:

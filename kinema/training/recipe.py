@@ -22,9 +22,10 @@ from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
+from kinema.transforms.geometry import Rounding
 from kinema.transforms.mirroring import mirrored_pair
 from kinema.transforms.preprocessing import DepthColors, Preprocessing, SubjectCrop
-from kinema.transforms.sampling import Sampling, SamplingRule
+from kinema.transforms.sampling import Sampling, SamplingRule, TestFrame, TrainFrames
 from kinema.video.read_options import ReadOptions
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
@@ -45,12 +46,16 @@ class Clip:
         depth_colors: Content of three depth channels: `gray` repeats one channel, `jet` applies the JET color map.
         sampling: Rule that samples the frames of a clip.
         interval: Distance between sampled frames, for rules that have one [frames].
+        test_frame: Frame of a segment at test time: the `mean` of its frame numbers, or `tsn`, TSN's rule.
+        train_frames: Frames of a training clip: `drawn` where the rule leaves a choice, or `as-tested`.
         mean: Mean of each RGB channel, with values from 0 to 1.
         std: Standard deviation of each RGB channel.
+        depth_std: Standard deviation of depth, with values from 0 to 1.
         clips: Number of clips per video at test time. Training draws one.
         crops: Number of crops per clip at test time: 1 (center) or 3 (along the longer side). Training draws one.
         subject_margin: Crop all modalities to the person in masked depth, plus this share of the box on each side. None
             keeps the full frame.
+        rounding: Rounding of the resized longer side and of the crop's edges: `half-up` or `torchvision`.
     """
 
     frames: int
@@ -61,11 +66,15 @@ class Clip:
     depth_colors: DepthColors = "gray"
     sampling: SamplingRule = "segments"
     interval: int | None = None
+    test_frame: TestFrame = "mean"
+    train_frames: TrainFrames = "drawn"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    depth_std: float = 0.5
     clips: int = 1
     crops: Literal[1, 3] = 1
     subject_margin: float | None = None
+    rounding: Rounding = "half-up"
 
     def preprocessing(self, depth: DepthFacts | None) -> Preprocessing:
         """Return the preprocessing for data with this depth.
@@ -86,16 +95,25 @@ class Clip:
             size=self.size,
             mean=self.mean,
             std=self.std,
+            depth_std=self.depth_std,
             depth=depth if subject is not None or "depth" in self.modalities else None,
             depth_channels=self.depth_channels,
             depth_colors=self.depth_colors,
             crops=self.crops,
             subject=subject,
+            rounding=self.rounding,
         )
 
     def frame_sampling(self) -> Sampling:
         """Return the sampling of the frames."""
-        return Sampling(rule=self.sampling, frames=self.frames, interval=self.interval, clips=self.clips)
+        return Sampling(
+            rule=self.sampling,
+            frames=self.frames,
+            interval=self.interval,
+            clips=self.clips,
+            test_frame=self.test_frame,
+            train_frames=self.train_frames,
+        )
 
 
 @config

@@ -5,6 +5,7 @@ from typing import Any
 
 from kinema.config import from_json, rename_fields, to_json
 from kinema.errors import RecipeError
+from kinema.files import parse_json
 from kinema.models.registry import flatten_config
 from kinema.training.recipe import Recipe
 
@@ -24,7 +25,7 @@ def recipe_from_json(text: str) -> Recipe:
         RecipeError: The text is not a recipe.
     """
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         version = data.pop("format", 1)
         if version not in range(1, FORMAT + 1):
             raise ValueError(f"format {version}; expected at most {FORMAT}, update kinema")

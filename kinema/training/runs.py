@@ -1,15 +1,17 @@
 """Run folder: recipe, logs, checkpoints and model of a training run.
 
 recipe.json  environment.json  steps.jsonl  metrics.jsonl  skipped.jsonl  checkpoints/last.pt
-predictions.safetensors  model/
+predictions.safetensors  model/  run.lock
 """
 
+import fcntl
 import json
 import os
 import platform
 import shlex
 import subprocess
 import time
+import weakref
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ import torch
 
 from kinema import __version__
 from kinema.errors import RecipeError, RunError, one_line
-from kinema.files import atomic_write, sync
+from kinema.files import atomic_write, sync, write_texts
 from kinema.training.distributed import rank
 from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
@@ -32,7 +34,7 @@ LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
 STATE = frozenset({"step", "best", "stale", "manifest_digest", "model", "optimizer", "averaged"})
 """Required keys of a checkpoint."""
 
-DEFAULTS = {"stale": 0, "averaged": None, "init_digest": ""}
+DEFAULTS = {"stale": 0, "averaged": None, "init_digest": "", "start_weights": ""}
 """Keys missing in checkpoints of older versions, and their values."""
 
 RUNS = Path("runs")
@@ -46,6 +48,7 @@ class Run:
         # `runs/latest` may point elsewhere before this run ends, and must never point at itself.
         self.path = path.resolve() if path.is_symlink() else path
         self._planned = planned
+        self._unlock: weakref.finalize[..., Any] | None = None
 
     @property
     def model(self) -> Path:
@@ -100,20 +103,44 @@ class Run:
         return run
 
     def begin(self) -> None:
-        """Make the folder of a planned run. An existing run does not change.
+        """Make the folder of a planned run, and lock it until `close`. The files of an existing run do not change.
 
         Raises:
-            RunError: The folder cannot be written.
+            RunError: The folder cannot be written, or another process trains in it.
         """
         if self._planned is None:
+            self._acquire()
             return
         recipe, self._planned = self._planned, None
         with _writing(self.path):
             if recipe.run.out is None:
                 self.path = _make_unique(self.path)
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
-            _replace(self.path / "recipe.json", recipe_to_json(_with_absolute_paths(recipe)))  # last: marks a run
+            write_texts({self.path / "environment.json": json.dumps(environment(), indent=2) + "\n"})
+            self._acquire()
+            # Last, because it marks a run.
+            write_texts({self.path / "recipe.json": recipe_to_json(_with_absolute_paths(recipe))})
+
+    def close(self) -> None:
+        """Let other processes train in the folder."""
+        if self._unlock is not None:
+            self._unlock()
+
+    def _acquire(self) -> None:
+        with _writing(self.path):
+            lock = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # Of this process alone: workers that outlive a killed one for some seconds must not hold it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise RunError(
+                f"{self.path}: another process trains in this folder. Wait for it, or choose another --run.out.",
+                path=self.path,
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        self._unlock = weakref.finalize(self, os.close, lock)
 
     def point_latest(self) -> None:
         """Point `runs/latest` to this run if it is in `runs`. Call this once the run holds a model."""
@@ -185,21 +212,28 @@ class Run:
             with atomic_write(self._checkpoint, also=others) as file:
                 torch.save(dict(state), file)
 
-    def load_checkpoint(self, *, logs: Literal["truncate", "leave"] = "truncate") -> dict[str, Any] | None:
-        """Load the last checkpoint, or return None. The first process truncates the logs to it.
+    def truncate_logs(self, step: int) -> None:
+        """Drop the lines of all logs after a step.
 
         Raises:
-            RunError: The file is damaged or not a checkpoint, or the logs cannot be written.
+            RunError: The logs cannot be written.
         """
-        state = self._read_checkpoint() if self.has_checkpoint else None
-        for log in LOGS if logs == "truncate" else ():
+        for log in LOGS:
             with _writing(self.path / log):
-                _truncate(self.path / log, 0 if state is None else int(state["step"]))
-        return state
+                _truncate(self.path / log, step)
 
-    def _read_checkpoint(self) -> dict[str, Any]:
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Load the last checkpoint, or return None without one.
+
+        Raises:
+            RunError: The file is damaged or not a checkpoint.
+        """
+        if not self.has_checkpoint:
+            return None
         try:
             with zipfile.ZipFile(self._checkpoint) as archive:
+                if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                    raise zipfile.BadZipFile("torch stores tensors uncompressed")
                 damaged = archive.testzip()  # torch does not compare checksums
             if damaged is not None:
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
@@ -207,15 +241,15 @@ class Run:
         except PermissionError:  # the file is not damaged
             raise
         except Exception as error:  # torch raises many types for damaged files
-            raise self._unusable("cannot be read as a checkpoint of tensors and numbers") from error
+            raise self.unusable("cannot be read as a checkpoint of tensors and numbers") from error
         if isinstance(state, dict):
             state = DEFAULTS | state
         if not isinstance(state, dict) or not set(state) >= STATE:
-            raise self._unusable("not a checkpoint of a training run")
+            raise self.unusable("not a checkpoint of a training run")
         return state
 
-    def _unusable(self, problem: str) -> RunError:
-        """Return an error that names the newest other checkpoint. Hard links to the damaged one do not count."""
+    def unusable(self, problem: str) -> RunError:
+        """Return an error about the checkpoint that names the newest other one; links to the same file do not count."""
         others = [p for p in self._checkpoint.parent.glob("*.pt") if not p.samefile(self._checkpoint)]
         newest = max(others, key=lambda path: path.stat().st_mtime, default=None)
         action = "Remove it" if newest is None else f"Copy {newest.name} over it to resume from there, or remove it"
@@ -298,11 +332,6 @@ def _writing(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: cannot be written ({reason}). Files saved before are intact.", path=path) from error
 
 
-def _replace(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
-
-
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
@@ -323,4 +352,4 @@ def _truncate(path: Path, step: int) -> None:
     if not lines:
         path.unlink()
     elif "".join(lines) != text:
-        _replace(path, "".join(lines))
+        write_texts({path: "".join(lines)})

@@ -19,7 +19,7 @@ from kinema.data.manifest import Manifest
 from kinema.errors import ManifestError, RecipeError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
 from kinema.inference.engine import choose_device
-from kinema.inference.trained_model import TrainedModel
+from kinema.inference.trained_model import TrainedModel, name_weights, random_start
 from kinema.models.binding import InputBinding, input_binding
 from kinema.training.distributed import make_fabric
 from kinema.training.loggers import check_loggers
@@ -102,6 +102,14 @@ class TrainingSetup:
     def is_first(self) -> bool:
         """True for the first process, which writes and logs for all."""
         return self.fabric.is_global_zero
+
+    @property
+    def start_weights(self) -> str:
+        """Weights that a new run starts from: their name, or that of random ones."""
+        weights = self.recipe.init.weights
+        if not weights:
+            return "own" if self.is_own else random_start(self.recipe.model)
+        return name_weights(weights)
 
     @property
     def own_eval_positions(self) -> list[int]:

@@ -1,7 +1,6 @@
 """Initial weights, from another run or public files, and frozen parts."""
 
 import hashlib
-import json
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from kinema.errors import I3DError, StartError, ViTError, one_line
+from kinema.files import read_json
 from kinema.inference.trained_model import find_description
 from kinema.models.mfst import MFST
 from kinema.models.pretrained.i3d import from_i3d, is_i3d
@@ -35,7 +35,7 @@ TRANSFORMERS = "model.safetensors"
 
 UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
-    *(SafetensorError, pickle.UnpicklingError),
+    *(EOFError, RecursionError, MemoryError, SafetensorError, pickle.UnpicklingError),
 )
 """Errors raised by a file that is damaged or of another type."""
 
@@ -152,6 +152,8 @@ def _load_by_name(
         head, reason = _head_of(name), ""
         if name in tensors and tensors[name].shape != weight.shape:
             reason = f"{list(tensors[name].shape)} in the file, {list(weight.shape)} in the network"
+        elif name in tensors and tensors[name].is_floating_point() != weight.is_floating_point():
+            reason = f"{tensors[name].dtype} in the file, {weight.dtype} in the network"
         if head is not None and stored.classes is not None:
             theirs, ours = list(stored.classes.get(head, ())), list(classes.get(head, ()))
             if theirs != ours:
@@ -290,7 +292,7 @@ def _read_source(source: str | Path) -> _Source:
     tensors: Any
     try:
         if description is not None:
-            data = json.loads(description.read_text(encoding="utf-8"))
+            data = read_json(description)
             files, classes = [description.parent / Path(data["weights"]).name], data["classes"]
             name = str(files[0])
         else:
@@ -316,7 +318,23 @@ def _read_source(source: str | Path) -> _Source:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
     ):
         raise StartError(f"{path}: not a dict of tensors by name", path=path)
+    for key, tensor in tensors.items():
+        if (problem := _problem_of(tensor)) is not None:
+            raise StartError(f"{name}: tensor {key!r} {problem}; expected dense, finite weights", path=name, field=key)
     return _Source(source=str(source), name=name, tensors=tensors, digest=digest.hexdigest(), classes=classes)
+
+
+def _problem_of(tensor: Tensor) -> str | None:
+    """Return why a tensor cannot be used as a weight, or None."""
+    if tensor.is_meta or tensor.layout != torch.strided:
+        return "is on the meta device" if tensor.is_meta else "is sparse"
+    if tensor.is_quantized or tensor.is_complex():
+        return "is quantized" if tensor.is_quantized else "is complex"
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        return "repeats values in memory"
+    if tensor.is_floating_point() and not tensor.to(torch.float32).isfinite().all():
+        return "has values that are not finite"
+    return None
 
 
 def _find_files(path: Path) -> list[Path]:
@@ -326,7 +344,7 @@ def _find_files(path: Path) -> list[Path]:
     single, index = path / TRANSFORMERS, path / f"{TRANSFORMERS}.index.json"
     if single.is_file() or not index.is_file():
         return [single] if single.is_file() else []
-    listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    listed = read_json(index)["weight_map"].values()
     return [path / name for name in sorted({Path(name).name for name in listed})]
 
 

@@ -74,7 +74,7 @@ class Augmentation:
         mixup_alpha: Alpha of MixUp's Beta distribution; 0 for no MixUp (arXiv:1710.09412).
         cutmix_alpha: Alpha of CutMix's Beta distribution; 0 for no CutMix (arXiv:1905.04899). If both alphas are
             positive, each sample takes one of the two with equal probability.
-        rotation: Largest angle in degrees, to either side, about the center of the crop (thesis, MFST: 10).
+        rotation: Largest angle in degrees, to either side, about the center of the crop (UMDR: 10).
         rotation_prob: Probability of a rotation.
         randaugment: RandAugment operations, applied after the other color operations.
         erasing: Probability of erasing a box in all frames: noise in RGB, no reading in depth (arXiv:1708.04896).
@@ -166,7 +166,8 @@ def draw_geometry(augmentation: Augmentation, preprocessing: Preprocessing, rng:
     """Draw scale, position and mirroring of the crop."""
     low, high = augmentation.short_side or (preprocessing.short_side, preprocessing.short_side)
     short_side = max(int(rng.integers(low, high + 1)), preprocessing.size)
-    return Geometry(short_side, rng.random(), rng.random(), mirrored=bool(rng.random() < augmentation.flip))
+    top, left, mirrored = rng.random(), rng.random(), bool(rng.random() < augmentation.flip)
+    return Geometry(short_side, top, left, mirrored=mirrored, rounding=preprocessing.rounding)
 
 
 def draw_color(augmentation: Augmentation, rng: np.random.Generator) -> Color:

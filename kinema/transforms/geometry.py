@@ -1,7 +1,7 @@
 """Spatial transforms of frames: boxes, affine warps, antialiased resizing and crops."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,13 @@ from torch import Tensor
 
 GRAY = 128
 """RGB level of pixels that a warp takes from beyond the frame."""
+
+Rounding = Literal["half-up", "torchvision"]
+"""Rounding of a resized frame's longer side and of a crop's edges.
+
+`torchvision` truncates the longer side and rounds edges half to even, like its Resize and CenterCrop: of 240 x 320
+pixels at a short side of 256, a center crop of 224 begins at column 58, and at 59 with `half-up`.
+"""
 
 CACHED_PIXELS = 100_000
 """Number of depth pixels resized per block; their floats fit the processor's cache."""
@@ -225,6 +232,7 @@ class Geometry(NamedTuple):
         left: Position of the crop, as a fraction of the free columns.
         mirrored: Whether left and right are exchanged.
         warp: Affine map of the crop.
+        rounding: Rounding of the resized frame's longer side and of the crop's edges.
     """
 
     short_side: int
@@ -232,15 +240,16 @@ class Geometry(NamedTuple):
     left: float = 0.5
     mirrored: bool = False
     warp: Warp = IDENTITY
+    rounding: Rounding = "half-up"
 
 
 def crop(
     frames: UInt8[Tensor, "time height width channels"], geometry: Geometry, size: int, subject: Box = FULL_FRAME
 ) -> UInt8[Tensor, "channels time size size"]:
     """Resize the shorter side of the subject's box, crop a square, warp and mirror it."""
-    shape = _resized_shape(frames, geometry.short_side, size, subject)
-    top = math.floor(geometry.top * (shape[0] - size) + 0.5)
-    left = math.floor(geometry.left * (shape[1] - size) + 0.5)
+    shape = _resized_shape(frames, geometry.short_side, size, subject, geometry.rounding)
+    top = _edge(geometry.top, shape[0] - size, geometry.rounding)
+    left = _edge(geometry.left, shape[1] - size, geometry.rounding)
     if geometry.warp == IDENTITY:
         clip = resize(frames, shape, Window(top, left, size, size), subject)
     else:
@@ -259,6 +268,7 @@ def view_clips(
     size: int,
     num_crops: int,
     subject: Box = FULL_FRAME,
+    rounding: Rounding = "half-up",
 ) -> UInt8[Tensor, "views channels frames size size"]:
     """Return the views of a test: the crops of each clip, from frames that are resized once.
 
@@ -269,11 +279,12 @@ def view_clips(
         size: Side of the crops in pixels.
         num_crops: 1 for the center, or 3 along the longer side.
         subject: Part of the frames to resize.
+        rounding: Rounding of the resized frame's longer side and of the crops' edges.
     """
-    height, width = _resized_shape(frames, short_side, size, subject)
+    height, width = _resized_shape(frames, short_side, size, subject, rounding)
     ends = (0.0, 0.5, 1.0) if num_crops == 3 else (0.5,)
     corners = [
-        (math.floor(down * (height - size) + 0.5), math.floor(across * (width - size) + 0.5))
+        (_edge(down, height - size, rounding), _edge(across, width - size, rounding))
         for down, across in ((end, 0.5) if height > width else (0.5, end) for end in ends)
     ]
     (top, left), (bottom, right) = corners[0], corners[-1]
@@ -287,7 +298,15 @@ def view_clips(
     return torch.stack(views).transpose(1, 2).contiguous()
 
 
-def _resized_shape(frames: Tensor, short_side: int, size: int, subject: Box) -> tuple[int, int]:
+def _resized_shape(frames: Tensor, short_side: int, size: int, subject: Box, rounding: Rounding) -> tuple[int, int]:
     height, width = subject.size(*frames.shape[1:3])
-    scale = short_side / min(height, width)
+    shortest = min(height, width)
+    if rounding == "torchvision":
+        return max(int(short_side * height / shortest), size), max(int(short_side * width / shortest), size)
+    scale = short_side / shortest
     return max(round(height * scale), size), max(round(width * scale), size)
+
+
+def _edge(share: float, free: int, rounding: Rounding) -> int:
+    """Return the first row or column of a crop that leaves `free` rows or columns, a share of them before it."""
+    return round(share * free) if rounding == "torchvision" else math.floor(share * free + 0.5)

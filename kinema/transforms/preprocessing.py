@@ -17,7 +17,7 @@ from torch import Tensor
 from kinema.config import config
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthFacts, Modality
-from kinema.transforms.geometry import FULL_FRAME, Box
+from kinema.transforms.geometry import FULL_FRAME, Box, Rounding
 
 DepthColors = Literal["gray", "jet"]
 Pixels = Annotated[int, Field(ge=1)]
@@ -30,7 +30,7 @@ NOISE_SHARE = 0.01
 
 @config
 class SubjectCrop:
-    """Crop of all modalities to the person before anything else, common in work on NTU RGB+D (thesis 2.4.2).
+    """Crop of all modalities to the person before anything else, as in public code for NTU RGB+D (UMDR).
 
     The box is a fraction of the picture, which is correct where RGB and depth show the same. RGB of a sample with its
     own `rgb_box` is cropped to that instead.
@@ -51,14 +51,18 @@ class Preprocessing:
         short_side: Shorter side of the resized frame in pixels.
         size: Side of the square crop in pixels.
         mean: Mean of RGB values between 0 and 1; depth uses 0.5.
-        std: Standard deviation of RGB values; depth uses 0.5.
+        std: Standard deviation of RGB values.
+        depth_std: Standard deviation of depth values: 0.5 for (x - 127.5) / 127.5, 128 / 255 for UMDR's
+            (x - 127.5) / 128.
         depth: Meaning of stored depth, from the manifest; None for 8-bit depth video or no depth.
         depth_channels: 1, or 3 for networks that start from RGB weights.
         depth_colors: Content of three depth channels: `gray` repeats the one channel, `jet` maps it by the JET map, red
-            first (thesis, MFST: the legacy form).
+            first, as in public code (De+Recouple, UMDR).
         crops: Number of crops at test time: 1 for the center, or 3 at the center and both ends of the longer side.
         subject: Crop of all modalities to the person in masked depth; None for the full frame. It requires depth files
             even where the model does not take depth.
+        rounding: Rounding of the resized frame's longer side and of the crop's edges: `half-up`, or `torchvision` for
+            weights that were trained with its Resize and CenterCrop.
     """
 
     modalities: Annotated[tuple[Modality, ...], Field(min_length=1)] = ("rgb",)
@@ -66,11 +70,13 @@ class Preprocessing:
     size: Pixels
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
+    depth_std: Positive = 0.5
     depth: DepthFacts | None = None
     depth_channels: Literal[1, 3] = 1
     depth_colors: DepthColors = "gray"
     crops: Literal[1, 3] = 1
     subject: SubjectCrop | None = None
+    rounding: Rounding = "half-up"
 
     def __post_init__(self) -> None:
         if len(set(self.modalities)) != len(self.modalities):
@@ -110,7 +116,7 @@ class Preprocessing:
         self, modality: Modality, clip: UInt8[Tensor, "batch channels time height width"]
     ) -> Float[Tensor, "batch channels time height width"]:
         """Return the clip as floats, on its own device; the one place where bytes become the model's input."""
-        mean, std = (self.mean, self.std) if modality == "rgb" else ((0.5,), (0.5,))
+        mean, std = (self.mean, self.std) if modality == "rgb" else ((0.5,), (self.depth_std,))
         scale, shift = (
             torch.tensor(values, dtype=torch.float32, device=clip.device).view(1, -1, 1, 1, 1)
             for values in ([1 / (255 * s) for s in std], [m / s for m, s in zip(mean, std, strict=True)])
@@ -177,8 +183,8 @@ def jet_colors() -> UInt8[ndarray, "256 3"]:
 def jet(levels: UInt8[Tensor, "*views 1 time height width"]) -> UInt8[Tensor, "*views 3 time height width"]:
     """Return depth levels as colors of the JET map: the near end is dark blue, the far end dark red.
 
-    Level 0, no reading, has the color of the lowest level, dark blue (0, 0, 128), as in the legacy form; it is hard to
-    tell from the near end, (0, 0, 132). A mean of two colors is the color of another depth or of none, so this comes
+    Level 0, no reading, has the color of the lowest level, dark blue (0, 0, 128), as in public code (UMDR). It is hard
+    to tell from the near end, (0, 0, 132). A mean of two colors is the color of another depth or of none, so this comes
     after everything that moves, resizes or erases pixels.
     """
     places = levels.squeeze(-4).numpy()

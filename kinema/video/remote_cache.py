@@ -1,13 +1,15 @@
 """Cache of files behind URLs, copied once to a local folder, so that every reader reads files.
 
-Any URL that fsspec opens works (http, s3, gs, zip, memory, ...; chained ones too). A copy is complete or absent: it is
-written under another name, compared with the size that the server declared, and renamed last.
+URLs of the `PROTOCOLS` work, chained ones too. Others are refused: some that fsspec knows run commands or read other
+files that a URL names. A copy is complete or absent: it is written under another name, compared with the size that the
+server declared, and renamed last.
 """
 
 import hashlib
 import json
 import os
 import posixpath
+import re
 import time
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,9 +19,14 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from kinema.errors import UnreadableVideo
-from kinema.files import atomic_path, remove
+from kinema.files import atomic_path, read_json, remove
 from kinema.video.read_options import Limits, ReadOptions
 from kinema.video.unreadable import one_line, over_limit, unreadable
+
+PROTOCOLS = frozenset(
+    {"file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "zip", "tar", "memory"}
+)
+"""Protocols that only return the bytes of a file."""
 
 FRESH_S = 3600.0
 """Seconds for which a copy is used without asking the server whether its file has changed."""
@@ -34,10 +41,12 @@ def local_path(path: str, read_options: ReadOptions) -> str:
     """Return a path unchanged; for a URL, return its local copy, made if it is absent or the file has changed.
 
     Raises:
-        UnreadableVideo: The URL cannot be reached, exceeds the limits, or breaks off while it is copied.
+        UnreadableVideo: The URL has another protocol, cannot be reached, exceeds the limits, or breaks off while it is
+            copied.
     """
     if "://" not in path:
         return path
+    _check_protocols(path)
     try:
         system, inner = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError, OSError) as error:
@@ -72,6 +81,19 @@ def local_path(path: str, read_options: ReadOptions) -> str:
     except Exception as error:  # every file system has its own errors
         raise unreadable(path, f"cannot be fetched ({one_line(error)})") from error
     return str(folder / copy)
+
+
+def _check_protocols(url: str) -> None:
+    """Check each link of a chain; fsspec takes a link that is a word or the name of a protocol as that protocol."""
+    for link in url.split("::"):
+        protocol, separator, _ = link.partition("://")
+        if not separator and not link.startswith("data:"):
+            is_name = re.fullmatch("[a-z]+", link) or link in fsspec.available_protocols()
+            protocol = link if is_name else "file"
+        if protocol not in PROTOCOLS:
+            expected = ", ".join(sorted(PROTOCOLS))
+            problem = f"protocol {protocol!r} is not supported; expected one of {expected}. Copy the file."
+            raise unreadable(url, problem)
 
 
 def default_cache() -> Path:
@@ -117,7 +139,7 @@ def _suffix(url: str) -> str:
 def _read_note(note: Path) -> dict[str, str] | None:
     """Return version and name of a copy; None if it is absent or was deleted by hand."""
     try:
-        stored = json.loads(note.read_text(encoding="utf-8"))
+        stored = read_json(note)
         copy = PurePosixPath(stored["copy"]).name
         return {"version": str(stored["version"]), "copy": copy} if (note.parent / copy).exists() else None
     except (OSError, ValueError, KeyError, TypeError):

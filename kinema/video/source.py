@@ -38,7 +38,7 @@ def open_source(path: str, options: ReadOptions = READ_OPTIONS) -> Iterator[Fram
     """Open a file, a folder of images, or a URL of one, for reading inside the `with` block.
 
     Args:
-        path: Local path or any fsspec URL.
+        path: Local path, or URL of a protocol in `remote_cache.PROTOCOLS`.
         options: Backend, isolation and limits.
 
     Raises:

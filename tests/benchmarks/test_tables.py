@@ -322,3 +322,25 @@ def test_a_number_that_was_changed_by_hand_is_found(tmp_path: Path, capsys) -> N
 def test_every_table_is_shown_in_a_document() -> None:
     documents = "".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
     assert all(documents.count(f"<!-- table: {name} -->") == 1 for name in tables.TABLES)
+
+
+def test_every_departure_in_the_code_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "deviations.md").read_text()
+    rows = tables.TABLES["deviations"](ROOT / "results")[2:]
+    marks = sum(path.read_text().count("DEVIATION: ") for path in (ROOT / "kinema").rglob("*.py"))
+    assert len(rows) == marks >= 30
+    assert all(row in page for row in rows), "run `make tables`"
+
+
+def test_quoted_rows_stand_beside_our_results(tmp_path: Path) -> None:
+    rows = {row.split(" | ")[0]: row for row in tables.TABLES["thesis_3_6"](tmp_path)}
+    assert "| quoted |" in rows["| TSM"]
+    assert "94.3" in rows["| TSM"]
+    assert rows["| RPE-STDT"].endswith("| not run |")
+    stored = {"dataset": "UCF-101", "measures": {"top1": 41.25}, "start_weights": "random, not pretrained"}
+    (tmp_path / "ucf101_rpe_stdt_base12_seed0.json").write_text(json.dumps(stored))
+    rows = {row.split(" | ")[0]: row for row in tables.TABLES["thesis_3_6"](tmp_path)}
+    assert rows["| RPE-STDT"].endswith("UCF-101 41.2 (start weights: random, not pretrained) |")
+    printed = [row for name in ("2_1", "2_2", "3_6", "4_7") for row in tables.TABLES[f"thesis_{name}"](tmp_path)[2:]]
+    assert sum("| quoted |" in row for row in printed) == 13 + 11 + 13 + 11
+    assert sum("| thesis |" in row for row in printed) == 3 + 3 + 1 + 1

@@ -20,7 +20,7 @@ for batch in loader:
 
 
 def test_a_script_that_fails_with_a_loader_in_use_ends():
-    """Python signals the workers at its exit, which outlive one signal, and waits for them."""
+    """Python signals the workers at its exit, and waits for them."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("ValueError: in use")

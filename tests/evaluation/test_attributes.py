@@ -121,3 +121,45 @@ def test_the_dataset_and_its_version_are_printed_with_every_result(tmp_path, cap
     main(["evaluate", "--predictions", str(tmp_path / "old.safetensors")])
     assert "version" not in capsys.readouterr().out
     assert summarize(make_predictions()).predictions.version == VERSION
+
+
+MARGINAL = np.log([[0.3, 0.4, 0.25, 0.05], [0.1, 0.3, 0.4, 0.2], [0.25, 0.3, 0.4, 0.05]])
+"""Probabilities of three dives, such that the top class has another take-off or somersault than the largest sum."""
+
+
+def test_marginal_attributes_equal_a_loop_over_classes():
+    predictions = make_predictions(
+        logits={"label": MARGINAL.astype(np.float32)},
+        targets={"label": np.array([0, 1, 3])},
+        index=np.arange(3),
+        declared=3,
+        groups={},
+    )
+    found = summarize_attributes(predictions, rule="marginal")
+    by_top_class = summarize_attributes(predictions)
+    for place, (name, summary) in enumerate(found.items()):
+        counts = np.zeros_like(summary.counts)
+        for row, target in zip(np.exp(MARGINAL), (0, 1, 3), strict=True):
+            sums = dict.fromkeys(summary.values, 0.0)
+            for probability, label in zip(row, CLASSES, strict=True):
+                sums[label.split(", ")[place]] += probability
+            best = max(sums, key=sums.get)
+            counts[summary.values.index(CLASSES[target].split(", ")[place]), summary.values.index(best)] += 1
+        assert summary.counts.tolist() == counts.tolist(), name
+        assert summary.top1 == pytest.approx(100 * np.trace(counts) / 3)
+    assert found["somersault"].counts.tolist() != by_top_class["somersault"].counts.tolist()
+
+
+def test_the_rule_of_the_attributes_is_an_option(tmp_path, capsys):
+    path = tmp_path / "p.safetensors"
+    logits = {"label": np.log([[0.3, 0.4, 0.25, 0.05]] * 6).astype(np.float32)}
+    save_predictions(path, make_predictions(logits=logits))
+    stored = []
+    for options in ([], ["--attribute-rule", "marginal"]):
+        main(["evaluate", "--predictions", str(path), "--per-attribute", *options, "--json", str(tmp_path / "s.json")])
+        stored.append(json.loads((tmp_path / "s.json").read_text())["attributes"]["somersault"]["counts"])
+    assert [np.array(counts).sum(0).tolist() for counts in stored] == [[0, 6, 0], [6, 0, 0]]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--predictions", str(path), "--attribute-rule", "marginal"])
+    assert "--per-attribute" in capsys.readouterr().err

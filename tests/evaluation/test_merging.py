@@ -1,9 +1,12 @@
 """Tests of merging the predictions of several processes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kinema.data.manifest import Manifest, load_manifest
+from kinema.errors import PredictionsError
 from kinema.evaluation.predictions import Predictions, merge_predictions
 
 
@@ -58,3 +61,18 @@ def test_missing_and_duplicate_samples_are_refused(manifest: Manifest, wrong: st
             two = [*two[1:], manifest.positions("train")[0]]
     with pytest.raises(AssertionError, match="90"):
         merge_predictions([make_predictions(manifest, one), make_predictions(manifest, two)], manifest)
+
+
+@pytest.mark.parametrize("declared", [0, 1, -1, 89])
+def test_a_declared_number_below_the_samples_is_refused(manifest: Manifest, declared, raises) -> None:
+    """Coverage would be above 100 %, or no number."""
+    predictions = make_predictions(manifest, manifest.positions("test"))
+    assert predictions.coverage == 100
+    with raises(PredictionsError, repr(declared), field="declared"):
+        replace(predictions, declared=declared)
+
+
+def test_negative_positions_are_refused(manifest: Manifest, raises) -> None:
+    predictions = make_predictions(manifest, manifest.positions("test"))
+    with raises(PredictionsError, field="index"):
+        replace(predictions, index=predictions.index - 10**6)

@@ -4,8 +4,10 @@ import re
 from collections import Counter
 from xml.etree import ElementTree
 
+import numpy as np
+
 from kinema.layers.relative_position import Clusters
-from kinema.reports.figures import cluster_figure
+from kinema.reports.figures import balance_figure, cluster_figure, confusion_figure
 
 
 def test_the_cluster_figure_numbers_every_patch_but_the_reference():
@@ -18,3 +20,10 @@ def test_the_cluster_figure_numbers_every_patch_but_the_reference():
     for tick in range(0, 14, 2):
         expected[str(tick)] += 2  # tick labels of rows and columns
     assert written == +expected
+
+
+def test_class_names_are_drawn_as_they_are():
+    """matplotlib reads `$x_$` as mathematics, and fails."""
+    names = ["$x_$", "a_b^c", r"\frac", "cost $5", "100 %", "$$"]
+    for figure in (confusion_figure(np.eye(6, dtype=np.int64), names), balance_figure({"$tr_$": [1] * 6}, names)):
+        assert figure.startswith(b"<?xml")

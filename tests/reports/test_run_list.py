@@ -130,6 +130,30 @@ def test_a_fault_of_a_run_is_one_line_and_hides_no_other_run(tmp_path: Path, spo
     assert any(line.startswith("spoilt  ") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("recipe.json", "[" * 10**6),
+        ("steps.jsonl", '{"step": 1e999}'),
+        ("steps.jsonl", '{"step": ' + "[" * 10**6),
+        ("metrics.jsonl", '{"step": 3, "top1": ' + "1" * 400 + "}"),
+        ("metrics.jsonl", '{"step": 3, "top1": {}}'),
+        ("model/model.json", '{"model":' * 10**5),
+    ],
+)
+def test_no_content_of_a_run_hides_the_others(tmp_path: Path, name: str, content: str, capsys) -> None:
+    broken = make_run(tmp_path / "broken", steps=2)
+    (broken / name).parent.mkdir(exist_ok=True)
+    (broken / name).write_text(content)
+    make_run(tmp_path / "good", steps=2)
+    lines = {line.name: line for line in runs_in(tmp_path)}
+    assert lines["good"].step == 2
+    assert not lines["good"].faults
+    assert "broken" in lines
+    main(["runs", str(tmp_path)])
+    assert "broken" in capsys.readouterr().out
+
+
 def test_runs_are_sorted_by_age_and_links_are_skipped(tmp_path: Path) -> None:
     for name, when in (("b", 2000), ("a", 3000), ("c", 1000)):
         path = make_run(tmp_path / name, steps=1)

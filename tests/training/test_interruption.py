@@ -457,9 +457,9 @@ def test_a_checkpoint_is_synced_before_it_is_renamed(parted: Path, monkeypatch: 
     Run.open(parted).save_checkpoint(state, also=["best"])
     assert did == [
         *(f"sync {name}" for name in LOGS if (parted / name).exists()),
-        "sync last.unfinished",
-        "best.unfinished -> best.pt",  # first: a process killed in between repeats this write
-        "last.unfinished -> last.pt",
+        "sync last.pt.unfinished",
+        "best.pt.unfinished -> best.pt",  # first: a process killed in between repeats this write
+        "last.pt.unfinished -> last.pt",
         "sync checkpoints",
     ]
 
@@ -586,5 +586,5 @@ def test_damaged_lines_of_a_log_are_dropped(parted: Path) -> None:
     whole_lines = log.read_bytes()
     log.write_bytes(whole_lines + b'{"step": 9\x00\x00\xff\xfe\n"step"\n{"loss": 1.0}\n' + b"\x00" * 100)
     assert json.loads(whole_lines.splitlines()[-1])["step"] == checkpoint(parted)["step"]
-    Run.open(parted).load_checkpoint()
+    Run.open(parted).truncate_logs(checkpoint(parted)["step"])
     assert log.read_bytes() == whole_lines

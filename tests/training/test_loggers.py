@@ -186,7 +186,7 @@ def test_only_the_first_process_writes(tiny_recipe: Recipe, capsys: pytest.Captu
         logger.log_step(1, {"loss": 1.0, "lr": 0.1, "clips_per_s": 2.0, "data_wait": 0.5}, skipped=1)
         logger.log_evaluation(1, {"top1": 50.0})
         logger.flush()
-    assert {path.name for path in run.path.iterdir()} == {"recipe.json", "environment.json", "checkpoints"}
+    assert {path.name for path in run.path.iterdir()} == {"recipe.json", "environment.json", "checkpoints", "run.lock"}
     assert capsys.readouterr().err == ""
 
 

@@ -28,6 +28,7 @@ ROW_CHANGES = {
         for dataset in THREE
         for name, position in (
             ("absolute", "absolute"),
+            ("sinusoidal", "sinusoidal"),
             ("shared", "shared"),
             ("per_head", "per-head"),
             ("none", "none"),
@@ -70,7 +71,7 @@ def test_a_row_changes_only_its_own_setting(name):
     assert replace(recipe, model=BASE12) == load_recipe(f"{dataset}_rpe_stdt_base12")
 
 
-def test_the_recipe_is_that_of_the_thesis():
+def test_the_recipe_has_the_numbers_of_the_thesis_and_of_its_sister_chapter():
     recipe = load_recipe("ucf101_rpe_stdt_base12")
     clip, optim = recipe.clip, recipe.optim
     assert (clip.frames, clip.size, clip.short_side, clip.sampling, clip.interval) == (16, 224, 256, "uniform", 32)

@@ -96,7 +96,7 @@ def test_logs_are_truncated_to_the_checkpoint_and_incomplete_lines_dropped(tiny_
         file.write('{"step": 6, "lo')
     state = run.load_checkpoint()
     assert state is not None
-    assert state["step"] == 3
+    run.truncate_logs(state["step"])
     assert [line["step"] for line in run.steps()] == [1, 2, 3]
 
 

@@ -111,15 +111,16 @@ def test_code_in_weights_is_not_executed(tmp_path, tiny_ctn, monkeypatch, raises
     assert not Path("executed").exists()
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "not a run"), (b"no weights", "cannot be read")],
+    [(None, "not a run"), (b"no weights", "cannot be read"), (b"", "cannot be read")],
 )
-def test_files_without_weights_are_refused(tmp_path, tiny_ctn, content, reason, raises):
-    path = tmp_path / "w.safetensors"
+def test_files_without_weights_are_refused(tmp_path, tiny_ctn, content, reason, suffix, raises):
+    path = tmp_path / f"w{suffix}"
     if content is not None:
         path.write_bytes(content)
-    with raises(StartError, reason, path="w.safetensors"):
+    with raises(StartError, reason, path=path):
         load_weights(tiny_ctn(), path, classes=CLASSES)
 
 
@@ -128,6 +129,29 @@ def test_a_file_without_a_dict_of_tensors_is_refused(tmp_path, tiny_ctn, stored,
     torch.save(stored, tmp_path / "w.pt")
     with raises(StartError, "dict of tensors", path="w.pt"):
         load_weights(tiny_ctn(), tmp_path / "w.pt", classes=CLASSES)
+
+
+UNUSABLE = {
+    "sparse": lambda weight: weight.to_sparse(),
+    "sparse rows": lambda weight: weight.to_sparse_csr() if weight.ndim == 2 else weight,
+    "meta": lambda weight: weight.to("meta"),
+    "quantized": lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+    "complex": lambda weight: weight.to(torch.complex64),
+    "not finite": lambda weight: weight * float("nan"),
+    "memory": lambda weight: torch.zeros(1).expand(weight.shape) if weight.ndim else weight,
+    "int64": lambda weight: weight.long(),
+    "bool": lambda weight: weight.bool(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor|Sparse CSR|TypedStorage:UserWarning")
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_tensors_that_are_no_weights_are_refused(tmp_path, tiny_ctn, kind, raises):
+    weights = tiny_ctn().state_dict()
+    changed = {name: UNUSABLE[kind](w) if w.is_floating_point() else w for name, w in weights.items()}
+    torch.save(changed, tmp_path / "weights.pt")
+    with raises(StartError, kind.split()[0], path="weights.pt"):
+        load_weights(tiny_ctn(), tmp_path / "weights.pt", classes=CLASSES)
 
 
 def test_a_file_without_a_fitting_tensor_is_always_refused(tmp_path, tiny_ctn, raises):

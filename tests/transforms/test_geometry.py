@@ -1,11 +1,25 @@
 """Boxes and warps mean the same at any resolution, and pixels follow the formula."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from kinema.transforms.geometry import FULL_FRAME, IDENTITY, Box, Warp, rotation, warp
+from kinema.transforms.geometry import (
+    FULL_FRAME,
+    IDENTITY,
+    Box,
+    Geometry,
+    Warp,
+    Window,
+    crop,
+    resize,
+    rotation,
+    view_clips,
+    warp,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +107,37 @@ def test_one_warp_after_the_other_is_one_warp():
         got = both.xx * x + both.xy * y + both.x0, both.yx * x + both.yy * y + both.y0
         np.testing.assert_allclose(got, wanted, atol=1e-12)
     np.testing.assert_allclose(rotation(25).then(rotation(-25)), IDENTITY, atol=1e-12)
+
+
+def first_pixels(height: int, width: int, rounding: str) -> tuple[int, int]:
+    """Return the row and column at which a center crop of 224 of a picture with short side 256 begins."""
+    shape, scale = [], 256 / min(height, width)
+    for side in (height, width):
+        shape.append(int(256 * side / min(height, width)) if rounding == "torchvision" else round(side * scale))
+    free = [side - 224 for side in shape]
+    if rounding == "torchvision":
+        return round(free[0] / 2.0), round(free[1] / 2.0)  # int(round((height - crop_height) / 2.0))
+    return math.floor(free[0] / 2 + 0.5), math.floor(free[1] / 2 + 0.5)
+
+
+@pytest.mark.parametrize("rounding", ["half-up", "torchvision"])
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (1080, 1920), (58, 72), (256, 340), (240, 427)])
+def test_a_center_crop_begins_where_the_rounding_puts_it(rounding, height, width):
+    """A ramp of the resized picture's own numbers shows where the crop begins."""
+    row, column = first_pixels(height, width, rounding)
+    scale = 256 / min(height, width)
+    shape = (256, int(width * scale) if rounding == "torchvision" else round(width * scale))
+    if height > width:
+        shape = (int(height * scale) if rounding == "torchvision" else round(height * scale), 256)
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8))
+    whole = resize(frames, shape, Window(0, 0, *shape))
+    expected = whole[0, :, row : row + 224, column : column + 224]
+    got = crop(frames, Geometry(256, rounding=rounding), 224)[:, 0]
+    views = view_clips(frames, np.zeros((1, 1), np.int64), short_side=256, size=224, num_crops=1, rounding=rounding)
+    assert torch.equal(got, expected)
+    assert torch.equal(views[0, :, 0], expected)
+
+
+def test_the_named_example_of_torchvision():
+    assert first_pixels(240, 320, "torchvision") == (16, 58)
+    assert first_pixels(240, 320, "half-up") == (16, 59)

@@ -199,6 +199,14 @@ def test_normalizing_is_value_over_255_less_mean_over_deviation(modality, channe
         torch.testing.assert_close(got[:, channel].double(), wanted, rtol=0, atol=1e-6)
 
 
+def test_depth_can_be_normalized_like_the_public_code():
+    """UMDR: (x - 127.5) / 128; without the option (x - 127.5) / 127.5."""
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 1, 16, 16)
+    for field, divisor in (({"depth_std": 128 / 255}, 128), ({}, 127.5)):
+        got = Preprocessing(modalities=("depth",), short_side=36, size=32, **field).normalize("depth", levels)
+        torch.testing.assert_close(got.double(), (levels.double() - 127.5) / divisor, rtol=0, atol=1e-6)
+
+
 def test_each_modality_is_normalized_by_its_own_numbers():
     preprocessing = Preprocessing(modalities=("rgb", "depth"), short_side=36, size=32, mean=(0.1, 0.2, 0.3))
     black = torch.zeros(1, 3, 1, 2, 2, dtype=torch.uint8)

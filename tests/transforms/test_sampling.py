@@ -188,3 +188,47 @@ def test_the_command_prints_the_frames_of_every_view(tmp_path, capsys):
     assert first == "evaluation 1: " + " ".join(str(2 * i) for i in range(16))
     assert second == "evaluation 2: " + " ".join(str(2 * i + 1) for i in range(16))
     assert draw.startswith("draw 0:")
+
+
+def test_the_rule_of_tsn_rounds_the_middle_of_equal_parts_down():
+    """TSN's public code: int(n / T / 2 + n / T * i), here in exact fractions."""
+    later = set()
+    for clip_frames in CLIPS:
+        for num_frames in LENGTHS:
+            part = Fraction(num_frames, clip_frames)
+            expected = [math.floor(part / 2 + part * i) for i in range(clip_frames)]
+            got = Sampling(frames=clip_frames, test_frame="tsn").indices(num_frames, None).tolist()
+            assert got == expected
+            ours = Sampling(frames=clip_frames).indices(num_frames, None)
+            later |= set((np.array(got) - ours).tolist()) if num_frames >= clip_frames else set()
+    assert later == {0, 1}
+    assert Sampling(frames=1, test_frame="tsn").indices(2, None).tolist() == [1]
+    assert Sampling(frames=1).indices(2, None).tolist() == [0]
+
+
+def test_the_rule_of_tsn_places_each_view_in_its_part_of_a_segment():
+    sampling = Sampling(frames=4, clips=3, test_frame="tsn")
+    for num_frames in LENGTHS:
+        part = Fraction(num_frames, 4)
+        expected = [[math.floor(part * (i + Fraction(2 * v + 1, 6))) for i in range(4)] for v in range(3)]
+        assert sampling.views(num_frames).tolist() == expected
+
+
+def test_the_rule_of_tsn_needs_segments(raises):
+    with raises(ConfigError, "segments"):
+        Sampling(rule="uniform", frames=8, interval=2, test_frame="tsn")
+
+
+@pytest.mark.parametrize(("rule", "interval"), [("segments", None), ("uniform", 2), ("dense", 2)])
+def test_training_clips_are_drawn_or_as_tested(rule, interval):
+    drawn, tested = (Sampling(rule=rule, frames=4, interval=interval, train_frames=t) for t in ("drawn", "as-tested"))
+    clips = {tuple(drawn.indices(40, np.random.default_rng(seed))) for seed in range(20)}
+    assert len(clips) > 1
+    for seed in range(20):
+        assert tested.indices(40, np.random.default_rng(seed)).tolist() == drawn.indices(40, None).tolist()
+
+
+def test_uniform_clips_of_16_at_32_are_drawn_from_482_frames_on():
+    sampling = Sampling(rule="uniform", frames=16, interval=32)
+    starts = {n: {int(sampling.indices(n, np.random.default_rng(seed))[0]) for seed in range(20)} for n in (481, 482)}
+    assert starts == {481: {0}, 482: {0, 1}}

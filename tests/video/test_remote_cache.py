@@ -1,5 +1,6 @@
 """A file behind a URL reads like a local one, is fetched once, and is complete or absent."""
 
+import json
 import threading
 import time
 import zipfile
@@ -126,7 +127,7 @@ def test_a_missing_server_is_named_by_its_url(read_options, raises):
 
 
 def test_an_unknown_protocol_is_refused(read_options, raises):
-    with raises(UnreadableVideo, "URL", path="carrier://pigeon/one.mp4"):
+    with raises(UnreadableVideo, "carrier", path="carrier://pigeon/one.mp4"):
         count_frames("carrier://pigeon/one.mp4", read_options)
 
 
@@ -218,3 +219,40 @@ def test_the_cache_lies_where_the_desktop_wants_it(monkeypatch, tmp_path):
     assert default_cache() == tmp_path / "kinema"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache() == Path.home() / ".cache" / "kinema"
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol"),
+    [
+        ("reference://a.mp4::file://{refs}", "reference"),
+        ("reference://a.mp4::{refs}", "reference"),
+        ("zip://a.mp4::reference://all.zip::file://{refs}", "reference"),
+        ("zip://a.mp4::reference", "reference"),
+        ("simplecache::reference://a.mp4::file://{refs}", "simplecache"),
+        ("async_wrapper::file://{refs}", "async_wrapper"),
+        ("REFERENCE://a.mp4::file://{refs}", "REFERENCE"),
+        ("ssh://host/a.mp4", "ssh"),
+        ("libarchive://a.mp4::file://{refs}", "libarchive"),
+        ("zip://a.mp4::data:text/plain,x", "data:text/plain,x"),
+        ("data://text/plain,x", "data"),
+        ("https+reference://a.mp4", "https+reference"),
+    ],
+)
+def test_a_protocol_that_may_run_code_is_refused_wherever_it_is_in_a_chain(
+    url, protocol, tmp_path, read_options, raises
+):
+    ran = tmp_path / "ran"
+    command = "{{ cycler.__init__.__globals__.os.popen('touch " + str(ran) + "').read() }}"
+    refs = tmp_path / "refs.json"
+    refs.write_text(json.dumps({"version": 1, "templates": {"u": command}, "refs": {"a.mp4": ["{{u}}", 0, 10]}}))
+    address = url.format(refs=refs)
+    with raises(UnreadableVideo, repr(protocol), path=address):
+        count_frames(address, read_options)
+    assert not ran.exists()
+
+
+def test_chains_of_allowed_protocols_work_in_every_spelling(tmp_path, read_options, numbered):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(numbered, "one.mp4")
+    for inner in (f"file://{tmp_path}/all.zip", f"{tmp_path}/all.zip", f"local://{tmp_path}/all.zip"):
+        assert count_frames(f"zip://one.mp4::{inner}", read_options) == 200

@@ -167,10 +167,11 @@ def network_parts(model: ViTNetwork) -> NetworkParts:
         ViTError: The blocks of a CTN are configured so that they cannot equal ViT's.
     """
     if isinstance(model, RPESTDT):
+        position = "relative" if model.config.is_relative else model.config.position.replace("none", "no")
         return NetworkParts(
             class_token="spatial_class_token.token",
-            position=None if model.spatial_position is None else "spatial_position.table",
-            no_position=f"the network has {'relative' if model.config.is_relative else 'no'} position",
+            position="spatial_position.table" if position == "absolute" else None,
+            no_position=f"the network has {position} position",
             grid=model.grid,
             norm="spatial_norm",
             blocks=tuple(f"spatial_blocks.{block}" for block in range(model.config.spatial_layers)),

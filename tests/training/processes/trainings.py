@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import torch
@@ -66,10 +66,9 @@ class Watched(Learner):
 class SlowRun(Run):
     """Run on a disk that is slow for the first process."""
 
-    def load_checkpoint(self, *, logs: Literal["truncate", "leave"] = "truncate") -> dict[str, Any] | None:
-        if logs == "truncate":
-            time.sleep(0.5)
-        return super().load_checkpoint(logs=logs)
+    def truncate_logs(self, step: int) -> None:
+        time.sleep(0.5)
+        super().truncate_logs(step)
 
 
 def job(
