@@ -55,7 +55,6 @@ import torch
 from kinema.models.registry import create_model
 from kinema.recipes.ctn_tiny import RECIPE
 from kinema.training.distributed import make_fabric
-from kinema.training.distributed import make_fabric
 from kinema.training.learner import Learner
 from dataclasses import replace
 
