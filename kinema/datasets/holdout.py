@@ -11,7 +11,7 @@ from kinema.data.splits import split_by_group
 from kinema.datasets.options import Holdout, OwnDataOptions
 from kinema.datasets.source_groups import add_source_groups
 from kinema.errors import examples
-from kinema.modality import Modality
+from kinema.modality import Modality, ReadAs
 
 SPLIT_SEED = 0
 """Seed of random splits; fixed, so that the same videos give the same manifest."""
@@ -53,10 +53,8 @@ def _join_copies(entries: Sequence[Entry], base: Path, options: OwnDataOptions) 
     located = {entry.source(kind): locate(base / "manifest.csv", entry.source(kind)) for entry in entries}
     located.pop("", None)
     sources = {path: source for source, path in located.items()}
-    copies = [
-        [sources[path] for path in group]
-        for group in group_copies(options.out, sources, "rgb" if kind == "rgb" else options.depth_encoding or "depth")
-    ]
+    read_as: ReadAs = "rgb" if kind == "rgb" else options.depth_encoding or "depth"
+    copies = [[sources[path] for path in group] for group in group_copies(options.out, sources, read_as)]
     groups = {entry.source(kind): entry.group or entry.source(kind) for entry in entries}
     for files in copies:
         joined = {groups[file] for file in files}
