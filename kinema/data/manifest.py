@@ -17,13 +17,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 from kinema.data.csv_table import read_csv
+from kinema.data.manifest_facts import read_facts
 from kinema.data.names import normalize, split_name
 from kinema.data.pixel_box import PixelBox, parse_pixel_box
 from kinema.errors import ManifestError, did_you_mean
-from kinema.files import read_json, write_texts
+from kinema.files import write_texts
 from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
 from kinema.video.streams import join_stream, split_stream
 
@@ -203,7 +204,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
             f"`kinema prepare csv --root {path} --out NEW.csv`.",
             path=facts_path,
         )
-    facts = _read_facts(facts_path)
+    facts = read_facts(facts_path)
     table = path.read_bytes()
     entries = _read_table(path, table, facts["unlabeled"])
     digest = hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(facts_path.read_bytes()).digest())
@@ -324,46 +325,6 @@ def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) 
     except ValueError as error:
         raise ManifestError(f"rgb_box: {error}", field="rgb_box") from None
     return Entry(labels=labels if any(labels.values()) else {}, line=line, **values)
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = read_json(path)
-        depth = facts.get("depth")
-        return {
-            "classes": {
-                head: tuple(normalize(str(name)) for name in names) for head, names in facts["classes"].items()
-            },
-            "dataset": str(facts["corpus"]),
-            "version": str(facts["version"]),
-            "declared": {normalize(str(split)): int(count) for split, count in facts["declared"].items()},
-            "unlabeled": tuple(normalize(str(split)) for split in facts.get("unlabelled", ())),
-            "mirrored": None
-            if facts.get("mirrored") is None
-            else tuple((normalize(first), normalize(second)) for first, second in facts["mirrored"]),
-            "depth_encoding": _parse_encoding(facts.get("depth_encoding")),
-            "depth": None
-            if depth is None
-            else DepthFacts(
-                unit_mm=depth["depth_unit"],
-                near=depth["depth_range"][0],
-                far=depth["depth_range"][1],
-                coverage=depth["coverage"],
-            ),
-        }
-    except KeyError as error:
-        raise ManifestError(f"{path}: field {error} is missing", path=path, field=str(error.args[0])) from error
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise ManifestError(f"{path}: cannot be parsed ({error})", path=path) from error
-
-
-def _parse_encoding(stored: object) -> DepthEncoding | None:
-    for encoding in get_args(DepthEncoding):
-        if stored == encoding:
-            return cast(DepthEncoding, encoding)
-    if stored is None:
-        return None
-    raise ValueError(f"depth_encoding={stored!r}; expected {' or '.join(get_args(DepthEncoding))}")
 
 
 def _read_table(path: Path, table: bytes, unlabeled: Sequence[str]) -> tuple[Entry, ...]:
