@@ -78,13 +78,13 @@ def prepare(options: FolderOptions) -> PreparedDataset:
 def _match_streams(options: FolderOptions) -> tuple[list[Entry], bool, list[str]]:
     """Return what `match_templates` does for templates that may name streams; both may name streams of one file."""
     (rgb, rgb_stream), (depth, depth_stream) = split_stream(options.rgb), split_stream(options.depth)
-    both = "" if rgb == depth else depth
-    entries, has_split, notes = match_templates(options.root, options.out, rgb=rgb, depth=both)
+    is_one_file = rgb == depth and (rgb_stream, depth_stream) != (None, None)
+    entries, has_split, notes = match_templates(options.root, options.out, rgb=rgb, depth="" if is_one_file else depth)
     named = [
         replace(
             entry,
             rgb=entry.rgb and join_stream(entry.rgb, rgb_stream),
-            depth=(source := entry.depth if both else depth and entry.rgb) and join_stream(source, depth_stream),
+            depth=(depth_file := entry.rgb if is_one_file else entry.depth) and join_stream(depth_file, depth_stream),
         )
         for entry in entries
     ]

@@ -325,7 +325,7 @@ def test_templates_name_streams_of_one_file(tmp_path, write_streams):
             )
     dataset = get_dataset("folder")
     file, out = "{label}/{name}.mkv", tmp_path / "m.csv"
-    for rgb, depth in ((f"{file}#color", f"{file}#depth"), (f"{file}#1", f"{file}#0"), (file, file)):
+    for rgb, depth in ((f"{file}#color", f"{file}#depth"), (f"{file}#1", f"{file}#0"), (file, f"{file}#depth")):
         options = dataset.options(root=tmp_path / "in", out=out, rgb=rgb, depth=depth)
         prepared = dataset.prepare(options)
         assert prepared.unreadable == ()
