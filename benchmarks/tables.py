@@ -398,6 +398,32 @@ def resolutions(results: Path) -> Iterator[Row]:
 
 
 @table
+def agreement(results: Path) -> Iterator[Row]:
+    """Count what batch size and precision change, from `benchmarks/agreement.py`."""
+    stored = _read(results / "agreement.json")
+    yield (
+        "model",
+        "precision, batch",
+        "other answers",
+        "other Top-K frames",
+        "other key sets",
+        "largest logit difference",
+    )
+    for recipe, model in stored["models"].items():
+        for setting in model["settings"][1:]:
+            clips = setting["clips"]
+            keys = f"{100 * setting['other_keys'] / setting['queries']:.3f} %" if "queries" in setting else "-"
+            yield (
+                f"`{recipe}` ({model['top1']:.1f} % top-1)",
+                f"{setting['precision']}, {setting['batch']}",
+                f"{setting['flipped']} of {clips}",
+                f"{setting['other_frames']} of {clips}" if "other_frames" in setting else "-",
+                keys,
+                f"{setting['max_difference']:.1g}",
+            )
+
+
+@table
 def learning_curves(results: Path) -> Iterator[Row]:
     """Compare the top-1 of two networks by share of the training clips, from `benchmarks/learning_curve.py`."""
     stored = _read(results / "learning_curve.json")

@@ -25,6 +25,7 @@ SEVERITY: dict[str, Severity] = {
     "same sample": "fault",
     "near-duplicate": "fault",
     "untrained class": "fault",
+    "similar classes": "fault",
     "shorter than a clip": "note",
     "rotated": "note",
     **dict.fromkeys(REMARKS, "note"),

@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 from PIL import Image
 
-from kinema.curation.duplicates import SIDE, SignatureBuilder
+from kinema.data.duplicates import SIDE, SignatureBuilder
 from kinema.data.file_times import FileTimes
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthEncoding, Modality, ReadAs

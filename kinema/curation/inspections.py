@@ -7,7 +7,6 @@ last record of a path counts.
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,7 +18,7 @@ from typing import NamedTuple
 from kinema.config import from_json
 from kinema.curation.inspect import VERSION, Inspection, inspect
 from kinema.errors import UnreadableVideo
-from kinema.files import Journal
+from kinema.files import Journal, state_of
 from kinema.modality import DepthEncoding, Modality
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import default_cache, local_path
@@ -142,7 +141,7 @@ class _Readers:
             path = local_path(file.path, self._read_options)
         except UnreadableVideo:
             return self._inspect_here(file), False  # contains the reason
-        state = state_of(path)
+        state = state_of(split_stream(path)[0])
         cached = None if state is None else self._cache.get(file, state)
         if cached is not None:
             return cached, True
@@ -168,18 +167,3 @@ class _Readers:
             self._readers.append(self._thread.reader)
         reader: SandboxWorker = self._thread.reader
         return reader
-
-
-def state_of(path: str) -> list[int] | None:
-    """Return sizes and modification times of a file or of the images of a folder; None if it does not exist."""
-    try:
-        file, _ = split_stream(path)
-        stat = os.stat(file)
-        if not os.path.isdir(file):
-            return [stat.st_size, stat.st_mtime_ns]
-        with os.scandir(file) as items:
-            files = [item.stat() for item in items if item.is_file()]
-    except (OSError, ValueError):
-        return None
-    newest = max((file.st_mtime_ns for file in files), default=0)
-    return [len(files), sum(file.st_size for file in files), newest, stat.st_mtime_ns]

@@ -325,6 +325,7 @@ def _finish(
         depth=manifest.depth,
         depth_encoding=manifest.depth_encoding,
         declared=manifest.declared,
+        mirrored=manifest.mirrored,
     )
     for name in (target.with_suffix(".json").name, target.name):
         sync(temporary / name)

@@ -15,11 +15,10 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from kinema.curation.inspections import state_of
 from kinema.data.dataset import pair_timelines
-from kinema.data.manifest import parse_pixel_box
+from kinema.data.pixel_box import parse_pixel_box
 from kinema.errors import UnreadableVideo
-from kinema.files import atomic_path
+from kinema.files import atomic_path, state_of
 from kinema.modality import DepthEncoding, Modality, ReadAs
 from kinema.transforms.sampling import Pairing, pair_frames
 from kinema.video.array_file import TICKS_PER_S
@@ -120,7 +119,7 @@ class PackSource:
         self.file = local_path(path, options)
         self._read_as = read_as
         self._options = replace(options, isolation="none", backend="pyav")
-        self._own_state = tuple(state_of(self.file) or ())
+        self._own_state = tuple(state_of(split_stream(self.file)[0]) or ())
         self._sources: dict[tuple[str, ReadAs], FrameSource] = {}
 
     def close(self) -> None:
@@ -143,7 +142,7 @@ class PackSource:
         timed_by = part.beside or part.timed_by
         if timed_by in ("", self.path):
             return self._own_state
-        other = state_of(local_path(timed_by, self._options))
+        other = state_of(split_stream(local_path(timed_by, self._options))[0])
         return () if other is None or not self._own_state else (*self._own_state, *other)
 
     def frame_numbers(self, part: Part) -> range:

@@ -17,7 +17,8 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kinema.data.manifest import Entry, Manifest, PixelBox
+from kinema.data.manifest import Entry, Manifest
+from kinema.data.pixel_box import PixelBox
 from kinema.data.samplers import Draw
 from kinema.errors import ManifestError, UnreadableSample, UnreadableVideo
 from kinema.modality import Modality

@@ -61,6 +61,8 @@ class OwnDataOptions(Holdout, DatasetOptions):
     """Options of a user's own data.
 
     Attributes:
+        mirrored: Classes that mirroring exchanges, for example "wave sx=wave dx,turn sx=turn dx", or `none`. By default
+            their names tell.
         depth_unit: Millimeters per unit of 16-bit depth; omit it if the unit is not metric.
         depth_range: Near and far end of the useful depths, in stored units; required for 16-bit depth.
         depth_encoding: Encoding of depth in color videos and images: gray8 if brightness is the depth, jet if colors of
@@ -68,6 +70,7 @@ class OwnDataOptions(Holdout, DatasetOptions):
         depth_coverage: Pixels with depth: masked if all but the person's are 0, else full; auto is full.
     """
 
+    mirrored: str = ""
     depth_unit: float | None = None
     depth_range: tuple[float, float] | None = None
     depth_coverage: Literal["auto", "masked", "full"] = "auto"

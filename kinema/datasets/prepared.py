@@ -1,4 +1,4 @@
-"""Steps shared by all datasets: split the samples if they have no split, count frames, write the manifest."""
+"""Steps shared by all datasets: count frames, write the manifest, and note what is found in it."""
 
 import os
 from collections import Counter
@@ -11,21 +11,18 @@ import numpy as np
 
 from kinema.data.file_times import FileTimes
 from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
-from kinema.data.splits import divided_names, split_by_group
+from kinema.data.mirrored import mirroring_notes, parse_mirrored
+from kinema.data.splits import divided_names
+from kinema.datasets.cells import check_class_names
 from kinema.datasets.frame_times import time_notes, with_rate
-from kinema.datasets.options import Holdout
 from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
-from kinema.transforms.mirroring import mirrored_pair
 from kinema.video.remarks import REMARKS, Remark
 from kinema.video.source import open_source, read_gray
 from kinema.video.streams import join_stream, split_stream
 
-SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-SPLIT_FOLDERS |= {split: split for split in ("train", "val", "test")}
-"""Split by folder name, in lower case."""
-SPLIT_SEED = 0
-"""Seed of random splits; fixed, so that the same videos give the same manifest."""
+OWN = "own"
+"""Version of a user's own data in its manifest."""
 MediaFile = tuple[str, Modality]
 """Path in the manifest, and the modality that it is read as."""
 FrameCounts = Mapping[MediaFile, int | str]
@@ -66,43 +63,6 @@ def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:
     return [f"{len(names)} {text}: {examples(names, most)}"] if names else []
 
 
-def assign_splits(entries: Sequence[Entry], holdout: Holdout, *, has_split: bool) -> tuple[list[Entry], list[str]]:
-    """Return the entries with their own split, or a random one if they have none, and notes about it."""
-    if not has_split:
-        return hold_out(entries, holdout)
-    names = ("val_share", "test_share", "keep_together")
-    if all(getattr(holdout, name) == getattr(Holdout(), name) for name in names):
-        return list(entries), []
-    return list(entries), ["the data has its own split: val_share, test_share and keep_together were not used"]
-
-
-def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], list[str]]:
-    """Return the entries with validation and test samples held out at random, and notes about the split."""
-    together = holdout.keep_together
-    split = list(entries)
-    rest, share = split, holdout.val_share
-    if holdout.test_share:
-        split = split_by_group(
-            split, share=holdout.test_share, seed=SPLIT_SEED, held_out="test", keep_together=together
-        )
-        rest, share = [entry for entry in split if entry.split == "train"], share / (1 - holdout.test_share)
-    decided = iter(split_by_group(rest, share=share, seed=SPLIT_SEED, keep_together=together))
-    split = [entry if entry.split == "test" else next(decided) for entry in split]
-
-    counts = Counter(entry.split for entry in split)
-    held = ("val", "test") if holdout.test_share else ("val",)
-    groups = {"none": "", "auto": ", groups kept together"}.get(together, f", {together}s kept together")
-    sizes = ", ".join(f"{counts[name]} {name}" for name in ("train", *held))
-    notes = [f"the data has no split, so one was made: {sizes}{groups}"]
-    for name in held:
-        used = class_lists(entry for entry in split if entry.split == name)
-        for head, names in class_lists(split).items():
-            missing = sorted(set(names) - set(used.get(head, ())))
-            if missing:
-                notes.append(f"split {name} has no sample of {len(missing)} classes: {examples(missing)}")
-    return split, notes
-
-
 def single_modality_notes(entries: Sequence[Entry]) -> list[str]:
     """Return notes on samples that lack one modality, if the dataset has both."""
     notes: list[str] = []
@@ -120,11 +80,12 @@ def write_prepared(
     *,
     base: Path,
     dataset: str,
-    version: str = "own",
+    version: str = OWN,
     classes: Mapping[str, tuple[str, ...]] | None = None,
     depth: DepthFacts | None = None,
     depth_encoding: DepthEncoding | None = None,
     declared: Mapping[str, int] | None = None,
+    mirrored: str = "",
     notes: Sequence[str] = (),
 ) -> PreparedDataset:
     """Count the frames of every file and write the manifest.
@@ -139,15 +100,18 @@ def write_prepared(
         depth: Meaning of 16-bit depth values.
         depth_encoding: Encoding of depth in color formats.
         declared: Number of samples per split of the complete dataset, if some are missing.
+        mirrored: Classes that mirroring exchanges, as `a=b,c=d` or `none`; empty if only their names tell.
         notes: Messages so far.
 
     Raises:
-        ManifestError: No sample is left, a task head has fewer than two classes, a segment ends after its file, or
-            `depth` is given without any depth file.
+        ManifestError: No sample is left, a mirrored class is unknown, a task head has fewer than two classes or two
+            spellings of one class, a segment ends after its file, or `depth` is given without any depth file.
     """
     if not entries:
         raise ManifestError("; ".join([f"{out}: no sample is left to write", *notes]), path=out)
     lists = class_lists(entries) if classes is None else classes
+    if classes is None:
+        check_class_names(lists, out)
     for head, names in lists.items():
         if len(names) < 2:
             problem = f"{head!r} has one class, {names[0]!r}; expected at least two"
@@ -159,6 +123,7 @@ def write_prepared(
         problem = "a depth encoding is given, but no sample has depth. Remove --depth-encoding."
         raise ManifestError(f"{out}: {problem}", path=out, field="depth_encoding")
 
+    pairs = parse_mirrored(mirrored, lists)
     entries = [
         replace(entry, rgb=_relocate(entry.rgb, base, out), depth=_relocate(entry.depth, base, out))
         for entry in entries
@@ -174,6 +139,7 @@ def write_prepared(
         depth=depth,
         depth_encoding=depth_encoding,
         declared=declared,
+        mirrored=pairs,
     )
     corrected = sum(
         None not in (before.frames, after.frames) and before.frames != after.frames
@@ -242,14 +208,7 @@ def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
         names = divided_names(manifest.entries, column)
         if names:
             notes.append(f"{len(names)} {column}s are in more than one split, e.g. {examples(names)}")
-    for head, classes in manifest.classes.items():
-        pair = mirrored_pair(classes)
-        if pair is not None:
-            notes.append(
-                f"{pair[0]!r} and {pair[1]!r} ({head}) are mirror images of each other: turn mirroring off for "
-                "training, --data.augmentation.flip 0"
-            )
-    return notes
+    return notes + mirroring_notes(manifest)
 
 
 def _missing_depth_range(manifest: Manifest, counts: FrameCounts) -> list[str]:

@@ -59,7 +59,7 @@ def evaluate(
         manifest: CSV of a manifest, or name of a built-in one.
         split: Split to evaluate on.
         network: Network to load the weights into, for a model with a network of your own.
-        batch_size: Number of clips per batch. It changes the rounding of logits: by about 1e-6, and by up to 1e-2 where
+        batch_size: Number of clips per batch. It changes the rounding of logits: by about 1e-6, by up to 0.02 where
             rounding decides which key k-NN attention keeps last.
         workers: Number of reader processes. With workers, a script needs `if __name__ == "__main__":` on platforms that
             spawn processes.

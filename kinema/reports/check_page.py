@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.curation.check import CheckResult
-from kinema.curation.duplicates import signature_images
 from kinema.curation.findings import SEVERITY, Finding
 from kinema.curation.inspections import MediaFile
+from kinema.data.duplicates import signature_images
 from kinema.errors import UnreadableVideo
 from kinema.files import write_texts
 from kinema.reports.figures import balance_figure, histograms_figure, strips

@@ -19,13 +19,13 @@ from pydantic import Field, PositiveInt
 import kinema.recipes
 from kinema.config import config
 from kinema.data.manifest import Manifest, load_manifest
+from kinema.data.mirrored import exchanged_pair
 from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.geometry import Rounding
-from kinema.transforms.mirroring import mirrored_pair
 from kinema.transforms.preprocessing import DepthColors, Preprocessing, SubjectCrop
 from kinema.transforms.sampling import Sampling, SamplingRule, TestFrame, TrainFrames
 from kinema.video.read_options import ReadOptions
@@ -146,6 +146,7 @@ class Data:
         workers: Number of reader processes. Results do not depend on it.
         augmentation: Augmentation of training clips.
         unreadable: Action for a training sample that cannot be read: `stop`, or `skip` and log it. Evaluations stop.
+        duplicates: Action for copies of training samples in the evaluation split or in `test`: `refuse` or `allow`.
         balance: Correction of class imbalance: `sampler` draws all classes of the first task head equally often, `loss`
             weights classes by inverse frequency in every task head.
         read_options: Backend and limits for reading files.
@@ -158,6 +159,7 @@ class Data:
     workers: Annotated[int, Field(ge=0)] = 1
     augmentation: Augmentation = Augmentation()
     unreadable: Literal["stop", "skip"] = "stop"
+    duplicates: Literal["refuse", "allow"] = "refuse"
     balance: Literal["none", "sampler", "loss"] = "none"
     read_options: ReadOptions = ReadOptions()
 
@@ -365,7 +367,7 @@ class Recipe:
                     path=path,
                     field=field,
                 )
-        pair = next(filter(None, map(mirrored_pair, manifest.classes.values())), None)
+        pair = exchanged_pair(manifest)
         if flip and pair:
             raise RecipeError(
                 f"data.augmentation.flip={flip}: mirroring turns class {pair[0]!r} into {pair[1]!r} of {path}. Set "

@@ -1,5 +1,6 @@
 """Setup of a training run: recipe, data, processes, network and schedule, built before the first step."""
 
+import logging
 import os
 import shlex
 import shutil
@@ -14,14 +15,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from kinema.data.copies import find_copies
 from kinema.data.dataset import check_uncounted
 from kinema.data.manifest import Manifest
+from kinema.data.mirrored import undecided_pairs
+from kinema.datasets.registry import is_public
 from kinema.errors import ManifestError, RecipeError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
 from kinema.inference.engine import choose_device
 from kinema.inference.trained_model import TrainedModel, name_weights, random_start
 from kinema.models.binding import InputBinding, input_binding
-from kinema.training.distributed import make_fabric
+from kinema.training.distributed import make_fabric, rank
 from kinema.training.loggers import check_loggers
 from kinema.training.optimizer import class_weights
 from kinema.training.recipe import Recipe
@@ -29,6 +33,8 @@ from kinema.training.runs import Run, commit
 from kinema.training.schedule import Schedule, check_metric
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +68,8 @@ class TrainingSetup:
         """Check the recipe against its manifest, join the processes and build the network; arguments as in `train`.
 
         Raises:
-        RecipeError: The recipe does not fit the manifest, the network or the number of processes.
-            ManifestError: The manifest cannot be read, or lacks a split or its labels.
+            RecipeError: The recipe does not fit the manifest, the network or the number of processes.
+            ManifestError: The manifest cannot be read, or lacks a split or its labels, or its splits have copies.
             UnreadableSample: A sample whose frames `prepare` could not count is unreadable.
         """
         if max_steps is not None and max_steps < 1:
@@ -73,6 +79,9 @@ class TrainingSetup:
         manifest = recipe.open_manifest()
         check_metric(recipe, manifest)
         train_positions, eval_positions = select_samples(recipe, manifest)
+        if rank() == 0 and (run is None or not run.has_checkpoint):
+            check_mirroring(recipe, manifest)
+            refuse_copies(recipe, manifest, train_positions)
         run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
         fabric = make_fabric(recipe)
         torch.manual_seed(recipe.run.seed)
@@ -192,6 +201,53 @@ def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[
     must_be_readable = eval_positions if recipe.data.unreadable == "skip" else [*eval_positions, *train_positions]
     check_uncounted(manifest, must_be_readable, recipe.clip.modalities[0], recipe.data.read_options)
     return train_positions, eval_positions
+
+
+def check_mirroring(recipe: Recipe, manifest: Manifest) -> None:
+    """Check that nobody has to decide whether the recipe's mirroring swaps two classes; those of public data are known.
+
+    Raises:
+        RecipeError: The names of two classes may be mirror images of each other.
+    """
+    path, flip = manifest.path, recipe.data.augmentation.flip
+    undecided = [] if not flip or is_public(manifest) else undecided_pairs(manifest)
+    if undecided:
+        first, second = undecided[0]
+        raise RecipeError(
+            f"data.augmentation.flip={flip}: does mirroring turn class {first!r} into {second!r} of {path} "
+            f"({len(undecided)} such pairs)? If so, set --data.augmentation.flip 0. If not, prepare with "
+            f'--mirrored none, or add "mirrored": [] to {path.with_suffix(".json").name}.',
+            path=path,
+            field="data.augmentation.flip",
+        )
+
+
+def refuse_copies(recipe: Recipe, manifest: Manifest, train_positions: list[int]) -> None:
+    """Check that no training sample is a copy of one in the evaluation split or in `test`; public splits are official.
+
+    Raises:
+        ManifestError: A file, or nearly the same video, is in both, and the recipe does not allow it.
+    """
+    if recipe.data.duplicates == "allow" or is_public(manifest):
+        return
+    for split in dict.fromkeys((recipe.data.evaluate, "test")):
+        positions = [i for i, entry in enumerate(manifest.entries) if entry.split == split != recipe.data.train]
+        copies, num_shared = find_copies(manifest, train_positions, positions, recipe.data.read_options)
+        if copies:
+            own, other = copies[0]
+            problem = f"{own.rgb or own.depth} is a copy of {other.rgb or other.depth} in {split} (line {other.line})"
+            raise ManifestError(
+                f"{manifest.path}, line {own.line}: {problem}, or nearly; {len(copies)} such pairs are in {own.split} "
+                f"and {split}. Remove them (`kinema check` lists them), or pass --data.duplicates allow.",
+                path=manifest.path,
+                line=own.line,
+                field="split",
+            )
+        if num_shared:
+            logger.warning(
+                "%s: %d recordings have segments in both %s and %s; results are optimistic",
+                *(manifest.path, num_shared, recipe.data.train, split),
+            )
 
 
 def balance_loss(recipe: Recipe, manifest: Manifest, positions: list[int]) -> dict[str, Tensor] | None:

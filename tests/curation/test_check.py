@@ -235,6 +235,11 @@ def test_groups_and_subjects_in_more_than_one_split(checked):
     assert facts_of(checked([sample(n, subject="s1") for n in range(6)])) == [("shared subject", 0, "")]
 
 
+def test_two_spellings_of_one_class_are_reported(checked):
+    result = checked(samples(), classes=("a", "b", "A"))
+    assert "similar classes" in {finding.kind for finding in result.faults}
+
+
 def test_classes_without_samples_and_imbalanced_classes(checked):
     result = checked(samples(), classes=("a", "b", "c", "d"))
     assert [finding.kind for finding in result.findings] == ["untrained class", "untested class"]

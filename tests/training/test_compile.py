@@ -55,7 +55,6 @@ import torch
 from kinema.models.registry import create_model
 from kinema.recipes.ctn_tiny import RECIPE
 from kinema.training.distributed import make_fabric
-from kinema.training.distributed import make_fabric
 from kinema.training.learner import Learner
 from dataclasses import replace
 
@@ -66,19 +65,15 @@ for name, patch in (("ctn_tiny", {}), ("rpe_stdt_tiny", {"patch": 8}), ("mfst_ti
     torch.manual_seed(0)
     model = create_model(name, num_classes=5, frames=8, size=32, **patch)
     learner = Learner(make_fabric(recipe), model, recipe)
-    for training, sizes in ((False, (4, 3, 1, 4)), (True, (4, 3, 1))):
-        model.train(training)
-        torch.compiler.reset()
-        for size in sizes:
-            clip = torch.randn(size, 3, 8, 32, 32)
-            with torch.set_grad_enabled(training):
-                compiled, eager = learner.forward({"clip": clip}), model(clip)
-            if training:
-                compiled.sum().backward()
-            difference = (compiled - eager).abs().max().item()
-            print(name, training, size, difference, flush=True)
-            assert difference < 1e-4, (name, size, difference)
-            assert torch.equal(compiled.argmax(1), eager.argmax(1))
+    model.eval()
+    for size in (4, 3, 1, 4):
+        clip = torch.randn(size, 3, 8, 32, 32)
+        with torch.no_grad():
+            compiled, eager = learner.forward({"clip": clip}), model(clip)
+        difference = (compiled - eager).abs().max().item()
+        print(name, size, difference, flush=True)
+        assert difference < 1e-4, (name, size, difference)
+        assert torch.equal(compiled.argmax(1), eager.argmax(1))
 """
 
 
