@@ -139,6 +139,20 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def state_of(path: str) -> list[int] | None:
+    """Return sizes and modification times of a file or of the images of a folder; None if it does not exist."""
+    try:
+        stat = os.stat(path)
+        if not os.path.isdir(path):
+            return [stat.st_size, stat.st_mtime_ns]
+        with os.scandir(path) as items:
+            files = [item.stat() for item in items if item.is_file()]
+    except (OSError, ValueError):
+        return None
+    newest = max((file.st_mtime_ns for file in files), default=0)
+    return [len(files), sum(file.st_size for file in files), newest, stat.st_mtime_ns]
+
+
 class Journal:
     """Append-only file of JSON objects, one per line; created with its folders.
 

@@ -10,6 +10,12 @@ from kinema.errors import ConfigError
 Modality = Literal["rgb", "depth"]
 MODALITIES: tuple[Modality, ...] = ("rgb", "depth")
 
+DepthEncoding = Literal["gray8", "jet"]
+"""Encoding of depth in a color format: its brightness is the depth, or the depth is shown in the colors of JET."""
+
+ReadAs = Literal["rgb", "depth", "gray8", "jet"]
+"""Content of a file: RGB, depth in one channel, or depth in a color format by its encoding."""
+
 
 @config
 class DepthFacts:

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from kinema.cli.command import Command, at_least_one
 from kinema.errors import UsageError
-from kinema.video.read_options import Limits, ReadOptions
+from kinema.video.read_options import Deinterlace, Limits, ReadOptions
 
 
 def _check_read_options() -> ReadOptions:
@@ -91,6 +91,7 @@ class Pack(Command):
         crf: Constant rate factor of x264, 1 to 51. Lower values give better quality and larger files.
         preset: Preset of x264. Slower presets give smaller files that decode equally fast.
         depth_short_side: Shorter side of depth frames [px], reduced by dropping rows and columns. Unchanged if omitted.
+        deinterlace: Treatment of interlaced RGB. `spatial` interpolates every second line from the others.
         workers: Number of files packed in parallel.
         cache: Folder for copies of remote files. `~/.cache/kinema` if omitted.
         limits: Limits per source file.
@@ -98,7 +99,7 @@ class Pack(Command):
 
     EXAMPLE: ClassVar = "mine.csv --short-side 256 --out packed"
     GROUPS: ClassVar = {
-        "Encoding": ("short_side", "crf", "preset", "keyframe_every", "depth_short_side"),
+        "Encoding": ("short_side", "crf", "preset", "keyframe_every", "depth_short_side", "deinterlace"),
         "Output and speed": ("out", "workers", "cache"),
     }
 
@@ -109,6 +110,7 @@ class Pack(Command):
     crf: int = 18
     preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = "veryfast"
     depth_short_side: int | None = None
+    deinterlace: Deinterlace = "none"
     workers: int = os.cpu_count() or 1
     cache: Path | None = None
     limits: Limits = field(default_factory=Limits)
@@ -128,6 +130,7 @@ class Pack(Command):
                 crf=self.crf,
                 preset=self.preset,
                 depth_short_side=self.depth_short_side,
+                deinterlace=self.deinterlace,
             )
         except ValueError as error:
             raise UsageError(f"pack: {error}", field=getattr(error, "field", None)) from error

@@ -100,6 +100,7 @@ def check(
         read_options=read_options,
         workers=workers,
         journal=journal,
+        depth_encoding=manifest.depth_encoding,
         progress=None if progress is None else lambda done, cached: progress(done, total, cached),
     )
     inspections = {source: by_file[file] for source, file in located.items()}

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from kinema.curation.findings import Finding
 from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import MediaFile
+from kinema.data.file_times import pair_findings
 from kinema.data.manifest import Entry, Manifest
 from kinema.modality import MODALITIES, Modality
+from kinema.transforms.sampling import UNEVEN_SHARE
 from kinema.video.container import END_SLACK_S
 
-UNEVEN_SHARE = 0.02
-"""Share of uneven frame intervals above which the frame rate counts as variable; tolerates a few dropped frames."""
 BLANK_SHARE = 0.5
 """Smallest share of blank frames that is reported."""
 MIN_LOST_S, LOST_FRAMES, LOST_SHARE = 0.2, 3, 0.005
@@ -63,8 +63,9 @@ def inspection_findings(file: Inspection, kind: Modality, clip_frames: int) -> I
     if file.rotation:
         how = "mirrored" if file.rotation < 0 else f"rotated by {file.rotation} degrees"
         yield "rotated", f"frames are displayed {how}"
+    yield from file.remarks
     if file.uneven > UNEVEN_SHARE:
-        yield "variable rate", f"{file.uneven:.0%} of the frame intervals are uneven"
+        yield "variable rate", f"{file.uneven:.0%} of the frame intervals are uneven; frames are sampled by time"
     if kind == "depth" and file.empty:
         yield "empty depth", f"{file.empty:.0%} of the frames have no depth reading"
     elif file.blank >= BLANK_SHARE:
@@ -83,21 +84,20 @@ def sample_findings(
                 pairs.append(("frame count", f"frames={entry.frames} in the manifest, but {file.frames} decode"))
             if source.kind == "depth":
                 pairs += _depth_findings(manifest, file)
-            elif entry.rgb_box is not None and not entry.rgb_box.fits(file.width, file.height):
+            elif entry.rgb_box is not None and not entry.rgb_box.fits(file.stored_width, file.stored_height):
                 pairs.append(
-                    ("rgb box", f"rgb_box={entry.rgb_box} exceeds the frame of {file.width} x {file.height} pixels")
+                    (
+                        "rgb box",
+                        f"rgb_box={entry.rgb_box} exceeds the frame of {file.stored_width} x {file.stored_height} "
+                        "stored pixels",
+                    )
                 )
             for kind, sentence in pairs:
                 yield Finding(kind=kind, line=entry.line, modality=source.kind, file=source.path, sentence=sentence)
-        counts = {source.kind: file.frames for source, file in files.items()}
-        if len(set(counts.values())) > 1:
-            yield Finding(
-                kind="unequal lengths",
-                line=entry.line,
-                file=entry.depth,
-                modality="depth",
-                sentence=f"has {counts['depth']} frames, but {entry.rgb} has {counts['rgb']}",
-            )
+        times = {source.kind: file.times for source, file in files.items()}
+        if len(times) == 2:
+            for kind, sentence in pair_findings(times["rgb"], times["depth"], entry.rgb):
+                yield Finding(kind=kind, line=entry.line, file=entry.depth, modality="depth", sentence=sentence)
 
 
 def _segment_findings(entry: Entry, file: Inspection, clip_frames: int) -> Iterator[tuple[str, str]]:

@@ -7,14 +7,17 @@ from itertools import combinations
 
 import numpy as np
 
-from kinema.curation.duplicates import THRESHOLDS, Pair, near_duplicates, signature_images
 from kinema.curation.findings import Finding
 from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import MediaFile
+from kinema.data.duplicates import THRESHOLDS, Pair, near_duplicates, signature_images
+from kinema.data.file_times import describe_rates
 from kinema.data.manifest import Entry, Manifest
-from kinema.data.splits import divided_names
+from kinema.data.names import similar_names
+from kinema.data.splits import divided_names, have_common_frames
 from kinema.errors import examples
 from kinema.modality import MODALITIES, Modality
+from kinema.transforms.sampling import group_rates
 
 IMBALANCE = 10.0
 """Ratio of the largest to the smallest class from which imbalance is reported."""
@@ -95,7 +98,9 @@ def split_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
     for file, users in by_file.items():
         if len({entry.split for entry in users}) < 2:
             continue
-        overlap = next(((a, b) for a, b in combinations(users, 2) if a.split != b.split and _overlap(a, b)), None)
+        overlap = next(
+            ((a, b) for a, b in combinations(users, 2) if a.split != b.split and have_common_frames(a, b)), None
+        )
         first, second = overlap or next((a, b) for a, b in combinations(users, 2) if a.split != b.split)
         where = f"{_split_name(second.split)} here and in {_split_name(first.split)} in line {first.line}"
         yield Finding(
@@ -115,22 +120,15 @@ def split_findings(entries: Sequence[Entry]) -> Iterator[Finding]:
             yield Finding(kind=f"shared {column}", sentence=sentence)
 
 
-def _overlap(first: Entry, second: Entry) -> bool:
-    """Return whether two samples of one file share frames; True if one is cut by seconds and the other by frames."""
-    spans = [(entry.start_s, entry.stop_s, entry.start_frame, entry.stop_frame) for entry in (first, second)]
-    (a_s, b_s, a_frame, b_frame), (c_s, d_s, c_frame, d_frame) = spans
-    if a_s is not None and b_s is not None and c_s is not None and d_s is not None:
-        return a_s < d_s and c_s < b_s
-    if a_frame is not None and b_frame is not None and c_frame is not None and d_frame is not None:
-        return a_frame < d_frame and c_frame < b_frame
-    return True
-
-
 def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Finding]:
     """Yield classes that are missing from a split or far from balanced."""
     splits = {entry.split for entry in entries}
     for head, names in manifest.classes.items():
         classes, one = ("classes", "class") if head == "label" else (f"classes of {head}", f"class of {head}")
+        pair = similar_names(names)
+        if pair:
+            sentence = f"{pair[0]!r} and {pair[1]!r} ({head}) differ by case, blanks or spelling of a number alone"
+            yield Finding(kind="similar classes", sentence=sentence)
         trained = Counter(entry.labels[head] for entry in entries if entry.split == "train" and entry.labels)
         missing = [name for name in names if not trained[name]]
         if missing and "train" in splits:
@@ -153,7 +151,7 @@ def class_findings(manifest: Manifest, entries: Sequence[Entry]) -> Iterator[Fin
 def dataset_findings(
     manifest: Manifest, entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection]
 ) -> Iterator[Finding]:
-    """Yield wrong declared counts, and modalities with more than one resolution."""
+    """Yield wrong declared counts, and modalities with more than one resolution or frame rate."""
     for split, count in Counter(entry.split for entry in entries).items():
         declared = manifest.declared.get(split, 0)
         if declared != count:
@@ -167,6 +165,10 @@ def dataset_findings(
             counts = [f"{width} x {height} ({count})" for (width, height), count in sizes.most_common()]
             listed = examples(counts, MAX_NAMES)
             yield Finding(kind="resolutions", modality=kind, sentence=f"{kind} has {len(sizes)} resolutions: {listed}")
+        rates = [file.times.even_rate for source, file in inspections.items() if source.kind == kind and file.rate]
+        if len(group_rates(filter(None, rates))) > 1:
+            sentence = f"{kind} has several frame rates ({describe_rates(rates)})"
+            yield Finding(kind="rates", modality=kind, sentence=f"{sentence}; intervals are taken in seconds")
 
 
 def _split_name(split: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kinema.modality import Modality
+from kinema.video.remarks import REMARKS
 
 Severity = Literal["fault", "note"]
 SEVERITY: dict[str, Severity] = {
@@ -24,9 +25,13 @@ SEVERITY: dict[str, Severity] = {
     "same sample": "fault",
     "near-duplicate": "fault",
     "untrained class": "fault",
+    "similar classes": "fault",
     "shorter than a clip": "note",
     "rotated": "note",
+    **dict.fromkeys(REMARKS, "note"),
     "variable rate": "note",
+    "pair offset": "note",
+    "pair rates": "note",
     "blank": "note",
     "empty depth": "note",
     "header": "note",
@@ -36,6 +41,7 @@ SEVERITY: dict[str, Severity] = {
     "untested class": "note",
     "imbalance": "note",
     "declared": "note",
+    "rates": "note",
     "resolutions": "note",
 }
 """Severity of each kind of finding, in the order of the report."""

@@ -1,6 +1,5 @@
 """Inspection of a file: decode it once from first to last frame and record its properties and problems."""
 
-from array import array
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,22 +11,25 @@ from av.video.reformatter import VideoReformatter
 from numpy import ndarray
 from PIL import Image
 
-from kinema.curation.duplicates import SIDE, SignatureBuilder
+from kinema.data.duplicates import SIDE, SignatureBuilder
+from kinema.data.file_times import FileTimes
 from kinema.errors import UnreadableVideo
-from kinema.modality import Modality
+from kinema.modality import DepthEncoding, Modality, ReadAs
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
-from kinema.video.container import UPRIGHT, open_video, orientation_of, packets_of
+from kinema.video.container import UPRIGHT, Timeline, open_video, packets_of, seekable
+from kinema.video.fields import second_field_test
+from kinema.video.gray import gray_picture
 from kinema.video.image_folder import ImageFolder
+from kinema.video.pixels import FrameFacts
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
+from kinema.video.remarks import COLOR_REMARKS, Remark
 from kinema.video.remote_cache import local_path
 from kinema.video.source import local_source
+from kinema.video.streams import is_gray_format, split_stream
 from kinema.video.video_file import VideoFile, decode_frames
 
-VERSION = 1
+VERSION = 4
 """Version of stored inspections; other versions are inspected again."""
-
-UNEVEN = 0.25
-"""Relative deviation from the median above which a frame interval counts as uneven."""
 
 Form = Literal["video", "folder", "array"]
 Problem = Literal["", "missing", "unreadable", "no_video", "broken"]
@@ -43,12 +45,16 @@ class Inspection:
         reason: Description of the problem, without the path.
         frames: Number of frames that decode.
         announced_frames: Number of frames in the header, less those marked as not displayed; 0 if unknown.
-        seconds: Time from the first frame to the end of the last [s]. None without usable time stamps.
+        seconds: End of the last frame on a player's clock [s]. None without usable time stamps.
         lost_s: Time missing at the end, compared with the duration in the header, sound included [s].
-        rate: Frame rate from the median interval [1/s]. None without usable time stamps.
-        uneven: Share of frame intervals that differ from the median by more than a quarter.
-        width: Width of the frames as displayed [px].
-        height: Height of the frames as displayed [px].
+        start_s: Time of the first frame on the clock of files recorded together [s]. None without time stamps.
+        rate: Mean frame rate [1/s]. None without usable time stamps.
+        uneven: Share of frame intervals that differ from the median by more than a quarter or, if it is larger, share
+            of the duration by which a frame is off its place at an even rate.
+        width: Width of the frames as displayed, with square pixels [px].
+        height: Height of the frames as displayed, with square pixels [px].
+        stored_width: Width of the frames as read, upright [px].
+        stored_height: Height of the frames as read, upright [px].
         codec: Name of the codec, or suffix of image and array files.
         pixel_format: Pixel format of a video; empty for other files.
         bits: Bits per channel, 8 or 16.
@@ -57,6 +63,7 @@ class Inspection:
         blank: Share of frames with a single color.
         empty: Share of frames that are 0 throughout, i.e. depth without any reading.
         signature: Signature for finding copies; empty for blank and broken files.
+        remarks: Remarks on the frames.
     """
 
     form: Form
@@ -66,10 +73,13 @@ class Inspection:
     announced_frames: int = 0
     seconds: float | None = None
     lost_s: float = 0.0
+    start_s: float | None = None
     rate: float | None = None
     uneven: float = 0.0
     width: int = 0
     height: int = 0
+    stored_width: int = 0
+    stored_height: int = 0
     codec: str = ""
     pixel_format: str = ""
     bits: int = 8
@@ -78,6 +88,15 @@ class Inspection:
     blank: float = 0.0
     empty: float = 0.0
     signature: str = ""
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def times(self) -> FileTimes:
+        """Times of the frames."""
+        last = None
+        if self.start_s is not None and self.rate:
+            last = self.start_s + (self.frames - 1) / self.rate
+        return FileTimes(self.frames, self.rate, self.uneven, self.start_s, last)
 
 
 @dataclass(kw_only=True)
@@ -91,9 +110,7 @@ class _Scan:
     empty: int = 0
     damaged: int = 0
     header: dict[str, Any] = field(default_factory=dict)
-    has_stamps: bool = True
-    ticks_per_s: float = 1.0
-    stamps: "array[int]" = field(default_factory=lambda: array("q"))
+    timeline: Timeline | None = None
     builder: SignatureBuilder = field(default_factory=SignatureBuilder)
 
     def add_image(self, image: ndarray) -> None:
@@ -103,28 +120,25 @@ class _Scan:
         self.empty += not image.any()
         self.builder.add(self.frames, image.astype(np.float64))
 
-    def timing(self) -> tuple[float | None, float | None, float]:
-        """Return seconds, frame rate, and the share of uneven intervals."""
-        steps = np.diff(np.asarray(self.stamps))
-        if not self.has_stamps or len(steps) == 0 or steps.min() <= 0:
-            return None, None, 0.0
-        median = float(np.median(steps))
-        # A container with coarse time units, such as milliseconds, rounds every stamp by up to one unit.
-        slack = max(UNEVEN * median, 1.5)
-        seconds = (self.stamps[-1] - self.stamps[0] + median) / self.ticks_per_s
-        return seconds, self.ticks_per_s / median, float(np.mean(np.abs(steps - median) > slack))
+    def set_sizes(self, stored: tuple[int, int], displayed: tuple[int, int]) -> None:
+        """Record width and height of upright frames."""
+        self.header.update(stored_width=stored[0], stored_height=stored[1], width=displayed[0], height=displayed[1])
 
     def inspection(self, problem: Problem, reason: str) -> Inspection:
         """Return the result."""
-        seconds, rate, uneven = self.timing()
+        times = FileTimes.of(self.timeline, self.frames)
+        seconds = times.seconds
+        if seconds is not None and self.timeline is not None:
+            seconds += self.timeline.seconds[0]
         return Inspection(
             form=self.form,
             problem=problem,
             reason=reason,
             frames=self.frames,
             seconds=seconds,
-            rate=rate,
-            uneven=uneven,
+            start_s=times.first_s,
+            rate=times.rate,
+            uneven=times.uneven,
             damaged=self.damaged,
             blank=self.blank / max(self.sampled, 1),
             empty=self.empty / max(self.sampled, 1),
@@ -133,15 +147,18 @@ class _Scan:
         )
 
 
-def inspect(path: str, kind: Modality, options: ReadOptions = READ_OPTIONS) -> Inspection:
+def inspect(
+    path: str, kind: Modality, options: ReadOptions = READ_OPTIONS, encoding: DepthEncoding | None = None
+) -> Inspection:
     """Decode a video file, folder of images, npz or mat file, or URL of one; its problems are part of the result."""
     file = path
-    scan = _Scan(form="array" if Path(path).suffix.lower() in ARRAY_SUFFIXES else "video")
+    scan = _Scan(form="array" if Path(split_stream(path)[0]).suffix.lower() in ARRAY_SUFFIXES else "video")
+    read_as: ReadAs = "rgb" if kind == "rgb" else encoding or "depth"
     problem: Problem = ""
     reason = ""
     try:
         file = local_path(path, options)
-        with closing(local_source(file, replace(options, isolation="none", backend="pyav"))) as source:
+        with closing(local_source(file, replace(options, isolation="none", backend="pyav"), read_as)) as source:
             if isinstance(source, ImageFolder | ArrayFile):
                 scan.form = source.form
                 _scan_images(source, kind, scan)
@@ -158,41 +175,42 @@ def inspect(path: str, kind: Modality, options: ReadOptions = READ_OPTIONS) -> I
 
 def _scan_video(source: VideoFile, kind: Modality, options: ReadOptions, scan: _Scan) -> None:
     file = source.path
-    _scan_packets(file, options, scan)
+    _scan_packets(file, kind, options, scan)
     converter = VideoReformatter()
     orientation = UPRIGHT
-    with open_video(file, options.limits) as (container, stream):
+    with open_video(file, options.limits, kind) as (container, stream):
         stored = stream.codec_context.format
         bits = 16 if stored is not None and stored.components[0].bits > 8 else 8
         pixel_format = "" if stored is None else stored.name
         scan.header.update(codec=stream.codec_context.name, pixel_format=pixel_format, bits=bits)
-        # AVI stores no presentation times: if frames are reordered, FFmpeg guesses them in the wrong order.
-        scan.has_stamps = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
-        scan.ticks_per_s = 1 / float(stream.time_base) if stream.time_base else 1.0
+        is_depth_in_color = kind == "depth" and stored is not None and not is_gray_format(stored)
+        facts = FrameFacts(container, stream)
         form = "gray16le" if kind == "depth" and bits == 16 else "gray"
         for frame in decode_frames(file, container, stream, options.limits):
+            facts.add(frame)
             if scan.frames == 0:
-                orientation = orientation_of(frame)
-                size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
+                orientation = facts.orientation
                 rotation = -1 if sum(orientation) % 2 else round(frame.rotation) % 360
-                scan.header.update(width=size[0], height=size[1], rotation=rotation)
-            if frame.pts is None:
-                scan.has_stamps = False
-            else:
-                scan.stamps.append(frame.pts)
+                scan.set_sizes(facts.size[::-1] if orientation.transposed else facts.size, facts.displayed_size)
+                scan.header["rotation"] = rotation
             scan.damaged += bool(frame.is_corrupt)
             if scan.builder.needs(scan.frames):
+                if is_depth_in_color:
+                    gray_picture(file, frame, source.read_as, converter, 1)  # refuses colors
                 small = converter.reformat(frame, width=SIDE, height=SIDE, format=form, interpolation="AREA")
                 scan.add_image(orientation.apply(small.to_ndarray()))
             scan.frames += 1
-    _ = source.timeline  # raises for files that all readers refuse, such as an AVI file that lost frames
+    scan.timeline = source.timeline  # raises for files that all readers refuse, such as an AVI file that lost frames
+    on_frames = tuple(r for r in facts.remarks if kind == "rgb" or r.kind not in COLOR_REMARKS)
+    scan.header["remarks"] = (*source.stream_remarks, *on_frames)
 
 
-def _scan_packets(file: str, options: ReadOptions, scan: _Scan) -> None:
+def _scan_packets(file: str, kind: Modality, options: ReadOptions, scan: _Scan) -> None:
     """Record the header and the end of the streams; errors are left to the decoding that follows."""
     discarded, before_first_key, keyed = 0, 0, False
     begin, end = np.inf, -np.inf
-    with open_video(file, options.limits) as (container, stream):
+    with open_video(file, options.limits, kind) as (container, stream):
+        is_second_field = second_field_test(stream)
         try:
             for number, packet in enumerate(packets_of(container, None)):
                 if number > 10 * options.limits.frames:
@@ -204,30 +222,39 @@ def _scan_packets(file: str, options: ReadOptions, scan: _Scan) -> None:
                 end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
                 if packet.stream_index == stream.index:
                     keyed = keyed or packet.is_keyframe
-                    discarded += packet.is_discard
+                    # A second field is no frame of its own.
+                    discarded += packet.is_discard or (is_second_field is not None and is_second_field(packet))
                     before_first_key += not (keyed or packet.is_discard)
         except (av.FFmpegError, OSError):
             pass
         if stream.frames:
             scan.header["announced_frames"] = max(stream.frames - discarded - before_first_key, 0)
         if container.duration is not None and end > begin:
-            scan.header["lost_s"] = max(container.duration / av.time_base - (end - begin), 0.0)
+            # Seekable containers count their duration from 0 on, where a recording that starts later has no frames.
+            lasts = max(end - begin, end if seekable(container) else 0.0)
+            scan.header["lost_s"] = max(container.duration / av.time_base - lasts, 0.0)
 
 
 def _scan_images(source: ImageFolder | ArrayFile, kind: Modality, scan: _Scan) -> None:
+    scan.timeline = source.timeline
     first = source.files[0] if isinstance(source, ImageFolder) else Path(source.path)
     for image in source.iter_frames(range(source.num_frames), "rgb" if kind == "rgb" else "gray"):
         if scan.frames == 0:
             codec, bits = first.suffix.lower().removeprefix("."), 8 * image.dtype.itemsize
-            scan.header.update(width=image.shape[1], height=image.shape[0], codec=codec, bits=bits)
+            scan.header.update(codec=codec, bits=bits)
+            scan.set_sizes((image.shape[1], image.shape[0]), (image.shape[1], image.shape[0]))
         if scan.builder.needs(scan.frames):
             gray = Image.fromarray(image).convert("L") if image.ndim == 3 else Image.fromarray(image.astype(np.float32))
             scan.add_image(np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32))
         scan.frames += 1
+    if kind == "rgb" and isinstance(source, ImageFolder):
+        scan.header["remarks"] = source.remarks_on(range(source.num_frames))
 
 
 def _problem(file: str, error: UnreadableVideo, frames: int) -> Problem:
-    if isinstance(error.__cause__, FileNotFoundError) or ("://" not in file and not Path(file).exists()):
+    if isinstance(error.__cause__, FileNotFoundError) or (
+        "://" not in file and not Path(split_stream(file)[0]).exists()
+    ):
         return "missing"
     if "no video stream" in str(error):
         return "no_video"

@@ -11,7 +11,7 @@ from kinema.video.sandbox_worker import serve
 
 def inspect_operation(path: str, arguments: Mapping[str, Any], options: ReadOptions) -> tuple[dict[str, Any], None]:
     """Return an inspection as JSON."""
-    return asdict(inspect(path, arguments["kind"], options)), None
+    return asdict(inspect(path, arguments["kind"], options, arguments["encoding"])), None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ last record of a path counts.
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,11 +18,12 @@ from typing import NamedTuple
 from kinema.config import from_json
 from kinema.curation.inspect import VERSION, Inspection, inspect
 from kinema.errors import UnreadableVideo
-from kinema.files import Journal
-from kinema.modality import Modality
+from kinema.files import Journal, state_of
+from kinema.modality import DepthEncoding, Modality
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import default_cache, local_path
 from kinema.video.sandbox import SandboxWorker
+from kinema.video.streams import split_stream
 
 
 class MediaFile(NamedTuple):
@@ -39,6 +39,7 @@ def inspect_all(
     read_options: ReadOptions,
     workers: int,
     journal: Path,
+    depth_encoding: DepthEncoding | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[MediaFile, Inspection], int]:
     """Inspect every file once; return the inspections in the order of the files, and how many were in the journal.
@@ -48,6 +49,7 @@ def inspect_all(
         read_options: Limits, and whether each worker reads in its own process.
         workers: Number of files inspected in parallel.
         journal: Journal; created if it does not exist.
+        depth_encoding: Encoding of depth in color formats.
         progress: Called after each file with the number of files done and how many of those were in the journal.
 
     Raises:
@@ -59,8 +61,8 @@ def inspect_all(
     inspections: dict[MediaFile, Inspection] = {}
     num_cached = 0
     with (
-        closing(_InspectionCache(journal, read_options)) as cache,
-        closing(_Readers(read_options, cache)) as readers,
+        closing(_InspectionCache(journal, read_options, depth_encoding)) as cache,
+        closing(_Readers(read_options, cache, depth_encoding)) as readers,
         ThreadPoolExecutor(workers) as pool,
     ):
         jobs = {pool.submit(readers.inspect, file): file for file in unique}
@@ -89,9 +91,10 @@ def journal_path(manifest: Path, folder: Path | None) -> Path:
 class _InspectionCache:
     """Inspections by file and state, read from and appended to a journal."""
 
-    def __init__(self, path: Path, read_options: ReadOptions) -> None:
+    def __init__(self, path: Path, read_options: ReadOptions, depth_encoding: DepthEncoding | None) -> None:
         limits = hashlib.sha256(json.dumps(asdict(read_options.limits)).encode()).hexdigest()[:8]
-        self._version = f"{VERSION}-{limits}"  # other limits may give another result
+        # Other limits may give another result, and so may another encoding.
+        self._version = "-".join(filter(None, (str(VERSION), limits, depth_encoding)))
         self._journal = Journal(path)
         self._records: dict[MediaFile, tuple[list[int], Inspection]] = {}
         for record in self._journal.read():
@@ -118,8 +121,11 @@ class _InspectionCache:
 class _Readers:
     """Reader processes, one per thread, and the cache that the threads share."""
 
-    def __init__(self, read_options: ReadOptions, cache: _InspectionCache) -> None:
+    def __init__(
+        self, read_options: ReadOptions, cache: _InspectionCache, depth_encoding: DepthEncoding | None
+    ) -> None:
         self._read_options = read_options
+        self._depth_encoding = depth_encoding
         self._cache = cache
         self._thread = threading.local()
         self._readers: list[SandboxWorker] = []
@@ -134,16 +140,16 @@ class _Readers:
         try:
             path = local_path(file.path, self._read_options)
         except UnreadableVideo:
-            return inspect(file.path, file.kind, self._read_options), False  # contains the reason
-        state = state_of(path)
+            return self._inspect_here(file), False  # contains the reason
+        state = state_of(split_stream(path)[0])
         cached = None if state is None else self._cache.get(file, state)
         if cached is not None:
             return cached, True
         if self._read_options.isolation == "none":
-            inspection = inspect(file.path, file.kind, self._read_options)
+            inspection = self._inspect_here(file)
         else:
             try:
-                answer, _ = self._reader().ask("inspect", path, kind=file.kind)
+                answer, _ = self._reader().ask("inspect", path, kind=file.kind, encoding=self._depth_encoding)
             except UnreadableVideo as error:  # the process crashed or timed out, which may not happen again
                 reason = str(error).removeprefix(f"{path}: ")
                 return Inspection(form="video", problem="unreadable", reason=reason), False
@@ -152,23 +158,12 @@ class _Readers:
             self._cache.put(file, state, inspection)
         return inspection, False
 
+    def _inspect_here(self, file: MediaFile) -> Inspection:
+        return inspect(file.path, file.kind, self._read_options, self._depth_encoding)
+
     def _reader(self) -> SandboxWorker:
         if not hasattr(self._thread, "reader"):
             self._thread.reader = SandboxWorker(self._read_options, "kinema.curation.inspect_worker")
             self._readers.append(self._thread.reader)
         reader: SandboxWorker = self._thread.reader
         return reader
-
-
-def state_of(path: str) -> list[int] | None:
-    """Return sizes and modification times of a file or of the images of a folder; None if it does not exist."""
-    try:
-        stat = os.stat(path)
-        if not os.path.isdir(path):
-            return [stat.st_size, stat.st_mtime_ns]
-        with os.scandir(path) as items:
-            files = [item.stat() for item in items if item.is_file()]
-    except (OSError, ValueError):
-        return None
-    newest = max((file.st_mtime_ns for file in files), default=0)
-    return [len(files), sum(file.st_size for file in files), newest, stat.st_mtime_ns]

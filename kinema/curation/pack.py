@@ -24,6 +24,7 @@ from kinema.modality import MODALITIES, Modality
 from kinema.video.container import reason_of
 from kinema.video.encode import Encoding
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
+from kinema.video.streams import join_stream, split_stream
 
 VERSION = 1
 """Version of the packed files. A folder of another version is refused."""
@@ -117,11 +118,19 @@ def _parts(manifest: Manifest, entry: Entry) -> dict[Modality, Part]:
         if entry.source(kind):
             path = manifest.locate(entry.source(kind))
             box = str(entry.rgb_box) if kind == "rgb" and entry.rgb_box is not None else ""
+            encoding = (manifest.depth_encoding or "") if kind == "depth" else ""
+            # With a rate of 0, frames are counted, and pairs belong together by number.
+            beside = manifest.locate(entry.rgb) if kind == "depth" and entry.rgb and entry.rate != 0 else ""
+            if beside and entry.rgb == entry.depth:  # two streams of one file
+                beside = join_stream(beside, "rgb")
             if entry.start_s is not None:
                 timed_by = manifest.locate(entry.rgb or entry.depth)
-                parts[kind] = Part(kind, path, entry.start_s, entry.stop_s, timed_by, box)
+                if kind == "depth" and entry.rgb == entry.depth:
+                    timed_by = join_stream(timed_by, "rgb")
+                parts[kind] = Part(kind, path, entry.start_s, entry.stop_s, timed_by, box, encoding, beside)
             else:
-                parts[kind] = Part(kind, path, entry.start_frame, entry.stop_frame, box=box)
+                start, stop = entry.start_frame, entry.stop_frame
+                parts[kind] = Part(kind, path, start, stop, box=box, encoding=encoding, beside=beside)
     return parts
 
 
@@ -132,7 +141,7 @@ def _check_sources_outside(manifest: Manifest, out: Path, parts: Iterable[Part])
     """Refuse an output folder that contains the manifest or a source."""
     folder = out.resolve()
     for path in (str(manifest.path), *(part.path for part in parts)):
-        if "://" not in path and Path(path).resolve().is_relative_to(folder):
+        if "://" not in path and Path(split_stream(path)[0]).resolve().is_relative_to(folder):
             raise PackError(f"{path}: lies in the output folder {out}. Choose another folder.", path=path, field="out")
 
 
@@ -171,7 +180,8 @@ def _claim(out: Path, manifest: Manifest, encoding: Encoding) -> None:
     if path.exists():
         try:
             stored = read_json(path)
-            version, stored_options, manifests = stored["version"], stored["encoding"], dict(stored["manifests"])
+            version, manifests = stored["version"], dict(stored["manifests"])
+            stored_options = {"deinterlace": "none"} | stored["encoding"]
         except (ValueError, KeyError, TypeError) as error:
             raise PackError(
                 f"{path}: cannot be read ({error}). Choose another folder, or delete this one.", path=path
@@ -248,7 +258,8 @@ class _PackRun:
 
     def _pack_source(self, path: str, parts: Sequence[Part]) -> None:
         try:
-            source = PackSource(path, self._read_options)
+            options = replace(self._read_options, deinterlace=self._encoding.deinterlace)
+            source = PackSource(path, options, parts[0].read_as)
         except UnreadableVideo as error:
             for part in parts:
                 self._finish_part(part, failure=str(error))
@@ -262,7 +273,7 @@ class _PackRun:
                     state = source.state(part)
                     record = self.records.get(part.key)
                     # A source that was deleted after packing has not changed.
-                    if record is not None and state in ((), record.state) and self._is_complete(record):
+                    if record is not None and self._is_current(record, source, state):
                         self._finish_part(part)
                         continue
                     record = write_part(part, source, state, self._out, self._encoding, self._cancelled.is_set)
@@ -272,9 +283,11 @@ class _PackRun:
                 except Cancelled:
                     return
 
-    def _is_complete(self, record: Record) -> bool:
+    def _is_current(self, record: Record, source: PackSource, state: tuple[int, ...]) -> bool:
         file = self._out / record.file
-        return file.is_file() and file.stat().st_size == record.bytes
+        if state not in ((), record.state) or not file.is_file() or file.stat().st_size != record.bytes:
+            return False
+        return state == () or not source.is_outdated(record)
 
     def _finish_part(self, part: Part, *, record: Record | None = None, failure: str = "") -> None:
         """Count a part as done, and store its new record or failure; without either, it was packed before."""
@@ -310,7 +323,9 @@ def _finish(
         dataset=manifest.dataset,
         version=f"{manifest.version}, {suffix}" if manifest.version else suffix,
         depth=manifest.depth,
+        depth_encoding=manifest.depth_encoding,
         declared=manifest.declared,
+        mirrored=manifest.mirrored,
     )
     for name in (target.with_suffix(".json").name, target.name):
         sync(temporary / name)
@@ -342,7 +357,8 @@ def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _PackRu
     records = {kind: run.records[part.key] for kind, part in parts.items()}
     files = {kind: record.file for kind, record in records.items()}
     is_complete_video = entry.start_s is None and entry.start_frame is None
-    frames = records["rgb" if "rgb" in records else "depth"].frames
+    counted = records["rgb" if "rgb" in records else "depth"]
+    frames = counted.frames
     return replace(
         entry,
         **files,  # type: ignore[arg-type]  # paths alone
@@ -352,11 +368,16 @@ def _entry(entry: Entry, out: Path, parts: Mapping[Modality, Part], run: _PackRu
         start_frame=None,
         stop_frame=None,
         frames=entry.frames if is_complete_video and entry.frames is not None else frames,
+        # The packed frames of images without times have times by number, which mean nothing.
+        rate=0.0 if entry.rate is None and counted is records.get("rgb") and not counted.timed else entry.rate,
     )
 
 
 def _relative(path: str, out: Path) -> str:
-    return path if "://" in path else Path(os.path.relpath(path, out.resolve())).as_posix()
+    if "://" in path:
+        return path
+    file, stream = split_stream(path)
+    return join_stream(Path(os.path.relpath(file, out.resolve())).as_posix(), stream)
 
 
 def _notes(
@@ -365,6 +386,9 @@ def _notes(
     copied = sum(record.form == "copied" for record in records)
     if copied:
         yield f"{copied:,} files copied unchanged: small RGB with frequent keyframes, or 8-bit depth in a video"
+    interlaced = sum(record.interlaced for record in records)
+    if interlaced:
+        yield f"{interlaced:,} interlaced files stay combed, and are no longer marked. Use --deinterlace spatial."
     unequal = sum(record.unequal_times for record in records)
     if unequal:
         yield f"{unequal:,} depth files have other time stamps than their RGB; both are cut by the frames of RGB"

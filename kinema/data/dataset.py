@@ -7,7 +7,7 @@ stop or to count it.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -17,14 +17,16 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kinema.data.manifest import Entry, Manifest, PixelBox
+from kinema.data.manifest import Entry, Manifest
+from kinema.data.pixel_box import PixelBox
 from kinema.data.samplers import Draw
 from kinema.errors import ManifestError, UnreadableSample, UnreadableVideo
 from kinema.modality import Modality
 from kinema.transforms.augment import Augmentation, AugmentParams, augment, draw_params, mix
 from kinema.transforms.geometry import FULL_FRAME, Box, Geometry, view_clips
 from kinema.transforms.preprocessing import Preprocessing, depth_levels, subject_box
-from kinema.transforms.sampling import Sampling
+from kinema.transforms.sampling import FrameTimes, Grid, Pairing, Sampling, pair_frames, same_rate
+from kinema.video.container import Timeline
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.source import FrameSource, count_frames, open_source
 
@@ -56,13 +58,94 @@ class Failure:
     line: int | None = None
 
 
-def frames_of(entry: Entry, source: FrameSource) -> tuple[int, int]:
-    """Return the half-open range of the sample's frames in its file; count frames if the manifest has no number."""
+class Placement(NamedTuple):
+    """Frames that a sampling rule takes from an open sample.
+
+    Attributes:
+        sampling: Rule in places of the grid.
+        grid: Places and their frames in RGB, or in depth without RGB.
+        pairing: Frames of depth for those of RGB; None for the same numbers.
+    """
+
+    sampling: Sampling
+    grid: Grid
+    pairing: Pairing | None
+
+    def numbers(self, modality: Modality, frames: Sequence[int]) -> Sequence[int]:
+        """Return the frames of a modality for frames of the grid."""
+        if modality == "rgb" or self.pairing is None or frames[-1] >= len(self.pairing.numbers):
+            return frames
+        paired: list[int] = self.pairing.numbers[list(frames)].tolist()
+        return paired
+
+
+def place_frames(entry: Entry, sources: Mapping[Modality, FrameSource], sampling: Sampling) -> Placement:
+    """Return the frames of a sample that a rule takes, by number or, where rates differ or vary, by time.
+
+    Raises:
+        UnreadableVideo: A file has a single frame for a clip of several, lacks time stamps that the rule requires, or
+            has no frame of depth recorded with RGB.
+    """
+    modality: Modality = "rgb" if "rgb" in sources else "depth"
+    source = sources[modality]
+    start, stop = frames_of(entry, source, modality)
+    if stop - start == 1 and sampling.frames > 1:
+        raise UnreadableVideo(
+            f"{source.path}: has a single frame; expected at least 2 frames to recognize an action", path=source.path
+        )
+    pairing = None
+    if len(sources) == 2 and entry.rate != 0:
+        pairing = pair_timelines(source.timeline, sources["depth"].timeline)
+    if pairing is not None:
+        # More frames than the file has are an error of the reading that follows.
+        start, stop = max(start, pairing.start), stop if stop > len(pairing.numbers) else min(stop, pairing.stop)
+        if start >= stop:
+            path = sources["depth"].path
+            raise UnreadableVideo(f"{path}: no frame was recorded with {source.path}, by their time stamps", path=path)
+    if entry.rate is not None and (modality == "rgb" or not entry.rgb):
+        times = FrameTimes(first=start, num_frames=stop - start, rate=entry.rate or None)
+    else:
+        times = _frame_times(source.timeline, start, stop)
+    try:
+        rule, grid = sampling.on(times)
+    except ValueError as error:
+        raise UnreadableVideo(f"{source.path}: {error}", path=source.path, field="interval_s") from error
+    return Placement(rule, grid, pairing)
+
+
+def frames_of(entry: Entry, source: FrameSource, modality: Modality = "rgb") -> tuple[int, int]:
+    """Return the half-open range of the sample's frames in a file; count frames if the manifest has no number."""
     if entry.start_frame is not None and entry.stop_frame is not None:
-        return entry.start_frame, entry.stop_frame
-    if entry.start_s is not None and entry.stop_s is not None:
+        start, stop = entry.start_frame, entry.stop_frame
+    elif entry.start_s is not None and entry.stop_s is not None:
         return source.frame_range(entry.start_s, entry.stop_s)
-    return 0, entry.frames if entry.frames is not None else source.num_frames
+    else:
+        start, stop = 0, entry.frames if entry.frames is not None else source.num_frames
+    if modality == "rgb" or not entry.rgb or not entry.rate:
+        return start, stop
+    # The manifest counts frames of RGB; depth alone may have another rate.
+    timeline = source.timeline
+    own = FrameTimes.stamped(0, np.array(timeline.stamps), timeline.second).rate if timeline is not None else None
+    if timeline is None or own is None or same_rate(own, entry.rate):
+        return start, stop
+    start, stop = round(start * own / entry.rate), round(stop * own / entry.rate)
+    return start, stop - 1 if stop == len(timeline.stamps) + 1 else stop
+
+
+def _frame_times(timeline: Timeline | None, start: int, stop: int) -> FrameTimes:
+    stamps = () if timeline is None else (timeline.stamps or timeline.pace)[start:stop]
+    if timeline is None or len(stamps) < stop - start:
+        return FrameTimes(first=start, num_frames=stop - start)
+    return FrameTimes.stamped(start, np.array(stamps), timeline.second)
+
+
+def pair_timelines(rgb: Timeline | None, depth: Timeline | None) -> Pairing | None:
+    """Return the frames of depth for those of RGB by time, or None where they belong together by number."""
+    if rgb is None or depth is None or not rgb.stamps or not depth.stamps:
+        return None
+    if (rgb.stamps, rgb.second, rgb.epoch) == (depth.stamps, depth.second, depth.epoch):
+        return None
+    return pair_frames(rgb.common_s, depth.common_s)
 
 
 def read_clips(
@@ -94,16 +177,17 @@ def read_clips(
             with too few frames for the clip repeats some by the sampling rule.
     """
     with ExitStack() as files:
-        sources = _open_sources(entry, locate, preprocessing, read_options, files)
-        start, stop = _frame_range(entry, sources, sampling)
-        indices = start + sampling.indices(stop - start, rng)
+        sources = open_sources(entry, locate, preprocessing, read_options, files)
+        place = place_frames(entry, sources, sampling)
+        indices = place.grid.frames(place.sampling.indices(place.grid.num_places, rng))
         if augmentation is None or rng is None:
             params = AugmentParams(Geometry(preprocessing.short_side, rounding=preprocessing.rounding))
         else:
             params = draw_params(augmentation, preprocessing, rng)
-        frames, boxes = _read(entry, sources, indices.tolist(), preprocessing)
+        frames, boxes = _read(entry, sources, place, indices.tolist(), preprocessing)
+        aspects = {m: sources[m].pixel_aspect for m in frames}
     return {
-        m: preprocessing.to_channels(m, augment(read, params, preprocessing.size, boxes[m]))
+        m: preprocessing.to_channels(m, augment(read, params, preprocessing.size, boxes[m], aspects[m]))
         for m, read in frames.items()
     }
 
@@ -124,11 +208,12 @@ def read_views(
         Views as uint8, (views, channels, time, height, width); the crops of a clip follow one another.
     """
     with ExitStack() as files:
-        sources = _open_sources(entry, locate, preprocessing, read_options, files)
-        start, stop = _frame_range(entry, sources, sampling)
-        views = start + sampling.views(stop - start)
+        sources = open_sources(entry, locate, preprocessing, read_options, files)
+        place = place_frames(entry, sources, sampling)
+        views = place.grid.frames(place.sampling.views(place.grid.num_places))
         needed, places = np.unique(views, return_inverse=True)
-        frames, boxes = _read(entry, sources, needed.tolist(), preprocessing)
+        frames, boxes = _read(entry, sources, place, needed.tolist(), preprocessing)
+        aspects = {m: sources[m].pixel_aspect for m in frames}
     return {
         m: preprocessing.to_channels(
             m,
@@ -139,6 +224,7 @@ def read_views(
                 size=preprocessing.size,
                 num_crops=preprocessing.crops,
                 subject=boxes[m],
+                pixel_aspect=aspects[m],
                 rounding=preprocessing.rounding,
             ),
         )
@@ -146,13 +232,14 @@ def read_views(
     }
 
 
-def _open_sources(
+def open_sources(
     entry: Entry,
     locate: Callable[[str], str],
     preprocessing: Preprocessing,
     read_options: ReadOptions,
     files: ExitStack,
 ) -> dict[Modality, FrameSource]:
+    """Return the open files that a sample needs, which `files` closes."""
     # With its own RGB box, a sample needs no depth to crop RGB.
     modalities = preprocessing.files if entry.rgb_box is None else preprocessing.modalities
     for modality in modalities:
@@ -161,22 +248,18 @@ def _open_sources(
             raise UnreadableVideo(
                 f"{modality}: no file; {user} requires {modality}. Fill the column {modality}.", field=modality
             )
-    return {m: files.enter_context(open_source(locate(entry.source(m)), read_options)) for m in modalities}
-
-
-def _frame_range(entry: Entry, sources: Mapping[Modality, FrameSource], sampling: Sampling) -> tuple[int, int]:
-    first = next(iter(sources.values()))
-    start, stop = frames_of(entry, first)
-    if stop - start == 1 and sampling.frames > 1:
-        raise UnreadableVideo(
-            f"{first.path}: has a single frame; expected at least 2 frames to recognize an action", path=first.path
-        )
-    return start, stop
+    if read_options.deinterlace is None and preprocessing.deinterlace != "none":
+        read_options = replace(read_options, deinterlace=preprocessing.deinterlace)
+    return {
+        m: files.enter_context(open_source(locate(entry.source(m)), read_options, preprocessing.read_as(m)))
+        for m in modalities
+    }
 
 
 def _read(
     entry: Entry,
     sources: Mapping[Modality, FrameSource],
+    place: Placement,
     indices: Sequence[int],
     preprocessing: Preprocessing,
 ) -> tuple[dict[Modality, Tensor], dict[Modality, Box]]:
@@ -190,13 +273,17 @@ def _read(
         if modality == "rgb":
             frames[modality] = torch.from_numpy(_crop_pixels(source.path, source.read_rgb(indices), entry.rgb_box))
         else:
-            depth = depth_levels(source.read_gray(indices), preprocessing.depth, source.path)
+            read = source.read_gray(place.numbers(modality, indices))
+            depth = depth_levels(read, preprocessing.depth, source.path)
             frames[modality] = torch.from_numpy(depth).unsqueeze(-1)
     boxes = dict.fromkeys(preprocessing.modalities, FULL_FRAME)
     if preprocessing.subject is None or "depth" not in sources:
         return frames, boxes
-    masked = frames["depth"].squeeze(-1).numpy() if "depth" in frames else sources["depth"].read_gray(indices)
-    box = subject_box(masked, preprocessing.subject)
+    if "depth" in frames:
+        masked = frames["depth"].squeeze(-1).numpy()
+    else:
+        masked = sources["depth"].read_gray(place.numbers("depth", indices))
+    box = subject_box(masked, preprocessing.subject, sources["depth"].pixel_aspect)
     return frames, {m: FULL_FRAME if m == "rgb" and entry.rgb_box is not None else box for m in boxes}
 
 
@@ -319,7 +406,7 @@ def check_uncounted(
         entry = manifest.entries[position]
         if entry.frames is None and entry.source(modality):
             try:
-                count_frames(manifest.locate(entry.source(modality)), read_options)
+                count_frames(manifest.locate(entry.source(modality)), read_options, manifest.read_as(modality))
             except UnreadableVideo as error:
                 raise UnreadableSample(
                     f"{manifest.path}, line {entry.line}: {str(error).rstrip('.')}{REPAIR_HINT}",

@@ -1,8 +1,8 @@
 """Manifest of a dataset: a CSV with one line per sample, and a JSON with the class lists beside it.
 
-CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, split, group, subject, camera,
-sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out. Paths are
-relative to the manifest, or URLs; labels are names. The JSON holds the class lists, the dataset and its
+CSV columns: `rgb, depth, rgb_box, start_s, stop_s, start_frame, stop_frame, frames, rate, split, group, subject,
+camera, sample` and `label`, or `label.verb, label.noun, ...` for several task heads. Empty columns may be left out.
+Paths are relative to the manifest, or URLs; labels are names. The JSON holds the class lists, the dataset and its
 version, the facts of the depth modality, the declared number of samples per split, and the unlabeled splits.
 """
 
@@ -20,12 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from kinema.data.csv_table import read_csv
+from kinema.data.manifest_facts import read_facts
+from kinema.data.names import normalize, split_name
+from kinema.data.pixel_box import PixelBox, parse_pixel_box
 from kinema.errors import ManifestError, did_you_mean
-from kinema.files import read_json, write_texts
-from kinema.modality import DepthFacts, Modality
+from kinema.files import write_texts
+from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
+from kinema.video.streams import join_stream, split_stream
 
 WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
-SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames")
+NAME_COLUMNS = ("split", "group", "subject", "camera")
+SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames", "rate")
 COLUMNS = ("rgb", "depth", "rgb_box", *SEGMENT_COLUMNS, "split", "group", "subject", "camera", "sample")
 LABEL = "label"
 UNLABELED = -1
@@ -35,46 +40,8 @@ BUILT_IN = ("moves_cross_subject", "moves_cross_view")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelBox:
-    """Part of a picture in whole pixels: columns `left` to `right` and rows `top` to `bottom`, from 0, half open.
-
-    Raises:
-        ValueError: The box is empty or begins outside of any picture.
-    """
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.left < self.right and 0 <= self.top < self.bottom):
-            raise ValueError(f"{self} must have 0 <= left < right and 0 <= top < bottom")
-
-    def __str__(self) -> str:
-        return f"{self.left} {self.top} {self.right} {self.bottom}"
-
-    def fits(self, width: int, height: int) -> bool:
-        """Return whether the box lies inside a picture of this size."""
-        return self.right <= width and self.bottom <= height
-
-
-def parse_pixel_box(text: str) -> PixelBox:
-    """Parse a box of the form `left top right bottom`.
-
-    Raises:
-        ValueError: The text is not four whole numbers, or not a box.
-    """
-    numbers = text.split()
-    if len(numbers) != 4 or not all(number.isascii() and number.isdecimal() for number in numbers):
-        raise ValueError(f"expected four whole numbers of pixels, left top right bottom; got {text!r}")
-    left, top, right, bottom = map(int, numbers)
-    return PixelBox(left=left, top=top, right=right, bottom=bottom)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Sample, one line of a manifest.
+    """Sample, one line of a manifest. Labels and names are stored in Unicode's composed form (NFC), paths as given.
 
     Attributes:
         rgb: Path relative to the manifest's folder, or a URL; empty without RGB.
@@ -85,6 +52,7 @@ class Entry:
         start_frame: Start of the segment in frames, from 0; never beside seconds.
         stop_frame: End of the segment in frames, exclusive.
         frames: Number of frames of the whole file that decode; None if unknown.
+        rate: Frame rate of the file [1/s]; 0 to count frames instead of time, None if unknown or uneven.
         split: Name of the split.
         group: Samples that a split never divides.
         subject: Person in the video.
@@ -105,6 +73,7 @@ class Entry:
     start_frame: int | None = None
     stop_frame: int | None = None
     frames: int | None = None
+    rate: float | None = None
     split: str = ""
     group: str = ""
     subject: str = ""
@@ -114,6 +83,9 @@ class Entry:
     line: int = 0
 
     def __post_init__(self) -> None:
+        for name in NAME_COLUMNS:
+            object.__setattr__(self, name, normalize(getattr(self, name)))
+        object.__setattr__(self, "labels", {head: normalize(label) for head, label in self.labels.items()})
         if not self.rgb and not self.depth:
             raise ManifestError("rgb and depth are empty; expected a path in at least one", field="rgb")
         if self.rgb_box is not None and not self.rgb:
@@ -128,6 +100,8 @@ class Entry:
             raise ManifestError("expected a segment in seconds or in frames, got both", field="start_s")
         if self.frames is not None and self.frames < 1:
             raise ManifestError(f"frames={self.frames} must be at least 1, or empty if unknown", field="frames")
+        if self.rate is not None and not 0 <= self.rate < math.inf:
+            raise ManifestError(f"rate={self.rate} must be at least 0, or empty if unknown", field="rate")
         if self.frames is not None and self.stop_frame is not None and self.stop_frame > self.frames:
             problem = f"stop_frame={self.stop_frame} exceeds the file's {self.frames} frames"
             raise ManifestError(problem, field="stop_frame")
@@ -148,9 +122,11 @@ class Manifest:
         dataset: Name of the dataset.
         version: Version of the dataset.
         depth: Meaning of stored depth; None without 16-bit depth.
+        depth_encoding: Encoding of depth in color formats; None if there is none, or it is gray.
         declared: Declared number of samples per split, against which coverage is counted.
         digest: SHA-256 over the CSV and the JSON.
         unlabeled: Splits without public labels; a model can predict them, but not be measured on them.
+        mirrored: Pairs of classes that mirroring exchanges; None if only their names tell.
     """
 
     path: Path
@@ -162,6 +138,8 @@ class Manifest:
     declared: Mapping[str, int]
     digest: str
     unlabeled: tuple[str, ...] = ()
+    mirrored: tuple[tuple[str, str], ...] | None = None
+    depth_encoding: DepthEncoding | None = None
 
     def positions(self, split: str) -> list[int]:
         """Return the positions of a split's samples, in the order of the file.
@@ -179,6 +157,15 @@ class Manifest:
     def locate(self, source: str) -> str:
         """Return a path of an entry as a path or URL that can be opened."""
         return locate(self.path, source)
+
+    def rates(self, positions: Iterable[int], modality: Modality) -> list[float]:
+        """Return the known frame rates of a modality's files; `rate` is that of depth only without RGB."""
+        entries = [self.entries[position] for position in positions]
+        return [e.rate for e in entries if e.rate and (modality == "rgb" or not e.rgb)]
+
+    def read_as(self, modality: Modality) -> ReadAs:
+        """Return what the files of a modality contain."""
+        return "rgb" if modality == "rgb" else self.depth_encoding or "depth"
 
     def targets(self, position: int) -> dict[str, int]:
         """Return the class number of each task head for one sample; -1 in an unlabeled split."""
@@ -217,12 +204,13 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
             f"`kinema prepare csv --root {path} --out NEW.csv`.",
             path=facts_path,
         )
-    facts = _read_facts(facts_path)
+    facts = read_facts(facts_path)
     table = path.read_bytes()
     entries = _read_table(path, table, facts["unlabeled"])
     digest = hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(facts_path.read_bytes()).digest())
     manifest = Manifest(path=path, entries=entries, digest=digest.hexdigest(), **facts)
     _check_labels(manifest)
+    _check_splits(manifest)
     return manifest
 
 
@@ -234,11 +222,14 @@ def write_manifest(
     dataset: str,
     version: str,
     depth: DepthFacts | None,
+    depth_encoding: DepthEncoding | None = None,
     declared: Mapping[str, int] | None = None,
+    mirrored: Sequence[tuple[str, str]] | None = None,
 ) -> Manifest:
     """Write the CSV and the JSON beside it, and read them back; the same samples give the same bytes.
 
     `declared` is the number of samples per split if some are missing, by default the number of entries.
+    `mirrored` are the pairs of classes that mirroring exchanges, if that is known.
 
     Raises:
         ManifestError: No entries, a split with more samples than declared or with labels for only some of them, or a
@@ -280,6 +271,10 @@ def write_manifest(
     }
     if unlabeled:
         facts["unlabelled"] = unlabeled
+    if mirrored is not None:
+        facts["mirrored"] = mirrored
+    if depth_encoding is not None:
+        facts["depth_encoding"] = depth_encoding
     described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     write_texts({path: table.getvalue(), path.with_suffix(".json"): described})
     return load_manifest(path)
@@ -293,7 +288,13 @@ def check_manifest_name(path: Path) -> None:
 
 def locate(manifest: Path, source: str) -> str:
     """Return a URL unchanged, and a path relative to the manifest's folder as an absolute one."""
-    return source if "://" in source else os.path.normpath(manifest.parent.resolve() / source)
+    if "://" in source:
+        return source
+    path = os.path.join(manifest.parent.resolve(), source)
+    if "#" not in path:
+        return os.path.normpath(path)
+    file, stream = split_stream(path)
+    return join_stream(os.path.normpath(file), stream)
 
 
 def class_lists(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
@@ -324,31 +325,6 @@ def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) 
     except ValueError as error:
         raise ManifestError(f"rgb_box: {error}", field="rgb_box") from None
     return Entry(labels=labels if any(labels.values()) else {}, line=line, **values)
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = read_json(path)
-        depth = facts.get("depth")
-        return {
-            "classes": {head: tuple(str(name) for name in names) for head, names in facts["classes"].items()},
-            "dataset": str(facts["corpus"]),
-            "version": str(facts["version"]),
-            "declared": {str(split): int(count) for split, count in facts["declared"].items()},
-            "unlabeled": tuple(str(split) for split in facts.get("unlabelled", ())),
-            "depth": None
-            if depth is None
-            else DepthFacts(
-                unit_mm=depth["depth_unit"],
-                near=depth["depth_range"][0],
-                far=depth["depth_range"][1],
-                coverage=depth["coverage"],
-            ),
-        }
-    except KeyError as error:
-        raise ManifestError(f"{path}: field {error} is missing", path=path, field=str(error.args[0])) from error
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise ManifestError(f"{path}: cannot be parsed ({error})", path=path) from error
 
 
 def _read_table(path: Path, table: bytes, unlabeled: Sequence[str]) -> tuple[Entry, ...]:
@@ -410,6 +386,21 @@ def _check_labels(manifest: Manifest) -> None:
         raise ManifestError(f"{facts_path}: no class list for column {column!r}", path=facts_path, field=column)
 
 
+def _check_splits(manifest: Manifest) -> None:
+    first: dict[str, Entry] = {}
+    for entry in manifest.entries:
+        name = split_name(entry.split) or entry.split.strip()
+        other = first.setdefault(entry.split if entry.split.startswith("dev") else name, entry)
+        if other.split != entry.split:
+            problem = f"split {entry.split!r} here and {other.split!r} in line {other.line} have the same meaning"
+            raise ManifestError(
+                f"{manifest.path}, line {entry.line}: {problem}. Write {name!r} in both, and in `declared`.",
+                path=manifest.path,
+                line=entry.line,
+                field="split",
+            )
+
+
 def _nearest(name: str, candidates: Collection[str]) -> str:
     near = difflib.get_close_matches(name, candidates, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
@@ -424,7 +415,7 @@ def _column(head: str) -> str:
 
 
 def _parse_number(column: str, cell: str) -> int | float:
-    kind = float if column.endswith("_s") else int
+    kind = float if column == "rate" or column.endswith("_s") else int
     try:
         return kind(cell)
     except ValueError:

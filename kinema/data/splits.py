@@ -64,6 +64,17 @@ def divided_names(entries: Iterable[Entry], column: Literal["group", "subject"])
     return sorted(name for name, values in splits.items() if len(values) > 1)
 
 
+def have_common_frames(first: Entry, second: Entry) -> bool:
+    """Return whether two samples of one file share frames; True if one is cut by seconds and the other by frames."""
+    spans = [(entry.start_s, entry.stop_s, entry.start_frame, entry.stop_frame) for entry in (first, second)]
+    (a_s, b_s, a_frame, b_frame), (c_s, d_s, c_frame, d_frame) = spans
+    if a_s is not None and b_s is not None and c_s is not None and d_s is not None:
+        return a_s < d_s and c_s < b_s
+    if a_frame is not None and b_frame is not None and c_frame is not None and d_frame is not None:
+        return a_frame < d_frame and c_frame < b_frame
+    return True
+
+
 def _groups(entries: Sequence[Entry], keep_together: KeepTogether) -> list[str]:
     if keep_together == "auto":
         return [entry.group or entry.subject or entry.rgb or entry.depth for entry in entries]

@@ -1,7 +1,9 @@
 """A user's own folder: class folders, or files named by templates, with videos, arrays or folders of images."""
 
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,16 +11,20 @@ import numpy as np
 
 from kinema.config import config
 from kinema.data.manifest import LABEL, Entry
+from kinema.data.names import normalize, split_name
+from kinema.datasets.cells import check_class_names, unknown_split
+from kinema.datasets.holdout import assign_splits
 from kinema.datasets.options import OwnDataOptions
-from kinema.datasets.prepared import SPLIT_FOLDERS, PreparedDataset, assign_splits, write_prepared
+from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import check_paths
 from kinema.datasets.templates import match_templates
-from kinema.errors import ManifestError, UnreadableVideo
+from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, Modality
 from kinema.video.array_file import ARRAY_SUFFIXES
-from kinema.video.scan import VIDEO_SUFFIXES, scan
+from kinema.video.scan import VIDEO_SUFFIXES, is_text, is_video, scan, scan_contents
 from kinema.video.source import read_gray, read_rgb
+from kinema.video.streams import join_stream, split_stream
 
 Kind = Literal["videos", "arrays", "folders of images"]
 
@@ -29,7 +35,8 @@ class FolderOptions(OwnDataOptions):
 
     Attributes:
         rgb: Names of RGB files below ROOT, for example '{label}/{name}_rgb.mp4'. The fields label (or label.verb, ...),
-            group, subject, camera and split fill columns; all others only match; {name:d} matches digits.
+            group, subject, camera and split fill columns; all others only match; {name:d} matches digits. A stream of
+            the files may be named: '{label}/{name}.mkv#color'.
         depth: Names of depth files, as --rgb; may end in a folder of images. RGB and depth are paired by the fields
             that both patterns have.
     """
@@ -52,18 +59,36 @@ def prepare(options: FolderOptions) -> PreparedDataset:
     check_paths(options, "a folder for each class")
     root = options.root
     if options.rgb or options.depth:
-        entries, has_split, notes = match_templates(root, options.out, rgb=options.rgb, depth=options.depth)
+        entries, has_split, notes = _match_streams(options)
     else:
         entries, has_split, notes = _read_class_folders(root)
-    entries, split_notes = assign_splits(entries, options, has_split=has_split)
+    entries, split_notes = assign_splits(entries, options, base=root, has_split=has_split)
     return write_prepared(
         entries,
         options.out,
         base=root,
         dataset=root.resolve().name,
         depth=options.depth_facts,
+        mirrored=options.mirrored,
+        depth_encoding=options.depth_encoding,
         notes=[*notes, *split_notes],
     )
+
+
+def _match_streams(options: FolderOptions) -> tuple[list[Entry], bool, list[str]]:
+    """Return what `match_templates` does for templates that may name streams; both may name streams of one file."""
+    (rgb, rgb_stream), (depth, depth_stream) = split_stream(options.rgb), split_stream(options.depth)
+    is_one_file = rgb == depth and (rgb_stream, depth_stream) != (None, None)
+    entries, has_split, notes = match_templates(options.root, options.out, rgb=rgb, depth="" if is_one_file else depth)
+    named = [
+        replace(
+            entry,
+            rgb=entry.rgb and join_stream(entry.rgb, rgb_stream),
+            depth=(depth_file := entry.rgb if is_one_file else entry.depth) and join_stream(depth_file, depth_stream),
+        )
+        for entry in entries
+    ]
+    return named, has_split, notes
 
 
 def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
@@ -71,14 +96,16 @@ def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
     split_folders = _split_folders(root)
     sources: dict[Kind, list[tuple[Path, str, str]]] = {"videos": [], "arrays": [], "folders of images": []}
     num_others = 0
+    without: dict[Path, tuple[Path, ...]] = {}  # class folders without a sample, with their files
     for split, parent in split_folders:
         for folder in _subfolders(parent):
-            contents = scan(folder)
+            contents = scan_contents(folder)
             num_others += len(contents.others)
             paths_by_kind = (contents.videos, contents.arrays, contents.image_folders)
             for samples, paths in zip(sources.values(), paths_by_kind, strict=True):
                 samples += [(path, split, folder.name.strip()) for path in paths]
-
+            if not any(paths_by_kind):
+                without[folder] = contents.others
     kinds = [kind for kind, samples in sources.items() if samples]
     if not kinds:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES | ARRAY_SUFFIXES))
@@ -89,6 +116,9 @@ def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
         problem = f"contains {kinds[0]} ({examples[0]}) and {kinds[1]} ({examples[1]})"
         fix = "Choose with --rgb TEMPLATE and --depth TEMPLATE, or move the others away."
         raise ManifestError(f"{root}: {problem}. {fix}", path=root)
+    folders = [folder for _, parent in split_folders for folder in _subfolders(parent)]
+    check_class_names({LABEL: sorted({normalize(f.name) for f in folders if f not in without})}, root)
+    empty = _check_empty_classes(root, without)
     kind = kinds[0]
     modality = _modality(root, [path for path, *_ in sources[kind]], kind)
     entries = []
@@ -97,9 +127,21 @@ def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
         rgb, depth = (source, "") if modality == "rgb" else ("", source)
         entries.append(Entry(rgb=rgb, depth=depth, split=split, labels={LABEL: label}))
     notes = [f"{num_others} files are omitted: unknown file type"] if num_others else []
+    notes += note_names(empty, "folders have no video and are no classes")
     if kind != "videos":
         notes.append(f"all {len(entries)} {kind} are used as {'depth' if modality == 'depth' else 'RGB'}")
     return entries, bool(split_folders[0][0]), notes
+
+
+def _check_empty_classes(root: Path, without: Mapping[Path, Sequence[Path]]) -> list[str]:
+    """Return the names of folders with documents at most; a class whose files are of other kinds is refused."""
+    for folder, files in without.items():
+        unknown = [path.relative_to(folder).as_posix() for path in files if not is_text(path)]
+        if unknown:
+            problem = f"class {folder.name!r} has no sample, because no video is found in {examples(unknown)}"
+            fix = "Convert these files to videos, or move the folder away."
+            raise ManifestError(f"{root}: {problem}. {fix}", path=folder, field=LABEL)
+    return [folder.relative_to(root).as_posix() for folder, files in without.items() if not files]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -108,16 +150,22 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _split_folders(root: Path) -> list[tuple[str, Path]]:
     """Return the parents of class folders as (split, folder): one per split, or the root without a split."""
-    folders = [folder for folder in _subfolders(root) if scan(folder).sources]
-    splits = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
+    folders = [folder for folder in _subfolders(root) if _has_sources(folder)]
+    splits = {folder: split for folder in folders if (split := split_name(folder.name))}
     if splits and len(splits) == len(folders):
-        return [(SPLIT_FOLDERS[folder.name.lower()], folder) for folder in folders]
-    if len(splits) > 1:
-        other = next(folder for folder in folders if folder not in splits)
-        problem = f"{splits[0].name!r} and {splits[1].name!r} are splits, but {other.name!r} beside them has videos too"
-        fix = "Move its classes into a split, or move it away."
+        return [(split, folder) for folder, split in splits.items()]
+    other = next((folder for folder in folders if folder not in splits), root)
+    if len(splits) > 1 or (splits and all(_subfolders(folder) for folder in folders)):
+        names = " and ".join(repr(folder.name) for folder in splits)
+        problem = f"{names} {'are splits' if len(splits) > 1 else 'is a split'}, but {other.name!r} beside is none"
+        fix = f"Rename it ({unknown_split(other.name)}), move its classes into a split, or move it away."
         raise ManifestError(f"{root}: {problem}. {fix}", path=other, field="split")
     return [("", root)]
+
+
+def _has_sources(folder: Path) -> bool:
+    contents = scan(folder)
+    return bool(contents.sources) or any(map(is_video, contents.others))
 
 
 def _modality(root: Path, paths: list[Path], kind: Kind) -> Modality:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.hmdb51 import find_action_lists, parse_film, read_clips, refuse_other_folders
+from kinema.datasets.holdout import hold_out
 from kinema.datasets.options import DatasetOptions, Holdout
-from kinema.datasets.prepared import PreparedDataset, hold_out
+from kinema.datasets.prepared import PreparedDataset
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ANNOTATIONS,

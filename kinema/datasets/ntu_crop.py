@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kinema.data.manifest import PixelBox
+from kinema.data.pixel_box import PixelBox
 from kinema.datasets.prepared import note_names
 from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.video.container import open_video

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from kinema.config import config
 from kinema.data.splits import KeepTogether
-from kinema.modality import DepthFacts
+from kinema.modality import DepthEncoding, DepthFacts
 
 
 @config
@@ -61,14 +61,20 @@ class OwnDataOptions(Holdout, DatasetOptions):
     """Options of a user's own data.
 
     Attributes:
+        mirrored: Classes that mirroring exchanges, for example "wave sx=wave dx,turn sx=turn dx", or `none`. By default
+            their names tell.
         depth_unit: Millimeters per unit of 16-bit depth; omit it if the unit is not metric.
         depth_range: Near and far end of the useful depths, in stored units; required for 16-bit depth.
+        depth_encoding: Encoding of depth in color videos and images: gray8 if brightness is the depth, jet if colors of
+            the JET map are. Depth in color is refused without it.
         depth_coverage: Pixels with depth: masked if all but the person's are 0, else full; auto is full.
     """
 
+    mirrored: str = ""
     depth_unit: float | None = None
     depth_range: tuple[float, float] | None = None
     depth_coverage: Literal["auto", "masked", "full"] = "auto"
+    depth_encoding: DepthEncoding | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

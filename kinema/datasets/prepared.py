@@ -1,4 +1,4 @@
-"""Steps shared by all datasets: split the samples if they have no split, count frames, write the manifest."""
+"""Steps shared by all datasets: count frames, write the manifest, and note what is found in it."""
 
 import os
 from collections import Counter
@@ -9,20 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from kinema.data.file_times import FileTimes
 from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
-from kinema.data.splits import divided_names, split_by_group
-from kinema.datasets.options import Holdout
+from kinema.data.mirrored import mirroring_notes, parse_mirrored
+from kinema.data.splits import divided_names
+from kinema.datasets.cells import check_class_names
+from kinema.datasets.frame_times import time_notes, with_rate
 from kinema.errors import ManifestError, UnreadableVideo, examples
-from kinema.modality import MODALITIES, DepthFacts
-from kinema.transforms.mirroring import mirrored_pair
-from kinema.video.source import count_frames, read_gray
+from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
+from kinema.video.remarks import REMARKS, Remark
+from kinema.video.source import open_source, read_gray
+from kinema.video.streams import join_stream, split_stream
 
-SPLIT_FOLDERS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-SPLIT_FOLDERS |= {split: split for split in ("train", "val", "test")}
-"""Split by folder name, in lower case."""
-SPLIT_SEED = 0
-"""Seed of random splits; fixed, so that the same videos give the same manifest."""
-FrameCounts = Mapping[str, int | str]
+OWN = "own"
+"""Version of a user's own data in its manifest."""
+MediaFile = tuple[str, Modality]
+"""Path in the manifest, and the modality that it is read as."""
+FrameCounts = Mapping[MediaFile, int | str]
 """Number of frames of each file, or the reason why it cannot be read."""
 
 
@@ -60,43 +63,6 @@ def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:
     return [f"{len(names)} {text}: {examples(names, most)}"] if names else []
 
 
-def assign_splits(entries: Sequence[Entry], holdout: Holdout, *, has_split: bool) -> tuple[list[Entry], list[str]]:
-    """Return the entries with their own split, or a random one if they have none, and notes about it."""
-    if not has_split:
-        return hold_out(entries, holdout)
-    names = ("val_share", "test_share", "keep_together")
-    if all(getattr(holdout, name) == getattr(Holdout(), name) for name in names):
-        return list(entries), []
-    return list(entries), ["the data has its own split: val_share, test_share and keep_together were not used"]
-
-
-def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], list[str]]:
-    """Return the entries with validation and test samples held out at random, and notes about the split."""
-    together = holdout.keep_together
-    split = list(entries)
-    rest, share = split, holdout.val_share
-    if holdout.test_share:
-        split = split_by_group(
-            split, share=holdout.test_share, seed=SPLIT_SEED, held_out="test", keep_together=together
-        )
-        rest, share = [entry for entry in split if entry.split == "train"], share / (1 - holdout.test_share)
-    decided = iter(split_by_group(rest, share=share, seed=SPLIT_SEED, keep_together=together))
-    split = [entry if entry.split == "test" else next(decided) for entry in split]
-
-    counts = Counter(entry.split for entry in split)
-    held = ("val", "test") if holdout.test_share else ("val",)
-    groups = {"none": "", "auto": ", groups kept together"}.get(together, f", {together}s kept together")
-    sizes = ", ".join(f"{counts[name]} {name}" for name in ("train", *held))
-    notes = [f"the data has no split, so one was made: {sizes}{groups}"]
-    for name in held:
-        used = class_lists(entry for entry in split if entry.split == name)
-        for head, names in class_lists(split).items():
-            missing = sorted(set(names) - set(used.get(head, ())))
-            if missing:
-                notes.append(f"split {name} has no sample of {len(missing)} classes: {examples(missing)}")
-    return split, notes
-
-
 def single_modality_notes(entries: Sequence[Entry]) -> list[str]:
     """Return notes on samples that lack one modality, if the dataset has both."""
     notes: list[str] = []
@@ -114,10 +80,12 @@ def write_prepared(
     *,
     base: Path,
     dataset: str,
-    version: str = "own",
+    version: str = OWN,
     classes: Mapping[str, tuple[str, ...]] | None = None,
     depth: DepthFacts | None = None,
+    depth_encoding: DepthEncoding | None = None,
     declared: Mapping[str, int] | None = None,
+    mirrored: str = "",
     notes: Sequence[str] = (),
 ) -> PreparedDataset:
     """Count the frames of every file and write the manifest.
@@ -130,16 +98,20 @@ def write_prepared(
         version: Split or version of the dataset.
         classes: Class names of each task head; those of the entries if None.
         depth: Meaning of 16-bit depth values.
+        depth_encoding: Encoding of depth in color formats.
         declared: Number of samples per split of the complete dataset, if some are missing.
+        mirrored: Classes that mirroring exchanges, as `a=b,c=d` or `none`; empty if only their names tell.
         notes: Messages so far.
 
     Raises:
-        ManifestError: No sample is left, a task head has fewer than two classes, a segment ends after its file, or
-            `depth` is given without any depth file.
+        ManifestError: No sample is left, a mirrored class is unknown, a task head has fewer than two classes or two
+            spellings of one class, a segment ends after its file, or `depth` is given without any depth file.
     """
     if not entries:
         raise ManifestError("; ".join([f"{out}: no sample is left to write", *notes]), path=out)
     lists = class_lists(entries) if classes is None else classes
+    if classes is None:
+        check_class_names(lists, out)
     for head, names in lists.items():
         if len(names) < 2:
             problem = f"{head!r} has one class, {names[0]!r}; expected at least two"
@@ -147,21 +119,33 @@ def write_prepared(
     if depth is not None and not any(entry.depth for entry in entries):
         problem = "a depth range is given, but no sample has depth. Remove --depth-range."
         raise ManifestError(f"{out}: {problem}", path=out, field="depth_range")
+    if depth_encoding is not None and not any(entry.depth for entry in entries):
+        problem = "a depth encoding is given, but no sample has depth. Remove --depth-encoding."
+        raise ManifestError(f"{out}: {problem}", path=out, field="depth_encoding")
 
+    pairs = parse_mirrored(mirrored, lists)
     entries = [
         replace(entry, rgb=_relocate(entry.rgb, base, out), depth=_relocate(entry.depth, base, out))
         for entry in entries
     ]
-    counts = _count([locate(out, source) for entry in entries for source in (entry.rgb, entry.depth) if source])
-    counted = [_with_frames(entry, out, counts) for entry in entries]
+    counts, remarks, times = _read_facts(entries, out, depth_encoding)
+    counted = [with_rate(_with_frames(entry, out, counts), times) for entry in entries]
     manifest = write_manifest(
-        out, entries=counted, classes=lists, dataset=dataset, version=version, depth=depth, declared=declared
+        out,
+        entries=counted,
+        classes=lists,
+        dataset=dataset,
+        version=version,
+        depth=depth,
+        depth_encoding=depth_encoding,
+        declared=declared,
+        mirrored=pairs,
     )
     corrected = sum(
         None not in (before.frames, after.frames) and before.frames != after.frames
         for before, after in zip(entries, counted, strict=True)
     )
-    findings = _data_notes(manifest, counts)
+    findings = [*time_notes(manifest, times), *_data_notes(manifest, counts), *_remark_notes(remarks)]
     if corrected:
         findings.insert(0, f"{corrected} lines had a wrong number of frames; the number of decoded frames was written")
     reasons = tuple(count for count in counts.values() if isinstance(count, str))
@@ -172,24 +156,43 @@ def _relocate(source: str, base: Path, out: Path) -> str:
     """Convert a path relative to `base` to one relative to the manifest; URLs and empty paths are unchanged."""
     if not source or "://" in source:
         return source
-    return Path(os.path.relpath((base / source).resolve(), out.parent.resolve())).as_posix()
+    file, stream = split_stream(str(base / source))
+    return join_stream(Path(os.path.relpath(Path(file).resolve(), out.parent.resolve())).as_posix(), stream)
 
 
-def _count(paths: Sequence[str]) -> FrameCounts:
-    def count(path: str) -> int | str:
+def _read_facts(
+    entries: Sequence[Entry], out: Path, encoding: DepthEncoding | None
+) -> tuple[FrameCounts, dict[MediaFile, tuple[Remark, ...]], dict[MediaFile, FileTimes]]:
+    """Return the frame count, the remarks and the times of each file."""
+
+    def read(file: MediaFile) -> tuple[int | str, tuple[Remark, ...], FileTimes]:
+        path, kind = file
         try:
-            return count_frames(path)
+            with open_source(locate(out, path), read_as="rgb" if kind == "rgb" else encoding or "depth") as source:
+                remarks, count = source.remarks, source.num_frames
+                return count, remarks, FileTimes.of(source.timeline, count)
         except UnreadableVideo as error:
-            return str(error)
+            return str(error), (), FileTimes(0)
 
-    unique = list(dict.fromkeys(paths))
+    unique = list(dict.fromkeys((e.source(m), m) for e in entries for m in MODALITIES if e.source(m)))
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return dict(zip(unique, pool.map(count, unique), strict=True))
+        facts = dict(zip(unique, pool.map(read, unique), strict=True))
+    counts, remarks, times = ({file: fact[n] for file, fact in facts.items()} for n in range(3))
+    return counts, remarks, times  # type: ignore[return-value]  # mypy joins the three
+
+
+def _remark_notes(remarks: Mapping[MediaFile, Sequence[Remark]]) -> list[str]:
+    """Return a note for each kind of remark, with the number of files."""
+    notes: list[str] = []
+    for kind, text in REMARKS.items():
+        names = [Path(path).name for (path, _), found in remarks.items() if any(r.kind == kind for r in found)]
+        notes += note_names(names, f"files {text}")
+    return notes
 
 
 def _with_frames(entry: Entry, out: Path, counts: FrameCounts) -> Entry:
-    path = locate(out, entry.rgb or entry.depth)
-    count = counts[path]
+    file: MediaFile = (entry.rgb, "rgb") if entry.rgb else (entry.depth, "depth")
+    path, count = locate(out, file[0]), counts[file]
     try:
         return replace(entry, frames=count if isinstance(count, int) else None)
     except ValueError as error:  # the segment ends after the last frame
@@ -197,44 +200,25 @@ def _with_frames(entry: Entry, out: Path, counts: FrameCounts) -> Entry:
 
 
 def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
-    """Return notes on lengths, depth, divided groups and mirrored classes."""
-    pairs = dict.fromkeys((e.rgb, e.depth) for e in manifest.entries if e.rgb and e.depth)
-    lengths = [(rgb, counts[manifest.locate(rgb)], depth, counts[manifest.locate(depth)]) for rgb, depth in pairs]
-    unequal = [
-        f"{rgb} has {rgb_frames} and {depth} {depth_frames}"
-        for rgb, rgb_frames, depth, depth_frames in lengths
-        if isinstance(rgb_frames, int) and isinstance(depth_frames, int) and rgb_frames != depth_frames
-    ]
-    notes = note_names(
-        unequal,
-        "pairs of RGB and depth differ in their number of frames; `frames` is that of RGB, and reading after the end "
-        "of the shorter file is an error",
-        most=10,
-    )
+    """Return notes on depth, divided groups and mirrored classes."""
+    notes: list[str] = []
     if manifest.depth is None:
         notes += _missing_depth_range(manifest, counts)
     for column in ("group", "subject"):
         names = divided_names(manifest.entries, column)
         if names:
             notes.append(f"{len(names)} {column}s are in more than one split, e.g. {examples(names)}")
-    for head, classes in manifest.classes.items():
-        pair = mirrored_pair(classes)
-        if pair is not None:
-            notes.append(
-                f"{pair[0]!r} and {pair[1]!r} ({head}) are mirror images of each other: turn mirroring off for "
-                "training, --data.augmentation.flip 0"
-            )
-    return notes
+    return notes + mirroring_notes(manifest)
 
 
 def _missing_depth_range(manifest: Manifest, counts: FrameCounts) -> list[str]:
     """Return a note if 16-bit depth has no range, with the values of the first file."""
     paths = {e.depth: manifest.locate(e.depth) for e in manifest.entries if e.depth}
-    source = next((source for source, path in paths.items() if isinstance(counts[path], int)), None)
+    source = next((source for source in paths if isinstance(counts[source, "depth"], int)), None)
     if source is None:
         return []
     try:
-        frame = read_gray(paths[source], [0])
+        frame = read_gray(paths[source], [0], read_as=manifest.read_as("depth"))
     except UnreadableVideo as error:
         return [f"depth cannot be read: {error}"]
     if frame.dtype == np.uint8:

@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 import kinema.datasets
+from kinema.data.manifest import Manifest
 from kinema.datasets.options import DatasetOptions, OwnDataOptions
-from kinema.datasets.prepared import PreparedDataset
+from kinema.datasets.prepared import OWN, PreparedDataset
 from kinema.errors import UsageError, did_you_mean
 
 Options = TypeVar("Options", bound=DatasetOptions)
@@ -17,7 +18,10 @@ Options = TypeVar("Options", bound=DatasetOptions)
 
 @dataclass(frozen=True)
 class DatasetSpec(Generic[Options]):
-    """Subcommand of `kinema prepare`: its name, line of help and options, and the function that writes the manifest."""
+    """Subcommand of `kinema prepare`: its name, line of help and options, and the function that writes the manifest.
+
+    The line of help begins with the dataset's name in its manifests and a colon.
+    """
 
     name: str
     summary: str
@@ -31,6 +35,15 @@ def list_datasets() -> dict[str, DatasetSpec[Any]]:
     names = [f"{kinema.datasets.__name__}.{module.name}" for module in pkgutil.iter_modules(kinema.datasets.__path__)]
     specs = [spec for name in names for spec in getattr(importlib.import_module(name), "SPECS", ())]
     return {spec.name: spec for spec in sorted(specs, key=lambda spec: not issubclass(spec.options, OwnDataOptions))}
+
+
+def is_public(manifest: Manifest) -> bool:
+    """Return whether a manifest is of a public or built-in dataset, whose classes and splits are official."""
+    if manifest.version == OWN or manifest.version.startswith(f"{OWN}, "):  # a folder may have the name of a dataset
+        return False
+    specs = list_datasets().values()
+    names = {spec.summary.partition(":")[0] for spec in specs if not issubclass(spec.options, OwnDataOptions)}
+    return manifest.dataset in names | {"moves"}
 
 
 def get_dataset(name: str) -> DatasetSpec[Any]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from kinema.data.csv_table import read_csv
 from kinema.data.manifest import LABEL, Entry, check_manifest_name
+from kinema.data.names import normalize, split_name
+from kinema.datasets.cells import unknown_split
 from kinema.datasets.options import DatasetOptions
 from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
 from kinema.errors import ManifestError, examples
@@ -140,12 +142,15 @@ def read_annotations(
     require_columns(table, lines[0][1], ("path", "label", *columns.values(), "split"))
     samples = []
     for line, row in lines:
-        if row["label"] not in classes:
+        if normalize(row["label"]) not in classes:
             problem = f"label {row['label']!r} is not one of the {len(classes)} classes"
             raise line_error(table, line, problem, field="label")
+        split = split_name(row["split"]) or ""
+        if row["split"] and not split:
+            raise line_error(table, line, unknown_split(row["split"]), field="split")
         frames = int(row["frames"]) if row.get("frames", "").isdecimal() else None
         cells = {column: row[name] for column, name in columns.items()}
-        cells |= {modality: row["path"], "split": row["split"]}
+        cells |= {modality: row["path"], "split": split}
         entry = Entry(frames=frames or None, labels={LABEL: row["label"]}, **cells)  # type: ignore[arg-type]  # text
         samples.append(ListedSample(name=row["path"], entry=entry, path=table, line=line))
     refuse_duplicates((sample.path, sample.line, sample.name) for sample in samples)

@@ -1,6 +1,7 @@
 """A user's own table: CSV, or JSON as a list of objects or one object per line."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,14 +10,13 @@ from typing import Any, Literal
 from kinema.config import config
 from kinema.data.csv_table import read_csv
 from kinema.data.manifest import COLUMNS, LABEL, Entry, check_manifest_name, parse_row
+from kinema.datasets.cells import Place, Row, clean_rows, is_label
+from kinema.datasets.holdout import assign_splits
 from kinema.datasets.options import OwnDataOptions
-from kinema.datasets.prepared import PreparedDataset, assign_splits, write_prepared
+from kinema.datasets.prepared import PreparedDataset, write_prepared
 from kinema.datasets.registry import DatasetSpec
-from kinema.datasets.templates import is_label
 from kinema.errors import ManifestError, UsageError, did_you_mean
 
-Place = Literal["line", "item"]
-"""Unit of row numbers in messages: lines of the file, or items of a list."""
 OBJECTS = "a list of objects, or one object per line"
 
 
@@ -48,23 +48,27 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
         raise ManifestError(f"{table}: no such table", path=table, field="root")
     place, lines = _json_rows(table) if table_format == "json" else ("line", read_csv(table, table.read_bytes()))
     names = _column_names(table, list(lines[0][1]), _parse_columns(options.columns))
+    rows, cell_notes = clean_rows(table, place, lines, names)
     entries: list[Entry] = []
-    for line, row in lines:
+    for line, row in rows:
         try:
-            entries.append(parse_row({column: row[name] for column, name in names.items()}, line))
+            entries.append(parse_row(row, line))
         except ManifestError as error:
             message = f"{table}, {place} {line}: {error}"
             raise ManifestError(message, path=table, line=line, field=error.field) from error
     unused = sorted(set(lines[0][1]) - set(names.values()))
     notes = [f"unused columns: {', '.join(unused)}"] if unused else []
-    entries, split_notes = assign_splits(entries, options, has_split="split" in names)
+    has_split = any(entry.split for entry in entries)
+    entries, split_notes = assign_splits(entries, options, base=table.parent, has_split=has_split)
     return write_prepared(
         entries,
         out,
         base=table.parent,
         dataset=table.stem,
         depth=options.depth_facts,
-        notes=[*notes, *split_notes],
+        mirrored=options.mirrored,
+        depth_encoding=options.depth_encoding,
+        notes=[*notes, *cell_notes, *split_notes],
     )
 
 
@@ -79,7 +83,7 @@ def _parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def _json_rows(table: Path) -> tuple[Place, list[tuple[int, dict[str, str]]]]:
+def _json_rows(table: Path) -> tuple[Place, list[Row]]:
     """Return number and cells of each object; missing columns are empty."""
     try:
         text = table.read_text(encoding="utf-8-sig")
@@ -123,6 +127,8 @@ def _cells(row: Any, table: Path, place: Place, number: int) -> dict[str, str]:
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):
             kind = {bool: "true or false", _Pairs: "an object", list: "a list"}[type(value)]
             raise error(f"{name!r} is {kind}; expected a string or a number", name)
+        if isinstance(value, float) and math.isinf(value):
+            raise error(f"{name!r} is infinite; expected a string or a finite number", name)
         cells[name.strip()] = "" if value is None else str(value).strip()
     return cells
 

@@ -2,17 +2,19 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
 from kinema.data.manifest import LABEL, Entry
-from kinema.datasets.prepared import SPLIT_FOLDERS, note_names, single_modality_notes
+from kinema.data.names import normalize, split_name
+from kinema.datasets.cells import is_label, unknown_split
+from kinema.datasets.prepared import note_names, single_modality_notes
 from kinema.errors import ManifestError
 from kinema.modality import MODALITIES, Modality
 from kinema.video.image_folder import IMAGE_SUFFIXES
-from kinema.video.scan import scan
+from kinema.video.scan import is_video, scan
 
 COLUMNS = ("group", "subject", "camera", "split")
 """Fields that fill a manifest column, in addition to labels."""
@@ -49,7 +51,7 @@ class Template:
         Raises:
             ManifestError: The path matches in more than one way.
         """
-        lazy, greedy = (pattern.fullmatch(path) for pattern in (self.lazy, self.greedy))
+        lazy, greedy = (pattern.fullmatch(normalize(path)) for pattern in (self.lazy, self.greedy))
         if lazy is None or greedy is None:
             return None
         for field, value, other in zip(self.fields, lazy.groups(), greedy.groups(), strict=True):
@@ -70,6 +72,7 @@ def parse_template(text: str) -> Template:
     def error(problem: str, field: str | None = None) -> ManifestError:
         return ManifestError(f"template {text!r}: {problem}", field=field)
 
+    text = normalize(text)
     try:
         parts = list(Formatter().parse(text.removeprefix("./").rstrip("/")))
     except ValueError as failure:
@@ -140,6 +143,7 @@ def match_templates(root: Path, out: Path, *, rgb: str = "", depth: str = "") ->
     for sample in samples.values():
         fields = {name: value for path in reversed(sample.values()) for name, value in matched[path][1].items()}
         entries.append(_entry(sample.get("rgb", ""), sample.get("depth", ""), fields))
+    _check_lost_classes(root, templates, [path for path in paths if path not in matched], entries)
     notes = [
         *_field_notes(templates),
         *note_names(both, "paths match both templates; the one with more fixed characters was used"),
@@ -150,11 +154,6 @@ def match_templates(root: Path, out: Path, *, rgb: str = "", depth: str = "") ->
         ),
     ]
     return entries, any("split" in template.fields for template in templates.values()), notes
-
-
-def is_label(field: str) -> bool:
-    """Return whether a field or column is `label` or `label.HEAD`."""
-    return field == LABEL or field.startswith(f"{LABEL}.")
 
 
 def _shared_fields(templates: Mapping[Modality, Template]) -> tuple[str, ...]:
@@ -201,6 +200,25 @@ def _match(
     return matched, both
 
 
+def _check_lost_classes(
+    root: Path, templates: Mapping[Modality, Template], unmatched: Sequence[str], entries: Sequence[Entry]
+) -> None:
+    """Raise ManifestError if the videos of a class match a template except for their suffix, and no other file does."""
+    used = {(head, label) for entry in entries for head, label in entry.labels.items()}
+    for path in unmatched:
+        for template in templates.values():
+            fields = template.match(path) or {}
+            lost = [name for name, value in fields.items() if is_label(name) and (_head(name), value) not in used]
+            if lost and is_video(root / path):
+                problem = f"class {fields[lost[0]]!r} has no sample, because the template does not end in"
+                raise ManifestError(
+                    f"{root}: {problem} {Path(path).suffix or 'the name'} of {path}. Rename the files, or use class "
+                    "folders without a template.",
+                    path=root / path,
+                    field=lost[0],
+                )
+
+
 def _field_notes(templates: Mapping[Modality, Template]) -> list[str]:
     """Return notes on fields that are probably misspelled names of columns."""
     columns = (LABEL, *COLUMNS)
@@ -212,12 +230,19 @@ def _field_notes(templates: Mapping[Modality, Template]) -> list[str]:
     return notes
 
 
+def _head(field: str) -> str:
+    return field.removeprefix(f"{LABEL}.")
+
+
 def _entry(rgb: str, depth: str, fields: Mapping[str, str]) -> Entry:
-    labels = {name.removeprefix(f"{LABEL}."): value for name, value in fields.items() if is_label(name)}
+    labels = {_head(name): value for name, value in fields.items() if is_label(name)}
     for head, label in labels.items():
         if not label:
             raise ManifestError(f"{rgb or depth}: {head} is empty", path=rgb or depth, field=head)
     columns = {name: fields[name] for name in COLUMNS if name in fields}
     if "split" in columns:
-        columns["split"] = SPLIT_FOLDERS.get(columns["split"].lower(), columns["split"])
+        split = split_name(columns["split"])
+        if split is None:
+            raise ManifestError(f"{rgb or depth}: {unknown_split(columns['split'])}", path=rgb or depth, field="split")
+        columns["split"] = split
     return Entry(rgb=rgb, depth=depth, labels=labels, **columns)  # type: ignore[arg-type]  # text

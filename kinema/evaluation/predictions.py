@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from kinema.data.manifest import UNLABELED, Manifest
+from kinema.data.names import normalize
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
 from kinema.files import atomic_write, parse_json
@@ -266,7 +267,7 @@ def load_predictions(path: Path) -> Predictions:
                 logits={head: file.get_tensor(f"logits.{head}") for head in header["classes"]},
                 targets={head: file.get_tensor(f"targets.{head}") for head in header["classes"]},
                 index=file.get_tensor("index"),
-                classes={head: tuple(names) for head, names in header["classes"].items()},
+                classes={head: tuple(map(normalize, names)) for head, names in header["classes"].items()},
                 split=header["split"],
                 declared=header["declared"],
                 missing=tuple(header["missing"]),

@@ -13,19 +13,18 @@ from kinema.inference.engine import Device
 from kinema.inference.recognizer import MissingStream, Recognizer, Video
 from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
-from kinema.video.scan import VIDEO_SUFFIXES
+from kinema.video.scan import scan_contents
 
 
 def find_videos(sources: Sequence[str]) -> Iterator[str]:
-    """Yield files and URLs as they are, and all videos below a folder, by suffix.
+    """Yield files and URLs as they are, and all videos below a folder, whatever their names.
 
     Raises:
         VideoError: A folder has no videos.
     """
     for source in sources:
         if "://" not in source and Path(source).is_dir():
-            files = (p for p in Path(source).rglob("*") if p.is_file() and not p.name.startswith("."))
-            videos = sorted(str(p) for p in files if p.suffix.lower() in VIDEO_SUFFIXES)
+            videos = sorted(map(str, scan_contents(Path(source)).videos))
             if not videos:
                 raise VideoError(f"{source}: no videos in this folder", path=source)
             yield from videos

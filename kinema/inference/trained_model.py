@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kinema import __version__
 from kinema.config import config, from_json, rename_fields, to_json
+from kinema.data.names import normalize
 from kinema.errors import ConfigError, KinemaError, ModelError, one_line
 from kinema.files import atomic_write, read_json
 from kinema.inference.engine import Engine, Precision
@@ -230,7 +231,7 @@ def load_model(
     trained = TrainedModel(
         model=model,
         config=config,
-        classes=description.classes,
+        classes={head: tuple(map(normalize, names)) for head, names in description.classes.items()},
         sampling=description.sampling,
         preprocessing=description.preprocessing,
         precision=description.precision,

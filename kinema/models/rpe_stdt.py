@@ -188,12 +188,8 @@ class RPESTDTConfig(NetworkConfig):
     @property
     def spatial_clusters(self) -> Clusters:
         """Clusters of offsets in a frame."""
-        return Clusters(
-            count=self.clusters,
-            function=self.position_function,
-            distance=self.position_distance,
-            ratio=self.position_ratio,
-        )
+        function, distance, ratio = self.position_function, self.position_distance, self.position_ratio
+        return Clusters(count=self.clusters, function=function, distance=distance, ratio=ratio)
 
     def pools_at(self, layer: int) -> bool:
         """Return whether a temporal layer reduces frames."""

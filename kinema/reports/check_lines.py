@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kinema.curation.check import CheckResult
 from kinema.curation.findings import Finding
+from kinema.data.file_times import describe_rates
+from kinema.modality import MODALITIES
 
 EXAMPLES = 3
 """Number of notes printed per kind."""
@@ -37,7 +39,7 @@ def check_progress(console: Console | None = None) -> Iterator[Callable[[int, in
 
 
 def check_lines(checked: CheckResult) -> Iterator[str]:
-    """Yield counts, then one line per fault, then the kinds of notes with their first examples."""
+    """Yield counts, then one line per fault, then the kinds of notes with examples, and frame rates that differ."""
     path = checked.manifest.path
     files, frames = len(checked.inspections), sum(file.frames for file in checked.inspections.values())
     unchanged = f" ({checked.num_cached:,} files unchanged since the last check)" if checked.num_cached else ""
@@ -56,6 +58,10 @@ def check_lines(checked: CheckResult) -> Iterator[str]:
         yield from (_line(path.name, finding) for finding in every[:EXAMPLES])
         if len(every) > EXAMPLES:
             yield f"  and {len(every) - EXAMPLES:,} more"
+    for modality in MODALITIES:
+        timed = [file.times for source, file in checked.inspections.items() if source.kind == modality and file.rate]
+        if len({times.even_rate for times in timed}) > 1:
+            yield f"{modality} frames per second: {describe_rates(times.even_rate for times in timed)}"
 
 
 def _line(name: str, finding: Finding) -> str:

@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.curation.check import CheckResult
-from kinema.curation.duplicates import signature_images
 from kinema.curation.findings import SEVERITY, Finding
 from kinema.curation.inspections import MediaFile
+from kinema.data.duplicates import signature_images
 from kinema.errors import UnreadableVideo
 from kinema.files import write_texts
 from kinema.reports.figures import balance_figure, histograms_figure, strips
@@ -99,14 +99,16 @@ def _copies(checked: CheckResult, read_options: ReadOptions) -> Iterator[Section
         text += f" The first {len(shown)} are shown, check.json has all."
     images = []
     for copy in sorted(shown, key=lambda copy: -copy.pair.motion):
-        rows = [_frames(checked, MediaFile(file, copy.modality), read_options) for file in (copy.first, copy.second)]
+        sources = [MediaFile(file, copy.modality) for file in (copy.first, copy.second)]
+        rows = [_frames(checked, source, read_options) for source in sources]
+        shapes = [checked.inspections[source].width / checked.inspections[source].height for source in sources]
         mirrored = ", mirrored" if copy.pair.mirrored else ""
         caption = (
             f"{copy.first} ({copy.splits[0] or 'no split'}, line {copy.lines[0]}) and {copy.second} "
             f"({copy.splits[1] or 'no split'}, line {copy.lines[1]}): motion similarity {copy.pair.motion:.2f}, "
             f"appearance similarity {copy.pair.appearance:.2f}{mirrored}"
         )
-        images.append(CaptionedImage(image=strips(rows), caption=caption))
+        images.append(CaptionedImage(image=strips(rows, shapes), caption=caption))
     yield Section(heading="Near-duplicates across splits", text=text, images=images)
 
 
@@ -118,7 +120,7 @@ def _frames(checked: CheckResult, source: MediaFile, read_options: ReadOptions) 
     try:
         if source.kind == "rgb":
             return read_rgb(path, indices, read_options)
-        gray = read_gray(path, indices, read_options).astype(np.float32)
+        gray = read_gray(path, indices, read_options, checked.manifest.read_as("depth")).astype(np.float32)
         gray = gray * (255 / max(float(gray.max()), 1.0))
     except UnreadableVideo:
         images = signature_images(inspection.signature)

@@ -146,11 +146,16 @@ def cluster_figure(clusters: Int64[ndarray, "rows columns"], reference: tuple[in
     return _svg(figure)
 
 
-def strips(videos: Sequence[UInt8[ndarray, "_ _ _ 3"]]) -> bytes:
-    """Draw one row of frames per RGB video of any length and size, all of the same height, as JPEG."""
+def strips(videos: Sequence[UInt8[ndarray, "_ _ _ 3"]], shapes: Sequence[float] = ()) -> bytes:
+    """Draw one row of frames per RGB video of any length and size, all of the same height, as JPEG.
+
+    Args:
+        videos: Frames of each video.
+        shapes: Displayed width over height of each video; that of its frames if empty.
+    """
     rows = []
-    for video in videos:
-        size = (max(1, round(STRIP_HEIGHT * video.shape[2] / video.shape[1])), STRIP_HEIGHT)
+    for video, shape in zip(videos, shapes or [video.shape[2] / video.shape[1] for video in videos], strict=True):
+        size = (max(1, round(STRIP_HEIGHT * shape)), STRIP_HEIGHT)
         images = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)) for image in video]
         rows.append(np.concatenate(images, axis=1))
     widest = max(row.shape[1] for row in rows)

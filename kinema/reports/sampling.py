@@ -1,14 +1,20 @@
 """Printed sampling: the frames that a recipe takes from a video."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
 
-from kinema.data.dataset import frames_of
+from kinema.data.dataset import open_sources, place_frames
 from kinema.data.manifest import Manifest
 from kinema.errors import UsageError
+from kinema.modality import Modality
 from kinema.training.recipe import Clip
-from kinema.video.source import open_source
+from kinema.video.container import Timeline
+from kinema.video.read_options import READ_OPTIONS
 
 
 def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) -> Iterator[str]:
@@ -24,15 +30,46 @@ def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) ->
             field="--index",
         )
     entry = manifest.entries[index]
-    source = entry.source(clip.modalities[0]) or entry.rgb or entry.depth
-    with open_source(manifest.locate(source)) as opened:
-        start, stop = frames_of(entry, opened)
-    rule = clip.frame_sampling()
+    modalities = tuple(m for m in clip.modalities if entry.source(m)) or ("rgb" if entry.rgb else "depth",)
+    preprocessing = replace(
+        clip.preprocessing(manifest.depth, manifest.depth_encoding), modalities=modalities, subject=None
+    )
+    modality: Modality = "rgb" if "rgb" in modalities else "depth"
+    rule = clip.frame_sampling(manifest.rates(range(len(manifest.entries)), modality))
+    with ExitStack() as files:
+        sources = open_sources(entry, manifest.locate, preprocessing, READ_OPTIONS, files)
+        place = place_frames(entry, sources, rule)
+        timelines = {name: source.timeline for name, source in sources.items()}
+    first, last = place.grid.frames(np.array([0, place.grid.num_places - 1])).tolist()
     box = "" if entry.rgb_box is None else f", RGB cropped to {entry.rgb_box}"
-    where = f"{manifest.path}, line {entry.line}: {source}, frames {start} to {stop - 1}{box}"
-    yield f"{where}; {rule}; crops per clip: {clip.crops}"
-    for number, view in enumerate((start + rule.views(stop - start)).tolist(), 1):
-        yield " ".join(["evaluation:" if rule.clips == 1 else f"evaluation {number}:", *map(str, view)])
+    where = f"{manifest.path}, line {entry.line}: {entry.source(modality)}, frames {first} to {last}{box}"
+    yield f"{where}; {rule}; crops per clip: {clip.crops}{_span(timelines[modality], first, last)}"
+
+    def lines(title: str, places: Int64[ndarray, " frames"]) -> Iterator[str]:
+        frames = place.grid.frames(places).tolist()
+        yield " ".join([title, *map(str, frames)])
+        if place.grid.begins_s is not None and (times := _seconds(timelines[modality], frames)):
+            yield " ".join(["  seconds:".ljust(len(title)), *(f"{time:.3f}" for time in times)])
+        if len(modalities) > 1 and (depth := place.numbers("depth", frames)) != frames:
+            yield " ".join(["  depth:".ljust(len(title)), *map(str, depth)])
+
+    for number, view in enumerate(place.sampling.views(place.grid.num_places), 1):
+        yield from lines("evaluation:" if rule.clips == 1 else f"evaluation {number}:", view)
     for seed in range(draws):
-        frames = start + rule.indices(stop - start, np.random.default_rng(seed))
-        yield " ".join([f"draw {seed}:    ", *map(str, frames.tolist())])
+        yield from lines(
+            f"draw {seed}:    ", place.sampling.indices(place.grid.num_places, np.random.default_rng(seed))
+        )
+
+
+def _span(timeline: Timeline | None, first: int, last: int) -> str:
+    """Return the rate and the time of a range of frames; empty without time stamps."""
+    times = _seconds(timeline, [first, last])
+    if not times or first == last:
+        return ""
+    return f"; {(last - first) / (times[1] - times[0]):.4g} frames per second, from {times[0]:.3f} to {times[1]:.3f} s"
+
+
+def _seconds(timeline: Timeline | None, frames: list[int]) -> list[float]:
+    if timeline is None or frames[-1] >= len(timeline.stamps):
+        return []
+    return [timeline.seconds[number] for number in frames]

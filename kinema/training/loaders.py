@@ -37,7 +37,7 @@ def make_loaders(setup: TrainingSetup, *, start: int, last: int) -> tuple[ClipLo
     recipe, fabric = setup.recipe, setup.fabric
     dataset = VideoDataset(
         setup.manifest,
-        sampling=recipe.clip.frame_sampling(),
+        sampling=setup.sampling,
         preprocessing=setup.preprocessing,
         augmentation=recipe.data.augmentation,
         read_options=recipe.data.read_options,

@@ -21,7 +21,7 @@ from kinema.training.initialize import initialize_model
 from kinema.training.learner import Learner
 from kinema.training.loaders import make_loaders, readable_batch
 from kinema.training.loggers import TrainingLogger
-from kinema.training.messages import evaluation_message, init_messages, plan_message, run_message
+from kinema.training.messages import evaluation_message, init_messages, plan_message, rate_messages, run_message
 from kinema.training.optimizer import learning_rate
 from kinema.training.plan import Plan, make_plan
 from kinema.training.recipe import Recipe
@@ -70,7 +70,7 @@ def train(
     with closing(run), logger, closing(train_loader), closing(eval_loader), StopRequests() as requests:
         batches = iter(train_loader)
         logger.log(run_message(run.path, start=start, schedule=schedule, start_weights=state.start_weights))
-        logger.log(*init_messages(init_report, setup.model), plan_message(_plan(setup)))
+        logger.log(*init_messages(init_report, setup.model), *_rate_messages(setup), plan_message(_plan(setup)))
         for step in range(start, schedule.last + 1):
             # -- evaluate, save, stop ----------------------------------------------------------------------------
             state.step, names = step, list[str]()
@@ -112,6 +112,11 @@ def train(
             line = {"loss": loss, "lr": lr, "clips_per_s": samples / took, "data_wait": waited / took}
             logger.log_step(step + 1, line, skipped=recipe.data.batch_size - samples)
     return run
+
+
+def _rate_messages(setup: TrainingSetup) -> list[str]:
+    rates = setup.manifest.rates(setup.train_positions, setup.recipe.clip.timed_modality)
+    return rate_messages(setup.sampling, rates, setup.manifest.path)
 
 
 def _plan(setup: TrainingSetup) -> Plan:

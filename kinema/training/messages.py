@@ -12,6 +12,7 @@ from kinema.training.initialize import InitReport
 from kinema.training.plan import Plan
 from kinema.training.schedule import Schedule
 from kinema.training.weights import LoadReport
+from kinema.transforms.sampling import Sampling, group_rates, same_rate
 
 
 def run_message(path: Path, *, start: int, schedule: Schedule, start_weights: str) -> str:
@@ -47,6 +48,23 @@ def load_messages(report: LoadReport) -> list[str]:
     messages += [f"  missing: {name}" for name in report.missing_keys]
     messages += [f"  unexpected: {name}" for name in report.unexpected_keys]
     return messages
+
+
+def rate_messages(sampling: Sampling, rates: Sequence[float], manifest: Path) -> list[str]:
+    """Return a message if files differ in their frame rates and the sampling has an interval in frames."""
+    if sampling.interval is None:
+        return []
+    if not rates:
+        return [f"frame rates: unknown, {manifest} has no column rate; clip.interval counts the frames of each file"]
+    groups = group_rates(rates)
+    counts = ", ".join(f"{rate:.4g}: {count:,} samples" for rate, count in groups.items())
+    if sampling.rate is None:
+        text = "clip.interval counts the frames of each file, so that clips differ in their time"
+        return [f"frame rates: differ ({counts}); {text}"] if len(groups) > 1 else []
+    if len(groups) == 1 and same_rate(sampling.rate, rates[0]):
+        return []
+    interval = f"{sampling.interval} frames at {sampling.rate:.4g}/s = {sampling.interval / sampling.rate:.3f} s"
+    return [f"frame rates: differ ({counts}); intervals are taken in seconds, {interval}"]
 
 
 def evaluation_message(step: int, measures: Mapping[str, float], skipped: Sequence[Mapping[str, Any]]) -> str:

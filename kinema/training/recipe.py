@@ -8,7 +8,9 @@ import difflib
 import importlib.util
 import pkgutil
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median_low
 from types import ModuleType
 from typing import Annotated, Literal
 
@@ -17,13 +19,13 @@ from pydantic import Field, PositiveInt
 import kinema.recipes
 from kinema.config import config
 from kinema.data.manifest import Manifest, load_manifest
+from kinema.data.mirrored import exchanged_pair
 from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
-from kinema.modality import MODALITIES, DepthFacts, Modality
+from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.geometry import Rounding
-from kinema.transforms.mirroring import mirrored_pair
 from kinema.transforms.preprocessing import DepthColors, Preprocessing, SubjectCrop
 from kinema.transforms.sampling import Sampling, SamplingRule, TestFrame, TrainFrames
 from kinema.video.read_options import ReadOptions
@@ -46,6 +48,9 @@ class Clip:
         depth_colors: Content of three depth channels: `gray` repeats one channel, `jet` applies the JET color map.
         sampling: Rule that samples the frames of a clip.
         interval: Distance between sampled frames, for rules that have one [frames].
+        interval_s: The same distance in seconds, in place of `interval`.
+        rate: Frame rate that `interval` counts in [1/s], so that it is the same time in every file. `auto` takes the
+            median of the training files. `any` counts the frames of each file, whatever their rate.
         test_frame: Frame of a segment at test time: the `mean` of its frame numbers, or `tsn`, TSN's rule.
         train_frames: Frames of a training clip: `drawn` where the rule leaves a choice, or `as-tested`.
         mean: Mean of each RGB channel, with values from 0 to 1.
@@ -66,6 +71,8 @@ class Clip:
     depth_colors: DepthColors = "gray"
     sampling: SamplingRule = "segments"
     interval: int | None = None
+    interval_s: float | None = None
+    rate: PositiveFinite | Literal["auto", "any"] = "auto"
     test_frame: TestFrame = "mean"
     train_frames: TrainFrames = "drawn"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -76,8 +83,8 @@ class Clip:
     subject_margin: float | None = None
     rounding: Rounding = "half-up"
 
-    def preprocessing(self, depth: DepthFacts | None) -> Preprocessing:
-        """Return the preprocessing for data with this depth.
+    def preprocessing(self, depth: DepthFacts | None, encoding: DepthEncoding | None = None) -> Preprocessing:
+        """Return the preprocessing for data with this depth, in color formats by its encoding.
 
         Raises:
             RecipeError: The subject crop needs masked depth, and this depth is not masked.
@@ -89,6 +96,7 @@ class Clip:
                 "depth. Remove clip.subject_margin.",
                 field="clip.subject_margin",
             )
+        reads_depth = subject is not None or "depth" in self.modalities
         return Preprocessing(
             modalities=self.modalities,
             short_side=self.short_side,
@@ -96,7 +104,8 @@ class Clip:
             mean=self.mean,
             std=self.std,
             depth_std=self.depth_std,
-            depth=depth if subject is not None or "depth" in self.modalities else None,
+            depth=depth if reads_depth else None,
+            depth_encoding=encoding if reads_depth else None,
             depth_channels=self.depth_channels,
             depth_colors=self.depth_colors,
             crops=self.crops,
@@ -104,16 +113,25 @@ class Clip:
             rounding=self.rounding,
         )
 
-    def frame_sampling(self) -> Sampling:
-        """Return the sampling of the frames."""
+    def frame_sampling(self, rates: Sequence[float] = ()) -> Sampling:
+        """Return the sampling of the frames, for training files of these known frame rates [1/s]."""
+        median = median_low(rates) if rates else None
+        rate = None if self.rate == "any" else median if self.rate == "auto" else self.rate
         return Sampling(
             rule=self.sampling,
             frames=self.frames,
             interval=self.interval,
+            interval_s=self.interval_s,
+            rate=None if self.interval is None else rate,
             clips=self.clips,
             test_frame=self.test_frame,
             train_frames=self.train_frames,
         )
+
+    @property
+    def timed_modality(self) -> Modality:
+        """Modality whose frames are sampled; the others follow it."""
+        return "rgb" if "rgb" in self.modalities else "depth"
 
 
 @config
@@ -128,6 +146,7 @@ class Data:
         workers: Number of reader processes. Results do not depend on it.
         augmentation: Augmentation of training clips.
         unreadable: Action for a training sample that cannot be read: `stop`, or `skip` and log it. Evaluations stop.
+        duplicates: Action for copies of training samples in the evaluation split or in `test`: `refuse` or `allow`.
         balance: Correction of class imbalance: `sampler` draws all classes of the first task head equally often, `loss`
             weights classes by inverse frequency in every task head.
         read_options: Backend and limits for reading files.
@@ -140,6 +159,7 @@ class Data:
     workers: Annotated[int, Field(ge=0)] = 1
     augmentation: Augmentation = Augmentation()
     unreadable: Literal["stop", "skip"] = "stop"
+    duplicates: Literal["refuse", "allow"] = "refuse"
     balance: Literal["none", "sampler", "loss"] = "none"
     read_options: ReadOptions = ReadOptions()
 
@@ -347,7 +367,7 @@ class Recipe:
                     path=path,
                     field=field,
                 )
-        pair = next(filter(None, map(mirrored_pair, manifest.classes.values())), None)
+        pair = exchanged_pair(manifest)
         if flip and pair:
             raise RecipeError(
                 f"data.augmentation.flip={flip}: mirroring turns class {pair[0]!r} into {pair[1]!r} of {path}. Set "

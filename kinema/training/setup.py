@@ -1,12 +1,13 @@
 """Setup of a training run: recipe, data, processes, network and schedule, built before the first step."""
 
+import logging
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,20 +15,26 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from kinema.data.copies import find_copies
 from kinema.data.dataset import check_uncounted
 from kinema.data.manifest import Manifest
+from kinema.data.mirrored import undecided_pairs
+from kinema.datasets.registry import is_public
 from kinema.errors import ManifestError, RecipeError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
 from kinema.inference.engine import choose_device
 from kinema.inference.trained_model import TrainedModel, name_weights, random_start
 from kinema.models.binding import InputBinding, input_binding
-from kinema.training.distributed import make_fabric
+from kinema.training.distributed import make_fabric, rank
 from kinema.training.loggers import check_loggers
 from kinema.training.optimizer import class_weights
 from kinema.training.recipe import Recipe
 from kinema.training.runs import Run, commit
 from kinema.training.schedule import Schedule, check_metric
 from kinema.transforms.preprocessing import Preprocessing
+from kinema.transforms.sampling import Sampling
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,7 @@ class TrainingSetup:
     run: Run
     fabric: Fabric
     schedule: Schedule
+    sampling: Sampling
     preprocessing: Preprocessing
     model: nn.Module
     is_own: bool
@@ -60,8 +68,8 @@ class TrainingSetup:
         """Check the recipe against its manifest, join the processes and build the network; arguments as in `train`.
 
         Raises:
-        RecipeError: The recipe does not fit the manifest, the network or the number of processes.
-            ManifestError: The manifest cannot be read, or lacks a split or its labels.
+            RecipeError: The recipe does not fit the manifest, the network or the number of processes.
+            ManifestError: The manifest cannot be read, or lacks a split or its labels, or its splits have copies.
             UnreadableSample: A sample whose frames `prepare` could not count is unreadable.
         """
         if max_steps is not None and max_steps < 1:
@@ -71,10 +79,15 @@ class TrainingSetup:
         manifest = recipe.open_manifest()
         check_metric(recipe, manifest)
         train_positions, eval_positions = select_samples(recipe, manifest)
+        if rank() == 0 and (run is None or not run.has_checkpoint):
+            check_mirroring(recipe, manifest)
+            refuse_copies(recipe, manifest, train_positions)
         run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
         fabric = make_fabric(recipe)
         torch.manual_seed(recipe.run.seed)
-        preprocessing = recipe.clip.preprocessing(manifest.depth)
+        deinterlace = recipe.data.read_options.deinterlace or "none"
+        preprocessing = recipe.clip.preprocessing(manifest.depth, manifest.depth_encoding)
+        preprocessing = replace(preprocessing, deinterlace=deinterlace)
         network = model or _build_network(recipe, manifest, preprocessing)
         binding = input_binding(network)
         if len(preprocessing.modalities) > len(binding.arguments):
@@ -90,6 +103,7 @@ class TrainingSetup:
             run=run,
             fabric=fabric,
             schedule=Schedule.from_recipe(recipe, samples=len(train_positions), max_steps=max_steps),
+            sampling=recipe.clip.frame_sampling(manifest.rates(train_positions, recipe.clip.timed_modality)),
             preprocessing=preprocessing,
             model=network,
             is_own=model is not None,
@@ -122,7 +136,7 @@ class TrainingSetup:
             model=network,
             config=None if self.is_own else self.recipe.model,
             classes=self.manifest.classes,
-            sampling=self.recipe.clip.frame_sampling(),
+            sampling=self.sampling,
             preprocessing=self.preprocessing,
             precision=self.recipe.compute.precision,
         )
@@ -187,6 +201,53 @@ def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[
     must_be_readable = eval_positions if recipe.data.unreadable == "skip" else [*eval_positions, *train_positions]
     check_uncounted(manifest, must_be_readable, recipe.clip.modalities[0], recipe.data.read_options)
     return train_positions, eval_positions
+
+
+def check_mirroring(recipe: Recipe, manifest: Manifest) -> None:
+    """Check that nobody has to decide whether the recipe's mirroring swaps two classes; those of public data are known.
+
+    Raises:
+        RecipeError: The names of two classes may be mirror images of each other.
+    """
+    path, flip = manifest.path, recipe.data.augmentation.flip
+    undecided = [] if not flip or is_public(manifest) else undecided_pairs(manifest)
+    if undecided:
+        first, second = undecided[0]
+        raise RecipeError(
+            f"data.augmentation.flip={flip}: does mirroring turn class {first!r} into {second!r} of {path} "
+            f"({len(undecided)} such pairs)? If so, set --data.augmentation.flip 0. If not, prepare with "
+            f'--mirrored none, or add "mirrored": [] to {path.with_suffix(".json").name}.',
+            path=path,
+            field="data.augmentation.flip",
+        )
+
+
+def refuse_copies(recipe: Recipe, manifest: Manifest, train_positions: list[int]) -> None:
+    """Check that no training sample is a copy of one in the evaluation split or in `test`; public splits are official.
+
+    Raises:
+        ManifestError: A file, or nearly the same video, is in both, and the recipe does not allow it.
+    """
+    if recipe.data.duplicates == "allow" or is_public(manifest):
+        return
+    for split in dict.fromkeys((recipe.data.evaluate, "test")):
+        positions = [i for i, entry in enumerate(manifest.entries) if entry.split == split != recipe.data.train]
+        copies, num_shared = find_copies(manifest, train_positions, positions, recipe.data.read_options)
+        if copies:
+            own, other = copies[0]
+            problem = f"{own.rgb or own.depth} is a copy of {other.rgb or other.depth} in {split} (line {other.line})"
+            raise ManifestError(
+                f"{manifest.path}, line {own.line}: {problem}, or nearly; {len(copies)} such pairs are in {own.split} "
+                f"and {split}. Remove them (`kinema check` lists them), or pass --data.duplicates allow.",
+                path=manifest.path,
+                line=own.line,
+                field="split",
+            )
+        if num_shared:
+            logger.warning(
+                "%s: %d recordings have segments in both %s and %s; results are optimistic",
+                *(manifest.path, num_shared, recipe.data.train, split),
+            )
 
 
 def balance_loss(recipe: Recipe, manifest: Manifest, positions: list[int]) -> dict[str, Tensor] | None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from kinema.data.names import normalize
 from kinema.errors import I3DError, StartError, ViTError, one_line
 from kinema.files import read_json
 from kinema.inference.trained_model import find_description
@@ -155,7 +156,7 @@ def _load_by_name(
         elif name in tensors and tensors[name].is_floating_point() != weight.is_floating_point():
             reason = f"{tensors[name].dtype} in the file, {weight.dtype} in the network"
         if head is not None and stored.classes is not None:
-            theirs, ours = list(stored.classes.get(head, ())), list(classes.get(head, ()))
+            theirs, ours = [normalize(name) for name in stored.classes.get(head, ())], list(classes.get(head, ()))
             if theirs != ours:
                 reason = f"other classes: {len(theirs)} in the file, {len(ours)} in the network"
         if name in tensors and not reason:

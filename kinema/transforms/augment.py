@@ -21,6 +21,7 @@ from kinema.config import config
 from kinema.modality import Modality
 from kinema.transforms.geometry import FULL_FRAME, IDENTITY, Box, Geometry, Warp, crop, rotation
 from kinema.transforms.preprocessing import Pixels, Preprocessing
+from kinema.video.pixels import SQUARE, PixelAspect
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a pixel's gray level (ITU-R BT.601)."""
@@ -153,10 +154,14 @@ def draw_params(augmentation: Augmentation, preprocessing: Preprocessing, rng: n
 
 
 def augment(
-    frames: UInt8[Tensor, "time height width channels"], params: AugmentParams, size: int, subject: Box = FULL_FRAME
+    frames: UInt8[Tensor, "time height width channels"],
+    params: AugmentParams,
+    size: int,
+    subject: Box = FULL_FRAME,
+    pixel_aspect: PixelAspect = SQUARE,
 ) -> UInt8[Tensor, "channels time size size"]:
     """Return the augmented clip. Three channels are RGB; one is depth, which color operations leave alone."""
-    clip = crop(frames, params.geometry, size, subject)
+    clip = crop(frames, params.geometry, size, subject, pixel_aspect)
     if len(clip) == 3:
         clip = apply_color_operations(recolor(clip, params.color), params.operations)
     return clip if params.erasing is None else erase(clip, params.erasing)

@@ -12,6 +12,8 @@ from PIL import Image
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from kinema.video.pixels import SQUARE, PixelAspect
+
 GRAY = 128
 """RGB level of pixels that a warp takes from beyond the frame."""
 
@@ -244,10 +246,14 @@ class Geometry(NamedTuple):
 
 
 def crop(
-    frames: UInt8[Tensor, "time height width channels"], geometry: Geometry, size: int, subject: Box = FULL_FRAME
+    frames: UInt8[Tensor, "time height width channels"],
+    geometry: Geometry,
+    size: int,
+    subject: Box = FULL_FRAME,
+    pixel_aspect: PixelAspect = SQUARE,
 ) -> UInt8[Tensor, "channels time size size"]:
-    """Resize the shorter side of the subject's box, crop a square, warp and mirror it."""
-    shape = _resized_shape(frames, geometry.short_side, size, subject, geometry.rounding)
+    """Resize the shorter side of the subject's box as displayed, crop a square, warp and mirror it."""
+    shape = _resized_shape(frames, geometry.short_side, size, subject, pixel_aspect, geometry.rounding)
     top = _edge(geometry.top, shape[0] - size, geometry.rounding)
     left = _edge(geometry.left, shape[1] - size, geometry.rounding)
     if geometry.warp == IDENTITY:
@@ -268,6 +274,7 @@ def view_clips(
     size: int,
     num_crops: int,
     subject: Box = FULL_FRAME,
+    pixel_aspect: PixelAspect = SQUARE,
     rounding: Rounding = "half-up",
 ) -> UInt8[Tensor, "views channels frames size size"]:
     """Return the views of a test: the crops of each clip, from frames that are resized once.
@@ -279,9 +286,10 @@ def view_clips(
         size: Side of the crops in pixels.
         num_crops: 1 for the center, or 3 along the longer side.
         subject: Part of the frames to resize.
+        pixel_aspect: Displayed shape of the frames' pixels.
         rounding: Rounding of the resized frame's longer side and of the crops' edges.
     """
-    height, width = _resized_shape(frames, short_side, size, subject, rounding)
+    height, width = _resized_shape(frames, short_side, size, subject, pixel_aspect, rounding)
     ends = (0.0, 0.5, 1.0) if num_crops == 3 else (0.5,)
     corners = [
         (_edge(down, height - size, rounding), _edge(across, width - size, rounding))
@@ -298,8 +306,11 @@ def view_clips(
     return torch.stack(views).transpose(1, 2).contiguous()
 
 
-def _resized_shape(frames: Tensor, short_side: int, size: int, subject: Box, rounding: Rounding) -> tuple[int, int]:
+def _resized_shape(
+    frames: Tensor, short_side: int, size: int, subject: Box, pixel_aspect: PixelAspect, rounding: Rounding
+) -> tuple[int, int]:
     height, width = subject.size(*frames.shape[1:3])
+    height, width = height * pixel_aspect.height, width * pixel_aspect.width
     shortest = min(height, width)
     if rounding == "torchvision":
         return max(int(short_side * height / shortest), size), max(int(short_side * width / shortest), size)

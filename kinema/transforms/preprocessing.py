@@ -4,7 +4,6 @@ Depth of 16 bits becomes levels: 0 for no reading, 1 for the near end of the ran
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -16,8 +15,11 @@ from torch import Tensor
 
 from kinema.config import config
 from kinema.errors import UnreadableVideo
-from kinema.modality import DepthFacts, Modality
+from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
 from kinema.transforms.geometry import FULL_FRAME, Box, Rounding
+from kinema.video.gray import jet_colors
+from kinema.video.pixels import SQUARE, PixelAspect
+from kinema.video.read_options import Deinterlace
 
 DepthColors = Literal["gray", "jet"]
 Pixels = Annotated[int, Field(ge=1)]
@@ -55,12 +57,15 @@ class Preprocessing:
         depth_std: Standard deviation of depth values: 0.5 for (x - 127.5) / 127.5, 128 / 255 for UMDR's
             (x - 127.5) / 128.
         depth: Meaning of stored depth, from the manifest; None for 8-bit depth video or no depth.
+        depth_encoding: Encoding of depth in a color format, from the manifest: `gray8` for brightness, `jet` for colors
+            of the JET map. None refuses depth in color.
         depth_channels: 1, or 3 for networks that start from RGB weights.
         depth_colors: Content of three depth channels: `gray` repeats the one channel, `jet` maps it by the JET map, red
             first, as in public code (De+Recouple, UMDR).
         crops: Number of crops at test time: 1 for the center, or 3 at the center and both ends of the longer side.
         subject: Crop of all modalities to the person in masked depth; None for the full frame. It requires depth files
             even where the model does not take depth.
+        deinterlace: Treatment of interlaced color frames in training, which `ReadOptions.deinterlace` overrides.
         rounding: Rounding of the resized frame's longer side and of the crop's edges: `half-up`, or `torchvision` for
             weights that were trained with its Resize and CenterCrop.
     """
@@ -72,10 +77,12 @@ class Preprocessing:
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
     depth_std: Positive = 0.5
     depth: DepthFacts | None = None
+    depth_encoding: DepthEncoding | None = None
     depth_channels: Literal[1, 3] = 1
     depth_colors: DepthColors = "gray"
     crops: Literal[1, 3] = 1
     subject: SubjectCrop | None = None
+    deinterlace: Deinterlace = "none"
     rounding: Rounding = "half-up"
 
     def __post_init__(self) -> None:
@@ -100,6 +107,10 @@ class Preprocessing:
     def files(self) -> tuple[Modality, ...]:
         """Modalities whose files are read: those of the model, and depth for the crop to the subject."""
         return self.modalities if self.subject is None or "depth" in self.modalities else (*self.modalities, "depth")
+
+    def read_as(self, modality: Modality) -> ReadAs:
+        """Return what the file of a modality contains."""
+        return "rgb" if modality == "rgb" else self.depth_encoding or "depth"
 
     def to_channels(self, modality: Modality, clip: Tensor) -> Tensor:
         """Return depth with the channels that the network takes: its one channel repeated, or colors.
@@ -165,21 +176,6 @@ def depth_to_uint8(
     return np.where(stored > 0, level, 0).astype(np.uint8)
 
 
-@cache
-def jet_colors() -> UInt8[ndarray, "256 3"]:
-    """Return red, green and blue of each level in the JET map of MATLAB and OpenCV; read-only.
-
-    With x = level / 255 the three are clip(1.5 - |4 x - k|, 0, 1) for k = 3, 2 and 1: from dark blue (0, 0, 128) over
-    cyan, yellow and red to dark red (128, 0, 0). All is multiplied by 255 here, so that halves are exact; they round to
-    even. The table of OpenCV 5.0.0 differs only in the blue of level 159: 1 there, 2 here.
-    """
-    levels = 4 * np.arange(256)[:, None]
-    exact = np.clip(382.5 - np.abs(levels - 255 * np.array([3, 2, 1])), 0, 255)
-    colors: UInt8[ndarray, "256 3"] = np.rint(exact).astype(np.uint8)
-    colors.flags.writeable = False
-    return colors
-
-
 def jet(levels: UInt8[Tensor, "*views 1 time height width"]) -> UInt8[Tensor, "*views 3 time height width"]:
     """Return depth levels as colors of the JET map: the near end is dark blue, the far end dark red.
 
@@ -211,7 +207,7 @@ def subject_extent(depth: StoredDepth) -> Extent | None:
     return Extent(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
 
-def subject_box(depth: StoredDepth, crop: SubjectCrop) -> Box:
+def subject_box(depth: StoredDepth, crop: SubjectCrop, pixel_aspect: PixelAspect = SQUARE) -> Box:
     """Return one box for a clip, inside the frame: the readings of all frames and the margin.
 
     The shorter side is extended to the longer one, as far as the frame allows, since a model sees a square: cropped
@@ -224,9 +220,9 @@ def subject_box(depth: StoredDepth, crop: SubjectCrop) -> Box:
     height, width = depth.shape[1:]
     top, bottom = _enlarge(extent.top, extent.bottom, crop.margin)
     left, right = _enlarge(extent.left, extent.right, crop.margin)
-    side = max(bottom - top, right - left)
-    top, bottom = fit_range(top, bottom, side, height)
-    left, right = fit_range(left, right, side, width)
+    side = max(pixel_aspect.displayed(bottom - top, right - left))
+    top, bottom = fit_range(top, bottom, round(side / pixel_aspect.height), height)
+    left, right = fit_range(left, right, round(side / pixel_aspect.width), width)
     return Box(top / height, left / width, bottom / height, right / width)
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal
-from zipfile import BadZipFile, ZipExtFile, ZipFile
+from zipfile import ZipExtFile, ZipFile
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,8 +14,12 @@ from numpy import ndarray
 from scipy.io import loadmat, whosmat
 
 from kinema.errors import UnreadableVideo
-from kinema.video.container import Gray
+from kinema.modality import ReadAs
+from kinema.video.container import Gray, Timeline, displayed_range
+from kinema.video.gray import gray_of_colors
+from kinema.video.pixels import SQUARE
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.unreadable import check_range, describe, no_time_stamps, one_line, over_limit, unreadable
 
 ARRAY_SUFFIXES = frozenset({".npz", ".mat"})
@@ -29,21 +33,29 @@ MAT_BYTES = {
 FRAME_NAME = "depth_{:06d}"
 """Names of the arrays in an npz file with one array per frame."""
 
+TIMES_NAME = "times_s"
+"""Name of an optional array with the time of each frame [s], on the clock of the files recorded together."""
+
+TICKS_PER_S = 1_000_000
+"""Resolution of these times [1/s]."""
+
 
 class ArrayFile:
     """Array of frames in a local npz or mat file, within the limits of `options`.
 
     An npz file holds one array, or one named `depth` or `rgb` among others. Depth may also be one array per frame,
     named `depth_000000` and so on, of which only the requested ones are decompressed. A mat file holds one array with
-    time last, as MATLAB stores videos. Neither can execute code: object arrays are refused.
+    time last, as MATLAB stores videos. An array `times_s` beside them has the times of the frames. Neither file can
+    execute code: object arrays are refused.
     """
 
     form: Literal["array"] = "array"
-    timeline = None
+    pixel_aspect = SQUARE
 
-    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS) -> None:
+    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
         self.limits = options.limits
+        self.read_as = read_as
 
     def close(self) -> None:
         """Release the array."""
@@ -59,6 +71,13 @@ class ArrayFile:
         """Width and height of the frames."""
         height, width = self.read_gray([0]).shape[1:] if self._parts else self._array.shape[1:3]
         return width, height
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """No remarks; raises UnreadableVideo if the file is opened as depth and has another form."""
+        if self.read_as == "depth":
+            self.read_gray([0])
+        return ()
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return frames of a uint8 array, (frames, height, width, 3).
@@ -76,6 +95,8 @@ class ArrayFile:
         if self._parts:
             check_range(self.path, indices, len(self._parts))
             return self._read_parts(indices)
+        if self._array.ndim == 4 and self._array.dtype == np.uint8 and self.read_as in ("gray8", "jet"):
+            return np.stack([gray_of_colors(self.path, image, self.read_as) for image in self._take(indices)])
         if self._array.ndim != 3:
             raise unreadable(
                 self.path, f"expected one channel of shape (frames, height, width), got {self._array.shape}"
@@ -86,26 +107,61 @@ class ArrayFile:
         """Yield the frames of a range one by one."""
         yield from self.read_rgb(numbers) if color == "rgb" else self.read_gray(numbers)
 
-    def frame_range(self, _start_s: float, _stop_s: float) -> tuple[int, int]:
-        """Raise UnreadableVideo: arrays have no time stamps."""
-        raise no_time_stamps(self.path)
+    def frame_range(self, start_s: float, stop_s: float) -> tuple[int, int]:
+        """Return the frames displayed in [start_s, stop_s) as a half-open range.
+
+        Raises:
+            UnreadableVideo: The array has no times, or ends before the segment does.
+        """
+        if self.timeline is None:
+            raise no_time_stamps(self.path)
+        return displayed_range(self.path, self.timeline, start_s, stop_s)
+
+    @cached_property
+    def timeline(self) -> Timeline | None:
+        """Time stamps of the frames; None without an array `times_s`.
+
+        Raises:
+            UnreadableVideo: The times are not one increasing number per frame.
+        """
+        if TIMES_NAME not in self._names:
+            return None
+        with self._wrap_errors():
+            read = _read_mat if self._is_mat else _read_npz
+            times = np.asarray(read(self.path, self.limits, TIMES_NAME)).ravel()
+        if times.dtype.kind not in "iuf" or len(times) != self.num_frames or not (np.abs(times) < 1e12).all():
+            raise unreadable(self.path, f"{TIMES_NAME}: expected a time [s] for each of {self.num_frames} frames")
+        stamps = np.rint(times * TICKS_PER_S).astype(np.int64)
+        if (np.diff(stamps) <= 0).any():
+            raise unreadable(self.path, f"{TIMES_NAME}: expected increasing times of the frames")
+        return Timeline(stamps=tuple(stamps.tolist()), keyframes=(), second=TICKS_PER_S)
+
+    @property
+    def _is_mat(self) -> bool:
+        return self.path.lower().endswith(".mat")
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """Names of the arrays; empty for a broken file, which `_array` reports."""
+        try:
+            if self._is_mat:
+                return [name for name, _, _ in whosmat(self.path)]
+            with ZipFile(self.path) as file:
+                return [name.removesuffix(".npy") for name in file.namelist()]
+        except Exception:  # scipy raises anything on a broken header
+            return []
 
     @cached_property
     def _parts(self) -> list[str]:
         """Names of the arrays of an npz with one array per frame; empty for any other file."""
-        if self.path.lower().endswith(".mat"):
-            return []
-        try:
-            with ZipFile(self.path) as file:
-                names = file.namelist()
-        except (OSError, BadZipFile):  # reported by `_array`
-            return []
-        return names if names == [f"{FRAME_NAME.format(number)}.npy" for number in range(len(names))] else []
+        names = [f"{name}.npy" for name in self._names if name != TIMES_NAME]
+        is_split = not self._is_mat and names == [f"{FRAME_NAME.format(number)}.npy" for number in range(len(names))]
+        return names if is_split else []
 
     @cached_property
     def _array(self) -> ndarray:
         with self._wrap_errors():
-            read = _read_mat if self.path.lower().endswith(".mat") else _read_npz
+            read = _read_mat if self._is_mat else _read_npz
             frames = read(self.path, self.limits)
         if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[-1] != 3) or 0 in frames.shape:
             expected = "(frames, height, width) or (frames, height, width, 3)"
@@ -154,9 +210,9 @@ class ArrayFile:
             raise unreadable(self.path, f"not a readable array ({one_line(error)})") from error
 
 
-def _read_npz(path: str, limits: Limits) -> ndarray:
+def _read_npz(path: str, limits: Limits, name: str = "") -> ndarray:
     with ZipFile(path) as file:
-        name = _choose_array(path, [name.removesuffix(".npy") for name in file.namelist()])
+        name = name or _choose_array(path, [name.removesuffix(".npy") for name in file.namelist()])
         with file.open(f"{name}.npy") as part:
             shape, kind = _read_header(part)
     _check_size(path, shape, kind.itemsize, limits)
@@ -171,9 +227,9 @@ def _read_header(part: IO[bytes] | ZipExtFile) -> tuple[tuple[int, ...], np.dtyp
     return shape, kind
 
 
-def _read_mat(path: str, limits: Limits) -> ndarray:
+def _read_mat(path: str, limits: Limits, name: str = "") -> ndarray:
     headers = {name: (shape, kind) for name, shape, kind in whosmat(path)}
-    name = _choose_array(path, list(headers))
+    name = name or _choose_array(path, list(headers))
     shape, kind = headers[name]
     if kind not in MAT_BYTES:
         raise ValueError(f"{name}: expected an array of numbers, got class {kind}")
@@ -195,6 +251,7 @@ def _choose_array(path: str, names: list[str]) -> str:
     for name in ("depth", "rgb"):
         if name in names:
             return name
+    names = [name for name in names if name != TIMES_NAME]
     if len(names) != 1:
         found = ", ".join(names) or "(none)"
         raise unreadable(path, f"expected one array, or one named depth or rgb; got {found}. Rename the one to read.")

@@ -4,21 +4,27 @@ Headers are not trusted; sizes in them are checked before memory is allocated.
 """
 
 import functools
+import re
 import struct
 from bisect import bisect_left
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideData
-from jaxtyping import UInt8, UInt16
+from av.stream import Disposition
+from jaxtyping import Float64, UInt8, UInt16
 from numpy import ndarray
 
+from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, Limits
+from kinema.video.streams import choose_stream, is_still, split_stream
 from kinema.video.unreadable import no_time_stamps, one_line, over_limit, unreadable
 
 SEEKABLE = frozenset({"mov", "matroska", "avi"})
@@ -33,6 +39,9 @@ UNSAFE_FORMATS = frozenset(
 )
 """FFmpeg's names of formats that open other files, addresses or devices than the named one, or are not video."""
 
+ARBITRARY_START = frozenset({"mpegts", "mpeg"})
+"""Containers whose stamps begin at an arbitrary number; others count from the start of the recording."""
+
 REORDERING = 64
 """Packets after which no frame that is displayed earlier can follow: codecs delay a frame by at most 16 others."""
 
@@ -40,6 +49,15 @@ TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version_
 """Ignore tags in a wrong encoding, which are common and do not affect the picture. PyAV 19 always does."""
 
 Gray = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
+
+IsSecondField = Callable[["av.Packet[av.VideoStream]"], bool]
+"""Function from each packet of a stream, in order, to whether it holds only the second field of a frame."""
+
+H264_SEQUENCE = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
+"""Start code of the parameters of an H.264 sequence."""
+
+H264_HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
+"""Profiles whose sequence parameters have more fields."""
 
 END_SLACK_S = 0.1
 """Seconds by which a segment may end after the last frame's end, since annotators round."""
@@ -54,11 +72,28 @@ class Timeline:
             no usable ones.
         keyframes: Stamps at which decoding can start; empty if the container cannot find them exactly.
         second: Number of units per second.
+        start: Time 0 of a player, in units of the stream: the earliest start of any stream in the container. The first
+            frame may be displayed later, for example where sound begins before the picture.
+        pace: Decoding stamps where `stamps` is empty, in order; they give the frame rate, not the time of a frame.
+        epoch: Stamp of time 0 on the clock that files recorded together share.
     """
 
     stamps: tuple[int, ...]
     keyframes: tuple[int, ...]
     second: float
+    start: float = 0.0
+    pace: tuple[int, ...] = ()
+    epoch: float = 0.0
+
+    @property
+    def seconds(self) -> list[float]:
+        """Time of each frame on a player's clock [s], in display order."""
+        return [(stamp - self.start) / self.second for stamp in self.stamps]
+
+    @property
+    def common_s(self) -> Float64[ndarray, " frames"]:
+        """Time of each frame on the clock that files recorded together share [s]."""
+        return (np.array(self.stamps, np.int64) - self.epoch) / self.second
 
 
 class Orientation(NamedTuple):
@@ -95,14 +130,14 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
 
 def displayed_range(path: str, timeline: Timeline, start_s: float, stop_s: float) -> tuple[int, int]:
-    """Return the frames displayed in [start_s, stop_s), seconds from the first frame, as a half-open range.
+    """Return the frames displayed in [start_s, stop_s), seconds on a player's clock, as a half-open range.
 
     Raises:
         UnreadableVideo: The file has no time stamps, or ends before the segment does.
     """
     if not timeline.stamps:
         raise no_time_stamps(path)
-    seconds = [(stamp - timeline.stamps[0]) / timeline.second for stamp in timeline.stamps]
+    seconds = timeline.seconds
     slack = 1e-6  # a stamp that is a whole number of time units must not be lost to rounding
     start, stop = bisect_left(seconds, start_s - slack), bisect_left(seconds, stop_s - slack)
     if start == stop:
@@ -110,18 +145,27 @@ def displayed_range(path: str, timeline: Timeline, start_s: float, stop_s: float
             path, f"no frame is displayed between {start_s} s and {stop_s} s; the last frame is at {seconds[-1]:.3f} s"
         )
     # The last frame is displayed for about as long as the others.
-    end = seconds[-1] + (seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0)
+    end = seconds[-1] + ((seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else 0)
     if stop_s > end + END_SLACK_S:
         raise unreadable(path, f"ends at {end:.3f} s, before the segment's end at {stop_s} s. Correct stop_s.")
     return start, stop
 
 
 def scan_timeline(
-    path: str, container: InputContainer, stream: av.VideoStream, limits: Limits, last: int | None = None
+    path: str,
+    container: InputContainer,
+    stream: av.VideoStream,
+    limits: Limits,
+    last: int | None = None,
+    is_second_field: IsSecondField | None = None,
 ) -> Timeline:
-    """Return the time stamps of an open video's packets: all, or as many as determine those up to frame `last`."""
+    """Return the time stamps of an open video's packets: all, or as many as determine those up to frame `last`.
+
+    Packets that hold only the second field of a frame, by `is_second_field`, are left out.
+    """
     stamps: list[int] = []
     keyframes: list[int] = []
+    pace: set[int] = set()
     packets = 0
     is_avi = container.format.name == "avi"
     # AVI stores no presentation times: where frames are reordered, FFmpeg's guess is in the wrong order.
@@ -147,6 +191,10 @@ def scan_timeline(
             packets += 1
             if packets > limits.frames:
                 raise over_limit(path, "has too many frames", limits, "frames")
+            if is_second_field is not None and is_second_field(packet):
+                continue
+            if packet.dts is not None:
+                pace.add(packet.dts)
             if packet.pts is None:
                 usable = False
                 continue
@@ -155,7 +203,7 @@ def scan_timeline(
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
             if last is not None and not read_all and stop is None and keyframes:
-                stop = packets + last + REORDERING
+                stop = packets + (last + REORDERING) * (1 if is_second_field is None else 2)
             if stop is not None and packets >= stop:
                 break
         else:
@@ -169,24 +217,50 @@ def scan_timeline(
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, f"is truncated after {packets} packets ({reason_of(error)})") from error
     if not usable or not keyframes or len(set(stamps)) != len(stamps):
-        return Timeline(stamps=(), keyframes=(), second=second)
+        return Timeline(stamps=(), keyframes=(), second=second, pace=tuple(sorted(pace)) if is_avi else ())
     first = min(keyframes)  # frames before it were cut off from their own keyframe, and do not decode
+    start = _player_start(container, stream, first)
     return Timeline(
         stamps=tuple(sorted(stamp for stamp in stamps if stamp >= first)),
         keyframes=tuple(sorted(keyframes)) if starts_with_keyframe and seekable(container) else (),
         second=second,
+        start=start,
+        epoch=_epoch(container, start, first, min(pace, default=None)),
     )
 
 
+def _epoch(container: InputContainer, start: float, first: int, first_decoded: int | None) -> float:
+    """Return the stamp of time 0 on the clock that files recorded together share."""
+    if container.format.name in ARBITRARY_START:
+        return start
+    # Without an edit list, frames that are reordered are decoded from 0 on, and displayed later by that delay alone.
+    return first if first_decoded == 0 else 0.0
+
+
+def _player_start(container: InputContainer, stream: av.VideoStream, first: int) -> float:
+    """Return time 0 of a player, in units of a stream whose first frame has the stamp `first`."""
+    starts = [Fraction(first)]
+    for other in (*container.streams.audio, *container.streams.video):
+        unit, start = other.time_base, other.start_time
+        # The stream's own packets before the first keyframe are never displayed.
+        if other.index != stream.index and not is_still(other) and unit and stream.time_base and start is not None:
+            starts.append(start * unit / stream.time_base)
+    return float(min(starts))
+
+
 @contextmanager
-def open_video(path: str, limits: Limits = READ_OPTIONS.limits) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """Open a container and its first video stream that is not a cover picture, checked against the limits.
+def open_video(
+    path: str, limits: Limits = READ_OPTIONS.limits, kind: Modality = "rgb"
+) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """Open a container and the video stream that the path names, or the one to read as `kind`; check the limits.
 
     Raises:
-        UnreadableVideo: The file is missing, is not a video, refers to other files, or exceeds the limits.
+        UnreadableVideo: The file is missing, is not a video, refers to other files, has no such stream, or exceeds the
+            limits.
     """
+    file, name = split_stream(path) if "#" in path else (path, None)
     try:
-        size = Path(path).stat().st_size if Path(path).is_file() else None
+        size = Path(file).stat().st_size if Path(file).is_file() else None
     except (OSError, ValueError):  # a name that no file can have
         size = None
     if size is None:
@@ -195,7 +269,7 @@ def open_video(path: str, limits: Limits = READ_OPTIONS.limits) -> Iterator[tupl
         raise over_limit(path, f"has {size:,} bytes", limits, "file_bytes")
     try:
         container = av.open(
-            f"file:{path}",  # a colon in the name must not be parsed as a protocol
+            f"file:{file}",  # a colon in the name must not be parsed as a protocol
             **TAG_OPTIONS,
             container_options={"format_whitelist": _safe_formats(), "protocol_whitelist": "file"},
             options={"max_pixels": str(limits.pixels)},
@@ -206,20 +280,20 @@ def open_video(path: str, limits: Limits = READ_OPTIONS.limits) -> Iterator[tupl
         if container.format.name.endswith("_pipe"):
             form = container.format.name.removesuffix("_pipe")
             raise unreadable(path, f"expected a video, got an image ({form})")
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            raise unreadable(path, "has no video stream")
-        if streams[0].codec_context is None:
+        videos = container.streams.video
+        is_alone = len(videos) == 1 and name is None and not videos[0].disposition & Disposition.attached_pic
+        stream = videos[0] if is_alone else choose_stream(path, container, name, kind)
+        if stream.codec_context is None:
             raise unreadable(path, "its codec is unknown to this FFmpeg")
-        width, height = streams[0].codec_context.width, streams[0].codec_context.height
+        width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > limits.pixels:
             raise over_limit(path, f"has frames of {width} x {height} pixels", limits, "pixels")
         declared_s = 0.0 if container.duration is None else container.duration / av.time_base
-        if streams[0].frames > limits.frames or declared_s > limits.seconds:
-            _check_contents(path, container, streams[0], limits)  # a header may be wrong
+        if stream.frames > limits.frames or declared_s > limits.seconds:
+            _check_contents(path, container, stream, limits)  # a header may be wrong
         # In damaged files, threads within frames decode to other pixels.
-        streams[0].codec_context.thread_count = 1
-        yield container, streams[0]
+        stream.codec_context.thread_count = 1
+        yield container, stream
 
 
 def packets_of(container: InputContainer, stream: av.VideoStream | None) -> Iterator["av.Packet[av.VideoStream]"]:
@@ -248,6 +322,81 @@ def _check_contents(path: str, container: InputContainer, stream: av.VideoStream
         container.seek(0, backward=True)
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, f"is truncated after {number} packets ({reason_of(error)})") from error
+
+
+class H264Sequence(NamedTuple):
+    """Parameters of an H.264 sequence by which slices of fields are told from those of frames.
+
+    Attributes:
+        number: Number of the set.
+        is_progressive: Whether all pictures are frames without fields.
+        frame_bits: Number of bits of a frame's number.
+        has_planes: Whether each slice names its color plane.
+    """
+
+    number: int
+    is_progressive: bool
+    frame_bits: int
+    has_planes: bool
+
+
+def may_have_fields(stream: av.VideoStream) -> bool:
+    """Return whether packets of a stream may be single fields, by its codec and its header."""
+    context = stream.codec_context
+    header = bytes(context.extradata or b"") if context.name == "h264" else b""
+    if not header:
+        return context.name in ("h264", "mpeg2video")
+    start = H264_SEQUENCE.search(header)
+    units = header[9:] if header[0] == 1 else header[start.end() :] if start else b""
+    try:
+        return not h264_sequence(units).is_progressive
+    except ValueError:
+        return True
+
+
+def h264_sequence(payload: bytes) -> H264Sequence:
+    """Return the sequence parameters in a unit, without the byte of its kind.
+
+    Raises:
+        ValueError: The unit is too short.
+    """
+    # A leading one keeps the zeros after it.
+    text = bin(int.from_bytes(b"\1" + payload[:256].replace(b"\0\0\3", b"\0\0")))[3:]
+    place = 24
+
+    def golomb() -> int:
+        nonlocal place
+        one = text.index("1", place)
+        place = 2 * one - place + 1
+        return int(text[one:place], 2) - 1
+
+    number, chroma, has_planes = golomb(), 1, False
+    if int(text[:8], 2) in H264_HIGH_PROFILES:
+        chroma = golomb()
+        has_planes = chroma == 3 and text[place] == "1"
+        place += chroma == 3
+        golomb(), golomb()
+        has_lists, place = text[place + 1] == "1", place + 2
+        for index in range((12 if chroma == 3 else 8) if has_lists else 0):
+            is_given, place = text[place] == "1", place + 1
+            last, following = 8, 8
+            for _ in range((16 if index < 6 else 64) if is_given else 0):
+                if following:
+                    code = golomb()
+                    following = (last + ((code + 1) // 2 if code % 2 else -(code // 2))) % 256
+                last = following or last
+    frame_bits, order = golomb() + 4, golomb()
+    if order == 0:
+        golomb()
+    elif order == 1:
+        place += 1
+        golomb(), golomb()
+        for _ in range(golomb()):
+            golomb()
+    golomb()
+    place += 1
+    golomb(), golomb()
+    return H264Sequence(number, text[place : place + 1] == "1", frame_bits, has_planes)
 
 
 def seekable(container: InputContainer) -> bool:

@@ -12,15 +12,16 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Float64, UInt8, UInt16
 from numpy import ndarray
 from PIL import Image
 from pydantic import Field
 
 from kinema.config import config
 from kinema.errors import UnreadableVideo
-from kinema.video.array_file import FRAME_NAME
-from kinema.video.container import Orientation, orientation_of
+from kinema.video.array_file import FRAME_NAME, TIMES_NAME
+from kinema.video.pixels import SQUARE, FrameConverter, PixelAspect, upright_aspect
+from kinema.video.read_options import Deinterlace
 from kinema.video.unreadable import describe
 
 MIN_SIDE = 16
@@ -43,6 +44,7 @@ class Encoding:
         crf: Quality of x264, 1 to 51; lower is better and larger.
         preset: Preset of x264; slower is smaller. It does not affect the speed of reading.
         depth_short_side: Shorter side of depth in pixels, by nearest neighbor; None keeps its size.
+        deinterlace: Treatment of RGB frames that are marked as interlaced, as in `ReadOptions`.
     """
 
     short_side: Annotated[int, Field(ge=MIN_SIDE, multiple_of=2)]
@@ -50,6 +52,7 @@ class Encoding:
     crf: Annotated[int, Field(ge=1, le=51)] = 18
     preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = "veryfast"
     depth_short_side: Annotated[int, Field(ge=MIN_SIDE)] | None = None
+    deinterlace: Deinterlace = "none"
 
     @property
     def x264(self) -> dict[str, str]:
@@ -72,40 +75,46 @@ class Encoding:
         }
 
 
-def fitted_size(height: int, width: int, encoding: Encoding) -> tuple[int, int]:
-    """Return the height and width of encoded RGB.
+def fitted_size(height: int, width: int, encoding: Encoding, pixel_aspect: PixelAspect = SQUARE) -> tuple[int, int]:
+    """Return the height and width of encoded RGB, whose pixels are square.
 
     Both are even, since H.264 halves the resolution of colors: a reduced longer side is rounded to an even number, and
     at full size an odd last row or column is left out.
     """
-    if min(height, width) <= encoding.short_side:
-        return height - height % 2, width - width % 2
-    scale = encoding.short_side / min(height, width)
-    return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
+    rows, columns = pixel_aspect.displayed(height, width)
+    if min(rows, columns) <= encoding.short_side:
+        return 2 * int(rows / 2), 2 * int(columns / 2)
+    scale = encoding.short_side / min(rows, columns)
+    return 2 * round(rows * scale / 2), 2 * round(columns * scale / 2)
 
 
-def fitted_frames(frames: Iterable[av.VideoFrame], encoding: Encoding) -> Iterator[av.VideoFrame]:
+def fitted_frames(
+    frames: Iterable[av.VideoFrame], encoding: Encoding, converter: FrameConverter, pixel_aspect: PixelAspect = SQUARE
+) -> Iterator[av.VideoFrame]:
     """Yield the frames of a video as they are encoded: upright, resized, cropped to even sides, in 4:2:0.
 
-    Color matrix and range stay those of the stored values. Other formats, such as 4:4:4, 10 bits and RGB, are converted
-    by way of RGB.
+    Color matrix and range stay those of the stored values. Other formats, such as 4:4:4, 10 bits and RGB, transparent
+    and HDR frames are converted by way of RGB.
+
+    Args:
+        frames: Frames as stored.
+        encoding: Encoding settings.
+        converter: Converter of the frames.
+        pixel_aspect: Displayed shape of the pixels of upright frames.
     """
-    converter = VideoReformatter()
-    orientation: Orientation | None = None
-    for frame in frames:
-        orientation = orientation_of(frame) if orientation is None else orientation
-        if frame.format.name not in DARKENED_FORMATS:
-            picture = orientation.apply(converter.reformat(frame, format="rgb24", threads=1).to_ndarray())
-            yield from fitted_pictures([picture], encoding)
+    for frame in map(converter.deinterlaced, frames):
+        orientation = converter.orientation_of(frame)
+        if frame.format.name not in DARKENED_FORMATS or not converter.is_plain(frame):
+            yield from fitted_pictures([orientation.apply(converter.rgb(frame))], encoding, pixel_aspect)
             continue
-        height, width = fitted_size(frame.height, frame.width, encoding)
-        is_reduced = min(frame.height, frame.width) > encoding.short_side
+        height, width = fitted_size(frame.height, frame.width, encoding, upright_aspect(pixel_aspect, orientation))
+        is_resized = pixel_aspect != SQUARE or min(frame.height, frame.width) > encoding.short_side
         is_full_range = frame.color_range == ColorRange.JPEG.value or frame.format.name.startswith("yuvj")
         colors = ColorRange.JPEG if is_full_range else ColorRange(frame.color_range)
-        stored = converter.reformat(
+        stored = converter.reformatter.reformat(
             frame,
-            width=width if is_reduced else None,
-            height=height if is_reduced else None,
+            width=width if is_resized else None,
+            height=height if is_resized else None,
             format="yuv420p",
             interpolation=Interpolation.BILINEAR,  # the triangle by which clips are resized
             src_color_range=colors,
@@ -118,13 +127,13 @@ def fitted_frames(frames: Iterable[av.VideoFrame], encoding: Encoding) -> Iterat
 
 
 def fitted_pictures(
-    pictures: Iterable[UInt8[ndarray, "height width 3"]], encoding: Encoding
+    pictures: Iterable[UInt8[ndarray, "height width 3"]], encoding: Encoding, pixel_aspect: PixelAspect = SQUARE
 ) -> Iterator[av.VideoFrame]:
     """Yield RGB pictures as they are encoded, as `fitted_frames` does."""
     converter = VideoReformatter()
     for picture in pictures:
-        height, width = fitted_size(picture.shape[0], picture.shape[1], encoding)
-        if min(picture.shape[:2]) > encoding.short_side:
+        height, width = fitted_size(picture.shape[0], picture.shape[1], encoding, pixel_aspect)
+        if pixel_aspect != SQUARE or min(picture.shape[:2]) > encoding.short_side:
             resized = Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), Image.Resampling.BILINEAR)
             picture = np.asarray(resized)
         picture = np.ascontiguousarray(picture[:height, :width])
@@ -155,19 +164,23 @@ def _from_planes(planes: Sequence[UInt8[ndarray, "_ _"]]) -> av.VideoFrame:
 
 
 def fitted_depth(
-    picture: UInt16[ndarray, "height width"] | UInt8[ndarray, "height width"], encoding: Encoding
+    picture: UInt16[ndarray, "height width"] | UInt8[ndarray, "height width"],
+    encoding: Encoding,
+    pixel_aspect: PixelAspect = SQUARE,
 ) -> UInt16[ndarray, "fitted_height fitted_width"] | UInt8[ndarray, "fitted_height fitted_width"]:
-    """Return depth unchanged, or reduced to the nearest pixels.
+    """Return depth with square pixels, unchanged or of the nearest pixels.
 
     The mean of two depths is a place where nothing is, and the mean with 0, no reading, is no depth at all.
     """
     height, width = picture.shape
     short_side = encoding.depth_short_side
-    if short_side is None or min(height, width) <= short_side:
+    displayed = pixel_aspect.displayed(height, width)
+    scale = 1.0 if short_side is None else min(short_side / min(displayed), 1.0)
+    if scale == 1 and pixel_aspect == SQUARE:
         return np.ascontiguousarray(picture)
-    scale = short_side / min(height, width)
     rows, columns = (
-        ((np.arange(round(side * scale)) + 0.5) * side / round(side * scale)).astype(int) for side in (height, width)
+        ((np.arange(round(side * scale)) + 0.5) * stored / round(side * scale)).astype(int)
+        for side, stored in zip(displayed, (height, width), strict=True)
     )
     reduced: UInt16[ndarray, "fitted_height fitted_width"] | UInt8[ndarray, "fitted_height fitted_width"]
     reduced = picture[rows][:, columns]
@@ -212,7 +225,13 @@ def write_rgb(
     return count
 
 
-def write_depth(file: IO[bytes], pictures: Iterable[ndarray], encoding: Encoding) -> int:
+def write_depth(
+    file: IO[bytes],
+    pictures: Iterable[ndarray],
+    encoding: Encoding,
+    times_s: Float64[ndarray, " frames"] | None = None,
+    pixel_aspect: PixelAspect = SQUARE,
+) -> int:
     """Write depth as an npz with one array per frame, which keeps every bit, and return the number of frames.
 
     Some frames can be read without the others, unlike in one array for all. FFV1 is about a third smaller and a tenth
@@ -231,11 +250,17 @@ def write_depth(file: IO[bytes], pictures: Iterable[ndarray], encoding: Encoding
                 raise UnreadableVideo(
                     f"frame {count}: expected {expected} as in the first frame, got {describe(picture)}"
                 )
-            info = ZipInfo(f"{FRAME_NAME.format(count)}.npy")  # without a date: the same depth gives the same bytes
-            info.compress_type = ZIP_DEFLATED
-            with parts.open(info, "w") as part:
-                np.lib.format.write_array(part, fitted_depth(picture, encoding), allow_pickle=False)
+            _write_array(parts, FRAME_NAME.format(count), fitted_depth(picture, encoding, pixel_aspect))
             count += 1
+        if times_s is not None:
+            _write_array(parts, TIMES_NAME, times_s)
     if count == 0:
         raise UnreadableVideo("no frames to encode")
     return count
+
+
+def _write_array(parts: ZipFile, name: str, array: ndarray) -> None:
+    info = ZipInfo(f"{name}.npy")  # without a date: the same depth gives the same bytes
+    info.compress_type = ZIP_DEFLATED
+    with parts.open(info, "w") as part:
+        np.lib.format.write_array(part, array, allow_pickle=False)

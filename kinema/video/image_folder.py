@@ -13,8 +13,12 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kinema.modality import ReadAs
 from kinema.video.container import Gray
+from kinema.video.gray import gray_of_colors
+from kinema.video.pixels import OPAQUE, SQUARE, over_black
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.unreadable import check_range, describe, no_time_stamps, over_limit, unreadable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -27,10 +31,12 @@ class ImageFolder:
 
     form: Literal["folder"] = "folder"
     timeline = None
+    pixel_aspect = SQUARE
 
-    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS) -> None:
+    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
         self.limits = options.limits
+        self.read_as = read_as
 
     def close(self) -> None:
         """Do nothing: each image is closed after it is read."""
@@ -56,6 +62,23 @@ class ImageFolder:
         image = read_image(self.files[0], "gray", self.limits)
         return image.shape[1], image.shape[0]
 
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """Remarks on the first image.
+
+        Raises:
+            UnreadableVideo: The folder is opened as depth, and the image is in color.
+        """
+        if self.read_as == "depth":
+            self.read_gray([0])
+        return self.remarks_on(range(1))
+
+    def remarks_on(self, numbers: range) -> tuple[Remark, ...]:
+        """Return the remarks on the images with these numbers."""
+        count = sum(is_transparent(self.files[number]) for number in numbers)
+        sentence = f"{count} of {len(numbers)} frames are transparent in part and put on black"
+        return (Remark("transparency", sentence),) if count else ()
+
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the images with these numbers, which may be repeated.
 
@@ -74,7 +97,7 @@ class ImageFolder:
         first: ndarray | None = None
         for number in numbers:
             file = self.files[number]
-            image = read_image(file, color, self.limits)
+            image = read_image(file, color, self.limits, self.read_as or "depth")
             first = image if first is None else first
             if image.shape != first.shape or image.dtype != first.dtype:
                 name = self.files[numbers[0]].name
@@ -132,8 +155,10 @@ def _check_sequence(folder: str, order: Sequence[str], parts: dict[str, list[str
         raise unreadable(folder, f"an image is missing between {order[gap]} and {order[gap + 1]}")
 
 
-def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits) -> ndarray:
+def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits, read_as: ReadAs = "gray8") -> ndarray:
     """Return an image as RGB, or as gray of 16 bits if it stores 16, else of 8.
+
+    Gray of an image in color is depth by the encoding `read_as`; `gray8` for brightness.
 
     Raises:
         UnreadableVideo: The image is broken or exceeds the limits.
@@ -146,8 +171,24 @@ def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits) -> nda
             is_deep = upright.mode.startswith("I")
             if color == "rgb" and is_deep:
                 raise unreadable(path, "expected RGB of 8 bits, got one channel of 16 bits. Read it as depth.")
+            if color == "rgb" and upright.has_transparency_data:
+                rgba = np.asarray(upright.convert("RGBA"))
+                return over_black(rgba[..., :3], rgba[..., 3:])
             if color == "rgb":
                 return np.asarray(upright.convert("RGB"))
-            return np.asarray(upright).astype(np.uint16) if is_deep else np.asarray(upright.convert("L"))
+            if is_deep:
+                return np.asarray(upright).astype(np.uint16)
+            if upright.mode in ("1", "L", "LA") or read_as == "gray8":
+                return np.asarray(upright.convert("L"))
+            return gray_of_colors(str(path), np.asarray(upright.convert("RGB")), read_as)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise unreadable(path, f"not a readable image ({error})") from error
+
+
+def is_transparent(path: Path) -> bool:
+    """Return whether an image has pixels that are not opaque; False if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < OPAQUE
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kinema.config import config
+from kinema.errors import ConfigError
+
+Deinterlace = Literal["none", "spatial"]
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -34,7 +37,7 @@ class Limits:
 
 @config
 class ReadOptions:
-    """Options for reading files. They change speed and safety, never a pixel.
+    """Options for reading files. Except for `deinterlace`, they change speed and safety, never a pixel.
 
     Attributes:
         backend: Decoder of video files: `pyav`, which comes with kinema, or `torchcodec`, if it is installed and loads.
@@ -43,6 +46,8 @@ class ReadOptions:
         timeout_s: Seconds after which an isolated process is stopped and the file counts as unreadable.
         cache: Folder for copies of files behind URLs; None for `~/.cache/kinema`.
         limits: Limits of a file.
+        deinterlace: Treatment of color frames that are marked as interlaced: `none`, or `spatial` to keep the lines of
+            the first field and interpolate the others. None for that of the model; a training without one uses `none`.
     """
 
     backend: Literal["pyav", "torchcodec"] = "pyav"
@@ -50,6 +55,14 @@ class ReadOptions:
     timeout_s: PositiveFloat = 120.0
     cache: Path | None = None
     limits: Limits = Limits()
+    deinterlace: Deinterlace | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend == "torchcodec" and self.deinterlace not in (None, "none"):
+            raise ConfigError(
+                f"deinterlace={self.deinterlace!r} requires backend 'pyav', got 'torchcodec'. Use backend 'pyav'.",
+                field="deinterlace",
+            )
 
 
 READ_OPTIONS = ReadOptions()

@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from kinema.errors import UnreadableVideo
 from kinema.files import atomic_path, read_json, remove
 from kinema.video.read_options import Limits, ReadOptions
+from kinema.video.streams import join_stream, split_stream
 from kinema.video.unreadable import one_line, over_limit, unreadable
 
 PROTOCOLS = frozenset(
@@ -46,6 +47,12 @@ def local_path(path: str, read_options: ReadOptions) -> str:
     """
     if "://" not in path:
         return path
+    url, stream = split_stream(path)
+    return join_stream(_local_copy(url, read_options), stream)
+
+
+def _local_copy(path: str, read_options: ReadOptions) -> str:
+    """Return the local copy of a URL, which names no stream."""
     _check_protocols(path)
     try:
         system, inner = fsspec.core.url_to_fs(path)

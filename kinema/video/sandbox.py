@@ -22,8 +22,11 @@ from numpy import ndarray
 
 from kinema.config import to_json
 from kinema.errors import UnreadableVideo
+from kinema.modality import ReadAs
 from kinema.video.container import Gray, Timeline
+from kinema.video.pixels import PixelAspect
 from kinema.video.read_options import ReadOptions
+from kinema.video.remarks import Remark
 from kinema.video.unreadable import unreadable
 from kinema.video.video_file import check_indices
 
@@ -48,9 +51,11 @@ _threads = threading.local()
 class SandboxedFile:
     """Local file, folder of images or array that a worker process reads."""
 
-    def __init__(self, path: str, options: ReadOptions) -> None:
+    def __init__(self, path: str, options: ReadOptions, read_as: ReadAs | None = None) -> None:
         self.path = path
         self.options = options
+        self.read_as = read_as
+        self._pixel_aspect: PixelAspect | None = None
 
     def close(self) -> None:
         """Do nothing: the worker closes the file after each request."""
@@ -66,14 +71,27 @@ class SandboxedFile:
         timeline, _ = self._ask("timeline")
         if timeline is None:
             return None
-        stamps, keyframes = (tuple(map(int, timeline[name])) for name in ("stamps", "keyframes"))
-        return Timeline(stamps=stamps, keyframes=keyframes, second=float(timeline["second"]))
+        numbers = {name: tuple(map(int, timeline[name])) for name in ("stamps", "keyframes", "pace")}
+        times = {name: float(timeline[name]) for name in ("second", "start", "epoch")}
+        return Timeline(**numbers, **times)  # type: ignore[arg-type]  # mypy joins the values of both
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the frames as displayed."""
         (width, height), _ = self._ask("size")
         return int(width), int(height)
+
+    @property
+    def pixel_aspect(self) -> PixelAspect:
+        """Displayed shape of the pixels of upright frames."""
+        if self._pixel_aspect is None:
+            self._pixel_aspect = PixelAspect(*self._ask("pixel_aspect")[0])
+        return self._pixel_aspect
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """Remarks on the frames."""
+        return tuple(Remark(*remark) for remark in self._ask("remarks")[0])
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the frames with these numbers, non-decreasing, as RGB."""
@@ -96,7 +114,8 @@ class SandboxedFile:
     def _read(self, operation: str, indices: Sequence[int]) -> ndarray:
         check_indices(indices)
         numbers = sorted({int(i) for i in indices})  # repeated frames are sent once
-        _, frames = self._ask(operation, indices=numbers)
+        aspect, frames = self._ask(operation, indices=numbers)
+        self._pixel_aspect = PixelAspect(*aspect)
         return cast(ndarray, frames)[[numbers.index(i) for i in indices]]
 
     def _ask(self, operation: str, **arguments: Any) -> tuple[Any, ndarray | None]:
@@ -104,7 +123,7 @@ class SandboxedFile:
         # A forked process inherits the worker of its parent, whose pipes are not its own.
         if worker is None or worker.options != self.options or worker.owner != os.getpid():
             worker = _threads.worker = SandboxWorker(self.options)
-        return worker.ask(operation, self.path, **arguments)
+        return worker.ask(operation, self.path, read_as=self.read_as, **arguments)
 
 
 class SandboxWorker:

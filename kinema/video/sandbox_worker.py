@@ -37,18 +37,24 @@ def read(operation: str, path: str, arguments: Mapping[str, Any], options: ReadO
     Raises:
         UnreadableVideo: The file is at fault.
     """
-    with sources.open_source(path, options) as source:
+    with sources.open_source(path, options, arguments.get("read_as")) as source:
         match operation:
             case "read_rgb":
-                return None, source.read_rgb(arguments["indices"])
+                frames = source.read_rgb(arguments["indices"])
+                return source.pixel_aspect, frames  # sent along, since the next request opens the file again
             case "read_gray":
-                return None, source.read_gray(arguments["indices"])
+                frames = source.read_gray(arguments["indices"])
+                return source.pixel_aspect, frames
             case "num_frames":
                 return source.num_frames, None
             case "timeline":
                 return None if source.timeline is None else asdict(source.timeline), None
             case "size":
                 return source.size, None
+            case "pixel_aspect":
+                return source.pixel_aspect, None
+            case "remarks":
+                return source.remarks, None
             case "frame_range":
                 return source.frame_range(arguments["start_s"], arguments["stop_s"]), None
     raise ValueError(f"unknown operation {operation!r}")

@@ -1,14 +1,36 @@
-"""Scan of a folder for videos, npz and mat arrays, and folders of images."""
+"""Scan of a folder for videos, npz and mat arrays, and folders of images: by name, or by content too."""
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
+import av
+
+from kinema.errors import UnreadableVideo
 from kinema.video.array_file import ARRAY_SUFFIXES
+from kinema.video.container import open_video, packets_of
 from kinema.video.image_folder import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
+
+TEXT_SUFFIXES = frozenset(
+    {".csv", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".log", ".md", ".pdf", ".py"}
+    | {".rtf", ".srt", ".tsv", ".txt", ".vtt", ".xls", ".xlsx", ".xml", ".yaml", ".yml"}
+)
+"""Suffixes of documents, which may lie beside videos."""
+OTHER_SUFFIXES = (
+    IMAGE_SUFFIXES
+    | ARRAY_SUFFIXES
+    | {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"}
+    | {".aac", ".flac", ".m4a", ".mp3", ".opus", ".wav", ".wma"}
+    | {".bmp", ".heic", ".svg", ".tif", ".tiff", ".webp", ".h5", ".hdf5", ".npy", ".parquet", ".pkl", ".pt", ".pth"}
+    | {".crdownload", ".part", ".tmp", ".unfinished"}
+)
+"""Suffixes of other files that are no videos."""
+PROBED_BYTES, PROBED_PACKETS = 4096, 256
+"""Numbers of bytes and packets that tell whether a file is a video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +38,7 @@ class FolderContents:
     """Files and folders of images below a folder, sorted by path; hidden ones (`.name`) are ignored.
 
     Attributes:
-        videos: Video files, by suffix.
+        videos: Video files.
         arrays: npz and mat files.
         image_folders: Folders with at least two images and neither videos nor arrays.
         others: All other files, except the images in `image_folders`.
@@ -57,6 +79,53 @@ def scan(root: Path) -> FolderContents:
         image_folders=tuple(sorted(image_folders)),
         others=tuple(sorted(others)),
     )
+
+
+def scan_contents(root: Path) -> FolderContents:
+    """Return the contents of a folder as `scan` does, with files whose content is a video whatever their name."""
+    contents = scan(root)
+    videos = {path for path in contents.others if is_video(path)}
+    return replace(
+        contents,
+        videos=tuple(sorted({*contents.videos, *videos})),
+        others=tuple(path for path in contents.others if path not in videos),
+    )
+
+
+def is_text(path: Path) -> bool:
+    """Return whether a file is a document by its suffix, or plain text by its first bytes."""
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(PROBED_BYTES)
+    except OSError:
+        return False
+    return b"\0" not in start and not start.startswith(b"YUV4MPEG2") and _is_utf8(start)
+
+
+def is_video(path: Path) -> bool:
+    """Return whether at least two frames of a file decode. Documents, images, sounds and archives are not opened."""
+    if path.suffix.lower() in OTHER_SUFFIXES or is_text(path):
+        return False
+    frames = 0
+    try:
+        with open_video(str(path)) as (container, stream):
+            for packet in islice(packets_of(container, stream), PROBED_PACKETS):
+                frames += sum(not frame.is_corrupt for frame in packet.decode())
+                if frames > 1:
+                    return True
+    except (UnreadableVideo, av.FFmpegError, OSError, ValueError):
+        return False
+    return False
+
+
+def _is_utf8(start: bytes) -> bool:
+    try:
+        start.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(start) - 4 and error.start > 0  # a character cut at the end
+    return True
 
 
 def _walk(folder: Path, parents: frozenset[Path]) -> Iterator[tuple[Path, list[Path]]]:

@@ -11,13 +11,16 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.errors import UnreadableVideo
+from kinema.modality import ReadAs
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
 from kinema.video.container import Gray
 from kinema.video.image_folder import ImageFolder
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.remote_cache import local_path
 from kinema.video.sandbox import SandboxedFile
+from kinema.video.streams import split_stream
 from kinema.video.torchcodec_file import TorchcodecFile
+from kinema.video.unreadable import unreadable
 from kinema.video.video_file import VideoFile
 
 FrameSource = VideoFile | ImageFolder | ArrayFile | SandboxedFile
@@ -25,28 +28,35 @@ FrameSource = VideoFile | ImageFolder | ArrayFile | SandboxedFile
 
     num_frames                       number of frames that decode
     timeline                         time stamps of the frames; None for folders and arrays
-    size                             width and height of the frames as displayed
+    read_as                          content as which the file was opened; None if it was not named
+    size                             width and height of the frames as displayed, with square pixels
+    pixel_aspect                     displayed shape of the pixels of upright frames
+    remarks                          what a reader should know about the frames
     read_rgb(indices)                uint8, (frames, height, width, 3)
-    read_gray(indices)               uint8, or uint16 if more than 8 bits are stored, (frames, height, width)
+    read_gray(indices)               uint8, or stored values as uint16 if they have more than 8 bits, (frames, height,
+                                     width)
     iter_frames(numbers, color)      frames of a range one by one, as "rgb" or "gray"
     frame_range(start_s, stop_s)     half-open range of frames displayed in an interval of seconds
 """
 
 
 @contextmanager
-def open_source(path: str, options: ReadOptions = READ_OPTIONS) -> Iterator[FrameSource]:
+def open_source(path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> Iterator[FrameSource]:
     """Open a file, a folder of images, or a URL of one, for reading inside the `with` block.
 
     Args:
-        path: Local path, or URL of a protocol in `remote_cache.PROTOCOLS`.
+        path: Local path, or URL of a protocol in `remote_cache.PROTOCOLS`; it may name a stream of a video, as in
+            `rec.mkv#depth` or `rec.mkv#1`.
         options: Backend, isolation and limits.
+        read_as: Content of the file: RGB or depth, which decides what stream is read if the path names none, or depth
+            in a color format by its encoding. Without it, `read_gray` reads the depth stream and all else the RGB one.
 
     Raises:
         UnreadableVideo: The file is missing or cannot be read; the message names the path as passed.
         BackendError: The backend is not available.
     """
     file = local_path(path, options) if "://" in path else path
-    source = local_source(file, options)
+    source = local_source(file, options, read_as)
     try:
         yield source
     except UnreadableVideo as error:
@@ -57,34 +67,38 @@ def open_source(path: str, options: ReadOptions = READ_OPTIONS) -> Iterator[Fram
         source.close()
 
 
-def local_source(file: str, options: ReadOptions) -> FrameSource:
+def local_source(path: str, options: ReadOptions, read_as: ReadAs | None = None) -> FrameSource:
     """Return the source of a local file or folder, which the caller has to close."""
     if options.isolation == "process":
-        return SandboxedFile(file, options)
-    if Path(file).is_dir():
-        return ImageFolder(file, options)
-    if Path(file).suffix.lower() in ARRAY_SUFFIXES:
-        return ArrayFile(file, options)
-    return VideoFile(file, options) if options.backend == "pyav" else TorchcodecFile(file, options)
+        return SandboxedFile(path, options, read_as)
+    file, stream = split_stream(path) if "#" in path else (path, None)
+    is_array = Path(file).suffix.lower() in ARRAY_SUFFIXES
+    if Path(file).is_dir() or is_array:
+        if stream is not None:
+            raise unreadable(path, f"names the stream {stream!r}; only videos have streams")
+        return ArrayFile(file, options, read_as) if is_array else ImageFolder(file, options, read_as)
+    return (VideoFile if options.backend == "pyav" else TorchcodecFile)(path, options, read_as)
 
 
 def read_rgb(
     path: str, indices: Sequence[int], options: ReadOptions = READ_OPTIONS
 ) -> UInt8[ndarray, "frames height width 3"]:
     """Open a file and return frames as RGB."""
-    with open_source(path, options) as source:
+    with open_source(path, options, "rgb") as source:
         return source.read_rgb(indices)
 
 
-def read_gray(path: str, indices: Sequence[int], options: ReadOptions = READ_OPTIONS) -> Gray:
+def read_gray(
+    path: str, indices: Sequence[int], options: ReadOptions = READ_OPTIONS, read_as: ReadAs = "depth"
+) -> Gray:
     """Open a file and return one channel of its frames."""
-    with open_source(path, options) as source:
+    with open_source(path, options, read_as) as source:
         return source.read_gray(indices)
 
 
-def count_frames(path: str, options: ReadOptions = READ_OPTIONS) -> int:
+def count_frames(path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> int:
     """Open a file and return its number of frames."""
-    with open_source(path, options) as source:
+    with open_source(path, options, read_as) as source:
         return source.num_frames
 
 

@@ -12,9 +12,10 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.errors import BackendError
-from kinema.video.container import UPRIGHT, orientation_of, seekable
+from kinema.video.container import seekable
+from kinema.video.streams import split_stream
 from kinema.video.unreadable import one_line, past_end, unreadable
-from kinema.video.video_file import VideoFile, check_clip, check_indices, decode_frames
+from kinema.video.video_file import VideoFile, check_clip, check_indices
 
 
 class TorchcodecFile(VideoFile):
@@ -30,27 +31,23 @@ class TorchcodecFile(VideoFile):
         container, stream = self._open()
         check_clip(self.path, len(set(indices)), stream, "rgb24", self.limits)
         stream_index = stream.index
-        # torchcodec does not mirror.
-        if container.format.name == "avi" or not seekable(container) or not self.timeline.stamps or self._is_turned():
+        has_stamps = container.format.name != "avi" and seekable(container) and bool(self.timeline.stamps)
+        if not has_stamps or not self.facts.is_plain:
             return super().read_rgb(indices)
         check_indices(indices)
         count = len(self.timeline.stamps)
         if indices[-1] >= count:
             raise past_end(self.path, indices[-1], count)
         try:
-            decoder = decoder_type(self.path, stream_index=stream_index, dimension_order="NHWC", seek_mode="exact")
+            decoder = decoder_type(
+                split_stream(self.path)[0], stream_index=stream_index, dimension_order="NHWC", seek_mode="exact"
+            )
             if len(decoder) != count:
                 return super().read_rgb(indices)
             frames = decoder.get_frames_at([int(i) for i in indices]).data.numpy()
         except (RuntimeError, ValueError, IndexError) as error:
             raise unreadable(self.path, f"torchcodec cannot decode it ({one_line(error)})") from error
         return np.ascontiguousarray(frames)
-
-    def _is_turned(self) -> bool:
-        container, stream = self._rewind()
-        self._at_start = False
-        frame = next(decode_frames(self.path, container, stream, self.limits), None)
-        return frame is not None and orientation_of(frame) != UPRIGHT
 
 
 def _decoder_type() -> Any:

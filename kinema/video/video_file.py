@@ -21,26 +21,39 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.errors import UnreadableVideo
+from kinema.modality import Modality, ReadAs
 from kinema.video.container import (
     Gray,
     Orientation,
     Timeline,
     displayed_range,
+    may_have_fields,
     open_video,
     orientation_of,
     reason_of,
     scan_timeline,
     seekable,
 )
-from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
+from kinema.video.described import THREADED_PIXELS, DescribedVideo, is_intact
+from kinema.video.fields import second_field_test
+from kinema.video.filters import TRANSFERS
+from kinema.video.gray import gray_picture
+from kinema.video.pixels import (
+    SQUARE,
+    FrameConverter,
+    FrameFacts,
+    PixelAspect,
+    PixelFormat,
+    alpha_decoder,
+    aspect_of,
+    upright_aspect,
+)
+from kinema.video.read_options import READ_OPTIONS, Deinterlace, Limits, ReadOptions
 from kinema.video.unreadable import over_limit, past_end, unreadable
 
 SKIPPABLE = frozenset({"h264"})
 """Codecs whose decoder can skip unreferenced frames without changing the others by a bit. HEVC cannot: frames with that
 mark may be referenced from a higher temporal layer."""
-
-THREADED_PIXELS = 500_000
-"""Number of pixels per frame from which decoding threads pay off."""
 
 MAX_THREADS = 4
 """Largest number of threads that decode frames in parallel; each holds its own frames in memory."""
@@ -48,43 +61,48 @@ MAX_THREADS = 4
 BYTES = {"rgb24": 3, "gray": 1, "gray16le": 2}
 """Bytes per pixel of the output formats."""
 
-PixelFormat = Literal["rgb24", "gray", "gray16le"]
 
-
-class VideoFile:
+class VideoFile(DescribedVideo):
     """Local video file, decoded by PyAV within the limits of `options`.
 
     The container stays open between calls. It is opened again to return to the start after reading, to
     change the number of threads, and if frames decoded in parallel are damaged. Finish one call, or one iteration,
     before the next.
+
+    Args:
+        path: Local path, which may name a stream of the container (`rec.mkv#depth`).
+        options: Backend and limits.
+        read_as: Content of the file, which decides what stream is read if the path names none. Without it, the frames
+            of `read_gray` are those of the depth stream, and everything else is of the RGB stream.
     """
 
     form: Literal["video"] = "video"
 
-    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS) -> None:
+    def __init__(self, path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> None:
         self.path = path
+        self.options = options
         self.limits = options.limits
+        self.read_as = read_as
+        self.kind: Modality = "rgb" if read_as in (None, "rgb") else "depth"
+        self._depth: VideoFile | None = None
+        self.deinterlace: Deinterlace = options.deinterlace or "none"
         self._files = ExitStack()
         self._opened: tuple[InputContainer, av.VideoStream] | None = None
         self._at_start = False
         self._timeline: Timeline | None = None
         self._num_frames: int | None = None
+        self._has_fields = False
+        self._facts: FrameFacts | None = None
+        self._orientation: Orientation | None = None
+        self._converter: FrameConverter | None = None
+        self._opaque: dict[str, bool] = {}
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
         self._files.close()
         self._opened = None
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames that decode: packets, corrected by decoding from the last keyframe on.
-
-        Raises:
-            UnreadableVideo: As `read_rgb`, or no frame decodes.
-        """
-        if self._num_frames is None:
-            self._num_frames = self._count()
-        return self._num_frames
+        if self._depth is not None:
+            self._depth.close()
 
     @property
     def timeline(self) -> Timeline:
@@ -92,17 +110,18 @@ class VideoFile:
         if self._timeline is None:
             container, stream = self._rewind()
             self._at_start = False
-            self._timeline = scan_timeline(self.path, container, stream, self.limits)
+            self._has_fields = may_have_fields(stream)
+            is_second_field = second_field_test(stream) if self._has_fields else None
+            self._timeline = scan_timeline(self.path, container, stream, self.limits, None, is_second_field)
         return self._timeline
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the frames as displayed."""
-        container, stream = self._rewind()
-        self._at_start = False
-        for frame in decode_frames(self.path, container, stream, self.limits):
-            return (frame.height, frame.width) if orientation_of(frame).transposed else (frame.width, frame.height)
-        raise unreadable(self.path, "no frame can be decoded")
+    def pixel_aspect(self) -> PixelAspect:
+        """Displayed shape of the pixels of upright frames."""
+        _, stream = self._current
+        if stream.sample_aspect_ratio in (None, 1):
+            return SQUARE
+        return upright_aspect(aspect_of(stream), self._orientation or self.facts.orientation)
 
     def read_rgb(self, indices: Sequence[int]) -> UInt8[ndarray, "frames height width 3"]:
         """Return the frames with these numbers, in one decoding pass that seeks if a keyframe lies in between.
@@ -117,17 +136,20 @@ class VideoFile:
         return self._read(indices, "rgb", threads_here())
 
     def read_gray(self, indices: Sequence[int]) -> Gray:
-        """Return one channel of the frames: uint16 if more than 8 bits are stored, else uint8."""
-        return self._read(indices, "gray", threads_here())
+        """Return one channel of the frames: stored values as uint16 if they have more than 8 bits, else uint8.
+
+        Raises:
+            UnreadableVideo: As `read_rgb`, or the frames are in color and no encoding of depth is named.
+        """
+        reader = self._depth_reader()
+        return reader._read(indices, "gray", threads_here())
 
     def iter_frames(self, numbers: range, color: Literal["rgb", "gray"]) -> Iterator[ndarray]:
         """Yield the frames of a range one by one, as `read_rgb` or `read_gray` returns them, holding one in memory."""
-        converter = VideoReformatter()
-        orientation: Orientation | None = None
-        for frame in self.iter_stored(numbers):
-            orientation = orientation_of(frame) if orientation is None else orientation
-            pixel_format = _pixel_format(color, self._open()[1])
-            yield _convert(frame, pixel_format, converter, orientation)
+        reader = self if color == "rgb" else self._depth_reader()
+        reformatter = VideoReformatter()
+        for frame in reader.iter_stored(numbers):
+            yield reader._convert(frame, _pixel_format(color, reader._current[1]), reformatter)
 
     def iter_stored(self, numbers: range) -> Iterator[av.VideoFrame]:
         """Yield the frames of a range one by one as stored, not yet upright, decoded by one thread."""
@@ -143,12 +165,17 @@ class VideoFile:
             yield frame
 
     def frame_range(self, start_s: float, stop_s: float) -> tuple[int, int]:
-        """Return the frames displayed in [start_s, stop_s), seconds from the first frame, as a half-open range.
+        """Return the frames displayed in [start_s, stop_s), seconds on a player's clock, as a half-open range.
 
         Raises:
             UnreadableVideo: The file has no time stamps, or ends before the segment does.
         """
         return displayed_range(self.path, self.timeline, start_s, stop_s)
+
+    @property
+    def _current(self) -> tuple[InputContainer, av.VideoStream]:
+        """The container as it is, whatever its position and threads."""
+        return self._opened or self._open()
 
     def _open(self, threads: int = 1) -> tuple[InputContainer, av.VideoStream]:
         """Return the container at its current position, opened again if it is closed or decodes with other threads.
@@ -156,7 +183,7 @@ class VideoFile:
         Large frames are decoded by `threads` in parallel.
         """
         if self._opened is None:
-            self._opened = self._files.enter_context(open_video(self.path, self.limits))
+            self._opened = self._files.enter_context(open_video(self.path, self.limits, self.kind))
             self._at_start = True
         context = self._opened[1].codec_context
         threaded = threads > 1 and context.width * context.height >= THREADED_PIXELS
@@ -186,7 +213,9 @@ class VideoFile:
                     container, stream = self._rewind(threads)
                 if seekable(container):
                     self._at_start = False
-                    timeline = scan_timeline(self.path, container, stream, self.limits, indices[-1])
+                    self._has_fields = may_have_fields(stream)
+                    is_second_field = second_field_test(stream) if self._has_fields else None
+                    timeline = scan_timeline(self.path, container, stream, self.limits, indices[-1], is_second_field)
             if timeline is None or not timeline.keyframes:
                 container, stream = self._rewind(threads)
                 frames = self._decode_in_order(container, stream, indices)
@@ -194,12 +223,10 @@ class VideoFile:
                 frames = self._decode_by_stamp(container, stream, indices, timeline)
             self._at_start = False
             clip: ndarray | None = None
-            # One converter for all frames: creating one costs more than decoding a small frame.
-            converter = VideoReformatter()
+            # One reformatter for all frames: creating one costs more than decoding a small frame.
+            reformatter = VideoReformatter()
             for number, frame in frames:
-                if clip is None:
-                    orientation = orientation_of(frame)  # once per file: each call leaks some memory
-                picture = _convert(frame, pixel_format, converter, orientation)
+                picture = self._convert(frame, pixel_format, reformatter)
                 if clip is None:
                     clip = np.empty((len(indices), *picture.shape), picture.dtype)
                 clip[bisect_left(indices, number) : bisect_right(indices, number)] = picture
@@ -219,7 +246,7 @@ class VideoFile:
         requested = set(indices)
         number = 0
         for frame in decode_frames(self.path, container, stream, self.limits):
-            if _is_intact(self.path, frame) and number in requested:
+            if is_intact(self.path, frame) and number in requested:
                 yield number, frame
                 if number == indices[-1]:
                     _drain(self.path, stream)
@@ -234,7 +261,8 @@ class VideoFile:
         if indices[-1] >= len(timeline.stamps):
             raise past_end(self.path, indices[-1], len(timeline.stamps))
         numbers = sorted(set(indices))
-        stamps = frozenset(timeline.stamps[number] for number in numbers)
+        # The second field of a requested frame has another stamp.
+        requested = None if self._has_fields else frozenset(timeline.stamps[number] for number in numbers)
         position = -1  # the last decoded frame; -1 before the first
         # One iterator from seek to seek: a packet may give several frames, and a new iterator would lose the rest.
         frames: Iterator[av.VideoFrame] = iter(())
@@ -251,7 +279,7 @@ class VideoFile:
                     if position >= 0:
                         _drain(self.path, stream)
                     container.seek(timeline.keyframes[start], stream=stream, backward=True)
-                    frames = decode_frames(self.path, container, stream, self.limits, stamps)
+                    frames = decode_frames(self.path, container, stream, self.limits, requested, "keyframe")
                     frame, is_damaged = _advance(frames, stamp, False)
                     if frame is not None and frame.pts == stamp:
                         break
@@ -263,22 +291,40 @@ class VideoFile:
             position = number
         _drain(self.path, stream)
 
-    def _count(self) -> int:
-        timeline = self.timeline
-        if timeline.keyframes:
-            container, stream = self._open()
-            container.seek(timeline.keyframes[-1], stream=stream, backward=True)
-            frames = decode_frames(self.path, container, stream, self.limits)
-            last = max((frame.pts for frame in frames if frame.pts is not None and not frame.is_corrupt), default=None)
-            count = 0 if last is None else bisect_right(timeline.stamps, last)
+    def _decode(
+        self, container: InputContainer, stream: av.VideoStream, start: Literal["here", "keyframe"] = "here"
+    ) -> Iterator[av.VideoFrame]:
+        return decode_frames(self.path, container, stream, self.limits, None, start)
+
+    def _depth_reader(self) -> "VideoFile":
+        """Return the reader of the depth stream: this one, if it is opened as depth or the file has one stream."""
+        if self.kind == "depth" or len(self._open()[0].streams.video) == 1:
+            return self
+        if self._depth is None:
+            self._depth = type(self)(self.path, self.options, "depth")
+        return self._depth
+
+    def _convert(self, frame: av.VideoFrame, pixel_format: PixelFormat, reformatter: VideoReformatter) -> ndarray:
+        if self._orientation is None:
+            self._orientation = orientation_of(frame)  # once per file: each call leaks some memory
+        threads = threads_here() if frame.width * frame.height >= THREADED_PIXELS else 1
+        if pixel_format == "rgb24" and not self._is_plain(frame):
+            if self._converter is None:
+                self._converter = self.converter(threads_here())
+            picture = self._converter.rgb(frame)
+        elif pixel_format in ("rgb24", frame.format.name):
+            picture = reformatter.reformat(frame, format=pixel_format, threads=threads).to_ndarray()
         else:
-            container, stream = self._rewind()
-            self._at_start = False
-            frames = decode_frames(self.path, container, stream, self.limits)
-            count = sum(1 for frame in frames if _is_intact(self.path, frame))
-        if count == 0:
-            raise unreadable(self.path, "no frame can be decoded")
-        return count
+            picture = gray_picture(self.path, frame, self.read_as, reformatter, threads)
+        return self._orientation.apply(picture)
+
+    def _is_plain(self, frame: av.VideoFrame) -> bool:
+        """Return whether the stored values alone give the color of a frame: opaque, not HDR, and not deinterlaced."""
+        name = frame.format.name
+        if name not in self._opaque:  # looked up once per format, since that takes as long as decoding a small frame
+            self._opaque[name] = name != "pal8" and not any(c.is_alpha for c in frame.format.components)
+        is_changed = self.deinterlace != "none" and frame.interlaced_frame
+        return self._opaque[name] and not is_changed and frame.color_trc not in TRANSFERS
 
 
 def decode_frames(
@@ -287,10 +333,13 @@ def decode_frames(
     stream: av.VideoStream,
     limits: Limits = READ_OPTIONS.limits,
     stamps: frozenset[int] | None = None,
+    start: Literal["here", "keyframe"] = "here",
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of an open video from its current position, all of one size.
 
-    With `stamps`, the time stamps of the requested frames, other frames may be skipped if no frame refers to them.
+    With `stamps`, the time stamps of the requested frames, other frames may be skipped if no frame refers to them. With
+    `start="keyframe"`, packets before the next keyframe are skipped: seeking may end before it, between frames that
+    do not decode, in a Matroska file of several streams.
 
     Raises:
         UnreadableVideo: Decoding fails, the frame size changes, or there are more frames than the limits allow.
@@ -299,6 +348,7 @@ def decode_frames(
     context.options = {"max_pixels": str(limits.pixels)}
     context.skip_frame = "DEFAULT"
     requested = stamps if context.name in SKIPPABLE else None
+    decoder = context if stream.metadata.get("alpha_mode") != "1" else alpha_decoder(stream, limits)
     is_threaded = context.thread_type == ThreadType.FRAME
     number = 0
     size = None
@@ -307,9 +357,12 @@ def decode_frames(
     try:
         with closing(demuxed) as packets:
             for packet in packets:
+                if start == "keyframe" and packet.size and not packet.is_keyframe:
+                    continue
+                start = "here"
                 if requested is not None:
                     context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in requested else "NONREF"
-                for frame in packet.decode():
+                for frame in decoder.decode(packet):
                     size = (frame.width, frame.height) if size is None else size
                     if size != (frame.width, frame.height):
                         raise unreadable(
@@ -380,22 +433,8 @@ def _drain(path: str, stream: av.VideoStream) -> None:
         raise unreadable(path, f"decoding fails ({reason_of(error)})") from error
 
 
-def _is_intact(path: str, frame: av.VideoFrame) -> bool:
-    """Return True, or raise if a frame is damaged: without time stamps, lost frames would shift the numbers."""
-    if frame.is_corrupt:
-        raise unreadable(path, "is damaged, and has no time stamps to number the frames after the damage")
-    return True
-
-
 def _pixel_format(color: Literal["rgb", "gray"], stream: av.VideoStream) -> PixelFormat:
     if color == "rgb":
         return "rgb24"
     stored = stream.codec_context.format
     return "gray16le" if stored is not None and stored.components[0].bits > 8 else "gray"
-
-
-def _convert(
-    frame: av.VideoFrame, pixel_format: PixelFormat, converter: VideoReformatter, orientation: Orientation
-) -> ndarray:
-    threads = threads_here() if frame.width * frame.height >= THREADED_PIXELS else 1
-    return orientation.apply(converter.reformat(frame, format=pixel_format, threads=threads).to_ndarray())

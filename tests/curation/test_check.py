@@ -235,6 +235,11 @@ def test_groups_and_subjects_in_more_than_one_split(checked):
     assert facts_of(checked([sample(n, subject="s1") for n in range(6)])) == [("shared subject", 0, "")]
 
 
+def test_two_spellings_of_one_class_are_reported(checked):
+    result = checked(samples(), classes=("a", "b", "A"))
+    assert "similar classes" in {finding.kind for finding in result.faults}
+
+
 def test_classes_without_samples_and_imbalanced_classes(checked):
     result = checked(samples(), classes=("a", "b", "c", "d"))
     assert [finding.kind for finding in result.findings] == ["untrained class", "untested class"]
@@ -292,9 +297,9 @@ def decoded(monkeypatch):
     names = []
     plain = inspections.inspect
 
-    def counted(path, kind, read_options):
+    def counted(path, *options):
         names.append(os.path.basename(path))
-        return plain(path, kind, read_options)
+        return plain(path, *options)
 
     monkeypatch.setattr(inspections, "inspect", counted)
     return names
@@ -334,7 +339,7 @@ def test_a_folder_with_changed_images_is_decoded_again(folder, fill_pictures, de
 def test_inspections_are_in_the_order_of_the_request(folder, monkeypatch):
     plain = inspections.inspect
 
-    def first_last(path, kind, read_options):
+    def first_last(path, kind, read_options, _encoding=None):
         time.sleep(0.2 if path.endswith("0.mp4") else 0)
         return plain(path, kind, read_options)
 
@@ -412,7 +417,7 @@ def test_results_of_other_limits_or_versions_are_ignored(checked, decoded, monke
     result = checked(samples(), read_options=ReadOptions(limits=Limits(frames=10)))
     assert {finding.kind for finding in result.faults} == {"unreadable"}
     assert facts_of(checked(samples())) == []
-    monkeypatch.setattr(inspections, "VERSION", 2)
+    monkeypatch.setattr(inspections, "VERSION", 99)
     decoded.clear()
     checked(samples())
     assert len(decoded) == 6

@@ -483,3 +483,52 @@ def test_a_damaged_npz_of_frames_is_refused_by_name(tmp_path, depth, raises):
         read_gray(str(tmp_path / "c.npz"), [0])
     with raises(UnreadableVideo, "a.npz", "frame 14", "14 frames"):
         read_gray(str(tmp_path / "a.npz"), [14])
+
+
+# -- pixels ------------------------------------------------------------------------------------------------------------
+
+
+def write_interlaced(path, count=20):
+    """Write H.264 that is marked as interlaced, of a bar whose fields are far apart."""
+    with av.open(str(path), "w") as container:
+        options = {"flags": "+ildct+ilme", "x264-params": "tff=1", "g": "40", "bf": "2"}
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for number in range(count):
+            image = np.full((64, 96, 3), 30, np.uint8)
+            image[0::2, 10 + number : 30 + number] = 220
+            image[1::2, 40 + number : 60 + number] = 220
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def is_combed(path):
+    image = read_rgb(path, [8])[0, ..., 0].astype(int)
+    return np.abs(np.diff(image, axis=0)).mean() > 20
+
+
+def test_interlaced_files_are_noted_or_deinterlaced(tmp_path):
+    for name in ("a", "b"):
+        write_interlaced(tmp_path / f"{name}.mp4")
+    manifest = manifest_of(tmp_path, [Entry(rgb=f"{name}.mp4", frames=20) for name in ("a", "b")])
+    plain = packed(manifest, tmp_path / "plain", short_side=64)
+    assert [note for note in plain.notes if note.startswith("2 interlaced files")]
+    assert is_combed(files_of(plain)[0])
+    smooth = packed(manifest, tmp_path / "smooth", short_side=64, deinterlace="spatial")
+    assert not any("interlaced" in note for note in smooth.notes)
+    assert not is_combed(files_of(smooth)[0])
+
+
+def test_files_packed_by_older_rules_are_packed_again_where_these_differ(tmp_path, write_video, scene):
+    write_video(tmp_path / "a.mp4", scene(20, 96, 128), options=FAR_KEYFRAMES)
+    write_interlaced(tmp_path / "b.mp4")
+    manifest = manifest_of(tmp_path, [Entry(rgb=f"{name}.mp4", frames=20) for name in ("a", "b")])
+    packed(manifest, tmp_path / "out")
+    journal = tmp_path / "out" / "pack.jsonl"
+    journal.write_text(
+        journal.read_text().replace(', "interlaced": false, "pixels": 2', "").replace('"pixels": 2', '"pixels": 1')
+    )
+    description = tmp_path / "out" / "pack.json"
+    description.write_text(description.read_text().replace(',\n  "deinterlace": "none"', ""))
+    assert packed(manifest, tmp_path / "out").num_cached == 1
+    assert packed(manifest, tmp_path / "out").num_cached == 2

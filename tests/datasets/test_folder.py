@@ -151,6 +151,35 @@ def test_unused_shares_are_noted(tmp_path, fill, match_notes):
     assert match_notes(prepared.notes, "val_share test_share keep_together not")
 
 
+def test_a_class_of_videos_with_another_suffix_is_kept(raises, tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/00001.MTS", "b/00002.MTS", "c/1", "c/2.video")
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert prepared.manifest.classes == {"label": ("a", "b", "c")}
+    assert {entry.frames for entry in prepared.manifest.entries} == {9}
+    with raises(ManifestError, "'b'", path="00001.MTS", field="label"):
+        prepare_folder(root, tmp_path / "n.csv", rgb="{label}/{name}")
+
+
+def test_a_class_that_loses_all_its_files_is_refused(raises, tmp_path, fill):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4")
+    (root / "c").mkdir()
+    for name in ("1.MTS", "2.MTS", "3.MTS", "4.MTS"):
+        (root / "c" / name).write_bytes(bytes(5000))
+    with raises(ManifestError, "'c'", "1.MTS, 2.MTS, 3.MTS and 1 more", path="c", field="label"):
+        prepare_folder(root, tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_empty_folders_are_noted_and_documents_are_no_class(tmp_path, fill, match_notes):
+    root = fill(tmp_path / "v", "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4")
+    (root / "docs").mkdir()
+    (root / "docs" / "README").write_text("Two classes.")
+    (root / "jump").mkdir()
+    prepared = prepare_folder(root, tmp_path / "m.csv")
+    assert prepared.manifest.classes == {"label": ("a", "b")}
+    assert match_notes(prepared.notes[:2], "1 files unknown type", "1 folders no video jump")
+
+
 def test_folders_of_images_are_clips(tmp_path, fill_pictures, match_notes):
     root = fill_pictures(tmp_path / "v", *(f"{label}/clip {n}" for label in "ab" for n in range(3)), suffix=".jpg")
     (root / "a" / "clip 0" / "notes.txt").write_text("")
@@ -245,6 +274,21 @@ def test_mirrored_classes_are_noted(tmp_path, fill, match_notes):
         prepare_folder(root, tmp_path / "m.csv").notes[-1:],
         "swipe left swipe right label mirror --data.augmentation.flip 0",
     )
+
+
+def test_classes_that_mirroring_may_exchange_are_asked_about(raises, tmp_path, fill, match_notes):
+    root = fill(tmp_path / "v", *(f"wave {way}/{n}.mp4" for way in ("sxa", "dxa", "up") for n in range(2)))
+    asked = prepare_folder(root, tmp_path / "m.csv")
+    assert asked.manifest.mirrored is None
+    assert match_notes(asked.notes[-1:], "wave dxa wave sxa mirrored none")
+    answered = prepare_folder(root, tmp_path / "n.csv", mirrored="wave sxa=wave dxa")
+    assert answered.manifest.mirrored == (("wave sxa", "wave dxa"),)
+    assert match_notes(answered.notes[-1:], "wave sxa wave dxa mirror --data.augmentation.flip 0")
+    answered = prepare_folder(root, tmp_path / "n.csv", mirrored="none")
+    assert answered.manifest.mirrored == ()
+    assert "mirror" not in " ".join(answered.notes)
+    with raises(ManifestError, "'wave dxa'", field="mirrored"):
+        prepare_folder(root, tmp_path / "n.csv", mirrored="wave sxa=wave dx")
 
 
 def test_classes_missing_from_the_split_are_noted(tmp_path, fill, match_notes):

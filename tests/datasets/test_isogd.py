@@ -1,6 +1,8 @@
 """ChaLearn IsoGD: official lists and pairs on disk."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -139,7 +141,8 @@ def real(tmp_path, real_data):
 
 @pytest.mark.long
 def test_the_real_pairs_are_counted_against_the_real_lists(tmp_path, real, monkeypatch, match_notes):
-    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda _: 9)
+    unread = SimpleNamespace(num_frames=9, remarks=(), timeline=None)
+    monkeypatch.setattr("kinema.datasets.prepared.open_source", lambda *_, **__: nullcontext(unread))
     prepared = prepare_isogd(real, tmp_path / "m.csv")
     assert prepared.manifest.declared == {"train": 35_878, "val": 5_784, "test": 6_271}
     assert len(prepared.manifest.entries) == 121

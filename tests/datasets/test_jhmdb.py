@@ -1,7 +1,9 @@
 """J-HMDB: undivided films, official lists, and the real clips."""
 
 import csv
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -123,8 +125,12 @@ def test_the_real_clips_become_a_manifest(tmp_path, real_data, real, monkeypatch
     root = real_data / "jhmdb"
     frames = {row["path"]: int(row["frames"]) for row in real}
     monkeypatch.setattr(
-        "kinema.datasets.prepared.count_frames",
-        lambda path: frames[Path(path).relative_to(root.resolve()).as_posix()],
+        "kinema.datasets.prepared.open_source",
+        lambda path, **_: nullcontext(
+            SimpleNamespace(
+                num_frames=frames[Path(path).relative_to(root.resolve()).as_posix()], remarks=(), timeline=None
+            )
+        ),
     )
     prepared = prepare_jhmdb(root, tmp_path / "m.csv")
     manifest = prepared.manifest

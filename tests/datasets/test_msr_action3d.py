@@ -2,7 +2,9 @@
 
 import csv
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,8 +133,14 @@ def test_the_real_sequences_become_a_manifest(tmp_path, real_data, monkeypatch):
     with (root / "annotations.csv").open(newline="") as file:
         lines = {row["path"]: row for row in csv.DictReader(file)}
     monkeypatch.setattr(
-        "kinema.datasets.prepared.count_frames",
-        lambda path: int(lines[Path(path).relative_to(root.resolve()).as_posix()]["frames"]),
+        "kinema.datasets.prepared.open_source",
+        lambda path, **_: nullcontext(
+            SimpleNamespace(
+                num_frames=int(lines[Path(path).relative_to(root.resolve()).as_posix()]["frames"]),
+                remarks=(),
+                timeline=None,
+            )
+        ),
     )
     prepared = prepare_msr_action3d(root, tmp_path / "m.csv")
     manifest = prepared.manifest

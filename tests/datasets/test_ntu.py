@@ -3,6 +3,8 @@
 import re
 import shutil
 from collections import Counter
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -297,7 +299,8 @@ def test_other_files_are_counted(tmp_path, fill_ntu, fill_pictures, fill_arrays,
 
 
 def test_missing_samples_are_counted_by_setup_and_camera(tmp_path, fill_ntu, monkeypatch):
-    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda _: 9)
+    unread = SimpleNamespace(num_frames=9, remarks=(), timeline=None)
+    monkeypatch.setattr("kinema.datasets.prepared.open_source", lambda *_, **__: nullcontext(unread))
     samples = [sample for sample in official_samples(NTU60).values() if sample.setup == 4 and sample.camera != 3]
     root = fill_ntu(tmp_path / "n", *(f"S004/{sample.name}_rgb.avi" for sample in samples))
     prepared = prepare60(root, tmp_path / "m.csv")

@@ -9,6 +9,7 @@ from kinema.data.manifest import load_manifest
 from kinema.datasets.options import Holdout
 from kinema.datasets.table import TableOptions, prepare
 from kinema.errors import ConfigError, ManifestError
+from kinema.video.source import open_source
 
 
 def prepare_table(table, out, form="csv", columns=None, **options):
@@ -156,7 +157,12 @@ def test_pairs_of_unequal_length_are_noted(tmp_path, fill, shorter, match_notes)
 def test_each_file_is_counted_once(tmp_path, fill, monkeypatch):
     fill(tmp_path, "1.mp4", "1d.mp4")
     counted = []
-    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda path: counted.append(Path(path).name) or 9)
+
+    def count(path, **options):
+        counted.append(Path(path).name)
+        return open_source(path, **options)
+
+    monkeypatch.setattr("kinema.datasets.prepared.open_source", count)
     (tmp_path / "t.csv").write_text("rgb,depth,start_frame,stop_frame,label\n1.mp4,1d.mp4,0,4,a\n1.mp4,1d.mp4,4,9,b\n")
     prepare_table(tmp_path / "t.csv", tmp_path / "m.csv")
     assert sorted(counted) == ["1.mp4", "1d.mp4"]

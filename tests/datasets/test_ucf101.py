@@ -1,7 +1,9 @@
 """UCF-101: official splits, the action with two spellings, and the real lists and clips."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -274,7 +276,10 @@ def test_the_split_option_defaults_to_1(tmp_path, fill, capsys):
 @pytest.mark.long
 def test_each_of_13320_files_is_opened_once(tmp_path, real, monkeypatch):
     opened = []
-    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda path: opened.append(path) or 9)
+    unread = SimpleNamespace(num_frames=9, remarks=(), timeline=None)
+    monkeypatch.setattr(
+        "kinema.datasets.prepared.open_source", lambda path, **_: opened.append(path) or nullcontext(unread)
+    )
     classes = read_classes(real / "classInd.txt")
     root = tmp_path / "u"
     for side in ("train", "test"):

@@ -17,6 +17,7 @@ from kinema.reports.results import store_result
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe
 from kinema.training.runs import Run
+from kinema.training.setup import TrainingSetup
 
 
 @pytest.fixture
@@ -183,3 +184,42 @@ def test_mirroring_that_would_swap_classes_is_refused(
         replace(tiny_recipe, data=data).open_manifest()
     still = replace(data, augmentation=replace(data.augmentation, flip=0.0))
     assert replace(tiny_recipe, data=still).open_manifest().classes["label"] == ("turn left", "turn right", "walk")
+
+
+def test_mirroring_that_may_swap_classes_is_asked_about(
+    few_moves: Manifest, tiny_recipe: Recipe, tmp_path: Path, raises
+) -> None:
+    for suffix in (".csv", ".json"):
+        text = few_moves.path.with_suffix(suffix).read_text().replace("kick", "turn sxa").replace("run", "turn dxa")
+        (tmp_path / f"own{suffix}").write_text(text.replace('"moves"', '"own videos"'))
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "own.csv")))
+    with raises(RecipeError, "--mirrored none", "'turn sxa'", path="own.csv", field="data.augmentation.flip"):
+        TrainingSetup.build(recipe)
+    facts = json.loads((tmp_path / "own.json").read_text())
+    (tmp_path / "own.json").write_text(json.dumps({**facts, "mirrored": []}))
+    assert recipe.open_manifest().mirrored == ()
+    (tmp_path / "own.json").write_text(json.dumps({**facts, "mirrored": [["turn sxa", "turn dxa"]]}))
+    with raises(RecipeError, "0.5", "'turn sxa'", "'turn dxa'", path="own.csv", field="data.augmentation.flip"):
+        recipe.open_manifest()
+
+
+def test_copies_across_splits_stop_a_training_unless_allowed(
+    few_moves: Manifest, tiny_recipe: Recipe, tmp_path: Path, raises
+) -> None:
+    entries = [replace(e, rgb=few_moves.locate(e.rgb), depth=few_moves.locate(e.depth)) for e in few_moves.entries]
+    shutil.copy(entries[0].rgb, tmp_path / "copy.mp4")
+    entries[-1] = replace(entries[-1], rgb=str(tmp_path / "copy.mp4"))
+    write_manifest(
+        tmp_path / "m.csv",
+        entries=entries,
+        classes=few_moves.classes,
+        dataset="own",
+        version="own",
+        depth=few_moves.depth,
+    )
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, manifest=str(tmp_path / "m.csv")))
+    with raises(ManifestError, "copy.mp4", "--data.duplicates allow", path="m.csv", line=2, field="split"):
+        train(recipe, max_steps=1)
+    assert not recipe.run.out.exists()
+    run = train(replace(recipe, data=replace(recipe.data, duplicates="allow")), max_steps=1)
+    assert len(run.steps()) == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from kinema.data.manifest import BUILT_IN, load_manifest
-from kinema.transforms.mirroring import mirrored_pair
+from kinema.transforms.mirroring import mirrored_pair, questionable_pairs
 
 MIRRORED = [
     ("swipe left", "swipe right"),
@@ -18,6 +18,40 @@ MIRRORED = [
     ("CounterClockwise", "Clockwise"),
     ("push HDLeft", "push HDRight"),
     ("schlag_left_ä", "schlag_right_ä"),
+]
+
+OTHER_NAMES = [
+    ("swipe_l", "swipe_r"),
+    ("wave L", "wave R"),
+    ("SwipeL", "SwipeR"),
+    ("swipe lt", "swipe rt"),
+    ("kick_lhs", "kick_rhs"),
+    ("turn_cw", "turn_ccw"),
+    ("turn-counter-clock-wise", "turn-clock-wise"),
+    ("leftward", "rightwards"),
+    ("left-handed", "right-handed"),
+    ("wisch_links", "wisch_rechts"),
+    ("main gauche", "main droite"),
+    ("pied gauche", "pied droit"),
+    ("mano_izq", "mano_der"),
+    ("giro antihorario", "giro horario"),
+    ("mano sinistra", "mano destra"),
+    ("para esquerda", "para direita"),
+    ("vänster", "höger"),
+    ("sağa_dön", "sola_dön"),
+    ("влево", "вправо"),
+    ("рука_левая", "рука_правая"),
+    ("向左", "向右"),
+    ("左手挥动", "右手挥动"),
+    ("顺时针旋转", "逆时针旋转"),
+    ("時計回り", "反時計回り"),
+    ("왼쪽으로", "오른쪽으로"),
+    ("حركة لليسار", "حركة لليمين"),
+    ("שמאלה", "ימינה"),
+    ("ซ้าย", "ขวา"),
+    ("बाएँ मुड़ें", "दाएँ मुड़ें"),
+    ("swipe ←", "swipe →"),
+    ("wave ⬅️", "wave ➡️"),
 ]
 
 
@@ -51,3 +85,51 @@ def test_names_that_only_look_so_are_no_pair(names):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_nothing_in_the_built_in_sets_is_mirrored(name):
     assert mirrored_pair(load_manifest(name).classes["label"]) is None
+
+
+@pytest.mark.parametrize("pair", OTHER_NAMES, ids=ascii)
+def test_other_languages_and_short_forms_are_a_pair(pair):
+    assert mirrored_pair(["wave", *pair]) == pair
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("tilt_xora", "tilt_xore"),
+        ("swiftleft", "swiftright"),
+        ("turn left", "turn rigth"),
+        ("rotate 90", "rotate -90"),
+        ("kickl", "kickr"),
+        ("gesture g", "gesture d"),
+        ("walk east", "walk west"),
+    ],
+    ids=str,
+)
+def test_names_that_differ_in_an_unknown_word_are_asked_about(pair):
+    assert mirrored_pair(pair) is None
+    assert questionable_pairs(["wave", *pair]) == [pair]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("open door", "close door"),
+        ("cut apple", "cut bread"),
+        ("ride_bike", "ride_horse"),
+        ("HandstandPushups", "HandstandWalking"),
+        ("gesture_a", "gesture_b"),
+        ("type 1", "type 2"),
+        ("getup_facedown", "getup_faceup"),
+        ("walk", "trot"),
+        ("kick", "kicks"),
+    ],
+    ids=str,
+)
+def test_known_words_are_not_asked_about(pair):
+    assert questionable_pairs(pair) == []
+
+
+def test_many_unknown_words_at_one_place_are_objects():
+    names = [f"lift {a}{b}qo" for a in "bdfg" for b in "aeiou"]
+    assert len(questionable_pairs(names[:4])) == 6
+    assert questionable_pairs(names) == []

@@ -37,9 +37,9 @@ def test_calls_do_not_disturb_each_other(tmp_path, write_video, stamp, suffix):
 def test_a_sample_of_a_video_opens_it_once(numbered, monkeypatch):
     opened = []
 
-    def watched(path, limits):
+    def watched(path, *options):
         opened.append(path)
-        return open_video(path, limits)
+        return open_video(path, *options)
 
     monkeypatch.setattr("kinema.video.video_file.open_video", watched)
     with closing(VideoFile(numbered)) as video:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kinema.curation import duplicates
-from kinema.curation.duplicates import SIDE, THRESHOLDS, TIMES, SignatureBuilder, near_duplicates, signature_images
 from kinema.curation.inspect import inspect
+from kinema.data import duplicates
+from kinema.data.duplicates import SIDE, THRESHOLDS, TIMES, SignatureBuilder, near_duplicates, signature_images
 
 
 def film(place, motion, frames=60, height=64, width=96, reach=24):
