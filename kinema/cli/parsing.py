@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import io
 import itertools
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -15,9 +16,14 @@ from kinema.errors import KinemaError, UsageError
 
 Options = TypeVar("Options")
 
+SHORT_READ = re.compile(r"^--(data\.)?read\.")
+"""Short form of the options for reading files."""
+
 
 def parse_options(kind: type[Options], args: Sequence[str], prog: str) -> Options:
     """Parse options and refuse any unknown one; `prog` is the command, as in `kinema evaluate`.
+
+    `--read.` is short for `--read-options.`.
 
     Raises:
         UsageError: An option is unknown, missing or has an invalid value.
@@ -44,6 +50,7 @@ def parse_known_options(
         KinemaError: The dataclass refuses its values.
     """
     owner = kind if default is None else default
+    args = [SHORT_READ.sub(r"--\1read-options.", arg) for arg in args]
     try:
         with _raise_parse_errors(owner, args, prog), contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(

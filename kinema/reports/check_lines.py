@@ -39,7 +39,7 @@ def check_progress(console: Console | None = None) -> Iterator[Callable[[int, in
 
 
 def check_lines(checked: CheckResult) -> Iterator[str]:
-    """Yield counts, then one line per fault, then the kinds of notes with examples, and frame rates that differ."""
+    """Yield counts, then one line per fault, then the kinds of notes with examples, and frame rates."""
     path = checked.manifest.path
     files, frames = len(checked.inspections), sum(file.frames for file in checked.inspections.values())
     unchanged = f" ({checked.num_cached:,} files unchanged since the last check)" if checked.num_cached else ""
@@ -60,7 +60,7 @@ def check_lines(checked: CheckResult) -> Iterator[str]:
             yield f"  and {len(every) - EXAMPLES:,} more"
     for modality in MODALITIES:
         timed = [file.times for source, file in checked.inspections.items() if source.kind == modality and file.rate]
-        if len({times.even_rate for times in timed}) > 1:
+        if timed:
             yield f"{modality} frames per second: {describe_rates(times.even_rate for times in timed)}"
 
 
