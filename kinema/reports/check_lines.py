@@ -61,7 +61,7 @@ def check_lines(checked: CheckResult) -> Iterator[str]:
     for modality in MODALITIES:
         timed = [file.times for source, file in checked.inspections.items() if source.kind == modality and file.rate]
         if timed:
-            yield f"{modality} frames per second: {describe_rates(times.even_rate for times in timed)}"
+            yield f"{modality} files per frame rate: {describe_rates(times.even_rate for times in timed)}"
 
 
 def _line(name: str, finding: Finding) -> str:

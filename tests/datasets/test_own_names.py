@@ -19,9 +19,11 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC",
 
 
 @pytest.fixture
-def read_labels(tmp_path, monkeypatch):
-    """Return a function that prepares a table of these labels, or other columns, and returns the result."""
-    monkeypatch.setattr("kinema.datasets.prepared.count_frames", lambda _: 9)
+def read_labels(tmp_path):
+    """Return a function that prepares a table of these labels, or other columns, and returns the result.
+
+    The files do not exist, which concerns no label.
+    """
 
     def read(labels, form="csv", **columns):
         rows = [

@@ -142,7 +142,7 @@ def test_notes_of_a_kind_are_printed_with_three_examples(tmp_path, write_video):
     lines = list(check_lines(check(manifest, journal=tmp_path / "journal.jsonl", read_options=ReadOptions())))
     assert lines[1:3] == ["no faults found", "note: shorter than a clip (5)"]
     assert lines[3].startswith("  m.csv, line 2: shorter than a clip: 0.mp4: has 5 frames")
-    assert lines[6:] == ["  and 2 more"]
+    assert lines[6:] == ["  and 2 more", "rgb files per frame rate: 25/s: 5"]
 
 
 def test_figures_of_few_and_many_classes_and_of_equal_numbers():
