@@ -35,7 +35,7 @@ def _check_progress(content: Mapping[str, Any], steps: int) -> None:
     if content["stale"] > content["step"]:
         raise ValueError(f"stale={content['stale']} exceeds step={content['step']}")
     best = content["best"]
-    if type(best) is not float or math.isnan(best) or best == math.inf:
+    if type(best) not in (int, float) or math.isnan(best) or best == math.inf:
         raise ValueError(f"best={best!r}; expected a score")
 
 

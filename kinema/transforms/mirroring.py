@@ -106,7 +106,11 @@ def _similar(names: Sequence[str]) -> Iterator[tuple[tuple[str, str], tuple[int,
         words = _words(name)
         masked = {tuple("*" if _sides(word) else word for word in words)}
         for place, word in enumerate(words):
-            other = "?" if len(words) > 1 else re.sub("left|right|[lr]$", "?", word)
+            number_alone = word.lstrip("-")  # of numbers, only opposite ones are similar
+            if number_alone.isdigit():
+                other = number_alone
+            else:
+                other = "?" if len(words) > 1 else re.sub("left|right|[lr]$", "?", word)
             masked.add((*words[:place], other, *words[place + 1 :]))
         for key in masked:
             alike[key].append(number)

@@ -121,7 +121,8 @@ def test_segments_without_labels_are_predicted_but_not_measured(
     options = ["--manifest", epic, "--split", "test", "--out", predictions_file, "--workers", "0", "--device", "cpu"]
     main(["evaluate", str(run.path), *map(str, options)])
     assert capsys.readouterr().out == (
-        f"3 samples of split 'test', coverage 100.00 % (no labels: predictions only); predictions: {predictions_file}\n"
+        "3 samples of split 'test', coverage 100.00 %; start weights: random, not pretrained, unlike chapters 3 and 4 "
+        f"of the thesis (no labels: predictions only); predictions: {predictions_file}\n"
     )
     main(
         ["submit", "epic_kitchens", str(predictions_file), "--manifest", str(epic), "--out", str(out), "--sls-pt", "0"]
