@@ -153,7 +153,8 @@ class SandboxWorker:
         deadline = time.monotonic() + self.options.timeout_s
         process = cast("subprocess.Popen[bytes]", self._process)
         stdin, stdout = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-        request = json.dumps({"operation": operation, "path": path, "arguments": arguments}).encode() + b"\n"
+        absolute = os.path.abspath(path)  # the process may have started in another folder
+        request = json.dumps({"operation": operation, "path": absolute, "arguments": arguments}).encode() + b"\n"
         try:
             _write(stdin, request)
             (length,) = struct.unpack("<Q", _read_exactly(stdout, 8, deadline))
@@ -172,7 +173,7 @@ class SandboxWorker:
             reason = broken.args[0] or _describe_exit(process)
             raise unreadable(path, f"the reader process {reason}") from None
         if "unreadable" in answer:
-            raise UnreadableVideo(answer["unreadable"], path=path, field=answer["field"])
+            raise UnreadableVideo(answer["unreadable"].replace(absolute, path), path=path, field=answer["field"])
         if "fault" in answer:
             raise RuntimeError(f"{path}: {answer['fault']}")
         return answer["value"], frames

@@ -188,3 +188,15 @@ def test_a_forked_worker_starts_a_reader_of_its_own(numbered):
     assert its != own
     assert count_frames(numbered, ISOLATED) == 200
     assert sandbox._threads.worker._process.pid == own
+
+
+def test_a_relative_path_is_that_of_this_process(tmp_path, monkeypatch, numbered):
+    """The worker process may have started in another folder."""
+    options = ReadOptions(isolation="process")
+    assert count_frames(numbered, options) == 200
+    (tmp_path / "here.mp4").symlink_to(Path(numbered).resolve())
+    monkeypatch.chdir(tmp_path)
+    assert count_frames("here.mp4", options) == 200
+    with pytest.raises(UnreadableVideo) as caught:
+        count_frames("gone.mp4", options)
+    assert str(caught.value).startswith("gone.mp4: ")
