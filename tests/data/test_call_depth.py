@@ -64,7 +64,11 @@ print(len(deepest), len(files), *deepest, *sorted(files))
 
 @pytest.mark.parametrize(
     ("recipe", "draw"),
-    [("moves_ctn_tiny", "train"), ("moves_mfst_tiny_rgbd", "mixup"), ("moves_mfst_tiny_rgbd", "evaluate")],
+    [
+        pytest.param("moves_ctn_tiny", "train", marks=pytest.mark.long),
+        ("moves_mfst_tiny_rgbd", "mixup"),
+        pytest.param("moves_mfst_tiny_rgbd", "evaluate", marks=pytest.mark.long),
+    ],
 )
 def test_a_clip_is_at_most_eight_calls_deep_and_passes_twelve_files(recipe: str, draw: str) -> None:
     # In a process of its own, where no function is wrapped to check its types.

@@ -116,14 +116,14 @@ def run(tmp_path, source, *arguments, timeout=60):
 
 
 @pytest.mark.parametrize(
-    ("reads", "size"), [(60, (72, 96)), pytest.param(1000, (720, 1280), marks=pytest.mark.long)], ids=str
+    ("reads", "size"), [(24, (72, 96)), pytest.param(1000, (720, 1280), marks=pytest.mark.long)], ids=str
 )
 def test_eight_threads_share_a_recognizer(tmp_path, model, write_pair, reads, size):
     timeout = 150 if reads < 100 else 1500
     assert run(tmp_path, THREADS, model, reads, *write_pair(*size), timeout=timeout) == [reads, 0]
 
 
-@pytest.mark.parametrize("place", ["process", "loader"])
+@pytest.mark.parametrize("place", ["process", pytest.param("loader", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "method",
     ["fork", pytest.param("spawn", marks=pytest.mark.long), pytest.param("forkserver", marks=pytest.mark.long)],

@@ -296,10 +296,10 @@ def test_copies_are_independent():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"pool_layers": (0,), "position_terms": "query-key-value"},
-        {"pool_layers": (0,), "position": "absolute", "pool_heads": "per-head"},
+        pytest.param({"pool_layers": (0,), "position_terms": "query-key-value"}, marks=pytest.mark.long),
+        pytest.param({"pool_layers": (0,), "position": "absolute", "pool_heads": "per-head"}, marks=pytest.mark.long),
         {"pool_layers": (1,), "pool_place": "between"},
-        {"pool_layers": (1,), "pool": "random"},
+        pytest.param({"pool_layers": (1,), "pool": "random"}, marks=pytest.mark.long),
     ],
     ids=str,
 )
@@ -315,9 +315,9 @@ def test_export_supports_a_dynamic_batch(changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"pool_layers": (0,), "pool_heads": "per-head"},
+        pytest.param({"pool_layers": (0,), "pool_heads": "per-head"}, marks=pytest.mark.long),
         {"pool_layers": (1,), "pool_place": "between"},
-        {"pool_layers": (0,), "pool": "random"},
+        pytest.param({"pool_layers": (0,), "pool": "random"}, marks=pytest.mark.long),
     ],
     ids=str,
 )

@@ -224,7 +224,7 @@ def test_a_training_stopped_by_ctrl_c_resumes(stopped: Ended, parted: Path, whol
 @pytest.mark.parametrize(
     ("number", "isolation", "send"),
     [
-        (signal.SIGTERM, "none", os.killpg),
+        pytest.param(signal.SIGTERM, "none", os.killpg, marks=pytest.mark.long),
         pytest.param(signal.SIGUSR1, "none", os.killpg, marks=pytest.mark.long),
         pytest.param(signal.SIGINT, "none", os.killpg, marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, "process", os.killpg, marks=pytest.mark.long),
@@ -552,7 +552,7 @@ def test_a_checkpoint_that_holds_code_is_refused_and_executes_none(
     assert not trap.path.exists()
 
 
-@pytest.mark.parametrize("advice", ["copy", "remove"])
+@pytest.mark.parametrize("advice", ["copy", pytest.param("remove", marks=pytest.mark.long)])
 def test_a_run_whose_checkpoint_was_lost_resumes_as_advised(
     parted: Path, whole: Run, capsys: pytest.CaptureFixture[str], advice: str
 ) -> None:
