@@ -27,7 +27,10 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
     Raises:
         OSError: The file cannot be written. The old content is kept and the temporary file removed.
     """
-    if path.exists() and not path.is_file():
+    if path.is_symlink():
+        path = path.resolve()
+    is_open = path.parts[:2] in (("/", "dev"), ("/", "proc"))  # as `/dev/stdout`, which another process reads
+    if path.exists() and (is_open or not path.is_file()):
         with path.open("wb") as file:  # raises for a folder
             yield file
         return

@@ -79,7 +79,9 @@ def sample_findings(
     for entry in entries:
         files = {source: inspections[source] for source in files_of_sample(entry) if not inspections[source].problem}
         for position, (source, file) in enumerate(files.items()):
-            pairs = [*_segment_findings(entry, file, clip_frames)]
+            # Frame numbers are those of RGB; depth beside it is paired by time, which has findings of its own.
+            has_own_segment = source.kind == "rgb" or not entry.rgb or entry.start_frame is None
+            pairs = [*_segment_findings(entry, file, clip_frames)] if has_own_segment else []
             if position == 0 and entry.frames is not None and entry.frames != file.frames:
                 pairs.append(("frame count", f"frames={entry.frames} in the manifest, but {file.frames} decode"))
             if source.kind == "depth":

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,8 +75,13 @@ def find_copies(
     if all(names):
         images = [np.stack([signature_images(signatures[file]) for file in side]) for side in names]
         found = near_duplicates(images[0], images[1], THRESHOLDS[kind])
-        copies += [Copy(others[0][names[0][p.first]], others[1][names[1][p.second]]) for p in found]
-    rest = [{file: entry for file, entry in side.items() if not signatures[file]} for side in others]
+        matches = [(names[0][p.first], names[1][p.second]) for p in found if not p.is_still]
+        copies += [Copy(others[0][a], others[1][b]) for a, b in matches]
+        still = {name for p in found if p.is_still for name in (names[0][p.first], names[1][p.second])}
+    else:
+        still = set()
+    # A fixed camera before small people gives equal signatures, so that still videos are compared by content.
+    rest = [{f: entry for f, entry in side.items() if not signatures[f] or f in still} for side in others]
     copies += [Copy(rest[0][a], rest[1][b]) for a, b in _same_content(rest[0], rest[1])]
     return copies, len(shared) - sum(copy.first.source(kind) == copy.second.source(kind) for copy in copies)
 
@@ -101,7 +107,7 @@ def group_copies(
     thresholds = THRESHOLDS["rgb" if read_as == "rgb" else "depth"]
     for pair in near_duplicates(images, images, thresholds) if len(known) > 1 else ():
         first, second = groups[known[pair.first]], groups[known[pair.second]]
-        if first is not second:
+        if first is not second and not pair.is_still:
             first += second
             groups = {signature: first if group is second else group for signature, group in groups.items()}
     return [group for group in {id(group): group for group in groups.values()}.values() if len(group) > 1]
@@ -131,7 +137,8 @@ def read_signatures(
         journal = _open_journal(manifest, stack) if frames > SLOW_FRAMES else None
         known = dict(_stored_signatures(journal, read_as)) if journal else {}
         states = {file: state_of(split_stream(file)[0]) for file in files} if journal else {}
-        missing = [file for file in files if known.get(file, (None, ""))[0] != states.get(file) or not journal]
+        current = {file for file in known.keys() & files.keys() if known[file][0] == states[file]}
+        missing = [file for file in files if file not in current]
         todo = sum(files[file] or UNKNOWN_FRAMES for file in missing)
         if todo > MAX_FRAMES:
             problem = f"{len(files)} files have too many frames ({todo:,}) to look for near-duplicates across splits"
@@ -139,12 +146,12 @@ def read_signatures(
             return dict.fromkeys(files, "")
         if todo > SLOW_FRAMES:
             logger.warning("%s: comparing %d files to find near-duplicates", manifest, len(missing))
-        result = {file: known[file][1] for file in files if file not in missing}
+        result = {file: known[file][1] for file in current}
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             computed = pool.map(lambda file: signature_of(file, read_as, read_options), missing)
             for file, signature in zip(missing, computed, strict=True):
                 result[file] = signature
-                if journal:
+                if journal and states[file] is not None:  # nothing tells whether a URL has changed
                     record = {"version": VERSION, "path": file, "kind": read_as, "state": states[file]}
                     journal.append({**record, "signature": signature})
     return result
@@ -185,13 +192,14 @@ def signature_of(file: str, read_as: ReadAs, read_options: ReadOptions) -> str:
 
 def _same_content(first: Iterable[str], second: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield the pairs of local files with the same bytes."""
+    digest = cache(_digest)
     sizes: dict[int, list[str]] = defaultdict(list)
     for file in first:
         if Path(file).is_file():
             sizes[Path(file).stat().st_size].append(file)
     for file in second:
         for other in sizes.get(Path(file).stat().st_size, ()) if Path(file).is_file() else ():
-            if _digest(file) == _digest(other):
+            if digest(file) == digest(other):
                 yield other, file
 
 

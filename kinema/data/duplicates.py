@@ -63,7 +63,8 @@ THRESHOLDS = {"rgb": Thresholds(motion=0.92, appearance=0.95), "depth": Threshol
 class Pair:
     """Positions of two videos that are copies of one recording, and their correlations of motion and appearance.
 
-    `motion` is 1 for two still videos. `mirrored` tells whether the second video is mirrored left to right.
+    `motion` is 1 for two still videos (`is_still`), which may be two small people before one fixed camera. `mirrored`
+    tells whether the second video is mirrored left to right.
     """
 
     first: int
@@ -71,6 +72,7 @@ class Pair:
     motion: float
     appearance: float
     mirrored: bool
+    is_still: bool = False
 
 
 class SignatureBuilder:
@@ -227,6 +229,7 @@ def _still_pairs(
                     motion=1.0,
                     appearance=float(score[i, j]),
                     mirrored=mirrored,
+                    is_still=True,
                 )
             )
     return pairs

@@ -52,6 +52,10 @@ class ClipLoader(DataLoader[LoadedBatch]):
         self._iterator = None
         if iterator is None:
             return
+        if hasattr(iterator, "_pin_memory_thread"):  # it must not fetch from workers that end
+            iterator._pin_memory_thread_done_event.set()
+            iterator._worker_result_queue.put((None, None))
+            iterator._pin_memory_thread.join(EXIT_S)
         with _default_child_signal():
             for worker in iterator._workers:
                 if worker.is_alive() and hasattr(signal, "SIGCONT"):

@@ -158,10 +158,9 @@ class Manifest:
         """Return a path of an entry as a path or URL that can be opened."""
         return locate(self.path, source)
 
-    def rates(self, positions: Iterable[int], modality: Modality) -> list[float]:
-        """Return the known frame rates of a modality's files; `rate` is that of depth only without RGB."""
-        entries = [self.entries[position] for position in positions]
-        return [e.rate for e in entries if e.rate and (modality == "rgb" or not e.rgb)]
+    def rates(self, positions: Iterable[int]) -> list[float]:
+        """Return the known frame rates of samples: those of RGB, or of depth without RGB."""
+        return [rate for position in positions if (rate := self.entries[position].rate)]
 
     def read_as(self, modality: Modality) -> ReadAs:
         """Return what the files of a modality contain."""

@@ -32,10 +32,10 @@ def parse_mirrored(text: str, classes: Mapping[str, Sequence[str]]) -> list[tupl
             wrong = [name.strip() for name in rest.partition(",")[0].partition("=")[::2]]
             known = [name for names in classes.values() for name in names]
             name = next((name for name in wrong if name not in known), rest)
-            problem = f"--mirrored: {name!r} is no class; {did_you_mean(name, known)}"
-            raise ManifestError(f"{problem} Write CLASS=CLASS, or none.", field="mirrored")
+            problem = f"--mirrored: {name!r} is not a class; {did_you_mean(name, known).rstrip('?')}"
+            raise ManifestError(f"{problem}. Write CLASS=CLASS, or none.", field="mirrored")
         pairs.append(pair)
-        rest = rest[len(pair[0]) + len(pair[1]) + 2 :]
+        rest = rest[len(pair[0]) + len(pair[1]) + 2 :].lstrip()
     return pairs if text.strip() else None
 
 

@@ -11,10 +11,12 @@ SPLITS = {
 }
 """Splits and their other spellings, in lower case."""
 SPLIT_OF_SPELLING = {spelling: split for split, spellings in SPLITS.items() for spelling in spellings}
+DECORATION = re.compile(r"^split|(s?daten|data|split|sets?|videos?|clips?|files?)+$")
+"""Words beside the split in names of folders."""
 FOLD = re.compile(r"(cv|fold|part|split)\d+")
 MISSING = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "n/a", "NA", "NULL", "null", "Null", "None", "NaT"}
-    | {"nan", "NaN", "NAN", "-nan", "-NaN", "+nan", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND"}
+    | {"nan", "NaN", "NAN", "Nan", "-nan", "-NaN", "+nan", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND"}
 )
 """Cells that pandas reads or writes where a value is missing."""
 NOT_A_NUMBER = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT"})
@@ -37,7 +39,7 @@ def split_name(text: str) -> str | None:
     word = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
     if FOLD.fullmatch(word):
         return word
-    return SPLIT_OF_SPELLING.get(word) or SPLIT_OF_SPELLING.get(re.sub(r"(data|split|set)+$", "", word))
+    return SPLIT_OF_SPELLING.get(word) or SPLIT_OF_SPELLING.get(DECORATION.sub("", word))
 
 
 def similar_names(names: Iterable[str]) -> tuple[str, str] | None:

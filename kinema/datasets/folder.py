@@ -157,10 +157,23 @@ def _split_folders(root: Path) -> list[tuple[str, Path]]:
     other = next((folder for folder in folders if folder not in splits), root)
     if len(splits) > 1 or (splits and all(_subfolders(folder) for folder in folders)):
         names = " and ".join(repr(folder.name) for folder in splits)
-        problem = f"{names} {'are splits' if len(splits) > 1 else 'is a split'}, but {other.name!r} beside is none"
+        problem = f"{names} {'are splits' if len(splits) > 1 else 'is a split'}, but {other.name!r} is not"
         fix = f"Rename it ({unknown_split(other.name)}), move its classes into a split, or move it away."
         raise ManifestError(f"{root}: {problem}. {fix}", path=other, field="split")
+    _check_levels(root, folders)
     return [("", root)]
+
+
+def _check_levels(root: Path, folders: Sequence[Path]) -> None:
+    """Refuse class folders that all contain the same folders of videos: either level may be that of the classes."""
+    below = [{path.name for path in _subfolders(folder) if scan(path).videos} for folder in folders]
+    if len(folders) < 2 or not below[0] or any(names != below[0] for names in below):
+        return
+    names, parents = (examples(sorted(group)) for group in (below[0], {folder.name for folder in folders}))
+    inner = "{split}" if all(map(split_name, below[0])) else "{group}"
+    templates = f"--rgb '{{label}}/{inner}/{{name}}.mp4'"
+    templates += "" if inner == "{split}" else " or --rgb '{group}/{label}/{name}.mp4'"
+    raise ManifestError(f"{root}: {parents} all contain {names}. Name the levels: {templates}.", path=root)
 
 
 def _has_sources(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from kinema.data.manifest import Entry
-from kinema.data.names import normalize
+from kinema.data.names import normalize, split_name
 from kinema.datasets.hmdb51 import CLASSES as HMDB_ACTIONS
 from kinema.errors import examples
 
@@ -24,7 +24,7 @@ NAMED = {
         r"(?:v_)?(?:(?P<group>[\w-]{11})_\d{6}(?:_\d{6})?"
         r"|(?P<group2>(?=[\w-]{0,10}[A-Z])(?=[\w-]{0,10}[a-z])(?=[\w-]{0,10}\d)[\w-]{11})_\d+(?:\.\d+)?_\d+(?:\.\d+)?)"
     ),
-    "UCF": re.compile(r"(?P<group>v_.+_g\d+)_c\d+|(?P<group2>v_[^_]+_\d+)_\d+"),
+    "UCF": re.compile(r"(?P<group>(?:v_)?.+_g\d+)_c\d+|(?P<group2>v_[^_]+_\d+)_\d+"),
     "NTU": re.compile(r"S\d{3}C\d{3}(?P<group>P\d{3})R\d{3}A\d{3}"),
     "person": re.compile(
         r"(?:.*[-_. ])?(?P<group>(?:person|subject|subj|actor|user|performer|participant)[-_]?\d+)(?:[-_. ].*)?",
@@ -37,7 +37,9 @@ NAMED = {
         re.IGNORECASE,
     ),
     "times": re.compile(r"(?P<group>.+?)[-_ ]+\(?\d+(?:\.\d+)?s?[-_]\d+(?:\.\d+)?s\)?|(?P<group2>.+)_\d{5,6}_\d{5,6}"),
-    "subject": re.compile(r"(?:[A-Za-z]+_)?(?:[a-z]\d+_)*?(?P<group>[ps]\d+)(?:_[a-z]\d+)+(?:_.*)?"),
+    "subject": re.compile(
+        r"(?:[A-Za-z]+_)?(?:[a-z]\d+_)*?(?P<group>[ps]\d+)(?:_.+)?|(?P<group2>sub-?\d+)_.*", re.IGNORECASE
+    ),
     "letter": re.compile(r"(?P<group>.*\d)[-_ ]?\(?[a-f]\)?", re.IGNORECASE),
     "number": re.compile(r"(?P<group>.*\d.*?)[-_. ]+\(?\d{1,4}\)?"),
 }
@@ -80,6 +82,10 @@ def add_source_groups(entries: Sequence[Entry], *, has_split: bool) -> tuple[lis
     return grouped, notes
 
 
+COPY_WORD = re.compile(r"cop(y|ie|ia)|kopi|flip|mirror|aug", re.IGNORECASE)
+"""Word in the name of a copy or a variant."""
+
+
 def find_groups(labels: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the group of each file whose name tells one, and the styles of these names.
 
@@ -98,7 +104,7 @@ def find_groups(labels: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
             if file not in by_file and (group := _group(base, pattern, style))
         }
         if style in ("letter", "number"):  # recordings in two folders may have one number
-            matched = {file: f"{PurePosixPath(file).parent}/{group}" for file, group in matched.items()}
+            matched = {file: "/".join((*_folders(file), group)) for file, group in matched.items()}
         if style in CAREFUL:
             matched = _with_care(matched, labels, style)
         by_file |= matched
@@ -109,7 +115,18 @@ def find_groups(labels: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
             variants[PurePosixPath(file).parent, base].append(file)
     copies = {file: base for (_, base), files in variants.items() if len(files) > 1 for file in files}
     copies = {file: base for file, base in copies.items() if base in names or stems[file] != base}
+    # `video.mp4`, `video (1).mp4` and so on are downloads of one name, where a class has no other files.
+    kept = {file: by_file.get(file) or copies.get(file) or file for file in labels}
+    several = {label for label in labels.values() if len({kept[f] for f in labels if labels[f] == label}) > 1}
+    sure = {copies[file] for file in copies if COPY_WORD.search(stems[file])}
+    copies = {file: base for file, base in copies.items() if labels[file] in several or base in sure}
     return by_file | copies, styles + (["copy"] if copies else [])
+
+
+def _folders(file: str) -> tuple[str, ...]:
+    """Return the folders of a file without that of its split."""
+    folders = PurePosixPath(file).parent.parts
+    return folders[1:] if folders and split_name(folders[0]) else folders
 
 
 def _with_care(matched: Mapping[str, str], labels: Mapping[str, str], style: str) -> dict[str, str]:

@@ -18,6 +18,13 @@ from kinema.datasets.registry import DatasetSpec
 from kinema.errors import ManifestError, UsageError, did_you_mean
 
 OBJECTS = "a list of objects, or one object per line"
+OTHER_NAMES = {
+    **dict.fromkeys(("subset", "partition", "phase", "is_train"), "split"),
+    **dict.fromkeys(("subject_id", "person", "person_id"), "subject"),
+    **dict.fromkeys(("start", "start_time", "begin"), "start_s"),
+    **dict.fromkeys(("end", "end_time", "stop"), "stop_s"),
+}
+"""Usual names of columns that decide the split or the frames."""
 
 
 @config
@@ -47,7 +54,8 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
     if not table.is_file():
         raise ManifestError(f"{table}: no such table", path=table, field="root")
     place, lines = _json_rows(table) if table_format == "json" else ("line", read_csv(table, table.read_bytes()))
-    names = _column_names(table, list(lines[0][1]), _parse_columns(options.columns))
+    chosen = _parse_columns(options.columns)
+    names = _column_names(table, list(lines[0][1]), chosen)
     rows, cell_notes = clean_rows(table, place, lines, names)
     entries: list[Entry] = []
     for line, row in rows:
@@ -58,6 +66,7 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
             raise ManifestError(message, path=table, line=line, field=error.field) from error
     unused = sorted(set(lines[0][1]) - set(names.values()))
     notes = [f"unused columns: {', '.join(unused)}"] if unused else []
+    notes += [f"column {name!r} is read as {column}" for column, name in names.items() if column not in (name, *chosen)]
     has_split = any(entry.split for entry in entries)
     entries, split_notes = assign_splits(entries, options, base=table.parent, has_split=has_split)
     return write_prepared(
@@ -150,6 +159,15 @@ def _column_names(table: Path, header: Sequence[str], columns: Mapping[str, str]
     if not any(map(is_label, names)):
         problem = f"{table}: no column 'label'. Name the column of the classes: --columns label=NAME."
         raise ManifestError(problem, path=table, field=LABEL)
+    for name in header:
+        column = OTHER_NAMES.get(name.lower(), name.lower())
+        if name in names.values() or column in names or column not in manifest_columns:
+            continue
+        if column not in ("split", "start_s", "stop_s") or name.lower() == column:
+            names[column] = name
+        else:
+            problem = f"{table}: column {name!r} may be {column!r}. Pass --columns {column}={name}, or rename it."
+            raise ManifestError(problem, path=table, line=1, field=name)
     return names
 
 

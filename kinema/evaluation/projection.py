@@ -1,6 +1,7 @@
 """Projection of a model's features of videos to a plane by t-SNE (section 3.4.4, figures 3.6 and 3.7)."""
 
 from collections.abc import Collection
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,4 +127,5 @@ def embed_videos(
     compute_on = choose_device(device)
     engine = trained.engine(compute_on)
     loader = make_loader(dataset, batches, workers=workers, pin_memory=compute_on.type == "cuda")
-    return np.concatenate([engine.features(complete(loaded)["inputs"]).numpy() for loaded in loader])
+    with closing(loader):
+        return np.concatenate([engine.features(complete(loaded)["inputs"]).numpy() for loaded in loader])

@@ -9,7 +9,7 @@ from kinema.layers.score_fusion import ScoreFusion
 from kinema.modality import MODALITIES
 from kinema.models.two_stream import TwoStream, TwoStreamConfig
 
-PER_MODALITY = ("modalities", "mean", "std", "depth_std", "depth", "depth_channels", "depth_colors")
+PER_MODALITY = ("modalities", "mean", "std", "depth_std", "depth", "depth_encoding", "depth_channels", "depth_colors")
 """Preprocessing fields that concern one modality. All others must be equal in both models."""
 
 

@@ -184,8 +184,10 @@ def _is_dropped(logits: Float[Tensor, "*rows n"], k: int) -> Bool[Tensor, "*rows
     num_dropped = logits.shape[-1] - k
     largest_dropped = logits.topk(num_dropped, largest=False, sorted=False).values.amax(-1, keepdim=True)
     below, equal = logits < largest_dropped, logits == largest_dropped
-    num_kept = equal.sum(-1, keepdim=True) + below.sum(-1, keepdim=True) - num_dropped  # of the equal ones
-    return below | (equal & (equal.cumsum(-1) > num_kept))
+    num_kept = (
+        equal.sum(-1, keepdim=True, dtype=torch.int32) + below.sum(-1, keepdim=True, dtype=torch.int32) - num_dropped
+    )  # of the equal ones
+    return below | (equal & (equal.cumsum(-1, dtype=torch.int32) > num_kept))
 
 
 def _drop_by_sorting(logits: Tensor, k: int) -> None:

@@ -35,7 +35,7 @@ def sampling_lines(manifest: Manifest, index: int, clip: Clip, *, draws: int) ->
         clip.preprocessing(manifest.depth, manifest.depth_encoding), modalities=modalities, subject=None
     )
     modality: Modality = "rgb" if "rgb" in modalities else "depth"
-    rule = clip.frame_sampling(manifest.rates(range(len(manifest.entries)), modality))
+    rule = clip.frame_sampling(manifest.rates(range(len(manifest.entries))))
     with ExitStack() as files:
         sources = open_sources(entry, manifest.locate, preprocessing, READ_OPTIONS, files)
         place = place_frames(entry, sources, rule)

@@ -115,7 +115,7 @@ def train(
 
 
 def _rate_messages(setup: TrainingSetup) -> list[str]:
-    rates = setup.manifest.rates(setup.train_positions, setup.recipe.clip.timed_modality)
+    rates = setup.manifest.rates(setup.train_positions)
     return rate_messages(setup.sampling, rates, setup.manifest.path)
 
 

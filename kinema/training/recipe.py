@@ -128,11 +128,6 @@ class Clip:
             train_frames=self.train_frames,
         )
 
-    @property
-    def timed_modality(self) -> Modality:
-        """Modality whose frames are sampled; the others follow it."""
-        return "rgb" if "rgb" in self.modalities else "depth"
-
 
 @config
 class Data:

@@ -116,8 +116,8 @@ class Run:
             if recipe.run.out is None:
                 self.path = _make_unique(self.path)
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            write_texts({self.path / "environment.json": json.dumps(environment(), indent=2) + "\n"})
             self._acquire()
+            write_texts({self.path / "environment.json": json.dumps(environment(), indent=2) + "\n"})
             # Last, because it marks a run.
             write_texts({self.path / "recipe.json": recipe_to_json(_with_absolute_paths(recipe))})
 

@@ -79,8 +79,9 @@ class TrainingSetup:
         manifest = recipe.open_manifest()
         check_metric(recipe, manifest)
         train_positions, eval_positions = select_samples(recipe, manifest)
-        if rank() == 0 and (run is None or not run.has_checkpoint):
+        if run is None or not run.has_checkpoint:
             check_mirroring(recipe, manifest)
+        if rank() == 0 and (run is None or not run.has_checkpoint):
             refuse_copies(recipe, manifest, train_positions)
         run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
         fabric = make_fabric(recipe)
@@ -103,7 +104,7 @@ class TrainingSetup:
             run=run,
             fabric=fabric,
             schedule=Schedule.from_recipe(recipe, samples=len(train_positions), max_steps=max_steps),
-            sampling=recipe.clip.frame_sampling(manifest.rates(train_positions, recipe.clip.timed_modality)),
+            sampling=recipe.clip.frame_sampling(manifest.rates(train_positions)),
             preprocessing=preprocessing,
             model=network,
             is_own=model is not None,

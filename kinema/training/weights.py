@@ -161,6 +161,9 @@ def _load_by_name(
                 reason = f"other classes: {len(theirs)} in the file, {len(ours)} in the network"
         if name in tensors and not reason:
             loaded[name] = tensors[name]
+            if weight.is_floating_point() and not loaded[name].to(torch.float32).isfinite().all():
+                problem = f"tensor {name!r} has values that are not finite; expected weights"
+                raise StartError(f"{stored.name}: {problem}", path=stored.name, field=name)
         elif head is not None and reason:
             reset[name] = reason
         else:
@@ -321,7 +324,7 @@ def _read_source(source: str | Path) -> _Source:
         raise StartError(f"{path}: not a dict of tensors by name", path=path)
     for key, tensor in tensors.items():
         if (problem := _problem_of(tensor)) is not None:
-            raise StartError(f"{name}: tensor {key!r} {problem}; expected dense, finite weights", path=name, field=key)
+            raise StartError(f"{name}: tensor {key!r} {problem}; expected dense weights", path=name, field=key)
     return _Source(source=str(source), name=name, tensors=tensors, digest=digest.hexdigest(), classes=classes)
 
 
@@ -329,12 +332,10 @@ def _problem_of(tensor: Tensor) -> str | None:
     """Return why a tensor cannot be used as a weight, or None."""
     if tensor.is_meta or tensor.layout != torch.strided:
         return "is on the meta device" if tensor.is_meta else "is sparse"
-    if tensor.is_quantized or tensor.is_complex():
-        return "is quantized" if tensor.is_quantized else "is complex"
+    if tensor.is_quantized:
+        return "is quantized"
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         return "repeats values in memory"
-    if tensor.is_floating_point() and not tensor.to(torch.float32).isfinite().all():
-        return "has values that are not finite"
     return None
 
 

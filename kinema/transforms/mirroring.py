@@ -45,8 +45,10 @@ WORDS = (
 """Words of the left and of the right, without accents. Forms in one row are interchangeable."""
 PARTS = (
     ("左", "右"),
-    ("逆时针 逆時針 反时针 反時針 反時計 反时计", "顺时针 順時針 正时针 正時針 時計 时计"),
+    ("逆时针 逆時針 反时针 反時針 反時計 反时计 逆時計 逆时计", "顺时针 順時針 正时针 正時針 時計 时计"),
     ("왼 좌측", "오른 우측"),
+    ("ひだり ヒダリ", "みぎ ミギ"),
+    ("بائیں", "دائیں"),
     ("반시계", "시계"),
     ("лев лів ляв ліворуч", "прав праворуч дясн"),
     ("αριστερ", "δεξι"),
@@ -154,6 +156,7 @@ def _words(name: str) -> tuple[str, ...]:
     text = re.sub(r"\b(?:counter|anti)(?:clock[ -]?wise|cw)\b", "counterclockwise", text)
     text = re.sub(r"\bclock[ -]wise\b", "clockwise", text)
     pieces = _part_pattern().split(text)
+    pieces[0] = re.sub(r"^\s*[a-z]?\d+[\W_]+(?=\S)", "", pieces[0])  # the number of a list: `01_`, `A003 `
     tokens = ([piece] if number % 2 else _token_pattern().findall(piece) for number, piece in enumerate(pieces))
     return tuple(token for piece in tokens for token in piece)
 
@@ -172,7 +175,7 @@ def _part_pattern() -> re.Pattern[str]:
 
 @cache
 def _token_pattern() -> re.Pattern[str]:
-    return re.compile(r"(?<!\S)-\d+|[^\W\d_]+|\d+")
+    return re.compile(r"(?<!\S)-\d+|[^\W\d_]+|\d+|(?<=\w)[+-](?=\s|$)")
 
 
 @cache

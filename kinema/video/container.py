@@ -175,12 +175,14 @@ def scan_timeline(
     num_indexed = len(index)  # entries are added while packets are read
     read_all = last is None or (is_avi and num_indexed < stream.frames)  # a loss shows only at the end
     shift = None
+    has_preroll = False  # a keyframe before the cut of an edit list is decoded, and not displayed
     # The first packet may be no keyframe because its mark is what was damaged.
     starts_with_keyframe = None
     stop = None
     try:
         for packet in packets_of(container, stream):
             if packet.size == 0 or packet.is_discard:
+                has_preroll = has_preroll or (packet.is_discard and packet.is_keyframe)
                 continue
             if packets < num_indexed and packet.pos is not None:
                 entry = index[packets]
@@ -216,9 +218,11 @@ def scan_timeline(
                 )
     except (av.FFmpegError, OSError) as error:
         raise unreadable(path, f"is truncated after {packets} packets ({reason_of(error)})") from error
-    if not usable or not keyframes or len(set(stamps)) != len(stamps):
+    if not usable or not (keyframes or (has_preroll and stamps)) or len(set(stamps)) != len(stamps):
         return Timeline(stamps=(), keyframes=(), second=second, pace=tuple(sorted(pace)) if is_avi else ())
-    first = min(keyframes)  # frames before it were cut off from their own keyframe, and do not decode
+    # Frames before the first keyframe were cut off from their own one, and do not decode.
+    first = min(stamps if has_preroll else keyframes)
+    starts_with_keyframe = starts_with_keyframe and first in keyframes
     start = _player_start(container, stream, first)
     return Timeline(
         stamps=tuple(sorted(stamp for stamp in stamps if stamp >= first)),
@@ -350,7 +354,7 @@ def may_have_fields(stream: av.VideoStream) -> bool:
     units = header[9:] if header[0] == 1 else header[start.end() :] if start else b""
     try:
         return not h264_sequence(units).is_progressive
-    except ValueError:
+    except (ValueError, IndexError):
         return True
 
 

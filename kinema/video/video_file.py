@@ -149,7 +149,7 @@ class VideoFile(DescribedVideo):
         reader = self if color == "rgb" else self._depth_reader()
         reformatter = VideoReformatter()
         for frame in reader.iter_stored(numbers):
-            yield reader._convert(frame, _pixel_format(color, reader._current[1]), reformatter)
+            yield reader._convert(frame, _pixel_format(self.path, color, reader._current[1]), reformatter)
 
     def iter_stored(self, numbers: range) -> Iterator[av.VideoFrame]:
         """Yield the frames of a range one by one as stored, not yet upright, decoded by one thread."""
@@ -205,7 +205,7 @@ class VideoFile(DescribedVideo):
         check_indices(indices)
         try:
             container, stream = self._open(threads)
-            pixel_format = _pixel_format(color, stream)
+            pixel_format = _pixel_format(self.path, color, stream)
             check_clip(self.path, len(indices), stream, pixel_format, self.limits)
             timeline = self._timeline
             if timeline is None or not timeline.keyframes:
@@ -433,8 +433,11 @@ def _drain(path: str, stream: av.VideoStream) -> None:
         raise unreadable(path, f"decoding fails ({reason_of(error)})") from error
 
 
-def _pixel_format(color: Literal["rgb", "gray"], stream: av.VideoStream) -> PixelFormat:
-    if color == "rgb":
-        return "rgb24"
+def _pixel_format(path: str, color: Literal["rgb", "gray"], stream: av.VideoStream) -> PixelFormat:
     stored = stream.codec_context.format
-    return "gray16le" if stored is not None and stored.components[0].bits > 8 else "gray"
+    has_more_bits = stored is not None and stored.components[0].bits > 8
+    if color == "gray":
+        return "gray16le" if has_more_bits else "gray"
+    if stored is not None and has_more_bits and len(stored.components) == 1:
+        raise unreadable(path, "expected RGB, got one channel of more than 8 bits. Read it as depth.")
+    return "rgb24"

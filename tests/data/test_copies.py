@@ -109,3 +109,28 @@ def test_too_many_frames_are_said(tmp_path, write_video, compare, monkeypatch, c
     monkeypatch.setattr("kinema.data.copies.MAX_FRAMES", 10)
     assert compare(Entry(rgb="v.mp4"))[0] in ([], [("t1.mp4", "v.mp4")])
     assert "kinema check" in caplog.text
+
+
+def test_a_missing_file_among_many_has_no_signature(tmp_path, compare, monkeypatch):
+    monkeypatch.setattr("kinema.data.copies.SLOW_FRAMES", 10)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert compare(Entry(rgb="missing.mp4")) == ([], 0)
+
+
+def test_different_actions_before_one_fixed_camera_are_no_copies(tmp_path, write_video):
+    """People are small: their motion is lost in a signature, and the background is the same."""
+    background = np.random.default_rng(0).integers(0, 255, (12, 12)).repeat(8, 0).repeat(8, 1)
+    for name, path in (("t", np.arange(24) % 12), ("v", np.arange(24)[::-1] // 2)):
+        pictures = np.repeat(background[None], 24, 0)
+        for picture, place in zip(pictures, path, strict=True):
+            picture[40:44, 40 + place : 44 + place] = 255 - picture[40:44, 40 + place : 44 + place]
+        write_video(tmp_path / f"{name}.mp4", pictures.astype(np.uint8)[..., None].repeat(3, -1))
+    shutil.copy(tmp_path / "t.mp4", tmp_path / "same.mp4")
+    entries = [
+        Entry(rgb=f"{name}.mp4", frames=24, split=split, labels={"label": label})
+        for name, split, label in (("t", "train", "a"), ("v", "val", "b"), ("same", "val", "a"))
+    ]
+    facts = {"classes": {"label": ("a", "b")}, "dataset": "", "version": "", "depth": None}
+    copies, _ = find_copies(write_manifest(tmp_path / "m.csv", entries=entries, **facts), [0], [1, 2], READ_OPTIONS)
+    assert [copy.second.rgb for copy in copies] == ["same.mp4"]

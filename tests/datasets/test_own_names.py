@@ -191,3 +191,39 @@ def test_classes_of_stored_predictions_are_composed(tmp_path):
     )
     save_predictions(tmp_path / "p.safetensors", predictions)
     assert load_predictions(tmp_path / "p.safetensors").classes == {"label": (COMPOSED, "run")}
+
+
+def test_usual_names_of_columns_are_read_or_asked_about(raises, read_labels):
+    labels, splits = ["run", "walk"] * 2, ["train", "train", "val", "val"]
+    prepared = read_labels(labels, Split=splits, person=["anna", "ben"] * 2)
+    assert [entry.split for entry in prepared.manifest.entries] == splits
+    assert [entry.subject for entry in prepared.manifest.entries] == ["anna", "ben"] * 2
+    assert any("'Split'" in note for note in prepared.notes)
+    for name, column in (("subset", "split"), ("start_time", "start_s"), ("end", "stop_s")):
+        with raises(ManifestError, f"--columns {column}={name}", path="t.csv", field=name):
+            read_labels(labels, **{name: ["1", "2", "3", "4"]})
+
+
+@pytest.mark.parametrize(
+    ("names", "template"),
+    [
+        (("run/train/0", "run/val/1", "walk/train/0", "walk/val/1"), "{label}/{split}/"),
+        (("batch1/run/0", "batch1/walk/1", "batch2/run/0", "batch2/walk/1"), "{group}/{label}/"),
+    ],
+)
+def test_folders_of_two_levels_are_asked_about(raises, tmp_path, fill, names, template):
+    root = fill(tmp_path / "v", *(f"{name}.mp4" for name in names))
+    with raises(ManifestError, template, path=root):
+        prepare_folder(FolderOptions(root=root, out=tmp_path / "m.csv"))
+
+
+@pytest.mark.parametrize(
+    "folders", [("train_videos", "val_videos"), ("split_train", "split_test"), ("Trainingsdaten", "Testdaten")]
+)
+def test_folders_of_splits_may_be_decorated(tmp_path, fill, folders):
+    root = fill(
+        tmp_path / "v", *(f"{folder}/{label}/{n}.mp4" for folder in folders for label in ("run", "walk") for n in "01")
+    )
+    manifest = prepare_folder(FolderOptions(root=root, out=tmp_path / "m.csv")).manifest
+    assert set(manifest.classes["label"]) == {"run", "walk"}
+    assert {entry.split for entry in manifest.entries} < {"train", "val", "test"}

@@ -1,5 +1,6 @@
 """The stream that is meant is read, whatever stands beside it, and its stored values are kept."""
 
+import contextlib
 import unicodedata
 from dataclasses import replace
 from fractions import Fraction
@@ -376,3 +377,57 @@ def test_a_model_reads_depth_by_its_encoding(tmp_path, write_streams, raises):
     assert from_json(Preprocessing, to_json(plain) | {"depth_encoding": None}) == plain
     older = {name: value for name, value in to_json(plain).items() if name != "depth_encoding"}
     assert from_json(Preprocessing, older) == plain
+
+
+def test_a_cut_by_an_edit_list_shifts_no_frame(tmp_path):
+    """Frames from the keyframe to the cut are decoded and not shown; sound starts at the cut."""
+    source, cut = str(tmp_path / "source.mp4"), str(tmp_path / "cut.mp4")
+    with av.open(source, "w") as container:
+        video = container.add_stream("libx264", rate=20, options={"g": "15", "bf": "0"})
+        video.width = video.height = 64
+        video.pix_fmt = "yuv420p"
+        sound = container.add_stream("aac", rate=48000)
+        sound.layout = "mono"
+        for number in range(60):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 4 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 20)
+            container.mux(video.encode(frame))
+            for part in range(3):
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.float32), format="fltp", layout="mono")
+                silence.sample_rate, silence.time_base = 48000, Fraction(1, 48000)
+                silence.pts = (3 * number + part) * 800
+                container.mux(sound.encode(silence))
+        container.mux(video.encode())
+        container.mux(sound.encode())
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with av.open(source) as container, av.open(cut, "w", options=options) as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in container.streams}
+        for packet in container.demux():
+            if packet.dts is None:
+                continue
+            offset = int(Fraction(1, 2) / packet.time_base)
+            if packet.stream.type == "audio" and packet.pts < offset:
+                continue
+            packet.pts, packet.dts, packet.stream = (
+                packet.pts - offset,
+                packet.dts - offset,
+                streams[packet.stream.index],
+            )
+            target.mux(packet)
+    with av.open(cut) as container:
+        frames = [(float(f.time), f.to_ndarray(format="rgb24").mean()) for f in container.decode(video=0)]
+    with open_source(cut) as opened:
+        assert len(opened.timeline.stamps) == opened.num_frames == len(frames)
+        levels = opened.read_rgb(range(*opened.frame_range(1.0, 1.5))).mean((1, 2, 3))
+    np.testing.assert_allclose(levels, [level for time, level in frames if 1.0 <= time < 1.5])
+
+
+def test_damaged_parameters_of_h264_raise_no_other_error(tmp_path, write_video):
+    path = tmp_path / "a.mp4"
+    write_video(path, np.zeros((8, 32, 32, 3), np.uint8))
+    content = bytearray(path.read_bytes())
+    start = content.find(b"avcC") + 4
+    content[start + 12 : start + 44] = b"\xa8" + bytes(17) + b"\x01" + bytes(13)
+    path.write_bytes(content)
+    with contextlib.suppress(UnreadableVideo):
+        count_frames(str(path))
