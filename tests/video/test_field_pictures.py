@@ -29,7 +29,7 @@ class Bits:
         self.text += f"{number:0{count}b}" if count else ""
         return self
 
-    def ue(self, *numbers):
+    def golomb(self, *numbers):
         for number in numbers:
             self.u(2 * (number + 1).bit_length() - 1, number + 1)
         return self
@@ -59,17 +59,17 @@ def h264_field(number, bottom):
     is_key = number % GOP == 0
     head = b""
     if is_key and not bottom:
-        sequence = Bits().u(8, 77).u(8, 0).u(8, 30).ue(0, 0, 2, 1).u(1, 0).ue(WIDTH // 16 - 1, HEIGHT // 32 - 1)
-        picture = Bits().ue(0, 0).u(2, 0).ue(0, 0, 0).u(3, 0).ue(0, 0, 0).u(1, 1).u(2, 0)
+        sequence = Bits().u(8, 77).u(8, 0).u(8, 30).golomb(0, 0, 2, 1).u(1, 0).golomb(WIDTH // 16 - 1, HEIGHT // 32 - 1)
+        picture = Bits().golomb(0, 0).u(2, 0).golomb(0, 0, 0).u(3, 0).golomb(0, 0, 0).u(1, 1).u(2, 0)
         head = h264_unit(0x67, sequence.u(5, 0b00100)) + h264_unit(0x68, picture)
-    slices = Bits().ue(0, 7, 0).u(4, number % GOP).u(1, 1).u(1, bottom)
+    slices = Bits().golomb(0, 7, 0).u(4, number % GOP).u(1, 1).u(1, bottom)
     if is_key and not bottom:
-        slices.ue(number // GOP % 2).u(2, 0)
+        slices.golomb(number // GOP % 2).u(2, 0)
     else:
         slices.u(1, 0)
-    slices.ue(0, 1)
+    slices.golomb(0, 1)
     for _ in range(BLOCKS):
-        slices.ue(25).align()
+        slices.golomb(25).align()
         slices.text += f"{FIRST_LEVEL + number:08b}" * 256 + f"{128:08b}" * 128
     return head + h264_unit(0x65 if is_key and not bottom else 0x61, slices)
 
