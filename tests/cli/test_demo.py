@@ -29,6 +29,7 @@ def short_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinema.training.recipe, "load_recipe", shortened)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("short_recipe")
 def test_the_demo_writes_a_summary_a_page_and_a_model_and_can_be_repeated(tmp_path: Path, capsys) -> None:
     for seed in (0, 1):

@@ -116,7 +116,7 @@ def test_a_wrong_folder_is_refused(raises, tmp_path, root, fill):
 @pytest.mark.parametrize(
     ("name", "pairs", "labels"),
     [
-        ("train_list.txt", 35_878, 249),
+        pytest.param("train_list.txt", 35_878, 249, marks=pytest.mark.long),
         ("valid_list.txt", 5_784, 0),
         ("valid_list_with_labels.txt", 5_784, 249),
         ("test_list.txt", 6_271, 0),

@@ -391,7 +391,7 @@ def test_the_evaluation_copy_merges_layers_and_gives_the_same_logits():
     assert any(isinstance(m, nn.BatchNorm3d) for m in model.modules())
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_the_evaluation_copy_can_be_exported_with_a_dynamic_batch(channels):
     copied = evaluation_copy(shake(tiny(channels=channels, frames=4, size=32, stages=1)))
     batch = torch.export.Dim("batch", min=1, max=8)

@@ -131,6 +131,7 @@ def test_clips_and_motions_are_within_12_megabytes():
     assert sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()) < 12e6
 
 
+@pytest.mark.long
 def test_committed_clips_decode_and_depth_shows_only_the_person():
     for clip in list_clips()[::5]:
         rgb = read_rgb(ASSETS / "rgb" / f"{clip.name}.mp4")

@@ -395,7 +395,10 @@ def drop_file_privileges() -> str:
 
 @pytest.mark.parametrize(
     ("closed", "named"),
-    [("checkpoints", "checkpoints/last.pt"), pytest.param(".", "steps.jsonl", marks=pytest.mark.long)],
+    [
+        pytest.param("checkpoints", "checkpoints/last.pt", marks=pytest.mark.long),
+        pytest.param(".", "steps.jsonl", marks=pytest.mark.long),
+    ],
 )
 def test_an_unwritable_folder_is_named(parted: Path, whole: Run, closed: str, named: str) -> None:
     before = (parted / "checkpoints" / "last.pt").read_bytes()

@@ -258,6 +258,7 @@ def test_a_training_calibrates_once_and_logs_it(
         torch.testing.assert_close(tensor, first[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_calibration_does_not_depend_on_workers_and_micro_batches(vit_recipe: Recipe, tmp_path: Path) -> None:
     """The statistics come from the first training batches, which the steps use again."""
     found = []

@@ -164,6 +164,7 @@ def test_a_real_file_in_full_high_definition_agrees(real_data):
     assert_both_ways_agree(path, np.random.default_rng(0), draws=1)
 
 
+@pytest.mark.long
 def test_real_small_clips_agree_both_ways(real_data):
     rng = np.random.default_rng(0)
     jhmdb = sorted((real_data / "jhmdb" / "videos").rglob("*.mp4"))

@@ -110,7 +110,10 @@ def measured(read, number):
 @pytest.mark.parametrize(
     "number", [600, pytest.param(3000, marks=pytest.mark.long)], ids=["a few", "three thousand times"]
 )
-@pytest.mark.parametrize("what", ["rgb near", "rgb far", "depth", "count", "range"])
+@pytest.mark.parametrize(
+    "what",
+    ["rgb near", *(pytest.param(what, marks=pytest.mark.long) for what in ("rgb far", "depth", "count", "range"))],
+)
 def test_reading_in_a_loop_holds_no_memory(data_set, numbered, what, number):
     depth = data_set.locate(data_set.entries[0].depth)
     ways = {
