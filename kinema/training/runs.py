@@ -127,8 +127,9 @@ class Run:
             self._unlock()
 
     def _acquire(self) -> None:
-        with _writing(self.path):
-            lock = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        path = self.path / "run.lock"
+        with _writing(path):
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             # Of this process alone: workers that outlive a killed one for some seconds must not hold it.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -397,7 +397,7 @@ def drop_file_privileges() -> str:
     ("closed", "named"),
     [
         pytest.param("checkpoints", "checkpoints/last.pt", marks=pytest.mark.long),
-        pytest.param(".", "steps.jsonl", marks=pytest.mark.long),
+        pytest.param(".", "run.lock", marks=pytest.mark.long),
     ],
 )
 def test_an_unwritable_folder_is_named(parted: Path, whole: Run, closed: str, named: str) -> None:
