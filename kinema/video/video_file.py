@@ -119,7 +119,7 @@ class VideoFile(DescribedVideo):
     def pixel_aspect(self) -> PixelAspect:
         """Displayed shape of the pixels of upright frames."""
         _, stream = self._current
-        if stream.sample_aspect_ratio in (None, 1):
+        if stream.sample_aspect_ratio in (None, 0, 1):  # 0 for an unknown one, from PyAV 19 on
             return SQUARE
         return upright_aspect(aspect_of(stream), self._orientation or self.facts.orientation)
 
