@@ -107,7 +107,7 @@ def check_class_names(classes: Mapping[str, Sequence[str]], path: Path) -> None:
         pair = similar_names(names)
         if pair:
             problem = f"{pair[0]!r} and {pair[1]!r} ({head}) differ by case, blanks or spelling of a number alone"
-            raise ManifestError(f"{path}: classes {problem}. Give both one name.", path=path, field=head)
+            raise ManifestError(f"{path}: classes {problem}. Rename one of them.", path=path, field=head)
         for name in NOT_A_NUMBER.intersection(names):
             problem = f"class {name!r} is a missing value"
             raise ManifestError(f"{path}: {problem}. Label these samples, or move them away.", path=path, field=head)

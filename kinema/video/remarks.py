@@ -8,7 +8,7 @@ REMARKS = {
     "transparency": "have transparent pixels, which are composited on black",
     "HDR": "are HDR, and tone-mapped to the range of ordinary video",
     "wide gamut": "have wide-gamut colors, which are read as BT.709 and look paler",
-    "interlaced": "are interlaced, so moving edges are combed. Use --read-options.deinterlace spatial",
+    "interlaced": "are interlaced, so moving edges are combed. Train with --data.read.deinterlace spatial",
 }
 """End of the note `N files ...` of each kind of remark."""
 
