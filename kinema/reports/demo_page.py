@@ -20,7 +20,7 @@ def print_example(manifest: Manifest, position: int, recognizer: Recognizer) -> 
     """Print the top predictions for one clip."""
     entry = manifest.entries[position]
     print(f"\nPrediction for {entry.rgb} (true class: {entry.labels['label']}):")
-    for label, score in recognizer.predict(manifest.locate(entry.rgb), top_k=3)["label"]:
+    for label, score in recognizer.predict(manifest.locate(entry.rgb), top_k=3):
         print(f"  {score:6.1%}  {label}")
 
 
@@ -113,5 +113,5 @@ def _clip(position: int, manifest: Manifest, recognizer: Recognizer) -> ClipImag
     return ClipImage(
         image=film_strip(recognizer.prepare(video)["rgb"][0]),
         label=entry.labels["label"],
-        predictions=[(p.label, p.score) for p in recognizer.predict(video, top_k=3)["label"]],
+        predictions=[(p.label, p.score) for p in recognizer.predict(video, top_k=3)],
     )
