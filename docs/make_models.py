@@ -1,4 +1,4 @@
-"""Write kinema/assets/models.json: parameters and multiply-adds of every model's parts, which `kinema models` prints."""
+"""Write kinema/assets/models.json, which `kinema models` prints: parameters and multiply-adds of the models' parts."""
 
 import json
 from pathlib import Path

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
-from kinema.cli.command import Command, DeviceName
+from kinema.cli.command import Command, DeviceName, OwnNetwork
 from kinema.video.read_options import ReadOptions
 
 
@@ -22,6 +22,7 @@ class Predict(Command):
         top_k: Number of classes to print.
         format: Output format.
         device: Device to compute on.
+        network: Network of a model of your own: module:Class or file.py:Class. Its code is executed.
         read_options: Reading of files. Use `--read-options.isolation process` for untrusted files.
     """
 
@@ -33,6 +34,7 @@ class Predict(Command):
     top_k: int = 5
     format: Literal["text", "json", "csv"] = "text"
     device: DeviceName = "auto"
+    network: OwnNetwork = ""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def run(self) -> int:
@@ -46,6 +48,7 @@ class Predict(Command):
             top_k=self.top_k,
             output_format=self.format,
             device=self.device,
+            network=self.network,
             read_options=self.read_options,
         )
         return 2 if failed else 0

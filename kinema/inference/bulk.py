@@ -40,6 +40,7 @@ def predict_files(
     top_k: int,
     output_format: Literal["text", "json", "csv"],
     device: Device,
+    network: str = "",
     read_options: ReadOptions = READ_OPTIONS,
 ) -> int:
     """Print the top-k classes of every video to standard output, and failures to standard error.
@@ -52,6 +53,7 @@ def predict_files(
         top_k: Number of classes.
         output_format: `text`, `json` (one object per line) or `csv` (one line per class).
         device: Device to run on.
+        network: Name of a network of your own, `module:Class`.
         read_options: Decoding options and limits.
 
     Returns:
@@ -63,7 +65,7 @@ def predict_files(
     """
     if not sources and not depth:
         raise VideoError("no videos given. Pass files, URLs or folders.")
-    recognizer = Recognizer.load(model, device=device, read_options=read_options)
+    recognizer = Recognizer.load(model, model=network or None, device=device, read_options=read_options)
     paths = list(find_videos(sources))
     if paths and depth and len(depth) != len(paths):
         raise VideoError(f"depth: {len(depth)} files for {len(paths)} videos; expected one per video", field="depth")
