@@ -67,8 +67,6 @@ class Train(Command):
 
     def run(self) -> int:
         """Train in a new run folder, or resume one."""
-        import torch
-
         from kinema.models.own import create_own_model
         from kinema.training.distributed import rank
         from kinema.training.loop import train
@@ -86,8 +84,7 @@ class Train(Command):
             recipe, run = self._new_run()
         model = None
         if self.model:
-            torch.manual_seed(recipe.run.seed)
-            model = create_own_model(self.model, heads=recipe.open_manifest().heads)
+            model = create_own_model(self.model, heads=recipe.open_manifest().heads, seed=recipe.run.seed)
         train(recipe, run, model=model, max_steps=self.max_steps, progress="bar")
         if rank() == 0:
             print(f"model: {run.model}")

@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from kinema.errors import ModelError, did_you_mean
 from kinema.models.binding import VARIADIC
 
 
-def create_own_model(name: str, *, heads: Mapping[str, int]) -> nn.Module:
+def create_own_model(name: str, *, heads: Mapping[str, int], seed: int | None = None) -> nn.Module:
     """Create a network of the user's own, with fresh weights.
 
     The class, or a function that returns the network, is called with `num_classes` if it takes that, and without
@@ -24,6 +25,7 @@ def create_own_model(name: str, *, heads: Mapping[str, int]) -> nn.Module:
     Args:
         name: `module:Class`, with a module in the current folder or installed, or `path/file.py:Class`.
         heads: Number of classes of each task head.
+        seed: Seed of the fresh weights, set after the import of the module.
 
     Raises:
         ModelError: The module or the class does not exist, or the class takes other arguments. Errors in the user's own
@@ -33,6 +35,8 @@ def create_own_model(name: str, *, heads: Mapping[str, int]) -> nn.Module:
     if not colon or not source or not attribute.isidentifier():
         raise ModelError(f"model: {name!r}; expected module:Class or file.py:Class", field="model")
     module = _import_module(source)
+    if seed is not None:
+        torch.manual_seed(seed)
     if not hasattr(module, attribute):
         own = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, nn.Module)]
         raise ModelError(f"model: {source} has no {attribute!r}; {did_you_mean(attribute, own)}", field="model")
