@@ -98,6 +98,7 @@ def test_a_network_is_trained_and_used_by_its_name(data_set, capsys) -> None:
     predicted = Recognizer.load("run", model="mynets:Mean", device="cpu").predict(video, top_k=1)
     assert answer["predictions"]["label"][0]["label"] == predicted[0].label
     assert "--model" in refused(capsys, "predict", "run", video)
+    assert "--model" in refused(capsys, "train", "--resume", "run")
     assert "'Mean'" in refused(capsys, "predict", "run", video, "--model", "mynets:Maen")
 
 
