@@ -134,12 +134,17 @@ class Clusters:
             case _:
                 assert_never(self.distance)
 
-    def on_grid(self, rows: int, columns: int, device: torch.device | None = None) -> Int64[Tensor, "n n"]:
-        """Return the cluster of each pair of tokens of a frame. Pairs with the class token share the last one."""
+    def on_grid(
+        self, rows: int, columns: int, registers: int = 0, *, device: torch.device | None = None
+    ) -> Int64[Tensor, "n n"]:
+        """Return the cluster of each pair of tokens of a frame.
+
+        Pairs with the class token or one of the register tokens, which follow it, share the last one.
+        """
         row = torch.arange(rows, device=device).repeat_interleave(columns)
         column = torch.arange(columns, device=device).repeat(rows)
         patches = self.cluster_of(row[:, None] - row, column[:, None] - column)
-        return F.pad(patches, (1, 0, 1, 0), value=self.count - 1)
+        return F.pad(patches, (1 + registers, 0, 1 + registers, 0), value=self.count - 1)
 
     def on_times(self, times: Int64[Tensor, "*batch frames"]) -> Int64[Tensor, "*batch n n"]:
         """Return the cluster of each pair of frames, by their numbers in the clip, and of the class token."""

@@ -300,7 +300,7 @@ class SinusoidalPosition(nn.Module):
 
 
 def interpolate_position(
-    table: Float[Tensor, "n d"], table_grid: tuple[int, ...], grid: tuple[int, ...]
+    table: Float[Tensor, "n d"], table_grid: tuple[int, ...], grid: tuple[int, ...], *, antialias: bool = False
 ) -> Float[Tensor, "m d"]:
     """Return the positions interpolated to another grid: linearly in time, then bicubically in space."""
     if len(table_grid) != 2 and table_grid[0] != grid[0]:
@@ -309,7 +309,7 @@ def interpolate_position(
         table = rearrange(times, "1 (n d) t -> (t n) d", d=table.shape[1])
     if len(table_grid) != 1 and table_grid[-2:] != grid[-2:]:
         maps = rearrange(table, "(t h w) d -> t d h w", h=table_grid[-2], w=table_grid[-1])
-        maps = F.interpolate(maps, size=grid[-2:], mode="bicubic", align_corners=False)
+        maps = F.interpolate(maps, size=grid[-2:], mode="bicubic", align_corners=False, antialias=antialias)
         table = rearrange(maps, "t d h w -> (t h w) d")
     return table
 
@@ -365,6 +365,19 @@ def _classifier(dim: int, classes: int, kind: HeadKind) -> nn.Module:
     return last if kind == "linear" else nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last)
 
 
+class RegisterTokens(nn.Module):
+    """Learned tokens without position after the class token (arXiv:2309.16588); none with `count=0`."""
+
+    def __init__(self, count: int, dim: int) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.zeros(count, dim))
+
+    def forward(self, tokens: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch m dim"]:
+        """Insert the registers after the class token, which is first."""
+        registers = self.tokens.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+        return torch.cat((tokens[:, :1], registers, tokens[:, 1:]), dim=1)
+
+
 @runtime_checkable
 class InitializesItself(Protocol):
     """Module that initializes its own weights and those of its children."""
@@ -398,6 +411,8 @@ def init_weights(module: nn.Module, start: Start) -> None:
                 nn.init.zeros_(module.bias)
         case ClassToken():
             nn.init.trunc_normal_(module.token, std=0.02)
+        case RegisterTokens():
+            nn.init.trunc_normal_(module.tokens, std=0.02)
         case LearnedPosition():
             nn.init.trunc_normal_(module.table, std=0.02)
         case _:

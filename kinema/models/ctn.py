@@ -51,6 +51,7 @@ class CTNConfig(EncoderConfig):
     Attributes:
         embedding: `video-to-tokens` (eq. 4.5), or ViViT's `tubelets` cut from the clip itself (Table 4.3). Tubelets
             ignore `time_stride` and all fields that begin with `stem`.
+        tubelet: Frames, rows and columns of a tubelet in pixels. None takes those of the stem's tokens.
         time_stride: Temporal stride of the stem's convolution, and of its pooling. The printed value is 2.
         stem_kernel: Side of the stem's convolution kernel (Table 4.4).
         stem_channels: Channels of the stem's convolution (Table 4.4).
@@ -71,6 +72,7 @@ class CTNConfig(EncoderConfig):
 
     kind: Literal["ctn"] = "ctn"
     embedding: Literal["video-to-tokens", "tubelets"] = "video-to-tokens"
+    tubelet: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     time_stride: Literal[1, 2] = 2
     stem_kernel: Literal[3, 5, 7] = 7
     stem_channels: PositiveInt = 32
@@ -91,6 +93,8 @@ class CTNConfig(EncoderConfig):
         EncoderConfig.__post_init__(self)
         if self.mapping == "linear" and self.mapping_projection == "extra":
             raise ConfigError("mapping_projection=extra needs mapping=convolution", field="mapping_projection")
+        if self.tubelet is not None and self.embedding != "tubelets":
+            raise ConfigError(f"tubelet={self.tubelet} needs embedding=tubelets", field="tubelet")
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "CTN":
         """Return the network with fresh weights."""
@@ -99,6 +103,8 @@ class CTNConfig(EncoderConfig):
     @property
     def token_stride(self) -> Grid:
         """Frames, rows and columns of the clip from one token to the next: s = 4 of eq. 4.5 times the patch."""
+        if self.tubelet is not None:
+            return self.tubelet
         times = self.time_stride**2 if self.embedding == "video-to-tokens" else 1
         return times * self.patch[0], 4 * self.patch[1], 4 * self.patch[2]
 
@@ -106,6 +112,7 @@ class CTNConfig(EncoderConfig):
 CTN_BASE = CTNConfig()
 CTN_BASE_DENSE = CTNConfig(time_stride=1)
 CTN_SMALL = CTNConfig(width=384, attention_heads=6)
+CTN_S14 = CTNConfig(embedding="tubelets", tubelet=(2, 14, 14), position="learned", width=384, attention_heads=6)
 CTN_TINY = CTNConfig(
     stem_kernel=5, stem_channels=16, stem_activation="relu", start="scratch", width=128, depth=4, attention_heads=4
 )
@@ -113,6 +120,7 @@ MODELS = {
     "ctn_base": NamedModel(CTN_BASE, 8, 224, "CTN as printed (Table 4.1): 1 token time from 8 frames"),
     "ctn_base_dense": NamedModel(CTN_BASE_DENSE, 8, 224, "CTN with 4 token times, near the printed FLOPs"),
     "ctn_small": NamedModel(CTN_SMALL, 8, 224, "CTN with the width of ViT-S"),
+    "ctn_s14": NamedModel(CTN_S14, 8, 168, "CTN's mapping on the blocks of DINOv2 ViT-S/14"),
     "ctn_tiny": NamedModel(CTN_TINY, 16, 112, "small CTN that trains from scratch in minutes on a laptop"),
 }
 

@@ -27,6 +27,7 @@ eq. 3.1 speaks of sinusoids, which are `sinusoidal`.
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -58,6 +59,7 @@ from kinema.layers.transformer import (
     FrameTokens,
     HeadKind,
     LearnedPosition,
+    RegisterTokens,
     Rows,
     SinusoidalPosition,
     Start,
@@ -95,6 +97,9 @@ class RPESTDTConfig(NetworkConfig):
             `none`.
         temporal_position: Relative position in the temporal encoder: `as-space`, or `none`. In figure 3.2 only patches
             have it; according to section 3.4.2, all layers do.
+        spatial_position: Position of patches `as-position` says, or also a learned table (`absolute`), as pretrained
+            weights have it.
+        registers: Number of register tokens of the spatial encoder, as in DINOv2 with registers.
         position_terms: Terms with relative position: query (eq. 3.7), also key (eq. 3.6), also value (eq. 3.5).
         position_function: Mapping of offsets to integers (Table 3.2).
         position_distance: Offset along both `axes`, or `euclid` (eq. 3.10), which `euclid-rounded` rounds, like iRPE.
@@ -126,6 +131,8 @@ class RPESTDTConfig(NetworkConfig):
     temporal_mlp_channels: PositiveInt = 3072
     position: Position = "shared"
     temporal_position: Literal["as-space", "none"] = "as-space"
+    spatial_position: Literal["as-position", "absolute"] = "as-position"
+    registers: NonNegativeInt = 0
     position_terms: Terms = "query"
     position_function: MappingFunction = "sectioned"
     position_distance: Distance = "axes"
@@ -146,22 +153,16 @@ class RPESTDTConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         if self.width % self.spatial_heads:
-            raise ConfigError(
-                f"width={self.width} is not divisible by spatial_heads={self.spatial_heads}", field="width"
-            )
+            problem = f"is not divisible by spatial_heads={self.spatial_heads}"
+            raise ConfigError(f"width={self.width} {problem}", field="width")
         self.spatial_clusters  # noqa: B018  # raises ConfigError for an impossible number of clusters
         layers = self.pool_layers
         if list(layers) != sorted(set(layers)) or (layers and layers[-1] >= self.temporal_layers):
-            raise ConfigError(
-                f"pool_layers={layers}; expected increasing numbers from 0 to {self.temporal_layers - 1}",
-                field="pool_layers",
-            )
+            expected = f"expected increasing numbers from 0 to {self.temporal_layers - 1}"
+            raise ConfigError(f"pool_layers={layers}; {expected}", field="pool_layers")
         if self.pool == "top-k" and self.pool_place == "between" and 0 in layers:
-            raise ConfigError(
-                f"pool_layers={layers}; pool_place=between uses the attention map of the layer before. "
-                "Start at layer 1 or later.",
-                field="pool_layers",
-            )
+            problem = "pool_place=between uses the attention map of the layer before. Start at layer 1 or later."
+            raise ConfigError(f"pool_layers={layers}; {problem}", field="pool_layers")
         if self.pool != "top-k" and (self.pool_heads, self.pool_scores) != ("shared", "probabilities"):
             raise ConfigError(f"pool={self.pool}: pool_heads and pool_scores need pool=top-k", field="pool")
         if self.pool_softmax == "twice" and (self.pool, self.pool_place) != ("top-k", "inside"):
@@ -171,10 +172,8 @@ class RPESTDTConfig(NetworkConfig):
         if self.position_ratio != "irpe" and self.position_function != "sectioned":
             raise ConfigError("position_ratio=printed needs position_function=sectioned", field="position_ratio")
         if self.pool_heads == "per-head" and self.width % self.temporal_heads:
-            raise ConfigError(
-                f"pool_heads=per-head: width={self.width} is not divisible by temporal_heads={self.temporal_heads}",
-                field="temporal_heads",
-            )
+            problem = f"width={self.width} is not divisible by temporal_heads={self.temporal_heads}"
+            raise ConfigError(f"pool_heads=per-head: {problem}", field="temporal_heads")
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "RPESTDT":
         """Return the network with fresh weights."""
@@ -215,29 +214,23 @@ class RPESTDTConfig(NetworkConfig):
 
 RPE_STDT_BASE = RPESTDTConfig()
 RPE_STDT_BASE12 = RPESTDTConfig(spatial_layers=12, temporal_head_channels=64, temporal_mlp_channels=768)
-RPE_STDT_SMALL = RPESTDTConfig(
-    width=384,
-    spatial_heads=6,
-    spatial_mlp_channels=1536,
-    temporal_heads=6,
-    temporal_head_channels=64,
-    temporal_mlp_channels=1536,
-)
-RPE_STDT_TINY = RPESTDTConfig(
-    frame_norm="clip",
-    start="scratch",
-    width=128,
-    spatial_layers=4,
-    spatial_heads=4,
-    spatial_mlp_channels=512,
-    temporal_heads=4,
-    temporal_head_channels=32,
-    temporal_mlp_channels=512,
-)
+
+
+def _narrow(width: int, heads: int) -> RPESTDTConfig:
+    """Return a narrower network, with as many attention heads in time as in space."""
+    heads_of_time = {"temporal_heads": heads, "temporal_head_channels": width // heads}
+    mlps = {"spatial_mlp_channels": 4 * width, "temporal_mlp_channels": 4 * width}
+    return replace(RPE_STDT_BASE, width=width, spatial_heads=heads, **heads_of_time, **mlps)
+
+
+RPE_STDT_SMALL = _narrow(384, 6)
+RPE_STDT_S14 = replace(RPE_STDT_SMALL, patch=14, spatial_layers=12, spatial_position="absolute")
+RPE_STDT_TINY = replace(_narrow(128, 4), frame_norm="clip", start="scratch", spatial_layers=4)
 MODELS = {
     "rpe_stdt_base": NamedModel(RPE_STDT_BASE, 16, 224, "RPE-STDT, 8 + 4 layers (section 3.4.2)"),
     "rpe_stdt_base12": NamedModel(RPE_STDT_BASE12, 16, 224, "RPE-STDT, 12 + 4 light layers (tables)"),
     "rpe_stdt_small": NamedModel(RPE_STDT_SMALL, 16, 224, "RPE-STDT with the width of ViT-S"),
+    "rpe_stdt_s14": NamedModel(RPE_STDT_S14, 8, 168, "RPE-STDT on DINOv2 ViT-S/14, 12 + 4 layers"),
     "rpe_stdt_tiny": NamedModel(RPE_STDT_TINY, 16, 112, "small RPE-STDT that trains on a laptop"),
 }
 
@@ -335,9 +328,11 @@ def relative_attention(config: RPESTDTConfig, axis: Literal["space", "time"]) ->
     )
 
 
-def absolute_position(config: RPESTDTConfig, grid: tuple[int, ...]) -> LearnedPosition | SinusoidalPosition | None:
+def absolute_position(
+    config: RPESTDTConfig, grid: tuple[int, ...], is_learned: bool = False
+) -> LearnedPosition | SinusoidalPosition | None:
     """Return the position that is added to the tokens of a grid, or None."""
-    if config.position == "absolute":
+    if is_learned or config.position == "absolute":
         return LearnedPosition(grid, config.width)
     return SinusoidalPosition() if config.position == "sinusoidal" else None
 
@@ -361,8 +356,9 @@ class RPESTDT(SingleStreamNetwork):
         rates = drop_path_rates(config.drop_path, config.spatial_layers + config.temporal_layers)
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.spatial_class_token = ClassToken(config.width)
-        self.spatial_position = absolute_position(config, self.grid)
-        ids = config.spatial_clusters.on_grid(*self.grid) if config.is_relative else None
+        self.spatial_position = absolute_position(config, self.grid, config.spatial_position == "absolute")
+        self.spatial_registers = RegisterTokens(config.registers, config.width) if config.registers else None
+        ids = config.spatial_clusters.on_grid(*self.grid, config.registers) if config.is_relative else None
         self.register_buffer("spatial_ids", ids, persistent=False)
         self.spatial_blocks = nn.ModuleList(
             EncoderBlock(
@@ -407,6 +403,8 @@ class RPESTDT(SingleStreamNetwork):
         tokens = self.spatial_class_token(self.embedding(clip))
         if self.spatial_position is not None:
             tokens = self.spatial_position(tokens, grid)
+        if self.spatial_registers is not None:
+            tokens = self.spatial_registers(tokens)
         tokens = run_blocks(self.spatial_blocks, tokens, self.cluster_ids(*grid), last_block)
         frames: Tensor = rearrange(self.spatial_norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0])
         return frames
@@ -417,7 +415,8 @@ class RPESTDT(SingleStreamNetwork):
             return None
         if (rows, columns) == self.grid:
             return self.spatial_ids[None, None]
-        return self.config.spatial_clusters.on_grid(rows, columns, self.spatial_ids.device)[None, None]
+        clusters, device = self.config.spatial_clusters, self.spatial_ids.device
+        return clusters.on_grid(rows, columns, self.config.registers, device=device)[None, None]
 
     def encode_time(
         self, frames: Float[Tensor, "b t d"]

@@ -12,7 +12,7 @@ from typing import Literal
 
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from kinema.config import config
@@ -22,6 +22,7 @@ from kinema.layers.transformer import (
     FrameTokens,
     Grid,
     LearnedPosition,
+    RegisterTokens,
     Rows,
     Start,
     TaskHeads,
@@ -45,11 +46,13 @@ class ViTSpatialConfig(EncoderConfig):
 
     Attributes:
         patch: Height and width of a patch in pixels.
+        registers: Number of register tokens, which follow the class token, as in DINOv2 with registers.
         start: Initial weights: `vit` before pretrained weights are loaded, `scratch` to train on little data without.
     """
 
     kind: Literal["vit-spatial"] = "vit-spatial"
     patch: PositiveInt = 16
+    registers: NonNegativeInt = 0
     start: Start = "vit"
 
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "ViTSpatial":
@@ -64,8 +67,10 @@ class ViTSpatialConfig(EncoderConfig):
 
 VIT_BASE_SPATIAL = ViTSpatialConfig()
 VIT_TINY_SPATIAL = ViTSpatialConfig(start="scratch", width=128, depth=4, attention_heads=4)
+VIT_S14_SPATIAL = ViTSpatialConfig(patch=14, width=384, attention_heads=6)
 MODELS = {
     "vit_base_spatial": NamedModel(VIT_BASE_SPATIAL, 16, 224, "ViT-B, spatial attention only (Table 3.3)"),
+    "vit_s14_spatial": NamedModel(VIT_S14_SPATIAL, 8, 168, "the same for DINOv2 ViT-S/14"),
     "vit_tiny_spatial": NamedModel(VIT_TINY_SPATIAL, 16, 112, "the same with the width of rpe_stdt_tiny"),
 }
 
@@ -86,6 +91,7 @@ class ViTSpatial(SingleStreamNetwork):
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.class_token = ClassToken(config.width)
         self.position = LearnedPosition(patch_grid(config.patch, height=size, width=size), config.width)
+        self.registers = RegisterTokens(config.registers, config.width) if config.registers else None
         self.blocks = encoder_blocks(config, lambda: vit_attention(config))
         self.norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.feature_channels = config.width
@@ -96,6 +102,8 @@ class ViTSpatial(SingleStreamNetwork):
         """Return the mean class token of the frames. `last_block` selects the computed rows of the last block."""
         grid = patch_grid(self.config.patch, height=clip.shape[-2], width=clip.shape[-1])
         tokens = self.position(self.class_token(self.embedding(clip)), grid)
+        if self.registers is not None:
+            tokens = self.registers(tokens)
         tokens = run_blocks(self.blocks, tokens, None, last_block)
         features: Tensor = rearrange(self.norm(tokens[:, 0]), "(b t) d -> b t d", b=clip.shape[0]).mean(1)
         return features

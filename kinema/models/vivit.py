@@ -64,8 +64,10 @@ class ViViTConfig(EncoderConfig):
 
 VIVIT_BASE = ViViTConfig()
 VIVIT_TINY = ViViTConfig(tubelet=(4, 16, 16), start="scratch", width=128, depth=4, attention_heads=4)
+VIVIT_S14 = ViViTConfig(tubelet=(2, 14, 14), width=384, attention_heads=6)
 MODELS = {
     "vivit_base": NamedModel(VIVIT_BASE, 8, 224, "ViViT-B, joint space-time attention (Tables 4.3 and 4.7)"),
+    "vivit_s14": NamedModel(VIVIT_S14, 8, 168, "ViViT for DINOv2 ViT-S/14"),
     "vivit_tiny": NamedModel(VIVIT_TINY, 16, 112, "ViViT with the width and about the MACs of ctn_tiny"),
 }
 

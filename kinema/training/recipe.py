@@ -53,8 +53,8 @@ class Clip:
             median of the training files. `any` counts the frames of each file, whatever their rate.
         test_frame: Frame of a segment at test time: the `mean` of its frame numbers, or `tsn`, TSN's rule.
         train_frames: Frames of a training clip: `drawn` where the rule leaves a choice, or `as-tested`.
-        mean: Mean of each RGB channel, with values from 0 to 1.
-        std: Standard deviation of each RGB channel.
+        mean: Mean of each RGB channel, with values from 0 to 1. None takes that of the initial weights, or 0.5.
+        std: Standard deviation of each RGB channel. None takes that of the initial weights, or 0.5.
         depth_std: Standard deviation of depth, with values from 0 to 1.
         clips: Number of clips per video at test time. Training draws one.
         crops: Number of crops per clip at test time: 1 (center) or 3 (along the longer side). Training draws one.
@@ -75,8 +75,8 @@ class Clip:
     rate: PositiveFinite | Literal["auto", "any"] = "auto"
     test_frame: TestFrame = "mean"
     train_frames: TrainFrames = "drawn"
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     depth_std: float = 0.5
     clips: int = 1
     crops: Literal[1, 3] = 1
@@ -101,8 +101,8 @@ class Clip:
             modalities=self.modalities,
             short_side=self.short_side,
             size=self.size,
-            mean=self.mean,
-            std=self.std,
+            mean=self.mean or (0.5, 0.5, 0.5),
+            std=self.std or (0.5, 0.5, 0.5),
             depth_std=self.depth_std,
             depth=depth if reads_depth else None,
             depth_encoding=encoding if reads_depth else None,
@@ -216,7 +216,7 @@ class Init:
 
     Attributes:
         weights: Run, model folder, file of weights, folder written by transformers, or `hf:owner/name` on the Hugging
-            Face Hub. Task heads for other classes are reset. Empty for random weights.
+            Face Hub, of a revision with `@revision`. Task heads for other classes are reset. Empty for random weights.
         unmatched: Action for missing or unexpected weights: `refuse` or `allow`.
         blocks: For ViT weights: numbers of the blocks to load, from 0, first for the network's spatial blocks, then for
             its temporal ones. Empty takes the first ones.

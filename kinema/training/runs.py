@@ -27,6 +27,7 @@ from kinema.files import atomic_write, sync, write_texts
 from kinema.training.distributed import rank
 from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
+from kinema.training.weights import with_initial_colors
 
 LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
 """Logs, one line per event. A resumed run truncates them to the step of its checkpoint."""
@@ -79,7 +80,9 @@ class Run:
 
         Raises:
             RunError: The folder already holds a run, or one of another recipe.
+            StartError: The initial weights do not exist or cannot be read.
         """
+        recipe = with_initial_colors(recipe)
         path = recipe.run.out or RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if recipe.run.out is None or rank() > 0 or not (path / "recipe.json").exists():
             return cls(path, planned=recipe)  # only the first process checks an existing folder

@@ -31,6 +31,7 @@ from kinema.training.optimizer import class_weights
 from kinema.training.recipe import Recipe
 from kinema.training.runs import Run, commit
 from kinema.training.schedule import Schedule, check_metric
+from kinema.training.weights import with_colors, with_initial_colors
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
@@ -92,6 +93,7 @@ class TrainingSetup:
         if rank() == 0 and (run is None or not run.has_checkpoint):
             refuse_copies(recipe, manifest, train_positions)
         run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
+        recipe = with_colors(recipe, run.recipe) if run.has_checkpoint else with_initial_colors(recipe)
         fabric = make_fabric(recipe)
         torch.manual_seed(recipe.run.seed)
         deinterlace = recipe.data.read_options.deinterlace or "none"

@@ -4,7 +4,7 @@ import hashlib
 import pickle
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from kinema.inference.trained_model import find_description
 from kinema.models.mfst import MFST
 from kinema.models.pretrained.i3d import from_i3d, is_i3d
 from kinema.models.pretrained.vit import ViTNetwork, from_vit
-from kinema.models.pretrained.vit_file import is_vit, read_vit
+from kinema.models.pretrained.vit_file import Color, Family, color_statistics, is_vit, read_vit, unread_family
+from kinema.training.recipe import Recipe
 
 HEADS = "heads."
 """Prefix of the names of task-head weights."""
@@ -67,7 +68,7 @@ class LoadReport:
     unexpected_keys: tuple[str, ...] = ()
     mismatched_keys: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
-    family: Literal["", "I3D", "ViT", "ViViT"] = ""
+    family: Literal["", "I3D"] | Family = ""
     extra_keys: tuple[str, ...] = ()
 
 
@@ -80,6 +81,7 @@ class _Source:
         name: Name for error messages.
         tensors: Tensors by name.
         digest: SHA-256 of the files.
+        colors: Mean and standard deviation of RGB that the weights were trained with.
         classes: Class names of the task heads, if known.
     """
 
@@ -87,7 +89,29 @@ class _Source:
     name: str
     tensors: dict[str, Tensor]
     digest: str
+    colors: tuple[Color, Color]
     classes: Mapping[str, Sequence[str]] | None = None
+
+
+def with_initial_colors(recipe: Recipe) -> Recipe:
+    """Return the recipe with the mean and standard deviation of RGB that its initial weights were trained with.
+
+    Those of a run or model folder are stored in it; those of public weights follow from their family.
+
+    Raises:
+        StartError: The initial weights do not exist or cannot be read.
+    """
+    clip = recipe.clip
+    if not recipe.init.weights or "rgb" not in clip.modalities or (clip.mean is not None and clip.std is not None):
+        return recipe
+    mean, std = _read_source(recipe.init.weights).colors
+    return replace(recipe, clip=replace(clip, mean=clip.mean or mean, std=clip.std or std))
+
+
+def with_colors(recipe: Recipe, other: Recipe) -> Recipe:
+    """Return the recipe with the mean and standard deviation of another one where it has none."""
+    clip = recipe.clip
+    return replace(recipe, clip=replace(clip, mean=clip.mean or other.clip.mean, std=clip.std or other.clip.std))
 
 
 def load_weights(
@@ -101,14 +125,14 @@ def load_weights(
 ) -> LoadReport:
     """Load the weights of a run, a model folder or a file into a network. Task heads for other classes are reset.
 
-    MFST also loads public I3D weights (`kinema.models.pretrained.i3d`). RPE-STDT, CTN, ViViT and
-    frame-by-frame ViT load ViT weights, CTN and ViViT also ViViT weights (`kinema.models.pretrained.vit`). Incomplete
+    MFST also loads public I3D weights (`kinema.models.pretrained.i3d`). RPE-STDT, CTN, ViViT and frame-by-frame ViT
+    load weights of ViT, DeiT and DINOv2, CTN and ViViT also ViViT weights (`kinema.models.pretrained.vit`). Incomplete
     or unknown tensors of these are refused whatever `unmatched` is.
 
     Args:
         model: Network, changed in place.
         source: Run or model folder, `.safetensors` file, `.pt` or `.pth` file (tensors only), folder written by
-            transformers, or `hf:owner/name` on the Hugging Face Hub.
+            transformers, or `hf:owner/name` or `hf:owner/name@revision` on the Hugging Face Hub.
         classes: Class names of each task head of the network, in order.
         unmatched: Action for missing or unexpected weights.
         blocks: For ViT weights: numbers of the blocks to load, as in `from_vit`.
@@ -121,6 +145,10 @@ def load_weights(
     stored = _read_source(source)
     own = model.state_dict()
     try:
+        other = unread_family(stored.tensors)
+        if other is not None and other != unread_family(own):
+            expected = "expected ViT, DeiT, DINOv2 or ViViT; other families are not read"
+            raise StartError(f"{stored.name}: weights of {other}; {expected}", path=stored.name)
         # A user's own ViT or I3D loads weights by name.
         if is_vit(stored.tensors) and not is_vit(own):
             return _load_vit(model, stored, blocks=blocks, ignore=ignore)
@@ -292,12 +320,14 @@ def _read_source(source: str | Path) -> _Source:
     path = _download(str(source)) if is_hub else Path(source)
     name = str(source if is_hub else path)
     description = find_description(path)
-    classes = None
+    classes, colors = None, None
     tensors: Any
     try:
         if description is not None:
             data = read_json(description)
             files, classes = [description.parent / Path(data["weights"]).name], data["classes"]
+            stored = data["preprocessing"]
+            colors = tuple(stored["mean"]), tuple(stored["std"])
             name = str(files[0])
         else:
             files = _find_files(path)
@@ -325,7 +355,14 @@ def _read_source(source: str | Path) -> _Source:
     for key, tensor in tensors.items():
         if (problem := _problem_of(tensor)) is not None:
             raise StartError(f"{name}: tensor {key!r} {problem}; expected dense weights", path=name, field=key)
-    return _Source(source=str(source), name=name, tensors=tensors, digest=digest.hexdigest(), classes=classes)
+    return _Source(
+        source=str(source),
+        name=name,
+        tensors=tensors,
+        digest=digest.hexdigest(),
+        colors=colors or color_statistics(tensors),
+        classes=classes,
+    )
 
 
 def _problem_of(tensor: Tensor) -> str | None:
@@ -353,19 +390,30 @@ def _find_files(path: Path) -> list[Path]:
 def _download(source: str) -> Path:
     """Return the file of a model on the Hub, downloaded unless it is cached."""
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
-    model = source.removeprefix(HUB)
+    model, _, revision = source.removeprefix(HUB).partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise StartError(f"{source}: not a model name; expected {HUB}owner/name", path=source)
     try:
-        return Path(huggingface_hub.hf_hub_download(model, TRANSFORMERS))
+        return Path(huggingface_hub.hf_hub_download(model, TRANSFORMERS, revision=revision or None))
     except (OSError, ValueError, EntryNotFoundError) as error:
         match error:
             case RepositoryNotFoundError():
                 problem = "no such public model on the Hub"
+            case RevisionNotFoundError():
+                problem = f"the model has no revision {revision!r}"
             case LocalEntryNotFoundError():
-                problem = f"the Hub cannot be reached, and {TRANSFORMERS} is not cached"
+                link = f"https://huggingface.co/{model}/resolve/{revision or 'main'}/{TRANSFORMERS}"
+                problem = (
+                    f"the Hub cannot be reached, and {TRANSFORMERS} is not cached. Download {link} once and pass the "
+                    "file to --init"
+                )
             case EntryNotFoundError():
                 problem = f"the model has no {TRANSFORMERS}"
             case _:

@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 from safetensors.torch import save_file
 from transformers import ViTConfig, ViTModel
@@ -194,21 +195,22 @@ def test_a_folder_without_weights_is_refused(tmp_path, raises):
 # -- the hub -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_of_the_hub_is_downloaded_by_its_name(tmp_path, timm, monkeypatch):
+@pytest.mark.parametrize(("at", "revision"), [("", None), ("@v1.0", "v1.0")])
+def test_a_model_of_the_hub_is_downloaded_by_its_name(tmp_path, timm, monkeypatch, at, revision):
     # There is no hub in a test: its download is replaced by one that has a small file ready.
     save_file(timm, tmp_path / "cached")
     requests = []
 
-    def download(model, file):
-        requests.append((model, file))
+    def download(model, file, revision):
+        requests.append((model, file, revision))
         (tmp_path / "cached").rename(tmp_path / file)
         return str(tmp_path / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = rpe_stdt()
-    report = load_weights(model, "hf:google/vit-base-patch16-224", classes=CLASSES)
-    assert requests == [("google/vit-base-patch16-224", "model.safetensors")]
-    assert load_messages(report)[0] == "weights: 29 tensors loaded from hf:google/vit-base-patch16-224"
+    report = load_weights(model, f"hf:google/vit-base-patch16-224{at}", classes=CLASSES)
+    assert requests == [("google/vit-base-patch16-224", "model.safetensors", revision)]
+    assert load_messages(report)[0] == f"weights: 29 tensors loaded from hf:google/vit-base-patch16-224{at}"
     assert report.digest == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     assert torch.equal(model.state_dict()["spatial_norm.bias"], timm["norm.bias"])
 
@@ -225,7 +227,8 @@ def failure(kind):
     [
         (failure(RepositoryNotFoundError), "no such public model"),
         (failure(EntryNotFoundError), "model.safetensors"),
-        (failure(LocalEntryNotFoundError), "cannot be reached"),
+        (failure(RevisionNotFoundError), "no revision 'v1'"),
+        (failure(LocalEntryNotFoundError), "https://huggingface.co/owner/name/resolve/v1/model.safetensors"),
         (failure(HfHubHTTPError), "(the hub's own args, over several lines)"),
         (ConnectionError("down"), "(down)"),
         (ValueError("what name"), "(what name)"),
@@ -233,12 +236,13 @@ def failure(kind):
 )
 def test_errors_of_the_hub_are_reported_in_one_line(monkeypatch, error, reason, raises):
     # There is no hub in a test: its download is replaced by one that fails as the real one does.
-    def download(*_):
+    def download(*_, revision):
+        assert revision == "v1"
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with raises(StartError, reason, path="hf:owner/name"):
-        load_weights(rpe_stdt(), "hf:owner/name", classes=CLASSES)
+    with raises(StartError, reason, path="hf:owner/name@v1"):
+        load_weights(rpe_stdt(), "hf:owner/name@v1", classes=CLASSES)
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:vit", "hf:owner/name/file", "hf:owner/na me"])
@@ -357,7 +361,7 @@ def test_a_run_from_the_hub_resumes_without_it(
 ) -> None:
     # There is no hub in a test: its download is replaced, first by a small file, then by nothing.
     save_file(timm, tmp_path / "model.safetensors")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *requests: str(tmp_path / requests[1]))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, file, **__: str(tmp_path / file))
     recipe = replace(tiny_recipe, model=RPE_STDT, init=replace(tiny_recipe.init, weights="hf:owner/name"))
     run = train(recipe, max_steps=1)
     assert run.recipe.init.weights == "hf:owner/name"

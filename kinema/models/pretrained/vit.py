@@ -9,7 +9,10 @@
   has the shapes of ViT-B, but splits its 768 channels into 8 heads of 96 instead of 12 of 64. The temporal blocks of
   `rpe_stdt_base12` are narrower and fit no block of ViT-B.
 - For clips of one channel, the patch kernel is summed over the colors, so that a gray image gets the same result.
-- Positions are interpolated to the network's grid. A network with relative position, or none, does not use them.
+- LayerScale of DINOv2 and DeiT III is folded into the projections (`vit_file.py`). DINOv2's patches have 14 pixels.
+- Positions are interpolated to the network's grid, bicubically, and antialiased for DINOv2 with registers, as their
+  authors do. A network without a position table does not use them. RPE-STDT with `spatial_position="absolute"` adds
+  them to the patches, and its relative positions start at zero.
 - In ViViT and CTN with tubelets, ViT's patch kernel initializes the middle frame, t // 2 from 0, and the others are
   zero, as in ViViT (scenic's central-frame initialization). ViT's positions are repeated for every time.
 - CTN's point-wise layers load ViT's query, key and value layers. Its depth-wise kernels and their BatchNorm have no
@@ -22,8 +25,9 @@
 Differences with the same weights: our LayerNorms use epsilon 1e-6, like timm's and ViViT's; Hugging Face's ViT uses
 1e-12. Our GELU is exact, like ViT's; Hugging Face's ViViT uses the tanh approximation.
 
-Most public ViTs expect RGB in [-1, 1], mean and standard deviation 0.5, the default of a recipe. DeiT and torchvision's
-ViTs expect ImageNet's mean and standard deviation.
+A network sees RGB as its weights did: with mean and standard deviation 0.5 (ViT), or ImageNet's (DINOv2, DeiT III,
+distilled DeiT, torchvision's ViT): `color_statistics`. DeiT without distillation has ViT's names: set `clip.mean` and
+`clip.std`.
 
 Axes: n, m class token and patches, d channels.
 """
@@ -37,7 +41,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kinema.errors import ViTError
-from kinema.layers.transformer import interpolate_position
+from kinema.layers.transformer import LearnedPosition, interpolate_position
 from kinema.models.ctn import CTN, CTNConfig
 from kinema.models.pretrained.vit_file import PARAMETERS, ViT
 from kinema.models.rpe_stdt import RPESTDT
@@ -73,6 +77,7 @@ class NetworkParts:
     Attributes:
         patches: Patch embedding; None if the network has a different embedding.
         class_token: Class token.
+        registers: Register tokens; None if the network cannot have any.
         position: Position table; None if the network has none.
         no_position: Reason for `position=None`.
         grid: Grid of the position table: (rows, columns) or (times, rows, columns).
@@ -84,6 +89,7 @@ class NetworkParts:
 
     patches: str | None = "embedding.patches"
     class_token: str = "class_token.token"
+    registers: str | None = None
     position: str | None
     no_position: str = "the network has no position"
     grid: tuple[int, ...]
@@ -127,24 +133,33 @@ def from_vit(vit: ViT, model: ViTNetwork, *, blocks: Sequence[int] = ()) -> Conv
     origins: dict[str, str] = {}
     unused = dict(vit.unused)
 
-    if parts.patches is None:
-        unused[vit.naming.patches] = "the network has video-to-tokens instead"
-    else:
-        kernel, change = _fit_kernel(vit.patches["weight"], own[f"{parts.patches}.weight"].shape)
-        weights |= {f"{parts.patches}.weight": kernel, f"{parts.patches}.bias": vit.patches["bias"]}
-        origins |= {parts.patches: change} if change else {}
     width = len(own[parts.class_token])
     if len(vit.class_token) != width:
         raise ViTError(
             f"width does not fit: {len(vit.class_token)} channels in the file, {width} in the network",
             field="model.width",
         )
+
+    if parts.patches is None:
+        unused[vit.naming.patches] = "the network has video-to-tokens instead"
+    else:
+        kernel, change = _fit_kernel(vit.patches["weight"], own[f"{parts.patches}.weight"].shape)
+        weights |= {f"{parts.patches}.weight": kernel, f"{parts.patches}.bias": vit.patches["bias"]}
+        origins |= {parts.patches: change} if change else {}
     weights[parts.class_token] = vit.class_token
+    registers = own[parts.registers] if parts.registers else vit.registers[:0]
+    if len(vit.registers) != len(registers):
+        raise ViTError(
+            f"register tokens do not fit: {len(vit.registers)} in the file, {len(registers)} in the network"
+            + (". Set --model.registers." if isinstance(model, RPESTDT | ViTSpatial) else ""),
+            field="model.registers",
+        )
+    weights |= {parts.registers: vit.registers} if parts.registers else {}
 
     if parts.position is None:
         unused[vit.naming.position] = parts.no_position
     else:
-        table, change = (_fit_position if vit.family == "ViT" else _fit_times)(vit, parts.grid)
+        table, change = (_fit_times if vit.family == "ViViT" else _fit_position)(vit, parts.grid)
         weights[parts.position] = table
         origins |= {parts.position: change} if change else {}
 
@@ -170,7 +185,8 @@ def network_parts(model: ViTNetwork) -> NetworkParts:
         position = "relative" if model.config.is_relative else model.config.position.replace("none", "no")
         return NetworkParts(
             class_token="spatial_class_token.token",
-            position="spatial_position.table" if position == "absolute" else None,
+            registers=None if model.spatial_registers is None else "spatial_registers.tokens",
+            position="spatial_position.table" if isinstance(model.spatial_position, LearnedPosition) else None,
             no_position=f"the network has {position} position",
             grid=model.grid,
             norm="spatial_norm",
@@ -183,8 +199,10 @@ def network_parts(model: ViTNetwork) -> NetworkParts:
         _check_ctn(model.config)
         patches = patches if model.config.embedding == "tubelets" else None
         layers = {**LAYERS, "qkv": QUERY_KEY_VALUE[model.config.mapping]}
+    has_registers = isinstance(model, ViTSpatial) and model.registers is not None
     return NetworkParts(
         patches=patches,
+        registers="registers.tokens" if has_registers else None,
         position=None if model.position is None else "position.table",
         grid=() if model.position is None else model.position.table_grid,
         blocks=tuple(f"blocks.{block}" for block in range(model.config.depth)),
@@ -288,7 +306,8 @@ def _fit_position(vit: ViT, grid: tuple[int, ...]) -> tuple[Float[Tensor, "m d"]
     times, rows, columns = (1, *grid)[-3:]
     change = "" if (rows, columns) == (side, side) else f", interpolated from {side} x {side} to {rows} x {columns}"
     change += f", the same at each of {times} times" if times > 1 else ""
-    frame = interpolate_position(vit.position[1:], (side, side), (rows, columns))
+    antialias = len(vit.registers) > 0  # as the authors of registers do
+    frame = interpolate_position(vit.position[1:], (side, side), (rows, columns), antialias=antialias)
     return torch.cat((vit.position[:1], frame.repeat(times, 1))), f"positions{change}" if change else ""
 
 

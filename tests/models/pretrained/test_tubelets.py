@@ -325,7 +325,7 @@ def test_base_networks_load_base_files(base, name, changes, file, count):
     [
         (our_vivit, {"tubelet": (2, 16, 16)}, "model.patch", ("[24, 3, 8, 8]", "[24, 3, 2, 16, 16]")),
         (our_vivit, {"channels": 4}, "model.patch", ("[24, 3, 8, 8]", "[24, 4, 2, 8, 8]")),
-        (our_vivit, {"width": 48}, "model.patch", ("[24, 3, 8, 8]", "[48, 3, 2, 8, 8]")),
+        (our_vivit, {"width": 48}, "model.width", (24, 48)),
         (ctn, {"patch": (2, 4, 4)}, "model.patch", ("[24, 3, 8, 8]", "[24, 3, 2, 16, 16]")),
         (ctn, {"embedding": "video-to-tokens", "frames": 8, "width": 48}, "model.width", (24, 48)),
         (ctn, {"mlp_ratio": 3}, "blocks.0.mlp.expand.weight", ("[48, 24]", "[72, 24]")),
@@ -366,9 +366,9 @@ def test_positions_of_another_grid_are_refused(raises, vivit):
 
 
 def test_an_unexpected_tensor_of_vivit_is_refused_unless_ignored(raises, vivit, tmp_path):
-    torch.save(vivit.state_dict() | {"vivit.embeddings.mask_token": torch.zeros(2)}, tmp_path / "vivit.pt")
+    torch.save(vivit.state_dict() | {"vivit.embeddings.mask_grid": torch.zeros(2)}, tmp_path / "vivit.pt")
     model = our_vivit(frames=6)
-    with raises(StartError, "mask_token", path=tmp_path / "vivit.pt", field="init.ignore"):
+    with raises(StartError, "mask_grid", path=tmp_path / "vivit.pt", field="init.ignore"):
         load_weights(model, tmp_path / "vivit.pt", classes={})
     started = load_weights(model, tmp_path / "vivit.pt", classes={}, ignore=["embeddings.mask"])
-    assert "vivit.embeddings.mask_token: ignored by init.ignore" in started.unexpected_keys
+    assert "vivit.embeddings.mask_grid: ignored by init.ignore" in started.unexpected_keys

@@ -136,8 +136,8 @@ def test_an_incomplete_vit_is_refused(raises, timm, gone, field):
     [
         (["dist_token"], ("1 unexpected", "timm", "dist_token")),
         (
-            ["blocks.0.ls1.gamma", "blocks.1.ls1.gamma", "blocks.2.ls1.gamma", "norm_pre.bias"],
-            ("4 unexpected", "blocks.0.ls1.gamma, blocks.1.ls1.gamma, blocks.2.ls1.gamma, ..."),
+            ["blocks.0.gamma_1", "blocks.1.gamma_1", "blocks.2.gamma_1", "norm_pre.bias"],
+            ("4 unexpected", "blocks.0.gamma_1, blocks.1.gamma_1, blocks.2.gamma_1, ..."),
         ),
         (["encoder.layer.0.output.dense.bias"], ("1 unexpected", "timm")),
         (["blocks.01.norm1.bias"], ("1 unexpected",)),
