@@ -227,8 +227,8 @@ def unread_family(names: Iterable[str]) -> str | None:
 def color_statistics(names: Iterable[str]) -> tuple[Color, Color]:
     """Return the mean and standard deviation of RGB that weights with these names were trained with.
 
-    DINOv2, DeiT III, distilled DeiT and torchvision's ViT take ImageNet's; other ViTs and ViViT take 0.5. DeiT without distillation has ViT's
-    names, and cannot be told from it.
+    DINOv2, DeiT III, distilled DeiT and torchvision's ViT take ImageNet's; other ViTs and ViViT take 0.5. DeiT without
+    distillation has ViT's names, and cannot be told from it.
     """
     scales = [scale for naming in NAMINGS for scale in naming.scales]
     ends = (*scales, "dist_token", "distillation_token", TORCHVISION.position)
