@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kinema import __version__
+from kinema.cli.messages import messages_on_stderr, split_log_level
 from kinema.errors import KinemaError, TrainingStopped, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,7 +40,22 @@ COMMANDS = {
     "predict": CommandLine("predict:Predict", "Predict the action in videos: ranked labels as text, JSON or CSV."),
     "render": CommandLine("data:Render", "Render RGB-D clips of people in motion; needs the extra [render]."),
 }
-"""Commands by name. A new command needs its class and a line here."""
+"""Commands by name. A new command needs its class, a line here and a place in `GROUPS`."""
+
+GROUPS = {
+    "Start": ("demo", "models"),
+    "Data": ("prepare", "check", "pack", "sampling", "render"),
+    "Training": ("train", "runs"),
+    "Evaluation": ("evaluate", "submit"),
+    "Trained models": ("predict", "fuse"),
+}
+"""Headings of `kinema --help`, each with the commands below it."""
+
+
+COMMON_OPTIONS = (
+    "All commands take --quiet (results, warnings and errors only), --log-level LEVEL\n"
+    "(debug, info, warning or error), and --debug (the traceback of an error)."
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -56,13 +72,9 @@ def main(args: Sequence[str] | None = None) -> None:
     args = [arg for arg in args if arg != "--debug"]
     code = 0
     try:
-        if not args or args[0] in ("-h", "--help", "--help-all", "help"):
-            summary = "Recognize human actions in video: color, depth, or both."
-            print_overview("kinema", "COMMAND", summary=summary, example="predict runs/latest new.mp4", rows=COMMANDS)
-        elif args[0] == "--version":
-            print(f"kinema {__version__}")
-        else:
-            code = load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
+        args, level = split_log_level(args)
+        with messages_on_stderr(level):
+            code = run_command(args)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # e.g. `kinema predict ... | head`
@@ -80,6 +92,19 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(code)
 
 
+def run_command(args: Sequence[str]) -> int:
+    """Run the command that the first argument names, or print an overview, and return the exit code."""
+    if not args or args[0] in ("-h", "--help", "--help-all", "help"):
+        summary = "Recognize human actions in video: color, depth, or both."
+        groups = {title: {name: COMMANDS[name] for name in names} for title, names in GROUPS.items()}
+        print_overview("kinema", "COMMAND", summary=summary, example="predict runs/latest new.mp4", groups=groups)
+        return 0
+    if args[0] == "--version":
+        print(f"kinema {__version__}")
+        return 0
+    return load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
+
+
 def load_command(name: str) -> "type[Command]":
     """Import the class of a command.
 
@@ -94,10 +119,18 @@ def load_command(name: str) -> "type[Command]":
 
 
 def print_overview(
-    prog: str, argument: str, *, summary: str, example: str, rows: Mapping[str, "CommandLine | DatasetSpec[Any]"]
+    prog: str,
+    argument: str,
+    *,
+    summary: str,
+    example: str,
+    groups: Mapping[str, Mapping[str, "CommandLine | DatasetSpec[Any]"]],
 ) -> None:
-    """Print the help page of a command with subcommands; `argument` is their placeholder."""
-    print(f"{summary}\n\nUsage:   {prog} {argument} [OPTIONS]\nExample: {prog} {example}\n\n{argument.title()}s:")
-    for name, row in rows.items():
-        print(f"  {name:<{max(map(len, rows))}}  {row.summary}")
-    print(f"\n`{prog} {argument} --help` lists its options. --debug prints the traceback of an error.")
+    """Print the help page of a command with subcommands, in groups; `argument` is their placeholder."""
+    print(f"{summary}\n\nUsage:   {prog} {argument} [OPTIONS]\nExample: {prog} {example}")
+    width = max(len(name) for rows in groups.values() for name in rows)
+    for title, rows in groups.items():
+        print(f"\n{title}:")
+        for name, row in rows.items():
+            print(f"  {name:<{width}}  {row.summary}")
+    print(f"\n`{prog} {argument} --help` lists its options.\n{COMMON_OPTIONS}")

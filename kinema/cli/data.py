@@ -1,5 +1,6 @@
 """Commands for datasets: check, pack, sampling, render."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from tyro.conf import Positional
 from kinema.cli.command import Command, at_least_one
 from kinema.errors import UsageError
 from kinema.video.read_options import Deinterlace, Limits, ReadOptions
+
+logger = logging.getLogger(__name__)
 
 
 def _check_read_options() -> ReadOptions:
@@ -145,9 +148,9 @@ class Pack(Command):
                 progress=progress,
             )
         for note in packed.notes:
-            print(note)
+            logger.info("%s", note)
         for reason in packed.unreadable:
-            print(f"unreadable: {reason}")
+            logger.warning("unreadable: %s", reason)
         print(packed.summary)
         return 1 if packed.unreadable else 0
 

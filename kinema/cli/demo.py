@@ -1,5 +1,6 @@
 """Command `demo`: train, evaluate and predict on the built-in dataset."""
 
+import logging
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -9,6 +10,8 @@ from typing import ClassVar
 from kinema.cli.command import Command
 
 RECIPE = "moves_ctn_tiny"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,9 @@ class Demo(Command):
         recipe = replace(recipe, run=replace(recipe.run, out=folder, seed=self.seed))
         manifest = recipe.open_manifest()
         num_train, held_out = (len(manifest.positions(recipe.data.train)), manifest.positions(recipe.data.evaluate))
-        print(f"Training {RECIPE} on {num_train} clips; testing on {len(held_out)} clips of unseen subjects.")
+        logger.info(
+            "Training %s on %d clips; testing on %d clips of unseen subjects.", RECIPE, num_train, len(held_out)
+        )
         run = train(recipe, Run.create(recipe, name=RECIPE), progress="bar")
         evaluation = evaluate(
             run.path,

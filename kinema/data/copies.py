@@ -145,7 +145,7 @@ def read_signatures(
             logger.warning("%s: %s. Run `kinema check`.", manifest, problem)
             return dict.fromkeys(files, "")
         if todo > SLOW_FRAMES:
-            logger.warning("%s: comparing %d files to find near-duplicates", manifest, len(missing))
+            logger.info("%s: comparing %d files to find near-duplicates", manifest, len(missing))
         result = {file: known[file][1] for file in current}
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             computed = pool.map(lambda file: signature_of(file, read_as, read_options), missing)
