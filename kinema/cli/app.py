@@ -69,15 +69,21 @@ def main(args: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except TrainingStopped as stopped:
-        print(f"kinema: {stopped}", file=sys.stderr)
+        _print_error(stopped)
         sys.exit(128 + stopped.signal)
     except Exception as error:
         if debug or not isinstance(error, (KinemaError, OSError)):
             raise
-        print(f"kinema: {error}", file=sys.stderr)
+        _print_error(error)
         sys.exit(2)
     if code:
         sys.exit(code)
+
+
+def _print_error(error: Exception) -> None:
+    from kinema.terminal import echo
+
+    echo(f"kinema: {error}", to="stderr")
 
 
 def load_command(name: str) -> "type[Command]":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kinema.cli.command import Command
+from kinema.terminal import echo
 
 RECIPE = "moves_ctn_tiny"
 
@@ -45,7 +46,7 @@ class Demo(Command):
         recipe = replace(recipe, run=replace(recipe.run, out=folder, seed=self.seed))
         manifest = recipe.open_manifest()
         num_train, held_out = (len(manifest.positions(recipe.data.train)), manifest.positions(recipe.data.evaluate))
-        print(f"Training {RECIPE} on {num_train} clips; testing on {len(held_out)} clips of unseen subjects.")
+        echo(f"Training {RECIPE} on {num_train} clips; testing on {len(held_out)} clips of unseen subjects.")
         run = train(recipe, Run.create(recipe, name=RECIPE), progress="bar")
         evaluation = evaluate(
             run.path,
@@ -58,5 +59,5 @@ class Demo(Command):
         print_example(manifest, held_out[0], recognizer)
         seconds = time.perf_counter() - began
         print_summary(write_demo(self.out, run, manifest, evaluation, recognizer, num_train=num_train, seconds=seconds))
-        print(f"Report: {self.out / 'report.html'}; model: {run.model}")
+        echo(f"Report: {self.out / 'report.html'}; model: {run.model}")
         return 0

@@ -10,6 +10,7 @@ from kinema.cli.help import HELP_FLAGS, options_of, print_help
 from kinema.cli.parsing import parse_options
 from kinema.datasets.registry import get_dataset, list_datasets
 from kinema.errors import UsageError
+from kinema.terminal import echo
 
 if TYPE_CHECKING:
     from kinema.datasets.options import DatasetOptions
@@ -52,8 +53,8 @@ class Prepare(Command):
         """Write the manifest and print its summary."""
         prepared = get_dataset(self.dataset).prepare(self.options)
         for note in prepared.notes:
-            print(note)
+            echo(note)
         for reason in prepared.unreadable:
-            print(f"unreadable: {reason}")
-        print(prepared.summary)
+            echo(f"unreadable: {reason}")
+        echo(prepared.summary)
         return 0

@@ -3,8 +3,9 @@
 import logging
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kinema.terminal import TerminalConsole
 
 
 class TrainingProgress(logging.Handler):
@@ -15,7 +16,7 @@ class TrainingProgress(logging.Handler):
 
     def __init__(self, *, steps: int, done: int, shown: bool = True) -> None:
         super().__init__()
-        self.console = Console(stderr=True, quiet=not shown, markup=False)  # a path may contain brackets
+        self.console = TerminalConsole(stderr=True, quiet=not shown, markup=False)  # a path may contain brackets
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
