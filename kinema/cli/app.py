@@ -81,12 +81,12 @@ def main(args: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except TrainingStopped as stopped:
-        print(f"kinema: {stopped}", file=sys.stderr)
+        _print_error(stopped)
         sys.exit(128 + stopped.signal)
     except Exception as error:
         if debug or not isinstance(error, (KinemaError, OSError)):
             raise
-        print(f"kinema: {error}", file=sys.stderr)
+        _print_error(error)
         sys.exit(2)
     if code:
         sys.exit(code)
@@ -103,6 +103,12 @@ def run_command(args: Sequence[str]) -> int:
         print(f"kinema {__version__}")
         return 0
     return load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
+
+
+def _print_error(error: Exception) -> None:
+    from kinema.terminal import echo
+
+    echo(f"kinema: {error}", to="stderr")
 
 
 def load_command(name: str) -> "type[Command]":

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from kinema.cli.command import Command, at_least_one
 from kinema.errors import UsageError
+from kinema.terminal import echo
 from kinema.video.read_options import Deinterlace, Limits, ReadOptions
 
 logger = logging.getLogger(__name__)
@@ -71,10 +72,10 @@ class Check(Command):
                 progress=progress,
             )
         for line in check_lines(checked):
-            print(line)
+            echo(line)
         write_check(checked, self.out, self.read_options)
         names = ("check.html", "check.json", "bad_files.txt")
-        print("report: {}; all findings: {}; bad files: {}".format(*(self.out / name for name in names)))
+        echo("report: {}; all findings: {}; bad files: {}".format(*(self.out / name for name in names)))
         return 1 if checked.faults else 0
 
 
@@ -151,7 +152,7 @@ class Pack(Command):
             logger.info("%s", note)
         for reason in packed.unreadable:
             logger.warning("unreadable: %s", reason)
-        print(packed.summary)
+        echo(packed.summary)
         return 1 if packed.unreadable else 0
 
 
@@ -181,7 +182,7 @@ class Sampling(Command):
 
         clip = load_recipe(self.recipe).clip
         for line in sampling_lines(load_manifest(self.manifest), self.index, clip, draws=self.draws):
-            print(line)
+            echo(line)
         return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kinema.cli.command import Command
+from kinema.terminal import echo
 
 RECIPE = "moves_ctn_tiny"
 
@@ -63,5 +64,5 @@ class Demo(Command):
         print_example(manifest, held_out[0], recognizer)
         seconds = time.perf_counter() - began
         print_summary(write_demo(self.out, run, manifest, evaluation, recognizer, num_train=num_train, seconds=seconds))
-        print(f"Report: {self.out / 'report.html'}; model: {run.model}")
+        echo(f"Report: {self.out / 'report.html'}; model: {run.model}")
         return 0

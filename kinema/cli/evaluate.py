@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from kinema.cli.command import BootstrapUnit, Command, DeviceName
 from kinema.errors import UsageError
+from kinema.terminal import echo
 from kinema.video.read_options import ReadOptions
 
 SupervisionLevel = Literal[0, 1, 2, 3, 4, 5]
@@ -156,5 +157,5 @@ class Submit(Command):
         predictions = load_predictions(self.predictions)
         supervision = Supervision(pretraining=self.sls_pt, labels=self.sls_tl, data=self.sls_td)
         write_submission(self.out, predictions, load_manifest(self.manifest), supervision=supervision)
-        print(f"{self.out}: {samples_line(predictions)}")
+        echo(f"{self.out}: {samples_line(predictions)}")
         return 0

@@ -63,4 +63,7 @@ class _StderrHandler(logging.StreamHandler[Any]):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the message; a warning or an error begins as those of the shell do, with the program."""
-        return f"{'kinema: ' if record.levelno >= logging.WARNING else ''}{super().format(record)}"
+        from kinema.terminal import printable
+
+        prefix = "kinema: " if record.levelno >= logging.WARNING else ""
+        return prefix + printable(record.getMessage(), getattr(self.stream, "encoding", None) or "utf-8")

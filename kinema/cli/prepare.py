@@ -11,6 +11,7 @@ from kinema.cli.help import HELP_FLAGS, options_of, print_help
 from kinema.cli.parsing import parse_options
 from kinema.datasets.registry import get_dataset, list_datasets
 from kinema.errors import UsageError
+from kinema.terminal import echo
 
 if TYPE_CHECKING:
     from kinema.datasets.options import DatasetOptions
@@ -61,5 +62,5 @@ class Prepare(Command):
             logger.info("%s", note)
         for reason in prepared.unreadable:
             logger.warning("unreadable: %s", reason)
-        print(prepared.summary)
+        echo(prepared.summary)
         return 0

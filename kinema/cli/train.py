@@ -11,6 +11,7 @@ from kinema.cli.command import BootstrapUnit, Command
 from kinema.cli.help import HELP_FLAGS, first_sentence, options_of, print_help
 from kinema.cli.parsing import parse_known_options, unknown_option
 from kinema.errors import UsageError
+from kinema.terminal import echo
 
 if TYPE_CHECKING:
     from kinema.training.recipe import Recipe
@@ -81,7 +82,7 @@ class Train(Command):
             recipe, run = self._new_run()
         train(recipe, run, max_steps=self.max_steps, progress="bar")
         if rank() == 0:
-            print(f"model: {run.model}")
+            echo(f"model: {run.model}")
         return 0
 
     def _new_run(self) -> tuple["Recipe", "Run"]:

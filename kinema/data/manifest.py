@@ -6,10 +6,8 @@ Paths are relative to the manifest, or URLs; labels are names. The JSON holds th
 version, the facts of the depth modality, the declared number of samples per split, and the unlabeled splits.
 """
 
-import csv
 import difflib
 import hashlib
-import io
 import json
 import math
 import os
@@ -19,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kinema.data.csv_table import read_csv
+from kinema.data.csv_table import csv_text, read_csv
 from kinema.data.manifest_facts import read_facts
 from kinema.data.names import normalize, split_name
 from kinema.data.pixel_box import PixelBox, parse_pixel_box
@@ -254,12 +252,9 @@ def write_manifest(
             field=LABEL,
         )
     used = [c for c in COLUMNS if any(getattr(entry, c) not in (None, "") for entry in entries)]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*used, *(_column(head) for head in classes)])
+    rows = [[*used, *(_column(head) for head in classes)]]
     for entry in entries:
-        cells = [getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes]
-        writer.writerow(["" if cell is None else cell for cell in cells])
+        rows.append([getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes])
     facts: dict[str, Any] = {
         "corpus": dataset,  # the first format's key; another one would change the hash of every manifest
         "version": version,
@@ -275,7 +270,7 @@ def write_manifest(
     if depth_encoding is not None:
         facts["depth_encoding"] = depth_encoding
     described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-    write_texts({path: table.getvalue(), path.with_suffix(".json"): described})
+    write_texts({path: csv_text(rows), path.with_suffix(".json"): described})
     return load_manifest(path)
 
 

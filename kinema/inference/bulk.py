@@ -1,17 +1,17 @@
 """Predictions for many files. A file that cannot be read is reported and skipped."""
 
-import csv
 import json
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from kinema.data.csv_table import csv_text
 from kinema.errors import UnreadableVideo, VideoError
 from kinema.inference.engine import Device
 from kinema.inference.recognizer import MissingStream, Recognizer, Video
 from kinema.modality import Modality
+from kinema.terminal import echo, echo_data
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.scan import scan_contents
 
@@ -68,9 +68,8 @@ def predict_files(
     if paths and depth and len(depth) != len(paths):
         raise VideoError(f"depth: {len(depth)} files for {len(paths)} videos; expected one per video", field="depth")
     videos = _by_modality(recognizer, paths, depth)
-    table = csv.writer(sys.stdout)
     if output_format == "csv":
-        table.writerow(["video", "head", "rank", "label", "score"])
+        echo_data(csv_text([["video", "head", "rank", "label", "score"]]))
     failed = 0
     for path, video in zip(paths or depth, videos, strict=True):
         try:
@@ -79,21 +78,22 @@ def predict_files(
                 ranked = recognizer.predict(video, top_k=top_k)
         except UnreadableVideo as error:
             failed += 1
-            print(f"kinema: {error}", file=sys.stderr)
+            echo(f"kinema: {error}", to="stderr")
             continue
         if output_format == "json":
             as_dicts = {head: [p._asdict() for p in predictions] for head, predictions in ranked.items()}
-            print(json.dumps({"video": path, "predictions": as_dicts}, ensure_ascii=False))
+            echo(json.dumps({"video": path, "predictions": as_dicts}, ensure_ascii=False))
         elif output_format == "csv":
             for head, predictions in ranked.items():
-                table.writerows([path, head, i + 1, p.label, f"{p.score:.6f}"] for i, p in enumerate(predictions))
+                rows = ([path, head, i, p.label, f"{p.score:.6f}"] for i, p in enumerate(predictions, start=1))
+                echo_data(csv_text(rows))
         else:
-            print(path)
+            echo(path)
             for head, predictions in ranked.items():
                 for p in predictions:
-                    print(f"  {'' if len(ranked) == 1 else head + '  '}{p.score:7.2%}  {p.label}")
+                    echo(f"  {'' if len(ranked) == 1 else head + '  '}{p.score:7.2%}  {p.label}")
     if failed:
-        print(f"kinema: {failed} of {len(videos)} videos could not be read", file=sys.stderr)
+        echo(f"kinema: {failed} of {len(videos)} videos could not be read", to="stderr")
     return failed
 
 
@@ -106,5 +106,5 @@ def _by_modality(recognizer: Recognizer, paths: Sequence[str], depth: Sequence[s
     modality: Modality = "rgb" if paths else "depth"
     other = "depth" if paths else "rgb"
     if other in recognizer.trained.preprocessing.modalities:
-        print(f"kinema: no {other} given; predicting from {modality} alone", file=sys.stderr)
+        echo(f"kinema: no {other} given; predicting from {modality} alone", to="stderr")
     return [{modality: path} for path in paths or depth]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from kinema.evaluation.attributes import AttributeSummary
@@ -19,14 +18,15 @@ from kinema.evaluation.predictions import JOINT, Predictions, mistakes
 from kinema.evaluation.summary import Summary
 from kinema.files import write_texts
 from kinema.inference.trained_model import NOT_PRETRAINED
+from kinema.terminal import TerminalConsole
 
 WIDTH = 160
 """Number of columns if the output is not a terminal."""
 
 
-def console() -> Console:
+def console() -> TerminalConsole:
     """Return a console for standard output that prints class and file names without markup."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
+    return TerminalConsole(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def print_evaluation(evaluation: ModelsEvaluation, *, per_class: bool) -> None:

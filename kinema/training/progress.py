@@ -4,8 +4,9 @@ import logging
 import sys
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kinema.terminal import TerminalConsole
 
 
 class TrainingProgress(logging.Handler):
@@ -20,7 +21,7 @@ class TrainingProgress(logging.Handler):
         self._logger = logging.getLogger("kinema")
         is_quiet = self._logger.level > logging.INFO
         # Without markup, because a path may contain brackets, and without wrapping.
-        self.console = Console(stderr=True, quiet=is_quiet or not shown, markup=False, soft_wrap=True)
+        self.console = TerminalConsole(stderr=True, quiet=is_quiet or not shown, markup=False, soft_wrap=True)
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
