@@ -1,21 +1,34 @@
 """Human action recognition in video: color, depth, or both.
 
 Public names are imported on first use, which keeps `import kinema` fast:
-`create_model`, `list_models`, `Recognizer`, `Recipe`, `train`, `evaluate`.
+`create_model`, `list_models`, `load_manifest`, `load_model`, `load_recipe`, `Recipe`, `Recognizer`, `train` and
+`evaluate`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kinema.data.manifest import load_manifest
     from kinema.evaluation.evaluate import evaluate
     from kinema.inference.recognizer import Recognizer
+    from kinema.inference.trained_model import load_model
     from kinema.models.registry import create_model, list_models
     from kinema.training.loop import train
-    from kinema.training.recipe import Recipe
+    from kinema.training.recipe import Recipe, load_recipe
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Recognizer", "create_model", "evaluate", "list_models", "train"]
+__all__ = [
+    "Recipe",
+    "Recognizer",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load_manifest",
+    "load_model",
+    "load_recipe",
+    "train",
+]
 
 _HOME = {
     "Recipe": "kinema.training.recipe",
@@ -23,6 +36,9 @@ _HOME = {
     "create_model": "kinema.models.registry",
     "evaluate": "kinema.evaluation.evaluate",
     "list_models": "kinema.models.registry",
+    "load_manifest": "kinema.data.manifest",
+    "load_model": "kinema.inference.trained_model",
+    "load_recipe": "kinema.training.recipe",
     "train": "kinema.training.loop",
 }
 

@@ -26,6 +26,7 @@ from kinema.transforms.augment import Augmentation, AugmentParams, augment, draw
 from kinema.transforms.geometry import FULL_FRAME, Box, Geometry, view_clips
 from kinema.transforms.preprocessing import Preprocessing, depth_levels, subject_box
 from kinema.transforms.sampling import FrameTimes, Grid, Pairing, Sampling, pair_frames, same_rate
+from kinema.video.array_file import ArrayFile
 from kinema.video.container import Timeline
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.source import FrameSource, count_frames, open_source
@@ -195,14 +196,15 @@ def read_clips(
 def read_views(
     entry: Entry,
     *,
-    locate: Callable[[str], str],
+    locate: Callable[[str], str | ArrayFile],
     sampling: Sampling,
     preprocessing: Preprocessing,
     read_options: ReadOptions = READ_OPTIONS,
 ) -> dict[Modality, Tensor]:
     """Return the views of a test, `sampling.clips` x `preprocessing.crops`, per modality of a sample.
 
-    Frames that several views need are read and resized once. Arguments and errors are those of `read_clips`.
+    Frames that several views need are read and resized once. Arguments and errors are those of `read_clips`; `locate`
+    may also return an array.
 
     Returns:
         Views as uint8, (views, channels, time, height, width); the crops of a clip follow one another.
@@ -234,7 +236,7 @@ def read_views(
 
 def open_sources(
     entry: Entry,
-    locate: Callable[[str], str],
+    locate: Callable[[str], str | ArrayFile],
     preprocessing: Preprocessing,
     read_options: ReadOptions,
     files: ExitStack,

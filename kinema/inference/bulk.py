@@ -75,7 +75,7 @@ def predict_files(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", MissingStream)  # _by_modality prints it once
-                ranked = recognizer.predict(video, top_k=top_k)
+                ranked = recognizer.predict_heads(video, top_k=top_k)
         except UnreadableVideo as error:
             failed += 1
             echo(f"kinema: {error}", to="stderr")
@@ -101,7 +101,7 @@ def _by_modality(recognizer: Recognizer, paths: Sequence[str], depth: Sequence[s
     """Return the input of the recognizer for each video. Print a note if one of two streams is missing."""
     if paths and depth:
         return [{"rgb": rgb, "depth": depth_path} for rgb, depth_path in zip(paths, depth, strict=True)]
-    if not recognizer.engine.binding.allows_missing:
+    if not recognizer.engine.binding.allows_missing or len(recognizer.trained.preprocessing.files) == 1:
         return list(paths) if paths else [{"depth": path} for path in depth]
     modality: Modality = "rgb" if paths else "depth"
     other = "depth" if paths else "rgb"

@@ -197,7 +197,7 @@ def load_model(
     model: nn.Module | None = None,
     check: Literal["fingerprint", "digest"] = "fingerprint",
 ) -> TrainedModel:
-    """Load a model folder, or the model of a run.
+    """Load a model folder, or the model of a run. Its network is in evaluation mode.
 
     Args:
         path: Model or run folder.
@@ -229,7 +229,7 @@ def load_model(
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"{file}: weights do not fit the network ({one_line(error)})", path=file) from error
     trained = TrainedModel(
-        model=model,
+        model=model.eval(),
         config=config,
         classes={head: tuple(map(normalize, names)) for head, names in description.classes.items()},
         sampling=description.sampling,

@@ -22,7 +22,7 @@ def print_example(manifest: Manifest, position: int, recognizer: Recognizer) -> 
     entry = manifest.entries[position]
     echo()
     echo(f"Prediction for {entry.rgb} (true class: {entry.labels['label']}):")
-    for label, score in recognizer.predict(manifest.locate(entry.rgb), top_k=3)["label"]:
+    for label, score in recognizer.predict(manifest.locate(entry.rgb), top_k=3):
         echo(f"  {score:6.1%}  {label}")
 
 
@@ -116,5 +116,5 @@ def _clip(position: int, manifest: Manifest, recognizer: Recognizer) -> ClipImag
     return ClipImage(
         image=film_strip(recognizer.prepare(video)["rgb"][0]),
         label=entry.labels["label"],
-        predictions=[(p.label, p.score) for p in recognizer.predict(video, top_k=3)["label"]],
+        predictions=[(p.label, p.score) for p in recognizer.predict(video, top_k=3)],
     )

@@ -162,7 +162,10 @@ class ArrayFile:
     def _array(self) -> ndarray:
         with self._wrap_errors():
             read = _read_mat if self._is_mat else _read_npz
-            frames = read(self.path, self.limits)
+            return self._check(read(self.path, self.limits))
+
+    def _check(self, frames: ndarray) -> ndarray:
+        """Return frames as uint8 or uint16."""
         if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[-1] != 3) or 0 in frames.shape:
             expected = "(frames, height, width) or (frames, height, width, 3)"
             raise unreadable(self.path, f"expected shape {expected}, got {frames.shape}")

@@ -41,12 +41,14 @@ FrameSource = VideoFile | ImageFolder | ArrayFile | SandboxedFile
 
 
 @contextmanager
-def open_source(path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None) -> Iterator[FrameSource]:
+def open_source(
+    path: str | ArrayFile, options: ReadOptions = READ_OPTIONS, read_as: ReadAs | None = None
+) -> Iterator[FrameSource]:
     """Open a file, a folder of images, or a URL of one, for reading inside the `with` block.
 
     Args:
         path: Local path, or URL of a protocol in `remote_cache.PROTOCOLS`; it may name a stream of a video, as in
-            `rec.mkv#depth` or `rec.mkv#1`.
+            `rec.mkv#depth` or `rec.mkv#1`. An open array is returned as it is, and stays open.
         options: Backend, isolation and limits.
         read_as: Content of the file: RGB or depth, which decides what stream is read if the path names none, or depth
             in a color format by its encoding. Without it, `read_gray` reads the depth stream and all else the RGB one.
@@ -55,6 +57,9 @@ def open_source(path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs 
         UnreadableVideo: The file is missing or cannot be read; the message names the path as passed.
         BackendError: The backend is not available.
     """
+    if isinstance(path, ArrayFile):
+        yield path
+        return
     file = local_path(path, options) if "://" in path else path
     source = local_source(file, options, read_as)
     try:

@@ -129,7 +129,7 @@ def both(tmp_path, make_trained_model, tiny_ctn, data_set):
 def test_depth_files_are_paired_with_videos(raises, both, data_set, monkeypatch):
     rgb, depth = ([data_set.locate(entry.source(m)) for entry in data_set.entries[:2]] for m in ("rgb", "depth"))
     predicted = []
-    monkeypatch.setattr(Recognizer, "predict", lambda _, video, **__: predicted.append(video) or {})
+    monkeypatch.setattr(Recognizer, "predict_heads", lambda _, video, **__: predicted.append(video) or {})
     assert run(both, rgb, depth=depth, output_format="json") == 0
     assert predicted == [{"rgb": one, "depth": other} for one, other in zip(rgb, depth, strict=True)]
     with raises(VideoError, 2, 1, field="depth"):

@@ -88,15 +88,20 @@ def test_a_path_a_string_and_a_mapping_are_the_same(recognizer, data_set):
     assert recognizer(path) == recognizer(Path(path)) == recognizer({"rgb": Path(path)}) == recognizer(f"file://{path}")
 
 
-def test_one_head_gives_a_list_and_several_give_a_dict(make_trained_model, tiny_ctn, recognizer, data_set):
+def test_predict_returns_one_head_and_predict_heads_all(raises, make_trained_model, tiny_ctn, recognizer, data_set):
     classes = {"verb": ("a", "b"), "noun": ("c", "d", "e", "f")}
     several = Recognizer(make_trained_model(tiny_ctn({"verb": 2, "noun": 4}), classes=classes), device="cpu")
-    answer = several(video(data_set, 0), top_k=3)
+    answer = several.predict_heads(video(data_set, 0), top_k=3)
     assert {head: len(ranked) for head, ranked in answer.items()} == {"verb": 2, "noun": 3}
     assert {p.label for p in answer["verb"]} == {"a", "b"}
     assert several.classes == classes
-    assert isinstance(recognizer(video(data_set, 0)), list)
-    assert list(recognizer.predict(video(data_set, 0))) == ["label"]
+    assert several.predict(video(data_set, 0), top_k=3, head="noun") == answer["noun"]
+    assert recognizer.predict_heads(video(data_set, 0)) == {"label": recognizer.predict(video(data_set, 0))}
+    for call in (several, several.predict, several.logits):
+        with raises(VideoError, "verb, noun", field="head"):
+            call(video(data_set, 0))
+        with raises(VideoError, "'noun'", field="head"):
+            call(video(data_set, 0), head="nou")
 
 
 @pytest.fixture
@@ -107,12 +112,12 @@ def both(make_trained_model, color_and_depth, depth_facts):
 
 
 def test_an_rgbd_model_needs_both(raises, both, data_set):
-    assert set(both(pair(data_set, 0))) == {"verb", "noun"}
+    assert set(both.predict_heads(pair(data_set, 0))) == {"verb", "noun"}
     with raises(VideoError, "rgb and depth"):
-        both(video(data_set, 0))
+        both.predict_heads(video(data_set, 0))
     for modality, missing in (("rgb", "depth"), ("depth", "rgb")):
         with raises(VideoError, "rgb and depth", field=missing):
-            both({modality: pair(data_set, 0)[modality]})
+            both.prepare({modality: pair(data_set, 0)[modality]})
 
 
 @pytest.fixture

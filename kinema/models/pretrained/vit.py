@@ -22,8 +22,8 @@
 Differences with the same weights: our LayerNorms use epsilon 1e-6, like timm's and ViViT's; Hugging Face's ViT uses
 1e-12. Our GELU is exact, like ViT's; Hugging Face's ViViT uses the tanh approximation.
 
-Most public ViTs expect RGB in [-1, 1], mean and standard deviation 0.5, the default of a recipe. DeiT expects
-ImageNet's mean and standard deviation.
+Most public ViTs expect RGB in [-1, 1], mean and standard deviation 0.5, the default of a recipe. DeiT and torchvision's
+ViTs expect ImageNet's mean and standard deviation.
 
 Axes: n, m class token and patches, d channels.
 """

@@ -1,8 +1,11 @@
 """Reader of ViT weight files, which maps all common tensor names to one form.
 
-Files of ViT (arXiv:2010.11929) use three namings: timm's (`blocks.0.attn.qkv.weight`), that
-of files on Hugging Face's hub (`encoder.layer.0.attention.attention.query.weight`), and that of transformers 5 in
-memory (`layers.0.attention.q_proj.weight`). `kinema.models.pretrained.vit` maps them to our networks.
+Files of ViT (arXiv:2010.11929) use several namings, which `kinema.models.pretrained.vit` maps to our networks:
+
+    timm                     blocks.0.attn.qkv.weight
+    Hugging Face's hub       encoder.layer.0.attention.attention.query.weight
+    transformers 5           layers.0.attention.q_proj.weight
+    torchvision              encoder.layers.encoder_layer_0.self_attention.in_proj_weight
 
 ViViT (arXiv:2103.15691), trained on video, is the same network over tubelets. Its files have the same names, a patch
 kernel with a time axis, and a position per tubelet.
@@ -32,8 +35,8 @@ Layer: TypeAlias = dict[str, Tensor]
 class Naming:
     """Names of ViT's parts in a file.
 
-    `label` is the name for messages. Tensors of a block are called `<block><number>.<layer>.weight` or `.bias`.
-    `qkv` is one layer or three.
+    `label` is the name for messages. Tensors of a block are called `<block><number>.<layer>.weight` or `.bias`, and in
+    torch's own attention `in_proj_weight`. `qkv` is one layer or three.
     """
 
     label: str
@@ -51,9 +54,10 @@ class Naming:
 
     def block_number(self, name: str) -> int | None:
         """Return the number of the block that a tensor belongs to, or None if it is not part of a ViT block."""
-        match = re.fullmatch(rf"{re.escape(self.block)}(0|[1-9]\d*)\.(.+)\.(?:{'|'.join(PARAMETERS)})", name)
+        match = re.fullmatch(rf"{re.escape(self.block)}(0|[1-9]\d*)\.(.+)", name)
         layers = (self.norm1, *self.qkv, self.proj, self.norm2, self.fc1, self.fc2)
-        return int(match[1]) if match is not None and match[2] in layers else None
+        names = [_parameter(layer, parameter) for layer in layers for parameter in PARAMETERS]
+        return int(match[1]) if match is not None and match[2] in names else None
 
     def is_distinctive(self, name: str) -> bool:
         """Return whether the name belongs to ViT and hardly to another network. The last norm's name does not count."""
@@ -105,13 +109,33 @@ TRANSFORMERS_5 = replace(
     fc2="mlp.fc2",
 )
 
-NAMINGS = (TIMM, HUGGING_FACE, TRANSFORMERS_5)
+TORCHVISION = Naming(
+    label="torchvision",
+    patches="conv_proj",
+    class_token="class_token",
+    position="encoder.pos_embedding",
+    norm="encoder.ln",
+    block="encoder.layers.encoder_layer_",
+    norm1="ln_1",
+    qkv=("self_attention.in_proj",),
+    proj="self_attention.out_proj",
+    norm2="ln_2",
+    fc1="mlp.0",
+    fc2="mlp.3",
+)
 
-PREFIXES = ("module.", "vit.", "vivit.")
-"""Prefixes that all names may have: DataParallel's, and those of Hugging Face's networks with a classifier."""
+TORCHVISION_FILES = replace(TORCHVISION, label="torchvision", fc1="mlp.linear_1", fc2="mlp.linear_2")
+"""Naming of the published files, which torchvision renames when it loads them."""
+
+NAMINGS = (TIMM, HUGGING_FACE, TRANSFORMERS_5, TORCHVISION, TORCHVISION_FILES)
+
+PREFIXES = ("module.", "_orig_mod.", "vit.", "vivit.")
+"""Prefixes that all names may have: those of DataParallel and torch.compile, and of Hugging Face's networks with a
+classifier."""
 
 UNUSED: Mapping[str, str] = {
     "head.": "task heads are reinitialized",
+    "heads.": "task heads are reinitialized",
     "head_dist.": "task heads are reinitialized",
     "classifier.": "task heads are reinitialized",
     "pooler.": "the class token is classified without a pooler",
@@ -252,7 +276,13 @@ def _tensor(stored: Mapping[str, Tensor], name: str, *shape: int) -> Tensor:
 
 
 def _layer(stored: Mapping[str, Tensor], name: str, *shape: int) -> Layer:
-    return {"weight": _tensor(stored, f"{name}.weight", *shape), "bias": _tensor(stored, f"{name}.bias", *shape[:1])}
+    weight, bias = (_parameter(name, parameter) for parameter in PARAMETERS)
+    return {"weight": _tensor(stored, weight, *shape), "bias": _tensor(stored, bias, *shape[:1])}
+
+
+def _parameter(layer: str, parameter: str) -> str:
+    """Return the name of a layer's parameter; torch's attention has the mapping's parameters as its own."""
+    return f"{layer}{'_' if layer.endswith('in_proj') else '.'}{parameter}"
 
 
 def _block(stored: Mapping[str, Tensor], naming: Naming, number: int, width: int) -> dict[str, Layer]:
