@@ -78,7 +78,7 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
     """Write the model and its predictions to the run folder."""
     recipe, run, manifest = setup.recipe, setup.run, setup.manifest
     skipped = run.skipped()
-    provenance: dict[str, str | int] = {
+    provenance: dict[str, str | int | float] = {
         "kinema": __version__,
         "commit": setup.commit,
         "step": state.step,
@@ -92,6 +92,7 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "init_digest": state.init_digest,
         "skipped_draws": len(skipped),
         "skipped_samples": len({line["index"] for line in skipped}),
+        **manifest.longest(setup.train_positions),
     }
     digest = save_model(run.model, replace(trained, provenance=provenance))
     save_predictions(run.predictions, replace(predictions, weights_digest=digest, start_weights=state.start_weights))

@@ -182,7 +182,7 @@ def test_sampling_refuses_an_index_out_of_range(capsys) -> None:
 def test_predict_ranks_all_classes(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moves = load_manifest("moves_cross_subject")
     main(["predict", str(trained), moves.locate(moves.entries[0].rgb), "--format", "json"])
-    answer = json.loads(capsys.readouterr().out)
+    (answer,) = json.loads(capsys.readouterr().out)
     ranked = answer["predictions"]["label"]
     assert {p["label"] for p in ranked} == {"kick", "run", "walk"}
     assert sum(p["score"] for p in ranked) == pytest.approx(1)
@@ -244,7 +244,7 @@ def test_an_unknown_command(capsys) -> None:
     [
         ("predict m a.mp4 --topk 3", "'--topk'", "did you mean '--top-k'?"),
         ("predict m a.mp4 --top_k=x", "--top-k", "'x'"),
-        ("predict m --format xml", "--format 'xml'", "text, json, csv"),
+        ("predict m --format xml", "--format 'xml'", "text, json, jsonl, csv"),
         ("predict m --device", "--device", "{auto,cpu,cuda,mps}"),
         ("predict", "missing model", "`kinema predict --help`"),
         ("pack m.csv --out p --short-sid 32", "'--short-sid'", "did you mean '--short-side'?"),
