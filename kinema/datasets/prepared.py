@@ -10,21 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from kinema.data.file_times import FileTimes
-from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
+from kinema.data.manifest import OWN, Entry, Manifest, class_lists, locate, write_manifest
 from kinema.data.mirrored import mirroring_notes, parse_mirrored
 from kinema.data.splits import divided_names
 from kinema.datasets.cells import check_class_names
 from kinema.datasets.frame_times import time_notes, with_rate
+from kinema.datasets.options import DatasetOptions
 from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
 from kinema.video.remarks import REMARKS, Remark
 from kinema.video.source import open_source, read_gray
 from kinema.video.streams import join_stream, split_stream
 
-OWN = "own"
-"""Version of a user's own data in its manifest."""
 MediaFile = tuple[str, Modality]
 """Path in the manifest, and the modality that it is read as."""
+MAX_CLASSES = 12
+"""Number of classes that the summary names."""
 FrameCounts = Mapping[MediaFile, int | str]
 """Number of frames of each file, or the reason why it cannot be read."""
 
@@ -45,7 +46,7 @@ class PreparedDataset:
 
     @property
     def summary(self) -> str:
-        """One line with the number of samples by split, of classes and of unreadable files."""
+        """One line with the number of samples by split, the classes and the number of unreadable files."""
         counts = Counter(entry.split for entry in self.manifest.entries)
         splits = [
             f"{counts[split]} {split or '(no split)'}"
@@ -53,7 +54,10 @@ class PreparedDataset:
             else f"{counts[split]} of {declared} declared {split}"
             for split, declared in self.manifest.declared.items()
         ]
-        heads = [f"{n} classes" if head == "label" else f"{n} of {head}" for head, n in self.manifest.heads.items()]
+        heads = [
+            f"{len(names)} {'classes' if head == 'label' else f'of {head}'} ({examples(names, MAX_CLASSES)})"
+            for head, names in self.manifest.classes.items()
+        ]
         files = f"{len(self.unreadable)} files cannot be read"
         return f"{self.manifest.path}: {', '.join(splits)}; {', '.join(heads)}; {files}"
 
@@ -61,6 +65,45 @@ class PreparedDataset:
 def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:
     """Return a list with the note `COUNT text: EXAMPLES`; empty if there are no names."""
     return [f"{len(names)} {text}: {examples(names, most)}"] if names else []
+
+
+def exclude_files(entries: Sequence[Entry], options: DatasetOptions, base: Path) -> tuple[list[Entry], list[str]]:
+    """Return the entries without the files that `options.exclude` lists, and notes about them.
+
+    A line is a path, relative to the folder of the manifest, of the data or of the list, or to the working directory.
+    A tab and any text may follow, as in bad_files.txt of `kinema check`.
+
+    Raises:
+        ManifestError: The list cannot be read, or none of its files is a sample.
+    """
+    path = options.exclude
+    if path is None:
+        return list(entries), []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read ({error})", path=path, field="exclude") from error
+    listed = [name for line in lines if (name := line.partition("\t")[0].strip())]
+    sources = [{_real(base, entry.source(m)) for m in MODALITIES if entry.source(m)} for entry in entries]
+    existing, found, unknown = set().union(*sources), set[str](), []
+    for name in listed:
+        places = [_real(folder, name) for folder in (options.out.parent, base, path.parent, Path())]
+        found.update(matches := [place for place in places if place in existing][:1])
+        unknown += [] if matches else [name]
+    if listed and not found:
+        problem = f"no file of this list is a sample, e.g. {examples(listed)}; expected paths as `kinema check` writes"
+        raise ManifestError(f"{path}: {problem}", path=path, field="exclude")
+    notes = note_names(sorted(found), f"files of {path} are left out")
+    notes += note_names(unknown, f"files of {path} are no samples")
+    return [entry for entry, own in zip(entries, sources, strict=True) if not own & found], notes
+
+
+def _real(folder: Path, source: str) -> str:
+    """Return a path relative to a folder as an absolute one without links, and a URL unchanged."""
+    if "://" in source:
+        return source
+    file, stream = split_stream(str(folder / source))
+    return join_stream(str(Path(file).resolve()), stream)
 
 
 def single_modality_notes(entries: Sequence[Entry]) -> list[str]:
@@ -86,6 +129,7 @@ def write_prepared(
     depth_encoding: DepthEncoding | None = None,
     declared: Mapping[str, int] | None = None,
     mirrored: str = "",
+    ungrouped: int = 0,
     notes: Sequence[str] = (),
 ) -> PreparedDataset:
     """Count the frames of every file and write the manifest.
@@ -101,6 +145,7 @@ def write_prepared(
         depth_encoding: Encoding of depth in color formats.
         declared: Number of samples per split of the complete dataset, if some are missing.
         mirrored: Classes that mirroring exchanges, as `a=b,c=d` or `none`; empty if only their names tell.
+        ungrouped: Number of samples that were split at random without knowing their recording.
         notes: Messages so far.
 
     Raises:
@@ -140,6 +185,7 @@ def write_prepared(
         depth_encoding=depth_encoding,
         declared=declared,
         mirrored=pairs,
+        ungrouped=ungrouped,
     )
     corrected = sum(
         None not in (before.frames, after.frames) and before.frames != after.frames
@@ -156,8 +202,8 @@ def _relocate(source: str, base: Path, out: Path) -> str:
     """Convert a path relative to `base` to one relative to the manifest; URLs and empty paths are unchanged."""
     if not source or "://" in source:
         return source
-    file, stream = split_stream(str(base / source))
-    return join_stream(Path(os.path.relpath(Path(file).resolve(), out.parent.resolve())).as_posix(), stream)
+    file, stream = split_stream(_real(base, source))
+    return join_stream(Path(os.path.relpath(file, out.parent.resolve())).as_posix(), stream)
 
 
 def _read_facts(
