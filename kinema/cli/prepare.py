@@ -56,4 +56,10 @@ class Prepare(Command):
         for reason in prepared.unreadable:
             print(f"unreadable: {reason}")
         print(prepared.summary)
+        if prepared.unreadable:
+            print(
+                "Training stops at files that cannot be read. Leave them out: `kinema check` lists them in "
+                "bad_files.txt, `kinema prepare ... --exclude bad_files.txt` makes the manifest without them. Or pass "
+                "--data.unreadable skip to `kinema train`, which skips training samples."
+            )
         return 0

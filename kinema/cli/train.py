@@ -1,5 +1,6 @@
 """Commands for runs: train, runs."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,7 @@ class Train(Command):
 
     def run(self) -> int:
         """Train in a new run folder, or resume one."""
+        from kinema.reports.run_list import shipped_message
         from kinema.training.distributed import rank
         from kinema.training.loop import train
         from kinema.training.runs import Run
@@ -81,6 +83,7 @@ class Train(Command):
             recipe, run = self._new_run()
         train(recipe, run, max_steps=self.max_steps, progress="bar")
         if rank() == 0:
+            print(shipped_message(run), file=sys.stderr)
             print(f"model: {run.model}")
         return 0
 

@@ -24,8 +24,6 @@ from kinema.video.streams import join_stream, split_stream
 
 MediaFile = tuple[str, Modality]
 """Path in the manifest, and the modality that it is read as."""
-MAX_CLASSES = 12
-"""Number of classes that the summary names."""
 FrameCounts = Mapping[MediaFile, int | str]
 """Number of frames of each file, or the reason why it cannot be read."""
 
@@ -48,18 +46,17 @@ class PreparedDataset:
     def summary(self) -> str:
         """One line with the number of samples by split, the classes and the number of unreadable files."""
         counts = Counter(entry.split for entry in self.manifest.entries)
+        declared = self.manifest.declared
         splits = [
             f"{counts[split]} {split or '(no split)'}"
-            if counts[split] == declared
-            else f"{counts[split]} of {declared} declared {split}"
-            for split, declared in self.manifest.declared.items()
+            if counts[split] == declared[split]
+            else f"{counts[split]} of {declared[split]} declared {split}"
+            for split in declared
         ]
-        heads = [
-            f"{len(names)} {'classes' if head == 'label' else f'of {head}'} ({examples(names, MAX_CLASSES)})"
-            for head, names in self.manifest.classes.items()
-        ]
+        heads = [f"{n} classes" if head == "label" else f"{n} of {head}" for head, n in self.manifest.heads.items()]
+        names = [f"{'classes' if h == 'label' else h}: {examples(n, 12)}" for h, n in self.manifest.classes.items()]
         files = f"{len(self.unreadable)} files cannot be read"
-        return f"{self.manifest.path}: {', '.join(splits)}; {', '.join(heads)}; {files}"
+        return f"{self.manifest.path}: {', '.join(splits)}; {', '.join(heads)}; {files}; {'; '.join(names)}"
 
 
 def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:

@@ -38,7 +38,7 @@ def test_a_folder_of_class_folders_becomes_a_manifest(tmp_path, fill, match_note
     assert manifest.declared == {"train": 10, "val": 3, "test": 3}
     assert match_notes(prepared.notes, "10 train 3 val 3 test groups both splits --group")
     assert manifest.ungrouped == 16
-    assert "2 classes (jumping jack, wave, twice)" in prepared.summary
+    assert "classes: jumping jack, wave, twice" in prepared.summary
 
 
 def test_the_same_videos_give_the_same_manifest(tmp_path, fill):
