@@ -2,8 +2,9 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal
 
 from kinema.data.manifest import Entry, Manifest
@@ -94,6 +95,26 @@ def divided_names(entries: Iterable[Entry], column: Literal["group", "subject"])
             first.setdefault(key, name)
             splits.setdefault(key, set()).add(entry.split)
     return sorted(first[key] for key, values in splits.items() if len(values) > 1)
+
+
+def label_conflicts(
+    entries: Iterable[Entry], same: Mapping[str, str] = MappingProxyType({})
+) -> list[tuple[Entry, Entry]]:
+    """Return the pairs of samples that show the same frames and have different labels.
+
+    Args:
+        entries: Samples.
+        same: Another name of a file, for files with the same content.
+    """
+    first: dict[tuple[object, ...], Entry] = {}
+    conflicts = []
+    for entry in entries:
+        span = (entry.rgb_box, entry.start_s, entry.stop_s, entry.start_frame, entry.stop_frame)
+        file = entry.rgb or entry.depth
+        other = first.setdefault((same.get(file, file), span), entry)
+        if other.labels and entry.labels and other.labels != entry.labels:
+            conflicts.append((other, entry))
+    return conflicts
 
 
 def have_common_frames(first: Entry, second: Entry) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from kinema.data.file_times import FileTimes
 from kinema.data.manifest import OWN, Entry, Manifest, class_lists, locate, write_manifest
 from kinema.data.mirrored import mirroring_notes, parse_mirrored
-from kinema.data.splits import divided_names
+from kinema.data.splits import divided_names, label_conflicts
 from kinema.datasets.cells import check_class_names
 from kinema.datasets.frame_times import time_notes, with_rate
 from kinema.datasets.options import DatasetOptions
@@ -243,7 +243,7 @@ def _with_frames(entry: Entry, out: Path, counts: FrameCounts) -> Entry:
 
 
 def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
-    """Return notes on depth, divided groups and mirrored classes."""
+    """Return notes on depth, divided groups, contradicting labels and mirrored classes."""
     notes: list[str] = []
     if manifest.depth is None:
         notes += _missing_depth_range(manifest, counts)
@@ -251,6 +251,11 @@ def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
         names = divided_names(manifest.entries, column)
         if names:
             notes.append(f"{len(names)} {column}s are in more than one split, e.g. {examples(names)}")
+    twice = [
+        f"{a.rgb or a.depth} ({', '.join({*a.labels.values()} ^ {*b.labels.values()})})"
+        for a, b in label_conflicts(manifest.entries)
+    ]
+    notes += note_names(twice, "samples have other labels than an earlier one of the same frames")
     return notes + mirroring_notes(manifest)
 
 
