@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,9 @@ SLOW_FRAMES = 20_000
 """Number of frames from which the comparison is announced, and its results are stored in the cache."""
 UNKNOWN_FRAMES = 300
 """Assumed number of frames of a file without a number in the manifest."""
+GROUP_SLACK = 0.01
+"""Difference of correlations by which pairs may miss the thresholds and still be grouped, so that no other decoder or
+scaler finds copies in two splits."""
 VERSION = 1
 """Version of stored signatures."""
 
@@ -122,7 +126,8 @@ def group_copies(
             groups.setdefault(signature, []).append(file)
     known = list(groups)
     images = np.stack([signature_images(signature) for signature in known]) if known else np.empty(0)
-    thresholds = THRESHOLDS["rgb" if read_as == "rgb" else "depth"]
+    limits = THRESHOLDS["rgb" if read_as == "rgb" else "depth"]
+    thresholds = replace(limits, motion=limits.motion - GROUP_SLACK, appearance=limits.appearance - GROUP_SLACK)
     for pair in near_duplicates(images, images, thresholds) if len(known) > 1 else ():
         first, second = groups[known[pair.first]], groups[known[pair.second]]
         if first is not second and not pair.is_still:

@@ -74,8 +74,7 @@ def split_caveat(manifest: Manifest, split: str) -> str:
     if split == "train" or not manifest.is_own:
         return ""
     if manifest.ungrouped:
-        known = f"no group is known for {manifest.ungrouped} of {len(manifest.entries)} samples"
-        return f"{SHARED_RECORDINGS} ({known})"
+        return f"{SHARED_RECORDINGS}: no group is known for {manifest.ungrouped} of {len(manifest.entries)} samples"
     compared = [entry for entry in manifest.entries if entry.split in ("train", split)]
     divided = divided_names(compared, "group")
     return f"clips of {len(divided)} groups are in both train and {split} ({examples(divided)})" if divided else ""

@@ -120,11 +120,12 @@ def hold_out(entries: Sequence[Entry], holdout: Holdout) -> Assigned:
     known = [
         name
         for name, entry in zip(names, entries, strict=True)
-        if together != "none" and (name != (file := entry.rgb or entry.depth) or files[file] > 1)
+        if together not in ("auto", "none")
+        or (together == "auto" and (entry.group or entry.subject or files[entry.rgb or entry.depth] > 1))
     ]
     if known:
         column = "group" if together == "auto" else together
-        notes[0] += f", {column}s kept together ({len(set(known))} of {len(known)} samples)"
+        notes[0] += f", {column}s kept together ({len(set(known))} {column}s, {len(known)} samples)"
     ungrouped = len(entries) - len(known)
     if ungrouped:
         which = f"{ungrouped} of {len(entries)} samples have no known group" if known else "no groups are known"

@@ -82,17 +82,18 @@ def exclude_files(entries: Sequence[Entry], options: DatasetOptions, base: Path)
         raise ManifestError(f"{path}: cannot be read ({error})", path=path, field="exclude") from error
     listed = [name for line in lines if (name := line.partition("\t")[0].strip())]
     sources = [{_real(base, entry.source(m)) for m in MODALITIES if entry.source(m)} for entry in entries]
-    existing, found, unknown = set().union(*sources), set[str](), []
+    existing: set[str] = set().union(*sources)
+    found: dict[str, str] = {}  # file -> name in the list
     for name in listed:
-        places = [_real(folder, name) for folder in (options.out.parent, base, path.parent, Path())]
-        found.update(matches := [place for place in places if place in existing][:1])
-        unknown += [] if matches else [name]
+        places = (_real(folder, name) for folder in (options.out.parent, base, path.parent, Path()))
+        found |= {place: name for place in places if place in existing}
+    unknown = [name for name in listed if name not in found.values()]
     if listed and not found:
         problem = f"no file of this list is a sample, e.g. {examples(listed)}; expected paths as `kinema check` writes"
         raise ManifestError(f"{path}: {problem}", path=path, field="exclude")
-    notes = note_names(sorted(found), f"files of {path} are left out")
+    notes = note_names(sorted(found.values()), f"files of {path} are left out")
     notes += note_names(unknown, f"files of {path} are no samples")
-    return [entry for entry, own in zip(entries, sources, strict=True) if not own & found], notes
+    return [entry for entry, own in zip(entries, sources, strict=True) if not own & found.keys()], notes
 
 
 def _real(folder: Path, source: str) -> str:

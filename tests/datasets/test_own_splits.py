@@ -55,7 +55,7 @@ def test_a_test_split_is_made_where_every_class_has_five_groups(read_table, coun
     assert result.manifest.declared == splits
     if not options:
         assert ("--test-share" in result.notes[0]) == ("test" not in splits)
-    assert f"({2 * count} of {4 * count} samples)" in result.notes[0]
+    assert f"({2 * count} groups, {4 * count} samples)" in result.notes[0]
     assert split_caveat(result.manifest, "val") == ""
 
 
@@ -65,7 +65,7 @@ def test_samples_without_a_group_are_said_and_stored(read_table, options):
     assert "groups kept together" not in " ".join(result.notes)
     assert "clips of one recording may be in both splits" in result.notes[0]
     assert load_manifest(result.manifest.path).ungrouped == 8
-    assert "8 of 8" in split_caveat(result.manifest, "val")
+    assert "8 of 8 samples" in split_caveat(result.manifest, "val")
     assert split_caveat(result.manifest, "train") == ""
 
 
@@ -74,7 +74,7 @@ def test_segments_of_one_file_are_a_recording(read_table):
         "rgb,label,start_s,stop_s", *(f"{n // 2}x.mp4,{'ab'[n % 2]},{n % 2},{n % 2 + 1}" for n in range(8))
     )
     assert result.manifest.ungrouped == 0
-    assert "groups kept together (4 of 8 samples)" in result.notes[0]
+    assert "groups kept together (4 groups, 8 samples)" in result.notes[0]
 
 
 def test_own_splits_that_divide_groups_carry_a_caveat(read_table):
