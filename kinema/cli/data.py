@@ -76,6 +76,8 @@ class Check(Command):
         write_check(checked, self.out, self.read_options)
         names = ("check.html", "check.json", "bad_files.txt")
         echo("report: {}; all findings: {}; bad files: {}".format(*(self.out / name for name in names)))
+        if checked.bad_files:
+            logger.info("To leave the bad files out, prepare again with --exclude %s", self.out / names[-1])
         return 1 if checked.faults else 0
 
 

@@ -30,7 +30,7 @@ class Evaluate(Command):
         attribute_rule: Predicted attributes: those of the `top-class`, or `marginal`, each by the probabilities summed
             over classes (figure 3.8).
         json: JSON file for all metrics, classes and the confusion matrix.
-        split: Split to evaluate.
+        split: Split to evaluate. By default `test`, or `val` if the manifest has no `test`.
         batch_size: Number of clips per batch.
         workers: Number of reader processes.
         device: Device to compute on.
@@ -60,7 +60,7 @@ class Evaluate(Command):
     per_attribute: bool = False
     attribute_rule: Literal["top-class", "marginal"] = "top-class"
     json: Path | None = None
-    split: str = "test"
+    split: str = ""
     batch_size: int = 16
     workers: int = 1
     device: DeviceName = "auto"

@@ -63,4 +63,10 @@ class Prepare(Command):
         for reason in prepared.unreadable:
             logger.warning("unreadable: %s", reason)
         echo(prepared.summary)
+        if prepared.unreadable:
+            logger.warning(
+                "Training stops at files that cannot be read. Leave them out: `kinema check` lists them in "
+                "bad_files.txt, `kinema prepare ... --exclude bad_files.txt` makes the manifest without them. Or pass "
+                "--data.unreadable skip to `kinema train`, which skips training samples."
+            )
         return 0

@@ -1,5 +1,6 @@
 """Commands for runs: train, runs."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from kinema.terminal import echo
 if TYPE_CHECKING:
     from kinema.training.recipe import Recipe
     from kinema.training.runs import Run
+
+logger = logging.getLogger(__name__)
 
 COMMON = {
     "Data": ("data.manifest", "data.train", "data.evaluate", "data.batch-size", "data.workers"),
@@ -66,6 +69,7 @@ class Train(Command):
 
     def run(self) -> int:
         """Train in a new run folder, or resume one."""
+        from kinema.reports.run_list import shipped_message
         from kinema.training.distributed import rank
         from kinema.training.loop import train
         from kinema.training.runs import Run
@@ -82,6 +86,7 @@ class Train(Command):
             recipe, run = self._new_run()
         train(recipe, run, max_steps=self.max_steps, progress="bar")
         if rank() == 0:
+            logger.info("%s", shipped_message(run))
             echo(f"model: {run.model}")
         return 0
 

@@ -326,6 +326,7 @@ def _finish(
         depth_encoding=manifest.depth_encoding,
         declared=manifest.declared,
         mirrored=manifest.mirrored,
+        ungrouped=manifest.ungrouped,
     )
     for name in (target.with_suffix(".json").name, target.name):
         sync(temporary / name)

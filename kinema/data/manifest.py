@@ -31,6 +31,8 @@ NAME_COLUMNS = ("split", "group", "subject", "camera")
 SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames", "rate")
 COLUMNS = ("rgb", "depth", "rgb_box", *SEGMENT_COLUMNS, "split", "group", "subject", "camera", "sample")
 LABEL = "label"
+OWN = "own"
+"""Version of a user's own data in its manifest."""
 UNLABELED = -1
 """Class number of a sample in an unlabeled split."""
 BUILT_IN = ("moves_cross_subject", "moves_cross_view")
@@ -135,6 +137,7 @@ class Manifest:
         digest: SHA-256 over the CSV and the JSON.
         unlabeled: Splits without public labels; a model can predict them, but not be measured on them.
         mirrored: Pairs of classes that mirroring exchanges; None if only their names tell.
+        ungrouped: Number of samples that `prepare` split at random without knowing their recording.
     """
 
     path: Path
@@ -148,19 +151,35 @@ class Manifest:
     unlabeled: tuple[str, ...] = ()
     mirrored: tuple[tuple[str, str], ...] | None = None
     depth_encoding: DepthEncoding | None = None
+    ungrouped: int = 0
 
-    def positions(self, split: str) -> list[int]:
+    def positions(self, split: str, *, option: str = "--split") -> list[int]:
         """Return the positions of a split's samples, in the order of the file.
+
+        `option` is the option that names the split, for the message.
 
         Raises:
             ManifestError: No sample is in the split.
         """
         positions = [i for i, entry in enumerate(self.entries) if entry.split == split]
         if not positions:
-            splits = ", ".join(sorted({entry.split or "(empty)" for entry in self.entries}))
-            message = f"{self.path}: no sample in split {split!r}; expected {splits}"
+            splits = ", ".join(name or "(empty)" for name in sorted(self.splits))
+            message = (
+                f"{self.path}: no sample in split {split!r}; expected {splits}. Choose one with {option}. `kinema "
+                "prepare` makes val and test (--val-share, --test-share) of data without a split."
+            )
             raise ManifestError(message, path=self.path, field="split")
         return positions
+
+    @property
+    def splits(self) -> frozenset[str]:
+        """Names of the splits."""
+        return frozenset(entry.split for entry in self.entries)
+
+    @property
+    def is_own(self) -> bool:
+        """True for a user's own data, whatever its name."""
+        return self.version == OWN or self.version.startswith(f"{OWN}, ")
 
     def locate(self, source: str) -> str:
         """Return a path of an entry as a path or URL that can be opened."""
@@ -241,11 +260,13 @@ def write_manifest(
     depth_encoding: DepthEncoding | None = None,
     declared: Mapping[str, int] | None = None,
     mirrored: Sequence[tuple[str, str]] | None = None,
+    ungrouped: int = 0,
 ) -> Manifest:
     """Write the CSV and the JSON beside it, and read them back; the same samples give the same bytes.
 
     `declared` is the number of samples per split if some are missing, by default the number of entries.
-    `mirrored` are the pairs of classes that mirroring exchanges, if that is known.
+    `mirrored` are the pairs of classes that mirroring exchanges, if that is known. `ungrouped` is the number of samples
+    that were split at random without knowing their recording.
 
     Raises:
         ManifestError: No entries, a split with more samples than declared or with labels for only some of them, or a
@@ -288,6 +309,8 @@ def write_manifest(
         facts["mirrored"] = mirrored
     if depth_encoding is not None:
         facts["depth_encoding"] = depth_encoding
+    if ungrouped:
+        facts["ungrouped"] = ungrouped
     described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     write_texts({path: csv_text(rows), path.with_suffix(".json"): described})
     return load_manifest(path)

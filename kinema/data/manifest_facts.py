@@ -29,6 +29,7 @@ def read_facts(path: Path) -> dict[str, Any]:
             "mirrored": None
             if facts.get("mirrored") is None
             else tuple((normalize(first), normalize(second)) for first, second in facts["mirrored"]),
+            "ungrouped": int(facts.get("ungrouped", 0)),
             "depth_encoding": _parse_encoding(facts.get("depth_encoding")),
             "depth": None
             if depth is None

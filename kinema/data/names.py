@@ -49,14 +49,14 @@ def similar_names(names: Iterable[str]) -> tuple[str, str] | None:
     """
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(_letters(name), name)
+        other = seen.setdefault(spelling_key(name), name)
         if other != name:
             return other, name
     return None
 
 
-def _letters(name: str) -> str:
-    """Return what two spellings of one name share. Blanks between digits are kept: `1 2` is not `12`."""
+def spelling_key(name: str) -> str:
+    """Return what all spellings of one name share. Blanks between digits are kept: `1 2` is not `12`."""
     visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf").strip()
     if NUMBER.fullmatch(visible):
         return str(float(visible))

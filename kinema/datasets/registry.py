@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import kinema.datasets
 from kinema.data.manifest import Manifest
 from kinema.datasets.options import DatasetOptions, OwnDataOptions
-from kinema.datasets.prepared import OWN, PreparedDataset
+from kinema.datasets.prepared import PreparedDataset
 from kinema.errors import UsageError, did_you_mean
 
 Options = TypeVar("Options", bound=DatasetOptions)
@@ -44,7 +44,7 @@ def list_datasets() -> dict[str, DatasetSpec[Any]]:
 
 def is_public(manifest: Manifest) -> bool:
     """Return whether a manifest is of a public or built-in dataset, whose classes and splits are official."""
-    if manifest.version == OWN or manifest.version.startswith(f"{OWN}, "):  # a folder may have the name of a dataset
+    if manifest.is_own:  # a folder may have the name of a dataset
         return False
     specs = list_datasets().values()
     names = {spec.summary.partition(":")[0] for spec in specs if not spec.is_own}

@@ -68,16 +68,17 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
     notes = [f"unused columns: {', '.join(unused)}"] if unused else []
     notes += [f"column {name!r} is read as {column}" for column, name in names.items() if column not in (name, *chosen)]
     has_split = any(entry.split for entry in entries)
-    entries, split_notes = assign_splits(entries, options, base=table.parent, has_split=has_split)
+    assigned = assign_splits(entries, options, base=table.parent, has_split=has_split)
     return write_prepared(
-        entries,
+        assigned.entries,
         out,
         base=table.parent,
         dataset=table.stem,
         depth=options.depth_facts,
         mirrored=options.mirrored,
         depth_encoding=options.depth_encoding,
-        notes=[*notes, *cell_notes, *split_notes],
+        ungrouped=assigned.ungrouped,
+        notes=[*notes, *cell_notes, *assigned.notes],
     )
 
 

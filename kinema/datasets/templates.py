@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
+from typing import Literal
 
 from kinema.data.manifest import LABEL, Entry
 from kinema.data.names import normalize, split_name
@@ -62,11 +63,11 @@ class Template:
         return {field: value.strip() for field, value in zip(self.fields, lazy.groups(), strict=True)}
 
 
-def parse_template(text: str) -> Template:
+def parse_template(text: str, *, required: Literal["label", "group"] = "label") -> Template:
     """Parse a template. `{field}` matches one or more characters except slashes, `{field:d}` digits.
 
     Raises:
-        ManifestError: The text is malformed, has no label, or names a single image.
+        ManifestError: The text is malformed, lacks the required field, or names a single image.
     """
 
     def error(problem: str, field: str | None = None) -> ManifestError:
@@ -93,7 +94,9 @@ def parse_template(text: str) -> Template:
             fields.append(field)
         else:
             pattern += characters
-    if not any(map(is_label, fields)):
+    if required == "group" and required not in fields:
+        raise error("field {group} is missing. Mark the part of the name that is the recording.", required)
+    if required == LABEL and not any(map(is_label, fields)):
         raise error("field {label} is missing. Mark the part of the path that is the class.", LABEL)
     last = "".join(literal for literal, *_ in parts).rsplit("/", 1)[-1]
     if Path(f"x{last}").suffix.lower() in IMAGE_SUFFIXES:

@@ -19,6 +19,7 @@ from kinema.data.dataset import VideoDataset
 from kinema.data.loaders import LoadedBatch, complete, make_loader
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.data.samplers import evaluation_batches
+from kinema.data.splits import held_out_split, split_caveat
 from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample
 from kinema.evaluation.predictions import Predictions, Protocol, concatenate, group_numbers, measure, save_predictions
 from kinema.inference.engine import Device, choose_device
@@ -42,7 +43,7 @@ def evaluate(
     model: str | Path | TrainedModel,
     manifest: str | Path | Manifest,
     *,
-    split: str = "test",
+    split: str = "",
     network: nn.Module | None = None,
     batch_size: int = 16,
     workers: int = 0,
@@ -57,7 +58,7 @@ def evaluate(
     Args:
         model: Run or model folder, or a loaded model.
         manifest: CSV of a manifest, or name of a built-in one.
-        split: Split to evaluate on.
+        split: Split to evaluate on. Empty for `test`, or `val` without one.
         network: Network to load the weights into, for a model with a network of your own.
         batch_size: Number of clips per batch. It changes the rounding of logits: by about 1e-6, by up to 0.02 where
             rounding decides which key k-NN attention keeps last.
@@ -88,6 +89,7 @@ def evaluate(
         trained = trained.with_modalities(modalities)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_classes(table, trained)
+    split = split or held_out_split(table, "test")
     dataset = VideoDataset(
         table, sampling=trained.sampling, preprocessing=trained.preprocessing, read_options=read_options
     )
@@ -171,6 +173,7 @@ def predict_split(
         dataset=manifest.dataset,
         version=manifest.version,
         start_weights=trained.start_weights,
+        caveat=split_caveat(manifest, split),
     )
 
 

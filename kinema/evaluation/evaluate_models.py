@@ -27,7 +27,7 @@ class EvaluationSettings:
     `frames` and `size` [px] of the clips override those of the model.
     """
 
-    split: str = "test"
+    split: str = ""
     batch_size: int = 16
     workers: int = 1
     device: Device = "auto"

@@ -31,6 +31,10 @@ HEADER = ("classes", "split", "declared", "missing", "manifest_digest", "weights
 """Fields stored under their own names as JSON in the header of a predictions file."""
 
 
+OPTIONAL: tuple[Literal["start_weights", "caveat"], ...] = ("start_weights", "caveat")
+"""Further fields of the header, which are stored unless empty."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """Test-time views of each video: frames per clip x clips x crops."""
@@ -62,6 +66,7 @@ class Predictions:
         dataset: Dataset of the manifest. Empty if unknown.
         version: Version of the dataset.
         start_weights: Weights that the model's training started from. Empty if unknown.
+        caveat: Why accuracy on this split may be optimistic. Empty without a known reason.
     """
 
     logits: Mapping[str, Float[ndarray, "samples classes"]]
@@ -78,6 +83,7 @@ class Predictions:
     dataset: str = ""
     version: str = ""
     start_weights: str = ""
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         if JOINT in self.classes:
@@ -240,8 +246,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         tensors[f"units.{column}"] = numbers
     fields = {name: getattr(predictions, name) for name in HEADER}
     fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
-    if predictions.start_weights:
-        fields["start_weights"] = predictions.start_weights
+    fields |= {name: text for name in OPTIONAL if (text := getattr(predictions, name))}
     header = json.dumps(fields, ensure_ascii=False, default=asdict)
     try:
         with atomic_write(path) as file:
@@ -277,7 +282,7 @@ def load_predictions(path: Path) -> Predictions:
                 groups={name: file.get_tensor(f"units.{name}") for name in GROUP_COLUMNS if f"units.{name}" in stored},
                 dataset=header.get("corpus", ""),
                 version=header.get("version", ""),
-                start_weights=header.get("start_weights", ""),
+                **{name: str(header.get(name, "")) for name in OPTIONAL},
             )
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: not a predictions file ({error})", path=path) from error

@@ -47,11 +47,11 @@ def print_evaluation(evaluation: ModelsEvaluation, *, per_class: bool) -> None:
 
 
 def samples_line(predictions: Predictions) -> str:
-    """Return the number of samples, their split and coverage as text, and whether pretrained weights were missing."""
+    """Return the number of samples, their split, coverage and caveat as text, and missing pretrained weights."""
     line = f"{predictions.num_samples} samples of split {predictions.split!r}, coverage {predictions.coverage:.2f} %"
     if NOT_PRETRAINED in predictions.start_weights:
         line += f"; start weights: {predictions.start_weights}, unlike chapters 3 and 4 of the thesis"
-    return line
+    return f"{line}; {predictions.caveat}" if predictions.caveat else line
 
 
 def print_summary(summary: Summary) -> None:
@@ -114,6 +114,7 @@ def print_comparison(name: str, comparisons: Mapping[str, Comparison], *, bootst
     for head, pair in comparisons.items():
         of = f" ({head})" if len(comparisons) > 1 else ""
         covered = f"  (coverage {pair.coverage:.2f} %)" if pair.coverage < 100 else ""
+        covered += f"  ({pair.caveat})" if pair.caveat else ""
         seeds = "" if pair.seeds == (1, 1) else f", mean of {pair.seeds[0]} and {pair.seeds[1]} seeds"
         test = ""
         if pair.p_value is not None:
@@ -139,11 +140,13 @@ def _print(line: str) -> None:
 
 
 def _print_data(predictions: Predictions) -> None:
-    """Print missing samples, and dataset and version, since results of two versions cannot be compared."""
+    """Print missing samples, dataset and version, since two versions cannot be compared, and the split's caveat."""
     for reason in predictions.missing:
         _print(f"missing: {reason}")
     if predictions.dataset:
         _print(f"{predictions.dataset}, version {predictions.version}")
+    if predictions.caveat:
+        _print(f"note: {predictions.caveat}")
 
 
 def _metrics(summary: Summary) -> Table:

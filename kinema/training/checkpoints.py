@@ -79,6 +79,7 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
     recipe, run, manifest = setup.recipe, setup.run, setup.manifest
     skipped = run.skipped()
     provenance: dict[str, str | int | float] = {
+        **({"caveat": predictions.caveat} if predictions.caveat else {}),
         "kinema": __version__,
         "commit": setup.commit,
         "step": state.step,

@@ -19,6 +19,7 @@ from kinema.data.copies import find_copies
 from kinema.data.dataset import check_uncounted
 from kinema.data.manifest import Manifest
 from kinema.data.mirrored import undecided_pairs
+from kinema.data.splits import held_out_split
 from kinema.datasets.registry import is_public
 from kinema.errors import ManifestError, RecipeError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
@@ -77,6 +78,7 @@ class TrainingSetup:
         check_loggers(recipe.run.loggers)
         check_compiler(recipe)
         manifest = recipe.open_manifest()
+        recipe = use_existing_split(recipe, manifest)
         check_metric(recipe, manifest)
         train_positions, eval_positions = select_samples(recipe, manifest)
         if run is None or not run.has_checkpoint:
@@ -181,6 +183,17 @@ def check_compiler(recipe: Recipe) -> None:
         )
 
 
+def use_existing_split(recipe: Recipe, manifest: Manifest) -> Recipe:
+    """Return the recipe with the evaluation split that the manifest has: `val` for `test` or the other way round."""
+    data = recipe.data
+    split = held_out_split(manifest, data.evaluate, train=data.train)
+    if split == data.evaluate:
+        return recipe
+    text = "%s: no split %r; evaluating on %r (--data.evaluate)"
+    logger.warning(text, manifest.path, data.evaluate, split)
+    return replace(recipe, data=replace(data, evaluate=split))
+
+
 def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[int]]:
     """Return the positions of the training and the evaluation samples.
 
@@ -190,7 +203,8 @@ def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[
             samples, only evaluation samples are checked.
     """
     train, evaluate = recipe.data.train, recipe.data.evaluate
-    train_positions, eval_positions = manifest.positions(train), manifest.positions(evaluate)
+    train_positions = manifest.positions(train, option="--data.train")
+    eval_positions = manifest.positions(evaluate, option="--data.evaluate")
     for split in (train, evaluate):
         if split in manifest.unlabeled:
             raise ManifestError(

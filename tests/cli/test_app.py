@@ -199,7 +199,7 @@ def test_own_videos_are_prepared_trained_evaluated_and_predicted(
             (tmp_path / "videos" / label / Path(entry.rgb).name).symlink_to(moves.locate(entry.rgb))
     monkeypatch.chdir(tmp_path)
     main(["prepare", "folder", "--root", "videos", "--out", "mine.csv"])
-    assert "8 train, 2 val; 2 classes" in capsys.readouterr().out
+    assert "2 test, 6 train, 2 val; 2 classes" in capsys.readouterr().out
 
     (tmp_path / "small.py").write_text(
         "from kinema.models.ctn import CTNConfig\n"
@@ -210,10 +210,19 @@ def test_own_videos_are_prepared_trained_evaluated_and_predicted(
     )
     main(["train", "small.py", "--data.manifest", "mine.csv", "--optim.lr", "0.02", "--compute.device", "cpu"])
     assert json.loads(Path("runs/latest/recipe.json").read_text())["optim"]["lr"] == 0.02
-    assert Path("runs/latest/steps.jsonl").read_text().count("\n") == 4
+    assert Path("runs/latest/steps.jsonl").read_text().count("\n") == 3
+    caveat = "clips of one recording may be in both splits"
+    answer = capsys.readouterr().err.splitlines()
+    assert all(caveat in line for line in answer if "top1" in line)
+    assert json.loads(Path("runs/latest/model/model.json").read_text())["provenance"]["caveat"].startswith(caveat)
+    main(["runs", "runs"])
+    assert caveat in capsys.readouterr().out
 
-    main(["evaluate", "runs/latest", "--manifest", "mine.csv", "--split", "val", "--workers", "0"])
+    main(["evaluate", "runs/latest", "--manifest", "mine.csv", "--workers", "0", "--json", "e.json"])
     answer = capsys.readouterr().out
+    assert json.loads(Path("e.json").read_text())["caveat"].startswith(caveat)
+    assert answer.count(caveat) == 2
+    assert "2 samples of split 'test'" in answer
     assert "top1" in answer
     assert "coverage 100.00 %" in answer
     wrong = answer.split("most frequent confusions")
