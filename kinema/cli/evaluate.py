@@ -35,7 +35,8 @@ class Evaluate(Command):
         workers: Number of reader processes.
         device: Device to compute on.
         allow_missing: Skip samples that cannot be read. Every metric is then printed with its coverage.
-        out: Predictions file to write. With --fuse, the file of the second model gets the suffix -2.
+        out: Predictions file to write. With --fuse, the file of the second model gets the suffix -2. Predictions of an
+            earlier evaluation are replaced with a warning, other files never.
         modalities: Modalities to use with an RGB-D model. Both if omitted.
         frames: Number of frames per clip. As in training if omitted.
         size: Side of the clip [px]. As in training if omitted.
@@ -76,8 +77,10 @@ class Evaluate(Command):
         sources = self._sources()
         from kinema.evaluation.bootstrap import Bootstrap
         from kinema.evaluation.evaluate_models import EvaluationSettings, evaluate_models
-        from kinema.reports.evaluation import print_evaluation, write_evaluation_json
+        from kinema.reports.evaluation import check_json_target, print_evaluation, write_evaluation_json
 
+        if self.json is not None:
+            check_json_target(self.json)
         evaluation = evaluate_models(
             sources,
             self.manifest,
@@ -100,6 +103,8 @@ class Evaluate(Command):
         print_evaluation(evaluation, per_class=self.per_class)
         if self.json is not None and evaluation.summary is not None:
             write_evaluation_json(self.json, evaluation)
+        for error in evaluation.unwritten.values():
+            raise error
         return 0
 
     def _breakdown(self) -> Literal["none", "attributes", "marginal-attributes"]:

@@ -21,7 +21,7 @@ from kinema.errors import UnreadableVideo
 from kinema.files import Journal, state_of
 from kinema.modality import DepthEncoding, Modality
 from kinema.video.read_options import ReadOptions
-from kinema.video.remote_cache import default_cache, local_path
+from kinema.video.remote_cache import local_path, make_cache
 from kinema.video.sandbox import SandboxWorker
 from kinema.video.streams import split_stream
 
@@ -83,9 +83,12 @@ def journal_path(manifest: Path, folder: Path | None) -> Path:
     """Return the journal for the files of a manifest, in kinema's cache if `folder` is None.
 
     Manifests in the same folder share a journal.
+
+    Raises:
+        CacheError: The folder cannot be written.
     """
     name = hashlib.sha256(str(manifest.parent.resolve()).encode()).hexdigest()[:16]
-    return (folder or default_cache() / "check") / f"{name}.jsonl"
+    return make_cache(folder, "" if folder else "check", "--cache") / f"{name}.jsonl"
 
 
 class _InspectionCache:

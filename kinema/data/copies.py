@@ -22,7 +22,7 @@ from kinema.errors import UnreadableVideo
 from kinema.files import Journal, state_of
 from kinema.modality import Modality, ReadAs
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
-from kinema.video.remote_cache import default_cache
+from kinema.video.remote_cache import make_cache
 from kinema.video.source import open_source
 from kinema.video.streams import split_stream
 
@@ -183,8 +183,9 @@ def read_signatures(
 def _open_journal(manifest: Path, stack: ExitStack) -> Journal | None:
     name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:16]
     try:
-        journal = Journal(default_cache() / "signatures" / f"{name}.jsonl")
-    except OSError:  # a cache that cannot be written
+        journal = Journal(make_cache(None, "signatures", "") / f"{name}.jsonl")
+    except OSError as error:
+        logger.warning("signatures of videos are not kept: %s", error)
         return None
     stack.callback(journal.close)
     return journal

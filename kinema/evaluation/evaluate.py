@@ -20,7 +20,7 @@ from kinema.data.loaders import LoadedBatch, complete, make_loader
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.data.samplers import evaluation_batches
 from kinema.data.splits import held_out_split, split_caveat
-from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample
+from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample, UnwrittenPredictions
 from kinema.evaluation.predictions import Predictions, Protocol, concatenate, group_numbers, measure, save_predictions
 from kinema.inference.engine import Device, choose_device
 from kinema.inference.trained_model import TrainedModel, load_model
@@ -76,7 +76,8 @@ def evaluate(
         NonFiniteLogits: The logits of a sample are not finite.
         ManifestError: The manifest has other classes than the model, or lists more samples than it
             declares, or fewer and `missing` is `stop`.
-        PredictionsError: An argument is out of range, or `out` cannot be written.
+        PredictionsError: An argument is out of range.
+        UnwrittenPredictions: `out` cannot be written. The error has the evaluation.
     """
     if batch_size < 1:
         raise PredictionsError(f"batch_size={batch_size}; expected at least 1", field="batch_size")
@@ -102,9 +103,13 @@ def evaluate(
     )
     with closing(loader):
         predictions = predict_split(trained, loader, table, split=split, missing=missing, device=compute_on)
+    evaluation = Evaluation(predictions=predictions, measures=dict(measure(predictions)))
     if out is not None:
-        save_predictions(Path(out), predictions)
-    return Evaluation(predictions=predictions, measures=dict(measure(predictions)))
+        try:
+            save_predictions(Path(out), predictions)
+        except PredictionsError as error:
+            raise UnwrittenPredictions(f"{error}. Choose another --out.", path=out, evaluation=evaluation) from error
+    return evaluation
 
 
 def predict_split(

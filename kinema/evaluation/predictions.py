@@ -236,8 +236,11 @@ def group_numbers(manifest: Manifest, index: Int64[ndarray, " samples"]) -> dict
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Write predictions as one safetensors file, with all but the arrays as JSON in its header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write predictions as one safetensors file, with all but the arrays as JSON in its header.
+
+    Raises:
+        PredictionsError: The file cannot be written.
+    """
     tensors = {"index": predictions.index}
     for head in predictions.logits:
         tensors[f"logits.{head}"] = np.ascontiguousarray(predictions.logits[head])
@@ -249,6 +252,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
     fields |= {name: text for name in OPTIONAL if (text := getattr(predictions, name))}
     header = json.dumps(fields, ensure_ascii=False, default=asdict)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(save(tensors, metadata={"predictions": header}))
     except OSError as error:

@@ -25,7 +25,8 @@ def find_videos(sources: Sequence[str]) -> Iterator[str]:
     """
     for source in sources:
         if source == "-":
-            yield from find_videos(_read_list())
+            for line in _read_list():
+                yield from _in_folder(line)
         elif "://" in source or _exists(source):
             yield from _in_folder(source)
         elif glob.has_magic(pattern := split_stream(source)[0]):
@@ -56,7 +57,7 @@ def _read_list() -> list[str]:
         sys.stdin.reconfigure(errors="surrogateescape")  # a name may be in another encoding
     text = "" if sys.stdin is None else sys.stdin.read()
     lines = text.split("\0") if "\0" in text else text.splitlines()
-    return [line for line in lines if line.strip() and line != "-"]
+    return [line for line in lines if line.strip()]
 
 
 def _exists(source: str) -> bool:

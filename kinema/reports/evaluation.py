@@ -1,6 +1,7 @@
 """Printed evaluation: metrics with confidence intervals, classes, fused models, and paired differences."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from kinema.errors import PredictionsError, one_line
 from kinema.evaluation.attributes import AttributeSummary
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval
 from kinema.evaluation.calibration import BINS
@@ -16,9 +18,11 @@ from kinema.evaluation.evaluate_models import ModelsEvaluation, evaluation_to_js
 from kinema.evaluation.fusion import FusionSummary
 from kinema.evaluation.predictions import JOINT, Predictions, mistakes
 from kinema.evaluation.summary import Summary
-from kinema.files import write_texts
+from kinema.files import read_json, write_texts
 from kinema.inference.trained_model import NOT_PRETRAINED
 from kinema.terminal import TerminalConsole
+
+logger = logging.getLogger(__name__)
 
 WIDTH = 160
 """Number of columns if the output is not a terminal."""
@@ -43,7 +47,8 @@ def print_evaluation(evaluation: ModelsEvaluation, *, per_class: bool) -> None:
     if summary is not None and evaluation.attributes is not None:
         print_attributes(summary, evaluation.attributes)
     for name, path in evaluation.files.items():
-        _print(f"{samples_line(evaluation.predictions[name])}{suffix}; predictions: {path}")
+        where = "not written" if name in evaluation.unwritten else path
+        _print(f"{samples_line(evaluation.predictions[name])}{suffix}; predictions: {where}")
 
 
 def samples_line(predictions: Predictions) -> str:
@@ -129,10 +134,36 @@ def print_comparison(name: str, comparisons: Mapping[str, Comparison], *, bootst
         )
 
 
+def check_json_target(path: Path) -> None:
+    """Refuse to replace a JSON that holds no metrics, such as that of a manifest; warn before metrics are replaced.
+
+    Raises:
+        PredictionsError: The file holds something else.
+    """
+    if not path.is_file():
+        return
+    try:
+        old = read_json(path)
+    except (OSError, ValueError):
+        old = None
+    if not isinstance(old, dict) or not old.keys() & {"heads", "models"}:
+        problem = f"{path}: exists and holds no metrics. Choose another --json."
+        raise PredictionsError(problem, path=path, field="--json")
+    logger.warning("%s: exists and will be replaced. Stop and pass --json to keep it.", path)
+
+
 def write_evaluation_json(path: Path, evaluation: ModelsEvaluation) -> None:
-    """Write all metrics of an evaluation as one JSON file."""
+    """Write all metrics of an evaluation as one JSON file.
+
+    Raises:
+        PredictionsError: The file cannot be written.
+    """
     metrics = evaluation_to_json(evaluation)
-    write_texts({path: json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"})
+    try:
+        write_texts({path: json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"})
+    except OSError as error:
+        problem = f"{path}: cannot be written ({one_line(error)}). Choose another --json."
+        raise PredictionsError(problem, path=path, field="--json") from error
 
 
 def _print(line: str) -> None:

@@ -112,7 +112,7 @@ class Run:
             self._acquire()
             return
         recipe, self._planned = self._planned, None
-        with _writing(self.path):
+        with _writing(self.path, "Choose another --run.out."):
             if recipe.run.out is None:
                 self.path = _make_unique(self.path)
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -321,7 +321,7 @@ def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefi
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path, fix: str = "Files saved before are intact.") -> Iterator[None]:
     """Turn errors of writing, such as a full disk, into a RunError."""
     try:
         yield
@@ -330,7 +330,7 @@ def _writing(path: Path) -> Iterator[None]:
         while not isinstance(cause, OSError) and cause.__context__ is not None:
             cause = cause.__context__  # torch's own error about a full disk is misleading
         reason = one_line(cause)
-        raise RunError(f"{path}: cannot be written ({reason}). Files saved before are intact.", path=path) from error
+        raise RunError(f"{path}: cannot be written ({reason}). {fix}", path=path) from error
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

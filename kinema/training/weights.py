@@ -368,6 +368,8 @@ def _download(source: str) -> Path:
                 problem = f"the Hub cannot be reached, and {TRANSFORMERS} is not cached"
             case EntryNotFoundError():
                 problem = f"the model has no {TRANSFORMERS}"
+            case PermissionError() | NotADirectoryError():
+                problem = f"the cache of the Hub cannot be written ({one_line(error)}). Set HF_HOME to another folder."
             case _:
                 problem = f"cannot be downloaded from the Hub ({one_line(error)})"
         raise StartError(f"{source}: {problem}", path=source) from error

@@ -49,9 +49,9 @@ def test_a_pattern_or_folder_without_videos_is_refused(root, raises, source):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
 @pytest.mark.usefixtures("root")
 def test_a_list_is_read_from_standard_input(monkeypatch, end):
-    names = ["clips/a.mp4", " spaced.mp4", "frames/one", "http://host/x.mp4", "clips/*.mp4"]
+    names = ["clips/a.mp4", " spaced.mp4", "frames/one", "http://host/x.mp4", "gone[1].mp4"]
     monkeypatch.setattr(sys, "stdin", io.StringIO(end.join([*names, ""]), newline=""))
-    assert list(find_videos(["-", "last.mp4"])) == [*names[:-1], "clips/[1].mp4", "clips/a.mp4", "last.mp4"]
+    assert list(find_videos(["-", "last.mp4"])) == [*names, "last.mp4"]
 
 
 def test_a_name_in_another_encoding_is_kept(monkeypatch):
