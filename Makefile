@@ -37,10 +37,12 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Tables of README.md and docs/, from results/, and the file tree of docs/architecture.md.
+# Tables of README.md and docs/ from results/, costs of the models, docs/api.md, and the tree of docs/architecture.md.
 tables: .venv/ready
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python docs/make_tree.py
+	$(BIN)/python docs/make_models.py
+	$(BIN)/python docs/make_api.py
 
 # The moving picture of README.md, from the model of `make demo`.
 picture: .venv/ready

@@ -107,6 +107,8 @@ def test_no_module_has_a_catch_all_name() -> None:
     ("words", "unwanted"),
     [
         (["--help"], {"torch", "av", "numpy", "matplotlib", "lightning_fabric", "tyro", "pydantic", "kinema.cli.data"}),
+        (["--version"], {"torch", "av", "numpy", "tyro", "pydantic", "rich"}),
+        (["models"], {"torch", "av", "numpy", "pydantic", "kinema.models"}),
         (["prepare", "--help"], {"torch", "matplotlib", "kinema.cli.data"}),
         (["predict", "--help"], {"torch", "av", "numpy", "matplotlib", "kinema.cli.data", "kinema.inference"}),
     ],

@@ -6,6 +6,7 @@ Only the command that runs is imported: `kinema --help` needs neither torch nor 
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> None:
         _print_error(stopped)
         sys.exit(128 + stopped.signal)
     except Exception as error:
-        if debug or not isinstance(error, (KinemaError, OSError)):
+        if debug or not isinstance(error, (KinemaError, OSError)) or _is_from_own_network(error):
             raise
         _print_error(error)
         sys.exit(2)
@@ -122,6 +123,14 @@ def load_command(name: str) -> "type[Command]":
     module_name, _, class_name = COMMANDS[name].options.partition(":")
     command: type[Command] = getattr(importlib.import_module(f"kinema.cli.{module_name}"), class_name)
     return command
+
+
+def _is_from_own_network(error: Exception) -> bool:
+    """Return whether an error passed through a network of the user's own, whose traceback the user needs."""
+    torch = sys.modules.get("torch")
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [owner for owner in owners if torch is not None and isinstance(owner, torch.nn.Module)]
+    return any(type(m).__module__.partition(".")[0] not in ("kinema", "torch", "lightning_fabric") for m in modules)
 
 
 def print_overview(

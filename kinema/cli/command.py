@@ -2,13 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from tyro.conf import arg
 
 from kinema.cli.help import HELP_FLAGS, options_of, print_help, summary_of
 from kinema.cli.parsing import parse_options
 from kinema.errors import UsageError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+OwnNetwork = Annotated[str, arg(name="model")]
+"""Option --model, beside the positional argument MODEL."""
 BootstrapUnit = Literal["clip", "group", "subject"]
 
 

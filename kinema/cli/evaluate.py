@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
-from kinema.cli.command import BootstrapUnit, Command, DeviceName
+from kinema.cli.command import BootstrapUnit, Command, DeviceName, OwnNetwork
 from kinema.errors import UsageError
 from kinema.terminal import echo
 from kinema.video.read_options import ReadOptions
@@ -38,6 +38,7 @@ class Evaluate(Command):
         out: Predictions file to write. With --fuse, the file of the second model gets the suffix -2. Predictions of an
             earlier evaluation are replaced with a warning, other files never.
         modalities: Modalities to use with an RGB-D model. Both if omitted.
+        network: Network of a model of your own: module:Class or file.py:Class. Its code is executed.
         frames: Number of frames per clip. As in training if omitted.
         size: Side of the clip [px]. As in training if omitted.
         read_options: Reading of files.
@@ -46,7 +47,7 @@ class Evaluate(Command):
     EXAMPLE: ClassVar = "runs/latest --manifest mine.csv --split test"
     GROUPS: ClassVar = {
         "Data": ("manifest", "split", "predictions", "allow_missing"),
-        "Model": ("fuse", "modalities", "frames", "size"),
+        "Model": ("fuse", "network", "modalities", "frames", "size"),
         "Metrics": ("per_class", "per_attribute", "attribute_rule", "bootstrap_over", "temperature_from"),
         "Output and speed": ("out", "json", "batch_size", "workers", "device"),
     }
@@ -68,6 +69,7 @@ class Evaluate(Command):
     allow_missing: bool = False
     out: Path = Path("predictions.safetensors")
     modalities: tuple[Literal["rgb", "depth"], ...] = ()
+    network: OwnNetwork = ""
     frames: int | None = None
     size: int | None = None
     read_options: ReadOptions = field(default_factory=ReadOptions)
@@ -93,6 +95,7 @@ class Evaluate(Command):
                 modalities=self.modalities,
                 frames=self.frames,
                 size=self.size,
+                network=self.network,
                 read_options=self.read_options,
             ),
             out=self.out,

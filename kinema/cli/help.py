@@ -72,7 +72,8 @@ def options_of(owner: Any, prefix: str = "--", group: str = "") -> Iterator[Opti
         markers = getattr(hints[field.name], "__metadata__", ())
         if MARKER["hidden"] in markers:
             continue
-        name, default = f"{prefix}{field.name.replace('_', '-')}", _default(owner, field)
+        own_name = next((marker.name for marker in markers if hasattr(marker, "metavar")), None)
+        name, default = f"{prefix}{(own_name or field.name).replace('_', '-')}", _default(owner, field)
         description, heading = docs.get(field.name, ""), headings.get(field.name, group)
         shown = "" if default is None and isinstance(owner, type) else _typed_default(default)
         if is_dataclass(default):

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
-from kinema.cli.command import Command, DeviceName
+from kinema.cli.command import Command, DeviceName, OwnNetwork
 from kinema.video.read_options import ReadOptions
 
 
@@ -26,6 +26,7 @@ class Predict(Command):
         timeline: Predict part by part, in parts of this length [s].
         format: Output format. `json` is one array, `jsonl` one object per line.
         device: Device to compute on.
+        network: Network of a model of your own: module:Class or file.py:Class. Its code is executed.
         read_options: Reading of files. Use `--read-options.isolation process` for untrusted files.
     """
 
@@ -39,6 +40,7 @@ class Predict(Command):
     timeline: float | None = None
     format: Literal["text", "json", "jsonl", "csv"] = "text"
     device: DeviceName = "auto"
+    network: OwnNetwork = ""
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def run(self) -> int:
@@ -53,6 +55,7 @@ class Predict(Command):
             output_format=self.format,
             device=self.device,
             timeline_s=self.timeline,
+            network=self.network,
             read_options=self.read_options,
         )
         return 2 if failed else 0

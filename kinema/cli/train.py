@@ -24,7 +24,7 @@ COMMON = {
     "Data": ("data.manifest", "data.train", "data.evaluate", "data.batch-size", "data.workers"),
     "Clips": ("clip.frames", "clip.size", "clip.modalities"),
     "Optimization": ("optim.epochs", "optim.lr", "optim.warmup-epochs", "optim.weight-decay", "optim.grad-accum-steps"),
-    "Weights": ("init", "init.freeze"),
+    "Network": ("init", "init.freeze", "model"),
     "Run": ("run.out", "run.seed", "resume", "max-steps", "compute.device", "compute.precision"),
 }
 """Options that `kinema train RECIPE --help` lists."""
@@ -43,6 +43,7 @@ class Train(Command):
         existing: Action if --run.out contains a run of the same recipe. Use `resume` with torchrun, which restarts
             processes.
         init: Run, model folder, weights file, or hf:owner/name to start from. Short for --init.weights.
+        model: Network of your own, in place of the recipe's: module:Class or file.py:Class. Its code is executed.
         max_steps: Stop after this number of steps.
     """
 
@@ -52,6 +53,7 @@ class Train(Command):
     resume: Path | None = None
     existing: Literal["refuse", "resume"] = "refuse"
     init: str = ""
+    model: str = ""
     max_steps: int | None = None
     overrides: Suppress[tuple[str, ...]] = ()
 
@@ -69,6 +71,7 @@ class Train(Command):
 
     def run(self) -> int:
         """Train in a new run folder, or resume one."""
+        from kinema.models.own import create_own_model
         from kinema.reports.run_list import shipped_message
         from kinema.training.distributed import rank
         from kinema.training.loop import train
@@ -84,7 +87,10 @@ class Train(Command):
             recipe = run.recipe
         else:
             recipe, run = self._new_run()
-        train(recipe, run, max_steps=self.max_steps, progress="bar")
+        model = None
+        if self.model:
+            model = create_own_model(self.model, heads=recipe.open_manifest().heads, seed=recipe.run.seed)
+        train(recipe, run, model=model, max_steps=self.max_steps, progress="bar")
         if rank() == 0:
             logger.info("%s", shipped_message(run))
             echo(f"model: {run.model}")

@@ -28,7 +28,8 @@ Breakdown = Literal["none", "attributes", "marginal-attributes"]
 class EvaluationSettings:
     """Settings of an evaluation on a manifest, as in `evaluate`.
 
-    `frames` and `size` [px] of the clips override those of the model.
+    `frames` and `size` [px] of the clips override those of the model. `network` is the name of a network of the user's
+    own, `module:Class`.
     """
 
     split: str = ""
@@ -39,6 +40,7 @@ class EvaluationSettings:
     modalities: tuple[Modality, ...] = ()
     frames: int | None = None
     size: int | None = None
+    network: str = ""
     read_options: ReadOptions = READ_OPTIONS
 
 
@@ -108,7 +110,9 @@ def evaluate_models(
             continue
         try:
             predictions[name] = evaluate(
-                load_model(source).with_clip(frames=settings.frames, size=settings.size),
+                load_model(source, model=settings.network or None).with_clip(
+                    frames=settings.frames, size=settings.size
+                ),
                 manifest,
                 split=settings.split,
                 batch_size=settings.batch_size,

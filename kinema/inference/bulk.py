@@ -45,6 +45,7 @@ def predict_files(
     output_format: OutputFormat,
     device: Device,
     timeline_s: float | None = None,
+    network: str = "",
     read_options: ReadOptions = READ_OPTIONS,
 ) -> int:
     """Print the top-k classes of every video to standard output, and failures to standard error.
@@ -58,6 +59,7 @@ def predict_files(
         output_format: Format of the output.
         device: Device to run on.
         timeline_s: Length of the parts of a video to predict one by one [s]; None predicts the whole video.
+        network: Name of a network of your own, `module:Class`.
         read_options: Decoding options and limits.
 
     Returns:
@@ -72,11 +74,12 @@ def predict_files(
     paths, depth = list(find_videos(sources)), list(find_videos(depth))
     if not paths and not depth:
         raise VideoError("no videos given. Pass files, URLs or folders.")
-    recognizer = Recognizer.load(model, device=device, read_options=read_options)
+    recognizer = Recognizer.load(model, model=network or None, device=device, read_options=read_options)
     if paths and depth and len(depth) != len(paths):
         raise VideoError(f"depth: {len(depth)} files for {len(paths)} videos; expected one per video", field="depth")
     missing, videos = _by_modality(recognizer, paths, depth)
-    modality: Modality = "rgb" if paths else "depth"
+    needed = recognizer.trained.preprocessing.files
+    modality: Modality = needed[0] if len(needed) == 1 else "rgb" if paths else "depth"
     failed = 0
     with PredictionPrinter(output_format, has_parts=timeline_s is not None) as printer:
         for path, video in zip(paths or depth, videos, strict=True):

@@ -27,7 +27,7 @@ def find_videos(sources: Sequence[str]) -> Iterator[str]:
         if source == "-":
             for line in _read_list():
                 yield from _in_folder(line)
-        elif "://" in source or _exists(source):
+        elif "://" in source or os.path.exists(source):
             yield from _in_folder(source)
         elif glob.has_magic(pattern := split_stream(source)[0]):
             matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
@@ -42,7 +42,7 @@ def find_videos(sources: Sequence[str]) -> Iterator[str]:
 def _in_folder(source: str) -> Iterator[str]:
     """Yield a file or URL, or what lies in a folder."""
     folder = Path(source)
-    if "://" in source or not folder.is_dir():
+    if "://" in source or not os.path.isdir(source):
         yield source
         return
     contents = scan_contents(folder)
@@ -58,10 +58,3 @@ def _read_list() -> list[str]:
     text = "" if sys.stdin is None else sys.stdin.read()
     lines = text.split("\0") if "\0" in text else text.splitlines()
     return [line for line in lines if line.strip()]
-
-
-def _exists(source: str) -> bool:
-    try:
-        return Path(source).exists()
-    except (OSError, ValueError):  # a name that no file can have
-        return False

@@ -67,7 +67,7 @@ class Recognizer:
         cls,
         path: str | Path,
         *,
-        model: nn.Module | None = None,
+        model: nn.Module | str | None = None,
         device: Device = "auto",
         read_options: ReadOptions = READ_OPTIONS,
     ) -> "Recognizer":

@@ -27,6 +27,7 @@ from kinema.modality import Modality
 from kinema.models.base import NetworkConfig
 from kinema.models.binding import input_binding
 from kinema.models.complexity import macs
+from kinema.models.own import create_own_model
 from kinema.models.registry import ModelConfig, config_from_json, flatten_config
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
@@ -194,14 +195,15 @@ def save_model(folder: Path, trained: TrainedModel) -> str:
 def load_model(
     path: str | Path,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | str | None = None,
     check: Literal["fingerprint", "digest"] = "fingerprint",
 ) -> TrainedModel:
     """Load a model folder, or the model of a run. Its network is in evaluation mode.
 
     Args:
         path: Model or run folder.
-        model: Network to load the weights into, if it is your own.
+        model: Network to load the weights into, if it is your own, or its name as in `create_own_model`:
+            `module:Class`. A name is not used for a folder that stores the network.
         check: `fingerprint` also compares the network's logits with those at saving time; `digest` compares only the
             checksum of the weights.
 
@@ -220,10 +222,16 @@ def load_model(
     digest = hashlib.sha256(weights).hexdigest()
     if digest != description.digest:
         raise ModelError(f"{file}: damaged or replaced; its checksum is not the one saved", path=file, field="digest")
-    if model is None:
-        if config is None:
-            raise ModelError(f"{folder}: the network is user-defined and not stored. Pass model=...", path=folder)
+    if config is not None and not isinstance(model, nn.Module):
         model = _build(config, description, description_file)
+    elif model is None:
+        raise ModelError(
+            f"{folder}: the network is user-defined and not stored. Pass model=..., or --model module:Class.",
+            path=folder,
+            field="model",
+        )
+    elif isinstance(model, str):
+        model = create_own_model(model, heads={head: len(names) for head, names in description.classes.items()})
     try:
         model.load_state_dict(load_tensors(weights))
     except (SafetensorError, RuntimeError) as error:

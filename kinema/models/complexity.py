@@ -67,7 +67,7 @@ def complexity_table(model: nn.Module, *, channels: Channels, frames: int, size:
         else:
             children[name] = child
     rows = [
-        ComplexityRow(name=name, parameters=parameter_count(child), macs=sum(counts.get(name, {}).values()))
+        ComplexityRow(name=name, parameters=parameter_count(child), macs=_macs_below(name, counts))
         for name, child in children.items()
     ]
     own = ComplexityRow(
@@ -76,6 +76,14 @@ def complexity_table(model: nn.Module, *, channels: Channels, frames: int, size:
         macs=sum(counts[""].values()) - sum(row.macs for row in rows),
     )
     return (own, *rows) if own.parameters or own.macs else tuple(rows)
+
+
+def _macs_below(name: str, counts: Mapping[str, Mapping[object, int]]) -> int:
+    """Return the MACs of a module. One whose `forward` was not called, as a stream's, has those of its children."""
+    if name in counts:
+        return sum(counts[name].values())
+    children = {".".join(other.split(".")[: name.count(".") + 2]) for other in counts if other.startswith(f"{name}.")}
+    return sum(_macs_below(child, counts) for child in children)
 
 
 def example_clips(

@@ -28,6 +28,19 @@ def test_the_rows_of_the_table_add_up_to_the_total():
     assert [(row.name, row.parameters, row.macs) for row in own] == [("(own)", 12, 3 * 5 * 5 * 2)]
 
 
+def test_a_part_whose_forward_is_not_called_has_the_cost_of_its_children():
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stream = nn.ModuleDict({"a": nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), "b": nn.Linear(3, 2)})
+
+        def forward(self, clip):
+            return self.stream["b"](self.stream["a"](clip))
+
+    (row,) = complexity_table(Parts(), channels=1, frames=1, size=5)
+    assert (row.name, row.macs) == ("stream", 5 * (5 * 4 + 4 * 3 + 3 * 2))
+
+
 def test_counting_does_not_change_the_model():
     model = create_model("ctn_tiny", num_classes=3, frames=8, size=32, depth=1).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
