@@ -17,10 +17,10 @@ from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 from torch import Tensor
 
-from kinema.config import config
+from kinema.config import NonNegative, Pixels, config
 from kinema.modality import Modality
 from kinema.transforms.geometry import FULL_FRAME, IDENTITY, Box, Geometry, Warp, crop, rotation
-from kinema.transforms.preprocessing import Pixels, Preprocessing
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.video.pixels import SQUARE, PixelAspect
 
 LUMA = (0.299, 0.587, 0.114)
@@ -38,8 +38,7 @@ SHEAR, TRANSLATION, DEGREES, ENHANCEMENT, BITS = 0.3, 150 / 331, 30.0, 0.9, 4
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-LargeAspect = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+LargeAspect = Annotated[float, Field(ge=1, le=1e6)]
 
 
 @config
@@ -87,8 +86,8 @@ class Augmentation:
     flip: Probability = 0.0
     color_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
     channel_shuffle: Probability = 0.0
-    mixup_alpha: Alpha = 0.0
-    cutmix_alpha: Alpha = 0.0
+    mixup_alpha: NonNegative = 0.0
+    cutmix_alpha: NonNegative = 0.0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     rotation_prob: Probability = 0.5
     randaugment: RandAugment = RandAugment()

@@ -13,7 +13,7 @@ from numpy import ndarray
 from pydantic import Field
 from torch import Tensor
 
-from kinema.config import config
+from kinema.config import NonNegative, Pixels, Positive, config
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
 from kinema.transforms.geometry import FULL_FRAME, Box, Rounding
@@ -22,8 +22,6 @@ from kinema.video.pixels import SQUARE, PixelAspect
 from kinema.video.read_options import Deinterlace
 
 DepthColors = Literal["gray", "jet"]
-Pixels = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 StoredDepth = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
 
 NOISE_SHARE = 0.01
@@ -41,7 +39,7 @@ class SubjectCrop:
         margin: Enlargement of the person's box on each side, as a fraction of its height and width.
     """
 
-    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    margin: NonNegative = 0.1
 
 
 @config

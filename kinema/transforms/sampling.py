@@ -14,13 +14,15 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 from pydantic import Field
 
-from kinema.config import config
+from kinema.config import Count, Positive, config
 
 SamplingRule = Literal["segments", "uniform", "dense"]
 TestFrame = Literal["mean", "tsn"]
 """Frame of a segment at test time."""
 TrainFrames = Literal["drawn", "as-tested"]
 """Frames of a training clip."""
+Frames = Annotated[int, Field(ge=1, le=2**16)]
+NumClips = Annotated[int, Field(ge=1, le=1000)]
 Stamps = Int64[ndarray, " frames"]
 
 UNEVEN_STEP = 0.25
@@ -64,11 +66,11 @@ class Sampling:
     """
 
     rule: SamplingRule = "segments"
-    frames: Annotated[int, Field(ge=1)]
-    interval: Annotated[int, Field(ge=1)] | None = None
-    interval_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    clips: Annotated[int, Field(ge=1)] = 1
+    frames: Frames
+    interval: Count | None = None
+    interval_s: Positive | None = None
+    rate: Positive | None = None
+    clips: NumClips = 1
     test_frame: TestFrame = "mean"
     train_frames: TrainFrames = "drawn"
 
