@@ -22,8 +22,9 @@ from kinema import __version__
 from kinema.config import config, from_json, rename_fields, to_json
 from kinema.data.names import normalize
 from kinema.errors import ConfigError, KinemaError, ModelError, one_line
-from kinema.files import atomic_write, read_json
+from kinema.files import atomic_write, read_bytes, read_json
 from kinema.inference.engine import Engine, Precision
+from kinema.memory import machine_memory
 from kinema.modality import Modality
 from kinema.models.base import NetworkConfig
 from kinema.models.binding import input_binding
@@ -219,7 +220,7 @@ def load_model(
     file = folder / Path(description.weights).name
     if not file.is_file():
         raise ModelError(f"{file}: weights are missing", path=file)
-    weights = file.read_bytes()
+    weights = read_bytes(file, machine_memory())
     digest = hashlib.sha256(weights).hexdigest()
     if digest != description.digest:
         raise ModelError(f"{file}: damaged or replaced; its checksum is not the one saved", path=file, field="digest")
