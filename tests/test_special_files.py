@@ -1,7 +1,6 @@
 """Pipes, sockets and devices, also behind links, are refused at once wherever a file is expected."""
 
 import os
-import signal
 import socket
 from pathlib import Path
 
@@ -27,11 +26,9 @@ HERE = ReadOptions(isolation="none")
 
 
 @pytest.fixture(autouse=True)
-def no_hang():
+def no_hang(alarm):
     """End a test that waits for a pipe."""
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
+    alarm(20)
 
 
 @pytest.fixture(params=["pipe", "socket", "device"])

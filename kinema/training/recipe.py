@@ -28,7 +28,7 @@ from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.geometry import Rounding
 from kinema.transforms.preprocessing import DepthColors, Preprocessing, SubjectCrop
-from kinema.transforms.sampling import Frames, NumClips, Sampling, SamplingRule, TestFrame, TrainFrames
+from kinema.transforms.sampling import Frames, NumClips, Sampling, SamplingRule, Seconds, TestFrame, TrainFrames
 from kinema.video.read_options import ReadOptions
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
@@ -71,7 +71,7 @@ class Clip:
     depth_colors: DepthColors = "gray"
     sampling: SamplingRule = "segments"
     interval: Count | None = None
-    interval_s: Positive | None = None
+    interval_s: Seconds | None = None
     rate: Positive | Literal["auto", "any"] = "auto"
     test_frame: TestFrame = "mean"
     train_frames: TrainFrames = "drawn"
@@ -334,8 +334,11 @@ class Recipe:
                 "compute.strategy='fsdp' cannot be combined with optim.ema_decay or compute.compile",
                 field="compute.strategy",
             )
-        preprocessing = self.clip.preprocessing(None)
-        self.clip.frame_sampling()
+        try:
+            preprocessing = self.clip.preprocessing(None)
+            self.clip.frame_sampling()
+        except ConfigError as error:
+            raise ConfigError(f"clip: {error}", field=f"clip.{error.field}") from error
         for channels in preprocessing.channels.values():
             self.model.check_clip(channels=channels, frames=self.clip.frames, size=self.clip.size)
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kinema.config import NonNegative, Pixels, config
+from kinema.errors import ConfigError
 from kinema.modality import Modality
 from kinema.transforms.geometry import FULL_FRAME, IDENTITY, Box, Geometry, Warp, crop, rotation
 from kinema.transforms.preprocessing import Preprocessing
@@ -58,7 +59,7 @@ class RandAugment:
         magnitude: Strength, 0 to 10. The paper uses 9 for ImageNet.
     """
 
-    operations: Annotated[int, Field(ge=0)] = 0
+    operations: Annotated[int, Field(ge=0, le=100)] = 0
     magnitude: Annotated[float, Field(ge=0, le=MAX_MAGNITUDE)] = 9.0
 
 
@@ -99,7 +100,7 @@ class Augmentation:
         for name in ("short_side", "erasing_area"):
             bounds = getattr(self, name)
             if bounds is not None and bounds[0] > bounds[1]:
-                raise ValueError(f"{name}={bounds}; expected (low, high) with low <= high")
+                raise ConfigError(f"{name}={bounds}; expected (low, high) with low <= high", field=name)
 
     @property
     def mixes_samples(self) -> bool:
