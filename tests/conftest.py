@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
@@ -55,6 +56,19 @@ def raises() -> Callable[..., AbstractContextManager[None]]:
             assert str(word) in str(error)
 
     return expect
+
+
+@pytest.fixture
+def alarm():
+    """Return a function that raises TimeoutError after this many seconds, unless it is called again."""
+
+    def ring(*_):
+        raise TimeoutError("took too long")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield signal.alarm
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

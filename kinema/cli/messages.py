@@ -57,7 +57,7 @@ class _StderrHandler(logging.StreamHandler[Any]):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> Any:  # type: ignore[override]  # an attribute of the base class
+    def stream(self) -> Any:
         """Standard error."""
         return sys.stderr
 

@@ -22,7 +22,7 @@ from kinema.data.manifest_facts import read_facts
 from kinema.data.names import normalize, split_name
 from kinema.data.pixel_box import PixelBox, parse_pixel_box
 from kinema.errors import ManifestError, did_you_mean
-from kinema.files import write_texts
+from kinema.files import read_bytes, write_texts
 from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
 from kinema.video.streams import join_stream, split_stream
 
@@ -240,9 +240,9 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
             path=facts_path,
         )
     facts = read_facts(facts_path)
-    table = path.read_bytes()
+    table = read_bytes(path)
     entries = _read_table(path, table, facts["unlabeled"])
-    digest = hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(facts_path.read_bytes()).digest())
+    digest = hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(read_bytes(facts_path)).digest())
     manifest = Manifest(path=path, entries=entries, digest=digest.hexdigest(), **facts)
     _check_labels(manifest)
     _check_splits(manifest)

@@ -43,7 +43,9 @@ def read_facts(path: Path) -> dict[str, Any]:
     except KeyError as error:
         raise ManifestError(f"{path}: field {error} is missing", path=path, field=str(error.args[0])) from error
     except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ManifestError(f"{path}: cannot be parsed ({error})", path=path) from error
+        raise ManifestError(
+            f"{path}: cannot be parsed ({error})", path=path, field=getattr(error, "field", None)
+        ) from error
 
 
 def _parse_encoding(stored: object) -> DepthEncoding | None:

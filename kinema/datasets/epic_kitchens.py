@@ -37,6 +37,7 @@ from kinema.datasets.skeleton import (
     require_list,
 )
 from kinema.errors import ManifestError, UnreadableVideo, examples
+from kinema.files import read_bytes
 from kinema.video.image_folder import list_images
 
 DATASET = "EPIC-KITCHENS-100"
@@ -167,7 +168,7 @@ def read_classes(path: Path, head: str) -> tuple[str, ...]:
     Raises:
         ManifestError: The file is not the official list of this task head.
     """
-    lines = read_csv(path, path.read_bytes())
+    lines = read_csv(path, read_bytes(path))
     require_columns(path, lines[0][1], ("id", "key"))
     for number, (line, row) in enumerate(lines):
         if row["id"] != str(number) or not row["key"]:
@@ -186,7 +187,7 @@ def read_segments(path: Path, split: str, classes: Mapping[str, Sequence[str]]) 
         ManifestError: A column or a cell is missing or malformed, a class is unknown, or a segment ends before it
             starts.
     """
-    lines = read_csv(path, path.read_bytes())
+    lines = read_csv(path, read_bytes(path))
     columns = (*COLUMNS, *(LABEL_COLUMNS[head] for head in classes))
     require_columns(path, lines[0][1], columns)
     return [_segment(path, row, line, columns, split, classes) for line, row in lines]

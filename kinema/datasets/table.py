@@ -16,6 +16,7 @@ from kinema.datasets.options import OwnDataOptions
 from kinema.datasets.prepared import PreparedDataset, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.errors import ManifestError, UsageError, did_you_mean
+from kinema.files import read_bytes
 
 OBJECTS = "a list of objects, or one object per line"
 OTHER_NAMES = {
@@ -53,7 +54,7 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
             raise ManifestError(problem, path=written, field="out")
     if not table.is_file():
         raise ManifestError(f"{table}: no such table", path=table, field="root")
-    place, lines = _json_rows(table) if table_format == "json" else ("line", read_csv(table, table.read_bytes()))
+    place, lines = _json_rows(table) if table_format == "json" else ("line", read_csv(table, read_bytes(table)))
     chosen = _parse_columns(options.columns)
     names = _column_names(table, list(lines[0][1]), chosen)
     rows, cell_notes = clean_rows(table, place, lines, names)
@@ -96,7 +97,7 @@ def _parse_columns(text: str) -> dict[str, str]:
 def _json_rows(table: Path) -> tuple[Place, list[Row]]:
     """Return number and cells of each object; missing columns are empty."""
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        text = read_bytes(table).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{table}: not UTF-8 text ({error.reason} at byte {error.start})", path=table) from error
     place: Place = "item" if text.lstrip().startswith("[") else "line"

@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import nn
 
 from kinema.data.dataset import VideoDataset
-from kinema.data.loaders import LoadedBatch, complete, make_loader
+from kinema.data.loaders import MAX_WORKERS, LoadedBatch, complete, make_loader
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.data.samplers import evaluation_batches
 from kinema.data.splits import held_out_split, split_caveat
@@ -25,6 +25,7 @@ from kinema.evaluation.predictions import Predictions, Protocol, concatenate, gr
 from kinema.inference.engine import Device, choose_device
 from kinema.inference.trained_model import TrainedModel, load_model
 from kinema.modality import Modality
+from kinema.transforms.clip_memory import check_clips
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
 Missing = Literal["stop", "allow"]
@@ -82,8 +83,8 @@ def evaluate(
     """
     if batch_size < 1:
         raise PredictionsError(f"batch_size={batch_size}; expected at least 1", field="batch_size")
-    if workers < 0:
-        raise PredictionsError(f"workers={workers}; expected at least 0", field="workers")
+    if not 0 <= workers <= MAX_WORKERS:
+        raise PredictionsError(f"workers={workers}; expected 0 to {MAX_WORKERS}", field="workers")
     if out is not None and Path(out).is_dir():
         raise PredictionsError(f"{out}: a folder; expected a file for the predictions", path=out, field="out")
     trained = model if isinstance(model, TrainedModel) else load_model(model, model=network)
@@ -95,10 +96,12 @@ def evaluate(
     dataset = VideoDataset(
         table, sampling=trained.sampling, preprocessing=trained.preprocessing, read_options=read_options
     )
+    positions = table.positions(split)
+    check_clips(trained.sampling, trained.preprocessing, batch_size=min(batch_size, len(positions)))
     compute_on = choose_device(device)
     loader = make_loader(
         dataset,
-        evaluation_batches(table.positions(split), batch_size),
+        evaluation_batches(positions, batch_size),
         workers=workers,
         pin_memory=compute_on.type == "cuda",
     )

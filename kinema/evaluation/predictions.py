@@ -16,7 +16,7 @@ from kinema.data.manifest import UNLABELED, Manifest
 from kinema.data.names import normalize
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
-from kinema.files import atomic_write, parse_json
+from kinema.files import atomic_write, parse_json, require_regular
 
 PREDICTIONS_FILE = "predictions.safetensors"
 """Name of the predictions file in a run folder."""
@@ -268,6 +268,7 @@ def load_predictions(path: Path) -> Predictions:
     if path.is_dir():
         path = path / PREDICTIONS_FILE
     try:
+        require_regular(path)
         with safe_open(path, framework="np") as file:
             header = parse_json((file.metadata() or {})["predictions"])
             protocol = header.get("protocol")  # files of the first version have neither protocol nor groups

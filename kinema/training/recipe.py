@@ -14,10 +14,11 @@ from statistics import median_low
 from types import ModuleType
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 import kinema.recipes
-from kinema.config import config
+from kinema.config import Count, NonNegative, Pixels, Positive, config
+from kinema.data.loaders import MAX_WORKERS
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.data.mirrored import exchanged_pair
 from kinema.errors import ConfigError, RecipeError
@@ -27,12 +28,11 @@ from kinema.models.registry import ModelConfig
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.geometry import Rounding
 from kinema.transforms.preprocessing import DepthColors, Preprocessing, SubjectCrop
-from kinema.transforms.sampling import Sampling, SamplingRule, TestFrame, TrainFrames
+from kinema.transforms.sampling import Frames, NumClips, Sampling, SamplingRule, Seconds, TestFrame, TrainFrames
 from kinema.video.read_options import ReadOptions
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
-Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Parallel = Annotated[int, Field(ge=1, le=1024)]
 
 
 @config
@@ -63,24 +63,24 @@ class Clip:
         rounding: Rounding of the resized longer side and of the crop's edges: `half-up` or `torchvision`.
     """
 
-    frames: int
-    size: int
-    short_side: int
+    frames: Frames
+    size: Pixels
+    short_side: Pixels
     modalities: tuple[Modality, ...] = ("rgb",)
     depth_channels: Literal[1, 3] = 1
     depth_colors: DepthColors = "gray"
     sampling: SamplingRule = "segments"
-    interval: int | None = None
-    interval_s: float | None = None
-    rate: PositiveFinite | Literal["auto", "any"] = "auto"
+    interval: Count | None = None
+    interval_s: Seconds | None = None
+    rate: Positive | Literal["auto", "any"] = "auto"
     test_frame: TestFrame = "mean"
     train_frames: TrainFrames = "drawn"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    depth_std: float = 0.5
-    clips: int = 1
+    std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
+    depth_std: Positive = 0.5
+    clips: NumClips = 1
     crops: Literal[1, 3] = 1
-    subject_margin: float | None = None
+    subject_margin: NonNegative | None = None
     rounding: Rounding = "half-up"
 
     def preprocessing(self, depth: DepthFacts | None, encoding: DepthEncoding | None = None) -> Preprocessing:
@@ -150,8 +150,8 @@ class Data:
     manifest: str = ""
     train: str = "train"
     evaluate: str = "val"
-    batch_size: PositiveInt = 16
-    workers: Annotated[int, Field(ge=0)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=2**20)] = 16
+    workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
     augmentation: Augmentation = Augmentation()
     unreadable: Literal["stop", "skip"] = "stop"
     duplicates: Literal["refuse", "allow"] = "refuse"
@@ -189,18 +189,18 @@ class Optim:
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: PositiveFinite
-    lr_start: Finite = 0.01
-    lr_end: Finite = 0.0
+    lr: Positive
+    lr_start: NonNegative = 0.01
+    lr_end: NonNegative = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Finite = 0.0
+    weight_decay: NonNegative = 0.0
     decay: Literal["matrices", "all"] = "matrices"
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    grad_accum_steps: PositiveInt = 1
+    grad_accum_steps: Count = 1
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    epochs: PositiveFinite
-    warmup_epochs: Finite = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=1e6)]
+    warmup_epochs: NonNegative = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=True)] | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def __post_init__(self) -> None:
@@ -230,7 +230,7 @@ class Init:
     unmatched: Literal["refuse", "allow"] = "refuse"
     blocks: tuple[Annotated[int, Field(ge=0)], ...] = ()
     ignore: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    calibration_batches: PositiveInt | None = None
+    calibration_batches: Count | None = None
     freeze: tuple[str, ...] = ()
 
 
@@ -246,8 +246,8 @@ class Checkpoint:
         metric: Metric that ranks evaluations. With several task heads, `top1` counts samples with every head correct.
     """
 
-    every: PositiveInt | None = None
-    keep_every_epochs: PositiveFinite | None = None
+    every: Count | None = None
+    keep_every_epochs: Positive | None = None
     keep: Literal["best", "last"] = "best"
     metric: str = "top1"
 
@@ -269,7 +269,7 @@ class Compute:
 
     device: Device = "auto"
     precision: Precision = "float32"
-    cpu_threads: PositiveInt | None = None
+    cpu_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     activation_checkpointing: bool = False
     compile: Literal["no", "default", "max-autotune"] = "no"
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -289,8 +289,8 @@ class RunSettings:
 
     out: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    evaluate_every_epochs: PositiveFinite = 1.0
-    patience: PositiveInt | None = None
+    evaluate_every_epochs: Positive = 1.0
+    patience: Count | None = None
     loggers: tuple[LoggerName, ...] = ()
 
     def __post_init__(self) -> None:
@@ -334,8 +334,11 @@ class Recipe:
                 "compute.strategy='fsdp' cannot be combined with optim.ema_decay or compute.compile",
                 field="compute.strategy",
             )
-        preprocessing = self.clip.preprocessing(None)
-        self.clip.frame_sampling()
+        try:
+            preprocessing = self.clip.preprocessing(None)
+            self.clip.frame_sampling()
+        except ConfigError as error:
+            raise ConfigError(f"clip: {error}", field=f"clip.{error.field}") from error
         for channels in preprocessing.channels.values():
             self.model.check_clip(channels=channels, frames=self.clip.frames, size=self.clip.size)
 

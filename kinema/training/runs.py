@@ -23,7 +23,7 @@ import torch
 
 from kinema import __version__
 from kinema.errors import RecipeError, RunError, one_line
-from kinema.files import atomic_write, sync, write_texts
+from kinema.files import atomic_write, read_bytes, sync, write_texts
 from kinema.training.distributed import rank
 from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
@@ -172,7 +172,7 @@ class Run:
         """
         path = self.path / "recipe.json"
         try:
-            return recipe_from_json(path.read_text(encoding="utf-8"))
+            return recipe_from_json(read_bytes(path).decode())
         except RecipeError as error:
             raise RunError(f"{path}: {error}", path=path, field=error.field) from error
 

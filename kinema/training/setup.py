@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from kinema.data.manifest import Manifest
 from kinema.data.mirrored import undecided_pairs
 from kinema.data.splits import held_out_split
 from kinema.datasets.registry import is_public
-from kinema.errors import ManifestError, RecipeError, StreamError, TrainingStopped
+from kinema.errors import ConfigError, ManifestError, RecipeError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
 from kinema.inference.engine import choose_device
 from kinema.inference.trained_model import TrainedModel, name_weights, random_start
@@ -29,9 +29,10 @@ from kinema.models.binding import InputBinding, input_binding
 from kinema.training.distributed import make_fabric, rank
 from kinema.training.loggers import check_loggers
 from kinema.training.optimizer import class_weights
-from kinema.training.recipe import Recipe
+from kinema.training.recipe import Clip, Recipe
 from kinema.training.runs import Run, commit
 from kinema.training.schedule import Schedule, check_metric
+from kinema.transforms.clip_memory import check_clips
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
@@ -85,12 +86,15 @@ class TrainingSetup:
             check_mirroring(recipe, manifest)
         if rank() == 0 and (run is None or not run.has_checkpoint):
             refuse_copies(recipe, manifest, train_positions)
-        run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
-        fabric = make_fabric(recipe)
-        torch.manual_seed(recipe.run.seed)
         deinterlace = recipe.data.read_options.deinterlace or "none"
         preprocessing = recipe.clip.preprocessing(manifest.depth, manifest.depth_encoding)
         preprocessing = replace(preprocessing, deinterlace=deinterlace)
+        sampling = recipe.clip.frame_sampling(manifest.rates(train_positions))
+        with _name_fields():
+            check_clips(sampling, preprocessing, batch_size=recipe.data.batch_size)
+        run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
+        fabric = make_fabric(recipe)
+        torch.manual_seed(recipe.run.seed)
         network = model or _build_network(recipe, manifest, preprocessing)
         binding = input_binding(network)
         if len(preprocessing.modalities) > len(binding.arguments):
@@ -106,7 +110,7 @@ class TrainingSetup:
             run=run,
             fabric=fabric,
             schedule=Schedule.from_recipe(recipe, samples=len(train_positions), max_steps=max_steps),
-            sampling=recipe.clip.frame_sampling(manifest.rates(train_positions)),
+            sampling=sampling,
             preprocessing=preprocessing,
             model=network,
             is_own=model is not None,
@@ -274,12 +278,22 @@ def balance_loss(recipe: Recipe, manifest: Manifest, positions: list[int]) -> di
 
 
 def _build_network(recipe: Recipe, manifest: Manifest, preprocessing: Preprocessing) -> nn.Module:
-    try:
+    with _name_fields():
         return recipe.model.build(
             heads=manifest.heads,
             channels=preprocessing.channels,
             frames=recipe.clip.frames,
             size=recipe.clip.size,
         )
-    except StreamError as error:
-        raise RecipeError(f"clip.{error}", field="clip.modalities") from error
+
+
+@contextmanager
+def _name_fields() -> Iterator[None]:
+    """Name the fields in errors of networks and clips as those of a recipe: `size` is `clip.size`."""
+    try:
+        yield
+    except (ConfigError, StreamError) as error:
+        name = error.field or ""
+        is_clip = name in {field.name for field in fields(Clip)}
+        section = "clip" if is_clip else "data" if name == "batch_size" else "model"
+        raise RecipeError(f"{section}.{error}", field=f"{section}.{name}") from error

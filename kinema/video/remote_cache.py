@@ -20,7 +20,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from kinema.errors import CacheError, UnreadableVideo
-from kinema.files import atomic_path, read_json, remove
+from kinema.files import atomic_path, is_special, read_json, remove
 from kinema.video.read_options import Limits, ReadOptions
 from kinema.video.streams import join_stream, split_stream
 from kinema.video.unreadable import one_line, over_limit, unreadable
@@ -55,6 +55,8 @@ def local_path(path: str, read_options: ReadOptions) -> str:
 def _local_copy(path: str, read_options: ReadOptions) -> str:
     """Return the local copy of a URL, which names no stream."""
     _check_protocols(path)
+    if is_special(path.split("::")[-1].removeprefix("file://").removeprefix("local://")):
+        raise unreadable(path, "not a regular file")
     try:
         system, inner = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError, OSError) as error:

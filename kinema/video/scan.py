@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 
 from kinema.errors import UnreadableVideo
+from kinema.files import is_special, require_regular
 from kinema.video.array_file import ARRAY_SUFFIXES
 from kinema.video.container import open_video, packets_of
 from kinema.video.image_folder import IMAGE_SUFFIXES
@@ -97,6 +98,7 @@ def is_text(path: Path) -> bool:
     if path.suffix.lower() in TEXT_SUFFIXES:
         return True
     try:
+        require_regular(path)
         with path.open("rb") as file:
             start = file.read(PROBED_BYTES)
     except OSError:
@@ -106,7 +108,7 @@ def is_text(path: Path) -> bool:
 
 def is_video(path: Path) -> bool:
     """Return whether at least two frames of a file decode. Documents, images, sounds and archives are not opened."""
-    if path.suffix.lower() in OTHER_SUFFIXES or is_text(path):
+    if path.suffix.lower() in OTHER_SUFFIXES or is_special(path) or is_text(path):
         return False
     frames = 0
     try:
