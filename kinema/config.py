@@ -118,8 +118,14 @@ RULES = {
     "bool_type": "True or False",
     "string_type": "a string",
     "none_required": "None",
+    "tuple_type": "a tuple",
+    "model_attributes_type": "a config",
 }
 """Expected values by type of pydantic error. Errors of other types keep pydantic's message."""
+
+
+LONGEST_VALUE = 80
+"""Number of characters of a value in a message; a longer one is shown by its type."""
 
 
 def _exact_literal(annotation: Any) -> Any:
@@ -161,7 +167,9 @@ def _config_error(error: ValidationError, owner: Any) -> ConfigError:
         message = f"{name}: unknown kind {context['tag']!r} of {field or name}; {did_you_mean(context['tag'], tags)}"
     else:
         rule = RULES[kind].format(**context) if kind in RULES else first["msg"].removeprefix("Input should be ")
-        message = f"{name}: {field}={first['input']!r}; expected {rule}"
+        value = repr(first["input"])
+        shown = value if len(value) <= LONGEST_VALUE else f"{type(first['input']).__name__}(...)"
+        message = f"{name}: {field}={shown}; expected {rule}"
     return ConfigError(message, field=field)
 
 

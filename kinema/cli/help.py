@@ -97,8 +97,9 @@ def print_help(
     positional = [option.usage for option in options if option.group == "Arguments"]
     print("\n".join(textwrap.wrap(summary, width)))
     print(f"\nUsage:   {' '.join([prog, *positional, '[OPTIONS]'])}\nExample: {example}")
-    if details:
-        print("\n" + textwrap.fill(details, width))
+    for paragraph in filter(None, details.split("\n\n")):
+        is_block = any(line.startswith(" ") for line in paragraph.splitlines())
+        print("\n" + (paragraph if is_block else textwrap.fill(paragraph, width)))
     column = min(max(len(option.usage) for option in options), MAX_NAME_WIDTH) + 4
     for group in dict.fromkeys(option.group for option in options):
         print(f"\n{group or 'Options'}:")

@@ -5,18 +5,13 @@ files that you trust.
 """
 
 import difflib
-import importlib.util
-import pkgutil
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median_low
-from types import ModuleType
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-import kinema.recipes
 from kinema.config import Count, NonNegative, Pixels, Positive, config
 from kinema.data.loaders import MAX_WORKERS
 from kinema.data.manifest import Manifest, load_manifest
@@ -25,6 +20,7 @@ from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
+from kinema.training.recipe_modules import execute, import_shipped, line_of, names_in, shipped_modules
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.geometry import Rounding
 from kinema.transforms.preprocessing import DepthColors, Preprocessing, SubjectCrop
@@ -378,16 +374,16 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes, as `table/row` for the rows of a table."""
-    return sorted(name for module in _shipped_modules() for name in _names_in(module))
+    return sorted(name for module in shipped_modules() for name in names_in(module))
 
 
 def summarize_recipe_names() -> str:
-    """Return the names of the shipped recipes for a message, with the number of rows of each table."""
-    modules = {module: _names_in(module) for module in _shipped_modules()}
+    """Return the recipes that exist for a message, with the number of rows of each table."""
+    modules = {module: names_in(module) for module in shipped_modules()}
     tables = {module: len(names) for module, names in modules.items() if names != [module]}
     single = [module for module in modules if module not in tables]
     counts = ", ".join(f"{table} ({rows})" for table, rows in tables.items())
-    return f"{', '.join(single)}; rows of {counts}, listed by `kinema train {next(iter(tables))}`"
+    return f"{', '.join(single)}; rows of {counts}; or a .py file. `kinema train --list` describes them"
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -399,42 +395,20 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     name = str(name_or_path)
     module, _, row = name.partition("/")
     if name.endswith(".py"):
-        recipe = getattr(_execute(Path(name)), "RECIPE", None)
+        path = Path(name)
+        recipe = getattr(execute(path), "RECIPE", None)
         if not isinstance(recipe, Recipe):
-            raise RecipeError(f"{name}: no constant RECIPE of type kinema.Recipe", path=name)
+            line = line_of(path, "RECIPE")
+            got = f"line {line}: RECIPE is {type(recipe).__name__}" if line else "no constant RECIPE"
+            raise RecipeError(f"{path}, {got}; expected RECIPE = kinema.Recipe(...)", path=path, line=line)
         return recipe
-    names = _names_in(module) if module in _shipped_modules() else []
+    names = names_in(module) if module in shipped_modules() else []
     if name in names:
-        content = importlib.import_module(f"kinema.recipes.{module}")
+        content = import_shipped(module)
         shipped: Recipe = content.RECIPES[row] if row else content.RECIPE
         return shipped
     if names not in ([], [module]) and not row:
         raise RecipeError(f"{name}: a table of several recipes. Choose one of {', '.join(names)}.", field="recipe")
     near = difflib.get_close_matches(name, recipe_names(), n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Available: {summarize_recipe_names()}, or a .py file."
+    hint = f"Did you mean {near[0]!r}?" if near else f"Available: {summarize_recipe_names()}."
     raise RecipeError(f"unknown recipe {name!r}. {hint}", field="recipe")
-
-
-def _shipped_modules() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(kinema.recipes.__path__))
-
-
-def _names_in(module: str) -> list[str]:
-    rows = getattr(importlib.import_module(f"kinema.recipes.{module}"), "RECIPES", None)
-    return [module] if rows is None else sorted(f"{module}/{row}" for row in rows)
-
-
-def _execute(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise RecipeError(f"{path}: no such recipe file", path=path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # report any error of the user's code with its line
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        raise RecipeError(
-            f"{path}, line {line or '?'}: {type(error).__name__}: {error}", path=path, line=line
-        ) from error
-    return module
