@@ -106,16 +106,6 @@ class Entry:
             problem = f"stop_frame={self.stop_frame} exceeds the file's {self.frames} frames"
             raise ManifestError(problem, field="stop_frame")
 
-    @property
-    def length(self) -> tuple[int | None, float | None]:
-        """Number of frames of the sample, and its duration [s]; None if unknown."""
-        if self.start_s is not None and self.stop_s is not None:
-            return None, self.stop_s - self.start_s
-        frames = self.frames
-        if self.start_frame is not None and self.stop_frame is not None:
-            frames = self.stop_frame - self.start_frame
-        return frames, frames / self.rate if frames and self.rate else None
-
     def source(self, modality: Modality) -> str:
         """Return the path of a modality's file; empty without one."""
         return self.rgb if modality == "rgb" else self.depth
@@ -188,15 +178,6 @@ class Manifest:
     def rates(self, positions: Iterable[int]) -> list[float]:
         """Return the known frame rates of samples: those of RGB, or of depth without RGB."""
         return [rate for position in positions if (rate := self.entries[position].rate)]
-
-    def longest(self, positions: Iterable[int]) -> dict[str, int | float]:
-        """Return the length of the longest of these samples in frames and in seconds, as far as known."""
-        lengths = [self.entries[position].length for position in positions]
-        frames = [count for count, _ in lengths if count is not None]
-        seconds = [duration for _, duration in lengths if duration is not None]
-        return ({"longest_frames": max(frames)} if frames else {}) | (
-            {"longest_s": round(max(seconds), 3)} if seconds else {}
-        )
 
     def read_as(self, modality: Modality) -> ReadAs:
         """Return what the files of a modality contain."""

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 
 from kinema import __version__
+from kinema.data.lengths import longest
 from kinema.errors import RunError
 from kinema.evaluation.predictions import Predictions, save_predictions
 from kinema.inference.trained_model import TrainedModel, save_model
@@ -93,7 +94,7 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "init_digest": state.init_digest,
         "skipped_draws": len(skipped),
         "skipped_samples": len({line["index"] for line in skipped}),
-        **manifest.longest(setup.train_positions),
+        **longest(manifest.entries[position] for position in setup.train_positions),
     }
     digest = save_model(run.model, replace(trained, provenance=provenance))
     save_predictions(run.predictions, replace(predictions, weights_digest=digest, start_weights=state.start_weights))
