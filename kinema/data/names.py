@@ -13,6 +13,8 @@ SPLITS = {
 SPLIT_OF_SPELLING = {spelling: split for split, spellings in SPLITS.items() for spelling in spellings}
 DECORATION = re.compile(r"^split|(s?daten|data|split|sets?|videos?|clips?|files?)+$")
 """Words beside the split in names of folders."""
+MAX_SPLIT_NAME = 100
+"""Number of characters of a name above which it is that of no split."""
 FOLD = re.compile(r"(cv|fold|part|split)\d+")
 MISSING = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "n/a", "NA", "NULL", "null", "Null", "None", "NaT"}
@@ -36,6 +38,8 @@ def split_name(text: str) -> str | None:
 
     The folds of a cross-validation, such as `fold3`, are splits too.
     """
+    if len(text) > MAX_SPLIT_NAME:
+        return None
     word = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
     if FOLD.fullmatch(word):
         return word

@@ -1,10 +1,12 @@
 """Groups found in file names: recordings, films, people and web videos, and names that tell none."""
 
+import time
 from collections import defaultdict
 
 import numpy as np
 import pytest
 
+from kinema.data.names import split_name
 from kinema.datasets.folder import FolderOptions, prepare
 from kinema.datasets.source_groups import find_groups
 
@@ -127,3 +129,11 @@ def test_near_duplicates_are_kept_together(tmp_path, write_video, match_notes):
     assert all(splits[f"{label}/{a}"] == splits[f"{label}/{b}"] for label in "ab" for a, b in ("xy", "zu", "vw"))
     assert prepared.manifest.declared == {"train": 8, "val": 4}
     assert match_notes(prepared.notes[:1], "12 near-duplicates a/x.mp4 a/y.avi")
+
+
+@pytest.mark.parametrize("name", ["_" * 250 + "!", "1_" * 125 + "!", "a" + " (" * 125, "part1" + "_" * 245 + "x"])
+def test_no_name_takes_long_to_group(name):
+    start = time.process_time()
+    find_groups({f"a/{name}.mp4": "a", f"a/{name}2.mp4": "a"})
+    assert split_name(40 * name + "sets" * 5000) is None
+    assert time.process_time() - start < 0.5
