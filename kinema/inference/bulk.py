@@ -7,27 +7,36 @@ from pathlib import Path
 from typing import Literal
 
 from kinema.data.csv_table import csv_text
-from kinema.errors import UnreadableVideo, VideoError
+from kinema.errors import UnreadableVideo, VideoError, examples
 from kinema.inference.engine import Device
 from kinema.inference.recognizer import MissingStream, Recognizer, Video
 from kinema.modality import Modality
 from kinema.terminal import echo, echo_data
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
-from kinema.video.scan import scan_contents
+from kinema.video.scan import is_text, scan_contents
 
 
 def find_videos(sources: Sequence[str]) -> Iterator[str]:
     """Yield files and URLs as they are, and all videos below a folder, whatever their names.
+
+    Other files of the folder, except documents, are named on standard error.
 
     Raises:
         VideoError: A folder has no videos.
     """
     for source in sources:
         if "://" not in source and Path(source).is_dir():
-            videos = sorted(map(str, scan_contents(Path(source)).videos))
-            if not videos:
-                raise VideoError(f"{source}: no videos in this folder", path=source)
-            yield from videos
+            contents = scan_contents(Path(source))
+            others = [
+                path for path in (*contents.arrays, *contents.image_folders, *contents.others) if not is_text(path)
+            ]
+            left_out = examples([str(path.relative_to(source)) for path in sorted(others)])
+            if not contents.videos:
+                files = f", only {left_out}" if others else ""
+                raise VideoError(f"{source}: no videos in this folder{files}", path=source)
+            if others:
+                echo(f"kinema: {source}: {len(others)} files are no videos and are left out: {left_out}", to="stderr")
+            yield from map(str, contents.videos)
         else:
             yield source
 
