@@ -90,7 +90,7 @@ def write_texts(contents: Mapping[Path, str]) -> None:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             file = replacements.enter_context(atomic_write(path))
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))  # `\\udce9` of a name in another encoding
             file.flush()
 
 

@@ -28,6 +28,11 @@ INTEGER = re.compile(r"[+-]?\d+")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text has no halves of characters, such as the bytes of a file name that is not UTF-8."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def normalize(text: str) -> str:
     """Return a name in Unicode's composed form (NFC), in which names that look the same are the same."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Literal, NamedTuple
 
-from kinema.data.manifest import LABEL, Entry
+from kinema.data.manifest import LABEL, Entry, check_heads
 from kinema.data.names import normalize, split_name
 from kinema.datasets.cells import is_label, unknown_split
 from kinema.datasets.prepared import note_names, single_modality_notes
@@ -182,6 +182,10 @@ def parse_template(text: str) -> Template:
             raise error(f"{{{field}}} is not a field; expected {{name}}, or {{name:d}} for digits", field)
         split.append(Field(field, CHARACTERS[form]))
     fields = tuple(dict.fromkeys(part.name for part in split if isinstance(part, Field) and part.name))
+    try:
+        check_heads(list(filter(is_label, fields)))
+    except ManifestError as failure:
+        raise error(str(failure), failure.field) from failure
     if not any(map(is_label, fields)):
         raise error("field {label} is missing. Mark the part of the path that is the class.", LABEL)
     last = "".join(literal for literal, *_ in parts).rsplit("/", 1)[-1]

@@ -13,7 +13,7 @@ from kinema.inference.recognizer import MissingStream, Recognizer, Video
 from kinema.modality import Modality
 from kinema.terminal import echo, echo_data
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
-from kinema.video.scan import is_text, scan_contents
+from kinema.video.scan import RARE_VIDEO_SUFFIXES, is_text, scan_contents
 
 
 def find_videos(sources: Sequence[str]) -> Iterator[str]:
@@ -27,16 +27,17 @@ def find_videos(sources: Sequence[str]) -> Iterator[str]:
     for source in sources:
         if "://" not in source and Path(source).is_dir():
             contents = scan_contents(Path(source))
-            others = [
-                path for path in (*contents.arrays, *contents.image_folders, *contents.others) if not is_text(path)
-            ]
-            left_out = examples([str(path.relative_to(source)) for path in sorted(others)])
-            if not contents.videos:
-                files = f", only {left_out}" if others else ""
+            found = (*contents.arrays, *contents.image_folders, *contents.others)
+            others = [path for path in sorted(found) if not is_text(path)]
+            damaged = [path for path in others if path.suffix.lower() in RARE_VIDEO_SUFFIXES]
+            videos = sorted((*contents.videos, *damaged))
+            names = [str(path.relative_to(source)) for path in others if path not in damaged]
+            if not videos:
+                files = f", only {examples(names)}" if names else ""
                 raise VideoError(f"{source}: no videos in this folder{files}", path=source)
-            if others:
-                echo(f"kinema: {source}: {len(others)} files are no videos and are left out: {left_out}", to="stderr")
-            yield from map(str, contents.videos)
+            if names:
+                echo(f"kinema: {source}: {len(names)} files are no videos and left out: {examples(names)}", to="stderr")
+            yield from map(str, videos)
         else:
             yield source
 

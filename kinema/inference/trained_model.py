@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kinema import __version__
 from kinema.config import config, from_json, rename_fields, to_json
-from kinema.data.names import normalize
+from kinema.data.names import is_unicode, normalize
 from kinema.errors import ConfigError, KinemaError, ModelError, one_line
 from kinema.files import atomic_write, read_json
 from kinema.inference.engine import Engine, Precision
@@ -270,6 +270,8 @@ class Description:
         for head, names in self.classes.items():
             if len(set(names)) != len(names) or not names:
                 raise ConfigError(f"classes: empty or repeated for head {head!r}", field="classes")
+            if not all(map(is_unicode, (head, *names))):
+                raise ConfigError(f"classes: a name of head {head!r} is not Unicode text", field="classes")
 
 
 def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:

@@ -14,10 +14,11 @@ from kinema.video.array_file import ARRAY_SUFFIXES
 from kinema.video.container import open_video, packets_of
 from kinema.video.image_folder import IMAGE_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"}
-    | {".ts", ".vob", ".webm", ".wmv"}
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
+RARE_VIDEO_SUFFIXES = frozenset(
+    {".asf", ".divx", ".f4v", ".m2ts", ".m2v", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".y4m"}
 )
+"""Suffixes of videos, too, but only the content of a file decides in a scan."""
 
 TEXT_SUFFIXES = frozenset(
     {".csv", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".log", ".md", ".pdf", ".py"}

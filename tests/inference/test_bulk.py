@@ -110,7 +110,7 @@ def test_a_folder_is_replaced_by_its_videos(tmp_path, videos):
     assert list(find_videos(["s3://bucket/1.mp4", "gone.mp4"])) == ["s3://bucket/1.mp4", "gone.mp4"]
 
 
-def test_files_left_out_of_a_folder_are_named(tmp_path, videos, capsys):
+def test_files_left_out_of_a_folder_are_named(videos, capsys):
     folder = Path(videos[0]).parent
     for name in ("d.ts", "e.MTS", "f.ogv"):
         (folder / name).write_bytes(b"G@\0\0" + bytes(range(256)) * 20)
