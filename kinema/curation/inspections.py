@@ -7,6 +7,7 @@ last record of a path counts.
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -84,7 +85,7 @@ def journal_path(manifest: Path, folder: Path | None) -> Path:
 
     Manifests in the same folder share a journal.
     """
-    name = hashlib.sha256(str(manifest.parent.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(manifest.parent.resolve())).hexdigest()[:16]
     return (folder or default_cache() / "check") / f"{name}.jsonl"
 
 

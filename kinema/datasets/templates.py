@@ -1,6 +1,7 @@
 """Templates that pair RGB and depth by file name: `{label}/{name}_rgb.mp4` with `{label}/{name}_depth.mkv`."""
 
 import difflib
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -217,8 +218,12 @@ def match_templates(root: Path, out: Path, *, rgb: str = "", depth: str = "") ->
     }
     shared = _shared_fields(templates)
     contents = scan(root)
-    written = (out.resolve(), out.with_suffix(".json").resolve())
-    others = [path for path in contents.others if path.suffix not in (".csv", ".json") or path.resolve() not in written]
+    written = (os.path.realpath(out), os.path.realpath(out.with_suffix(".json")))
+    others = [
+        path
+        for path in contents.others
+        if path.suffix not in (".csv", ".json") or os.path.realpath(path) not in written
+    ]
     sources = frozenset(path.relative_to(root).as_posix() for path in contents.sources)
     paths = [path.relative_to(root).as_posix() for path in sorted((*contents.sources, *others))]
     matched, both = _match(templates, paths, sources)

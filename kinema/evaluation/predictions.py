@@ -242,7 +242,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
     fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
     if predictions.start_weights:
         fields["start_weights"] = predictions.start_weights
-    header = json.dumps(fields, ensure_ascii=False, default=asdict)
+    header = json.dumps(fields, ensure_ascii=False, default=asdict).encode(errors="backslashreplace").decode()
     try:
         with atomic_write(path) as file:
             file.write(save(tensors, metadata={"predictions": header}))

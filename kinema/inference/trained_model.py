@@ -183,7 +183,8 @@ def save_model(folder: Path, trained: TrainedModel) -> str:
         provenance=dict(trained.provenance),
     )
     _write(folder / description.weights, weights)
-    _write(folder / DESCRIPTION, (json.dumps(to_json(description), indent=2, ensure_ascii=False) + "\n").encode())
+    content = json.dumps(to_json(description), indent=2, ensure_ascii=False) + "\n"
+    _write(folder / DESCRIPTION, content.encode(errors="backslashreplace"))
     (folder / OLD_DESCRIPTION).unlink(missing_ok=True)
     for old in folder.glob("model-*.safetensors"):
         if old.name != description.weights:
