@@ -33,7 +33,7 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
         OSError: The file cannot be written. The old content is kept and the temporary file removed.
     """
     if path.is_symlink():
-        path = path.resolve()
+        path = Path(os.path.realpath(path))  # `Path.resolve` raises for a link to itself
     is_open = path.parts[:2] in (("/", "dev"), ("/", "proc"))  # as `/dev/stdout`, which another process reads
     if path.exists() and (is_open or not path.is_file()):
         with path.open("wb") as file:  # raises for a folder
@@ -123,7 +123,7 @@ def write_texts(contents: Mapping[Path, str]) -> None:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             file = replacements.enter_context(atomic_write(path))
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))  # `\\udce9` of a name in another encoding
             file.flush()
 
 

@@ -34,19 +34,19 @@ class Check(Command):
         split: Splits to check. All if omitted.
         frames: Number of frames per clip.
         workers: Number of files read in parallel.
-        out: Folder for check.html, check.json and bad_files.txt.
+        out: Folder for check.html, check.json and bad_files.txt. MANIFEST-check beside the manifest if omitted.
         cache: Folder that stores results between checks. `~/.cache/kinema/check` if omitted.
         read_options: Reading of files. Each worker reads in its own process by default.
     """
 
-    EXAMPLE: ClassVar = "mine.csv --split train val --out check"
+    EXAMPLE: ClassVar = "mine.csv --split train val"
     GROUPS: ClassVar = {"Samples": ("split", "frames"), "Output and speed": ("out", "workers", "cache")}
 
     manifest: Positional[str]
     split: tuple[str, ...] = ()
     frames: int = 16
     workers: int = os.cpu_count() or 1
-    out: Path = Path("check")
+    out: Path | None = None
     cache: Path | None = None
     read_options: ReadOptions = field(default_factory=_check_read_options)
 
@@ -56,7 +56,7 @@ class Check(Command):
         at_least_one("--workers", self.workers)
         from kinema.curation.check import check
         from kinema.curation.inspections import journal_path
-        from kinema.data.manifest import load_manifest
+        from kinema.data.manifest import BUILT_IN, load_manifest
         from kinema.reports.check_lines import check_lines, check_progress
         from kinema.reports.check_page import write_check
 
@@ -73,11 +73,13 @@ class Check(Command):
             )
         for line in check_lines(checked):
             echo(line)
-        write_check(checked, self.out, self.read_options)
+        folder = Path() if self.manifest in BUILT_IN else manifest.path.parent
+        out = self.out or folder / f"{manifest.path.stem}-check"
+        write_check(checked, out, self.read_options)
         names = ("check.html", "check.json", "bad_files.txt")
-        echo("report: {}; all findings: {}; bad files: {}".format(*(self.out / name for name in names)))
+        echo("report: {}; all findings: {}; bad files: {}".format(*(out / name for name in names)))
         if checked.bad_files:
-            logger.info("To leave the bad files out, prepare again with --exclude %s", self.out / names[-1])
+            logger.info("To leave the bad files out, prepare again with --exclude %s", out / names[-1])
         return 1 if checked.faults else 0
 
 

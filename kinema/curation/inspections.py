@@ -7,6 +7,7 @@ last record of a path counts.
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -87,7 +88,7 @@ def journal_path(manifest: Path, folder: Path | None) -> Path:
     Raises:
         CacheError: The folder cannot be written.
     """
-    name = hashlib.sha256(str(manifest.parent.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(manifest.parent.resolve())).hexdigest()[:16]
     return make_cache(folder, "" if folder else "check", "--cache") / f"{name}.jsonl"
 
 

@@ -181,7 +181,7 @@ def read_signatures(
 
 
 def _open_journal(manifest: Path, stack: ExitStack) -> Journal | None:
-    name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(manifest.resolve())).hexdigest()[:16]
     try:
         journal = Journal(make_cache(None, "signatures", "") / f"{name}.jsonl")
     except OSError as error:

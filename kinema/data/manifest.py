@@ -19,11 +19,12 @@ from typing import Any
 
 from kinema.data.csv_table import csv_text, read_csv
 from kinema.data.manifest_facts import read_facts
-from kinema.data.names import normalize, split_name
+from kinema.data.names import is_unicode, normalize, split_name
 from kinema.data.pixel_box import PixelBox, parse_pixel_box
 from kinema.errors import ManifestError, did_you_mean
 from kinema.files import read_bytes, write_texts
 from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
+from kinema.terminal import printable
 from kinema.video.streams import join_stream, split_stream
 
 WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
@@ -272,10 +273,12 @@ def write_manifest(
             path=path,
             field=LABEL,
         )
+    dataset = printable(dataset)
     used = [c for c in COLUMNS if any(getattr(entry, c) not in (None, "") for entry in entries)]
     rows = [[*used, *(_column(head) for head in classes)]]
     for entry in entries:
         rows.append([getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes])
+    _check_unicode(path, rows)
     facts: dict[str, Any] = {
         "corpus": dataset,  # the first format's key; another one would change the hash of every manifest
         "version": version,
@@ -295,6 +298,16 @@ def write_manifest(
     described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     write_texts({path: csv_text(rows), path.with_suffix(".json"): described})
     return load_manifest(path)
+
+
+def _check_unicode(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Raise ManifestError if a cell has bytes of a file name that are not UTF-8, or half a character."""
+    for row in rows:
+        for column, cell in zip(rows[0], row, strict=True):
+            if isinstance(cell, str) and not is_unicode(cell):
+                problem = f"{column} '{printable(cell)}' is not UTF-8 text"
+                fix = "Rename it, for example with `convmv -f latin1 -t utf8`"
+                raise ManifestError(f"{path}: {problem}. {fix}.", path=path, field=str(column))
 
 
 def check_manifest_name(path: Path) -> None:
@@ -329,7 +342,9 @@ def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) 
     Raises:
         ManifestError: A cell is wrong; `field` names its column.
     """
-    labels = {_head(c): cell for c, cell in row.items() if c == LABEL or c.startswith(f"{LABEL}.")}
+    columns = [column for column in row if column == LABEL or column.startswith(f"{LABEL}.")]
+    check_heads(columns)
+    labels = {_head(column): row[column] for column in columns}
     for head, label in labels.items():
         if not label and (row.get("split", "") not in unlabeled or any(labels.values())):
             raise ManifestError(f"{_column(head)} is empty; expected a class name", field=_column(head))
@@ -342,6 +357,21 @@ def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) 
     except ValueError as error:
         raise ManifestError(f"rgb_box: {error}", field="rgb_box") from None
     return Entry(labels=labels if any(labels.values()) else {}, line=line, **values)
+
+
+def check_heads(columns: Sequence[str]) -> None:
+    """Check that the columns of labels name different task heads.
+
+    Raises:
+        ManifestError: A name is missing, has a dot or is reserved, or `label` and `label.label` are one head.
+    """
+    for column in columns:
+        head = _head(column)
+        if not head or "." in head or head == "joint":
+            problem = "is no name of a task head" if head != "joint" else "is reserved for all task heads together"
+            raise ManifestError(f"{column} {problem}; expected a name such as {LABEL}.verb", field=column)
+        if column == f"{LABEL}.{LABEL}" and LABEL in columns:
+            raise ManifestError(f"{LABEL} and {column} are the same task head. Remove or rename one.", field=column)
 
 
 def _read_table(path: Path, table: bytes, unlabeled: Sequence[str]) -> tuple[Entry, ...]:

@@ -1,9 +1,10 @@
 """Facts of a dataset, in the JSON beside its manifest."""
 
+import json
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from kinema.data.names import normalize
+from kinema.data.names import is_unicode, normalize
 from kinema.errors import ManifestError
 from kinema.files import read_json
 from kinema.modality import DepthEncoding, DepthFacts
@@ -18,6 +19,8 @@ def read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = read_json(path)
         depth = facts.get("depth")
+        if not is_unicode(json.dumps(facts, ensure_ascii=False)):
+            raise ValueError("a text has half a character; write the names in UTF-8")
         return {
             "classes": {
                 head: tuple(normalize(str(name)) for name in names) for head, names in facts["classes"].items()

@@ -101,7 +101,7 @@ def _real(folder: Path, source: str) -> str:
     if "://" in source:
         return source
     file, stream = split_stream(str(folder / source))
-    return join_stream(str(Path(file).resolve()), stream)
+    return join_stream(os.path.realpath(file), stream)
 
 
 def single_modality_notes(entries: Sequence[Entry]) -> list[str]:
@@ -201,7 +201,7 @@ def _relocate(source: str, base: Path, out: Path) -> str:
     if not source or "://" in source:
         return source
     file, stream = split_stream(_real(base, source))
-    return join_stream(Path(os.path.relpath(file, out.parent.resolve())).as_posix(), stream)
+    return join_stream(Path(os.path.relpath(file, os.path.realpath(out.parent))).as_posix(), stream)
 
 
 def _read_facts(

@@ -36,7 +36,7 @@ NAMED = {
     ),
     "GoPro": re.compile(r"(?:G[HXL]\d\d|GP\d\d|GOPR)(?P<group>\d{4})"),
     "part": re.compile(
-        r"(?P<group>.*\w.*?)[-_. (]+(?:part|pt|teil|parte|partie|clip|cut|seg|segment|chunk|scene|shot|split|piece"
+        r"(?P<group>.*\w\W*?)[-_. (]+(?:part|pt|teil|parte|partie|clip|cut|seg|segment|chunk|scene|shot|split|piece"
         r"|trim)s?[-_. ]*\(?\d+\)?(?:[-_ ]?of[-_ ]?\d+)?",
         re.IGNORECASE,
     ),
@@ -45,7 +45,7 @@ NAMED = {
         r"(?:[A-Za-z]+_)?(?:[a-z]\d+_)*?(?P<group>[ps]\d+)(?:_.+)?|(?P<group2>sub-?\d+)_.*", re.IGNORECASE
     ),
     "letter": re.compile(r"(?P<group>.*\d)[-_ ]?\(?[a-f]\)?", re.IGNORECASE),
-    "number": re.compile(r"(?P<group>.*\d.*?)[-_. ]+\(?\d{1,4}\)?"),
+    "number": re.compile(r"(?P<group>.*\d\D*?)[-_. ]+\(?\d{1,4}\)?"),
 }
 """Names by style. The last five are common in names that mean something else, so that they are used with care."""
 CAREFUL = frozenset({"part", "times", "subject", "letter", "number"})

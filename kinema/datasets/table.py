@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,7 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
     table, out = options.root, options.out
     check_manifest_name(out)
     for written in (out, out.with_suffix(".json")):
-        if table.resolve() == written.resolve():
+        if os.path.realpath(table) == os.path.realpath(written):
             problem = f"{written}: is the table itself and would be overwritten. Choose another name for the manifest."
             raise ManifestError(problem, path=written, field="out")
     if not table.is_file():

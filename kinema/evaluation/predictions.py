@@ -250,7 +250,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
     fields = {name: getattr(predictions, name) for name in HEADER}
     fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
     fields |= {name: text for name in OPTIONAL if (text := getattr(predictions, name))}
-    header = json.dumps(fields, ensure_ascii=False, default=asdict)
+    header = json.dumps(fields, ensure_ascii=False, default=asdict).encode(errors="backslashreplace").decode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kinema.errors import VideoError
+from kinema.errors import VideoError, examples
+from kinema.terminal import echo
 from kinema.video.image_folder import IMAGE_SUFFIXES
-from kinema.video.scan import scan_contents
+from kinema.video.scan import RARE_VIDEO_SUFFIXES, is_text, scan_contents
 from kinema.video.streams import join_stream, split_stream
 
 
@@ -17,8 +18,9 @@ def find_videos(sources: Sequence[str]) -> Iterator[str]:
     """Yield files and URLs as they are, and the videos that folders, patterns and `-` stand for.
 
     A folder is replaced by all videos, arrays and folders of images below it, whatever their names, and is one video
-    itself if it has images only. A pattern, such as `clips/*.mp4`, is replaced by what it matches, and `-` by the lines
-    of standard input, or by its parts between zero bytes.
+    itself if it has images only. Other files of a folder, except documents, are named on standard error. A pattern, such as
+    `clips/*.mp4`, is replaced by what it matches, and `-` by the lines of standard input, or by its parts between zero
+    bytes.
 
     Raises:
         VideoError: A folder has no videos, or nothing matches a pattern.
@@ -46,10 +48,19 @@ def _in_folder(source: str) -> Iterator[str]:
         yield source
         return
     contents = scan_contents(folder)
-    has_images = any(path.parent == folder and path.suffix.lower() in IMAGE_SUFFIXES for path in contents.others)
-    if not contents.sources and not has_images:
-        raise VideoError(f"{source}: no videos in this folder", path=source)
-    yield from map(str, contents.sources or (source,))
+    others = [path for path in contents.others if not is_text(path)]
+    videos = sorted((*contents.sources, *(path for path in others if path.suffix.lower() in RARE_VIDEO_SUFFIXES)))
+    images = [path for path in others if path.parent == folder and path.suffix.lower() in IMAGE_SUFFIXES]
+    if not videos and images:
+        yield source
+        return
+    names = [str(path.relative_to(source)) for path in others if path not in videos]
+    if not videos:
+        only = f", only {examples(names)}" if names else ""
+        raise VideoError(f"{source}: no videos in this folder{only}", path=source)
+    if names:
+        echo(f"kinema: {source}: {len(names)} files are no videos and left out: {examples(names)}", to="stderr")
+    yield from map(str, videos)
 
 
 def _read_list() -> list[str]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kinema import __version__
 from kinema.config import config, from_json, rename_fields, to_json
-from kinema.data.names import normalize
+from kinema.data.names import is_unicode, normalize
 from kinema.errors import ConfigError, KinemaError, ModelError, one_line
 from kinema.files import atomic_write, read_bytes, read_json
 from kinema.inference.engine import Engine, Precision
@@ -188,7 +188,8 @@ def save_model(folder: Path, trained: TrainedModel) -> str:
         provenance=dict(trained.provenance),
     )
     _write(folder / description.weights, weights)
-    _write(folder / DESCRIPTION, (json.dumps(to_json(description), indent=2, ensure_ascii=False) + "\n").encode())
+    content = json.dumps(to_json(description), indent=2, ensure_ascii=False) + "\n"
+    _write(folder / DESCRIPTION, content.encode(errors="backslashreplace"))
     (folder / OLD_DESCRIPTION).unlink(missing_ok=True)
     for old in folder.glob("model-*.safetensors"):
         if old.name != description.weights:
@@ -284,6 +285,8 @@ class Description:
         for head, names in self.classes.items():
             if len(set(names)) != len(names) or not names:
                 raise ConfigError(f"classes: empty or repeated for head {head!r}", field="classes")
+            if not all(map(is_unicode, (head, *names))):
+                raise ConfigError(f"classes: a name of head {head!r} is not Unicode text", field="classes")
 
 
 def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:

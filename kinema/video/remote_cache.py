@@ -67,7 +67,7 @@ def _local_copy(path: str, read_options: ReadOptions) -> str:
         folder = make_cache(read_options.cache, "files", "--read.cache")
     except CacheError as error:
         raise unreadable(path, f"cannot be copied; {error}") from error
-    key = hashlib.sha256(path.encode()).hexdigest()
+    key = hashlib.sha256(os.fsencode(path)).hexdigest()
     note = folder / f"{key}.json"
     cached = _read_note(note)
     if cached is not None and time.time() - note.stat().st_mtime < FRESH_S:

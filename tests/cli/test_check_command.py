@@ -74,6 +74,16 @@ def test_faults_are_printed_and_listed_and_exit_with_1(args, capsys, tmp_path):
     assert json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))["counts"]["missing"] == 1
 
 
+def test_the_report_is_beside_the_manifest_unless_told_otherwise(args, capsys, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    position = args.index("--out")
+    main([*args[:position], *args[position + 2 :]])
+    assert str(tmp_path / "mine-check" / "check.html") in capsys.readouterr().out
+    assert (tmp_path / "mine-check" / "check.html").is_file()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_notes_alone_exit_with_0(args, capsys):
     main([*args, "--frames", "32"])
     assert "note: shorter than a clip (4)" in capsys.readouterr().out

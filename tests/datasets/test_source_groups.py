@@ -1,10 +1,12 @@
 """Groups found in file names: recordings, films, people and web videos, and names that tell none."""
 
+import time
 from collections import defaultdict
 
 import numpy as np
 import pytest
 
+from kinema.data.names import split_name
 from kinema.datasets.folder import FolderOptions, prepare
 from kinema.datasets.source_groups import find_groups
 from kinema.errors import ManifestError
@@ -161,3 +163,11 @@ def test_a_template_names_the_groups(tmp_path, fill, match_notes, raises):
     for wrong in ("{name}", "{group}-{n:d}", "{group"):
         with raises(ManifestError):
             prepare(FolderOptions(root=root, out=tmp_path / "m.csv", group=wrong))
+
+
+@pytest.mark.parametrize("name", ["_" * 250 + "!", "1_" * 125 + "!", "a" + " (" * 125, "part1" + "_" * 245 + "x"])
+def test_no_name_takes_long_to_group(name):
+    start = time.process_time()
+    find_groups({f"a/{name}.mp4": "a", f"a/{name}2.mp4": "a"})
+    assert split_name(40 * name + "sets" * 5000) is None
+    assert time.process_time() - start < 0.5

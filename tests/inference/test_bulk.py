@@ -5,13 +5,16 @@ import io
 import itertools
 import json
 import logging
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from kinema.cli.messages import messages_on_stderr
+from kinema.data.csv_table import read_csv
 from kinema.errors import VideoError
 from kinema.inference.bulk import find_videos, predict_files
 from kinema.inference.recognizer import Recognizer
@@ -113,6 +116,32 @@ def test_a_folder_is_replaced_by_its_videos(tmp_path, videos):
     (folder / "folder.mp4").mkdir()
     assert list(find_videos([str(folder)])) == sorted([*videos, str(folder / "deeper" / "d.AVI")])
     assert list(find_videos(["s3://bucket/1.mp4", "gone.mp4"])) == ["s3://bucket/1.mp4", "gone.mp4"]
+
+
+def test_files_left_out_of_a_folder_are_named(videos, capsys):
+    folder = Path(videos[0]).parent
+    for name in ("d.ts", "e.MTS", "f.ogv"):
+        (folder / name).write_bytes(b"G@\0\0" + bytes(range(256)) * 20)
+    for name in ("gone.mp4", "gone"):
+        (folder / name).symlink_to("nowhere")
+    (folder / "loop").symlink_to("loop")
+    (folder / "notes.md").write_text("notes")
+    os.mkfifo(folder / "pipe")
+    found = [Path(path).name for path in find_videos([str(folder)])]
+    assert found == ["a 1.mp4", "b.mp4", "c.mp4", "d.ts", "e.MTS", "f.ogv", "gone.mp4"]
+    line = capsys.readouterr().err
+    assert all(name in line for name in ("3 files", "gone", "loop", "pipe"))
+
+
+def test_names_that_look_like_formulas_are_read_back_from_csv(tmp_path, make_trained_model, tiny_ctn, videos, capsys):
+    classes = ("=1+1", "-1.5", "a\nb\x1b[1m")
+    save_model(tmp_path / "odd", make_trained_model(tiny_ctn(), classes={"label": classes}))
+    run(tmp_path / "odd", videos[:1], top_k=3, output_format="csv")
+    text = capsys.readouterr().out
+    assert "'=1+1" in text
+    assert {row["label"] for _, row in read_csv(tmp_path, text.encode())} == {*classes}
+    run(tmp_path / "odd", videos[:1], top_k=3)
+    assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
 
 
 def test_a_folder_without_videos_is_refused(raises, tmp_path):
