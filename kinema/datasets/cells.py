@@ -126,7 +126,7 @@ def unite_spellings(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
             spellings.setdefault(spelling_key(name), []).append(name)
         chosen = {name: names[0] for names in spellings.values() for name in names}
         if len(spellings) < len(counts):
-            united = [replace(e, **{column: chosen.get(getattr(e, column), "")}) for e in united]
+            united = [replace(e, **{column: chosen.get(getattr(e, column), "")}) for e in united]  # type: ignore[arg-type]  # text
             pairs = [f"{', '.join(names[1:])} as {names[0]}" for names in spellings.values() if len(names) > 1]
             notes.append(f"{column}: read {examples(pairs, 6)}")
     return united, notes

@@ -170,7 +170,7 @@ def _subfolders(labels: Mapping[str, str]) -> dict[str, str]:
     by_label: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
     for file, label in labels.items():
         by_label[label][file] = _folders(file)
-    found = {}
+    found: dict[str, str] = {}
     for folders in by_label.values():
         ends = zip(min(folders.values()), max(folders.values()), strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends))

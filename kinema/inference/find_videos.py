@@ -18,9 +18,9 @@ def find_videos(sources: Sequence[str]) -> Iterator[str]:
     """Yield files and URLs as they are, and the videos that folders, patterns and `-` stand for.
 
     A folder is replaced by all videos, arrays and folders of images below it, whatever their names, and is one video
-    itself if it has images only. Other files of a folder, except documents, are named on standard error. A pattern, such as
-    `clips/*.mp4`, is replaced by what it matches, and `-` by the lines of standard input, or by its parts between zero
-    bytes.
+    itself if it has images only. Other files of a folder, except documents, are named on standard error. A pattern,
+    such as `clips/*.mp4`, is replaced by what it matches, and `-` by the lines of standard input, or by its parts
+    between zero bytes.
 
     Raises:
         VideoError: A folder has no videos, or nothing matches a pattern.

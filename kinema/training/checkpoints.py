@@ -24,9 +24,9 @@ class TrainingState:
     start_weights: str = ""
 
     def update(self, score: float, *, is_due: bool) -> bool:
-        """Record the score of an evaluation, and return whether it is the best. Only due ones count for patience."""
+        """Record a score, and return whether it is the best, the first of equal ones. Due ones count for patience."""
         is_best = score > self.best
-        self.best = max(score, self.best)
+        self.best = score if is_best else self.best
         self.stale = 0 if is_best else self.stale + is_due
         return is_best
 
