@@ -59,6 +59,7 @@ def test_the_readme_shows_eight_results_at_most() -> None:
     assert 0 < len(rows) <= 8
 
 
-def test_the_page_of_the_architecture_lists_every_file() -> None:
-    script = runpy.run_path(str(ROOT / "docs" / "make_tree.py"))
-    assert script["page"]() == (ROOT / "docs" / "architecture.md").read_text(), "run `make tables`"
+@pytest.mark.parametrize(("script", "page"), [("make_tree.py", "architecture.md"), ("make_api.py", "api.md")])
+def test_the_pages_of_files_and_names_are_generated(script: str, page: str) -> None:
+    generated = runpy.run_path(str(ROOT / "docs" / script))
+    assert generated["page"]() == (ROOT / "docs" / page).read_text(), "run `make tables`"

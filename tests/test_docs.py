@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import mypy.api
 import pytest
 import torch
 
@@ -29,7 +30,7 @@ QUICK = [README, ROOT / "docs" / "data.md", ROOT / "docs" / "training.md", ROOT 
 
 PARSED_ONLY = {
     r"ntu|isogd|ucf101|hmdb51|diving48|epic|msr_action3d": "needs a public dataset",
-    r"vit_b_16|rgb_imagenet": "needs published weights",
+    r"vit_b_16|google/vit|rgb_imagenet": "needs published weights",
     r"^torchrun": "starts processes; tests/training/test_distributed.py runs them",
     r"^kinema render": "needs EGL; tests/render renders",
 }
@@ -54,6 +55,9 @@ FASTER = {
 SMALLER = (["ctn_small"], ["ctn_tiny"])
 """Recipes that run with one block."""
 
+FILE_NAME = re.compile(r"# (\w+\.py)\n")
+"""First line of an example that is a file."""
+
 RECIPE = """
 from kinema.models.ctn import CTNConfig
 from kinema.training.recipe import Clip, Data, Optim, Recipe
@@ -65,6 +69,10 @@ RECIPE = Recipe(
     optim=Optim(lr=0.01, epochs=1.0),
 )
 """
+
+
+TYPED = [README, ROOT / "docs" / "python.md", ROOT / "docs" / "mfst.md"]
+"""Pages whose Python passes `mypy --strict`."""
 
 
 class Block(NamedTuple):
@@ -182,9 +190,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_page(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the commands and the Python of a page in order, in the current folder."""
+    """Run the commands and the Python of a page in order, in the current folder; `# NAME.py` begins a file."""
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in a script or notebook in this folder
     for block in blocks(page):
         if block.language == "python":
+            if name := FILE_NAME.match(block.text):
+                Path(name[1]).write_text(block.text)
             exec(compile(block.text, f"{page}:{block.line}", "exec"), {})
         for command in commands(block.text) if block.language == "sh" else ():
             if matches(UNTESTED | PARSED_ONLY, command):
@@ -214,6 +225,19 @@ def test_the_commands_of_a_page_run_in_order(
     folder = Path(shutil.copytree(workspace, tmp_path / "copy", symlinks=True))
     monkeypatch.chdir(folder)
     run_page(page, monkeypatch)
+
+
+@pytest.mark.long
+def test_the_python_of_the_pages_passes_mypy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for page in TYPED:
+        for block in blocks(page):
+            if block.language == "python":
+                name = FILE_NAME.match(block.text)
+                (tmp_path / (name[1] if name else f"{page.stem}_{block.line}.py")).write_text(block.text)
+    monkeypatch.setenv("MYPYPATH", str(ROOT))
+    options = ["--strict", "--follow-imports", "silent", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir"]
+    out, error, code = mypy.api.run([*options, str(ROOT / ".mypy_cache"), *map(str, sorted(tmp_path.glob("*.py")))])
+    assert not code, out + error
 
 
 def test_the_picture_of_the_readme_is_drawn_by_its_script(workspace: Path, tmp_path: Path, monkeypatch) -> None:

@@ -24,7 +24,7 @@ COMMON = {
     "Data": ("data.manifest", "data.train", "data.evaluate", "data.batch-size", "data.workers"),
     "Clips": ("clip.frames", "clip.size", "clip.modalities"),
     "Optimization": ("optim.epochs", "optim.lr", "optim.warmup-epochs", "optim.weight-decay", "optim.grad-accum-steps"),
-    "Network": ("init", "init.freeze", "model"),
+    "Weights": ("init", "init.freeze"),
     "Run": ("run.out", "run.seed", "resume", "max-steps", "compute.device", "compute.precision"),
 }
 """Options that `kinema train RECIPE --help` lists."""

@@ -1,6 +1,6 @@
 """Frames in memory as a frame source: arrays, tensors and lists of images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class FrameArray(ArrayFile):
         """Return one array of all frames."""
         if isinstance(frames, ndarray | Tensor):
             return self._to_numpy(frames)
-        pictures = [self._to_numpy(frame) for frame in frames]
+        pictures = [self._to_numpy(frame) for frame in (frames if isinstance(frames, Iterable) else [frames])]
         shapes = sorted({picture.shape for picture in pictures})
         if len(shapes) != 1:
             found = " and ".join(map(str, shapes[:2])) or "no frame"

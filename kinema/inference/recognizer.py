@@ -193,6 +193,8 @@ class Recognizer:
         def locate(modality: str) -> str | ArrayFile:
             source = sources[modality]
             if isinstance(source, str | Path):
+                if not str(source):
+                    raise VideoError(f"{modality}: the path is empty; expected a video", field=modality)
                 return str(source)
             return FrameArray(source, preprocessing.read_as("rgb" if modality == "rgb" else "depth"))
 

@@ -1,7 +1,7 @@
 """CTN-Base on Diving48 (Table 4.7: 78.2 % top-1). Not trained yet.
 
     kinema prepare diving48 --root DIVING --out diving48_v2.csv
-    kinema train diving48_ctn_base --data.manifest diving48_v2.csv --init vit_b_16.safetensors
+    kinema train diving48_ctn_base --data.manifest diving48_v2.csv --init hf:google/vit-base-patch16-224-in21k
 
 From the thesis (section 4.4.1, Table 4.2): 8 frames of 224 x 224; random crops, mirroring and color jitter; SGD,
 momentum 0.9, learning rate 0.005, batch size 16, linear warm-up of 2.5 epochs, cosine decay, 100 epochs; ImageNet

@@ -1,6 +1,6 @@
 """Figure 3.4: number of clusters in RPE-STDT; UCF-101, HMDB-51, Diving48. Not trained yet.
 
-    kinema train figure_3_4/hmdb51_26 --data.manifest hmdb51_1.csv --init vit_b_16.safetensors
+    kinema train figure_3_4/hmdb51_26 --data.manifest hmdb51_1.csv --init hf:google/vit-base-patch16-224-in21k
 
 The thesis does not print the values; its text states no gain beyond 50 clusters.
 """

@@ -1,6 +1,6 @@
 """Table 3.1: position encodings of RPE-STDT; UCF-101, HMDB-51, Diving48. Not trained yet.
 
-    kinema train table_3_1/hmdb51_shared --data.manifest hmdb51_1.csv --init vit_b_16.safetensors
+    kinema train table_3_1/hmdb51_shared --data.manifest hmdb51_1.csv --init hf:google/vit-base-patch16-224-in21k
 
 Printed, UCF-101, HMDB-51 and Diving48 in percent:
 

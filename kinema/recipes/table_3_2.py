@@ -1,6 +1,6 @@
 """Table 3.2: mapping of offsets to clusters in RPE-STDT, clipped or sectioned; HMDB-51, UCF-101. Not trained yet.
 
-    kinema train table_3_2/hmdb51_clip --data.manifest hmdb51_1.csv --init vit_b_16.safetensors
+    kinema train table_3_2/hmdb51_clip --data.manifest hmdb51_1.csv --init hf:google/vit-base-patch16-224-in21k
 
 Printed, HMDB-51 and UCF-101 in percent: clip 78.6, 97.2; sectioned 79.3, 97.7. Both have 50 clusters.
 """

@@ -1,6 +1,6 @@
 """Table 3.4: pooling of frames in RPE-STDT, method and layers; HMDB-51, UCF-101, Diving48. Not trained yet.
 
-    kinema train table_3_4/hmdb51_top_k_1_3 --data.manifest hmdb51_1.csv --init vit_b_16.safetensors
+    kinema train table_3_4/hmdb51_top_k_1_3 --data.manifest hmdb51_1.csv --init hf:google/vit-base-patch16-224-in21k
 
 Printed, HMDB-51, UCF-101 and Diving48 in percent:
 

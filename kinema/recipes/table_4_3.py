@@ -1,6 +1,7 @@
-"""Table 4.3: token embedding and position of CTN and ViViT; EPIC-KITCHENS-100, Diving48. Not trained yet.
+r"""Table 4.3: token embedding and position of CTN and ViViT; EPIC-KITCHENS-100, Diving48. Not trained yet.
 
-    kinema train table_4_3/diving48_ctn_video_to_tokens_none --data.manifest diving48_v2.csv --init vit_b_16.safetensors
+    kinema train table_4_3/diving48_ctn_video_to_tokens_none --data.manifest diving48_v2.csv \
+        --init hf:google/vit-base-patch16-224-in21k
 
 Printed, actions of EPIC-KITCHENS and Diving48 in percent:
 

@@ -1,6 +1,7 @@
-"""Table 4.4: stem of CTN's video-to-tokens; EPIC-KITCHENS-100, Diving48. Not trained yet.
+r"""Table 4.4: stem of CTN's video-to-tokens; EPIC-KITCHENS-100, Diving48. Not trained yet.
 
-    kinema train table_4_4/diving48_7_max_batch --data.manifest diving48_v2.csv --init vit_b_16.safetensors
+    kinema train table_4_4/diving48_7_max_batch --data.manifest diving48_v2.csv \
+        --init hf:google/vit-base-patch16-224-in21k
 
 Printed, actions of EPIC-KITCHENS and Diving48 in percent:
 

@@ -1,6 +1,6 @@
 """Table 4.5: linear or convolutional queries, keys and values in CTN; EPIC-KITCHENS-100, Diving48. Not trained yet.
 
-    kinema train table_4_5/diving48_linear --data.manifest diving48_v2.csv --init vit_b_16.safetensors
+    kinema train table_4_5/diving48_linear --data.manifest diving48_v2.csv --init hf:google/vit-base-patch16-224-in21k
 
 Printed, actions of EPIC-KITCHENS and Diving48 in percent: linear 44.1, 77.3; convolution 45.9, 78.2. The text of
 section 4.4.3 gives 43.1 and 75.8 for linear, which is the row of Table 4.6 without BatchNorm.

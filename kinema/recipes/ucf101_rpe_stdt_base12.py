@@ -1,7 +1,7 @@
 """RPE-STDT with 12 + 4 layers on UCF-101, split 1 (Table 3.6: 97.6 % top-1). Not trained yet.
 
     kinema prepare ucf101 --root UCF --out ucf101_1.csv
-    kinema train ucf101_rpe_stdt_base12 --data.manifest ucf101_1.csv --init vit_b_16.safetensors
+    kinema train ucf101_rpe_stdt_base12 --data.manifest ucf101_1.csv --init hf:google/vit-base-patch16-224-in21k
 
 Table 3.6 covers split 1 only. For splits 2 and 3, prepare with `--split 2 --out ucf101_2.csv` and train on that
 manifest.

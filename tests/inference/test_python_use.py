@@ -96,6 +96,13 @@ def test_other_frames_are_refused(raises, recognizer, rgb, wrong):
         recognizer.predict(wrong(rgb))
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("wrong", ["", {"rgb": ""}, b"bytes", ["a.mp4", "b.mp4"], None, 3, {"rgb": {"rgb": "a.mp4"}}])
+def test_what_is_no_video_is_refused(raises, recognizer, wrong):
+    with raises(VideoError, field="rgb"):
+        recognizer.predict(wrong)
+
+
 def test_a_single_frame_is_no_video(raises, recognizer, rgb):
     with raises(UnreadableVideo, "single"):
         recognizer.predict(rgb[:1])
