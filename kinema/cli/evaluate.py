@@ -1,5 +1,6 @@
 """Commands for predictions: evaluate, submit."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -7,9 +8,11 @@ from typing import ClassVar, Literal
 from tyro.conf import Positional
 
 from kinema.cli.command import BootstrapUnit, Command, DeviceName, OwnNetwork
-from kinema.errors import UsageError
+from kinema.errors import PredictionsError, UsageError
 from kinema.terminal import echo
 from kinema.video.read_options import ReadOptions
+
+logger = logging.getLogger(__name__)
 
 SupervisionLevel = Literal[0, 1, 2, 3, 4, 5]
 
@@ -104,10 +107,16 @@ class Evaluate(Command):
             breakdown=self._breakdown(),
         )
         print_evaluation(evaluation, per_class=self.per_class)
+        errors: list[PredictionsError] = [*evaluation.unwritten.values()]
         if self.json is not None and evaluation.summary is not None:
-            write_evaluation_json(self.json, evaluation)
-        for error in evaluation.unwritten.values():
-            raise error
+            try:
+                write_evaluation_json(self.json, evaluation)
+            except PredictionsError as error:
+                errors.append(error)
+        for error in errors[:-1]:
+            logger.error("%s", error)
+        if errors:
+            raise errors[-1]
         return 0
 
     def _breakdown(self) -> Literal["none", "attributes", "marginal-attributes"]:

@@ -38,6 +38,14 @@ def test_an_evaluation_prints_its_numbers_where_it_cannot_write(args, tmp_path: 
         assert option in output.err.splitlines()[-1]
 
 
+def test_every_output_that_cannot_be_written_is_named(args, tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        main([*args, "--out", str(tmp_path / "file" / "p"), "--json", str(tmp_path / "file" / "m.json"), "--quiet"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [("--out" in line, "--json" in line) for line in lines] == [(True, False), (False, True)]
+
+
 def test_the_error_of_unwritten_predictions_has_the_evaluation(model: Path, data_set, raises, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with raises(UnwrittenPredictions, path=tmp_path / "file" / "p", field="out"):
