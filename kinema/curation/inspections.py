@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,7 +157,8 @@ class _Readers:
             except UnreadableVideo as error:  # the process crashed or timed out, which may not happen again
                 reason = str(error).removeprefix(f"{path}: ")
                 return Inspection(form="video", problem="unreadable", reason=reason), False
-            inspection = from_json(Inspection, {**answer, "reason": answer["reason"].replace(path, file.path)})
+            reason = answer["reason"].replace(path, file.path)  # which need not be Unicode
+            inspection = replace(from_json(Inspection, {**answer, "reason": ""}), reason=reason)
         if state is not None:
             self._cache.put(file, state, inspection)
         return inspection, False

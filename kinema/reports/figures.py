@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
@@ -178,13 +179,20 @@ def film_strip(clip: UInt8[Tensor, "channels time height width"], frames: int = 
     return _jpeg(strip)
 
 
-def _legend(axes: Axes, names: Iterable[str], *, loc: str, bbox_to_anchor: tuple[float, float], ncols: int = 1) -> None:
+def _legend(
+    axes: Axes,
+    names: Iterable[str],
+    *,
+    loc: Literal["lower left", "center left"],
+    bbox_to_anchor: tuple[float, float],
+    ncols: int = 1,
+) -> None:
     """Add the legend of all that is drawn, in the order of the names; `$` is no mathematics, `_` hides nothing."""
-    handles = [*axes.containers, *axes.collections] or axes.lines
+    handles: list[Any] = [*axes.containers, *axes.collections, *axes.lines]
     labels = [printable(name) for name in names]
     legend = axes.legend(
         handles,
-        map(str, range(len(labels))),
+        [str(number) for number in range(len(labels))],
         frameon=False,
         fontsize=8,
         loc=loc,

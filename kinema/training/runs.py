@@ -107,11 +107,13 @@ class Run:
 
         Raises:
             RunError: The folder cannot be written, or another process trains in it.
+            RecipeError: A path of the recipe is not UTF-8.
         """
         if self._planned is None:
             self._acquire()
             return
         recipe, self._planned = self._planned, None
+        text = recipe_to_json(_with_absolute_paths(recipe))
         with _writing(self.path, "Choose another --run.out."):
             if recipe.run.out is None:
                 self.path = _make_unique(self.path)
@@ -119,7 +121,7 @@ class Run:
             self._acquire()
             write_texts({self.path / "environment.json": json.dumps(environment(), indent=2) + "\n"})
             # Last, because it marks a run.
-            write_texts({self.path / "recipe.json": recipe_to_json(_with_absolute_paths(recipe))})
+            write_texts({self.path / "recipe.json": text})
 
     def close(self) -> None:
         """Let other processes train in the folder."""
