@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 from kinema.data.csv_table import read_csv
 from kinema.data.manifest import Entry
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
+from kinema.datasets.prepared import PreparedDataset, exclude_files, note_names, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ListedSample,
@@ -150,6 +150,7 @@ def prepare(options: DatasetOptions) -> PreparedDataset:
     if num_cut:
         notes.append(f"{num_cut} segments exceed the images of their folder by up to {END_SLACK} frames; they were cut")
     notes += difference_notes(lists, (), _list_videos(root) - videos)
+    entries, excluded = exclude_files(entries, options, root)
     return write_prepared(
         entries,
         options.out,
@@ -158,7 +159,7 @@ def prepare(options: DatasetOptions) -> PreparedDataset:
         version=describe_counts(counts),
         classes=classes,
         declared=counts,
-        notes=notes,
+        notes=[*notes, *excluded],
     )
 
 

@@ -14,7 +14,7 @@ from kinema.data.manifest import LABEL, Entry, check_manifest_name
 from kinema.data.names import normalize, split_name
 from kinema.datasets.cells import unknown_split
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
+from kinema.datasets.prepared import PreparedDataset, exclude_files, note_names, write_prepared
 from kinema.errors import ManifestError, examples
 from kinema.files import read_bytes
 from kinema.modality import MODALITIES, DepthFacts, Modality
@@ -297,6 +297,7 @@ def join(
             entries.append(replace(sample.entry, **{m: files.paths[key] for m, key in keys.items()}))  # type: ignore[arg-type]  # paths
         else:
             missing.append(sample.name)
+    entries, excluded = exclude_files(entries, options, options.root)
     archives = []
     if missing and files.archives:
         archives = [f"archives may not have been unpacked: {examples(files.archives, 10)}"]
@@ -316,7 +317,7 @@ def join(
         classes={LABEL: classes},
         depth=depth,
         declared=declared,
-        notes=[*notes, *files.notes, *absent, *difference_notes(lists, missing, unlisted), *archives],
+        notes=[*notes, *files.notes, *excluded, *absent, *difference_notes(lists, missing, unlisted), *archives],
     )
 
 

@@ -33,8 +33,8 @@ def test_rgb_and_depth_are_paired_by_shared_fields(tmp_path, fill, match_notes):
         (f"v/{label}/{n}_rgb.mp4", f"v/{label}/{n}_depth.mkv", label) for label in ("a b", "c") for n in range(5)
     }
     assert {entry.frames for entry in prepared.manifest.entries} == {9}
-    assert prepared.manifest.declared == {"train": 8, "val": 2}
-    assert match_notes(prepared.notes, "8 train 2 val groups")
+    assert prepared.manifest.declared == {"train": 6, "val": 2, "test": 2}
+    assert match_notes(prepared.notes, "6 train 2 val 2 test groups")
 
 
 def test_fields_of_one_template_do_not_split_a_pair(tmp_path, fill):
