@@ -265,6 +265,12 @@ def find_description(path: str | Path) -> Path | None:
     return next((name for name in names if name.is_file()), None)
 
 
+def has_own_network(path: str | Path) -> bool:
+    """Return whether a model or run folder has a network of the user's own, whose code is not stored."""
+    file = find_description(path)
+    return file is not None and _read_description(file)[1] is None
+
+
 @config
 class Description:
     """Content of `model.json`."""

@@ -21,10 +21,10 @@ from kinema.data.manifest import Manifest
 from kinema.data.mirrored import undecided_pairs
 from kinema.data.splits import held_out_split
 from kinema.datasets.registry import is_public
-from kinema.errors import ConfigError, ManifestError, RecipeError, StreamError, TrainingStopped
+from kinema.errors import ConfigError, ManifestError, RecipeError, RunError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
 from kinema.inference.engine import choose_device
-from kinema.inference.trained_model import TrainedModel, name_weights, random_start
+from kinema.inference.trained_model import TrainedModel, has_own_network, name_weights, random_start
 from kinema.models.binding import InputBinding, input_binding
 from kinema.training.distributed import make_fabric, rank
 from kinema.training.loggers import check_loggers
@@ -73,9 +73,17 @@ class TrainingSetup:
             RecipeError: The recipe does not fit the manifest, the network or the number of processes.
             ManifestError: The manifest cannot be read, or lacks a split or its labels, or its splits have copies.
             UnreadableSample: A sample whose frames `prepare` could not count is unreadable.
+            RunError: The run to resume trains a network of the user's own, which is not given.
         """
         if max_steps is not None and max_steps < 1:
             raise RecipeError(f"max_steps={max_steps}; expected at least 1", field="max_steps")
+        if model is None and run is not None and run.has_checkpoint and has_own_network(run.path):
+            raise RunError(
+                f"{run.path}: trains a network of the user's own, which is not stored. Pass --model module:Class, or "
+                "model=... in Python.",
+                path=run.path,
+                field="model",
+            )
         check_loggers(recipe.run.loggers)
         check_compiler(recipe)
         manifest = recipe.open_manifest()

@@ -98,11 +98,21 @@ def test_a_network_is_trained_and_used_by_its_name(data_set, capsys) -> None:
     predicted = Recognizer.load("run", model="mynets:Mean", device="cpu").predict(video, top_k=1)
     assert answer["predictions"]["label"][0]["label"] == predicted[0].label
     assert "--model" in refused(capsys, "predict", "run", video)
+    assert "--model" in refused(capsys, "train", "--resume", "run")
     assert "'Mean'" in refused(capsys, "predict", "run", video, "--model", "mynets:Maen")
 
 
 @pytest.mark.usefixtures("folder")
 def test_its_first_weights_depend_on_the_seed_alone() -> None:
+    """The import of its module may draw random numbers, too."""
+    first, second, other = (create_own_model("mynets:Mean", heads={"label": 3}, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.heads.weight, second.heads.weight)
+    assert not torch.equal(first.heads.weight, other.heads.weight)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("folder")
+def test_two_trainings_start_from_the_same_weights() -> None:
     weights = []
     for out in ("a", "b"):
         torch.rand(len(out) + len(weights))
