@@ -48,7 +48,7 @@ VALUES = (
     1.5,
     True,
 )
-SECONDS = 20
+SECONDS = 60
 """Time that a value may take."""
 ROOM = 4 * 2**30
 """Bytes that a value may take."""
