@@ -25,7 +25,7 @@ def machine_memory() -> int:
         return size
 
 
-def check_memory(what: str, size: float, limit: int, excess: Mapping[str, float]) -> None:
+def check_memory(what: str, size: int, limit: int, excess: Mapping[str, float]) -> None:
     """Check that something fits into memory.
 
     Args:
@@ -40,6 +40,4 @@ def check_memory(what: str, size: float, limit: int, excess: Mapping[str, float]
     if size <= limit:
         return
     field = max(excess, key=lambda name: excess[name])
-    raise ConfigError(
-        f"{field}: {what} takes {size:,.0f} bytes; expected at most {limit:,}. Reduce {field}.", field=field
-    )
+    raise ConfigError(f"{field}: {what} takes {size:,} bytes; expected at most {limit:,}. Reduce {field}.", field=field)

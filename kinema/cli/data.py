@@ -15,6 +15,9 @@ from kinema.video.read_options import Deinterlace, Limits, ReadOptions
 
 logger = logging.getLogger(__name__)
 
+MAX_DRAWS = 1000
+"""Largest number of draws that `kinema sampling` prints."""
+
 
 def _check_read_options() -> ReadOptions:
     from kinema.curation.check import READ_OPTIONS
@@ -184,6 +187,8 @@ class Sampling(Command):
         from kinema.reports.sampling import sampling_lines
         from kinema.training.recipe import load_recipe
 
+        if not 0 <= self.draws <= MAX_DRAWS:
+            raise UsageError(f"--draws {self.draws}; expected 0 to {MAX_DRAWS}", field="--draws")
         clip = load_recipe(self.recipe).clip
         for line in sampling_lines(load_manifest(self.manifest), self.index, clip, draws=self.draws):
             echo(line)

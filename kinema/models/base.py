@@ -1,6 +1,5 @@
 """Base classes of all models: network config, encoder config, single-stream network, named model."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -48,9 +47,9 @@ class NetworkConfig(ABC):
             with torch.device("meta"):  # allocates nothing
                 network = self.network(heads=heads, channels=channels, frames=frames, size=size)
             tensors = [*network.parameters(), *network.buffers()]
-            num_bytes: float = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         except (RuntimeError, OverflowError, TypeError):  # a tensor of more than 2**63 bytes
-            num_bytes = math.inf
+            num_bytes = 2**63
         check_memory("the network", num_bytes, machine_memory() // 2, excess)
         return self.network(heads=heads, channels=channels, frames=frames, size=size)
 

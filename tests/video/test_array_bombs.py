@@ -1,10 +1,8 @@
 """Arrays that announce, or unpack to, more than their limits: refused before memory is taken."""
 
 import io
-import resource
 import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +12,6 @@ from kinema.errors import UnreadableVideo
 from kinema.video.read_options import Limits, ReadOptions
 from kinema.video.source import count_frames, open_source, read_gray
 
-STATM = Path("/proc/self/statm")
-pytestmark = pytest.mark.skipif(not STATM.exists(), reason="/proc, which Linux has, is not here")
-
 HERE = ReadOptions(isolation="none")
 SMALL = ReadOptions(isolation="none", limits=Limits(clip_bytes=10**6, frames=200))
 ROOM = 10**8
@@ -24,13 +19,8 @@ ROOM = 10**8
 
 
 @pytest.fixture(autouse=True)
-def little_room():
-    """Let no test take more memory than `ROOM`."""
-    own = int(STATM.read_text().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (own + ROOM, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+def little_room(memory_limit):
+    memory_limit(ROOM)
 
 
 def header(shape, kind="<u2", length=None, version=1):
