@@ -113,8 +113,8 @@ class Evaluate(Command):
                 write_evaluation_json(self.json, evaluation)
             except PredictionsError as error:
                 errors.append(error)
-        for error in errors[:-1]:
-            logger.error("%s", error)
+        for unwritten in errors[:-1]:
+            logger.error("%s", unwritten)
         if errors:
             raise errors[-1]
         return 0

@@ -242,7 +242,7 @@ def test_values_at_the_limits_are_accepted(tiny_recipe: Recipe) -> None:
         ({"optim": {"grad_accum_steps": 3}}, "data.batch_size", "optim.grad_accum_steps=3"),
         ({"optim": {"ema_decay": 0.9}, "compute": {"strategy": "fsdp"}}, "compute.strategy", "optim.ema_decay"),
         ({"compute": {"strategy": "fsdp", "compile": "default"}}, "compute.strategy", "compute.compile"),
-        ({"clip": {"modalities": ("depth",), "depth_colors": "jet"}}, "", "depth_channels=1"),
+        ({"clip": {"modalities": ("depth",), "depth_colors": "jet"}}, "clip.depth_channels", "depth_channels=1"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(
@@ -267,7 +267,7 @@ def test_depth_colors_survive_json(tiny_recipe: Recipe) -> None:
     [
         ("optim.decay", "al", "'matrices'"),
         ("optim.ema_decay", 2.0, "below 1"),
-        ("run.patience", 0, "above 0"),
+        ("run.patience", 0, "at least 1"),
         ("run.what", 1, "unknown field"),
     ],
 )
