@@ -7,7 +7,7 @@ TORCHCODEC ?= torchcodec==0.13.0
 BIN := .venv/bin
 PYTHONS ?= 3.12 3.13
 
-.PHONY: demo test long pythons lint format tables picture clean
+.PHONY: demo test long pythons lowest lint format tables picture clean
 
 demo: .venv/ready
 	$(BIN)/kinema demo --out demo
@@ -23,6 +23,10 @@ long: .venv/ready
 # The other installed Pythons, each in its own .venv-VERSION.
 pythons:
 	.ci/pythons $(PYTHONS)
+
+# The lowest versions that pyproject.toml allows, in .venv-lowest.
+lowest:
+	PYTHON=$(PYTHON) .ci/lowest
 
 lint: .venv/ready
 	$(BIN)/ruff check .

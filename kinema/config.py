@@ -2,11 +2,12 @@
 
     @config
     class Clip:
-        frames: Annotated[int, Field(ge=1)] = 16
-        rate: Annotated[float, Field(gt=0)] | None = None
+        frames: Count = 16
+        rate: Positive | None = None
 
 A config that violates a constraint cannot be built. Types are strict: True is not an int and "1" is not a number, but 1
-is a float. Check cross-field rules in `__post_init__`; raise ValueError, or ConfigError with the field.
+is a float. Floats are finite. Give an int that sizes memory or a loop an upper bound. Check
+cross-field rules in `__post_init__`; raise ValueError, or ConfigError with the field.
 """
 
 import functools
@@ -25,6 +26,17 @@ T = TypeVar("T")
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 """Drop probability, in [0, 1)."""
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""Number of things that are not all in memory at once, such as steps."""
+Channels = Annotated[int, Field(ge=1, le=2**16)]
+"""Number of channels, attention heads or other parts of one layer."""
+Layers = Annotated[int, Field(ge=1, le=128)]
+Pixels = Annotated[int, Field(ge=1, le=2**14)]
+"""Side of a picture or of a patch in pixels."""
+Registers = Annotated[int, Field(ge=0, le=64)]
+"""Number of register tokens."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
@@ -34,7 +46,7 @@ def config(cls: type[T]) -> type[T]:
     The constructor raises ConfigError if a field is unknown, missing, or violates its type or constraint.
     """
     cls.__annotations__ = {name: _exact_literal(annotation) for name, annotation in cls.__annotations__.items()}
-    settings = ConfigDict(strict=True, extra="forbid")
+    settings = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     made: Any = pydantic_dataclass(cls, frozen=True, kw_only=True, config=settings)
     build = made.__init__
 
@@ -108,8 +120,14 @@ RULES = {
     "bool_type": "True or False",
     "string_type": "a string",
     "none_required": "None",
+    "tuple_type": "a tuple",
+    "model_attributes_type": "a config",
 }
 """Expected values by type of pydantic error. Errors of other types keep pydantic's message."""
+
+
+LONGEST_VALUE = 80
+"""Number of characters of a value in a message; a longer one is shown by its type."""
 
 
 def _exact_literal(annotation: Any) -> Any:
@@ -129,7 +147,8 @@ def _exact_literal(annotation: Any) -> Any:
 
 def _config_error(error: ValidationError, owner: Any) -> ConfigError:
     """Convert the first pydantic error to one line with field, value and expected value."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "finite_number"), errors[0])  # a member of a union, such as int
     kind, context = first["type"], first.get("ctx", {})
     names, siblings = _walk(owner, first["loc"])
     field = ".".join(names)
@@ -150,7 +169,9 @@ def _config_error(error: ValidationError, owner: Any) -> ConfigError:
         message = f"{name}: unknown kind {context['tag']!r} of {field or name}; {did_you_mean(context['tag'], tags)}"
     else:
         rule = RULES[kind].format(**context) if kind in RULES else first["msg"].removeprefix("Input should be ")
-        message = f"{name}: {field}={first['input']!r}; expected {rule}"
+        value = repr(first["input"])
+        shown = value if len(value) <= LONGEST_VALUE else f"{type(first['input']).__name__}(...)"
+        message = f"{name}: {field}={shown}; expected {rule}"
     return ConfigError(message, field=field)
 
 

@@ -99,6 +99,18 @@ class ComparisonError(PredictionsError):
     """Raised when two sets of predictions cannot be compared."""
 
 
+class UnwrittenPredictions(PredictionsError):
+    """Raised when predictions cannot be written after an evaluation; `evaluation` is its result."""
+
+    def __init__(self, message: str, *, path: str | Path, evaluation: object) -> None:
+        super().__init__(message, path=path, field="out")
+        self.evaluation = evaluation
+
+
+class CacheError(KinemaError, OSError):
+    """Raised when kinema's cache cannot be written; `field` is the option that moves it."""
+
+
 class NonFiniteLogits(KinemaError, RuntimeError):
     """Raised when a network returns logits that are not finite."""
 

@@ -1,14 +1,19 @@
 """Crash-safe files: atomic replacement, and append-only journals."""
 
+import errno
 import json
 import os
 import shutil
+import stat
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+MAX_TABLE = 2**30
+"""Largest number of bytes of a table or a JSON file."""
 
 
 @contextmanager
@@ -28,7 +33,7 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
         OSError: The file cannot be written. The old content is kept and the temporary file removed.
     """
     if path.is_symlink():
-        path = path.resolve()
+        path = Path(os.path.realpath(path))  # `Path.resolve` raises for a link to itself
     is_open = path.parts[:2] in (("/", "dev"), ("/", "proc"))  # as `/dev/stdout`, which another process reads
     if path.exists() and (is_open or not path.is_file()):
         with path.open("wb") as file:  # raises for a folder
@@ -74,10 +79,38 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file of unknown origin.
 
     Raises:
-        OSError: The file cannot be read.
+        OSError: The file cannot be read, is not a regular file, or is too large.
         ValueError: The file is not JSON in UTF-8, or is nested too deeply.
     """
-    return parse_json(path.read_text(encoding="utf-8"))
+    return parse_json(read_bytes(path).decode())
+
+
+def read_bytes(path: Path, limit: int = MAX_TABLE) -> bytes:
+    """Return the content of a file of unknown origin.
+
+    Raises:
+        OSError: The file cannot be read, is not a regular file, or has more bytes than `limit`.
+    """
+    require_regular(path)
+    size = path.stat().st_size
+    if size > limit:
+        raise OSError(errno.EFBIG, f"has {size:,} bytes; expected at most {limit:,}", str(path))
+    return path.read_bytes()
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise OSError for a pipe, a socket or a device, which may block or never end."""
+    if is_special(path):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def is_special(path: str | Path) -> bool:
+    """Return whether a path is a pipe, a socket or a device, or a link to one."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def write_texts(contents: Mapping[Path, str]) -> None:
@@ -90,7 +123,7 @@ def write_texts(contents: Mapping[Path, str]) -> None:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             file = replacements.enter_context(atomic_write(path))
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))  # `\\udce9` of a name in another encoding
             file.flush()
 
 
@@ -145,15 +178,15 @@ def remove(path: Path) -> None:
 def state_of(path: str) -> list[int] | None:
     """Return sizes and modification times of a file or of the images of a folder; None if it does not exist."""
     try:
-        stat = os.stat(path)
+        status = os.stat(path)
         if not os.path.isdir(path):
-            return [stat.st_size, stat.st_mtime_ns]
+            return [status.st_size, status.st_mtime_ns]
         with os.scandir(path) as items:
             files = [item.stat() for item in items if item.is_file()]
     except (OSError, ValueError):
         return None
     newest = max((file.st_mtime_ns for file in files), default=0)
-    return [len(files), sum(file.st_size for file in files), newest, stat.st_mtime_ns]
+    return [len(files), sum(file.st_size for file in files), newest, status.st_mtime_ns]
 
 
 class Journal:

@@ -30,8 +30,8 @@ class DepthFacts:
 
     # an int stays an int, since the digest of a manifest depends on it
     unit_mm: Annotated[int | float, Field(gt=0)] | None
-    near: Annotated[int | float, Field(ge=0)]
-    far: int | float
+    near: Annotated[int | float, Field(ge=0, le=1e9)]
+    far: Annotated[int | float, Field(le=1e9)]
     coverage: Literal["masked", "full"]
 
     def __post_init__(self) -> None:

@@ -1,7 +1,9 @@
 """Fixtures of several rooms: real recordings, videos with known content, a small dataset, and tiny networks."""
 
 import os
+import resource
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
@@ -23,6 +25,7 @@ from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
 HEIGHT, WIDTH, BITS = 48, 64, 8
+STATM = Path("/proc/self/statm")
 LEVELS = {"dim": 40, "gray": 120, "bright": 200}
 
 
@@ -55,6 +58,34 @@ def raises() -> Callable[..., AbstractContextManager[None]]:
             assert str(word) in str(error)
 
     return expect
+
+
+@pytest.fixture
+def alarm():
+    """Return a function that raises TimeoutError after this many seconds, unless it is called again."""
+
+    def ring(*_):
+        raise TimeoutError("took too long")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield signal.alarm
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def memory_limit():
+    """Return a function that lets this process take no more than so many bytes, beyond those that it has."""
+    if not STATM.exists():
+        pytest.skip(f"{STATM}, which Linux has, is not here")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+
+    def limit(size):
+        own = int(STATM.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (own + size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(scope="session")

@@ -133,3 +133,10 @@ def test_json_of_unknown_origin_raises_one_kind_of_error(tmp_path):
     path.write_bytes(b"[" * 10**6 + b"\n")
     with Journal(path) as journal:
         assert list(journal.read()) == []
+
+
+def test_names_in_another_encoding_and_links_to_themselves_can_be_written(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    write_texts({tmp_path / "caf\udce9.json": '"caf\udce9"', tmp_path / "loop": "a"})
+    assert read_json(tmp_path / "caf\udce9.json") == "caf\udce9"
+    assert (tmp_path / "loop").read_text() == "a"

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kinema"
 
-GROUND = frozenset({"config", "errors", "files", "modality"})
+GROUND = frozenset({"config", "errors", "files", "memory", "modality", "terminal"})
 """Modules that all packages use, and that use no package."""
 
 VIDEO = GROUND

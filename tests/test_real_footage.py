@@ -16,7 +16,7 @@ def test_predict_reads_every_format_sample(
     save_model(tmp_path / "model", make_trained_model(tiny_ctn()))
     samples = sorted(p for p in (real_data / "format_samples").rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     assert len(samples) > 20
-    main(["predict", str(tmp_path / "model"), str(real_data / "format_samples"), "--format", "json"])
+    main(["predict", str(tmp_path / "model"), str(real_data / "format_samples"), "--format", "jsonl"])
     said = capsys.readouterr()
     answers = [json.loads(line) for line in said.out.splitlines()]
     assert sorted(answer["video"] for answer in answers) == [str(p) for p in samples]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kinema import __version__
+from kinema.cli.messages import messages_on_stderr, split_log_level
 from kinema.errors import KinemaError, TrainingStopped, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,7 +41,22 @@ COMMANDS = {
     "predict": CommandLine("predict:Predict", "Predict the action in videos: ranked labels as text, JSON or CSV."),
     "render": CommandLine("data:Render", "Render RGB-D clips of people in motion; needs the extra [render]."),
 }
-"""Commands by name. A new command needs its class and a line here."""
+"""Commands by name. A new command needs its class, a line here and a place in `GROUPS`."""
+
+GROUPS = {
+    "Start": ("demo", "models"),
+    "Data": ("prepare", "check", "pack", "sampling", "render"),
+    "Training": ("train", "runs"),
+    "Evaluation": ("evaluate", "submit"),
+    "Trained models": ("predict", "fuse"),
+}
+"""Headings of `kinema --help`, each with the commands below it."""
+
+
+COMMON_OPTIONS = (
+    "All commands take --quiet (results, warnings and errors only), --log-level LEVEL\n"
+    "(debug, info, warning or error), and --debug (the traceback of an error)."
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -57,28 +73,43 @@ def main(args: Sequence[str] | None = None) -> None:
     args = [arg for arg in args if arg != "--debug"]
     code = 0
     try:
-        if not args or args[0] in ("-h", "--help", "--help-all", "help"):
-            summary = "Recognize human actions in video: color, depth, or both."
-            print_overview("kinema", "COMMAND", summary=summary, example="predict runs/latest new.mp4", rows=COMMANDS)
-        elif args[0] == "--version":
-            print(f"kinema {__version__}")
-        else:
-            code = load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
+        args, level = split_log_level(args)
+        with messages_on_stderr(level):
+            code = run_command(args)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # e.g. `kinema predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except TrainingStopped as stopped:
-        print(f"kinema: {stopped}", file=sys.stderr)
+        _print_error(stopped)
         sys.exit(128 + stopped.signal)
     except Exception as error:
         if debug or not isinstance(error, (KinemaError, OSError)) or _is_from_own_network(error):
             raise
-        print(f"kinema: {error}", file=sys.stderr)
+        _print_error(error)
         sys.exit(2)
     if code:
         sys.exit(code)
+
+
+def run_command(args: Sequence[str]) -> int:
+    """Run the command that the first argument names, or print an overview, and return the exit code."""
+    if not args or args[0] in ("-h", "--help", "--help-all", "help"):
+        summary = "Recognize human actions in video: color, depth, or both."
+        groups = {title: {name: COMMANDS[name] for name in names} for title, names in GROUPS.items()}
+        print_overview("kinema", "COMMAND", summary=summary, example="predict runs/latest new.mp4", groups=groups)
+        return 0
+    if args[0] == "--version":
+        print(f"kinema {__version__}")
+        return 0
+    return load_command(args[0]).from_args(args[1:], f"kinema {args[0]}").run()
+
+
+def _print_error(error: Exception) -> None:
+    from kinema.terminal import echo
+
+    echo(f"kinema: {error}", to="stderr")
 
 
 def load_command(name: str) -> "type[Command]":
@@ -103,10 +134,18 @@ def _is_from_own_network(error: Exception) -> bool:
 
 
 def print_overview(
-    prog: str, argument: str, *, summary: str, example: str, rows: Mapping[str, "CommandLine | DatasetSpec[Any]"]
+    prog: str,
+    argument: str,
+    *,
+    summary: str,
+    example: str,
+    groups: Mapping[str, Mapping[str, "CommandLine | DatasetSpec[Any]"]],
 ) -> None:
-    """Print the help page of a command with subcommands; `argument` is their placeholder."""
-    print(f"{summary}\n\nUsage:   {prog} {argument} [OPTIONS]\nExample: {prog} {example}\n\n{argument.title()}s:")
-    for name, row in rows.items():
-        print(f"  {name:<{max(map(len, rows))}}  {row.summary}")
-    print(f"\n`{prog} {argument} --help` lists its options. --debug prints the traceback of an error.")
+    """Print the help page of a command with subcommands, in groups; `argument` is their placeholder."""
+    print(f"{summary}\n\nUsage:   {prog} {argument} [OPTIONS]\nExample: {prog} {example}")
+    width = max(len(name) for rows in groups.values() for name in rows)
+    for title, rows in groups.items():
+        print(f"\n{title}:")
+        for name, row in rows.items():
+            print(f"  {name:<{width}}  {row.summary}")
+    print(f"\n`{prog} {argument} --help` lists its options.\n{COMMON_OPTIONS}")

@@ -1,5 +1,6 @@
 """Commands for datasets: check, pack, sampling, render."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,13 @@ from tyro.conf import Positional
 
 from kinema.cli.command import Command, at_least_one
 from kinema.errors import UsageError
+from kinema.terminal import echo
 from kinema.video.read_options import Deinterlace, Limits, ReadOptions
+
+logger = logging.getLogger(__name__)
+
+MAX_DRAWS = 1000
+"""Largest number of draws that `kinema sampling` prints."""
 
 
 def _check_read_options() -> ReadOptions:
@@ -30,19 +37,19 @@ class Check(Command):
         split: Splits to check. All if omitted.
         frames: Number of frames per clip.
         workers: Number of files read in parallel.
-        out: Folder for check.html, check.json and bad_files.txt.
+        out: Folder for check.html, check.json and bad_files.txt. MANIFEST-check beside the manifest if omitted.
         cache: Folder that stores results between checks. `~/.cache/kinema/check` if omitted.
         read_options: Reading of files. Each worker reads in its own process by default.
     """
 
-    EXAMPLE: ClassVar = "mine.csv --split train val --out check"
+    EXAMPLE: ClassVar = "mine.csv --split train val"
     GROUPS: ClassVar = {"Samples": ("split", "frames"), "Output and speed": ("out", "workers", "cache")}
 
     manifest: Positional[str]
     split: tuple[str, ...] = ()
     frames: int = 16
     workers: int = os.cpu_count() or 1
-    out: Path = Path("check")
+    out: Path | None = None
     cache: Path | None = None
     read_options: ReadOptions = field(default_factory=_check_read_options)
 
@@ -52,7 +59,7 @@ class Check(Command):
         at_least_one("--workers", self.workers)
         from kinema.curation.check import check
         from kinema.curation.inspections import journal_path
-        from kinema.data.manifest import load_manifest
+        from kinema.data.manifest import BUILT_IN, load_manifest
         from kinema.reports.check_lines import check_lines, check_progress
         from kinema.reports.check_page import write_check
 
@@ -68,10 +75,14 @@ class Check(Command):
                 progress=progress,
             )
         for line in check_lines(checked):
-            print(line)
-        write_check(checked, self.out, self.read_options)
+            echo(line)
+        folder = Path() if self.manifest in BUILT_IN else manifest.path.parent
+        out = self.out or folder / f"{manifest.path.stem}-check"
+        write_check(checked, out, self.read_options)
         names = ("check.html", "check.json", "bad_files.txt")
-        print("report: {}; all findings: {}; bad files: {}".format(*(self.out / name for name in names)))
+        echo("report: {}; all findings: {}; bad files: {}".format(*(out / name for name in names)))
+        if checked.bad_files:
+            logger.info("To leave the bad files out, prepare again with --exclude %s", out / names[-1])
         return 1 if checked.faults else 0
 
 
@@ -145,10 +156,10 @@ class Pack(Command):
                 progress=progress,
             )
         for note in packed.notes:
-            print(note)
+            logger.info("%s", note)
         for reason in packed.unreadable:
-            print(f"unreadable: {reason}")
-        print(packed.summary)
+            logger.warning("unreadable: %s", reason)
+        echo(packed.summary)
         return 1 if packed.unreadable else 0
 
 
@@ -176,9 +187,11 @@ class Sampling(Command):
         from kinema.reports.sampling import sampling_lines
         from kinema.training.recipe import load_recipe
 
+        if not 0 <= self.draws <= MAX_DRAWS:
+            raise UsageError(f"--draws {self.draws}; expected 0 to {MAX_DRAWS}", field="--draws")
         clip = load_recipe(self.recipe).clip
         for line in sampling_lines(load_manifest(self.manifest), self.index, clip, draws=self.draws):
-            print(line)
+            echo(line)
         return 0
 
 

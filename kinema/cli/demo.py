@@ -1,5 +1,6 @@
 """Command `demo`: train, evaluate and predict on the built-in dataset."""
 
+import logging
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -7,8 +8,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from kinema.cli.command import Command
+from kinema.terminal import echo
 
 RECIPE = "moves_ctn_tiny"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,9 @@ class Demo(Command):
         recipe = replace(recipe, run=replace(recipe.run, out=folder, seed=self.seed))
         manifest = recipe.open_manifest()
         num_train, held_out = (len(manifest.positions(recipe.data.train)), manifest.positions(recipe.data.evaluate))
-        print(f"Training {RECIPE} on {num_train} clips; testing on {len(held_out)} clips of unseen subjects.")
+        logger.info(
+            "Training %s on %d clips; testing on %d clips of unseen subjects.", RECIPE, num_train, len(held_out)
+        )
         run = train(recipe, Run.create(recipe, name=RECIPE), progress="bar")
         evaluation = evaluate(
             run.path,
@@ -58,5 +64,5 @@ class Demo(Command):
         print_example(manifest, held_out[0], recognizer)
         seconds = time.perf_counter() - began
         print_summary(write_demo(self.out, run, manifest, evaluation, recognizer, num_train=num_train, seconds=seconds))
-        print(f"Report: {self.out / 'report.html'}; model: {run.model}")
+        echo(f"Report: {self.out / 'report.html'}; model: {run.model}")
         return 0

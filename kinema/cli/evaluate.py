@@ -1,5 +1,6 @@
 """Commands for predictions: evaluate, submit."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -7,8 +8,11 @@ from typing import ClassVar, Literal
 from tyro.conf import Positional
 
 from kinema.cli.command import BootstrapUnit, Command, DeviceName, OwnNetwork
-from kinema.errors import UsageError
+from kinema.errors import PredictionsError, UsageError
+from kinema.terminal import echo
 from kinema.video.read_options import ReadOptions
+
+logger = logging.getLogger(__name__)
 
 SupervisionLevel = Literal[0, 1, 2, 3, 4, 5]
 
@@ -29,12 +33,13 @@ class Evaluate(Command):
         attribute_rule: Predicted attributes: those of the `top-class`, or `marginal`, each by the probabilities summed
             over classes (figure 3.8).
         json: JSON file for all metrics, classes and the confusion matrix.
-        split: Split to evaluate.
+        split: Split to evaluate. By default `test`, or `val` if the manifest has no `test`.
         batch_size: Number of clips per batch.
         workers: Number of reader processes.
         device: Device to compute on.
         allow_missing: Skip samples that cannot be read. Every metric is then printed with its coverage.
-        out: Predictions file to write. With --fuse, the file of the second model gets the suffix -2.
+        out: Predictions file to write. With --fuse, the file of the second model gets the suffix -2. Predictions of an
+            earlier evaluation are replaced with a warning, other files never.
         modalities: Modalities to use with an RGB-D model. Both if omitted.
         network: Network of a model of your own: module:Class or file.py:Class. Its code is executed.
         frames: Number of frames per clip. As in training if omitted.
@@ -60,7 +65,7 @@ class Evaluate(Command):
     per_attribute: bool = False
     attribute_rule: Literal["top-class", "marginal"] = "top-class"
     json: Path | None = None
-    split: str = "test"
+    split: str = ""
     batch_size: int = 16
     workers: int = 1
     device: DeviceName = "auto"
@@ -77,8 +82,10 @@ class Evaluate(Command):
         sources = self._sources()
         from kinema.evaluation.bootstrap import Bootstrap
         from kinema.evaluation.evaluate_models import EvaluationSettings, evaluate_models
-        from kinema.reports.evaluation import print_evaluation, write_evaluation_json
+        from kinema.reports.evaluation import check_json_target, print_evaluation, write_evaluation_json
 
+        if self.json is not None:
+            check_json_target(self.json)
         evaluation = evaluate_models(
             sources,
             self.manifest,
@@ -100,8 +107,16 @@ class Evaluate(Command):
             breakdown=self._breakdown(),
         )
         print_evaluation(evaluation, per_class=self.per_class)
+        errors: list[PredictionsError] = [*evaluation.unwritten.values()]
         if self.json is not None and evaluation.summary is not None:
-            write_evaluation_json(self.json, evaluation)
+            try:
+                write_evaluation_json(self.json, evaluation)
+            except PredictionsError as error:
+                errors.append(error)
+        for unwritten in errors[:-1]:
+            logger.error("%s", unwritten)
+        if errors:
+            raise errors[-1]
         return 0
 
     def _breakdown(self) -> Literal["none", "attributes", "marginal-attributes"]:
@@ -159,5 +174,5 @@ class Submit(Command):
         predictions = load_predictions(self.predictions)
         supervision = Supervision(pretraining=self.sls_pt, labels=self.sls_tl, data=self.sls_td)
         write_submission(self.out, predictions, load_manifest(self.manifest), supervision=supervision)
-        print(f"{self.out}: {samples_line(predictions)}")
+        echo(f"{self.out}: {samples_line(predictions)}")
         return 0

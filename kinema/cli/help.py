@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from docstring_parser.google import parse
 from tyro.conf import Positional, Suppress
 
+from kinema.cli.messages import LEVELS
+
 HELP_FLAGS = ("-h", "--help", "--help-all")
 MARKER = {"positional": get_args(Positional[int])[1], "hidden": get_args(Suppress[int])[1]}
 """Markers of positional and hidden arguments in annotations of tyro."""
@@ -47,6 +49,20 @@ class Option(NamedTuple):
         return f"{self.name} {self.values}".rstrip()
 
 
+MESSAGES = (
+    Option("--quiet", "", "Print results, warnings and errors only.", "", "Messages"),
+    Option(
+        "--log-level",
+        f"{{{','.join(LEVELS)}}}",
+        "Least severe messages to print on standard error.",
+        "info",
+        "Messages",
+    ),
+    Option("--debug", "", "Print the traceback of an error.", "", "Messages"),
+)
+"""Options of all commands, which `main` takes out of the arguments."""
+
+
 def options_of(owner: Any, prefix: str = "--", group: str = "") -> Iterator[Option]:
     """Yield all options of a dataclass, or of an instance, whose values are then the defaults; nested ones too."""
     kind = owner if isinstance(owner, type) else type(owner)
@@ -77,12 +93,13 @@ def print_help(
 ) -> None:
     """Print a help page; groups of options are in the order in which they first appear."""
     width = shutil.get_terminal_size((100, 24)).columns
-    options = list(options)
+    options = [*options, *MESSAGES]
     positional = [option.usage for option in options if option.group == "Arguments"]
     print("\n".join(textwrap.wrap(summary, width)))
     print(f"\nUsage:   {' '.join([prog, *positional, '[OPTIONS]'])}\nExample: {example}")
-    if details:
-        print("\n" + textwrap.fill(details, width))
+    for paragraph in filter(None, details.split("\n\n")):
+        is_block = any(line.startswith(" ") for line in paragraph.splitlines())
+        print("\n" + (paragraph if is_block else textwrap.fill(paragraph, width)))
     column = min(max(len(option.usage) for option in options), MAX_NAME_WIDTH) + 4
     for group in dict.fromkeys(option.group for option in options):
         print(f"\n{group or 'Options'}:")

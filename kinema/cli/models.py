@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from kinema.cli.command import Command, at_least_one
 from kinema.errors import UsageError
+from kinema.terminal import echo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,5 +63,5 @@ class Fuse(Command):
         from kinema.inference.trained_model import save_model
 
         save_model(self.out, fuse_models(self.first, self.second, score=self.score))
-        print(f"{self.out}: averages {self.score}. Try `kinema predict {self.out} RGB --depth DEPTH`.")
+        echo(f"{self.out}: averages {self.score}. Try `kinema predict {self.out} RGB --depth DEPTH`.")
         return 0

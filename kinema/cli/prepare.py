@@ -1,5 +1,6 @@
 """Command `prepare`: one subcommand per dataset, each with its own options."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,9 +11,12 @@ from kinema.cli.help import HELP_FLAGS, options_of, print_help
 from kinema.cli.parsing import parse_options
 from kinema.datasets.registry import get_dataset, list_datasets
 from kinema.errors import UsageError
+from kinema.terminal import echo
 
 if TYPE_CHECKING:
     from kinema.datasets.options import DatasetOptions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,10 @@ class Prepare(Command):
         """Parse the options of the dataset that the first argument names."""
         if args and args[0] in HELP_FLAGS:
             summary, example = COMMANDS["prepare"].summary, "folder --root videos --out mine.csv"
-            print_overview(prog, "DATASET", summary=summary, example=example, rows=list_datasets())
+            own = {name: spec for name, spec in list_datasets().items() if spec.is_own}
+            public = {name: spec for name, spec in list_datasets().items() if not spec.is_own}
+            groups = {"Your own data": own, "Public datasets": public}
+            print_overview(prog, "DATASET", summary=summary, example=example, groups=groups)
             raise SystemExit(0)
         if not args:
             raise UsageError(
@@ -52,8 +59,14 @@ class Prepare(Command):
         """Write the manifest and print its summary."""
         prepared = get_dataset(self.dataset).prepare(self.options)
         for note in prepared.notes:
-            print(note)
+            logger.info("%s", note)
         for reason in prepared.unreadable:
-            print(f"unreadable: {reason}")
-        print(prepared.summary)
+            logger.warning("unreadable: %s", reason)
+        echo(prepared.summary)
+        if prepared.unreadable:
+            logger.warning(
+                "Training stops at files that cannot be read. Leave them out: `kinema check` lists them in "
+                "bad_files.txt, `kinema prepare ... --exclude bad_files.txt` makes the manifest without them. Or pass "
+                "--data.unreadable skip to `kinema train`, which skips training samples."
+            )
         return 0

@@ -1,5 +1,6 @@
 """Commands for runs: train, runs."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,13 @@ from kinema.cli.command import BootstrapUnit, Command
 from kinema.cli.help import HELP_FLAGS, first_sentence, options_of, print_help
 from kinema.cli.parsing import parse_known_options, unknown_option
 from kinema.errors import UsageError
+from kinema.terminal import echo
 
 if TYPE_CHECKING:
     from kinema.training.recipe import Recipe
     from kinema.training.runs import Run
+
+logger = logging.getLogger(__name__)
 
 COMMON = {
     "Data": ("data.manifest", "data.train", "data.evaluate", "data.batch-size", "data.workers"),
@@ -34,7 +38,8 @@ class Train(Command):
     the values of the recipe, `kinema train RECIPE --help-all` lists all.
 
     Attributes:
-        recipe: Name of a recipe (`kinema train` lists them), or Python file that defines RECIPE.
+        recipe: Name of a recipe, or Python file that defines RECIPE.
+        list: List all recipes, with a line of meaning each, and exit.
         resume: Run folder to resume, with the recipe stored in it.
         existing: Action if --run.out contains a run of the same recipe. Use `resume` with torchrun, which restarts
             processes.
@@ -46,6 +51,7 @@ class Train(Command):
     EXAMPLE: ClassVar = "ctn_small --data.manifest mine.csv --optim.epochs 30"
 
     recipe: Positional[str] = ""
+    list: bool = False
     resume: Path | None = None
     existing: Literal["refuse", "resume"] = "refuse"
     init: str = ""
@@ -67,7 +73,14 @@ class Train(Command):
 
     def run(self) -> int:
         """Train in a new run folder, or resume one."""
+        if self.list:
+            from kinema.reports.recipes import recipe_lines, row_lines
+
+            for line in list(row_lines(self.recipe)) or recipe_lines():
+                echo(line)
+            return 0
         from kinema.models.own import create_own_model
+        from kinema.reports.run_list import shipped_message
         from kinema.training.distributed import rank
         from kinema.training.loop import train
         from kinema.training.runs import Run
@@ -87,7 +100,8 @@ class Train(Command):
             model = create_own_model(self.model, heads=recipe.open_manifest().heads, seed=recipe.run.seed)
         train(recipe, run, model=model, max_steps=self.max_steps, progress="bar")
         if rank() == 0:
-            print(f"model: {run.model}")
+            logger.info("%s", shipped_message(run))
+            echo(f"model: {run.model}")
         return 0
 
     def _new_run(self) -> tuple["Recipe", "Run"]:
@@ -95,7 +109,7 @@ class Train(Command):
         from kinema.training.runs import Run
 
         if not self.recipe:
-            problem = f"No recipe given. Available recipes: {summarize_recipe_names()}, or a .py file."
+            problem = f"No recipe given. Available recipes: {summarize_recipe_names()}."
             raise UsageError(problem, field="recipe")
         recipe = override(load_recipe(self.recipe), self.overrides, f"kinema train {self.recipe}")
         if self.init:
@@ -120,16 +134,23 @@ def override(recipe: "Recipe", args: Sequence[str], prog: str) -> "Recipe":
 
 
 def print_recipe_help(name: str, *, scope: Literal["common", "all"]) -> None:
-    """Print the options of a recipe with its values as defaults: the common ones on one screen, or all in full.
+    """Print the description of a recipe, and its options with its values as defaults: the common ones, or all in full.
 
     Raises:
         RecipeError: The recipe does not exist or cannot be built.
     """
+    from kinema.reports.recipes import recipe_details, recipe_summary, row_lines
     from kinema.training.recipe import load_recipe
 
-    own = [option for option in options_of(Train) if option.name.startswith("--")]
-    fields = list(options_of(load_recipe(name)))
     prog = f"kinema train {name}"
+    if rows := list(row_lines(name)):
+        summary, details, footer = recipe_summary(name), recipe_details(name), "\n".join(["Rows:", *rows])
+        example = f"{rows[0].split()[0]} --data.manifest mine.csv"
+        print_help(prog, summary=summary, details=details, example=f"kinema train {example}", options=[], footer=footer)
+        return
+    recipe = load_recipe(name)
+    own = [option for option in options_of(Train) if option.name.startswith("--")]
+    fields = list(options_of(recipe))
     options, footer = [*own, *fields], ""
     if scope == "common":
         by_name = {option.name: option for option in options}
@@ -141,7 +162,8 @@ def print_recipe_help(name: str, *, scope: Literal["common", "all"]) -> None:
         footer = f"`{prog} --help-all` lists all {len(own) + len(fields)} options, with those of the model."
     print_help(
         prog,
-        summary=f"Train a model from the recipe {name}.",
+        summary=recipe_summary(name),
+        details=recipe_details(name),
         example=f"{prog} --data.manifest mine.csv --optim.epochs 30",
         options=options,
         footer=footer,

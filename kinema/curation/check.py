@@ -11,6 +11,7 @@ from kinema.curation.check_splits import (
     copy_findings,
     dataset_findings,
     find_copies,
+    label_findings,
     split_findings,
 )
 from kinema.curation.findings import FILE_FAULTS, SEVERITY, Finding
@@ -104,12 +105,13 @@ def check(
         progress=None if progress is None else lambda done, cached: progress(done, total, cached),
     )
     inspections = {source: by_file[file] for source, file in located.items()}
-    copies, incomparable = find_copies(entries, inspections)
+    copies, incomparable = find_copies(manifest, entries, inspections)
     findings = [
         *file_findings(entries, inspections, clip_frames),
         *sample_findings(manifest, entries, inspections, clip_frames),
         *copy_findings(copies),
         *split_findings(entries),
+        *label_findings(manifest, entries, inspections),
         *class_findings(manifest, entries),
         *dataset_findings(manifest, entries, inspections),
     ]

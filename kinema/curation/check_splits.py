@@ -5,16 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
 from kinema.curation.findings import Finding
 from kinema.curation.inspect import Inspection
 from kinema.curation.inspections import MediaFile
-from kinema.data.duplicates import THRESHOLDS, Pair, near_duplicates, signature_images
+from kinema.data.copies import compare_files, read_contents
+from kinema.data.duplicates import Pair
 from kinema.data.file_times import describe_rates
 from kinema.data.manifest import Entry, Manifest
 from kinema.data.names import similar_names
-from kinema.data.splits import divided_names, have_common_frames
+from kinema.data.splits import divided_names, have_common_frames, label_conflicts
 from kinema.errors import examples
 from kinema.modality import MODALITIES, Modality
 from kinema.transforms.sampling import group_rates
@@ -37,40 +36,53 @@ class CopyPair:
     pair: Pair
 
 
-def find_copies(entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection]) -> tuple[list[CopyPair], int]:
+def find_copies(
+    manifest: Manifest, entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection]
+) -> tuple[list[CopyPair], int]:
     """Return the copies across splits, by RGB if available, and the number of files that cannot be compared."""
     kind: Modality = "rgb" if any(entry.rgb for entry in entries) else "depth"
     lines: dict[str, dict[str, int]] = defaultdict(dict)  # split -> file -> line
     for entry in entries:
         if entry.source(kind):
             lines[entry.split].setdefault(entry.source(kind), entry.line)
-    images = {
-        file: signature_images(inspections[MediaFile(file, kind)].signature)
-        for files in lines.values()
-        for file in files
-        if inspections[MediaFile(file, kind)].signature
-    }
+    files = {manifest.locate(file): file for split in lines.values() for file in split}
+    signatures = {path: inspections[MediaFile(file, kind)].signature for path, file in files.items()}
     copies = []
     # Train comes last, so that the file reported for removal is a training file.
     for first, second in combinations(sorted(lines, key=lambda split: (split == "train", split)), 2):
         shared = lines[first].keys() & lines[second].keys()  # reported as "same video"
-        left, right = ([f for f in lines[split] if f in images and f not in shared] for split in (first, second))
-        if not left or not right:
-            continue
-        rows = (np.stack([images[file] for file in left]), np.stack([images[file] for file in right]))
-        for pair in near_duplicates(rows[0], rows[1], THRESHOLDS[kind]):
-            files = (left[pair.first], right[pair.second])
-            copies.append(
-                CopyPair(
-                    first=files[0],
-                    second=files[1],
-                    modality=kind,
-                    splits=(first, second),
-                    lines=(lines[first][files[0]], lines[second][files[1]]),
-                    pair=pair,
-                )
+        left, right = (
+            [path for path, file in files.items() if signatures[path] and file in lines[split] and file not in shared]
+            for split in (first, second)
+        )
+        copies += [
+            CopyPair(
+                first=files[own],
+                second=files[other],
+                modality=kind,
+                splits=(first, second),
+                lines=(lines[first][files[own]], lines[second][files[other]]),
+                pair=pair,
             )
-    return copies, len({file for files in lines.values() for file in files}) - len(images)
+            for own, other, pair in compare_files(left, right, signatures, kind)
+        ]
+    return copies, len(files) - sum(map(bool, signatures.values()))
+
+
+def label_findings(
+    manifest: Manifest, entries: Sequence[Entry], inspections: Mapping[MediaFile, Inspection]
+) -> Iterator[Finding]:
+    """Yield samples that show the same frames as an earlier one, in one file or two equal ones, with other labels."""
+    signatures = {source.path: file.signature for source, file in inspections.items() if file.signature}
+    counts = Counter(signatures.values())
+    located = {path: manifest.locate(path) for path, signature in signatures.items() if counts[signature] > 1}
+    contents = read_contents(located.values())
+    first: dict[tuple[int, bytes], str] = {}
+    same = {path: first.setdefault(contents[file], path) for path, file in located.items() if file in contents}
+    for other, entry in label_conflicts(entries, same):
+        own, earlier = (", ".join(labels.labels.values()) or "none" for labels in (entry, other))
+        sentence = f"has label {own} here, and {earlier} in line {other.line} ({other.rgb or other.depth})"
+        yield Finding(kind="two labels", line=entry.line, file=entry.rgb or entry.depth, sentence=sentence)
 
 
 def copy_findings(copies: Sequence[CopyPair]) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ SEVERITY: dict[str, Severity] = {
     "depth range": "fault",
     "same sample": "fault",
     "near-duplicate": "fault",
+    "two labels": "fault",
     "untrained class": "fault",
     "similar classes": "fault",
     "shorter than a clip": "note",

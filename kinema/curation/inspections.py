@@ -7,11 +7,12 @@ last record of a path counts.
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from kinema.errors import UnreadableVideo
 from kinema.files import Journal, state_of
 from kinema.modality import DepthEncoding, Modality
 from kinema.video.read_options import ReadOptions
-from kinema.video.remote_cache import default_cache, local_path
+from kinema.video.remote_cache import local_path, make_cache
 from kinema.video.sandbox import SandboxWorker
 from kinema.video.streams import split_stream
 
@@ -83,9 +84,12 @@ def journal_path(manifest: Path, folder: Path | None) -> Path:
     """Return the journal for the files of a manifest, in kinema's cache if `folder` is None.
 
     Manifests in the same folder share a journal.
+
+    Raises:
+        CacheError: The folder cannot be written.
     """
-    name = hashlib.sha256(str(manifest.parent.resolve()).encode()).hexdigest()[:16]
-    return (folder or default_cache() / "check") / f"{name}.jsonl"
+    name = hashlib.sha256(os.fsencode(manifest.parent.resolve())).hexdigest()[:16]
+    return make_cache(folder, "" if folder else "check", "--cache") / f"{name}.jsonl"
 
 
 class _InspectionCache:
@@ -153,7 +157,8 @@ class _Readers:
             except UnreadableVideo as error:  # the process crashed or timed out, which may not happen again
                 reason = str(error).removeprefix(f"{path}: ")
                 return Inspection(form="video", problem="unreadable", reason=reason), False
-            inspection = from_json(Inspection, {**answer, "reason": answer["reason"].replace(path, file.path)})
+            reason = answer["reason"].replace(path, file.path)  # which need not be Unicode
+            inspection = replace(from_json(Inspection, {**answer, "reason": ""}), reason=reason)
         if state is not None:
             self._cache.put(file, state, inspection)
         return inspection, False

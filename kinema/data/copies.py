@@ -3,25 +3,26 @@
 import hashlib
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import cache
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from kinema.data.duplicates import SIDE, THRESHOLDS, SignatureBuilder, near_duplicates, signature_images
+from kinema.data.duplicates import SIDE, THRESHOLDS, Pair, SignatureBuilder, near_duplicates, signature_images
 from kinema.data.manifest import Entry, Manifest
 from kinema.data.splits import have_common_frames
 from kinema.errors import UnreadableVideo
 from kinema.files import Journal, state_of
 from kinema.modality import Modality, ReadAs
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
-from kinema.video.remote_cache import default_cache
+from kinema.video.remote_cache import make_cache
 from kinema.video.source import open_source
 from kinema.video.streams import split_stream
 
@@ -31,6 +32,9 @@ SLOW_FRAMES = 20_000
 """Number of frames from which the comparison is announced, and its results are stored in the cache."""
 UNKNOWN_FRAMES = 300
 """Assumed number of frames of a file without a number in the manifest."""
+GROUP_SLACK = 0.01
+"""Difference of correlations by which pairs may miss the thresholds and still be grouped, so that no other decoder or
+scaler finds copies in two splits."""
 VERSION = 1
 """Version of stored signatures."""
 
@@ -71,19 +75,37 @@ def find_copies(
     others = [{file: entries[0] for file, entries in side.items() if file not in shared} for side in sides]
     frames = {file: entry.frames for side in others for file, entry in side.items()}
     signatures = read_signatures(manifest.path, frames, manifest.read_as(kind), read_options)
-    names = [[file for file in side if signatures[file]] for side in others]
+    found = compare_files(list(others[0]), list(others[1]), signatures, kind)
+    copies += [Copy(others[0][first], others[1][second]) for first, second, _ in found]
+    return copies, len(shared) - sum(copy.first.source(kind) == copy.second.source(kind) for copy in copies)
+
+
+def compare_files(
+    first: Sequence[str], second: Sequence[str], signatures: Mapping[str, str], kind: Modality
+) -> list[tuple[str, str, Pair]]:
+    """Return the pairs of files that are copies of one recording, most similar first.
+
+    Files without a signature and still videos are compared by their content: a fixed camera before small people gives
+    equal signatures.
+    """
+    names = [[file for file in side if signatures[file]] for side in (first, second)]
+    copies, still = [], set[str]()
     if all(names):
         images = [np.stack([signature_images(signatures[file]) for file in side]) for side in names]
-        found = near_duplicates(images[0], images[1], THRESHOLDS[kind])
-        matches = [(names[0][p.first], names[1][p.second]) for p in found if not p.is_still]
-        copies += [Copy(others[0][a], others[1][b]) for a, b in matches]
-        still = {name for p in found if p.is_still for name in (names[0][p.first], names[1][p.second])}
-    else:
-        still = set()
-    # A fixed camera before small people gives equal signatures, so that still videos are compared by content.
-    rest = [{f: entry for f, entry in side.items() if not signatures[f] or f in still} for side in others]
-    copies += [Copy(rest[0][a], rest[1][b]) for a, b in _same_content(rest[0], rest[1])]
-    return copies, len(shared) - sum(copy.first.source(kind) == copy.second.source(kind) for copy in copies)
+        for pair in near_duplicates(images[0], images[1], THRESHOLDS[kind]):
+            files = names[0][pair.first], names[1][pair.second]
+            if pair.is_still:
+                still.update(files)
+            else:
+                copies.append((*files, pair))
+    rest = [[file for file in side if not signatures[file] or file in still] for side in (first, second)]
+    contents = read_contents(*rest)
+    by_content: dict[tuple[int, bytes], list[str]] = defaultdict(list)
+    for file in filter(contents.__contains__, rest[0]):
+        by_content[contents[file]].append(file)
+    same = Pair(first=0, second=0, motion=1.0, appearance=1.0, mirrored=False)
+    copies += [(other, file, same) for file in rest[1] if file in contents for other in by_content[contents[file]]]
+    return copies
 
 
 def group_copies(
@@ -104,7 +126,8 @@ def group_copies(
             groups.setdefault(signature, []).append(file)
     known = list(groups)
     images = np.stack([signature_images(signature) for signature in known]) if known else np.empty(0)
-    thresholds = THRESHOLDS["rgb" if read_as == "rgb" else "depth"]
+    limits = THRESHOLDS["rgb" if read_as == "rgb" else "depth"]
+    thresholds = replace(limits, motion=limits.motion - GROUP_SLACK, appearance=limits.appearance - GROUP_SLACK)
     for pair in near_duplicates(images, images, thresholds) if len(known) > 1 else ():
         first, second = groups[known[pair.first]], groups[known[pair.second]]
         if first is not second and not pair.is_still:
@@ -145,7 +168,7 @@ def read_signatures(
             logger.warning("%s: %s. Run `kinema check`.", manifest, problem)
             return dict.fromkeys(files, "")
         if todo > SLOW_FRAMES:
-            logger.warning("%s: comparing %d files to find near-duplicates", manifest, len(missing))
+            logger.info("%s: comparing %d files to find near-duplicates", manifest, len(missing))
         result = {file: known[file][1] for file in current}
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             computed = pool.map(lambda file: signature_of(file, read_as, read_options), missing)
@@ -158,10 +181,11 @@ def read_signatures(
 
 
 def _open_journal(manifest: Path, stack: ExitStack) -> Journal | None:
-    name = hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(manifest.resolve())).hexdigest()[:16]
     try:
-        journal = Journal(default_cache() / "signatures" / f"{name}.jsonl")
-    except OSError:  # a cache that cannot be written
+        journal = Journal(make_cache(None, "signatures", "") / f"{name}.jsonl")
+    except OSError as error:
+        logger.warning("signatures of videos are not kept: %s", error)
         return None
     stack.callback(journal.close)
     return journal
@@ -190,17 +214,11 @@ def signature_of(file: str, read_as: ReadAs, read_options: ReadOptions) -> str:
         return ""
 
 
-def _same_content(first: Iterable[str], second: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of local files with the same bytes."""
-    digest = cache(_digest)
-    sizes: dict[int, list[str]] = defaultdict(list)
-    for file in first:
-        if Path(file).is_file():
-            sizes[Path(file).stat().st_size].append(file)
-    for file in second:
-        for other in sizes.get(Path(file).stat().st_size, ()) if Path(file).is_file() else ():
-            if digest(file) == digest(other):
-                yield other, file
+def read_contents(*files: Iterable[str]) -> dict[str, tuple[int, bytes]]:
+    """Return size and digest of each local file, which are equal for equal bytes; URLs and folders are left out."""
+    sizes = {file: Path(file).stat().st_size for file in chain(*files) if Path(file).is_file()}
+    counts = Counter(sizes.values())
+    return {file: (size, _digest(file) if counts[size] > 1 else b"") for file, size in sizes.items()}
 
 
 def _digest(file: str) -> bytes:

@@ -1,11 +1,40 @@
-"""CSV tables as rows with line numbers."""
+"""CSV tables as rows with line numbers, and their text, which no spreadsheet takes for formulas."""
 
 import csv
 import io
+import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kinema.errors import ManifestError
+
+FORMULA = re.compile(r"'*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+"""Start of a cell that a spreadsheet takes for a formula, or that has been quoted already."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as the text of a CSV table; None is an empty cell.
+
+    Texts that a spreadsheet would run as formulas, but no numbers, get an apostrophe, which `read_csv` removes.
+    """
+    return "".join(map(_line, rows))
+
+
+def _line(row: Sequence[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(map(_quote, row))  # with its own line end, without which a lone \r is not quoted
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _quote(cell: object) -> object:
+    is_formula = isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
+
+
+def _unquote(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def read_csv(path: Path, table: bytes) -> list[tuple[int, dict[str, str]]]:
@@ -36,7 +65,7 @@ def read_csv(path: Path, table: bytes) -> list[tuple[int, dict[str, str]]]:
                     path=path,
                     line=reader.line_num,
                 )
-            parsed.append((reader.line_num, {column.strip(): cell.strip() for column, cell in row.items()}))
+            parsed.append((reader.line_num, {column.strip(): _unquote(cell.strip()) for column, cell in row.items()}))
     except csv.Error as error:
         line = reader.line_num + 1
         raise ManifestError(f"{path}, line {line}: {error}", path=path, line=line) from error

@@ -31,7 +31,11 @@ from kinema.video.container import Timeline
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 from kinema.video.source import FrameSource, count_frames, open_source
 
-REPAIR_HINT = ". Repair the file, or move it away and make the manifest again with `kinema prepare`."
+REPAIR_HINT = (
+    ". Repair the file, or leave it out: `kinema check` lists broken files in bad_files.txt, `kinema prepare ... "
+    "--exclude bad_files.txt` makes the manifest without them. Or skip it: --data.unreadable skip in training (only "
+    "training samples), --allow-missing in `kinema evaluate`."
+)
 
 
 class Sample(TypedDict):

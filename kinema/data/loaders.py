@@ -36,6 +36,9 @@ class LoadedBatch(NamedTuple):
     failures: tuple[Failure, ...]
 
 
+MAX_WORKERS = 1024
+"""Largest number of reader processes."""
+
 EXIT_S = 1.0
 """Seconds after which a worker that does not end is killed."""
 

@@ -6,10 +6,8 @@ Paths are relative to the manifest, or URLs; labels are names. The JSON holds th
 version, the facts of the depth modality, the declared number of samples per split, and the unlabeled splits.
 """
 
-import csv
 import difflib
 import hashlib
-import io
 import json
 import math
 import os
@@ -19,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kinema.data.csv_table import read_csv
+from kinema.data.csv_table import csv_text, read_csv
 from kinema.data.manifest_facts import read_facts
-from kinema.data.names import normalize, split_name
+from kinema.data.names import is_unicode, normalize, split_name
 from kinema.data.pixel_box import PixelBox, parse_pixel_box
 from kinema.errors import ManifestError, did_you_mean
-from kinema.files import write_texts
+from kinema.files import read_bytes, write_texts
 from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
+from kinema.terminal import printable
 from kinema.video.streams import join_stream, split_stream
 
 WORD_COLUMNS = ("rgb", "depth", "split", "group", "subject", "camera", "sample")
@@ -33,6 +32,8 @@ NAME_COLUMNS = ("split", "group", "subject", "camera")
 SEGMENT_COLUMNS = ("start_s", "stop_s", "start_frame", "stop_frame", "frames", "rate")
 COLUMNS = ("rgb", "depth", "rgb_box", *SEGMENT_COLUMNS, "split", "group", "subject", "camera", "sample")
 LABEL = "label"
+OWN = "own"
+"""Version of a user's own data in its manifest."""
 UNLABELED = -1
 """Class number of a sample in an unlabeled split."""
 BUILT_IN = ("moves_cross_subject", "moves_cross_view")
@@ -127,6 +128,7 @@ class Manifest:
         digest: SHA-256 over the CSV and the JSON.
         unlabeled: Splits without public labels; a model can predict them, but not be measured on them.
         mirrored: Pairs of classes that mirroring exchanges; None if only their names tell.
+        ungrouped: Number of samples that `prepare` split at random without knowing their recording.
     """
 
     path: Path
@@ -140,19 +142,35 @@ class Manifest:
     unlabeled: tuple[str, ...] = ()
     mirrored: tuple[tuple[str, str], ...] | None = None
     depth_encoding: DepthEncoding | None = None
+    ungrouped: int = 0
 
-    def positions(self, split: str) -> list[int]:
+    def positions(self, split: str, *, option: str = "--split") -> list[int]:
         """Return the positions of a split's samples, in the order of the file.
+
+        `option` is the option that names the split, for the message.
 
         Raises:
             ManifestError: No sample is in the split.
         """
         positions = [i for i, entry in enumerate(self.entries) if entry.split == split]
         if not positions:
-            splits = ", ".join(sorted({entry.split or "(empty)" for entry in self.entries}))
-            message = f"{self.path}: no sample in split {split!r}; expected {splits}"
+            splits = ", ".join(name or "(empty)" for name in sorted(self.splits))
+            message = (
+                f"{self.path}: no sample in split {split!r}; expected {splits}. Choose one with {option}. `kinema "
+                "prepare` makes val and test (--val-share, --test-share) of data without a split."
+            )
             raise ManifestError(message, path=self.path, field="split")
         return positions
+
+    @property
+    def splits(self) -> frozenset[str]:
+        """Names of the splits."""
+        return frozenset(entry.split for entry in self.entries)
+
+    @property
+    def is_own(self) -> bool:
+        """True for a user's own data, whatever its name."""
+        return self.version == OWN or self.version.startswith(f"{OWN}, ")
 
     def locate(self, source: str) -> str:
         """Return a path of an entry as a path or URL that can be opened."""
@@ -204,9 +222,9 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
             path=facts_path,
         )
     facts = read_facts(facts_path)
-    table = path.read_bytes()
+    table = read_bytes(path)
     entries = _read_table(path, table, facts["unlabeled"])
-    digest = hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(facts_path.read_bytes()).digest())
+    digest = hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(read_bytes(facts_path)).digest())
     manifest = Manifest(path=path, entries=entries, digest=digest.hexdigest(), **facts)
     _check_labels(manifest)
     _check_splits(manifest)
@@ -224,11 +242,13 @@ def write_manifest(
     depth_encoding: DepthEncoding | None = None,
     declared: Mapping[str, int] | None = None,
     mirrored: Sequence[tuple[str, str]] | None = None,
+    ungrouped: int = 0,
 ) -> Manifest:
     """Write the CSV and the JSON beside it, and read them back; the same samples give the same bytes.
 
     `declared` is the number of samples per split if some are missing, by default the number of entries.
-    `mirrored` are the pairs of classes that mirroring exchanges, if that is known.
+    `mirrored` are the pairs of classes that mirroring exchanges, if that is known. `ungrouped` is the number of samples
+    that were split at random without knowing their recording.
 
     Raises:
         ManifestError: No entries, a split with more samples than declared or with labels for only some of them, or a
@@ -253,13 +273,12 @@ def write_manifest(
             path=path,
             field=LABEL,
         )
+    dataset = printable(dataset)
     used = [c for c in COLUMNS if any(getattr(entry, c) not in (None, "") for entry in entries)]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*used, *(_column(head) for head in classes)])
+    rows = [[*used, *(_column(head) for head in classes)]]
     for entry in entries:
-        cells = [getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes]
-        writer.writerow(["" if cell is None else cell for cell in cells])
+        rows.append([getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes])
+    _check_unicode(path, rows)
     facts: dict[str, Any] = {
         "corpus": dataset,  # the first format's key; another one would change the hash of every manifest
         "version": version,
@@ -274,9 +293,21 @@ def write_manifest(
         facts["mirrored"] = mirrored
     if depth_encoding is not None:
         facts["depth_encoding"] = depth_encoding
+    if ungrouped:
+        facts["ungrouped"] = ungrouped
     described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-    write_texts({path: table.getvalue(), path.with_suffix(".json"): described})
+    write_texts({path: csv_text(rows), path.with_suffix(".json"): described})
     return load_manifest(path)
+
+
+def _check_unicode(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Raise ManifestError if a cell has bytes of a file name that are not UTF-8, or half a character."""
+    for row in rows:
+        for column, cell in zip(rows[0], row, strict=True):
+            if isinstance(cell, str) and not is_unicode(cell):
+                problem = f"{column} '{printable(cell)}' is not UTF-8 text"
+                fix = "Rename it, for example with `convmv -f latin1 -t utf8`"
+                raise ManifestError(f"{path}: {problem}. {fix}.", path=path, field=str(column))
 
 
 def check_manifest_name(path: Path) -> None:
@@ -311,7 +342,9 @@ def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) 
     Raises:
         ManifestError: A cell is wrong; `field` names its column.
     """
-    labels = {_head(c): cell for c, cell in row.items() if c == LABEL or c.startswith(f"{LABEL}.")}
+    columns = [column for column in row if column == LABEL or column.startswith(f"{LABEL}.")]
+    check_heads(columns)
+    labels = {_head(column): row[column] for column in columns}
     for head, label in labels.items():
         if not label and (row.get("split", "") not in unlabeled or any(labels.values())):
             raise ManifestError(f"{_column(head)} is empty; expected a class name", field=_column(head))
@@ -324,6 +357,21 @@ def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) 
     except ValueError as error:
         raise ManifestError(f"rgb_box: {error}", field="rgb_box") from None
     return Entry(labels=labels if any(labels.values()) else {}, line=line, **values)
+
+
+def check_heads(columns: Sequence[str]) -> None:
+    """Check that the columns of labels name different task heads.
+
+    Raises:
+        ManifestError: A name is missing, has a dot or is reserved, or `label` and `label.label` are one head.
+    """
+    for column in columns:
+        head = _head(column)
+        if not head or "." in head or head == "joint":
+            problem = "is no name of a task head" if head != "joint" else "is reserved for all task heads together"
+            raise ManifestError(f"{column} {problem}; expected a name such as {LABEL}.verb", field=column)
+        if column == f"{LABEL}.{LABEL}" and LABEL in columns:
+            raise ManifestError(f"{LABEL} and {column} are the same task head. Remove or rename one.", field=column)
 
 
 def _read_table(path: Path, table: bytes, unlabeled: Sequence[str]) -> tuple[Entry, ...]:

@@ -1,9 +1,10 @@
 """Facts of a dataset, in the JSON beside its manifest."""
 
+import json
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from kinema.data.names import normalize
+from kinema.data.names import is_unicode, normalize
 from kinema.errors import ManifestError
 from kinema.files import read_json
 from kinema.modality import DepthEncoding, DepthFacts
@@ -18,6 +19,8 @@ def read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = read_json(path)
         depth = facts.get("depth")
+        if not is_unicode(json.dumps(facts, ensure_ascii=False)):
+            raise ValueError("a text has half a character; write the names in UTF-8")
         return {
             "classes": {
                 head: tuple(normalize(str(name)) for name in names) for head, names in facts["classes"].items()
@@ -29,6 +32,7 @@ def read_facts(path: Path) -> dict[str, Any]:
             "mirrored": None
             if facts.get("mirrored") is None
             else tuple((normalize(first), normalize(second)) for first, second in facts["mirrored"]),
+            "ungrouped": int(facts.get("ungrouped", 0)),
             "depth_encoding": _parse_encoding(facts.get("depth_encoding")),
             "depth": None
             if depth is None
@@ -42,7 +46,9 @@ def read_facts(path: Path) -> dict[str, Any]:
     except KeyError as error:
         raise ManifestError(f"{path}: field {error} is missing", path=path, field=str(error.args[0])) from error
     except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ManifestError(f"{path}: cannot be parsed ({error})", path=path) from error
+        raise ManifestError(
+            f"{path}: cannot be parsed ({error})", path=path, field=getattr(error, "field", None)
+        ) from error
 
 
 def _parse_encoding(stored: object) -> DepthEncoding | None:

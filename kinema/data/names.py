@@ -13,6 +13,8 @@ SPLITS = {
 SPLIT_OF_SPELLING = {spelling: split for split, spellings in SPLITS.items() for spelling in spellings}
 DECORATION = re.compile(r"^split|(s?daten|data|split|sets?|videos?|clips?|files?)+$")
 """Words beside the split in names of folders."""
+MAX_SPLIT_NAME = 100
+"""Number of characters of a name above which it is that of no split."""
 FOLD = re.compile(r"(cv|fold|part|split)\d+")
 MISSING = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "n/a", "NA", "NULL", "null", "Null", "None", "NaT"}
@@ -26,6 +28,11 @@ INTEGER = re.compile(r"[+-]?\d+")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text has no halves of characters, such as the bytes of a file name that is not UTF-8."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def normalize(text: str) -> str:
     """Return a name in Unicode's composed form (NFC), in which names that look the same are the same."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
@@ -36,6 +43,8 @@ def split_name(text: str) -> str | None:
 
     The folds of a cross-validation, such as `fold3`, are splits too.
     """
+    if len(text) > MAX_SPLIT_NAME:
+        return None
     word = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
     if FOLD.fullmatch(word):
         return word
@@ -49,14 +58,14 @@ def similar_names(names: Iterable[str]) -> tuple[str, str] | None:
     """
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(_letters(name), name)
+        other = seen.setdefault(spelling_key(name), name)
         if other != name:
             return other, name
     return None
 
 
-def _letters(name: str) -> str:
-    """Return what two spellings of one name share. Blanks between digits are kept: `1 2` is not `12`."""
+def spelling_key(name: str) -> str:
+    """Return what all spellings of one name share. Blanks between digits are kept: `1 2` is not `12`."""
     visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf").strip()
     if NUMBER.fullmatch(visible):
         return str(float(visible))

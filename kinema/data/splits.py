@@ -2,16 +2,20 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal
 
-from kinema.data.manifest import Entry
-from kinema.errors import ManifestError
+from kinema.data.manifest import Entry, Manifest
+from kinema.data.names import spelling_key
+from kinema.errors import ManifestError, examples
 
 KeepTogether = Literal["auto", "group", "subject", "camera", "none"]
 """Column whose samples a split never divides. `auto` uses the group, else the subject, else the file; `none` uses the
 file."""
+SHARED_RECORDINGS = "clips of one recording may be in both splits"
+"""Caveat of an accuracy on a random split of samples whose recordings are unknown."""
 
 
 def split_by_group(
@@ -32,7 +36,7 @@ def split_by_group(
     Raises:
         ManifestError: A sample has no value in the column `keep_together`.
     """
-    names = _groups(entries, keep_together)
+    names = group_names(entries, keep_together)
     groups: dict[str, Counter[tuple[str, str]]] = {}
     for name, entry in zip(names, entries, strict=True):
         groups.setdefault(name, Counter()).update(entry.labels.items())
@@ -55,13 +59,61 @@ def split_by_group(
     ]
 
 
+def held_out_split(manifest: Manifest, preferred: str, *, train: str = "train") -> str:
+    """Return the split to evaluate on: `preferred`, or the other one of `val` and `test` if the manifest has only that.
+
+    `train` is the split of the training, which is never returned in place of another.
+    """
+    others = [split for split in ("val", "test") if split in manifest.splits and split != train]
+    is_usual = preferred in ("val", "test") and preferred not in manifest.splits
+    return others[0] if is_usual and others else preferred
+
+
+def split_caveat(manifest: Manifest, split: str) -> str:
+    """Return why an accuracy on a split of own data may be optimistic, to print beside it; empty without a reason."""
+    if split == "train" or not manifest.is_own:
+        return ""
+    if manifest.ungrouped:
+        return f"{SHARED_RECORDINGS}: no group is known for {manifest.ungrouped} of {len(manifest.entries)} samples"
+    compared = [entry for entry in manifest.entries if entry.split in ("train", split)]
+    divided = divided_names(compared, "group")
+    return f"clips of {len(divided)} groups are in both train and {split} ({examples(divided)})" if divided else ""
+
+
 def divided_names(entries: Iterable[Entry], column: Literal["group", "subject"]) -> list[str]:
-    """Return the names of groups or subjects that are in more than one split, in alphabetical order."""
+    """Return the names of groups or subjects that are in more than one split, in alphabetical order.
+
+    Spellings of one name are the same.
+    """
     splits: dict[str, set[str]] = {}
+    first: dict[str, str] = {}
     for entry in entries:
-        if getattr(entry, column) and entry.split:
-            splits.setdefault(getattr(entry, column), set()).add(entry.split)
-    return sorted(name for name, values in splits.items() if len(values) > 1)
+        name: str = getattr(entry, column)
+        if name and entry.split:
+            key = spelling_key(name)
+            first.setdefault(key, name)
+            splits.setdefault(key, set()).add(entry.split)
+    return sorted(first[key] for key, values in splits.items() if len(values) > 1)
+
+
+def label_conflicts(
+    entries: Iterable[Entry], same: Mapping[str, str] = MappingProxyType({})
+) -> list[tuple[Entry, Entry]]:
+    """Return the pairs of samples that show the same frames and have different labels.
+
+    Args:
+        entries: Samples.
+        same: Another name of a file, for files with the same content.
+    """
+    first: dict[tuple[object, ...], Entry] = {}
+    conflicts = []
+    for entry in entries:
+        span = (entry.rgb_box, entry.start_s, entry.stop_s, entry.start_frame, entry.stop_frame)
+        file = entry.rgb or entry.depth
+        other = first.setdefault((same.get(file, file), span), entry)
+        if other.labels and entry.labels and other.labels != entry.labels:
+            conflicts.append((other, entry))
+    return conflicts
 
 
 def have_common_frames(first: Entry, second: Entry) -> bool:
@@ -75,7 +127,12 @@ def have_common_frames(first: Entry, second: Entry) -> bool:
     return True
 
 
-def _groups(entries: Sequence[Entry], keep_together: KeepTogether) -> list[str]:
+def group_names(entries: Sequence[Entry], keep_together: KeepTogether) -> list[str]:
+    """Return the name of what a split never divides, for each sample: a group, subject or camera, or its file.
+
+    Raises:
+        ManifestError: A sample has no value in the column `keep_together`.
+    """
     if keep_together == "auto":
         return [entry.group or entry.subject or entry.rgb or entry.depth for entry in entries]
     if keep_together == "none":

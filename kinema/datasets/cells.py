@@ -1,17 +1,20 @@
 """Cells of a user's own table: missing values, numbers that pandas wrote as floats, and spellings of splits."""
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from kinema.data.manifest import LABEL
+from kinema.data.manifest import LABEL, Entry
 from kinema.data.names import (
     MISSING,
     NOT_A_NUMBER,
     SPLIT_OF_SPELLING,
     SPLITS,
     similar_names,
+    spelling_key,
     split_name,
     without_floats,
 )
@@ -111,3 +114,19 @@ def check_class_names(classes: Mapping[str, Sequence[str]], path: Path) -> None:
         for name in NOT_A_NUMBER.intersection(names):
             problem = f"class {name!r} is a missing value"
             raise ManifestError(f"{path}: {problem}. Label these samples, or move them away.", path=path, field=head)
+
+
+def unite_spellings(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Return the entries with one spelling of each group, subject and camera, the most frequent one, and notes."""
+    united, notes = list(entries), []
+    for column in NAME_COLUMNS:
+        counts = Counter(name for entry in entries if (name := getattr(entry, column)))
+        spellings: dict[str, list[str]] = {}
+        for name, _ in counts.most_common():
+            spellings.setdefault(spelling_key(name), []).append(name)
+        chosen = {name: names[0] for names in spellings.values() for name in names}
+        if len(spellings) < len(counts):
+            united = [replace(e, **{column: chosen.get(getattr(e, column), "")}) for e in united]  # type: ignore[arg-type]  # text
+            pairs = [f"{', '.join(names[1:])} as {names[0]}" for names in spellings.values() if len(names) > 1]
+            notes.append(f"{column}: read {examples(pairs, 6)}")
+    return united, notes

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 from kinema.data.csv_table import read_csv
 from kinema.data.manifest import Entry
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
+from kinema.datasets.prepared import PreparedDataset, exclude_files, note_names, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import (
     ListedSample,
@@ -37,6 +37,7 @@ from kinema.datasets.skeleton import (
     require_list,
 )
 from kinema.errors import ManifestError, UnreadableVideo, examples
+from kinema.files import read_bytes
 from kinema.video.image_folder import list_images
 
 DATASET = "EPIC-KITCHENS-100"
@@ -149,6 +150,7 @@ def prepare(options: DatasetOptions) -> PreparedDataset:
     if num_cut:
         notes.append(f"{num_cut} segments exceed the images of their folder by up to {END_SLACK} frames; they were cut")
     notes += difference_notes(lists, (), _list_videos(root) - videos)
+    entries, excluded = exclude_files(entries, options, root)
     return write_prepared(
         entries,
         options.out,
@@ -157,7 +159,7 @@ def prepare(options: DatasetOptions) -> PreparedDataset:
         version=describe_counts(counts),
         classes=classes,
         declared=counts,
-        notes=notes,
+        notes=[*notes, *excluded],
     )
 
 
@@ -167,7 +169,7 @@ def read_classes(path: Path, head: str) -> tuple[str, ...]:
     Raises:
         ManifestError: The file is not the official list of this task head.
     """
-    lines = read_csv(path, path.read_bytes())
+    lines = read_csv(path, read_bytes(path))
     require_columns(path, lines[0][1], ("id", "key"))
     for number, (line, row) in enumerate(lines):
         if row["id"] != str(number) or not row["key"]:
@@ -186,7 +188,7 @@ def read_segments(path: Path, split: str, classes: Mapping[str, Sequence[str]]) 
         ManifestError: A column or a cell is missing or malformed, a class is unknown, or a segment ends before it
             starts.
     """
-    lines = read_csv(path, path.read_bytes())
+    lines = read_csv(path, read_bytes(path))
     columns = (*COLUMNS, *(LABEL_COLUMNS[head] for head in classes))
     require_columns(path, lines[0][1], columns)
     return [_segment(path, row, line, columns, split, classes) for line, row in lines]

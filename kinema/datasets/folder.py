@@ -62,16 +62,17 @@ def prepare(options: FolderOptions) -> PreparedDataset:
         entries, has_split, notes = _match_streams(options)
     else:
         entries, has_split, notes = _read_class_folders(root)
-    entries, split_notes = assign_splits(entries, options, base=root, has_split=has_split)
+    assigned = assign_splits(entries, options, base=root, has_split=has_split)
     return write_prepared(
-        entries,
+        assigned.entries,
         options.out,
         base=root,
         dataset=root.resolve().name,
         depth=options.depth_facts,
         mirrored=options.mirrored,
         depth_encoding=options.depth_encoding,
-        notes=[*notes, *split_notes],
+        ungrouped=assigned.ungrouped,
+        notes=[*notes, *assigned.notes],
     )
 
 

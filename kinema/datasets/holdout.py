@@ -4,23 +4,37 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from kinema.data.copies import group_copies
 from kinema.data.manifest import Entry, class_lists, locate
-from kinema.data.splits import split_by_group
+from kinema.data.splits import SHARED_RECORDINGS, group_names, split_by_group
+from kinema.datasets.cells import unite_spellings
 from kinema.datasets.options import Holdout, OwnDataOptions
-from kinema.datasets.source_groups import add_source_groups
+from kinema.datasets.prepared import exclude_files
+from kinema.datasets.source_groups import add_source_groups, name_groups
 from kinema.errors import examples
 from kinema.modality import Modality, ReadAs
 
 SPLIT_SEED = 0
 """Seed of random splits; fixed, so that the same videos give the same manifest."""
+MIN_GROUPS = 5
+"""Number of groups that every class needs for a test split by default: three for train, one for val, one for test."""
+MAX_DEFAULT_SHARE = 1 / 3
+"""Largest share of val that test has too by default."""
+HOLDOUT = ("val_share", "test_share", "keep_together")
 
 
-def assign_splits(
-    entries: Sequence[Entry], options: OwnDataOptions, *, base: Path, has_split: bool
-) -> tuple[list[Entry], list[str]]:
-    """Return the entries with their own split, or a random one if they have none, and notes about it.
+class Assigned(NamedTuple):
+    """Samples with their split, the number of those split at random without knowing their recording, and notes."""
+
+    entries: list[Entry]
+    ungrouped: int
+    notes: list[str]
+
+
+def assign_splits(entries: Sequence[Entry], options: OwnDataOptions, *, base: Path, has_split: bool) -> Assigned:
+    """Return the entries with their own split, or a random one if they have none.
 
     Without groups and subjects of the user, groups are found in the names and near-duplicates join the groups.
 
@@ -29,22 +43,30 @@ def assign_splits(
         options: Sizes of random splits, and the column that stays together.
         base: Folder of relative paths.
         has_split: Whether the samples have their own split.
+
+    Raises:
+        ManifestError: No file matches `group`, or no listed file of `exclude` is a sample.
     """
-    notes: list[str] = []
+    entries, notes = exclude_files(entries, options, base)
     holdout: Holdout = options
-    is_ungrouped = not any(entry.group or entry.subject for entry in entries)
-    if holdout.keep_together in ("auto", "group") and is_ungrouped:
-        entries, notes = add_source_groups(entries, has_split=has_split)
+    if options.group:
+        entries, group_notes = name_groups(entries, options.group)
+        notes += group_notes
+    elif holdout.keep_together in ("auto", "group") and not any(entry.group or entry.subject for entry in entries):
+        entries, group_notes = add_source_groups(entries, has_split=has_split)
+        notes += group_notes
         if not has_split:
             entries, copy_notes = _join_copies(entries, base, options)
             notes += copy_notes
+    entries, spelling_notes = unite_spellings(entries)
+    notes += spelling_notes
+    ungrouped = 0
     if not has_split:
-        split, split_notes = hold_out(entries, holdout)
-        return split, [*notes, *split_notes]
-    names = ("val_share", "test_share", "keep_together")
-    if all(getattr(holdout, name) == getattr(Holdout(), name) for name in names):
-        return list(entries), notes
-    return list(entries), [*notes, "the data has its own split: val_share, test_share and keep_together were not used"]
+        entries, ungrouped, split_notes = hold_out(entries, holdout)
+        notes += split_notes
+    elif any(getattr(holdout, name) != getattr(Holdout(), name) for name in HOLDOUT):
+        notes.append("the data has its own split: val_share, test_share and keep_together were not used")
+    return Assigned(list(entries), ungrouped, [*notes, *class_notes(entries)])
 
 
 def _join_copies(entries: Sequence[Entry], base: Path, options: OwnDataOptions) -> tuple[list[Entry], list[str]]:
@@ -75,28 +97,65 @@ def _join_copies(entries: Sequence[Entry], base: Path, options: OwnDataOptions) 
     ]
 
 
-def hold_out(entries: Sequence[Entry], holdout: Holdout) -> tuple[list[Entry], list[str]]:
-    """Return the entries with validation and test samples held out at random, and notes about the split."""
-    together = holdout.keep_together
-    split = list(entries)
-    rest, share = split, holdout.val_share
-    if holdout.test_share:
-        split = split_by_group(
-            split, share=holdout.test_share, seed=SPLIT_SEED, held_out="test", keep_together=together
-        )
-        rest, share = [entry for entry in split if entry.split == "train"], share / (1 - holdout.test_share)
+def hold_out(entries: Sequence[Entry], holdout: Holdout) -> Assigned:
+    """Return the entries with validation and test samples held out at random, and a note about the split."""
+    together, val_share = holdout.keep_together, holdout.val_share
+    names = group_names(entries, together)
+    test_share, reason = holdout.test_share, ""
+    if test_share is None:
+        reason = _lack_of_groups(entries, names, val_share)
+        test_share = 0.0 if reason else val_share
+    split, rest, share = list(entries), list(entries), val_share
+    if test_share:
+        split = split_by_group(split, share=test_share, seed=SPLIT_SEED, held_out="test", keep_together=together)
+        rest, share = [entry for entry in split if entry.split == "train"], share / (1 - test_share)
     decided = iter(split_by_group(rest, share=share, seed=SPLIT_SEED, keep_together=together))
     split = [entry if entry.split == "test" else next(decided) for entry in split]
 
     counts = Counter(entry.split for entry in split)
-    held = ("val", "test") if holdout.test_share else ("val",)
-    groups = {"none": "", "auto": ", groups kept together"}.get(together, f", {together}s kept together")
-    sizes = ", ".join(f"{counts[name]} {name}" for name in ("train", *held))
-    notes = [f"the data has no split, so one was made: {sizes}{groups}"]
-    for name in held:
-        used = class_lists(entry for entry in split if entry.split == name)
-        for head, names in class_lists(split).items():
+    sizes = ", ".join(f"{counts[name]} {name}" for name in ("train", "val", *(("test",) if test_share else ())))
+    notes = [f"the data has no split, so one was made: {sizes}{reason}"]
+    files = Counter(entry.rgb or entry.depth for entry in entries)
+    # Several segments of one file are a recording, too.
+    known = [
+        name
+        for name, entry in zip(names, entries, strict=True)
+        if together not in ("auto", "none")
+        or (together == "auto" and (entry.group or entry.subject or files[entry.rgb or entry.depth] > 1))
+    ]
+    if known:
+        column = "group" if together == "auto" else together
+        notes[0] += f", {column}s kept together ({len(set(known))} {column}s, {len(known)} samples)"
+    ungrouped = len(entries) - len(known)
+    if ungrouped:
+        which = f"{ungrouped} of {len(entries)} samples have no known group" if known else "no groups are known"
+        how = "Name files by recording, or pass --group, e.g. --group '{group}_{clip:d}'"
+        notes.append(f"{which}: {SHARED_RECORDINGS}. {how}")
+    return Assigned(split, ungrouped, ["; ".join(notes)])
+
+
+def _lack_of_groups(entries: Sequence[Entry], names: Sequence[str], val_share: float) -> str:
+    """Return why no test split is made by default; empty if every class has enough groups."""
+    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for name, entry in zip(names, entries, strict=True):
+        for head_and_label in entry.labels.items():
+            groups[head_and_label].add(name)
+    (_, label), found = min(groups.items(), key=lambda item: len(item[1]))
+    if val_share > MAX_DEFAULT_SHARE:
+        return " (no test without --test-share)"
+    if len(found) < MIN_GROUPS:
+        return f" (no test: class {label!r} has {len(found)} of {MIN_GROUPS} groups; --test-share makes one)"
+    return ""
+
+
+def class_notes(entries: Sequence[Entry]) -> list[str]:
+    """Return a note on each split that lacks classes."""
+    notes = []
+    classes = class_lists(entries)
+    for split in sorted({entry.split for entry in entries}):
+        used = class_lists(entry for entry in entries if entry.split == split)
+        for head, names in classes.items():
             missing = sorted(set(names) - set(used.get(head, ())))
             if missing:
-                notes.append(f"split {name} has no sample of {len(missing)} classes: {examples(missing)}")
-    return split, notes
+                notes.append(f"split {split} has no sample of {len(missing)} classes: {examples(missing)}")
+    return notes

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kinema.data.manifest import LABEL, Entry
 from kinema.datasets.hmdb51 import find_action_lists, parse_film, read_clips, refuse_other_folders
-from kinema.datasets.holdout import hold_out
+from kinema.datasets.holdout import class_notes, hold_out
 from kinema.datasets.options import DatasetOptions, Holdout
 from kinema.datasets.prepared import PreparedDataset
 from kinema.datasets.registry import DatasetSpec
@@ -80,7 +80,8 @@ def prepare(options: DatasetOptions) -> PreparedDataset:
             for key in files.paths:
                 action, name = key.split("/", 1)
                 clips.append(Entry(rgb=key, group=parse_film(name, action), labels={LABEL: action}))
-            entries, notes = hold_out(clips, Holdout())
+            entries, _, notes = hold_out(clips, Holdout(test_share=0.0))
+            notes += class_notes(entries)
             samples = [ListedSample(name=entry.rgb, entry=entry, path=root, line=0) for entry in entries]
             version = "own split by films"
     return join(

@@ -33,7 +33,7 @@ from kinema.datasets.ntu_names import (
     split_of,
 )
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import PreparedDataset, note_names, single_modality_notes, write_prepared
+from kinema.datasets.prepared import PreparedDataset, exclude_files, note_names, single_modality_notes, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.datasets.skeleton import ARCHIVE_SUFFIXES, check_paths, line_error, read_lines, refuse_duplicates
 from kinema.errors import ManifestError, examples
@@ -142,6 +142,7 @@ def prepare(options: Ntu60Options | Ntu120Options) -> PreparedDataset:
     ]
     notes += _missing_notes(expected, entries, found, collection)
     notes += single_modality_notes(entries)
+    entries, excluded = exclude_files(entries, options, root)
     entries, crop_notes = _crop_rgb(entries, disk, options)
     return write_prepared(
         entries,
@@ -152,7 +153,7 @@ def prepare(options: Ntu60Options | Ntu120Options) -> PreparedDataset:
         classes={LABEL: collection.classes},
         depth=FACTS[coverage] if coverage is not None and any(entry.depth for entry in entries) else None,
         declared=Counter(split_of(sample, protocol) for sample in expected.values()),
-        notes=[*notes, *crop_notes],
+        notes=[*notes, *excluded, *crop_notes],
     )
 
 

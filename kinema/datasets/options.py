@@ -17,10 +17,12 @@ class DatasetOptions:
     Attributes:
         root: Folder of the dataset, or the table.
         out: Manifest to write, a CSV; a JSON of the same name is written beside it.
+        exclude: List of files to leave out, one path a line, such as bad_files.txt of `kinema check`.
     """
 
     root: Path
     out: Path
+    exclude: Path | None = None
 
 
 @config
@@ -40,16 +42,17 @@ class Holdout:
 
     Attributes:
         val_share: Share of each class to hold out as split `val`, if the data has no split.
-        test_share: Share of each class to hold out as split `test`, if the data has no split.
+        test_share: Share of each class to hold out as split `test`, if the data has no split. By default that of val,
+            if every class has at least five groups, else 0.
         keep_together: Column whose samples stay in one split; auto is the group, else the subject.
     """
 
     val_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    test_share: Annotated[float, Field(ge=0, lt=1)] | None = None
     keep_together: KeepTogether = "auto"
 
     def __post_init__(self) -> None:
-        if self.test_share >= 1 - self.val_share:
+        if self.test_share is not None and self.test_share >= 1 - self.val_share:
             raise ValueError(
                 f"val_share={self.val_share} and test_share={self.test_share} leave no training samples; expected a "
                 "sum below 1"
@@ -61,6 +64,8 @@ class OwnDataOptions(Holdout, DatasetOptions):
     """Options of a user's own data.
 
     Attributes:
+        group: Template of file names whose field {group} names the recording, for example '{group}_{clip:d}' for
+            walk_07_2.mp4. By default names of usual styles tell.
         mirrored: Classes that mirroring exchanges, for example "wave sx=wave dx,turn sx=turn dx", or `none`. By default
             their names tell.
         depth_unit: Millimeters per unit of 16-bit depth; omit it if the unit is not metric.
@@ -70,6 +75,7 @@ class OwnDataOptions(Holdout, DatasetOptions):
         depth_coverage: Pixels with depth: masked if all but the person's are 0, else full; auto is full.
     """
 
+    group: str = ""
     mirrored: str = ""
     depth_unit: float | None = None
     depth_range: tuple[float, float] | None = None

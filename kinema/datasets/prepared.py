@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from kinema.data.file_times import FileTimes
-from kinema.data.manifest import Entry, Manifest, class_lists, locate, write_manifest
+from kinema.data.manifest import OWN, Entry, Manifest, class_lists, locate, write_manifest
 from kinema.data.mirrored import mirroring_notes, parse_mirrored
-from kinema.data.splits import divided_names
+from kinema.data.splits import divided_names, label_conflicts
 from kinema.datasets.cells import check_class_names
 from kinema.datasets.frame_times import time_notes, with_rate
+from kinema.datasets.options import DatasetOptions
 from kinema.errors import ManifestError, UnreadableVideo, examples
 from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
 from kinema.video.remarks import REMARKS, Remark
 from kinema.video.source import open_source, read_gray
 from kinema.video.streams import join_stream, split_stream
 
-OWN = "own"
-"""Version of a user's own data in its manifest."""
 MediaFile = tuple[str, Modality]
 """Path in the manifest, and the modality that it is read as."""
 FrameCounts = Mapping[MediaFile, int | str]
@@ -45,22 +44,64 @@ class PreparedDataset:
 
     @property
     def summary(self) -> str:
-        """One line with the number of samples by split, of classes and of unreadable files."""
+        """One line with the number of samples by split, the classes and the number of unreadable files."""
         counts = Counter(entry.split for entry in self.manifest.entries)
+        declared = self.manifest.declared
         splits = [
             f"{counts[split]} {split or '(no split)'}"
-            if counts[split] == declared
-            else f"{counts[split]} of {declared} declared {split}"
-            for split, declared in self.manifest.declared.items()
+            if counts[split] == declared[split]
+            else f"{counts[split]} of {declared[split]} declared {split}"
+            for split in declared
         ]
         heads = [f"{n} classes" if head == "label" else f"{n} of {head}" for head, n in self.manifest.heads.items()]
+        names = [f"{'classes' if h == 'label' else h}: {examples(n, 12)}" for h, n in self.manifest.classes.items()]
         files = f"{len(self.unreadable)} files cannot be read"
-        return f"{self.manifest.path}: {', '.join(splits)}; {', '.join(heads)}; {files}"
+        return f"{self.manifest.path}: {', '.join(splits)}; {', '.join(heads)}; {files}; {'; '.join(names)}"
 
 
 def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:
     """Return a list with the note `COUNT text: EXAMPLES`; empty if there are no names."""
     return [f"{len(names)} {text}: {examples(names, most)}"] if names else []
+
+
+def exclude_files(entries: Sequence[Entry], options: DatasetOptions, base: Path) -> tuple[list[Entry], list[str]]:
+    """Return the entries without the files that `options.exclude` lists, and notes about them.
+
+    A line is a path, relative to the folder of the manifest, of the data or of the list, or to the working directory.
+    A tab and any text may follow, as in bad_files.txt of `kinema check`.
+
+    Raises:
+        ManifestError: The list cannot be read, or none of its files is a sample.
+    """
+    path = options.exclude
+    if path is None:
+        return list(entries), []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read ({error})", path=path, field="exclude") from error
+    listed = [name for line in lines if (name := line.partition("\t")[0].strip())]
+    sources = [{_real(base, entry.source(m)) for m in MODALITIES if entry.source(m)} for entry in entries]
+    existing: set[str] = set().union(*sources)
+    found: dict[str, str] = {}  # file -> name in the list
+    for name in listed:
+        places = (_real(folder, name) for folder in (options.out.parent, base, path.parent, Path()))
+        found |= {place: name for place in places if place in existing}
+    unknown = [name for name in listed if name not in found.values()]
+    if listed and not found:
+        problem = f"no file of this list is a sample, e.g. {examples(listed)}; expected paths as `kinema check` writes"
+        raise ManifestError(f"{path}: {problem}", path=path, field="exclude")
+    notes = note_names(sorted(found.values()), f"files of {path} are left out")
+    notes += note_names(unknown, f"files of {path} are no samples")
+    return [entry for entry, own in zip(entries, sources, strict=True) if not own & found.keys()], notes
+
+
+def _real(folder: Path, source: str) -> str:
+    """Return a path relative to a folder as an absolute one without links, and a URL unchanged."""
+    if "://" in source:
+        return source
+    file, stream = split_stream(str(folder / source))
+    return join_stream(os.path.realpath(file), stream)
 
 
 def single_modality_notes(entries: Sequence[Entry]) -> list[str]:
@@ -86,6 +127,7 @@ def write_prepared(
     depth_encoding: DepthEncoding | None = None,
     declared: Mapping[str, int] | None = None,
     mirrored: str = "",
+    ungrouped: int = 0,
     notes: Sequence[str] = (),
 ) -> PreparedDataset:
     """Count the frames of every file and write the manifest.
@@ -101,6 +143,7 @@ def write_prepared(
         depth_encoding: Encoding of depth in color formats.
         declared: Number of samples per split of the complete dataset, if some are missing.
         mirrored: Classes that mirroring exchanges, as `a=b,c=d` or `none`; empty if only their names tell.
+        ungrouped: Number of samples that were split at random without knowing their recording.
         notes: Messages so far.
 
     Raises:
@@ -140,6 +183,7 @@ def write_prepared(
         depth_encoding=depth_encoding,
         declared=declared,
         mirrored=pairs,
+        ungrouped=ungrouped,
     )
     corrected = sum(
         None not in (before.frames, after.frames) and before.frames != after.frames
@@ -156,8 +200,8 @@ def _relocate(source: str, base: Path, out: Path) -> str:
     """Convert a path relative to `base` to one relative to the manifest; URLs and empty paths are unchanged."""
     if not source or "://" in source:
         return source
-    file, stream = split_stream(str(base / source))
-    return join_stream(Path(os.path.relpath(Path(file).resolve(), out.parent.resolve())).as_posix(), stream)
+    file, stream = split_stream(_real(base, source))
+    return join_stream(Path(os.path.relpath(file, os.path.realpath(out.parent))).as_posix(), stream)
 
 
 def _read_facts(
@@ -200,7 +244,7 @@ def _with_frames(entry: Entry, out: Path, counts: FrameCounts) -> Entry:
 
 
 def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
-    """Return notes on depth, divided groups and mirrored classes."""
+    """Return notes on depth, divided groups, contradicting labels and mirrored classes."""
     notes: list[str] = []
     if manifest.depth is None:
         notes += _missing_depth_range(manifest, counts)
@@ -208,6 +252,11 @@ def _data_notes(manifest: Manifest, counts: FrameCounts) -> list[str]:
         names = divided_names(manifest.entries, column)
         if names:
             notes.append(f"{len(names)} {column}s are in more than one split, e.g. {examples(names)}")
+    twice = [
+        f"{a.rgb or a.depth} ({', '.join({*a.labels.values()} ^ {*b.labels.values()})})"
+        for a, b in label_conflicts(manifest.entries)
+    ]
+    notes += note_names(twice, "samples have other labels than an earlier one of the same frames")
     return notes + mirroring_notes(manifest)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import kinema.datasets
 from kinema.data.manifest import Manifest
 from kinema.datasets.options import DatasetOptions, OwnDataOptions
-from kinema.datasets.prepared import OWN, PreparedDataset
+from kinema.datasets.prepared import PreparedDataset
 from kinema.errors import UsageError, did_you_mean
 
 Options = TypeVar("Options", bound=DatasetOptions)
@@ -28,21 +28,26 @@ class DatasetSpec(Generic[Options]):
     options: type[Options]
     prepare: Callable[[Options], PreparedDataset]
 
+    @property
+    def is_own(self) -> bool:
+        """True for a user's own data."""
+        return issubclass(self.options, OwnDataOptions)
+
 
 @cache
 def list_datasets() -> dict[str, DatasetSpec[Any]]:
     """Return all datasets by name, a user's own data first; imports every module of this package."""
     names = [f"{kinema.datasets.__name__}.{module.name}" for module in pkgutil.iter_modules(kinema.datasets.__path__)]
     specs = [spec for name in names for spec in getattr(importlib.import_module(name), "SPECS", ())]
-    return {spec.name: spec for spec in sorted(specs, key=lambda spec: not issubclass(spec.options, OwnDataOptions))}
+    return {spec.name: spec for spec in sorted(specs, key=lambda spec: not spec.is_own)}
 
 
 def is_public(manifest: Manifest) -> bool:
     """Return whether a manifest is of a public or built-in dataset, whose classes and splits are official."""
-    if manifest.version == OWN or manifest.version.startswith(f"{OWN}, "):  # a folder may have the name of a dataset
+    if manifest.is_own:  # a folder may have the name of a dataset
         return False
     specs = list_datasets().values()
-    names = {spec.summary.partition(":")[0] for spec in specs if not issubclass(spec.options, OwnDataOptions)}
+    names = {spec.summary.partition(":")[0] for spec in specs if not spec.is_own}
     return manifest.dataset in names | {"moves"}
 
 

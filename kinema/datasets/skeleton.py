@@ -14,8 +14,9 @@ from kinema.data.manifest import LABEL, Entry, check_manifest_name
 from kinema.data.names import normalize, split_name
 from kinema.datasets.cells import unknown_split
 from kinema.datasets.options import DatasetOptions
-from kinema.datasets.prepared import PreparedDataset, note_names, write_prepared
+from kinema.datasets.prepared import PreparedDataset, exclude_files, note_names, write_prepared
 from kinema.errors import ManifestError, examples
+from kinema.files import read_bytes
 from kinema.modality import MODALITIES, DepthFacts, Modality
 from kinema.video.scan import VIDEO_SUFFIXES, FolderContents, scan
 
@@ -98,7 +99,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
         ManifestError: The file cannot be read, is not UTF-8, or has no such line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror})", path=path) from error
     except UnicodeDecodeError as error:
@@ -138,7 +139,7 @@ def read_annotations(
         ManifestError: The table lacks a column, a label is not a class, or a path is listed twice.
     """
     table = root / ANNOTATIONS
-    lines = read_csv(table, table.read_bytes())
+    lines = read_csv(table, read_bytes(table))
     require_columns(table, lines[0][1], ("path", "label", *columns.values(), "split"))
     samples = []
     for line, row in lines:
@@ -296,6 +297,7 @@ def join(
             entries.append(replace(sample.entry, **{m: files.paths[key] for m, key in keys.items()}))  # type: ignore[arg-type]  # paths
         else:
             missing.append(sample.name)
+    entries, excluded = exclude_files(entries, options, options.root)
     archives = []
     if missing and files.archives:
         archives = [f"archives may not have been unpacked: {examples(files.archives, 10)}"]
@@ -315,7 +317,7 @@ def join(
         classes={LABEL: classes},
         depth=depth,
         declared=declared,
-        notes=[*notes, *files.notes, *absent, *difference_notes(lists, missing, unlisted), *archives],
+        notes=[*notes, *files.notes, *excluded, *absent, *difference_notes(lists, missing, unlisted), *archives],
     )
 
 

@@ -4,12 +4,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import PurePosixPath
 
 from kinema.data.manifest import Entry
 from kinema.data.names import normalize, split_name
 from kinema.datasets.hmdb51 import CLASSES as HMDB_ACTIONS
-from kinema.errors import examples
+from kinema.datasets.prepared import note_names
+from kinema.datasets.templates import parse_template
+from kinema.errors import ManifestError, examples
+from kinema.video.streams import split_stream
 
 COPY = re.compile(
     r"(?P<base>.+?)(?:[ _-]+(?:copy|kopie|copie|copia|duplicate)(?:[ _]*\(?\d+\)?)?|[ _]*\((?P<number>\d+)\)"
@@ -32,7 +36,7 @@ NAMED = {
     ),
     "GoPro": re.compile(r"(?:G[HXL]\d\d|GP\d\d|GOPR)(?P<group>\d{4})"),
     "part": re.compile(
-        r"(?P<group>.*\w.*?)[-_. (]+(?:part|pt|teil|parte|partie|clip|cut|seg|segment|chunk|scene|shot|split|piece"
+        r"(?P<group>.*\w\W*?)[-_. (]+(?:part|pt|teil|parte|partie|clip|cut|seg|segment|chunk|scene|shot|split|piece"
         r"|trim)s?[-_. ]*\(?\d+\)?(?:[-_ ]?of[-_ ]?\d+)?",
         re.IGNORECASE,
     ),
@@ -41,10 +45,15 @@ NAMED = {
         r"(?:[A-Za-z]+_)?(?:[a-z]\d+_)*?(?P<group>[ps]\d+)(?:_.+)?|(?P<group2>sub-?\d+)_.*", re.IGNORECASE
     ),
     "letter": re.compile(r"(?P<group>.*\d)[-_ ]?\(?[a-f]\)?", re.IGNORECASE),
-    "number": re.compile(r"(?P<group>.*\d.*?)[-_. ]+\(?\d{1,4}\)?"),
+    "number": re.compile(r"(?P<group>.*\d\D*?)[-_. ]+\(?\d{1,4}\)?"),
 }
 """Names by style. The last five are common in names that mean something else, so that they are used with care."""
 CAREFUL = frozenset({"part", "times", "subject", "letter", "number"})
+QUANTITY = re.compile(
+    r"\d+(?:[.,]\d+)?(?:[^\W\d_]{2,}|[gmsxpkdhl]|[ _-]+(?:kg|lbs?|cm|mm|km|m|reps?|secs?|min|fps|hz|deg))(?![^\W_])",
+    re.IGNORECASE,
+)
+"""Number with a unit, such as `10kg`, which numbers no recording."""
 DATE = re.compile(r"(?:19|20)\d\d[-_]?\d\d[-_]?\d\d")
 
 
@@ -82,6 +91,30 @@ def add_source_groups(entries: Sequence[Entry], *, has_split: bool) -> tuple[lis
     return grouped, notes
 
 
+def name_groups(entries: Sequence[Entry], text: str) -> tuple[list[Entry], list[str]]:
+    """Return the entries with the groups that a template of their file names tells, and a note on other names.
+
+    The template is compared with the file's name without its suffix, or with as many folders more as it has slashes.
+
+    Raises:
+        ManifestError: The template is malformed or matches no name, or samples have a group already.
+    """
+    template = parse_template(text, required="group")
+    if any(entry.group for entry in entries):
+        raise ManifestError("--group: the samples have groups already. Pass one of both.", field="group")
+    grouped, others = [], []
+    for entry in entries:
+        file = entry.rgb or entry.depth
+        folders = PurePosixPath(file).parts[:-1]
+        fields = template.match("/".join((*folders[len(folders) - template.text.count("/") :], _stem(file))))
+        grouped.append(entry if fields is None else replace(entry, group=fields["group"]))
+        others += [file] if fields is None else []
+    if len(others) == len(entries):
+        problem = f"--group {text!r}: matches no name, e.g. {_stem(others[0])!r}"
+        raise ManifestError(f"{problem}. Describe the names without suffix.", field="group")
+    return grouped, note_names(others, "files do not match --group and have no group")
+
+
 COPY_WORD = re.compile(r"cop(y|ie|ia)|kopi|flip|mirror|aug", re.IGNORECASE)
 """Word in the name of a copy or a variant."""
 
@@ -109,6 +142,9 @@ def find_groups(labels: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
             matched = _with_care(matched, labels, style)
         by_file |= matched
         styles += [style] if matched else []
+    subfolders = _with_care({f: g for f, g in _subfolders(labels).items() if f not in by_file}, labels, "subfolder")
+    by_file |= subfolders
+    styles += ["subfolder"] if subfolders else []
     variants: dict[tuple[PurePosixPath, str], list[str]] = defaultdict(list)
     for file, base in bases.items():
         if file not in by_file:
@@ -127,6 +163,19 @@ def _folders(file: str) -> tuple[str, ...]:
     """Return the folders of a file without that of its split."""
     folders = PurePosixPath(file).parent.parts
     return folders[1:] if folders and split_name(folders[0]) else folders
+
+
+def _subfolders(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the folders of each file below the folder of its class."""
+    by_label: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for file, label in labels.items():
+        by_label[label][file] = _folders(file)
+    found: dict[str, str] = {}
+    for folders in by_label.values():
+        ends = zip(min(folders.values()), max(folders.values()), strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends))
+        found |= {file: "/".join(parts[shared:]) for file, parts in folders.items() if len(parts) > shared}
+    return found
 
 
 def _with_care(matched: Mapping[str, str], labels: Mapping[str, str], style: str) -> dict[str, str]:
@@ -160,11 +209,13 @@ def _group(base: str, pattern: re.Pattern[str], style: str) -> str:
         return f"GoPro {group}"
     if style in ("Kinetics", "number") and DATE.search(group):  # recordings of one day
         return ""
+    if style == "number" and not re.search(r"\d", QUANTITY.sub("", group)):
+        return ""
     return group
 
 
 def _stem(file: str) -> str:
-    path = PurePosixPath(normalize(file))
+    path = PurePosixPath(normalize(split_stream(file)[0]))
     return path.stem if re.fullmatch(r"\.[A-Za-z]\w{0,4}", path.suffix) else path.name
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from kinema.datasets.options import OwnDataOptions
 from kinema.datasets.prepared import PreparedDataset, write_prepared
 from kinema.datasets.registry import DatasetSpec
 from kinema.errors import ManifestError, UsageError, did_you_mean
+from kinema.files import read_bytes
 
 OBJECTS = "a list of objects, or one object per line"
 OTHER_NAMES = {
@@ -48,12 +50,12 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
     table, out = options.root, options.out
     check_manifest_name(out)
     for written in (out, out.with_suffix(".json")):
-        if table.resolve() == written.resolve():
+        if os.path.realpath(table) == os.path.realpath(written):
             problem = f"{written}: is the table itself and would be overwritten. Choose another name for the manifest."
             raise ManifestError(problem, path=written, field="out")
     if not table.is_file():
         raise ManifestError(f"{table}: no such table", path=table, field="root")
-    place, lines = _json_rows(table) if table_format == "json" else ("line", read_csv(table, table.read_bytes()))
+    place, lines = _json_rows(table) if table_format == "json" else ("line", read_csv(table, read_bytes(table)))
     chosen = _parse_columns(options.columns)
     names = _column_names(table, list(lines[0][1]), chosen)
     rows, cell_notes = clean_rows(table, place, lines, names)
@@ -68,16 +70,17 @@ def prepare(options: TableOptions, table_format: Literal["csv", "json"]) -> Prep
     notes = [f"unused columns: {', '.join(unused)}"] if unused else []
     notes += [f"column {name!r} is read as {column}" for column, name in names.items() if column not in (name, *chosen)]
     has_split = any(entry.split for entry in entries)
-    entries, split_notes = assign_splits(entries, options, base=table.parent, has_split=has_split)
+    assigned = assign_splits(entries, options, base=table.parent, has_split=has_split)
     return write_prepared(
-        entries,
+        assigned.entries,
         out,
         base=table.parent,
         dataset=table.stem,
         depth=options.depth_facts,
         mirrored=options.mirrored,
         depth_encoding=options.depth_encoding,
-        notes=[*notes, *cell_notes, *split_notes],
+        ungrouped=assigned.ungrouped,
+        notes=[*notes, *cell_notes, *assigned.notes],
     )
 
 
@@ -95,7 +98,7 @@ def _parse_columns(text: str) -> dict[str, str]:
 def _json_rows(table: Path) -> tuple[Place, list[Row]]:
     """Return number and cells of each object; missing columns are empty."""
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        text = read_bytes(table).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{table}: not UTF-8 text ({error.reason} at byte {error.start})", path=table) from error
     place: Place = "item" if text.lstrip().startswith("[") else "line"

@@ -1,13 +1,16 @@
 """Templates that pair RGB and depth by file name: `{label}/{name}_rgb.mp4` with `{label}/{name}_depth.mkv`."""
 
 import difflib
+import os
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
+from typing import Literal, NamedTuple
 
-from kinema.data.manifest import LABEL, Entry
+from kinema.data.manifest import LABEL, Entry, check_heads
 from kinema.data.names import normalize, split_name
 from kinema.datasets.cells import is_label, unknown_split
 from kinema.datasets.prepared import note_names, single_modality_notes
@@ -18,8 +21,21 @@ from kinema.video.scan import is_video, scan
 
 COLUMNS = ("group", "subject", "camera", "split")
 """Fields that fill a manifest column, in addition to labels."""
-LAZY = "\0"
-"""Placeholder in a pattern for `?` (lazy) or nothing (greedy); no path contains it."""
+CHARACTERS = {"": re.compile("[^/]+"), "d": re.compile("[0-9]+")}
+"""Characters of a field, by its format."""
+MAX_TRIES = 10_000
+"""Number of values of repeated fields that are tried on one path."""
+
+
+class Field(NamedTuple):
+    """Field of a template; its name is empty if only its place matters."""
+
+    name: str
+    characters: re.Pattern[str]
+
+
+Part = str | Field
+"""Fixed characters, or a field."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +46,13 @@ class Template:
         text: Template as the user wrote it.
         fields: Distinct names of its fields, in order.
         num_fixed: Number of characters outside of fields.
-        lazy: Pattern with lazy fields.
-        greedy: Pattern with greedy fields. A match is unique if both patterns agree.
+        parts: Fixed characters and fields, in order.
     """
 
     text: str
     fields: tuple[str, ...]
     num_fixed: int
-    lazy: re.Pattern[str]
-    greedy: re.Pattern[str]
+    parts: tuple[Part, ...]
 
     @property
     def labels(self) -> list[str]:
@@ -48,25 +62,108 @@ class Template:
     def match(self, path: str) -> dict[str, str] | None:
         """Return the values of the fields in a path, or None if it does not match.
 
+        The time is linear in the length of the path, unless a field is repeated.
+
         Raises:
-            ManifestError: The path matches in more than one way.
+            ManifestError: The path matches in more than one way, or repeated fields have too many possible values.
         """
-        lazy, greedy = (pattern.fullmatch(normalize(path)) for pattern in (self.lazy, self.greedy))
-        if lazy is None or greedy is None:
+        fix = "Separate the fields by fixed characters, or use {FIELD:d} for digits."
+        try:
+            shortest, longest = [
+                _split(self.parts, normalize(path), {}, order, iter(range(MAX_TRIES))) for order in ORDERS
+            ]
+        except StopIteration:
+            problem = f"repeated fields of {self.text!r} have too many possible values"
+            raise ManifestError(f"{path}: {problem}. {fix}", path=path) from None
+        if shortest is None or longest is None:
             return None
-        for field, value, other in zip(self.fields, lazy.groups(), greedy.groups(), strict=True):
-            if value != other:
-                problem = f"matches {self.text!r} in several ways, {field} is {value!r} or {other!r}"
-                fix = "Separate the fields by fixed characters, or use {FIELD:d} for digits."
+        for field, value in shortest.items():
+            if value != longest[field]:
+                problem = f"matches {self.text!r} in several ways, {field} is {value!r} or {longest[field]!r}"
                 raise ManifestError(f"{path}: {problem}. {fix}", path=path, field=field)
-        return {field: value.strip() for field, value in zip(self.fields, lazy.groups(), strict=True)}
+        return {field: value.strip() for field, value in shortest.items()}
 
 
-def parse_template(text: str) -> Template:
+Order = Literal["shortest", "longest"]
+ORDERS: tuple[Order, Order] = ("shortest", "longest")
+"""Values tried first. A match is unique if both orders find the same."""
+
+
+def _split(
+    parts: Sequence[Part], path: str, known: Mapping[str, str], order: Order, tries: Iterator[int]
+) -> dict[str, str] | None:
+    """Return the values of the named fields of a path, or None if it does not match.
+
+    Args:
+        parts: Parts of the template.
+        path: Path to match.
+        known: Values of fields before these parts.
+        order: Values tried first, from the first field on.
+        tries: Iterator that limits the number of values tried for repeated fields.
+
+    Raises:
+        StopIteration: The limit is exceeded.
+    """
+    starts = _possible_starts(parts, path, known)
+    if 0 not in starts[0][:1]:
+        return None
+    values, start = dict(known), 0
+    for number, part in enumerate(parts, start=1):
+        text = part if isinstance(part, str) else values.get(part.name)
+        if text is not None:
+            start += len(text)
+            continue
+        assert isinstance(part, Field)
+        run = part.characters.match(path, start)
+        assert run is not None  # a possible start
+        stops = starts[number][bisect_right(starts[number], start) : bisect_right(starts[number], run.end())]
+        stops = stops if part.name and order == "shortest" else stops[::-1]
+        if _has_repeated(parts[number - 1 :], values):
+            for stop in stops:
+                next(tries)
+                named = {part.name: path[start:stop]} if part.name else {}
+                found = _split(parts[number:], path[stop:], values | named, order, tries)
+                if found is not None:
+                    return found
+            return None
+        if part.name:
+            values[part.name] = path[start : stops[0]]
+        start = stops[0]
+    return values
+
+
+def _possible_starts(parts: Sequence[Part], path: str, known: Mapping[str, str]) -> list[list[int]]:
+    """Return the positions from which the parts from each one on match the rest of a path, and its end.
+
+    Repeated fields count as different ones unless their value is known.
+    """
+    starts = [[len(path)]]
+    for part in reversed(parts):
+        after, before = starts[-1], list[int]()
+        text = part if isinstance(part, str) else known.get(part.name)
+        if text is not None:
+            before = [stop - len(text) for stop in after if path.endswith(text, 0, stop)]
+        else:
+            assert isinstance(part, Field)
+            for run in part.characters.finditer(path) if after else ():
+                last = bisect_right(after, run.end())
+                if last:
+                    before += range(run.start(), after[last - 1])
+        starts.append(before)
+    return starts[::-1]
+
+
+def _has_repeated(parts: Sequence[Part], known: Mapping[str, str]) -> bool:
+    """Return whether a field without a known value occurs twice."""
+    names = [part.name for part in parts if isinstance(part, Field) and part.name and part.name not in known]
+    return len(set(names)) < len(names)
+
+
+def parse_template(text: str, *, required: Literal["label", "group"] = "label") -> Template:
     """Parse a template. `{field}` matches one or more characters except slashes, `{field:d}` digits.
 
     Raises:
-        ManifestError: The text is malformed, has no label, or names a single image.
+        ManifestError: The text is malformed, lacks the required field, or names a single image.
     """
 
     def error(problem: str, field: str | None = None) -> ManifestError:
@@ -77,23 +174,22 @@ def parse_template(text: str) -> Template:
         parts = list(Formatter().parse(text.removeprefix("./").rstrip("/")))
     except ValueError as failure:
         raise error(f"{failure}; expected fields such as {{name}}") from failure
-    fields: list[str] = []
-    pattern = ""  # with LAZY at the end of each named field
+    split: list[Part] = []
     for literal, field, form, conversion in parts:
-        pattern += re.escape(literal)
+        split.append(literal)
         if field is None:
             continue
         if conversion or form not in ("", "d") or not re.fullmatch(r"(\w+(\.\w+)?)?", field):
             raise error(f"{{{field}}} is not a field; expected {{name}}, or {{name:d}} for digits", field)
-        characters = "[0-9]+" if form == "d" else "[^/]+"
-        if field in fields:
-            pattern += f"(?:\\{fields.index(field) + 1})"
-        elif field:
-            pattern += f"({characters}{LAZY})"
-            fields.append(field)
-        else:
-            pattern += characters
-    if not any(map(is_label, fields)):
+        split.append(Field(field, CHARACTERS[form]))
+    fields = tuple(dict.fromkeys(part.name for part in split if isinstance(part, Field) and part.name))
+    try:
+        check_heads(list(filter(is_label, fields)))
+    except ManifestError as failure:
+        raise error(str(failure), failure.field) from failure
+    if required == "group" and required not in fields:
+        raise error("field {group} is missing. Mark the part of the name that is the recording.", required)
+    if required == LABEL and not any(map(is_label, fields)):
         raise error("field {label} is missing. Mark the part of the path that is the class.", LABEL)
     last = "".join(literal for literal, *_ in parts).rsplit("/", 1)[-1]
     if Path(f"x{last}").suffix.lower() in IMAGE_SUFFIXES:
@@ -102,10 +198,9 @@ def parse_template(text: str) -> Template:
         raise error("starts with a slash; expected a path relative to --root")
     return Template(
         text=text,
-        fields=tuple(fields),
+        fields=fields,
         num_fixed=sum(len(literal) for literal, *_ in parts),
-        lazy=re.compile(pattern.replace(LAZY, "?")),
-        greedy=re.compile(pattern.replace(LAZY, "")),
+        parts=tuple(split),
     )
 
 
@@ -125,8 +220,12 @@ def match_templates(root: Path, out: Path, *, rgb: str = "", depth: str = "") ->
     }
     shared = _shared_fields(templates)
     contents = scan(root)
-    written = (out.resolve(), out.with_suffix(".json").resolve())
-    others = [path for path in contents.others if path.suffix not in (".csv", ".json") or path.resolve() not in written]
+    written = (os.path.realpath(out), os.path.realpath(out.with_suffix(".json")))
+    others = [
+        path
+        for path in contents.others
+        if path.suffix not in (".csv", ".json") or os.path.realpath(path) not in written
+    ]
     sources = frozenset(path.relative_to(root).as_posix() for path in contents.sources)
     paths = [path.relative_to(root).as_posix() for path in sorted((*contents.sources, *others))]
     matched, both = _match(templates, paths, sources)

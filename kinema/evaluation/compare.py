@@ -30,6 +30,7 @@ class Comparison:
         agreement: Share of clips with the same prediction [%], averaged over all pairs of seeds.
         samples: Number of compared clips.
         coverage: Share of the declared samples that were compared [%].
+        caveat: Why accuracy on this split may be optimistic. Empty without a known reason.
     """
 
     first: float
@@ -43,6 +44,7 @@ class Comparison:
     agreement: float
     samples: int
     coverage: float
+    caveat: str = ""
 
 
 def compare(
@@ -84,6 +86,7 @@ def compare(
             agreement=float(np.mean([_agreement(a, b, head) for a in ours for b in theirs])),
             samples=ours_correct.shape[1],
             coverage=aligned[0].coverage,
+            caveat=aligned[0].caveat,
         )
     return comparisons
 

@@ -16,14 +16,16 @@ from numpy import ndarray
 from torch import nn
 
 from kinema.data.dataset import VideoDataset
-from kinema.data.loaders import LoadedBatch, complete, make_loader
+from kinema.data.loaders import MAX_WORKERS, LoadedBatch, complete, make_loader
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.data.samplers import evaluation_batches
-from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample
+from kinema.data.splits import held_out_split, split_caveat
+from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample, UnwrittenPredictions
 from kinema.evaluation.predictions import Predictions, Protocol, concatenate, group_numbers, measure, save_predictions
 from kinema.inference.engine import Device, choose_device
 from kinema.inference.trained_model import TrainedModel, load_model
 from kinema.modality import Modality
+from kinema.transforms.clip_memory import check_clips
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
 Missing = Literal["stop", "allow"]
@@ -42,7 +44,7 @@ def evaluate(
     model: str | Path | TrainedModel,
     manifest: str | Path | Manifest,
     *,
-    split: str = "test",
+    split: str = "",
     network: nn.Module | str | None = None,
     batch_size: int = 16,
     workers: int = 0,
@@ -57,7 +59,7 @@ def evaluate(
     Args:
         model: Run or model folder, or a loaded model.
         manifest: CSV of a manifest, or name of a built-in one.
-        split: Split to evaluate on.
+        split: Split to evaluate on. Empty for `test`, or `val` without one.
         network: Network to load the weights into, for a model with a network of your own, or its name:
             `module:Class`.
         batch_size: Number of clips per batch. It changes the rounding of logits: by about 1e-6, by up to 0.02 where
@@ -76,12 +78,13 @@ def evaluate(
         NonFiniteLogits: The logits of a sample are not finite.
         ManifestError: The manifest has other classes than the model, or lists more samples than it
             declares, or fewer and `missing` is `stop`.
-        PredictionsError: An argument is out of range, or `out` cannot be written.
+        PredictionsError: An argument is out of range.
+        UnwrittenPredictions: `out` cannot be written. The error has the evaluation.
     """
     if batch_size < 1:
         raise PredictionsError(f"batch_size={batch_size}; expected at least 1", field="batch_size")
-    if workers < 0:
-        raise PredictionsError(f"workers={workers}; expected at least 0", field="workers")
+    if not 0 <= workers <= MAX_WORKERS:
+        raise PredictionsError(f"workers={workers}; expected 0 to {MAX_WORKERS}", field="workers")
     if out is not None and Path(out).is_dir():
         raise PredictionsError(f"{out}: a folder; expected a file for the predictions", path=out, field="out")
     trained = model if isinstance(model, TrainedModel) else load_model(model, model=network)
@@ -89,21 +92,28 @@ def evaluate(
         trained = trained.with_modalities(modalities)
     table = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_classes(table, trained)
+    split = split or held_out_split(table, "test")
     dataset = VideoDataset(
         table, sampling=trained.sampling, preprocessing=trained.preprocessing, read_options=read_options
     )
+    positions = table.positions(split)
+    check_clips(trained.sampling, trained.preprocessing, batch_size=min(batch_size, len(positions)))
     compute_on = choose_device(device)
     loader = make_loader(
         dataset,
-        evaluation_batches(table.positions(split), batch_size),
+        evaluation_batches(positions, batch_size),
         workers=workers,
         pin_memory=compute_on.type == "cuda",
     )
     with closing(loader):
         predictions = predict_split(trained, loader, table, split=split, missing=missing, device=compute_on)
+    evaluation = Evaluation(predictions=predictions, measures=dict(measure(predictions)))
     if out is not None:
-        save_predictions(Path(out), predictions)
-    return Evaluation(predictions=predictions, measures=dict(measure(predictions)))
+        try:
+            save_predictions(Path(out), predictions)
+        except PredictionsError as error:
+            raise UnwrittenPredictions(f"{error}. Choose another --out.", path=out, evaluation=evaluation) from error
+    return evaluation
 
 
 def predict_split(
@@ -172,6 +182,7 @@ def predict_split(
         dataset=manifest.dataset,
         version=manifest.version,
         start_weights=trained.start_weights,
+        caveat=split_caveat(manifest, split),
     )
 
 

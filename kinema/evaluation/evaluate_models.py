@@ -1,13 +1,15 @@
 """Evaluation of one or several models, from a manifest or stored predictions to all metrics."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from kinema.errors import PredictionsError, UnwrittenPredictions
 from kinema.evaluation.attributes import AttributeRule, AttributeSummary, summarize_attributes
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap
-from kinema.evaluation.evaluate import Missing, evaluate
+from kinema.evaluation.evaluate import Evaluation, Missing, evaluate
 from kinema.evaluation.fusion import FusionSummary, fusion_to_json, summarize_fusion
 from kinema.evaluation.predictions import Predictions, load_predictions
 from kinema.evaluation.summary import Summary, summarize, summary_to_json
@@ -15,6 +17,8 @@ from kinema.inference.engine import Device
 from kinema.inference.trained_model import load_model
 from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
+
+logger = logging.getLogger(__name__)
 
 Breakdown = Literal["none", "attributes", "marginal-attributes"]
 """Additional metrics: none, or those per attribute of Diving48, by the top class or summed over classes."""
@@ -28,7 +32,7 @@ class EvaluationSettings:
     own, `module:Class`.
     """
 
-    split: str = "test"
+    split: str = ""
     batch_size: int = 16
     workers: int = 1
     device: Device = "auto"
@@ -50,6 +54,7 @@ class ModelsEvaluation:
         summary: Metrics of the model, or of the mean of logits of several. None if the split has no labels.
         fusion: Metrics of all models and fusions. None for one model.
         attributes: Metrics per attribute of Diving48. None if not requested.
+        unwritten: Errors of predictions that could not be written, by name.
     """
 
     files: Mapping[str, Path]
@@ -57,6 +62,7 @@ class ModelsEvaluation:
     summary: Summary | None = None
     fusion: FusionSummary | None = None
     attributes: Mapping[str, AttributeSummary] | None = None
+    unwritten: Mapping[str, UnwrittenPredictions] = field(default_factory=dict)
 
 
 def evaluate_models(
@@ -83,14 +89,26 @@ def evaluate_models(
             that are summed over classes.
 
     Raises:
-        KinemaError: A model, the manifest or a predictions file cannot be used; see `evaluate` and `fuse`.
+        KinemaError: A model, the manifest or a predictions file cannot be used; see `evaluate` and `fuse`. A file that
+            is no predictions file is never replaced.
     """
     settings = settings or EvaluationSettings()
-    files, predictions = {}, {}
+    files: dict[str, Path] = {}
     for number, source in enumerate(sources, start=1):
+        is_evaluated = bool(manifest) and (number == 1 or source.is_dir())
+        target = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
+        files[str(source)] = target if is_evaluated else source
+    inputs = [*sources, *([temperature_from] if temperature_from else [])]
+    for target in (path for name, path in files.items() if str(path) != name):
+        _check_target(target, inputs)
+    predictions: dict[str, Predictions] = {}
+    unwritten: dict[str, UnwrittenPredictions] = {}
+    for source in sources:
         name = str(source)
-        if manifest and (number == 1 or source.is_dir()):
-            files[name] = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
+        if files[name] == source:
+            predictions[name] = load_predictions(source)
+            continue
+        try:
             predictions[name] = evaluate(
                 load_model(source, model=settings.network or None).with_clip(
                     frames=settings.frames, size=settings.size
@@ -105,12 +123,12 @@ def evaluate_models(
                 read_options=settings.read_options,
                 modalities=settings.modalities,
             ).predictions
-        else:
-            files[name] = source
-            predictions[name] = load_predictions(source)
+        except UnwrittenPredictions as error:  # the metrics are not lost
+            predictions[name] = cast(Evaluation, error.evaluation).predictions
+            unwritten[name] = error
     first = next(iter(predictions.values()))
     if manifest and not first.is_labeled:
-        return ModelsEvaluation(files=files, predictions=predictions)
+        return ModelsEvaluation(files=files, predictions=predictions, unwritten=unwritten)
     fusion = None
     if len(predictions) > 1:
         fusion = summarize_fusion(predictions, bootstrap=bootstrap, missing=settings.missing)
@@ -122,7 +140,31 @@ def evaluate_models(
     if breakdown != "none":
         rule: AttributeRule = "top-class" if breakdown == "attributes" else "marginal"
         attributes = summarize_attributes(summary.predictions, rule=rule, bootstrap=bootstrap)
-    return ModelsEvaluation(files=files, predictions=predictions, summary=summary, fusion=fusion, attributes=attributes)
+    return ModelsEvaluation(
+        files=files,
+        predictions=predictions,
+        summary=summary,
+        fusion=fusion,
+        attributes=attributes,
+        unwritten=unwritten,
+    )
+
+
+def _check_target(path: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to replace an input or a file that holds no predictions; warn before predictions are replaced."""
+    if not path.is_file():
+        return
+    if any(source.exists() and source.samefile(path) for source in inputs):
+        raise PredictionsError(f"{path}: is read and would be replaced. Choose another --out.", path=path, field="out")
+    try:
+        old = load_predictions(path)
+    except PredictionsError as error:
+        problem = f"{path}: exists and holds no predictions. Choose another --out."
+        raise PredictionsError(problem, path=path, field="out") from error
+    logger.warning(
+        "%s: exists (%d samples of split %r) and will be replaced. Stop and pass --out to keep it.",
+        *(path, old.num_samples, old.split),
+    )
 
 
 def evaluation_to_json(evaluation: ModelsEvaluation) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +12,12 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from kinema.config import Count, config, from_json
 from kinema.data.manifest import UNLABELED, Manifest
 from kinema.data.names import normalize
 from kinema.errors import PredictionsError
 from kinema.evaluation.metrics import confusion, joint_ranks, mean_class_accuracy, ranks, top_k_accuracy
-from kinema.files import atomic_write, parse_json
+from kinema.files import atomic_write, parse_json, require_regular
 
 PREDICTIONS_FILE = "predictions.safetensors"
 """Name of the predictions file in a run folder."""
@@ -31,16 +32,37 @@ HEADER = ("classes", "split", "declared", "missing", "manifest_digest", "weights
 """Fields stored under their own names as JSON in the header of a predictions file."""
 
 
-@dataclass(frozen=True, kw_only=True)
+OPTIONAL: tuple[Literal["start_weights", "caveat"], ...] = ("start_weights", "caveat")
+"""Further fields of the header, which are stored unless empty."""
+
+
+@config
 class Protocol:
     """Test-time views of each video: frames per clip x clips x crops."""
 
-    frames: int
-    clips: int
-    crops: int
+    frames: Count
+    clips: Count
+    crops: Count
 
     def __str__(self) -> str:
         return f"{self.frames} x {self.clips} x {self.crops}"
+
+
+@config
+class Header:
+    """Content of the header of a predictions file. Those of the first version have neither protocol nor groups."""
+
+    classes: dict[str, tuple[str, ...]]
+    split: str
+    declared: Count
+    missing: tuple[str, ...]
+    manifest_digest: str
+    weights_digest: str
+    protocol: Protocol | None = None
+    corpus: str = ""
+    version: str = ""
+    start_weights: str = ""
+    caveat: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +84,7 @@ class Predictions:
         dataset: Dataset of the manifest. Empty if unknown.
         version: Version of the dataset.
         start_weights: Weights that the model's training started from. Empty if unknown.
+        caveat: Why accuracy on this split may be optimistic. Empty without a known reason.
     """
 
     logits: Mapping[str, Float[ndarray, "samples classes"]]
@@ -78,6 +101,7 @@ class Predictions:
     dataset: str = ""
     version: str = ""
     start_weights: str = ""
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         if JOINT in self.classes:
@@ -105,6 +129,8 @@ class Predictions:
             labels, num_labels = (targets, len(names)) if self.is_labeled else (targets - UNLABELED, 1)
             if not np.isfinite(logits).all():
                 raise PredictionsError(f"head {head!r}: logits are not finite", field=head)
+            if any(numbers.shape != self.index.shape for numbers in self.groups.values()):
+                raise PredictionsError("groups: expected one number per sample", field="groups")
             if labels.min() < 0 or labels.max() >= num_labels:
                 raise PredictionsError(f"head {head!r}: expected targets from 0 to {len(names) - 1}", field=head)
 
@@ -230,22 +256,25 @@ def group_numbers(manifest: Manifest, index: Int64[ndarray, " samples"]) -> dict
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Write predictions as one safetensors file, with all but the arrays as JSON in its header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write predictions as one safetensors file, with all but the arrays as JSON in its header.
+
+    Raises:
+        PredictionsError: The file cannot be written.
+    """
     tensors = {"index": predictions.index}
     for head in predictions.logits:
         tensors[f"logits.{head}"] = np.ascontiguousarray(predictions.logits[head])
         tensors[f"targets.{head}"] = predictions.targets[head]
     for column, numbers in predictions.groups.items():
         tensors[f"units.{column}"] = numbers
-    fields = {name: getattr(predictions, name) for name in HEADER}
-    fields |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
-    if predictions.start_weights:
-        fields["start_weights"] = predictions.start_weights
-    header = json.dumps(fields, ensure_ascii=False, default=asdict)
+    header = {name: getattr(predictions, name) for name in HEADER}
+    header |= {"corpus": predictions.dataset, "version": predictions.version}  # "corpus" as in the first format
+    header |= {name: text for name in OPTIONAL if (text := getattr(predictions, name))}
+    text = json.dumps(header, ensure_ascii=False, default=asdict).encode(errors="backslashreplace").decode()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            file.write(save(tensors, metadata={"predictions": header}))
+            file.write(save(tensors, metadata={"predictions": text}))
     except OSError as error:
         raise PredictionsError(f"{path}: cannot be written ({error})", path=path) from error
 
@@ -259,25 +288,29 @@ def load_predictions(path: Path) -> Predictions:
     if path.is_dir():
         path = path / PREDICTIONS_FILE
     try:
+        require_regular(path)
         with safe_open(path, framework="np") as file:
-            header = parse_json((file.metadata() or {})["predictions"])
-            protocol = header.get("protocol")  # files of the first version have neither protocol nor groups
+            known = {own.name for own in fields(Header)}
+            header_json = parse_json((file.metadata() or {})["predictions"])
+            header = from_json(Header, {name: value for name, value in header_json.items() if name in known})
             stored = set(file.keys())
             return Predictions(
-                logits={head: file.get_tensor(f"logits.{head}") for head in header["classes"]},
-                targets={head: file.get_tensor(f"targets.{head}") for head in header["classes"]},
+                logits={head: file.get_tensor(f"logits.{head}") for head in header.classes},
+                targets={head: file.get_tensor(f"targets.{head}") for head in header.classes},
                 index=file.get_tensor("index"),
-                classes={head: tuple(map(normalize, names)) for head, names in header["classes"].items()},
-                split=header["split"],
-                declared=header["declared"],
-                missing=tuple(header["missing"]),
-                manifest_digest=header["manifest_digest"],
-                weights_digest=header["weights_digest"],
-                protocol=None if protocol is None else Protocol(**protocol),
+                classes={head: tuple(map(normalize, names)) for head, names in header.classes.items()},
+                split=header.split,
+                declared=header.declared,
+                missing=header.missing,
+                manifest_digest=header.manifest_digest,
+                weights_digest=header.weights_digest,
+                protocol=header.protocol,
                 groups={name: file.get_tensor(f"units.{name}") for name in GROUP_COLUMNS if f"units.{name}" in stored},
-                dataset=header.get("corpus", ""),
-                version=header.get("version", ""),
-                start_weights=header.get("start_weights", ""),
+                dataset=header.corpus,
+                version=header.version,
+                start_weights=header.start_weights,
+                caveat=header.caveat,
             )
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PredictionsError(f"{path}: not a predictions file ({error})", path=path) from error
+        field = getattr(error, "field", None)
+        raise PredictionsError(f"{path}: not a predictions file ({error})", path=path, field=field) from error

@@ -140,6 +140,7 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
         "manifest_digest": predictions.manifest_digest,
         "weights_digest": predictions.weights_digest,
         "start_weights": predictions.start_weights,
+        "caveat": predictions.caveat,
         "bootstrap": asdict(summary.bootstrap),
         "heads": heads,
         "joint": None if summary.joint is None else asdict(summary.joint),

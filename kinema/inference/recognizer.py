@@ -106,11 +106,16 @@ class Recognizer:
         head = self._choose_head(head)
         return self.predict_heads(video, top_k=top_k)[head]
 
-    def predict_heads(self, video: Video, *, top_k: int = 5) -> dict[str, list[Prediction]]:
-        """Return the top-k classes of each task head, as `predict` does for one."""
+    def predict_heads(
+        self, video: Video, *, top_k: int = 5, between: tuple[float, float] | None = None
+    ) -> dict[str, list[Prediction]]:
+        """Return the top-k classes of each task head, as `predict` does for one.
+
+        `between` is the start and the end of the part of the video to look at [s]; None for all of it.
+        """
         if top_k < 1:
             raise VideoError(f"top_k={top_k}; expected at least 1", field="top_k")
-        logits = self.engine.logits(self.prepare(video))
+        logits = self.engine.logits(self.prepare(video, between=between))
         ranked = {}
         for head, names in self.classes.items():
             scores = logits[head][0].softmax(-1).tolist()
@@ -147,8 +152,14 @@ class Recognizer:
             raise VideoError("videos: the list is empty; expected at least one video", field="videos")
         return torch.stack(rows)
 
-    def prepare(self, video: Video) -> dict[Modality, UInt8[Tensor, "views channels time height width"]]:
+    def prepare(
+        self, video: Video, *, between: tuple[float, float] | None = None
+    ) -> dict[Modality, UInt8[Tensor, "views channels time height width"]]:
         """Return the clips of a video for each modality, as `engine` takes them.
+
+        Args:
+            video: Video, or one per modality.
+            between: Start and end of the part of the video to look at [s]; None for all of it.
 
         Raises:
             UnreadableVideo: The file is missing or cannot be decoded.
@@ -188,7 +199,12 @@ class Recognizer:
             return FrameArray(source, preprocessing.read_as("rgb" if modality == "rgb" else "depth"))
 
         return read_views(
-            Entry(rgb="rgb" if "rgb" in sources else "", depth="depth" if "depth" in sources else ""),
+            Entry(
+                rgb="rgb" if "rgb" in sources else "",
+                depth="depth" if "depth" in sources else "",
+                start_s=None if between is None else between[0],
+                stop_s=None if between is None else between[1],
+            ),
             locate=locate,
             sampling=self.trained.sampling,
             preprocessing=preprocessing,

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,16 +20,18 @@ from torch import Tensor, nn
 
 from kinema import __version__
 from kinema.config import config, from_json, rename_fields, to_json
-from kinema.data.names import normalize
+from kinema.data.names import is_unicode, normalize
 from kinema.errors import ConfigError, KinemaError, ModelError, one_line
-from kinema.files import atomic_write, read_json
+from kinema.files import atomic_write, read_bytes, read_json
 from kinema.inference.engine import Engine, Precision
+from kinema.memory import machine_memory
 from kinema.modality import Modality
 from kinema.models.base import NetworkConfig
 from kinema.models.binding import input_binding
 from kinema.models.complexity import macs
 from kinema.models.own import create_own_model
 from kinema.models.registry import ModelConfig, config_from_json, flatten_config
+from kinema.transforms.clip_memory import check_clips
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
@@ -115,6 +118,7 @@ class TrainedModel:
             raise ModelError(str(error), field=error.field) from error
         if (sampling, preprocessing) != (self.sampling, self.preprocessing):
             try:  # run it on the meta device
+                check_clips(sampling, preprocessing)
                 macs(self.model, channels=preprocessing.channels, frames=sampling.frames, size=preprocessing.size)
             except (ValueError, RuntimeError) as error:
                 raise ModelError(
@@ -184,7 +188,8 @@ def save_model(folder: Path, trained: TrainedModel) -> str:
         provenance=dict(trained.provenance),
     )
     _write(folder / description.weights, weights)
-    _write(folder / DESCRIPTION, (json.dumps(to_json(description), indent=2, ensure_ascii=False) + "\n").encode())
+    content = json.dumps(to_json(description), indent=2, ensure_ascii=False) + "\n"
+    _write(folder / DESCRIPTION, content.encode(errors="backslashreplace"))
     (folder / OLD_DESCRIPTION).unlink(missing_ok=True)
     for old in folder.glob("model-*.safetensors"):
         if old.name != description.weights:
@@ -218,22 +223,24 @@ def load_model(
     file = folder / Path(description.weights).name
     if not file.is_file():
         raise ModelError(f"{file}: weights are missing", path=file)
-    weights = file.read_bytes()
+    weights = read_bytes(file, machine_memory())
     digest = hashlib.sha256(weights).hexdigest()
     if digest != description.digest:
         raise ModelError(f"{file}: damaged or replaced; its checksum is not the one saved", path=file, field="digest")
-    if config is not None and not isinstance(model, nn.Module):
-        model = _build(config, description, description_file)
-    elif model is None:
-        raise ModelError(
-            f"{folder}: the network is user-defined and not stored. Pass model=..., or --model module:Class.",
-            path=folder,
-            field="model",
-        )
-    elif isinstance(model, str):
-        model = create_own_model(model, heads={head: len(names) for head, names in description.classes.items()})
+    if isinstance(model, str):
+        heads = {head: len(names) for head, names in description.classes.items()}
+        model = create_own_model(model, heads=heads) if config is None else None
     try:
-        model.load_state_dict(load_tensors(weights))
+        tensors = load_tensors(weights)
+        if model is None:
+            if config is None:
+                raise ModelError(
+                    f"{folder}: the network is user-defined and not stored. Pass model=..., or --model module:Class.",
+                    path=folder,
+                    field="model",
+                )
+            model = _build(config, description, description_file, tensors)
+        model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"{file}: weights do not fit the network ({one_line(error)})", path=file) from error
     trained = TrainedModel(
@@ -284,6 +291,8 @@ class Description:
         for head, names in self.classes.items():
             if len(set(names)) != len(names) or not names:
                 raise ConfigError(f"classes: empty or repeated for head {head!r}", field="classes")
+            if not all(map(is_unicode, (head, *names))):
+                raise ConfigError(f"classes: a name of head {head!r} is not Unicode text", field="classes")
 
 
 def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:
@@ -308,14 +317,26 @@ def _read_description(path: Path) -> tuple[Description, ModelConfig | None]:
         raise ModelError(f"{path}: {error}", path=path, field=error.field) from error
 
 
-def _build(config: ModelConfig, description: Description, path: Path) -> nn.Module:
+def _build(config: ModelConfig, description: Description, path: Path, tensors: dict[str, Tensor]) -> nn.Module:
+    """Return the network with fresh weights, of the shapes of these tensors.
+
+    Raises:
+        ModelError: The network cannot be built.
+        RuntimeError: The tensors do not fit it.
+    """
+    preprocessing = description.preprocessing
+    build = partial(
+        config.network,
+        heads={head: len(names) for head, names in description.classes.items()},
+        channels=preprocessing.channels,
+        frames=description.sampling.frames,
+        size=preprocessing.size,
+    )
     try:
-        return config.build(
-            heads={head: len(names) for head, names in description.classes.items()},
-            channels=description.preprocessing.channels,
-            frames=description.sampling.frames,
-            size=description.preprocessing.size,
-        )
+        check_clips(description.sampling, preprocessing)
+        with torch.device("meta"):  # allocates nothing
+            build().load_state_dict(tensors, assign=True)
+        return build()
     except KinemaError as error:
         raise ModelError(f"{path}: model cannot be built ({error})", path=path, field=error.field) from error
 

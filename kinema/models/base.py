@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
+import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from kinema.config import Rate, config
+from kinema.config import Channels, Layers, Rate, config
 from kinema.errors import ConfigError, StreamError
 from kinema.layers.relative_position import RelativeSelfAttention
 from kinema.layers.transformer import (
@@ -19,12 +21,12 @@ from kinema.layers.transformer import (
     drop_path_rates,
     tubelet_grid,
 )
+from kinema.memory import check_memory, machine_memory
 
 
 class NetworkConfig(ABC):
     """Base class of the model configs. A config builds its network."""
 
-    @abstractmethod
     def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> nn.Module:
         """Return the network with fresh weights.
 
@@ -37,7 +39,23 @@ class NetworkConfig(ABC):
         Raises:
             StreamError: The modalities do not fit the network.
             ClipError: The network cannot be built for such clips.
+            ConfigError: The network takes more than half of this machine's memory.
         """
+        excess = {"frames": frames / 16, "size": size / 224, "channels": max(channels.values(), default=1) / 3}
+        excess |= {"num_classes": max(heads.values(), default=1) / 1000} | _excess(self)
+        try:
+            with torch.device("meta"):  # allocates nothing
+                network = self.network(heads=heads, channels=channels, frames=frames, size=size)
+            tensors = [*network.parameters(), *network.buffers()]
+            num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        except (RuntimeError, OverflowError, TypeError):  # a tensor of more than 2**63 bytes
+            num_bytes = 2**63
+        check_memory("the network", num_bytes, machine_memory() // 2, excess)
+        return self.network(heads=heads, channels=channels, frames=frames, size=size)
+
+    @abstractmethod
+    def network(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> nn.Module:
+        """Return the network with fresh weights, whatever its size."""
 
     @abstractmethod
     def check_clip(self, *, channels: int, frames: int, size: int) -> None:
@@ -47,6 +65,20 @@ class NetworkConfig(ABC):
     def expects_weights(self) -> bool:
         """True if the initialization is one over which pretrained weights are loaded, as in chapters 3 and 4."""
         return getattr(self, "start", "scratch") != "scratch"
+
+
+def _excess(config: Any, prefix: str = "") -> dict[str, float]:
+    """Return the ratio of each field that counts something to its default, by dotted name in nested configs."""
+    ratios: dict[str, float] = {}
+    for own in fields(config):
+        name, value = f"{prefix}{own.name}", getattr(config, own.name)
+        if isinstance(value, NetworkConfig):
+            ratios |= _excess(value, f"{name}.")
+        elif isinstance(value, tuple):
+            ratios[name] = sum(value) / (sum(own.default) or 1)  # type: ignore[arg-type]  # also a tuple
+        elif type(value) is int:
+            ratios[name] = value / own.default  # type: ignore[operator]  # also an int
+    return ratios
 
 
 @config
@@ -62,10 +94,10 @@ class EncoderConfig(NetworkConfig):
         drop_path: Drop-path probability of the last block. Rises linearly from 0 at the first block.
     """
 
-    width: PositiveInt = 768
-    depth: PositiveInt = 12
-    attention_heads: PositiveInt = 12
-    mlp_ratio: PositiveInt = 4
+    width: Channels = 768
+    depth: Layers = 12
+    attention_heads: Channels = 12
+    mlp_ratio: Annotated[int, Field(ge=1, le=256)] = 4
     dropout: Rate = 0.0
     drop_path: Rate = 0.0
 

@@ -20,11 +20,10 @@ from typing import Literal
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kinema.config import config
+from kinema.config import Channels, Pixels, config
 from kinema.errors import ClipError, ConfigError
 from kinema.layers.conv_projection import ConvolutionalMapping, Projection
 from kinema.layers.transformer import (
@@ -72,14 +71,14 @@ class CTNConfig(EncoderConfig):
 
     kind: Literal["ctn"] = "ctn"
     embedding: Literal["video-to-tokens", "tubelets"] = "video-to-tokens"
-    tubelet: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    tubelet: tuple[Pixels, Pixels, Pixels] | None = None
     time_stride: Literal[1, 2] = 2
     stem_kernel: Literal[3, 5, 7] = 7
-    stem_channels: PositiveInt = 32
+    stem_channels: Channels = 32
     stem_pool: Literal["max", "none"] = "max"
     stem_norm: Literal["batch", "none"] = "batch"
     stem_activation: Literal["none", "relu"] = "none"
-    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 4, 4)
+    patch: tuple[Pixels, Pixels, Pixels] = (2, 4, 4)
     position: Literal["none", "learned"] = "none"
     mapping: Literal["convolution", "linear"] = "convolution"
     mapping_kernel: Literal[3, 5] = 3
@@ -96,8 +95,8 @@ class CTNConfig(EncoderConfig):
         if self.tubelet is not None and self.embedding != "tubelets":
             raise ConfigError(f"tubelet={self.tubelet} needs embedding=tubelets", field="tubelet")
 
-    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "CTN":
-        """Return the network with fresh weights."""
+    def network(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "CTN":
+        """Return the network with fresh weights, whatever its size."""
         return CTN(self, heads=heads, channels=single_stream("CTN", channels), frames=frames, size=size)
 
     @property

@@ -26,10 +26,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from kinema.config import Rate, config
+from kinema.config import Channels, Count, Layers, Rate, config
 from kinema.errors import ConfigError
 from kinema.layers.central_difference import CentralDifferenceConv3d
 from kinema.layers.central_difference import Operator as Operator
@@ -95,7 +95,7 @@ class MFSTConfig(NetworkConfig):
 
     kind: Literal["mfst"] = "mfst"
     stages: Literal[1, 2, 3, 4] = 3
-    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (256, 256, 512, 512)
+    widths: tuple[Channels, Channels, Channels, Channels] = (256, 256, 512, 512)
     channel_divisor: Literal[1, 2, 4, 8] = 1
     stem_operator: Operator = "cdc-st"
     stem_theta: Annotated[float, Field(ge=0, le=1)] = 0.6
@@ -103,14 +103,14 @@ class MFSTConfig(NetworkConfig):
     inception_pool: InceptionPool = "spatial"
     stage_pool: Literal["first-two", "every"] = "first-two"
     token_map: Literal["pair-max", "none"] = "pair-max"
-    layers: PositiveInt = 4
-    attention_heads: PositiveInt = 8
-    head_channels: PositiveInt = 64
-    mlp_channels: PositiveInt = 768
+    layers: Layers = 4
+    attention_heads: Channels = 8
+    head_channels: Channels = 64
+    mlp_channels: Channels = 768
     spatial_attention: Attention = "knn"
     temporal_attention: Attention = "knn"
     knn_share: Annotated[float, Field(gt=0, le=1)] = 0.7
-    temporal_scales: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4)
+    temporal_scales: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4)
     temporal_branches: Literal["shared", "unshared"] = "shared"
     temporal_tokens: Literal["places", "pooled"] = "places"
     factorization: Literal["stage", "model"] = "stage"
@@ -124,8 +124,8 @@ class MFSTConfig(NetworkConfig):
         if self.factorization == "model" and self.shortcut == "none" and self.stages > 1:
             raise ConfigError("factorization=model needs shortcut=residual; got shortcut=none", field="shortcut")
 
-    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "MFST":
-        """Return the network with fresh weights."""
+    def network(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "MFST":
+        """Return the network with fresh weights, whatever its size."""
         return MFST(self, heads=heads, channels=single_stream("MFST", channels), frames=frames, size=size)
 
     def pool_of(self, stage: int) -> int:

@@ -33,10 +33,10 @@ from typing import Literal
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int64
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
-from kinema.config import Rate, config
+from kinema.config import Channels, Layers, Pixels, Rate, Registers, config
 from kinema.errors import ClipError, ConfigError
 from kinema.layers.relative_position import Clusters, Distance, Ratio, RelativeSelfAttention, Terms
 from kinema.layers.relative_position import MappingFunction as MappingFunction
@@ -120,19 +120,19 @@ class RPESTDTConfig(NetworkConfig):
     """
 
     kind: Literal["rpe-stdt"] = "rpe-stdt"
-    patch: PositiveInt = 16
-    width: PositiveInt = 768
-    spatial_layers: PositiveInt = 8
-    spatial_heads: PositiveInt = 12
-    spatial_mlp_channels: PositiveInt = 3072
-    temporal_layers: PositiveInt = 4
-    temporal_heads: PositiveInt = 8
-    temporal_head_channels: PositiveInt = 96
-    temporal_mlp_channels: PositiveInt = 3072
+    patch: Pixels = 16
+    width: Channels = 768
+    spatial_layers: Layers = 8
+    spatial_heads: Channels = 12
+    spatial_mlp_channels: Channels = 3072
+    temporal_layers: Layers = 4
+    temporal_heads: Channels = 8
+    temporal_head_channels: Channels = 96
+    temporal_mlp_channels: Channels = 3072
     position: Position = "shared"
     temporal_position: Literal["as-space", "none"] = "as-space"
     spatial_position: Literal["as-position", "absolute"] = "as-position"
-    registers: NonNegativeInt = 0
+    registers: Registers = 0
     position_terms: Terms = "query"
     position_function: MappingFunction = "sectioned"
     position_distance: Distance = "axes"
@@ -175,8 +175,8 @@ class RPESTDTConfig(NetworkConfig):
             problem = f"width={self.width} is not divisible by temporal_heads={self.temporal_heads}"
             raise ConfigError(f"pool_heads=per-head: {problem}", field="temporal_heads")
 
-    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "RPESTDT":
-        """Return the network with fresh weights."""
+    def network(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "RPESTDT":
+        """Return the network with fresh weights, whatever its size."""
         return RPESTDT(self, heads=heads, channels=single_stream("RPESTDT", channels), frames=frames, size=size)
 
     @property

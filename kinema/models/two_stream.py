@@ -56,14 +56,14 @@ class TwoStreamConfig(NetworkConfig):
                 field="stream_dropout",
             )
 
-    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "TwoStream":
-        """Return the network with fresh weights."""
+    def network(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "TwoStream":
+        """Return the network with fresh weights, whatever its size."""
         if set(channels) != set(MODALITIES):
             raise StreamError(
                 f"modalities={tuple(channels)}; TwoStream expects {' and '.join(MODALITIES)}", field="modalities"
             )
         rgb, depth = (
-            stream.build(heads=heads, channels={modality: channels[modality]}, frames=frames, size=size)
+            stream.network(heads=heads, channels={modality: channels[modality]}, frames=frames, size=size)
             for modality, stream in (("rgb", self.rgb), ("depth", self.depth))
         )
         return TwoStream(self, rgb=rgb, depth=depth, heads=heads)

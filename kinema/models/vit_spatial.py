@@ -12,10 +12,9 @@ from typing import Literal
 
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from kinema.config import config
+from kinema.config import Pixels, Registers, config
 from kinema.layers.transformer import (
     VIT_NORM_EPS,
     ClassToken,
@@ -51,12 +50,12 @@ class ViTSpatialConfig(EncoderConfig):
     """
 
     kind: Literal["vit-spatial"] = "vit-spatial"
-    patch: PositiveInt = 16
-    registers: NonNegativeInt = 0
+    patch: Pixels = 16
+    registers: Registers = 0
     start: Start = "vit"
 
-    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "ViTSpatial":
-        """Return the network with fresh weights."""
+    def network(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "ViTSpatial":
+        """Return the network with fresh weights, whatever its size."""
         return ViTSpatial(self, heads=heads, channels=single_stream("ViTSpatial", channels), frames=frames, size=size)
 
     @property

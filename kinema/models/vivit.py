@@ -11,10 +11,9 @@ from typing import Literal
 
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from kinema.config import config
+from kinema.config import Pixels, config
 from kinema.layers.transformer import (
     VIT_NORM_EPS,
     ClassToken,
@@ -48,12 +47,12 @@ class ViViTConfig(EncoderConfig):
     """
 
     kind: Literal["vivit"] = "vivit"
-    tubelet: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 16, 16)
+    tubelet: tuple[Pixels, Pixels, Pixels] = (2, 16, 16)
     position: Literal["learned", "none"] = "learned"
     start: Start = "vit"
 
-    def build(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "ViViT":
-        """Return the network with fresh weights."""
+    def network(self, *, heads: Mapping[str, int], channels: Mapping[str, int], frames: int, size: int) -> "ViViT":
+        """Return the network with fresh weights, whatever its size."""
         return ViViT(self, heads=heads, channels=single_stream("ViViT", channels), frames=frames, size=size)
 
     @property

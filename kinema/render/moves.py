@@ -4,6 +4,7 @@ All variation is a pure function of (action, subject, camera, take), see `draw_p
 software; docs/moves.md lists its limits.
 """
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from kinema.modality import DepthFacts
 from kinema.render.mannequin import Body, Color, Floor, Light, frame_view, outline_m, place_on_floor, render
 from kinema.render.motion import ACTIONS, Poses, load_motion, smooth_noise
 from kinema.render.video import write_depth, write_rgb
+
+logger = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parents[1] / "assets" / "moves"
 VERSION = "1"
@@ -253,8 +256,7 @@ def render_moves(out: Path, *, clips: Sequence[Clip] | None = None, workers: int
     with ProcessPoolExecutor(max_workers=workers or os.cpu_count(), mp_context=context) as pool:
         done = pool.map(_render_files, [out] * len(clips), clips, chunksize=1)
         for count, name in enumerate(done, start=1):
-            print(f"\r{count}/{len(clips)} {name:<32}", end="", flush=True)
-    print()
+            logger.info("%d/%d %s", count, len(clips), name)
     write_manifests(out, clips)
 
 

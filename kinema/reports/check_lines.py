@@ -1,5 +1,6 @@
 """Printed check: a progress bar, and lines with all faults and examples of notes."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ EXAMPLES = 3
 
 @contextmanager
 def check_progress(console: Console | None = None) -> Iterator[Callable[[int, int, int], None]]:
-    """Show a progress bar with files done, files per second and time left; hidden if the output is not a terminal.
+    """Show a progress bar with files done, files per second and time left, if the output is a terminal.
 
     Yields a function of the number of files done, their total, and the number of unchanged files, which do not count
     for the speed. The bar is on standard error by default.
@@ -26,7 +27,8 @@ def check_progress(console: Console | None = None) -> Iterator[Callable[[int, in
     console = console or Console(stderr=True)
     columns = (MofNCompleteColumn(), TextColumn("files"), BarColumn(), TextColumn("{task.description}"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as bar:
+    is_quiet = logging.getLogger("kinema").level > logging.INFO
+    with Progress(*columns, *times, console=console, disable=is_quiet or not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def show(done: int, total: int, num_cached: int) -> None:

@@ -13,15 +13,17 @@ from kinema.files import write_texts
 from kinema.inference.recognizer import Recognizer
 from kinema.reports.figures import confusion_figure, film_strip, learning_curve
 from kinema.reports.page import ClipImage, Section, write_page
+from kinema.terminal import echo
 from kinema.training.runs import Run
 
 
 def print_example(manifest: Manifest, position: int, recognizer: Recognizer) -> None:
     """Print the top predictions for one clip."""
     entry = manifest.entries[position]
-    print(f"\nPrediction for {entry.rgb} (true class: {entry.labels['label']}):")
+    echo()
+    echo(f"Prediction for {entry.rgb} (true class: {entry.labels['label']}):")
     for label, score in recognizer.predict(manifest.locate(entry.rgb), top_k=3):
-        print(f"  {score:6.1%}  {label}")
+        echo(f"  {score:6.1%}  {label}")
 
 
 def write_demo(
@@ -51,8 +53,9 @@ def write_demo(
 
 def print_summary(summary: dict[str, float]) -> None:
     """Print the accuracy and the time."""
-    print(f"\nTop-1 on unseen subjects: {summary['top1']:.1f} % (chance {summary['chance']:.1f} %)")
-    print(f"Time: {summary['seconds']:.0f} s")
+    echo()
+    echo(f"Top-1 on unseen subjects: {summary['top1']:.1f} % (chance {summary['chance']:.1f} %)")
+    echo(f"Time: {summary['seconds']:.0f} s")
 
 
 def _write_report(

@@ -1,14 +1,15 @@
 """Printed evaluation: metrics with confidence intervals, classes, fused models, and paired differences."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from kinema.errors import PredictionsError, one_line
 from kinema.evaluation.attributes import AttributeSummary
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval
 from kinema.evaluation.calibration import BINS
@@ -17,16 +18,19 @@ from kinema.evaluation.evaluate_models import ModelsEvaluation, evaluation_to_js
 from kinema.evaluation.fusion import FusionSummary
 from kinema.evaluation.predictions import JOINT, Predictions, mistakes
 from kinema.evaluation.summary import Summary
-from kinema.files import write_texts
+from kinema.files import read_json, write_texts
 from kinema.inference.trained_model import NOT_PRETRAINED
+from kinema.terminal import TerminalConsole
+
+logger = logging.getLogger(__name__)
 
 WIDTH = 160
 """Number of columns if the output is not a terminal."""
 
 
-def console() -> Console:
+def console() -> TerminalConsole:
     """Return a console for standard output that prints class and file names without markup."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
+    return TerminalConsole(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def print_evaluation(evaluation: ModelsEvaluation, *, per_class: bool) -> None:
@@ -43,15 +47,16 @@ def print_evaluation(evaluation: ModelsEvaluation, *, per_class: bool) -> None:
     if summary is not None and evaluation.attributes is not None:
         print_attributes(summary, evaluation.attributes)
     for name, path in evaluation.files.items():
-        _print(f"{samples_line(evaluation.predictions[name])}{suffix}; predictions: {path}")
+        where = "not written" if name in evaluation.unwritten else path
+        _print(f"{samples_line(evaluation.predictions[name])}{suffix}; predictions: {where}")
 
 
 def samples_line(predictions: Predictions) -> str:
-    """Return the number of samples, their split and coverage as text, and whether pretrained weights were missing."""
+    """Return the number of samples, their split, coverage and caveat as text, and missing pretrained weights."""
     line = f"{predictions.num_samples} samples of split {predictions.split!r}, coverage {predictions.coverage:.2f} %"
     if NOT_PRETRAINED in predictions.start_weights:
         line += f"; start weights: {predictions.start_weights}, unlike chapters 3 and 4 of the thesis"
-    return line
+    return f"{line}; {predictions.caveat}" if predictions.caveat else line
 
 
 def print_summary(summary: Summary) -> None:
@@ -114,6 +119,7 @@ def print_comparison(name: str, comparisons: Mapping[str, Comparison], *, bootst
     for head, pair in comparisons.items():
         of = f" ({head})" if len(comparisons) > 1 else ""
         covered = f"  (coverage {pair.coverage:.2f} %)" if pair.coverage < 100 else ""
+        covered += f"  ({pair.caveat})" if pair.caveat else ""
         seeds = "" if pair.seeds == (1, 1) else f", mean of {pair.seeds[0]} and {pair.seeds[1]} seeds"
         test = ""
         if pair.p_value is not None:
@@ -128,10 +134,36 @@ def print_comparison(name: str, comparisons: Mapping[str, Comparison], *, bootst
         )
 
 
+def check_json_target(path: Path) -> None:
+    """Refuse to replace a JSON that holds no metrics, such as that of a manifest; warn before metrics are replaced.
+
+    Raises:
+        PredictionsError: The file holds something else.
+    """
+    if not path.is_file():
+        return
+    try:
+        old = read_json(path)
+    except (OSError, ValueError):
+        old = None
+    if not isinstance(old, dict) or not old.keys() & {"heads", "models"}:
+        problem = f"{path}: exists and holds no metrics. Choose another --json."
+        raise PredictionsError(problem, path=path, field="--json")
+    logger.warning("%s: exists and will be replaced. Stop and pass --json to keep it.", path)
+
+
 def write_evaluation_json(path: Path, evaluation: ModelsEvaluation) -> None:
-    """Write all metrics of an evaluation as one JSON file."""
+    """Write all metrics of an evaluation as one JSON file.
+
+    Raises:
+        PredictionsError: The file cannot be written.
+    """
     metrics = evaluation_to_json(evaluation)
-    write_texts({path: json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"})
+    try:
+        write_texts({path: json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"})
+    except OSError as error:
+        problem = f"{path}: cannot be written ({one_line(error)}). Choose another --json."
+        raise PredictionsError(problem, path=path, field="--json") from error
 
 
 def _print(line: str) -> None:
@@ -139,11 +171,13 @@ def _print(line: str) -> None:
 
 
 def _print_data(predictions: Predictions) -> None:
-    """Print missing samples, and dataset and version, since results of two versions cannot be compared."""
+    """Print missing samples, dataset and version, since two versions cannot be compared, and the split's caveat."""
     for reason in predictions.missing:
         _print(f"missing: {reason}")
     if predictions.dataset:
         _print(f"{predictions.dataset}, version {predictions.version}")
+    if predictions.caveat:
+        _print(f"note: {predictions.caveat}")
 
 
 def _metrics(summary: Summary) -> Table:

@@ -1,11 +1,13 @@
 """Figures for pages: matplotlib figures as SVG, film strips as JPEG."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -13,6 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 from PIL import Image
 from torch import Tensor
+
+from kinema.terminal import printable
 
 BLUE, ORANGE, GRAY = "#2f6f9f", "#d9822b", "#8a8f98"
 COLORS = (BLUE, ORANGE, "#4b9b6e", "#8a5a9e", GRAY)
@@ -53,9 +57,9 @@ def confusion_figure(counts: Int64[ndarray, "classes classes"], names: Sequence[
     for row, column in np.argwhere(counts > 0):
         color = "white" if share[row, column] > 0.55 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=color)
-    labels = [_literal(name) for name in names]
-    axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), labels, fontsize=8)
+    labels = [printable(name) for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), labels, fontsize=8, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.spines[:].set_visible(False)
@@ -69,8 +73,8 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
     if len(names) > MAX_NAMES:
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         axes = figure.subplots()
-        for (split, numbers), color in zip(counts.items(), COLORS * len(counts), strict=False):
-            axes.step(positions + 1, sorted(numbers, reverse=True), where="mid", label=_literal(split), color=color)
+        for numbers, color in zip(counts.values(), COLORS * len(counts), strict=False):
+            axes.step(positions + 1, sorted(numbers, reverse=True), where="mid", color=color)
         axes.set_xlabel("classes, largest first")
         axes.set_ylabel("samples")
         axes.set_ylim(bottom=0)
@@ -78,16 +82,16 @@ def balance_figure(counts: Mapping[str, Sequence[int]], names: Sequence[str]) ->
         figure = Figure(figsize=(7.2, 1.1 + 0.24 * len(names)), layout="constrained")
         axes = figure.subplots()
         thick = 0.8 / max(len(counts), 1)
-        for position, ((split, numbers), color) in enumerate(zip(counts.items(), COLORS * len(counts), strict=False)):
-            axes.barh(positions + (position + 0.5) * thick - 0.4, numbers, thick, label=_literal(split), color=color)
-        axes.set_yticks(positions, [_literal(name) for name in names], fontsize=8)
+        for position, (numbers, color) in enumerate(zip(counts.values(), COLORS * len(counts), strict=False)):
+            axes.barh(positions + (position + 0.5) * thick - 0.4, numbers, thick, color=color)
+        axes.set_yticks(positions, [printable(name) for name in names], fontsize=8, parse_math=False)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("samples")
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_label_text():  # counts, not names
             axis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(counts))
+    _legend(axes, counts, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(counts))
     return _svg(figure)
 
 
@@ -115,10 +119,10 @@ def projection_figure(
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")
     axes = figure.subplots()
     colors = colormaps["tab10" if len(names) <= 10 else "turbo"].resampled(max(len(names), 1))
-    for number, name in enumerate(names):
+    for number in range(len(names)):
         x, y = points[targets == number].T
-        axes.scatter(x, y, marker="*", s=40, color=colors(number), label=name)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.scatter(x, y, marker="*", s=40, color=colors(number))
+    _legend(axes, names, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_xticks([])
     axes.set_yticks([])
     return _svg(figure)
@@ -175,9 +179,29 @@ def film_strip(clip: UInt8[Tensor, "channels time height width"], frames: int = 
     return _jpeg(strip)
 
 
-def _literal(name: str) -> str:
-    """Escape a name that matplotlib would read as mathematics."""
-    return name.replace("$", r"\$")
+def _legend(
+    axes: Axes,
+    names: Iterable[str],
+    *,
+    loc: Literal["lower left", "center left"],
+    bbox_to_anchor: tuple[float, float],
+    ncols: int = 1,
+) -> None:
+    """Add the legend of all that is drawn, in the order of the names; `$` is no mathematics, `_` hides nothing."""
+    handles: list[Any] = [*axes.containers, *axes.collections, *axes.lines]
+    labels = [printable(name) for name in names]
+    legend = axes.legend(
+        handles,
+        [str(number) for number in range(len(labels))],
+        frameon=False,
+        fontsize=8,
+        loc=loc,
+        bbox_to_anchor=bbox_to_anchor,
+        ncols=ncols,
+    )
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label)
 
 
 def _jpeg(image: UInt8[ndarray, "height width 3"]) -> bytes:

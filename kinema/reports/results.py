@@ -66,6 +66,7 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         "protocol": None if predictions.protocol is None else asdict(predictions.protocol),
         "weights_digest": predictions.weights_digest,
         "start_weights": predictions.start_weights,
+        **({"caveat": predictions.caveat} if predictions.caveat else {}),
         "measures": {name: round(value, 3) for name, value in measures.items()},
         "intervals": {name: [round(low, 3), round(high, 3)] for name, (low, high) in intervals.items()},
         "bootstrap": asdict(summary.bootstrap),
@@ -123,6 +124,7 @@ def load_result(path: Path) -> Predictions:
             dataset=result.get("dataset", result.get("corpus", "")),
             version=result.get("version", ""),
             start_weights=result.get("start_weights", ""),
+            caveat=result.get("caveat", ""),
         )
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PredictionsError(f"{path}: not a result with scores ({error})", path=path) from error

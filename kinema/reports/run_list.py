@@ -11,12 +11,13 @@ from rich.table import Table
 
 from kinema.data.manifest import load_manifest
 from kinema.errors import ManifestError, RecipeError, RunError, one_line
-from kinema.evaluation.predictions import JOINT, Predictions, load_predictions
+from kinema.evaluation.predictions import JOINT, Predictions, load_predictions, measure
 from kinema.files import parse_json, read_json
 from kinema.inference.trained_model import find_description, random_start
 from kinema.models.registry import MODELS
-from kinema.reports.evaluation import console
+from kinema.reports.evaluation import console, samples_line
 from kinema.reports.results import load_result
+from kinema.training.messages import evaluation_message
 from kinema.training.recipe import Recipe
 from kinema.training.runs import Run
 from kinema.training.schedule import Schedule, score
@@ -42,6 +43,7 @@ class RunLine:
         state: Progress; None if unknown.
         changed: Time of the last change [s since 1970].
         faults: Problems of the folder.
+        caveat: Why the accuracy may be optimistic. Empty without a known reason.
     """
 
     name: str
@@ -55,6 +57,7 @@ class RunLine:
     state: State | None
     changed: float
     faults: tuple[str, ...]
+    caveat: str = ""
 
 
 def runs_in(folder: Path) -> list[RunLine]:
@@ -119,6 +122,7 @@ def run_line(path: Path, count: Callable[[str, str], int] = samples_of) -> RunLi
         state=state,
         changed=max(part.stat().st_mtime for part in parts),
         faults=tuple(faults),
+        caveat=_provenance(path).get("caveat", ""),
     )
 
 
@@ -153,8 +157,26 @@ def print_runs(lines: Sequence[RunLine]) -> None:
     out = console()
     out.print(table)
     for line in lines:
+        if line.caveat:
+            out.print(f"{line.name}: {line.caveat}", soft_wrap=True)
         for fault in line.faults:
             out.print(f"{line.name}: {fault}", soft_wrap=True)
+
+
+def shipped_message(run: Run) -> str:
+    """Return the step and the metrics of a run's model, and the split that they are of, in one line."""
+    predictions = load_predictions(run.predictions)
+    message = evaluation_message(_provenance(run.path).get("step", 0), dict(measure(predictions)), ())
+    return f"the model is of {message}; {samples_line(predictions)}"
+
+
+def _provenance(run: Path) -> dict[str, Any]:
+    """Return the provenance of a run's model; empty if it has none or cannot be read."""
+    description = find_description(run)
+    try:
+        return dict(read_json(description)["provenance"]) if description is not None else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def side_of(names: str, folder: Path) -> list[Predictions]:

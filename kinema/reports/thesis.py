@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,20 +13,6 @@ OWN = ("MFST", "RPE-STDT", "CTN")
 
 COMPARISONS = ("2.1", "2.2", "2.3", "3.6", "4.7")
 """Tables that quote rows of other publications."""
-
-RECIPES = {
-    ("2.1", "MFST-Large [RGB]"): ("ntu60_mfst_large",),
-    ("2.1", "MFST-Large [DEP]"): ("ntu60_mfst_large_depth",),
-    ("2.1", "MFST-Large [RGB+DEP]"): (),
-    ("2.2", "MFST-Large [RGB]"): ("isogd_mfst_large",),
-    ("2.2", "MFST-Large [DEP]"): ("isogd_mfst_large_depth",),
-    ("2.2", "MFST-Large [RGB+DEP]"): (),
-    ("2.3", "MFST-Base"): ("table_2_3_base",),
-    ("2.3", "MFST-Large"): ("ntu60_mfst_large",),
-    ("3.6", "RPE-STDT"): ("ucf101_rpe_stdt_base12", "hmdb51_rpe_stdt_base12", "diving48_rpe_stdt_base12"),
-    ("4.7", "CTN"): ("epic_kitchens_ctn_base", "diving48_ctn_base"),
-}
-"""Recipes of the thesis's own rows. Color and depth together are the fusion of two trainings."""
 
 UMDR = "github.com/zhoubenjia/MotionRGBD-PAMI, 32 frames"
 """Source of rows that the thesis lacks: a publication of 2023, ahead of MFST in most columns."""
@@ -43,6 +29,7 @@ class PrintedNumber:
         note: Remark, such as pretraining and frames.
         origin: `thesis` for its own experiments, `quoted` for those that it takes from other publications, or the
             source of a number that it lacks.
+        recipes: Names of the recipes of this number, also of two readings of the thesis; `A+B` for a fusion of two.
     """
 
     row: str
@@ -50,23 +37,39 @@ class PrintedNumber:
     value: str
     note: str
     origin: str
+    recipes: tuple[str, ...]
 
 
 @cache
-def printed_numbers(table: str) -> tuple[PrintedNumber, ...]:
-    """Return the numbers of a table in the order of the thesis, then those that it lacks."""
+def all_numbers() -> tuple[tuple[str, PrintedNumber], ...]:
+    """Return all numbers with their tables, in the order of the thesis, then those that it lacks."""
     numbers = []
     for name in ("thesis_tables.csv", "umdr_rows.csv"):
         text = files("kinema.assets").joinpath(name).read_text(encoding="utf-8")
         for line in csv.DictReader(text.splitlines()):
-            is_quoted = table in COMPARISONS and not line["row"].startswith(OWN)
-            origin = UMDR if name == "umdr_rows.csv" else "quoted" if is_quoted else "thesis"
-            column = _column(line["dataset"], line["metric"])
-            if line["table"] == table:
-                numbers.append(
-                    PrintedNumber(row=line["row"], column=column, value=line["value"], note=line["note"], origin=origin)
-                )
+            table, row = line["table"], line["row"]
+            is_quoted = table in COMPARISONS and not row.startswith(OWN)
+            number = PrintedNumber(
+                row=row,
+                column=_column(line["dataset"], line["metric"]),
+                value=line["value"],
+                note=line["note"],
+                origin=UMDR if name == "umdr_rows.csv" else "quoted" if is_quoted else "thesis",
+                recipes=tuple(line.get("recipe", "").split()),
+            )
+            numbers.append((table, number))
     return tuple(numbers)
+
+
+def printed_numbers(table: str) -> tuple[PrintedNumber, ...]:
+    """Return the numbers of a table."""
+    return tuple(number for name, number in all_numbers() if name == table)
+
+
+def printed_accuracy(recipe: str) -> str:
+    """Return the accuracies that the thesis prints for a recipe as text; empty if it prints none."""
+    found = [number for _, number in all_numbers() if recipe in number.recipes]
+    return ", ".join(f"{number.value} % ({number.column})" for number in found)
 
 
 def comparison(table: str, results: Path) -> Iterator[tuple[str, ...]]:
@@ -79,7 +82,13 @@ def comparison(table: str, results: Path) -> Iterator[tuple[str, ...]]:
         values = {number.column: number.value for number in row}
         cells = (values.get(column, "") for column in columns)
         note = row[0].note.replace("frames None", "frames not given")
-        yield (name, row[0].origin, *cells, note, _our_results(RECIPES.get((table, name)), results))
+        yield (
+            name,
+            row[0].origin,
+            *cells,
+            note,
+            _our_results([recipe for number in row for recipe in number.recipes], results),
+        )
 
 
 def _column(dataset: str, metric: str) -> str:
@@ -90,12 +99,13 @@ def _column(dataset: str, metric: str) -> str:
     return f"{dataset} {metric.removeprefix('top1').replace('_', ' ').strip()}".strip()
 
 
-def _our_results(recipes: tuple[str, ...] | None, results: Path) -> str:
+def _our_results(recipes: Sequence[str], results: Path) -> str:
     """Return the top-1 of each stored result of the recipes, with its start weights, or `not run`."""
-    if recipes is None:
+    if not recipes:
         return ""
+    names = dict.fromkeys(recipe.replace("/", "_") for recipe in recipes)
     found = []
-    for path in (path for recipe in recipes for path in sorted(results.glob(f"{recipe}_seed*.json"))):
+    for path in (path for name in names for path in sorted(results.glob(f"{name}_seed*.json"))):
         stored = json.loads(path.read_text(encoding="utf-8"))
         top1 = stored["measures"].get("joint.top1", stored["measures"].get("top1"))
         found.append(f"{stored['dataset']} {top1:.1f} (start weights: {stored.get('start_weights') or 'unknown'})")

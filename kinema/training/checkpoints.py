@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 
 from kinema import __version__
+from kinema.data.lengths import longest
 from kinema.errors import RunError
 from kinema.evaluation.predictions import Predictions, save_predictions
 from kinema.inference.trained_model import TrainedModel, save_model
@@ -23,9 +24,9 @@ class TrainingState:
     start_weights: str = ""
 
     def update(self, score: float, *, is_due: bool) -> bool:
-        """Record the score of an evaluation, and return whether it is the best. Only due ones count for patience."""
+        """Record a score, and return whether it is the best, the first of equal ones. Due ones count for patience."""
         is_best = score > self.best
-        self.best = max(score, self.best)
+        self.best = score if is_best else self.best
         self.stale = 0 if is_best else self.stale + is_due
         return is_best
 
@@ -78,7 +79,8 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
     """Write the model and its predictions to the run folder."""
     recipe, run, manifest = setup.recipe, setup.run, setup.manifest
     skipped = run.skipped()
-    provenance: dict[str, str | int] = {
+    provenance: dict[str, str | int | float] = {
+        **({"caveat": predictions.caveat} if predictions.caveat else {}),
         "kinema": __version__,
         "commit": setup.commit,
         "step": state.step,
@@ -92,6 +94,7 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "init_digest": state.init_digest,
         "skipped_draws": len(skipped),
         "skipped_samples": len({line["index"] for line in skipped}),
+        **longest(manifest.entries[position] for position in setup.train_positions),
     }
     digest = save_model(run.model, replace(trained, provenance=provenance))
     save_predictions(run.predictions, replace(predictions, weights_digest=digest, start_weights=state.start_weights))

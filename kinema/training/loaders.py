@@ -86,7 +86,7 @@ def readable_batch(setup: TrainingSetup, loaded: LoadedBatch, step: int) -> Batc
     if skipped > max(drawn / 2, MAX_SKIPPED * setup.fabric.world_size):
         raise UnreadableSample(
             f"{path}: {skipped} of {drawn} draws cannot be read; last: {loaded.failures[-1].message}. "
-            "Run `kinema check` to list broken files.",
+            "`kinema check` lists broken files in bad_files.txt, which `kinema prepare --exclude` leaves out.",
             path=path,
         )
     return loaded.batch

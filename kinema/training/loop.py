@@ -82,7 +82,7 @@ def train(
                 is_best = state.update(score(measures, recipe.checkpoint.metric), is_due=schedule.is_due(step))
                 names += ["best"] if is_best else []
                 logger.log_evaluation(step, measures)
-                logger.log(evaluation_message(step, measures, run.skipped()))
+                logger.log(evaluation_message(step, measures, run.skipped(), predictions.caveat))
                 if setup.is_first and (is_best or recipe.checkpoint.keep == "last"):
                     ship(setup, trained, predictions, state)
             if schedule.should_keep(step):

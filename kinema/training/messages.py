@@ -67,11 +67,14 @@ def rate_messages(sampling: Sampling, rates: Sequence[float], manifest: Path) ->
     return [f"frame rates: differ ({counts}); intervals are taken in seconds, {interval}"]
 
 
-def evaluation_message(step: int, measures: Mapping[str, float], skipped: Sequence[Mapping[str, Any]]) -> str:
-    """Return the metrics of an evaluation, and the number of draws skipped so far."""
+def evaluation_message(
+    step: int, measures: Mapping[str, float], skipped: Sequence[Mapping[str, Any]], caveat: str = ""
+) -> str:
+    """Return the metrics of an evaluation, the number of draws skipped so far, and the caveat of the split."""
     numbers = "  ".join(f"{name} {value:.1f}" for name, value in measures.items())
     count = f"  (skipped {len(skipped)} draws of {len({line['index'] for line in skipped})} samples)"
-    return f"step {step}: {numbers}{count if skipped else ''}"
+    caveat = f"  ({caveat})" if caveat else ""
+    return f"step {step}: {numbers}{count if skipped else ''}{caveat}"
 
 
 def plan_message(plan: Plan) -> str:

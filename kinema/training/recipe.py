@@ -5,34 +5,30 @@ files that you trust.
 """
 
 import difflib
-import importlib.util
-import pkgutil
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median_low
-from types import ModuleType
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-import kinema.recipes
-from kinema.config import config
+from kinema.config import Count, NonNegative, Pixels, Positive, config
+from kinema.data.loaders import MAX_WORKERS
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.data.mirrored import exchanged_pair
 from kinema.errors import ConfigError, RecipeError
 from kinema.inference.engine import Device, Precision
 from kinema.modality import MODALITIES, DepthEncoding, DepthFacts, Modality
 from kinema.models.registry import ModelConfig
+from kinema.training.recipe_modules import execute, import_shipped, line_of, names_in, shipped_modules
 from kinema.transforms.augment import Augmentation as Augmentation
 from kinema.transforms.geometry import Rounding
 from kinema.transforms.preprocessing import DepthColors, Preprocessing, SubjectCrop
-from kinema.transforms.sampling import Sampling, SamplingRule, TestFrame, TrainFrames
+from kinema.transforms.sampling import Frames, NumClips, Sampling, SamplingRule, Seconds, TestFrame, TrainFrames
 from kinema.video.read_options import ReadOptions
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
-Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Parallel = Annotated[int, Field(ge=1, le=1024)]
 
 
 @config
@@ -63,24 +59,24 @@ class Clip:
         rounding: Rounding of the resized longer side and of the crop's edges: `half-up` or `torchvision`.
     """
 
-    frames: int
-    size: int
-    short_side: int
+    frames: Frames
+    size: Pixels
+    short_side: Pixels
     modalities: tuple[Modality, ...] = ("rgb",)
     depth_channels: Literal[1, 3] = 1
     depth_colors: DepthColors = "gray"
     sampling: SamplingRule = "segments"
-    interval: int | None = None
-    interval_s: float | None = None
-    rate: PositiveFinite | Literal["auto", "any"] = "auto"
+    interval: Count | None = None
+    interval_s: Seconds | None = None
+    rate: Positive | Literal["auto", "any"] = "auto"
     test_frame: TestFrame = "mean"
     train_frames: TrainFrames = "drawn"
     mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    depth_std: float = 0.5
-    clips: int = 1
+    std: tuple[Positive, Positive, Positive] | None = None
+    depth_std: Positive = 0.5
+    clips: NumClips = 1
     crops: Literal[1, 3] = 1
-    subject_margin: float | None = None
+    subject_margin: NonNegative | None = None
     rounding: Rounding = "half-up"
 
     def preprocessing(self, depth: DepthFacts | None, encoding: DepthEncoding | None = None) -> Preprocessing:
@@ -150,8 +146,8 @@ class Data:
     manifest: str = ""
     train: str = "train"
     evaluate: str = "val"
-    batch_size: PositiveInt = 16
-    workers: Annotated[int, Field(ge=0)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=2**20)] = 16
+    workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
     augmentation: Augmentation = Augmentation()
     unreadable: Literal["stop", "skip"] = "stop"
     duplicates: Literal["refuse", "allow"] = "refuse"
@@ -189,18 +185,18 @@ class Optim:
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: PositiveFinite
-    lr_start: Finite = 0.01
-    lr_end: Finite = 0.0
+    lr: Positive
+    lr_start: NonNegative = 0.01
+    lr_end: NonNegative = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Finite = 0.0
+    weight_decay: NonNegative = 0.0
     decay: Literal["matrices", "all"] = "matrices"
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    grad_accum_steps: PositiveInt = 1
+    grad_accum_steps: Count = 1
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    epochs: PositiveFinite
-    warmup_epochs: Finite = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=1e6)]
+    warmup_epochs: NonNegative = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=True)] | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def __post_init__(self) -> None:
@@ -230,7 +226,7 @@ class Init:
     unmatched: Literal["refuse", "allow"] = "refuse"
     blocks: tuple[Annotated[int, Field(ge=0)], ...] = ()
     ignore: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    calibration_batches: PositiveInt | None = None
+    calibration_batches: Count | None = None
     freeze: tuple[str, ...] = ()
 
 
@@ -246,8 +242,8 @@ class Checkpoint:
         metric: Metric that ranks evaluations. With several task heads, `top1` counts samples with every head correct.
     """
 
-    every: PositiveInt | None = None
-    keep_every_epochs: PositiveFinite | None = None
+    every: Count | None = None
+    keep_every_epochs: Positive | None = None
     keep: Literal["best", "last"] = "best"
     metric: str = "top1"
 
@@ -269,7 +265,7 @@ class Compute:
 
     device: Device = "auto"
     precision: Precision = "float32"
-    cpu_threads: PositiveInt | None = None
+    cpu_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     activation_checkpointing: bool = False
     compile: Literal["no", "default", "max-autotune"] = "no"
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -289,8 +285,8 @@ class RunSettings:
 
     out: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    evaluate_every_epochs: PositiveFinite = 1.0
-    patience: PositiveInt | None = None
+    evaluate_every_epochs: Positive = 1.0
+    patience: Count | None = None
     loggers: tuple[LoggerName, ...] = ()
 
     def __post_init__(self) -> None:
@@ -334,8 +330,11 @@ class Recipe:
                 "compute.strategy='fsdp' cannot be combined with optim.ema_decay or compute.compile",
                 field="compute.strategy",
             )
-        preprocessing = self.clip.preprocessing(None)
-        self.clip.frame_sampling()
+        try:
+            preprocessing = self.clip.preprocessing(None)
+            self.clip.frame_sampling()
+        except ConfigError as error:
+            raise ConfigError(f"clip: {error}", field=f"clip.{error.field}") from error
         for channels in preprocessing.channels.values():
             self.model.check_clip(channels=channels, frames=self.clip.frames, size=self.clip.size)
 
@@ -375,16 +374,16 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes, as `table/row` for the rows of a table."""
-    return sorted(name for module in _shipped_modules() for name in _names_in(module))
+    return sorted(name for module in shipped_modules() for name in names_in(module))
 
 
 def summarize_recipe_names() -> str:
-    """Return the names of the shipped recipes for a message, with the number of rows of each table."""
-    modules = {module: _names_in(module) for module in _shipped_modules()}
+    """Return the recipes that exist for a message, with the number of rows of each table."""
+    modules = {module: names_in(module) for module in shipped_modules()}
     tables = {module: len(names) for module, names in modules.items() if names != [module]}
     single = [module for module in modules if module not in tables]
     counts = ", ".join(f"{table} ({rows})" for table, rows in tables.items())
-    return f"{', '.join(single)}; rows of {counts}, listed by `kinema train {next(iter(tables))}`"
+    return f"{', '.join(single)}; rows of {counts}; or a .py file. `kinema train --list` describes them"
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -396,42 +395,20 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     name = str(name_or_path)
     module, _, row = name.partition("/")
     if name.endswith(".py"):
-        recipe = getattr(_execute(Path(name)), "RECIPE", None)
+        path = Path(name)
+        recipe = getattr(execute(path), "RECIPE", None)
         if not isinstance(recipe, Recipe):
-            raise RecipeError(f"{name}: no constant RECIPE of type kinema.Recipe", path=name)
+            line = line_of(path, "RECIPE")
+            got = f"line {line}: RECIPE is {type(recipe).__name__}" if line else "no constant RECIPE"
+            raise RecipeError(f"{path}, {got}; expected RECIPE = kinema.Recipe(...)", path=path, line=line)
         return recipe
-    names = _names_in(module) if module in _shipped_modules() else []
+    names = names_in(module) if module in shipped_modules() else []
     if name in names:
-        content = importlib.import_module(f"kinema.recipes.{module}")
+        content = import_shipped(module)
         shipped: Recipe = content.RECIPES[row] if row else content.RECIPE
         return shipped
     if names not in ([], [module]) and not row:
         raise RecipeError(f"{name}: a table of several recipes. Choose one of {', '.join(names)}.", field="recipe")
     near = difflib.get_close_matches(name, recipe_names(), n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Available: {summarize_recipe_names()}, or a .py file."
+    hint = f"Did you mean {near[0]!r}?" if near else f"Available: {summarize_recipe_names()}."
     raise RecipeError(f"unknown recipe {name!r}. {hint}", field="recipe")
-
-
-def _shipped_modules() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(kinema.recipes.__path__))
-
-
-def _names_in(module: str) -> list[str]:
-    rows = getattr(importlib.import_module(f"kinema.recipes.{module}"), "RECIPES", None)
-    return [module] if rows is None else sorted(f"{module}/{row}" for row in rows)
-
-
-def _execute(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise RecipeError(f"{path}: no such recipe file", path=path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # report any error of the user's code with its line
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        raise RecipeError(
-            f"{path}, line {line or '?'}: {type(error).__name__}: {error}", path=path, line=line
-        ) from error
-    return module

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from kinema.config import from_json, rename_fields, to_json
+from kinema.data.names import is_unicode
 from kinema.errors import RecipeError
 from kinema.files import parse_json
 from kinema.models.registry import flatten_config
@@ -14,8 +15,19 @@ FORMAT = 3
 
 
 def recipe_to_json(recipe: Recipe) -> str:
-    """Return the text of recipe.json."""
-    return json.dumps({"format": FORMAT} | to_json(recipe), indent=2) + "\n"
+    """Return the text of recipe.json.
+
+    Raises:
+        RecipeError: A path is not UTF-8, so that the recipe could not be read back.
+    """
+    fields = {"format": FORMAT} | to_json(recipe)
+    if not is_unicode(json.dumps(fields, ensure_ascii=False)):
+        paths = (recipe.data.manifest, recipe.init.weights, str(recipe.run.out))
+        path = next((path for path in paths if not is_unicode(path)), None)
+        raise RecipeError(
+            f"{path}: not UTF-8, so that no recipe can store it. Rename the file or its folder.", path=path
+        )
+    return json.dumps(fields, indent=2) + "\n"
 
 
 def recipe_from_json(text: str) -> Recipe:

@@ -23,7 +23,7 @@ import torch
 
 from kinema import __version__
 from kinema.errors import RecipeError, RunError, one_line
-from kinema.files import atomic_write, sync, write_texts
+from kinema.files import atomic_write, read_bytes, sync, write_texts
 from kinema.training.distributed import rank
 from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
@@ -110,19 +110,21 @@ class Run:
 
         Raises:
             RunError: The folder cannot be written, or another process trains in it.
+            RecipeError: A path of the recipe is not UTF-8.
         """
         if self._planned is None:
             self._acquire()
             return
         recipe, self._planned = self._planned, None
-        with _writing(self.path):
+        text = recipe_to_json(_with_absolute_paths(recipe))
+        with _writing(self.path, "Choose another --run.out."):
             if recipe.run.out is None:
                 self.path = _make_unique(self.path)
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self._acquire()
             write_texts({self.path / "environment.json": json.dumps(environment(), indent=2) + "\n"})
             # Last, because it marks a run.
-            write_texts({self.path / "recipe.json": recipe_to_json(_with_absolute_paths(recipe))})
+            write_texts({self.path / "recipe.json": text})
 
     def close(self) -> None:
         """Let other processes train in the folder."""
@@ -175,7 +177,7 @@ class Run:
         """
         path = self.path / "recipe.json"
         try:
-            return recipe_from_json(path.read_text(encoding="utf-8"))
+            return recipe_from_json(read_bytes(path).decode())
         except RecipeError as error:
             raise RunError(f"{path}: {error}", path=path, field=error.field) from error
 
@@ -324,7 +326,7 @@ def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefi
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path, fix: str = "Files saved before are intact.") -> Iterator[None]:
     """Turn errors of writing, such as a full disk, into a RunError."""
     try:
         yield
@@ -333,7 +335,7 @@ def _writing(path: Path) -> Iterator[None]:
         while not isinstance(cause, OSError) and cause.__context__ is not None:
             cause = cause.__context__  # torch's own error about a full disk is misleading
         reason = one_line(cause)
-        raise RunError(f"{path}: cannot be written ({reason}). Files saved before are intact.", path=path) from error
+        raise RunError(f"{path}: cannot be written ({reason}). {fix}", path=path) from error
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from kinema.data.copies import find_copies
 from kinema.data.dataset import check_uncounted
 from kinema.data.manifest import Manifest
 from kinema.data.mirrored import undecided_pairs
+from kinema.data.splits import held_out_split
 from kinema.datasets.registry import is_public
-from kinema.errors import ManifestError, RecipeError, RunError, StreamError, TrainingStopped
+from kinema.errors import ConfigError, ManifestError, RecipeError, RunError, StreamError, TrainingStopped
 from kinema.evaluation.evaluate import check_declared
 from kinema.inference.engine import choose_device
 from kinema.inference.trained_model import TrainedModel, has_own_network, name_weights, random_start
@@ -28,10 +29,11 @@ from kinema.models.binding import InputBinding, input_binding
 from kinema.training.distributed import make_fabric, rank
 from kinema.training.loggers import check_loggers
 from kinema.training.optimizer import class_weights
-from kinema.training.recipe import Recipe
+from kinema.training.recipe import Clip, Recipe
 from kinema.training.runs import Run, commit
 from kinema.training.schedule import Schedule, check_metric
 from kinema.training.weights import with_colors, with_initial_colors
+from kinema.transforms.clip_memory import check_clips
 from kinema.transforms.preprocessing import Preprocessing
 from kinema.transforms.sampling import Sampling
 
@@ -86,19 +88,24 @@ class TrainingSetup:
         check_loggers(recipe.run.loggers)
         check_compiler(recipe)
         manifest = recipe.open_manifest()
+        recipe = use_existing_split(recipe, manifest)
         check_metric(recipe, manifest)
         train_positions, eval_positions = select_samples(recipe, manifest)
         if run is None or not run.has_checkpoint:
             check_mirroring(recipe, manifest)
         if rank() == 0 and (run is None or not run.has_checkpoint):
             refuse_copies(recipe, manifest, train_positions)
-        run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
-        recipe = with_colors(recipe, run.recipe) if run.has_checkpoint else with_initial_colors(recipe)
-        fabric = make_fabric(recipe)
-        torch.manual_seed(recipe.run.seed)
+        is_resumed = run is not None and run.has_checkpoint
+        recipe = with_colors(recipe, run.recipe) if run is not None and is_resumed else with_initial_colors(recipe)
         deinterlace = recipe.data.read_options.deinterlace or "none"
         preprocessing = recipe.clip.preprocessing(manifest.depth, manifest.depth_encoding)
         preprocessing = replace(preprocessing, deinterlace=deinterlace)
+        sampling = recipe.clip.frame_sampling(manifest.rates(train_positions))
+        with _name_fields():
+            check_clips(sampling, preprocessing, batch_size=recipe.data.batch_size)
+        run = run or Run.create(recipe, name=Path(recipe.data.manifest).stem)
+        fabric = make_fabric(recipe)
+        torch.manual_seed(recipe.run.seed)
         network = model or _build_network(recipe, manifest, preprocessing)
         binding = input_binding(network)
         if len(preprocessing.modalities) > len(binding.arguments):
@@ -114,7 +121,7 @@ class TrainingSetup:
             run=run,
             fabric=fabric,
             schedule=Schedule.from_recipe(recipe, samples=len(train_positions), max_steps=max_steps),
-            sampling=recipe.clip.frame_sampling(manifest.rates(train_positions)),
+            sampling=sampling,
             preprocessing=preprocessing,
             model=network,
             is_own=model is not None,
@@ -191,6 +198,17 @@ def check_compiler(recipe: Recipe) -> None:
         )
 
 
+def use_existing_split(recipe: Recipe, manifest: Manifest) -> Recipe:
+    """Return the recipe with the evaluation split that the manifest has: `val` for `test` or the other way round."""
+    data = recipe.data
+    split = held_out_split(manifest, data.evaluate, train=data.train)
+    if split == data.evaluate:
+        return recipe
+    text = "%s: no split %r; evaluating on %r (--data.evaluate)"
+    logger.warning(text, manifest.path, data.evaluate, split)
+    return replace(recipe, data=replace(data, evaluate=split))
+
+
 def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[int]]:
     """Return the positions of the training and the evaluation samples.
 
@@ -200,7 +218,8 @@ def select_samples(recipe: Recipe, manifest: Manifest) -> tuple[list[int], list[
             samples, only evaluation samples are checked.
     """
     train, evaluate = recipe.data.train, recipe.data.evaluate
-    train_positions, eval_positions = manifest.positions(train), manifest.positions(evaluate)
+    train_positions = manifest.positions(train, option="--data.train")
+    eval_positions = manifest.positions(evaluate, option="--data.evaluate")
     for split in (train, evaluate):
         if split in manifest.unlabeled:
             raise ManifestError(
@@ -270,12 +289,22 @@ def balance_loss(recipe: Recipe, manifest: Manifest, positions: list[int]) -> di
 
 
 def _build_network(recipe: Recipe, manifest: Manifest, preprocessing: Preprocessing) -> nn.Module:
-    try:
+    with _name_fields():
         return recipe.model.build(
             heads=manifest.heads,
             channels=preprocessing.channels,
             frames=recipe.clip.frames,
             size=recipe.clip.size,
         )
-    except StreamError as error:
-        raise RecipeError(f"clip.{error}", field="clip.modalities") from error
+
+
+@contextmanager
+def _name_fields() -> Iterator[None]:
+    """Name the fields in errors of networks and clips as those of a recipe: `size` is `clip.size`."""
+    try:
+        yield
+    except (ConfigError, StreamError) as error:
+        name = error.field or ""
+        is_clip = name in {field.name for field in fields(Clip)}
+        section = "clip" if is_clip else "data" if name == "batch_size" else "model"
+        raise RecipeError(f"{section}.{error}", field=f"{section}.{name}") from error

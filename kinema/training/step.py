@@ -1,11 +1,13 @@
 """One optimizer step."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from kinema.data.loaders import Batch, to_device
-from kinema.errors import NonFiniteLoss
+from kinema.errors import NonFiniteLoss, RecipeError
 from kinema.models.binding import by_head
 from kinema.training.distributed import all_gather
 from kinema.training.learner import Learner
@@ -22,6 +24,7 @@ def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step:
 
     Raises:
         NonFiniteLoss: The loss or the gradient is not finite. The weights do not change.
+        RecipeError: BatchNorm cannot normalize a micro-batch of one clip.
     """
     recipe, fabric, heads = setup.recipe, setup.fabric, setup.manifest.heads
     batch = to_device(batch, fabric.device)
@@ -34,7 +37,8 @@ def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step:
         for micro_batch, is_last in split_batch(batch, num_micro_batches):
             with fabric.no_backward_sync(learner.network, enabled=not is_last):
                 inputs = setup.binding(setup.preprocessing.normalize_all(micro_batch["inputs"]))
-                logits = by_head(learner.forward(inputs), heads)
+                with _explain_single_values(len(micro_batch["index"])):
+                    logits = by_head(learner.forward(inputs), heads)
                 micro_loss = multi_head_loss(
                     logits,
                     micro_batch["targets"],
@@ -55,6 +59,21 @@ def training_step(setup: TrainingSetup, learner: Learner, batch: Batch, *, step:
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Return the seed of the network's random draws in a step, such as dropout. It differs between processes."""
     return (seed + 1) * 1_000_003 + step + 1_000_000_007 * rank
+
+
+@contextmanager
+def _explain_single_values(num_clips: int) -> Iterator[None]:
+    """Turn BatchNorm's error about a single value per channel into advice."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            f"data.batch_size: BatchNorm cannot train on a micro-batch of {num_clips} clip; expected at least 2. Raise "
+            "data.batch_size or lower optim.grad_accum_steps.",
+            field="data.batch_size",
+        ) from error
 
 
 def _check_finite(name: str, value: float, setup: TrainingSetup, step: int) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from kinema.data.names import normalize
 from kinema.errors import I3DError, StartError, ViTError, one_line
-from kinema.files import read_json
+from kinema.files import read_bytes, read_json
 from kinema.inference.trained_model import find_description
+from kinema.memory import machine_memory
 from kinema.models.mfst import MFST
 from kinema.models.pretrained.i3d import from_i3d, is_i3d
 from kinema.models.pretrained.vit import ViTNetwork, from_vit
@@ -333,14 +334,16 @@ def _read_source(source: str | Path) -> _Source:
             files = _find_files(path)
         if not files:
             raise StartError(f"{path}: not a run, a model folder or a file of weights", path=path)
-        if description is not None or files[0].suffix == ".safetensors":
-            tensors = {key: tensor for file in files for key, tensor in load_tensors(file.read_bytes()).items()}
+        is_safe = description is not None or files[0].suffix == ".safetensors"
+        tensors, digest = {}, hashlib.sha256()
+        for file in files:
+            content = read_bytes(file, machine_memory())
+            digest.update(content)
+            tensors |= load_tensors(content) if is_safe else {}
+        if is_safe:
             tensors = {key: tensors[key] for key in sorted(tensors)}  # the order of safetensors differs between calls
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(file.read_bytes())
     except UNREADABLE as error:
         if isinstance(error, StartError):
             raise
@@ -416,6 +419,8 @@ def _download(source: str) -> Path:
                 )
             case EntryNotFoundError():
                 problem = f"the model has no {TRANSFORMERS}"
+            case PermissionError() | NotADirectoryError():
+                problem = f"the cache of the Hub cannot be written ({one_line(error)}). Set HF_HOME to another folder."
             case _:
                 problem = f"cannot be downloaded from the Hub ({one_line(error)})"
         raise StartError(f"{source}: {problem}", path=source) from error

@@ -17,10 +17,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 from torch import Tensor
 
-from kinema.config import config
+from kinema.config import NonNegative, Pixels, config
+from kinema.errors import ConfigError
 from kinema.modality import Modality
 from kinema.transforms.geometry import FULL_FRAME, IDENTITY, Box, Geometry, Warp, crop, rotation
-from kinema.transforms.preprocessing import Pixels, Preprocessing
+from kinema.transforms.preprocessing import Preprocessing
 from kinema.video.pixels import SQUARE, PixelAspect
 
 LUMA = (0.299, 0.587, 0.114)
@@ -38,8 +39,7 @@ SHEAR, TRANSLATION, DEGREES, ENHANCEMENT, BITS = 0.3, 150 / 331, 30.0, 0.9, 4
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-LargeAspect = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+LargeAspect = Annotated[float, Field(ge=1, le=1e6)]
 
 
 @config
@@ -59,7 +59,7 @@ class RandAugment:
         magnitude: Strength, 0 to 10. The paper uses 9 for ImageNet.
     """
 
-    operations: Annotated[int, Field(ge=0)] = 0
+    operations: Annotated[int, Field(ge=0, le=100)] = 0
     magnitude: Annotated[float, Field(ge=0, le=MAX_MAGNITUDE)] = 9.0
 
 
@@ -87,8 +87,8 @@ class Augmentation:
     flip: Probability = 0.0
     color_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
     channel_shuffle: Probability = 0.0
-    mixup_alpha: Alpha = 0.0
-    cutmix_alpha: Alpha = 0.0
+    mixup_alpha: NonNegative = 0.0
+    cutmix_alpha: NonNegative = 0.0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     rotation_prob: Probability = 0.5
     randaugment: RandAugment = RandAugment()
@@ -100,7 +100,7 @@ class Augmentation:
         for name in ("short_side", "erasing_area"):
             bounds = getattr(self, name)
             if bounds is not None and bounds[0] > bounds[1]:
-                raise ValueError(f"{name}={bounds}; expected (low, high) with low <= high")
+                raise ConfigError(f"{name}={bounds}; expected (low, high) with low <= high", field=name)
 
     @property
     def mixes_samples(self) -> bool:

@@ -13,8 +13,8 @@ from numpy import ndarray
 from pydantic import Field
 from torch import Tensor
 
-from kinema.config import config
-from kinema.errors import UnreadableVideo
+from kinema.config import NonNegative, Pixels, Positive, config
+from kinema.errors import ConfigError, UnreadableVideo
 from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
 from kinema.transforms.geometry import FULL_FRAME, Box, Rounding
 from kinema.video.gray import jet_colors
@@ -22,8 +22,6 @@ from kinema.video.pixels import SQUARE, PixelAspect
 from kinema.video.read_options import Deinterlace
 
 DepthColors = Literal["gray", "jet"]
-Pixels = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 StoredDepth = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
 
 NOISE_SHARE = 0.01
@@ -41,7 +39,7 @@ class SubjectCrop:
         margin: Enlargement of the person's box on each side, as a fraction of its height and width.
     """
 
-    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    margin: NonNegative = 0.1
 
 
 @config
@@ -87,16 +85,18 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if len(set(self.modalities)) != len(self.modalities):
-            raise ValueError(f"modalities={self.modalities} must name each modality once")
+            raise ConfigError(f"modalities={self.modalities} must name each modality once", field="modalities")
         if self.size > self.short_side:
-            raise ValueError(f"size={self.size} must be at most short_side={self.short_side}")
+            raise ConfigError(f"size={self.size} must be at most short_side={self.short_side}", field="size")
         if self.depth_colors == "jet" and self.depth_channels != 3:
-            raise ValueError(
+            raise ConfigError(
                 f"depth_colors='jet' requires depth_channels=3, got depth_channels={self.depth_channels}; "
-                "set depth_channels=3 or depth_colors='gray'"
+                "set depth_channels=3 or depth_colors='gray'",
+                field="depth_channels",
             )
         if self.subject is not None and self.depth is not None and self.depth.coverage != "masked":
-            raise ValueError(f"subject: the crop requires masked depth, got coverage={self.depth.coverage!r}")
+            problem = f"subject: the crop requires masked depth, got coverage={self.depth.coverage!r}"
+            raise ConfigError(problem, field="subject")
 
     @property
     def channels(self) -> dict[str, int]:

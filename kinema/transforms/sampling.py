@@ -14,13 +14,17 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 from pydantic import Field
 
-from kinema.config import config
+from kinema.config import Count, Positive, config
+from kinema.errors import ConfigError
 
 SamplingRule = Literal["segments", "uniform", "dense"]
 TestFrame = Literal["mean", "tsn"]
 """Frame of a segment at test time."""
 TrainFrames = Literal["drawn", "as-tested"]
 """Frames of a training clip."""
+Frames = Annotated[int, Field(ge=1, le=2**16)]
+Seconds = Annotated[float, Field(gt=0, le=1e6)]
+NumClips = Annotated[int, Field(ge=1, le=1000)]
 Stamps = Int64[ndarray, " frames"]
 
 UNEVEN_STEP = 0.25
@@ -64,23 +68,26 @@ class Sampling:
     """
 
     rule: SamplingRule = "segments"
-    frames: Annotated[int, Field(ge=1)]
-    interval: Annotated[int, Field(ge=1)] | None = None
-    interval_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    clips: Annotated[int, Field(ge=1)] = 1
+    frames: Frames
+    interval: Count | None = None
+    interval_s: Seconds | None = None
+    rate: Positive | None = None
+    clips: NumClips = 1
     test_frame: TestFrame = "mean"
     train_frames: TrainFrames = "drawn"
 
     def __post_init__(self) -> None:
         given = [name for name in ("interval", "interval_s") if getattr(self, name) is not None]
         if self.rule == "segments" and given:
-            raise ValueError(f"rule='segments' takes no interval, got {given[0]}={getattr(self, given[0])}; remove it")
+            problem = f"rule='segments' takes no interval, got {given[0]}={getattr(self, given[0])}; remove it"
+            raise ConfigError(problem, field=given[0])
         if self.rule != "segments" and len(given) != 1:
             got = " and ".join(given) or "neither"
-            raise ValueError(f"rule={self.rule!r} requires an interval of at least 1 frame, or interval_s; got {got}")
+            problem = f"rule={self.rule!r} requires an interval of at least 1 frame, or interval_s; got {got}"
+            raise ConfigError(problem, field="interval")
         if self.rule != "segments" and self.test_frame != "mean":
-            raise ValueError(f"test_frame={self.test_frame!r} is for rule='segments'; got rule={self.rule!r}")
+            problem = f"test_frame={self.test_frame!r} is for rule='segments'; got rule={self.rule!r}"
+            raise ConfigError(problem, field="test_frame")
 
     def on(self, times: "FrameTimes") -> tuple["Sampling", "Grid"]:
         """Return the rule in places of a grid, and the grid over frames displayed at these times.

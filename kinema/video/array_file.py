@@ -1,12 +1,13 @@
 """Arrays in npz and mat files as frame sources."""
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal
-from zipfile import ZipExtFile, ZipFile
+from typing import Any, Literal
+from zipfile import ZipFile
 
 import numpy as np
 from jaxtyping import UInt8
@@ -35,6 +36,12 @@ FRAME_NAME = "depth_{:06d}"
 
 TIMES_NAME = "times_s"
 """Name of an optional array with the time of each frame [s], on the clock of the files recorded together."""
+
+MEMBER_BYTES = 128
+"""Bytes by which a zip archive lists a member, about."""
+
+MAX_HEADER = 10_000
+"""Largest number of bytes of an array's header, as in numpy."""
 
 TICKS_PER_S = 1_000_000
 """Resolution of these times [1/s]."""
@@ -146,7 +153,7 @@ class ArrayFile:
         try:
             if self._is_mat:
                 return [name for name, _, _ in whosmat(self.path)]
-            with ZipFile(self.path) as file:
+            with _open_zip(self.path, self.limits) as file:
                 return [name.removesuffix(".npy") for name in file.namelist()]
         except Exception:  # scipy raises anything on a broken header
             return []
@@ -171,9 +178,14 @@ class ArrayFile:
             raise unreadable(self.path, f"expected shape {expected}, got {frames.shape}")
         if frames.dtype in (np.uint8, np.uint16):
             return frames
-        if not np.array_equal(frames, np.clip(np.rint(frames), 0, 65535)):
-            raise unreadable(self.path, f"expected integers from 0 to 65535, got {frames.dtype} values beyond them")
-        return frames.astype(np.uint16)
+        if frames.dtype.kind not in "biuf":
+            raise unreadable(self.path, f"expected an array of numbers, got {frames.dtype}")
+        kept = np.empty(frames.shape, np.uint16)
+        for stored, frame in zip(frames, kept, strict=True):  # one by one, since each step is a copy
+            if not np.array_equal(stored, np.clip(np.rint(stored), 0, 65535)):
+                raise unreadable(self.path, f"expected integers from 0 to 65535, got {frames.dtype} values beyond them")
+            frame[...] = stored
+        return kept
 
     def _take(self, indices: Sequence[int]) -> ndarray:
         check_range(self.path, indices, len(self._array))
@@ -183,16 +195,14 @@ class ArrayFile:
         if len(self._parts) > self.limits.frames:
             raise over_limit(self.path, f"has {len(self._parts):,} frames", self.limits, "frames")
         read: dict[int, ndarray] = {}
-        with self._wrap_errors(), ZipFile(self.path) as file:
+        with self._wrap_errors(), _open_zip(self.path, self.limits) as file:
             for number in sorted(set(indices)):
                 name = self._parts[number]
-                with file.open(name) as part:
-                    shape, kind = _read_header(part)
+                shape, kind = _read_header(file, name)
                 if len(shape) != 2 or kind not in (np.uint8, np.uint16):
                     raise ValueError(f"{name}: expected a uint8 or uint16 image of one channel, got {kind} {shape}")
                 _check_size(self.path, (len(indices), *shape), kind.itemsize, self.limits)
-                with file.open(name) as part:
-                    read[number] = np.lib.format.read_array(part, allow_pickle=False)
+                read[number] = _read_member(file, name, math.prod(shape) * kind.itemsize)
                 first = next(iter(read.values()))
                 if (shape, kind) != (first.shape, first.dtype):
                     raise ValueError(f"{name}: expected {describe(first)}, got {describe(read[number])}")
@@ -213,21 +223,57 @@ class ArrayFile:
             raise unreadable(self.path, f"not a readable array ({one_line(error)})") from error
 
 
+class _BoundedFile(io.BufferedReader):
+    """File that refuses to read more at once than a zip archive of the limits' number of frames lists.
+
+    The directory of an archive is read at once, and each of its members takes memory before any is opened.
+    """
+
+    def __init__(self, path: str, limits: Limits) -> None:
+        super().__init__(io.FileIO(path))
+        self._path = path
+        self._limits = limits
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to `size` bytes, or all."""
+        if size is not None and size > max(MEMBER_BYTES * self._limits.frames, io.DEFAULT_BUFFER_SIZE):
+            raise over_limit(self._path, f"lists its arrays in {size:,} bytes", self._limits, "frames")
+        return super().read(size)
+
+
+@contextmanager
+def _open_zip(path: str, limits: Limits) -> Iterator[ZipFile]:
+    with _BoundedFile(path, limits) as file, ZipFile(file) as archive:
+        yield archive
+
+
 def _read_npz(path: str, limits: Limits, name: str = "") -> ndarray:
-    with ZipFile(path) as file:
+    with _open_zip(path, limits) as file:
         name = name or _choose_array(path, [name.removesuffix(".npy") for name in file.namelist()])
-        with file.open(f"{name}.npy") as part:
-            shape, kind = _read_header(part)
-    _check_size(path, shape, kind.itemsize, limits)
-    with np.load(path, allow_pickle=False) as arrays:
-        return np.asarray(arrays[name])
+        shape, kind = _read_header(file, f"{name}.npy")
+        _check_size(path, (math.prod(shape),) if name == TIMES_NAME else shape, kind.itemsize, limits)
+        return _read_member(file, f"{name}.npy", math.prod(shape) * kind.itemsize)
 
 
-def _read_header(part: IO[bytes] | ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(part)
+def _read_header(file: ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of an array."""
+    with file.open(name) as part:
+        version = np.lib.format.read_magic(part)
+        length = part.read(2 if version == (1, 0) else 4)
+        if int.from_bytes(length, "little") > MAX_HEADER:
+            raise ValueError(f"{name}: a header of more than {MAX_HEADER:,} bytes")
+        header = io.BytesIO(length + part.read(int.from_bytes(length, "little")))
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, kind = read(part)
+    shape, _, kind = read(header)
     return shape, kind
+
+
+def _read_member(file: ZipFile, name: str, size: int) -> ndarray:
+    """Return an array whose header declares this number of bytes."""
+    if size > file.getinfo(name).file_size:
+        raise ValueError(f"{name}: declares {size:,} bytes, which it does not have")
+    with file.open(name) as part:
+        return np.asarray(np.lib.format.read_array(part, allow_pickle=False))
 
 
 def _read_mat(path: str, limits: Limits, name: str = "") -> ndarray:
@@ -236,7 +282,7 @@ def _read_mat(path: str, limits: Limits, name: str = "") -> ndarray:
     shape, kind = headers[name]
     if kind not in MAT_BYTES:
         raise ValueError(f"{name}: expected an array of numbers, got class {kind}")
-    _check_size(path, shape, MAT_BYTES[kind], limits)
+    _check_size(path, (math.prod(shape),) if name == TIMES_NAME else shape, MAT_BYTES[kind], limits)
     stored: Any = loadmat(path, variable_names=[name])[name]
     return np.moveaxis(np.asarray(stored), -1, 0)
 

@@ -47,11 +47,11 @@ class Encoding:
         deinterlace: Treatment of RGB frames that are marked as interlaced, as in `ReadOptions`.
     """
 
-    short_side: Annotated[int, Field(ge=MIN_SIDE, multiple_of=2)]
-    keyframe_every: Annotated[int, Field(ge=1)] = 8
+    short_side: Annotated[int, Field(ge=MIN_SIDE, le=2**14, multiple_of=2)]
+    keyframe_every: Annotated[int, Field(ge=1, le=10_000)] = 8
     crf: Annotated[int, Field(ge=1, le=51)] = 18
     preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = "veryfast"
-    depth_short_side: Annotated[int, Field(ge=MIN_SIDE)] | None = None
+    depth_short_side: Annotated[int, Field(ge=MIN_SIDE, le=2**14)] | None = None
     deinterlace: Deinterlace = "none"
 
     @property

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kinema.files import is_special
 from kinema.modality import ReadAs
 from kinema.video.container import Gray
 from kinema.video.gray import gray_of_colors
@@ -124,7 +125,7 @@ class ImageFolder:
 def list_images(folder: str) -> list[Path]:
     """Return the images of a folder in the order of the numbers in their names, so that 10 follows 9."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and e.is_file()]
+        names = [e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and not e.is_dir()]
     parts = {name: NUMBERS.split(Path(name).stem) for name in names if not name.startswith(".")}
     if not parts:
         raise unreadable(folder, f"no images; expected files with suffix {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -163,6 +164,8 @@ def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits, read_a
     Raises:
         UnreadableVideo: The image is broken or exceeds the limits.
     """
+    if is_special(path):
+        raise unreadable(path, "not a regular file")
     try:
         with Image.open(path) as image:
             if image.width * image.height > limits.pixels:

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kinema.config import config
+from kinema.config import Positive, config
 from kinema.errors import ConfigError
 
 Deinterlace = Literal["none", "spatial"]
 
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+Size = Annotated[int, Field(ge=1, le=2**53)]
+"""Limit that admits no number past what every library counts."""
 
 
 @config
@@ -28,11 +28,11 @@ class Limits:
         clip_bytes: Bytes of memory for the frames requested at once.
     """
 
-    file_bytes: PositiveInt = 64 * 2**30
-    frames: PositiveInt = 5_000_000
-    seconds: PositiveFloat = 48 * 3600.0
-    pixels: PositiveInt = 64_000_000
-    clip_bytes: PositiveInt = 8 * 2**30
+    file_bytes: Size = 64 * 2**30
+    frames: Size = 5_000_000
+    seconds: Positive = 48 * 3600.0
+    pixels: Size = 64_000_000
+    clip_bytes: Size = 8 * 2**30
 
 
 @config
@@ -52,7 +52,7 @@ class ReadOptions:
 
     backend: Literal["pyav", "torchcodec"] = "pyav"
     isolation: Literal["none", "process"] = "none"
-    timeout_s: PositiveFloat = 120.0
+    timeout_s: Annotated[float, Field(gt=0, le=1e6)] = 120.0
     cache: Path | None = None
     limits: Limits = Limits()
     deinterlace: Deinterlace | None = None

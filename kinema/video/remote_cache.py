@@ -5,6 +5,7 @@ files that a URL names. A copy is complete or absent: it is written under anothe
 server declared, and renamed last.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -18,8 +19,8 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from kinema.errors import UnreadableVideo
-from kinema.files import atomic_path, read_json, remove
+from kinema.errors import CacheError, UnreadableVideo
+from kinema.files import atomic_path, is_special, read_json, remove
 from kinema.video.read_options import Limits, ReadOptions
 from kinema.video.streams import join_stream, split_stream
 from kinema.video.unreadable import one_line, over_limit, unreadable
@@ -54,14 +55,19 @@ def local_path(path: str, read_options: ReadOptions) -> str:
 def _local_copy(path: str, read_options: ReadOptions) -> str:
     """Return the local copy of a URL, which names no stream."""
     _check_protocols(path)
+    if is_special(path.split("::")[-1].removeprefix("file://").removeprefix("local://")):
+        raise unreadable(path, "not a regular file")
     try:
         system, inner = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError, OSError) as error:
         raise unreadable(path, f"cannot open this URL ({error})") from error
     if type(system) is LocalFileSystem:
         return str(inner)
-    folder = (read_options.cache or default_cache()) / "files"
-    key = hashlib.sha256(path.encode()).hexdigest()
+    try:
+        folder = make_cache(read_options.cache, "files", "--read.cache")
+    except CacheError as error:
+        raise unreadable(path, f"cannot be copied; {error}") from error
+    key = hashlib.sha256(os.fsencode(path)).hexdigest()
     note = folder / f"{key}.json"
     cached = _read_note(note)
     if cached is not None and time.time() - note.stat().st_mtime < FRESH_S:
@@ -72,7 +78,6 @@ def _local_copy(path: str, read_options: ReadOptions) -> str:
         if cached is not None and cached["version"] == version:
             os.utime(note)
             return str(folder / cached["copy"])
-        folder.mkdir(parents=True, exist_ok=True)
         copy = f"{key}-{version}{_suffix(path)}"
         with atomic_path(folder / copy) as temporary:
             if info.get("type") == "directory":
@@ -104,8 +109,38 @@ def _check_protocols(url: str) -> None:
 
 
 def default_cache() -> Path:
-    """Return `~/.cache/kinema`, or `kinema` in `XDG_CACHE_HOME`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinema"
+    """Return `~/.cache/kinema`, or `kinema` in `XDG_CACHE_HOME`.
+
+    Raises:
+        CacheError: There is no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinema"
+    except RuntimeError as error:
+        raise CacheError("the home folder is unknown. Set HOME or XDG_CACHE_HOME.", field="XDG_CACHE_HOME") from error
+
+
+def make_cache(folder: Path | None, kind: str, option: str) -> Path:
+    """Return a writable folder of the cache, made if it is absent.
+
+    Args:
+        folder: Folder of the user's choice; None for the default cache.
+        kind: Name of the folder in the cache.
+        option: Option by which the user chooses another folder; empty if there is none.
+
+    Raises:
+        CacheError: The folder cannot be made or written.
+    """
+    advice = f"Pass {option} DIR, or set XDG_CACHE_HOME." if option else "Set XDG_CACHE_HOME."
+    path = (folder or default_cache()) / kind
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        problem = f"{path}: the cache cannot be written ({error.strerror}). {advice}"
+        raise CacheError(problem, path=path, field=option or "XDG_CACHE_HOME") from error
+    return path
 
 
 def _copy_file(url: str, system: Any, inner: str, target: Path, size: int | None, limits: Limits) -> None:

@@ -3,17 +3,23 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from itertools import islice
 from pathlib import Path
 
 import av
 
 from kinema.errors import UnreadableVideo
+from kinema.files import is_special, require_regular
 from kinema.video.array_file import ARRAY_SUFFIXES
 from kinema.video.container import open_video, packets_of
 from kinema.video.image_folder import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
+RARE_VIDEO_SUFFIXES = frozenset(
+    {".asf", ".divx", ".f4v", ".m2ts", ".m2v", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".y4m"}
+)
+"""Suffixes of videos, too, but only the content of a file decides in a scan."""
 
 TEXT_SUFFIXES = frozenset(
     {".csv", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".log", ".md", ".pdf", ".py"}
@@ -61,7 +67,7 @@ def scan(root: Path) -> FolderContents:
     arrays: list[Path] = []
     image_folders: list[Path] = []
     others: list[Path] = []
-    for folder, files in _walk(root, frozenset()):
+    for folder, files in _walk(root):
         of_video, of_array, images = (
             [path for path in files if path.suffix.lower() in suffixes]
             for suffixes in (VIDEO_SUFFIXES, ARRAY_SUFFIXES, IMAGE_SUFFIXES)
@@ -96,7 +102,10 @@ def is_text(path: Path) -> bool:
     """Return whether a file is a document by its suffix, or plain text by its first bytes."""
     if path.suffix.lower() in TEXT_SUFFIXES:
         return True
+    if not os.path.isfile(path):  # a pipe would wait for a writer
+        return False
     try:
+        require_regular(path)
         with path.open("rb") as file:
             start = file.read(PROBED_BYTES)
     except OSError:
@@ -106,7 +115,7 @@ def is_text(path: Path) -> bool:
 
 def is_video(path: Path) -> bool:
     """Return whether at least two frames of a file decode. Documents, images, sounds and archives are not opened."""
-    if path.suffix.lower() in OTHER_SUFFIXES or is_text(path):
+    if path.suffix.lower() in OTHER_SUFFIXES or is_special(path) or is_text(path):
         return False
     frames = 0
     try:
@@ -128,14 +137,34 @@ def _is_utf8(start: bytes) -> bool:
     return True
 
 
-def _walk(folder: Path, parents: frozenset[Path]) -> Iterator[tuple[Path, list[Path]]]:
-    """Yield each folder with its files. A broken link counts as a file, so that it is reported as unreadable."""
-    real = folder.resolve()
-    if real in parents:  # a link to a parent folder
-        return
-    with os.scandir(folder) as entries:
-        visible = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    yield folder, [folder / name for name, is_folder in visible if not is_folder]
-    for name, is_folder in visible:
-        if is_folder:
-            yield from _walk(folder / name, parents | {real})
+def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield each folder with its files. A broken link counts as a file, so that it is reported as unreadable.
+
+    Links are followed, but neither to a parent folder nor, below another link, to a folder that was seen before:
+    folders with links to each other have too many paths.
+    """
+    seen: set[str] = set()
+    waiting = [(0, root, frozenset[str]())]  # by the number of links
+    while waiting:
+        num_links, folder, parents = heappop(waiting)
+        real = os.path.realpath(folder)
+        if real in parents or (num_links > 1 and real in seen):
+            continue
+        seen.add(real)
+        files = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    heappush(waiting, (num_links + entry.is_symlink(), folder / entry.name, parents | {real}))
+                else:
+                    files.append(folder / entry.name)
+        yield folder, files
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

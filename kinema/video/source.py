@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from kinema.errors import UnreadableVideo
+from kinema.files import is_special
 from kinema.modality import ReadAs
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
 from kinema.video.container import Gray
@@ -77,6 +78,8 @@ def local_source(path: str, options: ReadOptions, read_as: ReadAs | None = None)
     if options.isolation == "process":
         return SandboxedFile(path, options, read_as)
     file, stream = split_stream(path) if "#" in path else (path, None)
+    if is_special(file):
+        raise unreadable(path, "not a regular file")
     is_array = Path(file).suffix.lower() in ARRAY_SUFFIXES
     if Path(file).is_dir() or is_array:
         if stream is not None:

@@ -140,9 +140,9 @@ def test_help_of_a_dataset_lists_its_own_options_only(capsys) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["moves_ctn_tiny", "ntu60_mfst_large", "ucf101_rpe_stdt_base12"])
-def test_help_of_a_recipe_fits_on_one_screen(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_options_of_a_recipe_fit_on_one_screen(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = help_of(capsys, "train", recipe)
-    assert len(page.splitlines()) <= 45
+    assert len(page.partition("Data:")[2].partition("Messages:")[0].splitlines()) <= 45
     for names in COMMON.values():
         assert all(f"  --{name} " in page for name in names)
     assert "--help-all" in page
@@ -182,7 +182,7 @@ def test_sampling_refuses_an_index_out_of_range(capsys) -> None:
 def test_predict_ranks_all_classes(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moves = load_manifest("moves_cross_subject")
     main(["predict", str(trained), moves.locate(moves.entries[0].rgb), "--format", "json"])
-    answer = json.loads(capsys.readouterr().out)
+    (answer,) = json.loads(capsys.readouterr().out)
     ranked = answer["predictions"]["label"]
     assert {p["label"] for p in ranked} == {"kick", "run", "walk"}
     assert sum(p["score"] for p in ranked) == pytest.approx(1)
@@ -199,7 +199,7 @@ def test_own_videos_are_prepared_trained_evaluated_and_predicted(
             (tmp_path / "videos" / label / Path(entry.rgb).name).symlink_to(moves.locate(entry.rgb))
     monkeypatch.chdir(tmp_path)
     main(["prepare", "folder", "--root", "videos", "--out", "mine.csv"])
-    assert "8 train, 2 val; 2 classes" in capsys.readouterr().out
+    assert "2 test, 6 train, 2 val; 2 classes" in capsys.readouterr().out
 
     (tmp_path / "small.py").write_text(
         "from kinema.models.ctn import CTNConfig\n"
@@ -210,10 +210,19 @@ def test_own_videos_are_prepared_trained_evaluated_and_predicted(
     )
     main(["train", "small.py", "--data.manifest", "mine.csv", "--optim.lr", "0.02", "--compute.device", "cpu"])
     assert json.loads(Path("runs/latest/recipe.json").read_text())["optim"]["lr"] == 0.02
-    assert Path("runs/latest/steps.jsonl").read_text().count("\n") == 4
+    assert Path("runs/latest/steps.jsonl").read_text().count("\n") == 3
+    caveat = "clips of one recording may be in both splits"
+    answer = capsys.readouterr().err.splitlines()
+    assert all(caveat in line for line in answer if "top1" in line)
+    assert json.loads(Path("runs/latest/model/model.json").read_text())["provenance"]["caveat"].startswith(caveat)
+    main(["runs", "runs"])
+    assert caveat in capsys.readouterr().out
 
-    main(["evaluate", "runs/latest", "--manifest", "mine.csv", "--split", "val", "--workers", "0"])
+    main(["evaluate", "runs/latest", "--manifest", "mine.csv", "--workers", "0", "--json", "e.json"])
     answer = capsys.readouterr().out
+    assert json.loads(Path("e.json").read_text())["caveat"].startswith(caveat)
+    assert answer.count(caveat) == 2
+    assert "2 samples of split 'test'" in answer
     assert "top1" in answer
     assert "coverage 100.00 %" in answer
     wrong = answer.split("most frequent confusions")
@@ -244,7 +253,7 @@ def test_an_unknown_command(capsys) -> None:
     [
         ("predict m a.mp4 --topk 3", "'--topk'", "did you mean '--top-k'?"),
         ("predict m a.mp4 --top_k=x", "--top-k", "'x'"),
-        ("predict m --format xml", "--format 'xml'", "text, json, csv"),
+        ("predict m --format xml", "--format 'xml'", "text, json, jsonl, csv"),
         ("predict m --device", "--device", "{auto,cpu,cuda,mps}"),
         ("predict", "missing model", "`kinema predict --help`"),
         ("pack m.csv --out p --short-sid 32", "'--short-sid'", "did you mean '--short-side'?"),
@@ -350,7 +359,7 @@ def test_own_depth_is_prepared_with_its_unit_and_range(capsys, tmp_path: Path) -
     rows = [(moves.locate(e.depth), e.labels["label"]) for e in moves.entries if e.labels["label"] in ("kick", "walk")]
     (tmp_path / "t.csv").write_text("depth,label\n" + "".join(f"{path},{label}\n" for path, label in rows[::8]))
     args = ["prepare", "csv", "--root", tmp_path / "t.csv", "--out", tmp_path / "m.csv"]
-    main([str(arg) for arg in [*args, "--depth-unit", "1", "--depth-range", "1300", "8300"]])
+    main(["--quiet", *(str(arg) for arg in args), "--depth-unit", "1", "--depth-range", "1300", "8300"])
     depth = load_manifest(tmp_path / "m.csv").depth
     assert depth is not None
     assert (depth.unit_mm, depth.near, depth.far, depth.coverage) == (1.0, 1300.0, 8300.0, "full")

@@ -93,7 +93,7 @@ def test_a_network_is_trained_and_used_by_its_name(data_set, capsys) -> None:
     main(["train", "mine.py", "--model", "mynets:Mean", "--run.out", "run", "--max-steps", "1"])
     video = data_set.locate(data_set.entries[0].rgb)
     capsys.readouterr()
-    main(["predict", "run", video, "--model", "mynets:Mean", "--format", "json", "--top-k", "1"])
+    main(["predict", "run", video, "--model", "mynets:Mean", "--format", "jsonl", "--top-k", "1"])
     answer = json.loads(capsys.readouterr().out.splitlines()[0])
     predicted = Recognizer.load("run", model="mynets:Mean", device="cpu").predict(video, top_k=1)
     assert answer["predictions"]["label"][0]["label"] == predicted[0].label

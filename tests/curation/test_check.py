@@ -212,6 +212,28 @@ def test_a_copy_is_found_in_another_split_only(checked, folder, write_video):
     assert "mirrored copy of 4.mp4" in checked([*samples(), sample(3, rgb="copy.mp4")]).faults[0].sentence
 
 
+def test_one_video_with_two_labels(checked, folder):
+    result = checked([*samples(), sample(0, label="b")])
+    assert facts_of(result) == [("two labels", 8, "0.mp4")]
+    assert result.faults[0].sentence == "has label b here, and a in line 2 (0.mp4)"
+    shutil.copy(folder / "0.mp4", folder / "copy.mp4")
+    assert facts_of(checked([*samples(), sample(0, rgb="copy.mp4", label="b")])) == [("two labels", 8, "copy.mp4")]
+    assert facts_of(checked([*samples(), sample(0, rgb="copy.mp4")])) == []
+    assert facts_of(checked([*samples(), sample(0, label="b", start_frame=0, stop_frame=16)])) == []
+
+
+def test_different_actions_before_one_fixed_camera_are_no_copies(checked, folder, write_video):
+    for name, places in (("t", range(20)), ("v", range(20, 0, -1))):
+        pictures = noise(9)[:1].repeat(20, 0)
+        for picture, place in zip(pictures, places, strict=True):
+            picture[20:22, 20 + place : 22 + place] = 255 - picture[20:22, 20 + place : 22 + place]
+        write_video(folder / f"{name}.mp4", pictures)
+    filmed = [*samples(), sample(0, rgb="t.mp4"), sample(4, rgb="v.mp4", label="b")]
+    assert facts_of(checked(filmed)) == []
+    shutil.copy(folder / "t.mp4", folder / "same.mp4")
+    assert facts_of(checked([*filmed, sample(4, rgb="same.mp4")])) == [("near-duplicate", 8, "t.mp4")]
+
+
 def test_the_copy_in_train_is_reported_for_removal(checked, folder):
     shutil.copy(folder / "4.mp4", folder / "copy.mp4")
     entries = [sample(n, split="train" if n < 4 else "val") for n in range(6)]
@@ -232,7 +254,9 @@ def test_groups_and_subjects_in_more_than_one_split(checked):
     result = checked(entries)
     assert facts_of(result) == [("shared group", 0, "")]
     assert result.notes[0].sentence.startswith("2 groups (g0, g1) ")
-    assert facts_of(checked([sample(n, subject="s1") for n in range(6)])) == [("shared subject", 0, "")]
+    for names in (("s1", "s1"), ("Anna", "anna")):
+        people = [sample(n, subject=names[n > 3]) for n in range(6)]
+        assert facts_of(checked(people)) == [("shared subject", 0, "")]
 
 
 def test_two_spellings_of_one_class_are_reported(checked):

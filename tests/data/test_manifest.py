@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 
 from kinema.data.manifest import BUILT_IN, COLUMNS, Entry, class_lists, load_manifest, locate, write_manifest
+from kinema.datasets.table import TableOptions, prepare
+from kinema.datasets.templates import parse_template
 from kinema.errors import ManifestError
 from kinema.modality import DepthFacts
 
@@ -297,3 +299,54 @@ def test_every_split_has_labels_except_the_unlabeled_ones(tmp_path, raises, text
     facts = {**FACTS, "classes": {"a": ["x", "z"], "b": ["y", "z"]}, "unlabelled": ["test"]}
     with raises(ManifestError, "empty", path="m.csv", line=3, field="label.b"):
         load_manifest(table(tmp_path, text, facts=facts))
+
+
+@pytest.mark.parametrize(
+    ("columns", "field"),
+    [
+        ("label,label.label", "label.label"),
+        ("label.", "label."),
+        ("label,label.a.b", "label.a.b"),
+        ("label.joint", "label.joint"),
+    ],
+)
+def test_columns_of_labels_name_different_heads(raises, tmp_path, columns, field):
+    cells = "x," * columns.count(",") + "x"
+    (tmp_path / "t.csv").write_text(f"rgb,{columns}\na.mp4,{cells}\n")
+    with raises(ManifestError, path="t.csv", line=2, field=field):
+        prepare(TableOptions(root=tmp_path / "t.csv", out=tmp_path / "m.csv"), "csv")
+    (tmp_path / "t.json").write_text('{"corpus": "d", "version": "1", "classes": {}, "declared": {}}')
+    with raises(ManifestError, path="t.csv", line=2, field=field):
+        load_manifest(tmp_path / "t.csv")
+    template = "/".join(f"{{{column}}}" for column in columns.split(","))
+    if field != "label.a.b":
+        with raises(ManifestError, field=field if field != "label." else "label."):
+            parse_template(template + ".mp4")
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        ({"rgb": "caf\udce9.mp4"}, "rgb"),
+        ({"depth": "\ud800.mkv"}, "depth"),
+        ({"rgb": "a.mp4", "group": "\udfff"}, "group"),
+        ({"rgb": "a.mp4", "labels": {"label": "caf\udce9"}}, "label"),
+        ({"rgb": "a.mp4", "labels": {"\udce9": "a"}}, "label.\udce9"),
+    ],
+)
+def test_names_in_another_encoding_are_refused(raises, tmp_path, entry, field):
+    entries = [Entry(**{"labels": {"label": "a"}, **entry})]
+    facts = {"classes": class_lists(entries), "version": "1", "depth": None}
+    with raises(ManifestError, path="m.csv", field=field):
+        write_manifest(tmp_path / "m.csv", entries=entries, dataset="d", **facts)
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_a_folder_with_a_name_in_another_encoding_may_hold_a_dataset(raises, tmp_path):
+    path = tmp_path / "caf\udce9.csv"
+    entries = [Entry(rgb="a.mp4", labels={"label": "a"})]
+    facts = {"classes": class_lists(entries), "version": "1", "depth": None}
+    assert write_manifest(path, entries=entries, dataset="caf\udce9", **facts).dataset == "caf\\udce9"
+    path.with_suffix(".json").write_text('{"corpus": "\\ud800", "version": "1", "classes": {}, "declared": {}}')
+    with raises(ManifestError, path=path.with_suffix(".json")):
+        load_manifest(path)

@@ -35,8 +35,10 @@ def test_a_folder_of_class_folders_becomes_a_manifest(tmp_path, fill, match_note
         path = Path(manifest.locate(entry.rgb))
         assert path.is_file()
         assert path.relative_to(root).parts[0] == entry.labels["label"]
-    assert manifest.declared == {"train": 13, "val": 3}
-    assert match_notes(prepared.notes, "13 train 3 val groups")
+    assert manifest.declared == {"train": 10, "val": 3, "test": 3}
+    assert match_notes(prepared.notes, "10 train 3 val 3 test groups both splits --group")
+    assert manifest.ungrouped == 16
+    assert "classes: jumping jack, wave, twice" in prepared.summary
 
 
 def test_the_same_videos_give_the_same_manifest(tmp_path, fill):

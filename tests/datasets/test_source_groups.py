@@ -1,12 +1,15 @@
 """Groups found in file names: recordings, films, people and web videos, and names that tell none."""
 
+import time
 from collections import defaultdict
 
 import numpy as np
 import pytest
 
+from kinema.data.names import split_name
 from kinema.datasets.folder import FolderOptions, prepare
 from kinema.datasets.source_groups import find_groups
+from kinema.errors import ManifestError
 
 STYLES = {
     "UCF": [["v_Archery_g01_c01", "v_Archery_g01_c02"], ["v_Archery_g02_c01"]],
@@ -30,17 +33,23 @@ STYLES = {
     "old GoPro": [["GOPR0099", "GP010099"], ["GOPR0100"]],
     "copies": [["x", "x (1)", "x - Copy", "x - Copy (2)", "Copy of x"]],
     "variants": [["x", "x_flipped"], ["y_aug3", "y_aug4"]],
+    "folders": [["monday/x", "monday/y"], ["tuesday/z", "tuesday/u"]],
+    "streams": [["walk_01_part1.mkv#color", "walk_01_part2.mkv#color"], ["walk_02_part1.mkv#color"]],
 }
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_clips_of_one_source_are_a_group(style):
-    labels = {f"c/{name}.mp4": "c" for names in STYLES[style] for name in names}
+    labels = {_file(name): "c" for names in STYLES[style] for name in names}
     groups, _ = find_groups(labels)
     members = defaultdict(list)
     for file, group in groups.items():
         members[group].append(file)
-    assert sorted(members.values()) == sorted([f"c/{name}.mp4" for name in names] for names in STYLES[style])
+    assert sorted(members.values()) == sorted([_file(name) for name in names] for names in STYLES[style])
+
+
+def _file(name):
+    return f"c/{name}" if "#" in name else f"c/{name}.mp4"
 
 
 @pytest.mark.parametrize(
@@ -59,10 +68,18 @@ def test_clips_of_one_source_are_a_group(style):
         "VID_20261130_1234{:02}",
         "IMG20261130_1234{:02}",
         "2026-11-30 12-34-{:02}",
+        "squat 10kg {}",
+        "plank 60 sec_{}",
+        "run 5k-{}",
     ],
 )
 def test_a_plain_numbering_is_no_group(pattern):
     assert find_groups({f"c/{pattern.format(n)}.mp4": "c" for n in range(1, 21)}) == ({}, [])
+
+
+def test_weights_are_no_recordings():
+    names = [f"c/squat {weight} {n}.mp4" for weight in ("10kg", "20 kg", "7.5lb") for n in range(5)]
+    assert find_groups(dict.fromkeys(names, "c")) == ({}, [])
 
 
 def test_groups_found_in_names_stay_together(tmp_path, fill, match_notes):
@@ -76,10 +93,14 @@ def test_groups_found_in_names_stay_together(tmp_path, fill, match_notes):
         splits[entry.rgb.split("_c")[0]].add(entry.split)
         assert entry.group == entry.rgb.rpartition("/")[2].split("_c")[0]
     assert all(len(names) == 1 for names in splits.values())
-    assert prepared.manifest.declared == {"train": 16, "val": 4}
-    assert match_notes(prepared.notes[:2], "groups UCF 10 groups 20 v_Archery_g01", "16 train 4 val groups")
+    assert prepared.manifest.declared == {"train": 12, "val": 4, "test": 4}
+    assert match_notes(
+        prepared.notes[:2], "groups UCF 10 groups 20 v_Archery_g01", "12 train 4 val 4 test groups 10 20"
+    )
+    assert prepared.manifest.ungrouped == 0
     alone = prepare(FolderOptions(root=root, out=tmp_path / "n.csv", keep_together="none"))
     assert {entry.group for entry in alone.manifest.entries} == {""}
+    assert alone.manifest.ungrouped == 20
 
 
 def test_a_class_with_a_single_group_is_named(tmp_path, fill, match_notes):
@@ -127,3 +148,26 @@ def test_near_duplicates_are_kept_together(tmp_path, write_video, match_notes):
     assert all(splits[f"{label}/{a}"] == splits[f"{label}/{b}"] for label in "ab" for a, b in ("xy", "zu", "vw"))
     assert prepared.manifest.declared == {"train": 8, "val": 4}
     assert match_notes(prepared.notes[:1], "12 near-duplicates a/x.mp4 a/y.avi")
+
+
+def test_a_template_names_the_groups(tmp_path, fill, match_notes, raises):
+    root = fill(tmp_path / "v", *(f"{label}/day {d}_{n}.mp4" for label in "ab" for d in "xy" for n in range(2)))
+    prepared = prepare(FolderOptions(root=root, out=tmp_path / "m.csv", group="{group}_{clip:d}"))
+    assert {entry.group for entry in prepared.manifest.entries} == {"day x", "day y"}
+    assert prepared.manifest.ungrouped == 0
+    alone = prepare(FolderOptions(root=root, out=tmp_path / "m.csv", group="{group}"))
+    assert alone.manifest.ungrouped == 0  # every file is a recording of its own
+    some = prepare(FolderOptions(root=root, out=tmp_path / "m.csv", group="{label}/day x{group}"))
+    assert match_notes(some.notes, "4 files --group", "4 of 8 both splits")
+    assert some.manifest.ungrouped == 4
+    for wrong in ("{name}", "{group}-{n:d}", "{group"):
+        with raises(ManifestError):
+            prepare(FolderOptions(root=root, out=tmp_path / "m.csv", group=wrong))
+
+
+@pytest.mark.parametrize("name", ["_" * 250 + "!", "1_" * 125 + "!", "a" + " (" * 125, "part1" + "_" * 245 + "x"])
+def test_no_name_takes_long_to_group(name):
+    start = time.process_time()
+    find_groups({f"a/{name}.mp4": "a", f"a/{name}2.mp4": "a"})
+    assert split_name(40 * name + "sets" * 5000) is None
+    assert time.process_time() - start < 0.5

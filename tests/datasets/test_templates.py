@@ -1,6 +1,7 @@
 """Templates that find and pair RGB and depth by file name."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,8 @@ def test_rgb_and_depth_are_paired_by_shared_fields(tmp_path, fill, match_notes):
         (f"v/{label}/{n}_rgb.mp4", f"v/{label}/{n}_depth.mkv", label) for label in ("a b", "c") for n in range(5)
     }
     assert {entry.frames for entry in prepared.manifest.entries} == {9}
-    assert prepared.manifest.declared == {"train": 8, "val": 2}
-    assert match_notes(prepared.notes, "8 train 2 val groups")
+    assert prepared.manifest.declared == {"train": 6, "val": 2, "test": 2}
+    assert match_notes(prepared.notes, "6 train 2 val 2 test groups")
 
 
 def test_fields_of_one_template_do_not_split_a_pair(tmp_path, fill):
@@ -242,3 +243,39 @@ def test_regex_characters_are_literal():
     assert template.match("run/a.b (1)+[7]{x}.mp4") == {"label": "run", "name": "7"}
     assert template.match("run/aXb (1)+[7]{x}.mp4") is None
     assert template.match("run/deeper/a.b (1)+[7]{x}.mp4") is None
+
+
+@pytest.mark.parametrize(
+    ("template", "path"),
+    [
+        ("{a}_{b}_{c}_{d}_{e}_{label}.mp4", "x_" * 120 + "y.avi"),
+        ("{a}{b}{c}{d}{e}{label}/{n:d}.mp4", "1" * 2000 + "/1.avi"),
+        ("{a}_{b}_{a}_{b}_{label}.mp4", "_" * 250 + ".avi"),
+        ("{label}{a}{label}{b}{label}.mp4", "ab" * 120 + ".mkv"),
+    ],
+)
+def test_no_name_takes_long_to_match(template, path):
+    start = time.process_time()
+    assert parse_template(template).match(path) is None
+    assert time.process_time() - start < 0.5
+
+
+def test_too_many_values_of_repeated_fields_are_refused(raises):
+    with raises(ManifestError, "repeated", path="ab" * 120 + "c.mp4"):
+        parse_template("{a}{label}{b}{a}{c}{label}.mp4").match("ab" * 120 + "c.mp4")
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "fields"),
+    [
+        ("{label}/v_{label}_g{group:d}.mp4", "a b/v_a b_g17.mp4", {"label": "a b", "group": "17"}),
+        ("{label}/{name}_{name}.mp4", "a/b_b_b_b.mp4", {"label": "a", "name": "b_b"}),
+        ("{}-{label}.mp4", "a-b-c.mp4", {"label": "c"}),
+        ("{label}{n:d}.mp4", "a.mp4", None),
+        ("{label}/{n}.mp4", "a/b/c.mp4", None),
+        ("{label}/{label}.mp4", "a/b.mp4", None),
+        ("{label}\n/{n}.mp4", "a\n/\n.mp4", {"label": "a", "n": ""}),
+    ],
+)
+def test_fields_of_a_path(template, path, fields):
+    assert parse_template(template).match(path) == fields

@@ -14,8 +14,8 @@ from kinema.datasets.ucf101 import COUNTS, NUM_CLASSES, prepare, read_classes, r
 from kinema.errors import ConfigError, ManifestError
 
 
-def prepare_ucf101(root, out, split=1):
-    return prepare(ThreeSplitOptions(root=root, out=out, split=split))
+def prepare_ucf101(root, out, split=1, **options):
+    return prepare(ThreeSplitOptions(root=root, out=out, split=split, **options))
 
 
 ACTIONS = ("ApplyEyeMakeup", "HandstandPushups", "HandstandWalking", *(f"Other{n}" for n in range(98)))
@@ -98,6 +98,11 @@ def test_an_unreadable_file_keeps_its_line(tmp_path, fill):
     write_lists(root)
     prepared = prepare_ucf101(root, tmp_path / "m.csv")
     assert [entry.frames for entry in prepared.manifest.entries] == [None, 9, 9, 9]
+    (tmp_path / "bad.txt").write_text(f"{prepared.manifest.entries[0].rgb}\tunreadable\n")
+    left = prepare_ucf101(root, tmp_path / "m.csv", exclude=tmp_path / "bad.txt")
+    assert [entry.frames for entry in left.manifest.entries] == [9, 9, 9]
+    assert left.manifest.declared == prepared.manifest.declared
+    assert left.unreadable == ()
     assert len(prepared.unreadable) == 1
     assert "v_ApplyEyeMakeup_g08_c01.avi" in prepared.unreadable[0]
 

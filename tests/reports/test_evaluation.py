@@ -93,6 +93,24 @@ def test_every_metric_carries_a_coverage_below_100_percent(tmp_path: Path, capsy
         assert any(line.startswith(f"{name}  ") for line in lines), name
 
 
+def test_the_caveat_of_a_split_is_beside_every_accuracy(stored: Path, capsys) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        save_predictions(stored / f"{name}.safetensors", predictions_of(seed, caveat="clips may be in both"))
+    assert load_predictions(stored / "one.safetensors").caveat == "clips may be in both"
+    one, two = stored / "one.safetensors", stored / "two.safetensors"
+    for args in (
+        ("evaluate", "--predictions", one, "--json", stored / "e.json"),
+        ("evaluate", "--predictions", one, "--fuse", two),
+    ):
+        lines = output(capsys, *args)
+        assert "note: clips may be in both" in lines
+        assert lines[-1].partition(";")[2].startswith(" clips may be in both; predictions: ")
+        assert all("clips may be in both" in line for line in lines if "points, " in line)
+    assert json.loads((stored / "e.json").read_text())["caveat"] == "clips may be in both"
+    (line,) = output(capsys, "runs", stored, "--compare", "one.safetensors", "two.safetensors")
+    assert line.endswith("(clips may be in both)")
+
+
 def test_classes_are_listed_by_name(stored: Path, capsys) -> None:
     lines = output(capsys, "evaluate", "--predictions", stored / "one.safetensors", "--per-class")
     scores = summarize(predictions_of(1)).heads["label"].scores

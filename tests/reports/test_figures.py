@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from kinema.layers.relative_position import Clusters
-from kinema.reports.figures import balance_figure, cluster_figure, confusion_figure
+from kinema.reports.figures import balance_figure, cluster_figure, confusion_figure, projection_figure
 
 
 def test_the_cluster_figure_numbers_every_patch_but_the_reference():
@@ -23,7 +23,16 @@ def test_the_cluster_figure_numbers_every_patch_but_the_reference():
 
 
 def test_class_names_are_drawn_as_they_are():
-    """matplotlib reads `$x_$` as mathematics, and fails."""
-    names = ["$x_$", "a_b^c", r"\frac", "cost $5", "100 %", "$$"]
-    for figure in (confusion_figure(np.eye(6, dtype=np.int64), names), balance_figure({"$tr_$": [1] * 6}, names)):
-        assert figure.startswith(b"<?xml")
+    """matplotlib reads `$x_$` as mathematics, and fails; it hides `_x` in legends, and writes control characters."""
+    names = ["$x_$", "_a_b^c", r"\frac$_$", "cost $5 --> %", "\x1b[1m\n\udce9", r"\$$"]
+    figures = [
+        confusion_figure(np.eye(6, dtype=np.int64), names),
+        balance_figure({"$tr_$": [1] * 6, "_v": [1] * 6}, names),
+        balance_figure({"$tr_$": [1] * 90, "_v": [1] * 90}, ["a"] * 90),
+        projection_figure(np.zeros((6, 2)), np.arange(6), names),
+    ]
+    for figure in figures:
+        ElementTree.fromstring(figure)
+    for figure in figures[1:3]:
+        assert "<!-- _v -->" in figure.decode()
+    assert "<!-- _a_b^c -->" in figures[3].decode()

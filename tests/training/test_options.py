@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -398,3 +399,18 @@ def test_the_global_gradient_norm_is_clipped(tiny_recipe: Recipe, tmp_path: Path
         distances.append((after - before).norm().item())
     assert distances[0] == pytest.approx(0.01, rel=1e-3)
     assert distances[1] > 0.02
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(1, 1), (4, 4)])
+def test_batch_norm_of_a_single_value_is_an_error_of_the_recipe(
+    tiny_recipe: Recipe, batch_size: int, accumulate: int, raises: Callable[..., AbstractContextManager[None]]
+) -> None:
+    """A clip of one token has one value per channel."""
+    recipe = replace(
+        tiny_recipe,
+        clip=replace(tiny_recipe.clip, size=16),
+        data=replace(tiny_recipe.data, batch_size=batch_size),
+        optim=replace(tiny_recipe.optim, grad_accum_steps=accumulate),
+    )
+    with raises(RecipeError, field="data.batch_size"):
+        train(recipe, max_steps=1)

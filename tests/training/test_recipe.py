@@ -70,6 +70,45 @@ def test_a_recipe_can_be_a_python_file(tmp_path: Path, raises) -> None:
         load_recipe(tmp_path / "other.py")
 
 
+WRONG = {
+    "data=replace(BASE.data, augmentation=replace(BASE.data.augmentation, randaugment=2))": "randaugment",
+    "data=replace(BASE.data, augmentation=replace(BASE.data.augmentation, flip='yes'))": "flip",
+    "optim=dict(lr=0.1, epochs=1)": "optim",
+    "optim=BASE.clip": "optim",
+    "model='ctn_tiny'": "model",
+    "model=BASE.model.__class__": "model",
+    "clip=replace(BASE.clip, mean=[0.5, 0.5, 0.5])": "mean",
+    "clip=replace(BASE.clip, modalities='rgb')": "modalities",
+    "optm=BASE.optim": "optm",
+    "run=replace(BASE.run, seed=1.5)": "seed",
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_a_wrong_value_in_a_recipe_file_is_refused_with_file_and_line(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    start = "from dataclasses import replace\nfrom kinema.recipes.ctn_tiny import RECIPE as BASE\n\n"
+    Path("mine.py").write_text(f"{start}RECIPE = replace(\n    BASE,\n    {change},\n)\n")
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("mine.py")
+    error = refusal.value
+    assert (error.path, error.field) == ("mine.py", WRONG[change])
+    assert error.line == (6 if "replace(" in change else 4)
+    assert len(str(error)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("RECIPE = dict()\n", 1), ("x = 1\nRECIPE: object = 3\n", 2), ("WRONG = 1\n", None), ("", None), ("a\0b", None)],
+)
+def test_a_file_without_a_recipe_is_refused(text: str, line: int | None, tmp_path: Path, raises) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with raises(RecipeError, path=tmp_path / "mine.py", line=line):
+        load_recipe(tmp_path / "mine.py")
+
+
 def test_a_modality_that_the_manifest_lacks_is_refused(tiny_recipe: Recipe, few_moves, tmp_path: Path, raises) -> None:
     table = "\n".join(",".join(line.split(",")[1:]) for line in few_moves.path.read_text().splitlines())
     (tmp_path / "depth.csv").write_text(table.replace("../", str(few_moves.path.parent) + "/../"))
@@ -203,7 +242,7 @@ def test_values_at_the_limits_are_accepted(tiny_recipe: Recipe) -> None:
         ({"optim": {"grad_accum_steps": 3}}, "data.batch_size", "optim.grad_accum_steps=3"),
         ({"optim": {"ema_decay": 0.9}, "compute": {"strategy": "fsdp"}}, "compute.strategy", "optim.ema_decay"),
         ({"compute": {"strategy": "fsdp", "compile": "default"}}, "compute.strategy", "compute.compile"),
-        ({"clip": {"modalities": ("depth",), "depth_colors": "jet"}}, "", "depth_channels=1"),
+        ({"clip": {"modalities": ("depth",), "depth_colors": "jet"}}, "clip.depth_channels", "depth_channels=1"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(
@@ -228,7 +267,7 @@ def test_depth_colors_survive_json(tiny_recipe: Recipe) -> None:
     [
         ("optim.decay", "al", "'matrices'"),
         ("optim.ema_decay", 2.0, "below 1"),
-        ("run.patience", 0, "above 0"),
+        ("run.patience", 0, "at least 1"),
         ("run.what", 1, "unknown field"),
     ],
 )

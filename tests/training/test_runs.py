@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.errors import RunError
+from kinema.errors import RecipeError, RunError
 from kinema.training.loop import train
 from kinema.training.recipe import Recipe
 from kinema.training.runs import Run
@@ -131,3 +131,10 @@ def test_a_run_stored_in_format_1_resumes(tmp_path: Path) -> None:
     assert len(found) == 9
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert [line["step"] for line in run.metrics()] == [3, 9]
+
+
+def test_paths_that_no_recipe_can_store_are_refused_before_the_folder_is_made(tmp_path, tiny_recipe, raises) -> None:
+    out = tmp_path / "caf\udce9"
+    with raises(RecipeError, path=out):
+        Run.create(replace(tiny_recipe, run=replace(tiny_recipe.run, out=out)), name="tiny").begin()
+    assert not out.exists()

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from kinema.data.manifest import Manifest, class_lists, write_manifest
-from kinema.errors import RecipeError
+from kinema.errors import ManifestError, RecipeError
 from kinema.inference.trained_model import load_model
 from kinema.training import loop
+from kinema.training.checkpoints import TrainingState
 from kinema.training.loop import train
 from kinema.training.recipe import Checkpoint, Recipe
 from kinema.training.runs import Run
 from kinema.training.schedule import Schedule, check_metric
+from kinema.training.setup import select_samples, use_existing_split
 
 
 def schedule(
@@ -273,3 +275,27 @@ def test_additional_checkpoints_are_written_between_evaluations(tiny_recipe: Rec
     train(recipe, run)
     assert steps == [3, 6, 9, 10]
     assert [line["step"] for line in run.metrics()] == [10]
+
+
+def test_the_first_of_equal_evaluations_is_the_best() -> None:
+    state = TrainingState()
+    scores = (50.0, 100.0, 100.0, math.nan, 90.0, 100.0)
+    assert [state.update(value, is_due=True) for value in scores] == [True, True, False, False, False, False]
+    assert (state.best, state.stale) == (100.0, 4)
+
+
+def test_a_training_evaluates_on_the_split_that_is_there(few_moves: Manifest, tiny_recipe: Recipe, messages) -> None:
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, evaluate="val"))
+    found = use_existing_split(recipe, few_moves)
+    assert found.data.evaluate == "test"
+    assert "--data.evaluate" in messages()[0]
+    assert use_existing_split(found, few_moves) is found
+    trained_on_test = replace(recipe, data=replace(recipe.data, train="test"))
+    assert use_existing_split(trained_on_test, few_moves) is trained_on_test
+
+
+@pytest.mark.parametrize("field", ["train", "evaluate"])
+def test_a_missing_split_names_its_option(few_moves: Manifest, tiny_recipe: Recipe, field: str, raises) -> None:
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, **{field: "fold7"}))
+    with raises(ManifestError, f"--data.{field}", field="split"):
+        select_samples(recipe, few_moves)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kinema.inference.bulk import find_videos
-from kinema.video.scan import is_text, is_video, scan_contents
+from kinema.video.scan import is_text, is_video, scan, scan_contents
 
 FORMATS = [
     ("clip.MTS", "libx264", "mpegts"),
@@ -62,3 +62,17 @@ def test_other_content_is_no_video(tmp_path, name):
 
 def test_a_single_picture_is_no_video(write_form):
     assert not is_video(write_form("clip", "libx264", "mp4", count=1))
+
+
+def test_folders_with_links_to_each_other_are_scanned_once_per_link(tmp_path):
+    for name in "abcdefgh":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "v.mp4").write_text("")
+        for other in set("abcdefgh") - {name}:
+            (tmp_path / name / other).symlink_to(f"../{other}")
+        (tmp_path / name / "self").symlink_to("self")
+        (tmp_path / name / "up").symlink_to("..")
+    contents = scan(tmp_path)
+    assert len(contents.videos) == 8 * 8
+    assert len(contents.others) == len({path.parent for path in contents.videos})
+    assert all(path.name == "self" for path in contents.others)

@@ -307,7 +307,7 @@ def test_an_evaluation_that_may_miss_samples_says_so_with_every_number(table, ca
 def test_predicting_answers_for_the_others(table, capsys):
     names = [str(table / f"{position}.mp4") for position in range(6, 12)]
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(table / "model"), *names, "--format", "json", "--device", "cpu"])
+        main(["predict", str(table / "model"), *names, "--format", "jsonl", "--device", "cpu"])
     assert stop.value.code == 2
     told = capsys.readouterr()
     answered = [json.loads(line)["video"] for line in told.out.splitlines()]
