@@ -334,11 +334,8 @@ class Recipe:
                 "compute.strategy='fsdp' cannot be combined with optim.ema_decay or compute.compile",
                 field="compute.strategy",
             )
-        try:
-            preprocessing = self.clip.preprocessing(None)
-            self.clip.frame_sampling()
-        except ConfigError as error:
-            raise ConfigError(f"clip: {error}", field=f"clip.{error.field}") from error
+        preprocessing = self.clip.preprocessing(None)
+        self.clip.frame_sampling()
         for channels in preprocessing.channels.values():
             self.model.check_clip(channels=channels, frames=self.clip.frames, size=self.clip.size)
 
