@@ -150,7 +150,7 @@ class Data:
     manifest: str = ""
     train: str = "train"
     evaluate: str = "val"
-    batch_size: Annotated[int, Field(ge=1, le=2**20)] = 16
+    batch_size: Annotated[int, Field(gt=0, le=2**20)] = 16
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
     augmentation: Augmentation = Augmentation()
     unreadable: Literal["stop", "skip"] = "stop"
@@ -269,7 +269,7 @@ class Compute:
 
     device: Device = "auto"
     precision: Precision = "float32"
-    cpu_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    cpu_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     activation_checkpointing: bool = False
     compile: Literal["no", "default", "max-autotune"] = "no"
     strategy: Literal["ddp", "fsdp"] = "ddp"
