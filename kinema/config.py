@@ -28,12 +28,12 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 """Drop probability, in [0, 1)."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 """Number of things that are not all in memory at once, such as steps."""
-Channels = Annotated[int, Field(ge=1, le=2**16)]
+Channels = Annotated[int, Field(gt=0, le=2**16)]
 """Number of channels, attention heads or other parts of one layer."""
-Layers = Annotated[int, Field(ge=1, le=128)]
-Pixels = Annotated[int, Field(ge=1, le=2**14)]
+Layers = Annotated[int, Field(gt=0, le=128)]
+Pixels = Annotated[int, Field(gt=0, le=2**14)]
 """Side of a picture or of a patch in pixels."""
 Registers = Annotated[int, Field(ge=0, le=64)]
 """Number of register tokens."""

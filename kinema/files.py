@@ -4,12 +4,12 @@ import errno
 import json
 import os
 import shutil
-import stat
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import IO, Any
 
 MAX_TABLE = 2**30
@@ -110,7 +110,7 @@ def is_special(path: str | Path) -> bool:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return not S_ISREG(mode) and not S_ISDIR(mode)
 
 
 def write_texts(contents: Mapping[Path, str]) -> None:
@@ -178,15 +178,15 @@ def remove(path: Path) -> None:
 def state_of(path: str) -> list[int] | None:
     """Return sizes and modification times of a file or of the images of a folder; None if it does not exist."""
     try:
-        status = os.stat(path)
+        stat = os.stat(path)
         if not os.path.isdir(path):
-            return [status.st_size, status.st_mtime_ns]
+            return [stat.st_size, stat.st_mtime_ns]
         with os.scandir(path) as items:
             files = [item.stat() for item in items if item.is_file()]
     except (OSError, ValueError):
         return None
     newest = max((file.st_mtime_ns for file in files), default=0)
-    return [len(files), sum(file.st_size for file in files), newest, status.st_mtime_ns]
+    return [len(files), sum(file.st_size for file in files), newest, stat.st_mtime_ns]
 
 
 class Journal:

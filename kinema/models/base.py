@@ -97,7 +97,7 @@ class EncoderConfig(NetworkConfig):
     width: Channels = 768
     depth: Layers = 12
     attention_heads: Channels = 12
-    mlp_ratio: Annotated[int, Field(ge=1, le=256)] = 4
+    mlp_ratio: Annotated[int, Field(gt=0, le=256)] = 4
     dropout: Rate = 0.0
     drop_path: Rate = 0.0
 

@@ -146,7 +146,7 @@ class Data:
     manifest: str = ""
     train: str = "train"
     evaluate: str = "val"
-    batch_size: Annotated[int, Field(ge=1, le=2**20)] = 16
+    batch_size: Annotated[int, Field(gt=0, le=2**20)] = 16
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 1
     augmentation: Augmentation = Augmentation()
     unreadable: Literal["stop", "skip"] = "stop"
@@ -265,7 +265,7 @@ class Compute:
 
     device: Device = "auto"
     precision: Precision = "float32"
-    cpu_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    cpu_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     activation_checkpointing: bool = False
     compile: Literal["no", "default", "max-autotune"] = "no"
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -330,11 +330,8 @@ class Recipe:
                 "compute.strategy='fsdp' cannot be combined with optim.ema_decay or compute.compile",
                 field="compute.strategy",
             )
-        try:
-            preprocessing = self.clip.preprocessing(None)
-            self.clip.frame_sampling()
-        except ConfigError as error:
-            raise ConfigError(f"clip: {error}", field=f"clip.{error.field}") from error
+        preprocessing = self.clip.preprocessing(None)
+        self.clip.frame_sampling()
         for channels in preprocessing.channels.values():
             self.model.check_clip(channels=channels, frames=self.clip.frames, size=self.clip.size)
 

@@ -18,7 +18,6 @@ from pydantic import Field
 from torch import Tensor
 
 from kinema.config import NonNegative, Pixels, config
-from kinema.errors import ConfigError
 from kinema.modality import Modality
 from kinema.transforms.geometry import FULL_FRAME, IDENTITY, Box, Geometry, Warp, crop, rotation
 from kinema.transforms.preprocessing import Preprocessing
@@ -100,7 +99,7 @@ class Augmentation:
         for name in ("short_side", "erasing_area"):
             bounds = getattr(self, name)
             if bounds is not None and bounds[0] > bounds[1]:
-                raise ConfigError(f"{name}={bounds}; expected (low, high) with low <= high", field=name)
+                raise ValueError(f"{name}={bounds}; expected (low, high) with low <= high")
 
     @property
     def mixes_samples(self) -> bool:

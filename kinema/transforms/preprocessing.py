@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kinema.config import NonNegative, Pixels, Positive, config
-from kinema.errors import ConfigError, UnreadableVideo
+from kinema.errors import UnreadableVideo
 from kinema.modality import DepthEncoding, DepthFacts, Modality, ReadAs
 from kinema.transforms.geometry import FULL_FRAME, Box, Rounding
 from kinema.video.gray import jet_colors
@@ -85,18 +85,16 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if len(set(self.modalities)) != len(self.modalities):
-            raise ConfigError(f"modalities={self.modalities} must name each modality once", field="modalities")
+            raise ValueError(f"modalities={self.modalities} must name each modality once")
         if self.size > self.short_side:
-            raise ConfigError(f"size={self.size} must be at most short_side={self.short_side}", field="size")
+            raise ValueError(f"size={self.size} must be at most short_side={self.short_side}")
         if self.depth_colors == "jet" and self.depth_channels != 3:
-            raise ConfigError(
+            raise ValueError(
                 f"depth_colors='jet' requires depth_channels=3, got depth_channels={self.depth_channels}; "
-                "set depth_channels=3 or depth_colors='gray'",
-                field="depth_channels",
+                "set depth_channels=3 or depth_colors='gray'"
             )
         if self.subject is not None and self.depth is not None and self.depth.coverage != "masked":
-            problem = f"subject: the crop requires masked depth, got coverage={self.depth.coverage!r}"
-            raise ConfigError(problem, field="subject")
+            raise ValueError(f"subject: the crop requires masked depth, got coverage={self.depth.coverage!r}")
 
     @property
     def channels(self) -> dict[str, int]:

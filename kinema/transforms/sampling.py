@@ -15,7 +15,6 @@ from numpy import ndarray
 from pydantic import Field
 
 from kinema.config import Count, Positive, config
-from kinema.errors import ConfigError
 
 SamplingRule = Literal["segments", "uniform", "dense"]
 TestFrame = Literal["mean", "tsn"]
@@ -79,15 +78,12 @@ class Sampling:
     def __post_init__(self) -> None:
         given = [name for name in ("interval", "interval_s") if getattr(self, name) is not None]
         if self.rule == "segments" and given:
-            problem = f"rule='segments' takes no interval, got {given[0]}={getattr(self, given[0])}; remove it"
-            raise ConfigError(problem, field=given[0])
+            raise ValueError(f"rule='segments' takes no interval, got {given[0]}={getattr(self, given[0])}; remove it")
         if self.rule != "segments" and len(given) != 1:
             got = " and ".join(given) or "neither"
-            problem = f"rule={self.rule!r} requires an interval of at least 1 frame, or interval_s; got {got}"
-            raise ConfigError(problem, field="interval")
+            raise ValueError(f"rule={self.rule!r} requires an interval of at least 1 frame, or interval_s; got {got}")
         if self.rule != "segments" and self.test_frame != "mean":
-            problem = f"test_frame={self.test_frame!r} is for rule='segments'; got rule={self.rule!r}"
-            raise ConfigError(problem, field="test_frame")
+            raise ValueError(f"test_frame={self.test_frame!r} is for rule='segments'; got rule={self.rule!r}")
 
     def on(self, times: "FrameTimes") -> tuple["Sampling", "Grid"]:
         """Return the rule in places of a grid, and the grid over frames displayed at these times.

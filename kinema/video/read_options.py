@@ -10,7 +10,7 @@ from kinema.errors import ConfigError
 
 Deinterlace = Literal["none", "spatial"]
 
-Size = Annotated[int, Field(ge=1, le=2**53)]
+Size = Annotated[int, Field(gt=0, le=2**53)]
 """Limit that admits no number past what every library counts."""
 
 

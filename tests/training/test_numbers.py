@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import re
 import signal
 import typing
 from collections.abc import Callable, Iterator
@@ -137,7 +138,8 @@ def checked(configs: Iterator[Any], use: Any) -> int:
 
 
 def check_error(error: KinemaError, cause: str) -> None:
-    assert error.field, f"{cause}: {error}"
+    """Check that an error names its field, or, for a rule about several fields, one of them with its value."""
+    assert error.field or re.search(r"\w+=", str(error)), f"{cause}: {error}"
     assert "\n" not in str(error)
 
 
