@@ -118,7 +118,7 @@ class PackSource:
         self.path = path
         self.file = local_path(path, options)
         self._read_as = read_as
-        self._options = replace(options, isolation="none", backend="pyav")
+        self._options = replace(options, isolation="none" if options.isolation == "none" else "auto", backend="pyav")
         self._own_state = tuple(state_of(split_stream(self.file)[0]) or ())
         self._sources: dict[tuple[str, ReadAs], FrameSource] = {}
 

@@ -22,10 +22,11 @@ from av.stream import Disposition
 from jaxtyping import Float64, UInt8, UInt16
 from numpy import ndarray
 
+from kinema.errors import KinemaError, one_line
 from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, Limits
 from kinema.video.streams import choose_stream, is_still, split_stream
-from kinema.video.unreadable import no_time_stamps, one_line, over_limit, unreadable
+from kinema.video.unreadable import no_time_stamps, over_limit, unreadable
 
 SEEKABLE = frozenset({"mov", "matroska", "avi"})
 """Containers, by FFmpeg's names, that find a keyframe exactly; a stream such as MPEG-TS may land after it."""
@@ -226,7 +227,7 @@ def scan_timeline(
     start = _player_start(container, stream, first)
     return Timeline(
         stamps=tuple(sorted(stamp for stamp in stamps if stamp >= first)),
-        keyframes=tuple(sorted(keyframes)) if starts_with_keyframe and seekable(container) else (),
+        keyframes=tuple(sorted(keyframes)) if starts_with_keyframe and seekable(container, stream) else (),
         second=second,
         start=start,
         epoch=_epoch(container, start, first, min(pace, default=None)),
@@ -250,6 +251,17 @@ def _player_start(container: InputContainer, stream: av.VideoStream, first: int)
         if other.index != stream.index and not is_still(other) and unit and stream.time_base and start is not None:
             starts.append(start * unit / stream.time_base)
     return float(min(starts))
+
+
+@contextmanager
+def reading(path: str | Path, problem: str = "cannot be read") -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into UnreadableVideo."""
+    try:
+        yield
+    except KinemaError:
+        raise
+    except Exception as error:
+        raise unreadable(path, f"{problem} ({reason_of(error)})") from error
 
 
 @contextmanager
@@ -403,9 +415,14 @@ def h264_sequence(payload: bytes) -> H264Sequence:
     return H264Sequence(number, text[place : place + 1] == "1", frame_bits, has_planes)
 
 
-def seekable(container: InputContainer) -> bool:
-    """Return whether the container finds a keyframe exactly."""
-    return not SEEKABLE.isdisjoint(container.format.name.split(","))
+def seekable(container: InputContainer, stream: av.VideoStream | None = None) -> bool:
+    """Return whether the container finds a keyframe exactly, and a stream decodes from there.
+
+    Pictures with a palette do not: FFmpeg passes it with the first packet alone, and they would be black.
+    """
+    form = None if stream is None or stream.codec_context is None else stream.codec_context.format
+    has_palette = form is not None and form.name == "pal8"
+    return not has_palette and not SEEKABLE.isdisjoint(container.format.name.split(","))
 
 
 @functools.cache

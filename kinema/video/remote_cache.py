@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from kinema.errors import UnreadableVideo
+from kinema.errors import UnreadableVideo, one_line
 from kinema.files import atomic_path, read_json, remove
 from kinema.video.read_options import Limits, ReadOptions
 from kinema.video.streams import join_stream, split_stream
-from kinema.video.unreadable import one_line, over_limit, unreadable
+from kinema.video.unreadable import over_limit, unreadable
 
 PROTOCOLS = frozenset(
     {"file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "zip", "tar", "memory"}

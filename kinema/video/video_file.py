@@ -30,6 +30,7 @@ from kinema.video.container import (
     may_have_fields,
     open_video,
     orientation_of,
+    reading,
     reason_of,
     scan_timeline,
     seekable,
@@ -108,11 +109,12 @@ class VideoFile(DescribedVideo):
     def timeline(self) -> Timeline:
         """Time stamps of all frames, from the packets alone."""
         if self._timeline is None:
-            container, stream = self._rewind()
-            self._at_start = False
-            self._has_fields = may_have_fields(stream)
-            is_second_field = second_field_test(stream) if self._has_fields else None
-            self._timeline = scan_timeline(self.path, container, stream, self.limits, None, is_second_field)
+            with reading(self.path):
+                container, stream = self._rewind()
+                self._at_start = False
+                self._has_fields = may_have_fields(stream)
+                is_second_field = second_field_test(stream) if self._has_fields else None
+                self._timeline = scan_timeline(self.path, container, stream, self.limits, None, is_second_field)
         return self._timeline
 
     @property
@@ -133,7 +135,9 @@ class VideoFile(DescribedVideo):
             UnreadableVideo: The file is missing, is not a video, ends before the last requested frame, changes its
                 frame size, or exceeds the limits.
         """
-        return self._read(indices, "rgb", threads_here())
+        check_indices(indices)
+        with reading(self.path):
+            return self._read(indices, "rgb", threads_here())
 
     def read_gray(self, indices: Sequence[int]) -> Gray:
         """Return one channel of the frames: stored values as uint16 if they have more than 8 bits, else uint8.
@@ -141,28 +145,31 @@ class VideoFile(DescribedVideo):
         Raises:
             UnreadableVideo: As `read_rgb`, or the frames are in color and no encoding of depth is named.
         """
-        reader = self._depth_reader()
-        return reader._read(indices, "gray", threads_here())
+        check_indices(indices)
+        with reading(self.path):
+            return self._depth_reader()._read(indices, "gray", threads_here())
 
     def iter_frames(self, numbers: range, color: Literal["rgb", "gray"]) -> Iterator[ndarray]:
         """Yield the frames of a range one by one, as `read_rgb` or `read_gray` returns them, holding one in memory."""
-        reader = self if color == "rgb" else self._depth_reader()
-        reformatter = VideoReformatter()
-        for frame in reader.iter_stored(numbers):
-            yield reader._convert(frame, _pixel_format(self.path, color, reader._current[1]), reformatter)
+        with reading(self.path):
+            reader = self if color == "rgb" else self._depth_reader()
+            reformatter = VideoReformatter()
+            for frame in reader.iter_stored(numbers):
+                yield reader._convert(frame, _pixel_format(self.path, color, reader._current[1]), reformatter)
 
     def iter_stored(self, numbers: range) -> Iterator[av.VideoFrame]:
         """Yield the frames of a range one by one as stored, not yet upright, decoded by one thread."""
         check_indices(numbers)
-        if self.timeline.keyframes:
-            container, stream = self._open()
-            frames = self._decode_by_stamp(container, stream, numbers, self.timeline)
-        else:
-            container, stream = self._rewind()
-            frames = self._decode_in_order(container, stream, numbers)
-        self._at_start = False
-        for _, frame in frames:
-            yield frame
+        with reading(self.path):
+            if self.timeline.keyframes:
+                container, stream = self._open()
+                frames = self._decode_by_stamp(container, stream, numbers, self.timeline)
+            else:
+                container, stream = self._rewind()
+                frames = self._decode_in_order(container, stream, numbers)
+            self._at_start = False
+            for _, frame in frames:
+                yield frame
 
     def frame_range(self, start_s: float, stop_s: float) -> tuple[int, int]:
         """Return the frames displayed in [start_s, stop_s), seconds on a player's clock, as a half-open range.
@@ -202,7 +209,6 @@ class VideoFile(DescribedVideo):
         return self._open(threads)
 
     def _read(self, indices: Sequence[int], color: Literal["rgb", "gray"], threads: int) -> ndarray:
-        check_indices(indices)
         try:
             container, stream = self._open(threads)
             pixel_format = _pixel_format(self.path, color, stream)
@@ -211,7 +217,7 @@ class VideoFile(DescribedVideo):
             if timeline is None or not timeline.keyframes:
                 if not self._at_start:
                     container, stream = self._rewind(threads)
-                if seekable(container):
+                if seekable(container, stream):
                     self._at_start = False
                     self._has_fields = may_have_fields(stream)
                     is_second_field = second_field_test(stream) if self._has_fields else None
@@ -229,6 +235,8 @@ class VideoFile(DescribedVideo):
                 picture = self._convert(frame, pixel_format, reformatter)
                 if clip is None:
                     clip = np.empty((len(indices), *picture.shape), picture.dtype)
+                elif picture.shape != clip.shape[1:]:
+                    raise unreadable(self.path, f"frame size changes before frame {number}. Encode it in one size.")
                 clip[bisect_left(indices, number) : bisect_right(indices, number)] = picture
             assert clip is not None  # `frames` raises if one is missing
             return clip
