@@ -1,11 +1,9 @@
 """Arrays in npz and mat files as frame sources."""
 
 import math
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import IO, Any, Literal
 from zipfile import ZipExtFile, ZipFile
 
@@ -15,7 +13,7 @@ from numpy import ndarray
 from scipy.io import loadmat, whosmat
 
 from kinema.modality import ReadAs
-from kinema.video.container import Gray, Timeline, displayed_range, reading
+from kinema.video.container import Gray, Timeline, check_file, displayed_range, reading
 from kinema.video.gray import gray_of_colors
 from kinema.video.pixels import SQUARE
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
@@ -196,14 +194,7 @@ class ArrayFile:
     @contextmanager
     def _wrap_errors(self) -> Iterator[None]:
         with reading(self.path, "not a readable array"):
-            try:
-                status = Path(self.path).stat()
-            except FileNotFoundError as error:
-                raise unreadable(self.path, "no such file") from error
-            if not stat.S_ISREG(status.st_mode):
-                raise unreadable(self.path, "not a regular file")
-            if status.st_size > self.limits.file_bytes:
-                raise over_limit(self.path, f"has {status.st_size:,} bytes", self.limits, "file_bytes")
+            check_file(self.path, self.path, self.limits)
             yield
 
 

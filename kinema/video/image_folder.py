@@ -24,7 +24,7 @@ from kinema.video.unreadable import check_range, describe, no_time_stamps, over_
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 """Formats that are decoded, whatever the suffix; Pillow hands some others to programs, such as Ghostscript."""
 
 NUMBERS = re.compile(r"(\d+)")
@@ -171,9 +171,12 @@ def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits, read_a
     with reading(path, "not a readable image"), Image.open(path, formats=IMAGE_FORMATS) as image:
         if image.width * image.height > limits.pixels:
             raise over_limit(path, f"has {image.width} x {image.height} pixels", limits, "pixels")
+        is_cut = len(image.getbands()) > 1 and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        if is_cut and color == "gray" and read_as == "depth":  # Pillow reads the upper 8 bits of several channels
+            raise unreadable(path, "expected one channel of 16 bits, got several. Save the depth as 16-bit grayscale.")
         upright = ImageOps.exif_transpose(image)
         is_deep = upright.mode.startswith("I")
-        if color == "rgb" and is_deep:
+        if color == "rgb" and (is_deep or (is_cut and upright.mode == "LA")):
             raise unreadable(path, "expected RGB of 8 bits, got one channel of 16 bits. Read it as depth.")
         if color == "rgb" and upright.has_transparency_data:
             rgba = np.asarray(upright.convert("RGBA"))

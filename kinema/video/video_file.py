@@ -8,8 +8,8 @@ others.
 import multiprocessing
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from typing import Literal, cast
 
 import av
@@ -25,6 +25,7 @@ from kinema.modality import Modality, ReadAs
 from kinema.video.container import (
     Gray,
     Orientation,
+    Packets,
     Timeline,
     displayed_range,
     may_have_fields,
@@ -110,11 +111,7 @@ class VideoFile(DescribedVideo):
         """Time stamps of all frames, from the packets alone."""
         if self._timeline is None:
             with reading(self.path):
-                container, stream = self._rewind()
-                self._at_start = False
-                self._has_fields = may_have_fields(stream)
-                is_second_field = second_field_test(stream) if self._has_fields else None
-                self._timeline = scan_timeline(self.path, container, stream, self.limits, None, is_second_field)
+                self._timeline = self._scan(*self._rewind())
         return self._timeline
 
     @property
@@ -208,6 +205,12 @@ class VideoFile(DescribedVideo):
             self.close()
         return self._open(threads)
 
+    def _scan(self, container: InputContainer, stream: av.VideoStream, last: int | None = None) -> Timeline:
+        self._at_start = False
+        self._has_fields = may_have_fields(stream)
+        is_second_field = second_field_test(stream) if self._has_fields else None
+        return scan_timeline(self.path, container, stream, self.limits, last, is_second_field)
+
     def _read(self, indices: Sequence[int], color: Literal["rgb", "gray"], threads: int) -> ndarray:
         try:
             container, stream = self._open(threads)
@@ -218,10 +221,7 @@ class VideoFile(DescribedVideo):
                 if not self._at_start:
                     container, stream = self._rewind(threads)
                 if seekable(container, stream):
-                    self._at_start = False
-                    self._has_fields = may_have_fields(stream)
-                    is_second_field = second_field_test(stream) if self._has_fields else None
-                    timeline = scan_timeline(self.path, container, stream, self.limits, indices[-1], is_second_field)
+                    timeline = self._scan(container, stream, indices[-1])
             if timeline is None or not timeline.keyframes:
                 container, stream = self._rewind(threads)
                 frames = self._decode_in_order(container, stream, indices)
@@ -361,9 +361,8 @@ def decode_frames(
     number = 0
     size = None
     # PyAV's own iterator, dropped half-way, never frees its last packet.
-    demuxed = cast("Generator[av.Packet[av.VideoStream], None, None]", container.demux(stream))
     try:
-        with closing(demuxed) as packets:
+        with closing(cast(Packets, container.demux(stream))) as packets:
             for packet in packets:
                 if start == "keyframe" and packet.size and not packet.is_keyframe:
                     continue
@@ -371,6 +370,8 @@ def decode_frames(
                 if requested is not None:
                     context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in requested else "NONREF"
                 for frame in decoder.decode(packet):
+                    if size is None and frame.format.name == "pal8" and not any(bytes(frame.planes[1])):
+                        raise unreadable(path, "its palette is missing")  # all would be black
                     size = (frame.width, frame.height) if size is None else size
                     if size != (frame.width, frame.height):
                         raise unreadable(
@@ -431,14 +432,10 @@ def _drain(path: str, stream: av.VideoStream) -> None:
     """Check the frames still in the decoder's threads, which the yielded frames may refer to."""
     if not _is_threaded(stream):
         return
-    try:
+    with reading(path, "decoding fails"), suppress(EOFError):  # no frame is left
         for frame in stream.codec_context.decode(None):
             if frame.is_corrupt:
                 raise unreadable(path, "is damaged")
-    except EOFError:  # no frame is left
-        pass
-    except av.FFmpegError as error:
-        raise unreadable(path, f"decoding fails ({reason_of(error)})") from error
 
 
 def _pixel_format(path: str, color: Literal["rgb", "gray"], stream: av.VideoStream) -> PixelFormat:
