@@ -164,6 +164,8 @@ class ArrayFile:
             raise unreadable(self.path, f"expected shape {expected}, got {frames.shape}")
         if frames.dtype in (np.uint8, np.uint16):
             return frames
+        if frames.dtype.kind not in "biuf":
+            raise unreadable(self.path, f"expected integers from 0 to 65535, got values of type {frames.dtype}")
         if not np.array_equal(frames, np.clip(np.rint(frames), 0, 65535)):
             raise unreadable(self.path, f"expected integers from 0 to 65535, got {frames.dtype} values beyond them")
         return frames.astype(np.uint16)

@@ -269,15 +269,16 @@ def reading(path: str | Path, problem: str = "cannot be read") -> Iterator[None]
         yield
     except KinemaError:
         raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise unreadable(path, "no such file") from error
     except Exception as error:
         raise unreadable(path, f"{problem} ({reason_of(error)})") from error
 
 
 def check_file(path: str, file: str, limits: Limits) -> None:
     """Raise UnreadableVideo if a file is missing, too large, or a pipe or device, which may never end."""
-    status = os.stat(file)
+    try:
+        status = os.stat(file)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise unreadable(path, "no such file") from error
     if not stat.S_ISREG(status.st_mode):
         raise unreadable(path, "no such file; expected a regular file, got a folder, a pipe or a device")
     if status.st_size > limits.file_bytes:
@@ -291,8 +292,7 @@ def open_video(
     """Open a container and the video stream that the path names, or the one to read as `kind`; check the limits.
 
     Raises:
-        UnreadableVideo: The file is missing, is not a video, refers to other files, has no such stream, or exceeds the
-            limits.
+        UnreadableVideo: The file is missing or no video, refers to others, lacks the stream, or exceeds the limits.
     """
     file, name = split_stream(path) if "#" in path else (path, None)
     open_file = functools.partial(

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 
 from kinema.errors import UnreadableVideo
 from kinema.modality import ReadAs
-from kinema.video.container import Gray, reading
+from kinema.video.container import Gray, check_file, reading
 from kinema.video.gray import gray_of_colors
 from kinema.video.pixels import OPAQUE, SQUARE, over_black
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
@@ -129,7 +130,7 @@ class ImageFolder:
 def list_images(folder: str) -> list[Path]:
     """Return the images of a folder in the order of the numbers in their names, so that 10 follows 9."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and e.is_file()]
+        names = [e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and not e.is_dir()]
     parts = {name: NUMBERS.split(Path(name).stem) for name in names if not name.startswith(".")}
     if not parts:
         raise unreadable(folder, f"no images; expected files with suffix {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -168,7 +169,10 @@ def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits, read_a
     Raises:
         UnreadableVideo: The image is broken or exceeds the limits.
     """
-    with reading(path, "not a readable image"), Image.open(path, formats=IMAGE_FORMATS) as image:
+    with ExitStack() as files:
+        files.enter_context(reading(path, "not a readable image"))
+        check_file(str(path), str(path), limits)
+        image = files.enter_context(Image.open(path, formats=IMAGE_FORMATS))
         if image.width * image.height > limits.pixels:
             raise over_limit(path, f"has {image.width} x {image.height} pixels", limits, "pixels")
         is_cut = len(image.getbands()) > 1 and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
