@@ -141,7 +141,7 @@ def _check_sources_outside(manifest: Manifest, out: Path, parts: Iterable[Part])
     """Refuse an output folder that contains the manifest or a source."""
     folder = out.resolve()
     for path in (str(manifest.path), *(part.path for part in parts)):
-        if "://" not in path and Path(split_stream(path)[0]).resolve().is_relative_to(folder):
+        if "://" not in path and Path(os.path.realpath(split_stream(path)[0])).is_relative_to(folder):
             raise PackError(f"{path}: lies in the output folder {out}. Choose another folder.", path=path, field="out")
 
 

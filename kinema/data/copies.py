@@ -195,10 +195,10 @@ def _same_content(first: Iterable[str], second: Iterable[str]) -> Iterator[tuple
     digest = cache(_digest)
     sizes: dict[int, list[str]] = defaultdict(list)
     for file in first:
-        if Path(file).is_file():
+        if os.path.isfile(file):
             sizes[Path(file).stat().st_size].append(file)
     for file in second:
-        for other in sizes.get(Path(file).stat().st_size, ()) if Path(file).is_file() else ():
+        for other in sizes.get(Path(file).stat().st_size, ()) if os.path.isfile(file) else ():
             if digest(file) == digest(other):
                 yield other, file
 

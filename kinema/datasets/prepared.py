@@ -157,7 +157,7 @@ def _relocate(source: str, base: Path, out: Path) -> str:
     if not source or "://" in source:
         return source
     file, stream = split_stream(str(base / source))
-    return join_stream(Path(os.path.relpath(Path(file).resolve(), out.parent.resolve())).as_posix(), stream)
+    return join_stream(Path(os.path.relpath(os.path.realpath(file), out.parent.resolve())).as_posix(), stream)
 
 
 def _read_facts(

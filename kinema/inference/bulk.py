@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ def find_videos(sources: Sequence[str]) -> Iterator[str]:
         VideoError: A folder has no videos.
     """
     for source in sources:
-        if "://" not in source and Path(source).is_dir():
+        if "://" not in source and os.path.isdir(source):
             videos = sorted(map(str, scan_contents(Path(source)).videos))
             if not videos:
                 raise VideoError(f"{source}: no videos in this folder", path=source)

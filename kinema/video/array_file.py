@@ -166,6 +166,8 @@ class ArrayFile:
             return frames
         if frames.dtype.kind not in "biuf":
             raise unreadable(self.path, f"expected integers from 0 to 65535, got values of type {frames.dtype}")
+        if np.can_cast(frames.dtype, np.float16):  # which has no 65535
+            frames = frames.astype(np.float32)
         if not np.array_equal(frames, np.clip(np.rint(frames), 0, 65535)):
             raise unreadable(self.path, f"expected integers from 0 to 65535, got {frames.dtype} values beyond them")
         return frames.astype(np.uint16)
