@@ -185,7 +185,7 @@ class ArrayFile:
                 name = self._parts[number]
                 with file.open(name) as part:
                     shape, kind = _read_header(part)
-                if len(shape) != 2 or kind not in (np.uint8, np.uint16):
+                if len(shape) != 2 or 0 in shape or kind not in (np.uint8, np.uint16):
                     raise ValueError(f"{name}: expected a uint8 or uint16 image of one channel, got {kind} {shape}")
                 _check_size(self.path, (len(indices), *shape), kind.itemsize, self.limits)
                 with file.open(name) as part:

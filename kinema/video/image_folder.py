@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from kinema.errors import UnreadableVideo
 from kinema.modality import ReadAs
@@ -175,12 +175,13 @@ def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits, read_a
         image = files.enter_context(Image.open(path, formats=IMAGE_FORMATS))
         if image.width * image.height > limits.pixels:
             raise over_limit(path, f"has {image.width} x {image.height} pixels", limits, "pixels")
-        is_cut = len(image.getbands()) > 1 and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-        if is_cut and color == "gray" and read_as == "depth":  # Pillow reads the upper 8 bits of several channels
+        stored = str(image.tile[0][3]) if isinstance(image, ImageFile.ImageFile) and image.tile else ""
+        is_cut = len(image.getbands()) > 1 and "16" in stored  # Pillow reads the upper 8 bits of several channels
+        if is_cut and color == "gray" and read_as == "depth":
             raise unreadable(path, "expected one channel of 16 bits, got several. Save the depth as 16-bit grayscale.")
         upright = ImageOps.exif_transpose(image)
         is_deep = upright.mode.startswith("I")
-        if color == "rgb" and (is_deep or (is_cut and upright.mode == "LA")):
+        if color == "rgb" and (is_deep or (is_cut and stored.startswith("LA"))):
             raise unreadable(path, "expected RGB of 8 bits, got one channel of 16 bits. Read it as depth.")
         if color == "rgb" and upright.has_transparency_data:
             rgba = np.asarray(upright.convert("RGBA"))

@@ -59,7 +59,7 @@ def _local_copy(path: str, read_options: ReadOptions) -> str:
     if type(system) is LocalFileSystem:
         return str(inner)
     folder = (read_options.cache or default_cache()) / "files"
-    key = hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()
+    key = hashlib.sha256(os.fsencode(path)).hexdigest()
     note = folder / f"{key}.json"
     cached = _read_note(note)
     if cached is not None and time.time() - note.stat().st_mtime < FRESH_S:
