@@ -216,7 +216,7 @@ def signature_of(file: str, read_as: ReadAs, read_options: ReadOptions) -> str:
 
 def read_contents(*files: Iterable[str]) -> dict[str, tuple[int, bytes]]:
     """Return size and digest of each local file, which are equal for equal bytes; URLs and folders are left out."""
-    sizes = {file: Path(file).stat().st_size for file in chain(*files) if Path(file).is_file()}
+    sizes = {file: os.stat(file).st_size for file in chain(*files) if os.path.isfile(file)}
     counts = Counter(sizes.values())
     return {file: (size, _digest(file) if counts[size] > 1 else b"") for file, size in sizes.items()}
 

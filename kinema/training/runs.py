@@ -23,7 +23,7 @@ import torch
 
 from kinema import __version__
 from kinema.errors import RecipeError, RunError, one_line
-from kinema.files import atomic_write, read_bytes, sync, write_texts
+from kinema.files import atomic_write, parse_json, read_bytes, sync, write_texts
 from kinema.training.distributed import rank
 from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
@@ -341,7 +341,10 @@ def _writing(path: Path, fix: str = "Files saved before are intact.") -> Iterato
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    try:
+        return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except ValueError as error:
+        raise RunError(f"{path}: not JSON of one object per line ({one_line(error)})", path=path) from error
 
 
 def _truncate(path: Path, step: int) -> None:
@@ -351,7 +354,7 @@ def _truncate(path: Path, step: int) -> None:
     text, lines = path.read_text(encoding="utf-8", errors="replace"), []
     for line in text.splitlines():
         try:
-            is_before = json.loads(line)["step"] <= step
+            is_before = parse_json(line)["step"] <= step
         except (ValueError, KeyError, TypeError):
             continue
         lines += [line + "\n"] if is_before else []

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 from zipfile import ZipFile
 
@@ -14,14 +13,13 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from scipy.io import loadmat, whosmat
 
-from kinema.errors import UnreadableVideo
 from kinema.modality import ReadAs
-from kinema.video.container import Gray, Timeline, displayed_range
+from kinema.video.container import Gray, Timeline, check_file, displayed_range, reading
 from kinema.video.gray import gray_of_colors
 from kinema.video.pixels import SQUARE
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.remarks import Remark
-from kinema.video.unreadable import check_range, describe, no_time_stamps, one_line, over_limit, unreadable
+from kinema.video.unreadable import check_range, describe, no_time_stamps, over_limit, unreadable
 
 ARRAY_SUFFIXES = frozenset({".npz", ".mat"})
 
@@ -149,14 +147,12 @@ class ArrayFile:
 
     @cached_property
     def _names(self) -> list[str]:
-        """Names of the arrays; empty for a broken file, which `_array` reports."""
-        try:
+        """Names of the arrays."""
+        with self._wrap_errors():
             if self._is_mat:
                 return [name for name, _, _ in whosmat(self.path)]
             with _open_zip(self.path, self.limits) as file:
                 return [name.removesuffix(".npy") for name in file.namelist()]
-        except Exception:  # scipy raises anything on a broken header
-            return []
 
     @cached_property
     def _parts(self) -> list[str]:
@@ -179,9 +175,11 @@ class ArrayFile:
         if frames.dtype in (np.uint8, np.uint16):
             return frames
         if frames.dtype.kind not in "biuf":
-            raise unreadable(self.path, f"expected an array of numbers, got {frames.dtype}")
+            raise unreadable(self.path, f"expected integers from 0 to 65535, got values of type {frames.dtype}")
         kept = np.empty(frames.shape, np.uint16)
+        is_small = np.can_cast(frames.dtype, np.float16)  # which has no 65535
         for stored, frame in zip(frames, kept, strict=True):  # one by one, since each step is a copy
+            stored = stored.astype(np.float32) if is_small else stored
             if not np.array_equal(stored, np.clip(np.rint(stored), 0, 65535)):
                 raise unreadable(self.path, f"expected integers from 0 to 65535, got {frames.dtype} values beyond them")
             frame[...] = stored
@@ -199,7 +197,7 @@ class ArrayFile:
             for number in sorted(set(indices)):
                 name = self._parts[number]
                 shape, kind = _read_header(file, name)
-                if len(shape) != 2 or kind not in (np.uint8, np.uint16):
+                if len(shape) != 2 or 0 in shape or kind not in (np.uint8, np.uint16):
                     raise ValueError(f"{name}: expected a uint8 or uint16 image of one channel, got {kind} {shape}")
                 _check_size(self.path, (len(indices), *shape), kind.itemsize, self.limits)
                 read[number] = _read_member(file, name, math.prod(shape) * kind.itemsize)
@@ -210,17 +208,9 @@ class ArrayFile:
 
     @contextmanager
     def _wrap_errors(self) -> Iterator[None]:
-        try:
-            size = Path(self.path).stat().st_size
-            if size > self.limits.file_bytes:
-                raise over_limit(self.path, f"has {size:,} bytes", self.limits, "file_bytes")
+        with reading(self.path, "not a readable array"):
+            check_file(self.path, self.path, self.limits)
             yield
-        except FileNotFoundError as error:
-            raise unreadable(self.path, "no such file") from error
-        except UnreadableVideo:
-            raise
-        except Exception as error:  # numpy and scipy raise anything on a broken header
-            raise unreadable(self.path, f"not a readable array ({one_line(error)})") from error
 
 
 class _BoundedFile(io.BufferedReader):

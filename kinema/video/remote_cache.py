@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from kinema.errors import CacheError, UnreadableVideo
+from kinema.errors import CacheError
 from kinema.files import atomic_path, is_special, read_json, remove
+from kinema.video.container import reading
 from kinema.video.read_options import Limits, ReadOptions
 from kinema.video.streams import join_stream, split_stream
-from kinema.video.unreadable import one_line, over_limit, unreadable
+from kinema.video.unreadable import over_limit, unreadable
 
 PROTOCOLS = frozenset(
     {"file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "zip", "tar", "memory"}
@@ -57,10 +58,8 @@ def _local_copy(path: str, read_options: ReadOptions) -> str:
     _check_protocols(path)
     if is_special(path.split("::")[-1].removeprefix("file://").removeprefix("local://")):
         raise unreadable(path, "not a regular file")
-    try:
+    with reading(path, "cannot open this URL"):
         system, inner = fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError, OSError) as error:
-        raise unreadable(path, f"cannot open this URL ({error})") from error
     if type(system) is LocalFileSystem:
         return str(inner)
     try:
@@ -72,7 +71,7 @@ def _local_copy(path: str, read_options: ReadOptions) -> str:
     cached = _read_note(note)
     if cached is not None and time.time() - note.stat().st_mtime < FRESH_S:
         return str(folder / cached["copy"])
-    try:
+    with reading(path, "cannot be fetched"):
         info = system.info(inner)
         version = hashlib.sha256(repr([info.get(field) for field in VERSION_FIELDS]).encode()).hexdigest()[:16]
         if cached is not None and cached["version"] == version:
@@ -88,10 +87,6 @@ def _local_copy(path: str, read_options: ReadOptions) -> str:
             temporary.write_text(json.dumps({"version": version, "copy": copy}), encoding="utf-8")
         if cached is not None and cached["copy"] != copy:
             remove(folder / cached["copy"])
-    except UnreadableVideo:
-        raise
-    except Exception as error:  # every file system has its own errors
-        raise unreadable(path, f"cannot be fetched ({one_line(error)})") from error
     return str(folder / copy)
 
 
