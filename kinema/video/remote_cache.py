@@ -56,8 +56,8 @@ def _local_copy(path: str, read_options: ReadOptions) -> str:
     _check_protocols(path)
     try:
         system, inner = fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError, OSError) as error:
-        raise unreadable(path, f"cannot open this URL ({error})") from error
+    except Exception as error:  # every file system and archive has its own errors
+        raise unreadable(path, f"cannot open this URL ({one_line(error)})") from error
     if type(system) is LocalFileSystem:
         return str(inner)
     folder = (read_options.cache or default_cache()) / "files"
@@ -139,8 +139,12 @@ def _copy_folder(url: str, system: Any, inner: str, target: Path, limits: Limits
 
 
 def _suffix(url: str) -> str:
-    """Return the suffix by which readers tell arrays from videos; that of the inner file if URLs are chained."""
-    return PurePosixPath(urlsplit(url.split("::")[0]).path).suffix.lower()[:8]
+    """Return the suffix by which readers tell arrays from videos; that of the inner file if URLs are chained.
+
+    A name without folders, as in `zip://clip.npz::all.zip`, is parsed as a host.
+    """
+    first = urlsplit(url.split("::")[0])
+    return PurePosixPath(first.netloc + first.path).suffix.lower()[:8]
 
 
 def _read_note(note: Path) -> dict[str, str] | None:
