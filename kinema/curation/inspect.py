@@ -1,5 +1,6 @@
 """Inspection of a file: decode it once from first to last frame and record its properties and problems."""
 
+import os
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from kinema.data.file_times import FileTimes
 from kinema.errors import UnreadableVideo
 from kinema.modality import DepthEncoding, Modality, ReadAs
 from kinema.video.array_file import ARRAY_SUFFIXES, ArrayFile
-from kinema.video.container import UPRIGHT, Timeline, open_video, packets_of, seekable
+from kinema.video.container import UPRIGHT, Timeline, open_video, packets_of, reading, seekable
 from kinema.video.fields import second_field_test
 from kinema.video.gray import gray_picture
 from kinema.video.image_folder import ImageFolder
@@ -158,7 +159,8 @@ def inspect(
     reason = ""
     try:
         file = local_path(path, options)
-        with closing(local_source(file, replace(options, isolation="none", backend="pyav"), read_as)) as source:
+        options_here = replace(options, isolation="none", backend="pyav")
+        with closing(local_source(file, options_here, read_as)) as source, reading(file):
             if isinstance(source, ImageFolder | ArrayFile):
                 scan.form = source.form
                 _scan_images(source, kind, scan)
@@ -225,7 +227,7 @@ def _scan_packets(file: str, kind: Modality, options: ReadOptions, scan: _Scan) 
                     # A second field is no frame of its own.
                     discarded += packet.is_discard or (is_second_field is not None and is_second_field(packet))
                     before_first_key += not (keyed or packet.is_discard)
-        except (av.FFmpegError, OSError):
+        except Exception:  # the decoding that follows reports it
             pass
         if stream.frames:
             scan.header["announced_frames"] = max(stream.frames - discarded - before_first_key, 0)
@@ -253,7 +255,7 @@ def _scan_images(source: ImageFolder | ArrayFile, kind: Modality, scan: _Scan) -
 
 def _problem(file: str, error: UnreadableVideo, frames: int) -> Problem:
     if isinstance(error.__cause__, FileNotFoundError) or (
-        "://" not in file and not Path(split_stream(file)[0]).exists()
+        "://" not in file and not os.path.exists(split_stream(file)[0])
     ):
         return "missing"
     if "no video stream" in str(error):

@@ -23,6 +23,7 @@ from kinema.modality import DepthEncoding, Modality
 from kinema.video.read_options import ReadOptions
 from kinema.video.remote_cache import default_cache, local_path
 from kinema.video.sandbox import SandboxWorker
+from kinema.video.source import is_isolated
 from kinema.video.streams import split_stream
 
 
@@ -145,7 +146,7 @@ class _Readers:
         cached = None if state is None else self._cache.get(file, state)
         if cached is not None:
             return cached, True
-        if self._read_options.isolation == "none":
+        if not is_isolated(split_stream(path)[0], self._read_options):
             inspection = self._inspect_here(file)
         else:
             try:

@@ -118,7 +118,7 @@ class PackSource:
         self.path = path
         self.file = local_path(path, options)
         self._read_as = read_as
-        self._options = replace(options, isolation="none", backend="pyav")
+        self._options = replace(options, isolation="none" if options.isolation == "none" else "auto", backend="pyav")
         self._own_state = tuple(state_of(split_stream(self.file)[0]) or ())
         self._sources: dict[tuple[str, ReadAs], FrameSource] = {}
 
@@ -218,7 +218,9 @@ class PackSource:
         except UnreadableVideo as error:
             message = str(error) if self.file in str(error) else f"{self.file}: {error}"
             raise UnreadableVideo(message, path=self.file) from error
-        except av.FFmpegError as error:
+        except Exception as error:
+            if isinstance(error, Cancelled | OSError) and not isinstance(error, av.FFmpegError):
+                raise  # an error of the output file
             raise UnreadableVideo(f"{self.file}: cannot be encoded ({reason_of(error)})", path=self.file) from error
         if frames != len(numbers):
             raise UnreadableVideo(f"{self.file}: {frames} of {len(numbers)} frames decode", path=self.file)
@@ -261,10 +263,7 @@ class PackSource:
         return range(*self._open(file, read_as).frame_range(part.start, part.stop))
 
     def _images(self, kind: Modality, numbers: range) -> Iterator[ndarray]:
-        try:
-            yield from self.frames.iter_frames(numbers, "rgb" if kind == "rgb" else "gray")
-        except OSError as error:  # an error of the source, not of the output file
-            raise UnreadableVideo(f"{self.file}: cannot be read ({reason_of(error)})", path=self.file) from error
+        return self.frames.iter_frames(numbers, "rgb" if kind == "rgb" else "gray")
 
     def _fitted(self, numbers: range, encoding: Encoding, box: str) -> Iterator[av.VideoFrame]:
         """Yield RGB frames, cropped, resized and converted for encoding."""

@@ -23,12 +23,13 @@ from kinema.data.samplers import Draw
 from kinema.errors import ManifestError, UnreadableSample, UnreadableVideo
 from kinema.modality import Modality
 from kinema.transforms.augment import Augmentation, AugmentParams, augment, draw_params, mix
-from kinema.transforms.geometry import FULL_FRAME, Box, Geometry, view_clips
+from kinema.transforms.geometry import FULL_FRAME, Box, Geometry, resized_bytes, view_clips
 from kinema.transforms.preprocessing import Preprocessing, depth_levels, subject_box
 from kinema.transforms.sampling import FrameTimes, Grid, Pairing, Sampling, pair_frames, same_rate
 from kinema.video.container import Timeline
-from kinema.video.read_options import READ_OPTIONS, ReadOptions
+from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.source import FrameSource, count_frames, open_source
+from kinema.video.unreadable import over_limit
 
 REPAIR_HINT = ". Repair the file, or move it away and make the manifest again with `kinema prepare`."
 
@@ -184,7 +185,7 @@ def read_clips(
             params = AugmentParams(Geometry(preprocessing.short_side, rounding=preprocessing.rounding))
         else:
             params = draw_params(augmentation, preprocessing, rng)
-        frames, boxes = _read(entry, sources, place, indices.tolist(), preprocessing)
+        frames, boxes = _read(entry, sources, place, indices.tolist(), preprocessing, read_options.limits)
         aspects = {m: sources[m].pixel_aspect for m in frames}
     return {
         m: preprocessing.to_channels(m, augment(read, params, preprocessing.size, boxes[m], aspects[m]))
@@ -212,7 +213,7 @@ def read_views(
         place = place_frames(entry, sources, sampling)
         views = place.grid.frames(place.sampling.views(place.grid.num_places))
         needed, places = np.unique(views, return_inverse=True)
-        frames, boxes = _read(entry, sources, place, needed.tolist(), preprocessing)
+        frames, boxes = _read(entry, sources, place, needed.tolist(), preprocessing, read_options.limits)
         aspects = {m: sources[m].pixel_aspect for m in frames}
     return {
         m: preprocessing.to_channels(
@@ -262,6 +263,7 @@ def _read(
     place: Placement,
     indices: Sequence[int],
     preprocessing: Preprocessing,
+    limits: Limits,
 ) -> tuple[dict[Modality, Tensor], dict[Modality, Box]]:
     """Return the frames that the model takes, (time, height, width, channels), and the box to crop each modality to.
 
@@ -276,6 +278,11 @@ def _read(
             read = source.read_gray(place.numbers(modality, indices))
             depth = depth_levels(read, preprocessing.depth, source.path)
             frames[modality] = torch.from_numpy(depth).unsqueeze(-1)
+    for modality, read_frames in frames.items():
+        size = resized_bytes(read_frames, preprocessing.short_side, sources[modality].pixel_aspect)
+        if size > limits.clip_bytes:  # the longer side of thin frames
+            problem = f"{len(indices)} frames resized to short_side={preprocessing.short_side} take {size:,} bytes"
+            raise over_limit(sources[modality].path, problem, limits, "clip_bytes")
     boxes = dict.fromkeys(preprocessing.modalities, FULL_FRAME)
     if preprocessing.subject is None or "depth" not in sources:
         return frames, boxes

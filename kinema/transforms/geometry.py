@@ -306,6 +306,12 @@ def view_clips(
     return torch.stack(views).transpose(1, 2).contiguous()
 
 
+def resized_bytes(frames: UInt8[Tensor, "time height width channels"], short_side: int, aspect: PixelAspect) -> int:
+    """Return the bytes that frames take when their shorter side is resized; thin frames take many."""
+    height, width = _resized_shape(frames, short_side, 1, FULL_FRAME, aspect, "half-up")
+    return len(frames) * height * width * frames.shape[-1]
+
+
 def _resized_shape(
     frames: Tensor, short_side: int, size: int, subject: Box, pixel_aspect: PixelAspect, rounding: Rounding
 ) -> tuple[int, int]:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import IO, Any, Literal
 from zipfile import ZipExtFile, ZipFile
 
@@ -13,14 +12,13 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from scipy.io import loadmat, whosmat
 
-from kinema.errors import UnreadableVideo
 from kinema.modality import ReadAs
-from kinema.video.container import Gray, Timeline, displayed_range
+from kinema.video.container import Gray, Timeline, check_file, displayed_range, reading
 from kinema.video.gray import gray_of_colors
 from kinema.video.pixels import SQUARE
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
 from kinema.video.remarks import Remark
-from kinema.video.unreadable import check_range, describe, no_time_stamps, one_line, over_limit, unreadable
+from kinema.video.unreadable import check_range, describe, no_time_stamps, over_limit, unreadable
 
 ARRAY_SUFFIXES = frozenset({".npz", ".mat"})
 
@@ -142,14 +140,12 @@ class ArrayFile:
 
     @cached_property
     def _names(self) -> list[str]:
-        """Names of the arrays; empty for a broken file, which `_array` reports."""
-        try:
+        """Names of the arrays."""
+        with self._wrap_errors():
             if self._is_mat:
                 return [name for name, _, _ in whosmat(self.path)]
             with ZipFile(self.path) as file:
                 return [name.removesuffix(".npy") for name in file.namelist()]
-        except Exception:  # scipy raises anything on a broken header
-            return []
 
     @cached_property
     def _parts(self) -> list[str]:
@@ -168,6 +164,8 @@ class ArrayFile:
             raise unreadable(self.path, f"expected shape {expected}, got {frames.shape}")
         if frames.dtype in (np.uint8, np.uint16):
             return frames
+        if frames.dtype.kind not in "biuf":
+            raise unreadable(self.path, f"expected integers from 0 to 65535, got values of type {frames.dtype}")
         if not np.array_equal(frames, np.clip(np.rint(frames), 0, 65535)):
             raise unreadable(self.path, f"expected integers from 0 to 65535, got {frames.dtype} values beyond them")
         return frames.astype(np.uint16)
@@ -197,17 +195,9 @@ class ArrayFile:
 
     @contextmanager
     def _wrap_errors(self) -> Iterator[None]:
-        try:
-            size = Path(self.path).stat().st_size
-            if size > self.limits.file_bytes:
-                raise over_limit(self.path, f"has {size:,} bytes", self.limits, "file_bytes")
+        with reading(self.path, "not a readable array"):
+            check_file(self.path, self.path, self.limits)
             yield
-        except FileNotFoundError as error:
-            raise unreadable(self.path, "no such file") from error
-        except UnreadableVideo:
-            raise
-        except Exception as error:  # numpy and scipy raise anything on a broken header
-            raise unreadable(self.path, f"not a readable array ({one_line(error)})") from error
 
 
 def _read_npz(path: str, limits: Limits, name: str = "") -> ndarray:

@@ -4,15 +4,18 @@ Headers are not trusted; sizes in them are checked before memory is allocated.
 """
 
 import functools
+import os
 import re
+import stat
 import struct
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import av
 import numpy as np
@@ -22,10 +25,11 @@ from av.stream import Disposition
 from jaxtyping import Float64, UInt8, UInt16
 from numpy import ndarray
 
+from kinema.errors import KinemaError, one_line
 from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, Limits
 from kinema.video.streams import choose_stream, is_still, split_stream
-from kinema.video.unreadable import no_time_stamps, one_line, over_limit, unreadable
+from kinema.video.unreadable import no_time_stamps, over_limit, unreadable
 
 SEEKABLE = frozenset({"mov", "matroska", "avi"})
 """Containers, by FFmpeg's names, that find a keyframe exactly; a stream such as MPEG-TS may land after it."""
@@ -49,6 +53,8 @@ TAG_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version_
 """Ignore tags in a wrong encoding, which are common and do not affect the picture. PyAV 19 always does."""
 
 Gray = UInt16[ndarray, "frames height width"] | UInt8[ndarray, "frames height width"]
+
+Packets: TypeAlias = "Generator[av.Packet[av.VideoStream], None, None]"
 
 IsSecondField = Callable[["av.Packet[av.VideoStream]"], bool]
 """Function from each packet of a stream, in order, to whether it holds only the second field of a frame."""
@@ -114,13 +120,19 @@ class Orientation(NamedTuple):
 
 UPRIGHT = Orientation()
 
+QUARTER_TURNS = (UPRIGHT, *map(Orientation._make, ((True, False, True), (False, True, True), (True, True, False))))
+"""Orientations by the number of quarter turns counterclockwise from the stored to the displayed frame."""
+
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Return the quarter turn or mirroring nearest to the display matrix of the file.
 
     Call it once per file: PyAV never frees its view of a frame's side data (some 250 bytes).
     """
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stub knows only names
+    try:
+        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # its stub knows only names
+    except ValueError:  # side data of a kind that PyAV does not know, such as EXIF
+        return QUARTER_TURNS[round(frame.rotation / 90) % 4]
     if matrix is None:
         return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack_from("=5i", bytes(matrix))
@@ -180,7 +192,7 @@ def scan_timeline(
     starts_with_keyframe = None
     stop = None
     try:
-        for packet in packets_of(container, stream):
+        for packet in packets_within(path, container, stream, limits):
             if packet.size == 0 or packet.is_discard:
                 has_preroll = has_preroll or (packet.is_discard and packet.is_keyframe)
                 continue
@@ -191,8 +203,6 @@ def scan_timeline(
                 if (packet.pos, packet.size) != (entry.pos + shift, entry.size):
                     raise unreadable(path, f"is damaged: frame {packets} is not at the place in its index")
             packets += 1
-            if packets > limits.frames:
-                raise over_limit(path, "has too many frames", limits, "frames")
             if is_second_field is not None and is_second_field(packet):
                 continue
             if packet.dts is not None:
@@ -226,7 +236,7 @@ def scan_timeline(
     start = _player_start(container, stream, first)
     return Timeline(
         stamps=tuple(sorted(stamp for stamp in stamps if stamp >= first)),
-        keyframes=tuple(sorted(keyframes)) if starts_with_keyframe and seekable(container) else (),
+        keyframes=tuple(sorted(keyframes)) if starts_with_keyframe and seekable(container, stream) else (),
         second=second,
         start=start,
         epoch=_epoch(container, start, first, min(pace, default=None)),
@@ -253,37 +263,51 @@ def _player_start(container: InputContainer, stream: av.VideoStream, first: int)
 
 
 @contextmanager
+def reading(path: str | Path, problem: str = "cannot be read") -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into UnreadableVideo."""
+    try:
+        yield
+    except KinemaError:
+        raise
+    except Exception as error:
+        raise unreadable(path, f"{problem} ({reason_of(error)})") from error
+
+
+def check_file(path: str, file: str, limits: Limits) -> None:
+    """Raise UnreadableVideo if a file is missing, too large, or a pipe or device, which may never end."""
+    try:
+        status = os.stat(file)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise unreadable(path, "no such file") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise unreadable(path, "no such file; expected a regular file, got a folder, a pipe or a device")
+    if status.st_size > limits.file_bytes:
+        raise over_limit(path, f"has {status.st_size:,} bytes", limits, "file_bytes")
+
+
+@contextmanager
 def open_video(
     path: str, limits: Limits = READ_OPTIONS.limits, kind: Modality = "rgb"
 ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a container and the video stream that the path names, or the one to read as `kind`; check the limits.
 
     Raises:
-        UnreadableVideo: The file is missing, is not a video, refers to other files, has no such stream, or exceeds the
-            limits.
+        UnreadableVideo: The file is missing or no video, refers to others, lacks the stream, or exceeds the limits.
     """
     file, name = split_stream(path) if "#" in path else (path, None)
-    try:
-        size = Path(file).stat().st_size if Path(file).is_file() else None
-    except (OSError, ValueError):  # a name that no file can have
-        size = None
-    if size is None:
-        raise unreadable(path, "no such file")
-    if size > limits.file_bytes:
-        raise over_limit(path, f"has {size:,} bytes", limits, "file_bytes")
-    try:
-        container = av.open(
-            f"file:{file}",  # a colon in the name must not be parsed as a protocol
-            **TAG_OPTIONS,
-            container_options={"format_whitelist": _safe_formats(), "protocol_whitelist": "file"},
-            options={"max_pixels": str(limits.pixels)},
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise unreadable(path, f"not a readable video ({reason_of(error)})") from error
+    open_file = functools.partial(
+        av.open,
+        f"file:{file}",  # a colon in the name must not be parsed as a protocol
+        **TAG_OPTIONS,
+        container_options={"format_whitelist": _safe_formats(), "protocol_whitelist": "file"},
+        options={"max_pixels": str(limits.pixels)},
+    )
+    with reading(path, "not a readable video"):
+        check_file(path, file, limits)
+        container = open_file()
     with container:
         if container.format.name.endswith("_pipe"):
-            form = container.format.name.removesuffix("_pipe")
-            raise unreadable(path, f"expected a video, got an image ({form})")
+            raise unreadable(path, f"expected a video, got an image ({container.format.name.removesuffix('_pipe')})")
         videos = container.streams.video
         is_alone = len(videos) == 1 and name is None and not videos[0].disposition & Disposition.attached_pic
         stream = videos[0] if is_alone else choose_stream(path, container, name, kind)
@@ -294,38 +318,38 @@ def open_video(
             raise over_limit(path, f"has frames of {width} x {height} pixels", limits, "pixels")
         declared_s = 0.0 if container.duration is None else container.duration / av.time_base
         if stream.frames > limits.frames or declared_s > limits.seconds:
-            _check_contents(path, container, stream, limits)  # a header may be wrong
+            # A header may be wrong. In another container: a palette comes with the first packet alone.
+            with reading(path, "is truncated"), open_file() as other:
+                again = next(s for s in other.streams.video if s.index == stream.index)
+                deque(packets_within(path, other, again, limits), 0)
         # In damaged files, threads within frames decode to other pixels.
         stream.codec_context.thread_count = 1
         yield container, stream
 
 
-def packets_of(container: InputContainer, stream: av.VideoStream | None) -> Iterator["av.Packet[av.VideoStream]"]:
+def packets_of(container: InputContainer, stream: av.VideoStream | None) -> Packets:
     """Yield the packets of a stream, or of all. PyAV's own iterator, dropped half-way, never frees its last packet."""
-    demuxed = container.demux() if stream is None else container.demux(stream)
-    with closing(cast("Generator[av.Packet[av.VideoStream], None, None]", demuxed)) as packets:
+    with closing(cast(Packets, container.demux() if stream is None else container.demux(stream))) as packets:
         yield from packets
 
 
-def _check_contents(path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> None:
-    """Check the packets against the limits, and return the container to its start."""
-    first = None
-    number = 0
-    try:
-        for packet in packets_of(container, stream):
-            if packet.size == 0:
-                continue
-            number += 1
-            if number > limits.frames:
-                raise over_limit(path, "has too many frames", limits, "frames")
-            stamp = packet.dts if packet.pts is None else packet.pts
-            if stamp is not None and stream.time_base is not None:
-                first = stamp if first is None else min(first, stamp)
-                if float((stamp - first) * stream.time_base) > limits.seconds:
-                    raise over_limit(path, "lasts too long", limits, "seconds")
-        container.seek(0, backward=True)
-    except (av.FFmpegError, OSError) as error:
-        raise unreadable(path, f"is truncated after {number} packets ({reason_of(error)})") from error
+def packets_within(path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> Packets:
+    """Yield the packets of a stream as `packets_of` does; raise UnreadableVideo where they exceed the limits."""
+    longest = limits.seconds / float(stream.time_base or 1)
+    first, lasted, number = None, 0, 0
+    for packet in packets_of(container, stream):
+        number += packet.size > 0
+        if number > limits.frames:
+            raise over_limit(path, "has too many frames", limits, "frames")
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is None or packet.size == 0:
+            lasted += packet.duration or 0
+        else:
+            first = stamp if first is None else min(first, stamp)
+            lasted = stamp - first
+        if lasted > longest:
+            raise over_limit(path, "lasts too long", limits, "seconds")
+        yield packet
 
 
 class H264Sequence(NamedTuple):
@@ -403,9 +427,14 @@ def h264_sequence(payload: bytes) -> H264Sequence:
     return H264Sequence(number, text[place : place + 1] == "1", frame_bits, has_planes)
 
 
-def seekable(container: InputContainer) -> bool:
-    """Return whether the container finds a keyframe exactly."""
-    return not SEEKABLE.isdisjoint(container.format.name.split(","))
+def seekable(container: InputContainer, stream: av.VideoStream | None = None) -> bool:
+    """Return whether the container finds a keyframe exactly, and a stream decodes from there.
+
+    Pictures with a palette do not: FFmpeg passes it with the first packet alone, and they would be black.
+    """
+    form = None if stream is None or stream.codec_context is None else stream.codec_context.format
+    has_palette = form is not None and form.name == "pal8"
+    return not has_palette and not SEEKABLE.isdisjoint(container.format.name.split(","))
 
 
 @functools.cache

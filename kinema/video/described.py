@@ -9,7 +9,7 @@ import av
 from av.container import InputContainer
 
 from kinema.modality import Modality, ReadAs
-from kinema.video.container import Gray, Orientation, Timeline
+from kinema.video.container import Gray, Orientation, Timeline, reading
 from kinema.video.pixels import FrameConverter, FrameFacts, is_bitmap
 from kinema.video.read_options import Deinterlace
 from kinema.video.remarks import COLOR_REMARKS, Remark
@@ -68,7 +68,8 @@ class DescribedVideo(ABC):
             UnreadableVideo: As `read_rgb`, or no frame decodes.
         """
         if self._num_frames is None:
-            self._num_frames = self._count()
+            with reading(self.path):
+                self._num_frames = self._count()
         return self._num_frames
 
     @property
@@ -86,9 +87,10 @@ class DescribedVideo(ABC):
     def facts(self) -> FrameFacts:
         """Facts about one frame: the first, or where the frames were counted, one of the last."""
         if self._facts is None:
-            container, stream = self._rewind()
-            self._at_start = False
-            frame = next(self._noted(self._decode(container, stream)), None)
+            with reading(self.path):
+                container, stream = self._rewind()
+                self._at_start = False
+                frame = next(self._noted(self._decode(container, stream)), None)
             if frame is None or self._facts is None:
                 raise unreadable(self.path, "no frame can be decoded")
         return self._facts

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from kinema.errors import UnreadableVideo
 from kinema.modality import ReadAs
-from kinema.video.container import Gray
+from kinema.video.container import Gray, check_file, reading
 from kinema.video.gray import gray_of_colors
 from kinema.video.pixels import OPAQUE, SQUARE, over_black
 from kinema.video.read_options import READ_OPTIONS, Limits, ReadOptions
@@ -22,6 +24,9 @@ from kinema.video.remarks import Remark
 from kinema.video.unreadable import check_range, describe, no_time_stamps, over_limit, unreadable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+"""Formats that are decoded, whatever the suffix; Pillow hands some others to programs, such as Ghostscript."""
 
 NUMBERS = re.compile(r"(\d+)")
 
@@ -49,7 +54,8 @@ class ImageFolder:
             UnreadableVideo: The folder has no image or several sequences, or an image of the sequence is missing or
                 duplicate, which would shift the numbers of those after it.
         """
-        return list_images(self.path)
+        with reading(self.path):
+            return list_images(self.path)
 
     @property
     def num_frames(self) -> int:
@@ -124,7 +130,7 @@ class ImageFolder:
 def list_images(folder: str) -> list[Path]:
     """Return the images of a folder in the order of the numbers in their names, so that 10 follows 9."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and e.is_file()]
+        names = [e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and not e.is_dir()]
     parts = {name: NUMBERS.split(Path(name).stem) for name in names if not name.startswith(".")}
     if not parts:
         raise unreadable(folder, f"no images; expected files with suffix {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -163,32 +169,35 @@ def read_image(path: Path, color: Literal["rgb", "gray"], limits: Limits, read_a
     Raises:
         UnreadableVideo: The image is broken or exceeds the limits.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > limits.pixels:
-                raise over_limit(path, f"has {image.width} x {image.height} pixels", limits, "pixels")
-            upright = ImageOps.exif_transpose(image)
-            is_deep = upright.mode.startswith("I")
-            if color == "rgb" and is_deep:
-                raise unreadable(path, "expected RGB of 8 bits, got one channel of 16 bits. Read it as depth.")
-            if color == "rgb" and upright.has_transparency_data:
-                rgba = np.asarray(upright.convert("RGBA"))
-                return over_black(rgba[..., :3], rgba[..., 3:])
-            if color == "rgb":
-                return np.asarray(upright.convert("RGB"))
-            if is_deep:
-                return np.asarray(upright).astype(np.uint16)
-            if upright.mode in ("1", "L", "LA") or read_as == "gray8":
-                return np.asarray(upright.convert("L"))
-            return gray_of_colors(str(path), np.asarray(upright.convert("RGB")), read_as)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise unreadable(path, f"not a readable image ({error})") from error
+    with ExitStack() as files:
+        files.enter_context(reading(path, "not a readable image"))
+        check_file(str(path), str(path), limits)
+        image = files.enter_context(Image.open(path, formats=IMAGE_FORMATS))
+        if image.width * image.height > limits.pixels:
+            raise over_limit(path, f"has {image.width} x {image.height} pixels", limits, "pixels")
+        is_cut = len(image.getbands()) > 1 and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        if is_cut and color == "gray" and read_as == "depth":  # Pillow reads the upper 8 bits of several channels
+            raise unreadable(path, "expected one channel of 16 bits, got several. Save the depth as 16-bit grayscale.")
+        upright = ImageOps.exif_transpose(image)
+        is_deep = upright.mode.startswith("I")
+        if color == "rgb" and (is_deep or (is_cut and upright.mode == "LA")):
+            raise unreadable(path, "expected RGB of 8 bits, got one channel of 16 bits. Read it as depth.")
+        if color == "rgb" and upright.has_transparency_data:
+            rgba = np.asarray(upright.convert("RGBA"))
+            return over_black(rgba[..., :3], rgba[..., 3:])
+        if color == "rgb":
+            return np.asarray(upright.convert("RGB"))
+        if is_deep:
+            return np.asarray(upright).astype(np.uint16)
+        if upright.mode in ("1", "L", "LA") or read_as == "gray8":
+            return np.asarray(upright.convert("L"))
+        return gray_of_colors(str(path), np.asarray(upright.convert("RGB")), read_as)
 
 
 def is_transparent(path: Path) -> bool:
     """Return whether an image has pixels that are not opaque; False if it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with reading(path), Image.open(path, formats=IMAGE_FORMATS) as image:
             return image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < OPAQUE
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except UnreadableVideo:
         return False

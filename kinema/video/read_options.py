@@ -42,7 +42,8 @@ class ReadOptions:
     Attributes:
         backend: Decoder of video files: `pyav`, which comes with kinema, or `torchcodec`, if it is installed and loads.
         isolation: `process` reads in a separate process, which may crash or hang without harm to this one; for
-            untrusted files. `none` reads in this process, and is faster.
+            untrusted files. `auto` does so for mat files, on which native code may crash; `none` reads all in this
+            process, and is faster.
         timeout_s: Seconds after which an isolated process is stopped and the file counts as unreadable.
         cache: Folder for copies of files behind URLs; None for `~/.cache/kinema`.
         limits: Limits of a file.
@@ -51,7 +52,7 @@ class ReadOptions:
     """
 
     backend: Literal["pyav", "torchcodec"] = "pyav"
-    isolation: Literal["none", "process"] = "none"
+    isolation: Literal["auto", "none", "process"] = "auto"
     timeout_s: PositiveFloat = 120.0
     cache: Path | None = None
     limits: Limits = Limits()

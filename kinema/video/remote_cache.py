@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from kinema.errors import UnreadableVideo
 from kinema.files import atomic_path, read_json, remove
+from kinema.video.container import reading
 from kinema.video.read_options import Limits, ReadOptions
 from kinema.video.streams import join_stream, split_stream
-from kinema.video.unreadable import one_line, over_limit, unreadable
+from kinema.video.unreadable import over_limit, unreadable
 
 PROTOCOLS = frozenset(
     {"file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "zip", "tar", "memory"}
@@ -54,19 +54,17 @@ def local_path(path: str, read_options: ReadOptions) -> str:
 def _local_copy(path: str, read_options: ReadOptions) -> str:
     """Return the local copy of a URL, which names no stream."""
     _check_protocols(path)
-    try:
+    with reading(path, "cannot open this URL"):
         system, inner = fsspec.core.url_to_fs(path)
-    except Exception as error:  # every file system and archive has its own errors
-        raise unreadable(path, f"cannot open this URL ({one_line(error)})") from error
     if type(system) is LocalFileSystem:
         return str(inner)
     folder = (read_options.cache or default_cache()) / "files"
-    key = hashlib.sha256(path.encode()).hexdigest()
+    key = hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()
     note = folder / f"{key}.json"
     cached = _read_note(note)
     if cached is not None and time.time() - note.stat().st_mtime < FRESH_S:
         return str(folder / cached["copy"])
-    try:
+    with reading(path, "cannot be fetched"):
         info = system.info(inner)
         version = hashlib.sha256(repr([info.get(field) for field in VERSION_FIELDS]).encode()).hexdigest()[:16]
         if cached is not None and cached["version"] == version:
@@ -83,10 +81,6 @@ def _local_copy(path: str, read_options: ReadOptions) -> str:
             temporary.write_text(json.dumps({"version": version, "copy": copy}), encoding="utf-8")
         if cached is not None and cached["copy"] != copy:
             remove(folder / cached["copy"])
-    except UnreadableVideo:
-        raise
-    except Exception as error:  # every file system has its own errors
-        raise unreadable(path, f"cannot be fetched ({one_line(error)})") from error
     return str(folder / copy)
 
 

@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import av
-
 from kinema.errors import UnreadableVideo
 from kinema.video.array_file import ARRAY_SUFFIXES
-from kinema.video.container import open_video, packets_of
+from kinema.video.container import open_video, packets_of, reading
 from kinema.video.image_folder import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
@@ -110,12 +108,12 @@ def is_video(path: Path) -> bool:
         return False
     frames = 0
     try:
-        with open_video(str(path)) as (container, stream):
+        with reading(path), open_video(str(path)) as (container, stream):
             for packet in islice(packets_of(container, stream), PROBED_PACKETS):
                 frames += sum(not frame.is_corrupt for frame in packet.decode())
                 if frames > 1:
                     return True
-    except (UnreadableVideo, av.FFmpegError, OSError, ValueError):
+    except UnreadableVideo:
         return False
     return False
 

@@ -3,6 +3,7 @@
 The frames are the same to the bit whichever backend decodes them, in this process or in a sandbox.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from kinema.video.streams import split_stream
 from kinema.video.torchcodec_file import TorchcodecFile
 from kinema.video.unreadable import unreadable
 from kinema.video.video_file import VideoFile
+
+CRASHING_SUFFIXES = frozenset({".mat"})
+"""Files on which native code may crash: scipy does on some damaged ones."""
 
 FrameSource = VideoFile | ImageFolder | ArrayFile | SandboxedFile
 """Open file with frames. Members raise UnreadableVideo if the file is at fault:
@@ -69,15 +73,23 @@ def open_source(path: str, options: ReadOptions = READ_OPTIONS, read_as: ReadAs 
 
 def local_source(path: str, options: ReadOptions, read_as: ReadAs | None = None) -> FrameSource:
     """Return the source of a local file or folder, which the caller has to close."""
-    if options.isolation == "process":
-        return SandboxedFile(path, options, read_as)
     file, stream = split_stream(path) if "#" in path else (path, None)
-    is_array = Path(file).suffix.lower() in ARRAY_SUFFIXES
-    if Path(file).is_dir() or is_array:
+    suffix = Path(file).suffix.lower()
+    if is_isolated(file, options):
+        return SandboxedFile(path, options, read_as)
+    is_folder = os.path.isdir(file)  # False for names that no file can have
+    is_array = suffix in ARRAY_SUFFIXES and not is_folder
+    if is_folder or is_array:
         if stream is not None:
             raise unreadable(path, f"names the stream {stream!r}; only videos have streams")
         return ArrayFile(file, options, read_as) if is_array else ImageFolder(file, options, read_as)
     return (VideoFile if options.backend == "pyav" else TorchcodecFile)(path, options, read_as)
+
+
+def is_isolated(file: str, options: ReadOptions) -> bool:
+    """Return whether the options have a file read in a process of its own."""
+    may_crash = Path(file).suffix.lower() in CRASHING_SUFFIXES
+    return options.isolation == "process" or (options.isolation == "auto" and may_crash)
 
 
 def read_rgb(

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from kinema.errors import BackendError
+from kinema.errors import BackendError, one_line
 from kinema.video.container import seekable
 from kinema.video.streams import split_stream
-from kinema.video.unreadable import one_line, past_end, unreadable
+from kinema.video.unreadable import past_end, unreadable
 from kinema.video.video_file import VideoFile, check_clip, check_indices
 
 
@@ -31,7 +31,7 @@ class TorchcodecFile(VideoFile):
         container, stream = self._open()
         check_clip(self.path, len(set(indices)), stream, "rgb24", self.limits)
         stream_index = stream.index
-        has_stamps = container.format.name != "avi" and seekable(container) and bool(self.timeline.stamps)
+        has_stamps = container.format.name != "avi" and seekable(container, stream) and bool(self.timeline.stamps)
         if not has_stamps or not self.facts.is_plain:
             return super().read_rgb(indices)
         check_indices(indices)

@@ -35,11 +35,6 @@ def describe(image: ndarray) -> str:
     return f"{image.shape[1]} x {image.shape[0]} pixels of {8 * image.dtype.itemsize} bits"
 
 
-def one_line(error: BaseException) -> str:
-    """Return the message of a library's error in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def check_range(path: str, indices: Sequence[int], num_frames: int) -> None:
     """Check that frame numbers, in any order, are at least 0 and inside the file."""
     if not indices or min(indices) < 0:

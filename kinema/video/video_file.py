@@ -8,8 +8,8 @@ others.
 import multiprocessing
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from typing import Literal, cast
 
 import av
@@ -25,11 +25,13 @@ from kinema.modality import Modality, ReadAs
 from kinema.video.container import (
     Gray,
     Orientation,
+    Packets,
     Timeline,
     displayed_range,
     may_have_fields,
     open_video,
     orientation_of,
+    reading,
     reason_of,
     scan_timeline,
     seekable,
@@ -108,11 +110,8 @@ class VideoFile(DescribedVideo):
     def timeline(self) -> Timeline:
         """Time stamps of all frames, from the packets alone."""
         if self._timeline is None:
-            container, stream = self._rewind()
-            self._at_start = False
-            self._has_fields = may_have_fields(stream)
-            is_second_field = second_field_test(stream) if self._has_fields else None
-            self._timeline = scan_timeline(self.path, container, stream, self.limits, None, is_second_field)
+            with reading(self.path):
+                self._timeline = self._scan(*self._rewind())
         return self._timeline
 
     @property
@@ -133,7 +132,9 @@ class VideoFile(DescribedVideo):
             UnreadableVideo: The file is missing, is not a video, ends before the last requested frame, changes its
                 frame size, or exceeds the limits.
         """
-        return self._read(indices, "rgb", threads_here())
+        check_indices(indices)
+        with reading(self.path):
+            return self._read(indices, "rgb", threads_here())
 
     def read_gray(self, indices: Sequence[int]) -> Gray:
         """Return one channel of the frames: stored values as uint16 if they have more than 8 bits, else uint8.
@@ -141,28 +142,31 @@ class VideoFile(DescribedVideo):
         Raises:
             UnreadableVideo: As `read_rgb`, or the frames are in color and no encoding of depth is named.
         """
-        reader = self._depth_reader()
-        return reader._read(indices, "gray", threads_here())
+        check_indices(indices)
+        with reading(self.path):
+            return self._depth_reader()._read(indices, "gray", threads_here())
 
     def iter_frames(self, numbers: range, color: Literal["rgb", "gray"]) -> Iterator[ndarray]:
         """Yield the frames of a range one by one, as `read_rgb` or `read_gray` returns them, holding one in memory."""
-        reader = self if color == "rgb" else self._depth_reader()
-        reformatter = VideoReformatter()
-        for frame in reader.iter_stored(numbers):
-            yield reader._convert(frame, _pixel_format(self.path, color, reader._current[1]), reformatter)
+        with reading(self.path):
+            reader = self if color == "rgb" else self._depth_reader()
+            reformatter = VideoReformatter()
+            for frame in reader.iter_stored(numbers):
+                yield reader._convert(frame, _pixel_format(self.path, color, reader._current[1]), reformatter)
 
     def iter_stored(self, numbers: range) -> Iterator[av.VideoFrame]:
         """Yield the frames of a range one by one as stored, not yet upright, decoded by one thread."""
         check_indices(numbers)
-        if self.timeline.keyframes:
-            container, stream = self._open()
-            frames = self._decode_by_stamp(container, stream, numbers, self.timeline)
-        else:
-            container, stream = self._rewind()
-            frames = self._decode_in_order(container, stream, numbers)
-        self._at_start = False
-        for _, frame in frames:
-            yield frame
+        with reading(self.path):
+            if self.timeline.keyframes:
+                container, stream = self._open()
+                frames = self._decode_by_stamp(container, stream, numbers, self.timeline)
+            else:
+                container, stream = self._rewind()
+                frames = self._decode_in_order(container, stream, numbers)
+            self._at_start = False
+            for _, frame in frames:
+                yield frame
 
     def frame_range(self, start_s: float, stop_s: float) -> tuple[int, int]:
         """Return the frames displayed in [start_s, stop_s), seconds on a player's clock, as a half-open range.
@@ -201,8 +205,13 @@ class VideoFile(DescribedVideo):
             self.close()
         return self._open(threads)
 
+    def _scan(self, container: InputContainer, stream: av.VideoStream, last: int | None = None) -> Timeline:
+        self._at_start = False
+        self._has_fields = may_have_fields(stream)
+        is_second_field = second_field_test(stream) if self._has_fields else None
+        return scan_timeline(self.path, container, stream, self.limits, last, is_second_field)
+
     def _read(self, indices: Sequence[int], color: Literal["rgb", "gray"], threads: int) -> ndarray:
-        check_indices(indices)
         try:
             container, stream = self._open(threads)
             pixel_format = _pixel_format(self.path, color, stream)
@@ -211,11 +220,8 @@ class VideoFile(DescribedVideo):
             if timeline is None or not timeline.keyframes:
                 if not self._at_start:
                     container, stream = self._rewind(threads)
-                if seekable(container):
-                    self._at_start = False
-                    self._has_fields = may_have_fields(stream)
-                    is_second_field = second_field_test(stream) if self._has_fields else None
-                    timeline = scan_timeline(self.path, container, stream, self.limits, indices[-1], is_second_field)
+                if seekable(container, stream):
+                    timeline = self._scan(container, stream, indices[-1])
             if timeline is None or not timeline.keyframes:
                 container, stream = self._rewind(threads)
                 frames = self._decode_in_order(container, stream, indices)
@@ -229,6 +235,8 @@ class VideoFile(DescribedVideo):
                 picture = self._convert(frame, pixel_format, reformatter)
                 if clip is None:
                     clip = np.empty((len(indices), *picture.shape), picture.dtype)
+                elif picture.shape != clip.shape[1:]:
+                    raise unreadable(self.path, f"frame size changes before frame {number}. Encode it in one size.")
                 clip[bisect_left(indices, number) : bisect_right(indices, number)] = picture
             assert clip is not None  # `frames` raises if one is missing
             return clip
@@ -353,9 +361,8 @@ def decode_frames(
     number = 0
     size = None
     # PyAV's own iterator, dropped half-way, never frees its last packet.
-    demuxed = cast("Generator[av.Packet[av.VideoStream], None, None]", container.demux(stream))
     try:
-        with closing(demuxed) as packets:
+        with closing(cast(Packets, container.demux(stream))) as packets:
             for packet in packets:
                 if start == "keyframe" and packet.size and not packet.is_keyframe:
                     continue
@@ -363,6 +370,8 @@ def decode_frames(
                 if requested is not None:
                     context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in requested else "NONREF"
                 for frame in decoder.decode(packet):
+                    if size is None and frame.format.name == "pal8" and not any(bytes(frame.planes[1])):
+                        raise unreadable(path, "its palette is missing")  # all would be black
                     size = (frame.width, frame.height) if size is None else size
                     if size != (frame.width, frame.height):
                         raise unreadable(
@@ -423,14 +432,10 @@ def _drain(path: str, stream: av.VideoStream) -> None:
     """Check the frames still in the decoder's threads, which the yielded frames may refer to."""
     if not _is_threaded(stream):
         return
-    try:
+    with reading(path, "decoding fails"), suppress(EOFError):  # no frame is left
         for frame in stream.codec_context.decode(None):
             if frame.is_corrupt:
                 raise unreadable(path, "is damaged")
-    except EOFError:  # no frame is left
-        pass
-    except av.FFmpegError as error:
-        raise unreadable(path, f"decoding fails ({reason_of(error)})") from error
 
 
 def _pixel_format(path: str, color: Literal["rgb", "gray"], stream: av.VideoStream) -> PixelFormat:
