@@ -241,7 +241,7 @@ def _try_file(
         else:
             result = Result(outcome="contained", detail=reason)
     if result.outcome in ("contained", "failed"):
-        kept = work / result.outcome / path.name
+        kept = work / result.outcome / f"{seed}_{path.name}"
         kept.parent.mkdir(exist_ok=True)
         shutil.rmtree(kept, ignore_errors=True)
         path.rename(kept)
