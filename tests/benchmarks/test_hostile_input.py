@@ -33,6 +33,21 @@ def test_mutated_files_give_frames_or_an_error_in_one_line(scripts, tmp_path: Pa
 
 
 @pytest.mark.long
+def test_every_seed_is_read_before_it_is_mutated(scripts, tmp_path: Path) -> None:
+    """But structs, cells and matrices of MATLAB, its HDF5 files, and floating-point images: they are refused."""
+    script = scripts("hostile_files")
+    refused = []
+    for number, seed in enumerate(scripts("seed_files").write_seeds(tmp_path)):
+        url = seed.write(tmp_path / f"{number}{seed.suffix}", seed.files)
+        result = script.read_file(url, script.ReadOptions(limits=script.LIMITS, cache=tmp_path / "cache"))
+        assert result.outcome in ("read", "refused"), (seed.title, result.detail)
+        if result.outcome == "refused":
+            refused.append(seed.title)
+    unread = ["mat v4 matrix", "mat v5 cells", "mat v5 struct", "mat v7.3 header", "mov exr"]
+    assert sorted(refused) == unread
+
+
+@pytest.mark.long
 def test_an_interrupted_campaign_continues(scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = scripts("hostile_files")
     first = list(script.run_campaign(tmp_path, seed=2, numbers=range(3)))
