@@ -105,7 +105,8 @@ def edit_field(content: bytes, rng: np.random.Generator) -> bytes:
     size = int(2 ** rng.integers(4))
     start = _place(content, rng)
     number = NUMBERS[rng.integers(len(NUMBERS))] % 256**size
-    return content[:start] + number.to_bytes(size, ("little", "big")[rng.integers(2)]) + content[start + size :]
+    edited: bytes = number.to_bytes(size, ("little", "big")[rng.integers(2)])
+    return content[:start] + edited + content[start + size :]
 
 
 def edit_digits(content: bytes, rng: np.random.Generator) -> bytes:

@@ -250,7 +250,7 @@ def _arrays() -> Iterator[SeedFile]:
     for name, arrays in contents.items():
         for form, save in (("npz", np.savez), ("npz, compressed", np.savez_compressed)):
             file = io.BytesIO()
-            save(file, **arrays)  # type: ignore[arg-type]  # numpy types the options together with the arrays
+            save(file, **arrays)
             yield SeedFile(form=form, name=name, suffix=".npz", files={"": file.getvalue()})
     for name in ("rgb", "depth", "float64", "times"):
         last = {key: array if key == "times_s" else np.moveaxis(array, 0, -1) for key, array in contents[name].items()}
