@@ -37,6 +37,20 @@ ROOT = Path(__file__).parents[1]
 DEVIATION = re.compile(r"DEVIATION: (.+?)(?=\s+DEVIATION:|\n\s*\n|\s*$)", re.DOTALL)
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SIGNED = "+.1f"
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "mp4, mov, 3gp": ("mp4", "mov", "3gp", "3g2", "f4v", "ismv"),
+    "mkv, webm": ("mkv", "webm"),
+    "avi": ("avi",),
+    "ts, mpg, vob": ("ts", "mpg", "vob"),
+    "wmv, flv, ogv": ("wmv", "flv", "ogv"),
+    "streams without a container": ("h261", "h263", "h264", "hevc", "ivf", "m1v", "m2v", "m4v", "mjpeg", "obu", "y4m"),
+    "gif, apng, avif": ("gif", "apng", "avif"),
+    "npz": ("npz", "npz, compressed"),
+    "mat": ("mat v4", "mat v5", "mat v5, compressed", "mat v7.3"),
+    "folders of png and jpg": ("folder of png", "folder of jpg"),
+    "inside zip and tar": ("zip", "zip, compressed", "tar"),
+}
+"""Formats of mutated files that share a row."""
 AIMS = {"artefact": "model", "any": "random time"}
 """Events that kills are aimed at, by their names in older and newer results."""
 TOKEN_TIMES = {"literal": "as printed", "dense": "dense"}
@@ -204,6 +218,32 @@ def killed(results: Path) -> Iterator[Row]:
     same = "equal" if entry["same_losses"] and entry["same_weights"] and entry["same_evaluations"] else "NOT EQUAL"
     yield ""
     yield f"Losses of all {entry['steps']} steps, evaluations, final weights: {same} to those of the undisturbed run."
+
+
+@table
+def hostile_input(results: Path) -> Iterator[Row]:
+    """Count mutated files and bad input, from `benchmarks/hostile_files.py` and `benchmarks/hand_made.py`."""
+    files, cases = (_read(results / f"{name}.json") for name in ("hostile_files", "hand_made"))
+    outcomes = ("tried", "read", "refused", "contained", "failed")
+    yield ("input", "formats and codecs", "tried", "read", "refused", "refused in the sandbox", "failed")
+    families = {**FAMILIES, "other containers": tuple(files["formats"].keys() - set(sum(FAMILIES.values(), ())))}
+    for family, forms in families.items():
+        present = [form for form in forms if form in files["formats"]]
+        counts = (f"{sum(files['formats'][form][name] for form in present):,}" for name in outcomes)
+        yield (family, str(sum(files["codecs"][form] for form in present)), *counts)
+    total = files["total"]
+    yield ("**all mutated files**", str(sum(files["codecs"].values())), *(f"{total[name]:,}" for name in outcomes))
+    total = cases["total"]
+    kinds = f"{len(cases['groups'])} kinds"
+    yield (
+        "**bad input by hand**",
+        kinds,
+        f"{total['tried']:,}",
+        "-",
+        f"{total['refused']:,}",
+        "-",
+        str(total["failed"]),
+    )
 
 
 @table

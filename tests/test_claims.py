@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,13 @@ def test_the_readme_states_the_stored_numbers() -> None:
 def test_the_readme_shows_eight_results_at_most() -> None:
     rows = re.findall(r"^\| [\w-]+-(?:tiny|small|base|large)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert 0 < len(rows) <= 8
+
+
+def test_every_planted_fault_has_its_place() -> None:
+    faults = tomllib.loads((ROOT / "tests" / "faults.toml").read_text(encoding="utf-8"))["fault"]
+    stale = [f["name"] for f in faults if (ROOT / f["file"]).read_text(encoding="utf-8").count(f["old"]) != 1]
+    assert stale == []
+    assert [f["test"] for f in faults if not (ROOT / f["test"]).is_file()] == []
 
 
 @pytest.mark.parametrize(("script", "page"), [("make_tree.py", "architecture.md"), ("make_api.py", "api.md")])

@@ -48,6 +48,9 @@ def read_csv(path: Path, table: bytes) -> list[tuple[int, dict[str, str]]]:
     except UnicodeDecodeError as error:
         problem = f"{error.reason} at byte {error.start}"
         raise ManifestError(f"{path}: not UTF-8 text ({problem}). Save it as UTF-8.", path=path) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ManifestError(f"{path}, line {line}: has a null character. Save it as text.", path=path, line=line)
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     parsed = []
     try:

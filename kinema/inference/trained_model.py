@@ -288,6 +288,8 @@ class Description:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
+        if not self.classes:
+            raise ConfigError("classes: no task head; expected at least one", field="classes")
         for head, names in self.classes.items():
             if len(set(names)) != len(names) or not names:
                 raise ConfigError(f"classes: empty or repeated for head {head!r}", field="classes")

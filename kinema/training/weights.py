@@ -1,7 +1,6 @@
 """Initial weights, from another run or public files, and frozen parts."""
 
 import hashlib
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
@@ -35,12 +33,6 @@ HUB = "hf:"
 
 TRANSFORMERS = "model.safetensors"
 """Name of the weights file of transformers. Sharded weights have an index beside it."""
-
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
-    *(EOFError, RecursionError, MemoryError, SafetensorError, pickle.UnpicklingError),
-)
-"""Errors raised by a file that is damaged or of another type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,9 +336,9 @@ def _read_source(source: str | Path) -> _Source:
             tensors = {key: tensors[key] for key in sorted(tensors)}  # the order of safetensors differs between calls
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        if isinstance(error, StartError):
-            raise
+    except StartError:
+        raise
+    except Exception as error:  # torch raises many types for damaged files
         raise StartError(f"{name}: cannot be read as weights ({one_line(error)})", path=name) from error
     for key in ("state_dict", "model"):
         if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):

@@ -1,5 +1,6 @@
 """Pixels of decoded frames: upright arrays over black, deinterlaced and tone-mapped, and the shape of their pixels."""
 
+from contextlib import suppress
 from typing import Literal, NamedTuple, cast
 
 import av
@@ -29,6 +30,9 @@ OPAQUE = 255
 
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Decoders of codecs whose transparency FFmpeg's own decoder ignores; colors are the same to the bit."""
+
+ALPHA_DATA, ALPHA_HEADER = "matroska_block_additional", 8
+"""Side data of a packet with its transparency, and the number of bytes before it."""
 
 PixelFormat = Literal["rgb24", "gray", "gray16le"]
 
@@ -63,14 +67,39 @@ def upright_aspect(stored: PixelAspect, orientation: Orientation) -> PixelAspect
     return PixelAspect(stored.height, stored.width) if orientation.transposed else stored
 
 
-def alpha_decoder(stream: av.VideoStream, limits: Limits) -> VideoCodecContext:
+class AlphaDecoder:
+    """Decoder of color and transparency of VP8 and VP9.
+
+    libvpx allocates whatever size a frame announces. FFmpeg's own decoders refuse sizes past the limit, and see each
+    packet first, one its color and one its transparency.
+    """
+
+    def __init__(self, codec: str, limits: Limits) -> None:
+        names = (ALPHA_DECODERS[codec], codec, codec)
+        self._decoder, *self._checks = (cast(VideoCodecContext, VideoCodecContext.create(name, "r")) for name in names)
+        for decoder in (self._decoder, *self._checks):
+            decoder.options = {"max_pixels": str(limits.pixels)}
+            decoder.thread_count = 1
+
+    def decode(self, packet: "av.Packet[av.VideoStream]") -> list[av.VideoFrame]:
+        """Return the frames of a packet.
+
+        Raises:
+            FFmpegError: The packet is damaged, or has a frame past the limit.
+        """
+        alpha = [data for data in packet.iter_sidedata() if data.data_type == ALPHA_DATA]
+        contents = (bytes(packet), *(bytes(data)[ALPHA_HEADER:] for data in alpha))
+        for check, content in zip(self._checks, contents, strict=False):
+            if content:
+                with suppress(av.InvalidDataError):  # left to the decoder
+                    check.decode(av.Packet(content))
+        return self._decoder.decode(packet)
+
+
+def alpha_decoder(stream: av.VideoStream, limits: Limits) -> AlphaDecoder | VideoCodecContext:
     """Return a decoder of color and transparency; the stream's own if that decodes both."""
-    if stream.codec_context.name not in ALPHA_DECODERS:
-        return stream.codec_context
-    decoder = cast(VideoCodecContext, VideoCodecContext.create(ALPHA_DECODERS[stream.codec_context.name], "r"))
-    decoder.options = {"max_pixels": str(limits.pixels)}
-    decoder.thread_count = 1
-    return decoder
+    codec = stream.codec_context.name
+    return AlphaDecoder(codec, limits) if codec in ALPHA_DECODERS else stream.codec_context
 
 
 def is_bitmap(container: InputContainer, stream: av.VideoStream) -> bool:

@@ -169,8 +169,12 @@ def _copy_folder(url: str, system: Any, inner: str, target: Path, limits: Limits
 
 
 def _suffix(url: str) -> str:
-    """Return the suffix by which readers tell arrays from videos; that of the inner file if URLs are chained."""
-    return PurePosixPath(urlsplit(url.split("::")[0]).path).suffix.lower()[:8]
+    """Return the suffix by which readers tell arrays from videos; that of the inner file if URLs are chained.
+
+    A name without folders, as in `zip://clip.npz::all.zip`, is parsed as a host.
+    """
+    first = urlsplit(url.split("::")[0])
+    return PurePosixPath(first.netloc + first.path).suffix.lower()[:8]
 
 
 def _read_note(note: Path) -> dict[str, str] | None:

@@ -195,6 +195,11 @@ def test_a_table_that_is_not_text_is_refused(tmp_path, raises):
         load_manifest(path)
 
 
+def test_a_null_character_is_refused_by_its_line(tmp_path, raises):
+    with raises(ManifestError, "null", path="m.csv", line=3):
+        load_manifest(table(tmp_path, "rgb,label\n1.mp4,run\n2.mp4,r\0un\n"))
+
+
 def test_a_missing_manifest_and_a_misspelled_built_in_one_are_told_apart(tmp_path, raises):
     with raises(ManifestError, "`kinema prepare`", path="gone.csv"):
         load_manifest(tmp_path / "gone.csv")

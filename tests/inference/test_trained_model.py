@@ -236,6 +236,7 @@ TOUCHED = {
     "no fingerprint": (lambda s: s.pop("fingerprint"), "fingerprint"),
     "no provenance": (lambda s: s.pop("provenance"), "provenance"),
     "no classes": (lambda s: s.pop("classes"), "classes"),
+    "no head": (lambda s: s.update(classes={}), "classes"),
     "format": (lambda s: s.update(format=99), "format"),
     "weights gone": (lambda s: s.update(weights="model-0.safetensors"), None),
     "no digest": (lambda s: s.pop("digest"), "digest"),

@@ -114,7 +114,7 @@ def test_code_in_weights_is_not_executed(tmp_path, tiny_ctn, monkeypatch, raises
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "not a run"), (b"no weights", "cannot be read"), (b"", "cannot be read")],
+    [(None, "not a run"), *((content, "cannot be read") for content in (b"no weights", b"text", b""))],
 )
 def test_files_without_weights_are_refused(tmp_path, tiny_ctn, content, reason, suffix, raises):
     path = tmp_path / f"w{suffix}"

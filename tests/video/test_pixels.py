@@ -1,6 +1,7 @@
 """Pixels of video files: their displayed shape, transparency, HDR colors and interlaced lines."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from av.filter import Graph
 from PIL import Image
 
-from kinema.errors import ConfigError
+from kinema.errors import ConfigError, UnreadableVideo
 from kinema.video.pixels import SQUARE, PixelAspect, over_black
 from kinema.video.read_options import ReadOptions
 from kinema.video.source import open_source, read_gray, read_rgb
@@ -360,3 +361,34 @@ def test_progressive_frames_are_not_deinterlaced(write):
 def test_torchcodec_cannot_deinterlace(raises):
     with raises(ConfigError, "torchcodec", field="deinterlace"):
         ReadOptions(backend="torchcodec", deinterlace="spatial")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory by Linux's /proc")
+@pytest.mark.parametrize("part", ["color", "transparency"])
+@pytest.mark.parametrize(
+    ("codec", "sync", "size"),
+    [("libvpx", b"\x9d\x01\x2a", b"\xff\x3f\xff\x3f"), ("libvpx-vp9", b"\x49\x83\x42", b"\xff\xff\xff\xff\xff")],
+)
+def test_a_transparent_frame_past_the_limit_takes_no_memory(write, codec, sync, size, part, raises):
+    """The header of a frame announces 16,383 or 65,536 pixels a side; the container keeps 48 x 32."""
+
+    def memory(name):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+    path = write(
+        "a.webm",
+        half_transparent(100, "yuva420p"),
+        codec=codec,
+        pixel_format="yuva420p",
+        options={"auto-alt-ref": "0"},
+    )
+    content = Path(path).read_bytes()
+    places = [place for place in range(len(content)) if content.startswith(sync, place)]
+    place = places[part == "transparency"] + len(sync)
+    Path(path).write_bytes(content[:place] + size + content[place + len(size) :])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    with raises(UnreadableVideo, path=path):
+        read_rgb(path, [0])
+    assert memory("VmHWM") - before < 100

@@ -1,6 +1,7 @@
 """A file behind a URL reads like a local one, is fetched once, and is complete or absent."""
 
 import json
+import tarfile
 import threading
 import time
 import zipfile
@@ -101,6 +102,24 @@ def test_a_file_inside_an_archive_is_one_more_url(tmp_path, read_options, number
     with fsspec.open("memory://all.zip", "wb") as file:
         file.write((tmp_path / "all.zip").read_bytes())
     assert read_stamps(read_rgb("zip://videos/one.mp4::memory://all.zip", [5], read_options)) == [5]
+
+
+def test_an_array_at_the_top_of_an_archive_is_an_array(tmp_path, read_options):
+    np.savez(tmp_path / "a.npz", rgb=np.full((3, 4, 5, 3), 7, np.uint8))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive, tarfile.open(tmp_path / "all.tar", "w") as tar:
+        archive.write(tmp_path / "a.npz", "a.npz")
+        tar.add(tmp_path / "a.npz", "a.npz")
+    for protocol in ("zip", "tar"):
+        assert count_frames(f"{protocol}://a.npz::{tmp_path}/all.{protocol}", read_options) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"x" * 2000, b"x" * 200])
+@pytest.mark.parametrize("protocol", ["zip", "tar"])
+def test_a_broken_archive_is_unreadable(tmp_path, read_options, content, protocol, raises):
+    (tmp_path / "all").write_bytes(content)
+    url = f"{protocol}://a.mp4::{tmp_path}/all"
+    with raises(UnreadableVideo, path=url):
+        count_frames(url, read_options)
 
 
 def test_arrays_and_folders_of_pictures_are_fetched_too(read_options):
