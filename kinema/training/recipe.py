@@ -28,7 +28,6 @@ from kinema.transforms.sampling import Frames, NumClips, Sampling, SamplingRule,
 from kinema.video.read_options import ReadOptions
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
-Parallel = Annotated[int, Field(ge=1, le=1024)]
 
 
 @config
