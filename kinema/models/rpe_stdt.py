@@ -218,9 +218,8 @@ RPE_STDT_BASE12 = RPESTDTConfig(spatial_layers=12, temporal_head_channels=64, te
 
 def _narrow(width: int, heads: int) -> RPESTDTConfig:
     """Return a narrower network, with as many attention heads in time as in space."""
-    heads_of_time = {"temporal_heads": heads, "temporal_head_channels": width // heads}
-    mlps = {"spatial_mlp_channels": 4 * width, "temporal_mlp_channels": 4 * width}
-    return replace(RPE_STDT_BASE, width=width, spatial_heads=heads, **heads_of_time, **mlps)
+    space = replace(RPE_STDT_BASE, width=width, spatial_heads=heads, spatial_mlp_channels=4 * width)
+    return replace(space, temporal_heads=heads, temporal_head_channels=width // heads, temporal_mlp_channels=4 * width)
 
 
 RPE_STDT_SMALL = _narrow(384, 6)
