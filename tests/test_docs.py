@@ -37,7 +37,7 @@ PARSED_ONLY = {
 """Commands that are parsed with all their options and not run, with the reason."""
 
 UNTESTED = {
-    r"^make (demo|test|long|lint|pythons|tables)$": "runs the tests or what they test; .ci/run runs all but tables",
+    r"^make (demo|test|long|lint|pythons|lowest|tables)$": "runs the tests or what they test; .ci/run does, but tables",
     r"^(pip|apt-get) install": "installs packages",
     r"^for f in .*unrar": "unpacks a public dataset",
     r"^python benchmarks/(?!tables)": "measures for minutes to hours",
