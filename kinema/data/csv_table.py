@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kinema.data.names import is_unicode
 from kinema.errors import ManifestError
+from kinema.terminal import printable
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
 """Start of a cell that a spreadsheet takes for a formula, or that has been quoted already."""
@@ -75,3 +77,23 @@ def read_csv(path: Path, table: bytes) -> list[tuple[int, dict[str, str]]]:
     if not parsed:
         raise ManifestError(f"{path}: empty table; expected a header and one line per sample", path=path)
     return parsed
+
+
+def check_unicode(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Raise ManifestError if a cell has bytes of a file name that are not UTF-8, or half a character."""
+    for row in rows:
+        for column, cell in zip(rows[0], row, strict=True):
+            if isinstance(cell, str) and not is_unicode(cell):
+                problem = f"{column} '{printable(cell)}' is not UTF-8 text"
+                fix = "Rename it, for example with `convmv -f latin1 -t utf8`"
+                raise ManifestError(f"{path}: {problem}. {fix}.", path=path, field=str(column))
+
+
+def parse_number(column: str, cell: str) -> int | float:
+    """Return a number of a manifest: seconds and rates may have a fraction."""
+    kind = float if column == "rate" or column.endswith("_s") else int
+    try:
+        return kind(cell)
+    except ValueError:
+        expected = "a number" if kind is float else "a whole number"
+        raise ManifestError(f"{column}: expected {expected}, got {cell!r}", field=column) from None

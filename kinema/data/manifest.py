@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kinema.data.csv_table import csv_text, read_csv
+from kinema.data.csv_table import check_unicode, csv_text, parse_number, read_csv
 from kinema.data.manifest_facts import read_facts
-from kinema.data.names import is_unicode, normalize, split_name
+from kinema.data.names import normalize, split_name
 from kinema.data.pixel_box import PixelBox, parse_pixel_box
 from kinema.errors import ManifestError, did_you_mean
 from kinema.files import read_bytes, write_texts
@@ -278,7 +278,7 @@ def write_manifest(
     rows = [[*used, *(_column(head) for head in classes)]]
     for entry in entries:
         rows.append([getattr(entry, column) for column in used] + [entry.labels.get(head, "") for head in classes])
-    _check_unicode(path, rows)
+    check_unicode(path, rows)
     facts: dict[str, Any] = {
         "corpus": dataset,  # the first format's key; another one would change the hash of every manifest
         "version": version,
@@ -298,16 +298,6 @@ def write_manifest(
     described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     write_texts({path: csv_text(rows), path.with_suffix(".json"): described})
     return load_manifest(path)
-
-
-def _check_unicode(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    """Raise ManifestError if a cell has bytes of a file name that are not UTF-8, or half a character."""
-    for row in rows:
-        for column, cell in zip(rows[0], row, strict=True):
-            if isinstance(cell, str) and not is_unicode(cell):
-                problem = f"{column} '{printable(cell)}' is not UTF-8 text"
-                fix = "Rename it, for example with `convmv -f latin1 -t utf8`"
-                raise ManifestError(f"{path}: {problem}. {fix}.", path=path, field=str(column))
 
 
 def check_manifest_name(path: Path) -> None:
@@ -351,7 +341,7 @@ def parse_row(row: Mapping[str, str], line: int, unlabeled: Sequence[str] = ()) 
     values: dict[str, Any] = {c: row[c] for c in WORD_COLUMNS if row.get(c)}
     for column in SEGMENT_COLUMNS:
         if row.get(column):
-            values[column] = _parse_number(column, row[column])
+            values[column] = parse_number(column, row[column])
     try:
         values["rgb_box"] = parse_pixel_box(row["rgb_box"]) if row.get("rgb_box") else None
     except ValueError as error:
@@ -459,12 +449,3 @@ def _head(column: str) -> str:
 
 def _column(head: str) -> str:
     return LABEL if head == LABEL else f"{LABEL}.{head}"
-
-
-def _parse_number(column: str, cell: str) -> int | float:
-    kind = float if column == "rate" or column.endswith("_s") else int
-    try:
-        return kind(cell)
-    except ValueError:
-        expected = "a number" if kind is float else "a whole number"
-        raise ManifestError(f"{column}: expected {expected}, got {cell!r}", field=column) from None
