@@ -30,7 +30,7 @@ QUICK = [README, ROOT / "docs" / "data.md", ROOT / "docs" / "training.md", ROOT 
 
 PARSED_ONLY = {
     r"ntu|isogd|ucf101|hmdb51|diving48|epic|msr_action3d": "needs a public dataset",
-    r"vit_b_16|google/vit|rgb_imagenet": "needs published weights",
+    r"vit_b_16|google/vit|dinov2|rgb_imagenet": "needs published weights",
     r"^torchrun": "starts processes; tests/training/test_distributed.py runs them",
     r"^kinema render": "needs EGL; tests/render renders",
 }

@@ -44,7 +44,7 @@ class PreparedDataset:
 
     @property
     def summary(self) -> str:
-        """One line with the number of samples by split, the classes and the number of unreadable files."""
+        """One line: number of samples by split, of classes and of unreadable files; the classes of own data."""
         counts = Counter(entry.split for entry in self.manifest.entries)
         declared = self.manifest.declared
         splits = [
@@ -54,9 +54,11 @@ class PreparedDataset:
             for split in declared
         ]
         heads = [f"{n} classes" if head == "label" else f"{n} of {head}" for head, n in self.manifest.heads.items()]
-        names = [f"{'classes' if h == 'label' else h}: {examples(n, 12)}" for h, n in self.manifest.classes.items()]
-        files = f"{len(self.unreadable)} files cannot be read"
-        return f"{self.manifest.path}: {', '.join(splits)}; {', '.join(heads)}; {files}; {'; '.join(names)}"
+        parts = [", ".join(splits), ", ".join(heads), f"{len(self.unreadable)} files cannot be read"]
+        if self.manifest.is_own:
+            names = self.manifest.classes.items()
+            parts += [f"{'classes' if head == 'label' else head}: {examples(n, 12)}" for head, n in names]
+        return f"{self.manifest.path}: {'; '.join(parts)}"
 
 
 def note_names(names: Sequence[str], text: str, most: int = 3) -> list[str]:

@@ -75,9 +75,10 @@ def _excess(config: Any, prefix: str = "") -> dict[str, float]:
         if isinstance(value, NetworkConfig):
             ratios |= _excess(value, f"{name}.")
         elif isinstance(value, tuple):
-            ratios[name] = sum(value) / (sum(own.default) or 1)  # type: ignore[arg-type]  # also a tuple
+            default = own.default if isinstance(own.default, tuple) else ()
+            ratios[name] = sum(value) / (sum(default) or 1)
         elif type(value) is int:
-            ratios[name] = value / own.default  # type: ignore[operator]  # also an int
+            ratios[name] = value / (own.default or 1)  # type: ignore[operator]  # also an int
     return ratios
 
 

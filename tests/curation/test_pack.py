@@ -384,8 +384,9 @@ def test_samples_that_cannot_be_packed_keep_their_files_and_are_named(tmp_path, 
     with pytest.raises(SystemExit) as stop:
         main(["pack", str(old.path), "--short-side", "48", "--out", str(tmp_path / "out")])
     assert stop.value.code == 1
-    lines = capsys.readouterr().out.splitlines()
-    unreadable = {line.split(": ")[1] for line in lines if line.startswith("unreadable: ")}
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    unreadable = {line.split(": ")[2] for line in output.err.splitlines() if "unreadable: " in line}
     assert unreadable == {str(tmp_path / name) for name in ("d.npz", "broken.mp4", "gone.mp4")}
     assert "3 files cannot be packed, 3 samples" in lines[-1]
     new = load_manifest(tmp_path / "out" / "set.csv")

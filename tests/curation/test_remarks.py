@@ -74,13 +74,13 @@ def test_images_are_looked_at_one_by_one(tmp_path):
 def test_prepare_and_check_name_and_count_them(folder, capsys):
     out = folder / "m.csv"
     assert main(["prepare", "folder", "--root", str(folder / "videos"), "--out", str(out)]) is None
-    notes = capsys.readouterr().out
+    notes = capsys.readouterr().err
     for start, name in (
         ("1 files have transparent pixels", "alpha.mov"),
         ("1 files are HDR", "hdr.mp4"),
         ("1 files are interlaced", "lines.mp4"),
     ):
-        assert [line for line in notes.splitlines() if line.startswith(start) and name in line]
+        assert [line for line in notes.splitlines() if start in line and name in line]
 
     here = ["--cache", str(folder), "--workers", "1", "--read-options.isolation", "none"]
     main(["check", str(out), "--out", str(folder / "check"), *here])

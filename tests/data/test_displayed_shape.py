@@ -139,7 +139,7 @@ def manifest_of(path, samples):
 
 
 def test_check_and_prepare_note_the_pixels(write, tmp_path):
-    samples = [write(WIDE), write(WIDE, name="b"), write(Fraction(1), name="c")]
+    samples = [write(WIDE), write(WIDE, name="b", count=11), write(Fraction(1), name="c")]
     manifest = manifest_of(tmp_path / "m.csv", samples)
     checked = check(manifest, journal=tmp_path / "journal", read_options=ReadOptions())
     found = [f for f in checked.findings if f.kind == "non-square pixels" and f.modality == "rgb"]

@@ -286,7 +286,7 @@ def test_a_wrong_root_is_refused(raises, tmp_path, root):
 def test_the_command_prints_a_summary(capsys, tmp_path, root, fill):
     fill(root, "P01/videos/P01_01.MP4")
     main(["prepare", "epic_kitchens", "--root", str(root), "--out", str(tmp_path / "m.csv")])
-    output = capsys.readouterr().out
+    output = "".join(capsys.readouterr())
     assert "2 segments of EPIC_100_train.csv, EPIC_100_validation.csv are not on disk" in output
     assert "2 train, 0 of 2 declared val; 97 of verb, 300 of noun; 0 files cannot be read" in output
 

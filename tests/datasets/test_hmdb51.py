@@ -264,7 +264,7 @@ def test_download_to_first_training_step(tmp_path, download, real, fill, capsys,
     fill(download, *(f"hmdb51_org/{c.entry.rgb}.avi" for c in chosen))
     monkeypatch.chdir(tmp_path)
     main(["prepare", "hmdb51", "--root", "hmdb", "--split", "1", "--out", "hmdb51_1.csv"])
-    assert "47 of 51 classes have no sample on disk" in capsys.readouterr().out
+    assert "47 of 51 classes have no sample on disk" in capsys.readouterr().err
     counts = Counter(entry.split for entry in load_manifest("hmdb51_1.csv").entries)
     assert counts == {"train": 9, "test": 4}
     train_one_step("hmdb51_1.csv", counts)

@@ -556,7 +556,7 @@ def test_the_command_accepts_its_options(capsys, tmp_path, fill_ntu, large):
     boxes = [e.rgb_box for e in manifest.entries]
     assert boxes[0] is None
     assert boxes[1].right - boxes[1].left == 800
-    output = capsys.readouterr().out
+    output = "".join(capsys.readouterr())
     assert "1 samples of l.txt are omitted and not declared" in output
     assert "1 of 18960 declared test, 1 of 37919 declared train" in output
 

@@ -251,7 +251,7 @@ def test_download_to_first_training_step(tmp_path, real, fill, capsys, monkeypat
     shutil.copytree(real, root / "ucfTrainTestlist", copy_function=shutil.copy)
     monkeypatch.chdir(tmp_path)
     main(["prepare", "ucf101", "--root", "ucf", "--out", "ucf101_1.csv"])
-    output = capsys.readouterr().out
+    output = "".join(capsys.readouterr())
     assert "98 of 101 classes have no sample on disk" in output
     assert "6 of 3783 declared test, 12 of 9537 declared train; 101 classes; 0 files cannot be read" in output
     args = "train ctn_tiny --data.manifest ucf101_1.csv --data.evaluate test --compute.device cpu --run.out refused"

@@ -32,6 +32,7 @@ def test_the_model_names():
     assert list_models() == (
         "ctn_base",
         "ctn_base_dense",
+        "ctn_s14",
         "ctn_small",
         "ctn_tiny",
         "mfst_base",
@@ -43,11 +44,14 @@ def test_the_model_names():
         "mfst_tiny_rgbd",
         "rpe_stdt_base",
         "rpe_stdt_base12",
+        "rpe_stdt_s14",
         "rpe_stdt_small",
         "rpe_stdt_tiny",
         "vit_base_spatial",
+        "vit_s14_spatial",
         "vit_tiny_spatial",
         "vivit_base",
+        "vivit_s14",
         "vivit_tiny",
     )
 

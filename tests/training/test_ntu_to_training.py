@@ -59,9 +59,9 @@ def test_from_the_download_to_the_first_step(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.py").write_text(RECIPE)
     main(["prepare", "ntu60", "--root", str(root), "--out", "ntu60.csv"])
-    stdout = capsys.readouterr().out
+    stdout, stderr = capsys.readouterr()
     assert "8 of 16560 declared test, 8 of 40320 declared train; 60 classes; 0 files cannot be read" in stdout
-    assert "RGB of 16 samples is cropped to 640 x 480 px around the person in masked depth" in stdout
+    assert "RGB of 16 samples is cropped to 640 x 480 px around the person in masked depth" in stderr
     manifest = load_manifest("ntu60.csv")
     assert {entry.split for entry in manifest.entries if entry.subject in ("P001", "P008")} == {"train"}
     assert all(entry.rgb_box is not None and entry.frames == 9 for entry in manifest.entries)
