@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
 GUIDES = [path for path in PAGES if path.parent.name == "docs" and path.name != "architecture.md"]
-QUICK = [README, ROOT / "docs" / "data.md", ROOT / "docs" / "training.md", ROOT / "docs" / "predict.md"]
+QUICK = [README, ROOT / "docs" / "data.md", ROOT / "docs" / "predict.md"]
 """Pages whose commands take seconds; the others train on all of moves."""
 
 PARSED_ONLY = {

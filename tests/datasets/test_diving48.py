@@ -145,6 +145,7 @@ def test_a_list_of_v1_named_v2_is_refused(raises, tmp_path, fill, name, count, w
         prepare_diving48(root, tmp_path / "m.csv")
 
 
+@pytest.mark.long
 def test_a_list_of_v2_named_v1_is_refused(raises, tmp_path, fill):
     root = fill(tmp_path / "d", f"rgb/{TRAIN[0]}.mp4")
     write_lists(root, version="")

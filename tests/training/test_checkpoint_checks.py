@@ -91,6 +91,7 @@ def test_a_compressed_checkpoint_is_refused(finished, tmp_path, raises):
         Run.open(path).load_checkpoint()
 
 
+@pytest.mark.long
 def test_a_run_in_which_another_process_trains_is_refused(finished, tmp_path, raises):
     path = shutil.copytree(finished.path, tmp_path / "run")
     code = (

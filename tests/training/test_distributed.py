@@ -220,6 +220,7 @@ def draws(recipe: Recipe, manifest: Manifest, steps: int) -> list[list[int]]:
     return [[draw.index for draw in batch] for batch in batches]
 
 
+@pytest.mark.long
 def test_two_processes_give_the_results_of_one(
     recipe: Recipe, broken: tuple[Manifest, int], start: Start, tmp_path: Path
 ) -> None:

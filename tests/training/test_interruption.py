@@ -214,6 +214,7 @@ def assert_stopped(training: Ended, number: int) -> int:
     return int(step)
 
 
+@pytest.mark.long
 def test_a_training_stopped_by_ctrl_c_resumes(stopped: Ended, parted: Path, whole: Run) -> None:
     assert_stopped(stopped, signal.SIGINT)
     resume(parted)
@@ -263,6 +264,7 @@ def train_and_kill(recipe: Path, run: Path, *args: str, after: Callable[[], bool
     assert wait_for(process, run).code == -signal.SIGKILL
 
 
+@pytest.mark.long
 def test_a_killed_training_resumes_when_restarted(recipe: Path, whole: Run, tmp_path: Path) -> None:
     """A scheduler runs the same command again."""
     run = tmp_path / "run"
@@ -330,6 +332,7 @@ def limit_file_size(size: int) -> str:
     return f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
+@pytest.mark.long
 def test_a_full_disk_during_a_checkpoint_keeps_the_previous_one(parted: Path, whole: Run) -> None:
     before = (parted / "checkpoints" / "last.pt").read_bytes()
     step = checkpoint(parted)["step"]

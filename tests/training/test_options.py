@@ -187,6 +187,7 @@ def moved(recipe: Recipe, start: Run, out: Path, **options) -> dict[str, Tensor]
     return {name: after[name] - weight.detach() for name, weight in before.named_parameters()}
 
 
+@pytest.mark.long
 def test_layer_decay_and_weight_decay_of_matrices_take_effect(tiny_recipe: Recipe, tmp_path: Path) -> None:
     """Gradients of the first step are the same, so its changes show the learning rates."""
     tiny_recipe = replace(tiny_recipe, model=replace(tiny_recipe.model, depth=2, dropout=0.0))
@@ -340,6 +341,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_weights_and_loss_in_float32(
     assert losses(other) == pytest.approx(losses(one), rel=0.02)
 
 
+@pytest.mark.long
 def test_drop_path_depends_on_the_step_and_is_off_in_evaluation(tiny_recipe: Recipe, tmp_path: Path) -> None:
     model = replace(tiny_recipe.model, depth=2, dropout=0.0)
     never = train(change(tiny_recipe, tmp_path / "never", model=model), max_steps=4)

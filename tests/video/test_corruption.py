@@ -203,6 +203,7 @@ def assert_nothing_is_lost(verdicts: list[Verdict]) -> None:
     assert 0.1 < read / len(verdicts) < 0.9  # both happen, or the damage is none
 
 
+@pytest.mark.long
 def test_damaged_clips_are_read_or_refused(clips, tmp_path):
     short = [clip for clip in clips if clip.stat().st_size < 100_000]
     assert_nothing_is_lost(judge_all(short, tmp_path, number=60, seed=0, processes=1))
