@@ -85,14 +85,17 @@ def divided_names(entries: Iterable[Entry], column: Literal["group", "subject"])
 
     Spellings of one name are the same.
     """
-    splits: dict[str, set[str]] = {}
-    first: dict[str, str] = {}
+    by_name: dict[str, set[str]] = {}
     for entry in entries:
         name: str = getattr(entry, column)
         if name and entry.split:
-            key = spelling_key(name)
-            first.setdefault(key, name)
-            splits.setdefault(key, set()).add(entry.split)
+            by_name.setdefault(name, set()).add(entry.split)
+    splits: dict[str, set[str]] = {}
+    first: dict[str, str] = {}
+    for name, found in by_name.items():
+        key = spelling_key(name)
+        first.setdefault(key, name)
+        splits.setdefault(key, set()).update(found)
     return sorted(first[key] for key, values in splits.items() if len(values) > 1)
 
 

@@ -73,7 +73,7 @@ def exclude_files(entries: Sequence[Entry], options: DatasetOptions, base: Path)
     A tab and any text may follow, as in bad_files.txt of `kinema check`.
 
     Raises:
-        ManifestError: The list cannot be read, or none of its files is a sample.
+        ManifestError: The list cannot be read, none of its files is a sample, or every sample is in it.
     """
     path = options.exclude
     if path is None:
@@ -89,13 +89,19 @@ def exclude_files(entries: Sequence[Entry], options: DatasetOptions, base: Path)
     for name in listed:
         places = (_real(folder, name) for folder in (options.out.parent, base, path.parent, Path()))
         found |= {place: name for place in places if place in existing}
-    unknown = [name for name in listed if name not in found.values()]
+    known = {*found.values()}
+    unknown = [name for name in listed if name not in known]
     if listed and not found:
         problem = f"no file of this list is a sample, e.g. {examples(listed)}; expected paths as `kinema check` writes"
         raise ManifestError(f"{path}: {problem}", path=path, field="exclude")
+    kept = [entry for entry, own in zip(entries, sources, strict=True) if not own & found.keys()]
+    if not kept:
+        raise ManifestError(
+            f"{path}: no sample is left; expected a list of some of the files", path=path, field="exclude"
+        )
     notes = note_names(sorted(found.values()), f"files of {path} are left out")
     notes += note_names(unknown, f"files of {path} are no samples")
-    return [entry for entry, own in zip(entries, sources, strict=True) if not own & found.keys()], notes
+    return kept, notes
 
 
 def _real(folder: Path, source: str) -> str:

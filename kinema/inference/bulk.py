@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kinema.errors import UnreadableVideo, VideoError
 from kinema.inference.engine import Device
@@ -86,7 +86,7 @@ def predict_files(
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", MissingStream)  # _by_modality logs it once
-                    length = _measure(path, modality, recognizer)
+                    length = _measure(path, modality, recognizer, "stored" if timeline_s is None else "decoded")
                     parts = [None] if timeline_s is None else _cut(path, length, timeline_s)
                     for between in parts:
                         ranked = recognizer.predict_heads(video, top_k=top_k, between=between)
@@ -118,11 +118,14 @@ def _by_modality(
     return missing, [{modality: path} for path in paths or depth]
 
 
-def _measure(path: str, modality: Modality, recognizer: Recognizer) -> Length:
+def _measure(path: str, modality: Modality, recognizer: Recognizer, frames_of: Literal["stored", "decoded"]) -> Length:
+    """Return the length of a video by its stored frames, which is fast, or by those that decode."""
     read_as = recognizer.trained.preprocessing.read_as(modality)
     with open_source(path, recognizer.read_options, read_as) as source:
-        frames, timeline = source.num_frames, source.timeline
-    seconds = [] if timeline is None else timeline.seconds[:frames]
+        timeline = source.timeline
+        stored = [] if timeline is None else timeline.seconds
+        frames = len(stored) if frames_of == "stored" and len(stored) else source.num_frames
+    seconds = stored[:frames]
     if len(seconds) < 2:
         return Length(frames, None)
     return Length(frames, (seconds[0], seconds[-1] + (seconds[-1] - seconds[0]) / (len(seconds) - 1)))

@@ -54,7 +54,7 @@ def _in_folder(source: str) -> Iterator[str]:
     if not videos and images:
         yield source
         return
-    names = [str(path.relative_to(source)) for path in others if path not in videos]
+    names = [str(path.relative_to(source)) for path in sorted({*others} - {*videos})]
     if not videos:
         only = f", only {examples(names)}" if names else ""
         raise VideoError(f"{source}: no videos in this folder{only}", path=source)

@@ -27,7 +27,10 @@ from kinema.files import atomic_write, parse_json, read_bytes, sync, write_texts
 from kinema.training.distributed import rank
 from kinema.training.recipe import Recipe
 from kinema.training.recipe_json import recipe_from_json, recipe_to_json
-from kinema.training.weights import with_initial_colors
+from kinema.training.weights import with_colors, with_initial_colors
+
+WITHOUT_EFFECT = frozenset({"run.out", "data.read_options.isolation"})
+"""Fields that change no result, so that a run may be resumed with others."""
 
 LOGS = ("steps.jsonl", "metrics.jsonl", "skipped.jsonl")
 """Logs, one line per event. A resumed run truncates them to the step of its checkpoint."""
@@ -82,10 +85,9 @@ class Run:
             RunError: The folder already holds a run, or one of another recipe.
             StartError: The initial weights do not exist or cannot be read.
         """
-        recipe = with_initial_colors(recipe)
         path = recipe.run.out or RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if recipe.run.out is None or rank() > 0 or not (path / "recipe.json").exists():
-            return cls(path, planned=recipe)  # only the first process checks an existing folder
+            return cls(path, planned=with_initial_colors(recipe))  # only the first process checks an existing folder
         if existing == "refuse":
             raise RunError(
                 f"{path}: already holds a run. Resume it with --resume {shlex.quote(str(path))}, or choose another "
@@ -94,6 +96,7 @@ class Run:
                 field="run.out",
             )
         run = cls(path)
+        recipe = with_colors(recipe, run.recipe)  # runs of older versions store those of every recipe
         field = _first_difference(
             json.loads(recipe_to_json(_with_absolute_paths(recipe))), json.loads(recipe_to_json(run.recipe))
         )
@@ -314,13 +317,13 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Return the dotted name of the first field in which two recipes differ, apart from `run.out`."""
+    """Return the dotted name of the first field in which two recipes differ, apart from `WITHOUT_EFFECT`."""
     for field in {**first, **second}:
         name, a, b = f"{prefix}{field}", first.get(field), second.get(field)
         if isinstance(a, dict) and isinstance(b, dict):
             if (inner := _first_difference(a, b, f"{name}.")) is not None:
                 return inner
-        elif a != b and name != "run.out":
+        elif a != b and name not in WITHOUT_EFFECT:
             return name
     return None
 

@@ -216,17 +216,20 @@ class ArrayFile:
 class _BoundedFile(io.BufferedReader):
     """File that refuses to read more at once than a zip archive of the limits' number of frames lists.
 
-    The directory of an archive is read at once, and each of its members takes memory before any is opened.
+    The directory of an archive is read at once, and each of its members takes memory before any is opened. Set
+    `is_listed` when it has been read.
     """
 
     def __init__(self, path: str, limits: Limits) -> None:
         super().__init__(io.FileIO(path))
         self._path = path
         self._limits = limits
+        self.is_listed = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to `size` bytes, or all."""
-        if size is not None and size > max(MEMBER_BYTES * self._limits.frames, io.DEFAULT_BUFFER_SIZE):
+        largest = max(MEMBER_BYTES * self._limits.frames, io.DEFAULT_BUFFER_SIZE)
+        if not self.is_listed and size is not None and size > largest:
             raise over_limit(self._path, f"lists its arrays in {size:,} bytes", self._limits, "frames")
         return super().read(size)
 
@@ -234,6 +237,7 @@ class _BoundedFile(io.BufferedReader):
 @contextmanager
 def _open_zip(path: str, limits: Limits) -> Iterator[ZipFile]:
     with _BoundedFile(path, limits) as file, ZipFile(file) as archive:
+        file.is_listed = True
         yield archive
 
 
@@ -272,18 +276,19 @@ def _read_mat(path: str, limits: Limits, name: str = "") -> ndarray:
     shape, kind = headers[name]
     if kind not in MAT_BYTES:
         raise ValueError(f"{name}: expected an array of numbers, got class {kind}")
-    _check_size(path, (math.prod(shape),) if name == TIMES_NAME else shape, MAT_BYTES[kind], limits)
+    frames_first = (math.prod(shape),) if name == TIMES_NAME else (*shape[-1:], *shape[:-1])
+    _check_size(path, frames_first, MAT_BYTES[kind], limits)
     stored: Any = loadmat(path, variable_names=[name])[name]
     return np.moveaxis(np.asarray(stored), -1, 0)
 
 
 def _check_size(path: str, shape: Sequence[int], itemsize: int, limits: Limits) -> None:
-    """Check the size in a header before memory is allocated for it."""
+    """Check the size in a header, frames first, before memory is allocated for it."""
     size = math.prod(shape) * itemsize
     if size > limits.clip_bytes:
         raise over_limit(path, f"declares {size:,} bytes", limits, "clip_bytes")
-    if shape and max(shape) > limits.frames:
-        raise over_limit(path, f"declares shape {tuple(shape)}", limits, "frames")
+    if shape and shape[0] > limits.frames:
+        raise over_limit(path, f"declares {shape[0]:,} frames", limits, "frames")
 
 
 def _choose_array(path: str, names: list[str]) -> str:

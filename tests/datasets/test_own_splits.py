@@ -120,6 +120,9 @@ def test_listed_files_are_left_out(prepared, tmp_path, raises, match_notes):
     (tmp_path / "bad.txt").write_text("other.mp4\n")
     with raises(ManifestError, "other.mp4", path="bad.txt", field="exclude"):
         prepared(*names, exclude=tmp_path / "bad.txt")
+    (tmp_path / "bad.txt").write_text("\n".join(names))
+    with raises(ManifestError, "no sample is left", path="bad.txt", field="exclude"):
+        prepared(*names, exclude=tmp_path / "bad.txt")
     with raises(ManifestError, path="gone.txt", field="exclude"):
         prepared(*names, exclude=tmp_path / "gone.txt")
 

@@ -56,6 +56,18 @@ def test_a_run_opened_by_its_link_is_resolved(
         assert opened.path == (tmp_path / "runs" / "one").resolve()
 
 
+def test_a_run_of_an_older_version_is_resumed_in_its_folder(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(tiny_recipe, run=replace(tiny_recipe.run, out=tmp_path / "run"))
+    run = Run.create(recipe, name="x")
+    run.begin()
+    run.close()
+    stored = json.loads((run.path / "recipe.json").read_text())
+    stored["clip"] |= {"mean": [0.5] * 3, "std": [0.5] * 3}  # the defaults of that version
+    stored["data"]["read_options"]["isolation"] = "none"
+    (run.path / "recipe.json").write_text(json.dumps(stored))
+    assert Run.create(recipe, name="x", existing="resume").path == run.path
+
+
 def test_two_runs_in_the_same_second_get_different_folders(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,3 +98,13 @@ def test_mat_files_that_announce_terabytes(tmp_path, raises):
         path.write_bytes(whole.replace(struct.pack("<3i", *old), struct.pack("<3i", *new)))
         with raises(UnreadableVideo, path=path):
             read_gray(str(path), [0], HERE)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_limit_of_frames_is_not_one_of_pixels(tmp_path, save, raises):
+    frames = np.zeros((20, 100, 150, 3), np.uint8)
+    save(tmp_path / "a.npz", frames)
+    with open_source(str(tmp_path / "a.npz"), ReadOptions(limits=Limits(frames=20))) as source:
+        assert source.read_rgb([19]).shape == (1, *frames.shape[1:])
+    with raises(UnreadableVideo, path="a.npz", field="frames"):
+        count_frames(str(tmp_path / "a.npz"), ReadOptions(limits=Limits(frames=19)))
