@@ -57,7 +57,7 @@ picture: .venv/ready
 	  { echo "kinema needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[dev,render]"
+	$(BIN)/python -m pip install --quiet "$(TORCH)" --config-settings editable_mode=compat --editable ".[dev,render]"
 	touch $@
 
 clean:

@@ -13,7 +13,7 @@ from kinema.errors import UsageError
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 OwnNetwork = Annotated[str, arg(name="model")]
 """Option --model, beside the positional argument MODEL."""
-BootstrapUnit = Literal["clip", "group", "subject"]
+BootstrapUnit = Literal["auto", "clip", "group", "subject"]
 
 
 class Command(ABC):

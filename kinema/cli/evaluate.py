@@ -60,7 +60,7 @@ class Evaluate(Command):
     predictions: Path | None = None
     fuse: tuple[Path, ...] = ()
     temperature_from: Path | None = None
-    bootstrap_over: BootstrapUnit = "clip"
+    bootstrap_over: BootstrapUnit = "auto"
     per_class: bool = False
     per_attribute: bool = False
     attribute_rule: Literal["top-class", "marginal"] = "top-class"

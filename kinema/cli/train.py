@@ -185,7 +185,7 @@ class Runs(Command):
 
     folder: Positional[Path] = Path("runs")
     compare: tuple[str, str] | None = None
-    bootstrap_over: BootstrapUnit = "clip"
+    bootstrap_over: BootstrapUnit = "auto"
 
     def run(self) -> int:
         """Print the runs, or the comparison."""

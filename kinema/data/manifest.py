@@ -170,7 +170,7 @@ class Manifest:
     @property
     def is_own(self) -> bool:
         """True for a user's own data, whatever its name."""
-        return self.version == OWN or self.version.startswith(f"{OWN}, ")
+        return is_own_version(self.version)
 
     def locate(self, source: str) -> str:
         """Return a path of an entry as a path or URL that can be opened."""
@@ -298,6 +298,11 @@ def write_manifest(
     described = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     write_texts({path: csv_text(rows), path.with_suffix(".json"): described})
     return load_manifest(path)
+
+
+def is_own_version(version: str) -> bool:
+    """Return whether a version is that of a user's own data."""
+    return version == OWN or version.startswith(f"{OWN}, ")
 
 
 def check_manifest_name(path: Path) -> None:

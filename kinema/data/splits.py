@@ -80,6 +80,11 @@ def split_caveat(manifest: Manifest, split: str) -> str:
     return f"clips of {len(divided)} groups are in both train and {split} ({examples(divided)})" if divided else ""
 
 
+def join_caveats(*caveats: str) -> str:
+    """Return several reasons as one, without the empty ones."""
+    return "; ".join(filter(None, caveats))
+
+
 def divided_names(entries: Iterable[Entry], column: Literal["group", "subject"]) -> list[str]:
     """Return the names of groups or subjects that are in more than one split, in alphabetical order.
 

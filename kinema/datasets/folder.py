@@ -101,6 +101,11 @@ def _read_class_folders(root: Path) -> tuple[list[Entry], bool, list[str]]:
     for split, parent in split_folders:
         for folder in _subfolders(parent):
             contents = scan_contents(folder)
+            if contents.unreadable:
+                raise ManifestError(
+                    f"{contents.unreadable[0]}: this folder cannot be listed. Give yourself the right to read it.",
+                    path=contents.unreadable[0],
+                )
             num_others += len(contents.others)
             paths_by_kind = (contents.videos, contents.arrays, contents.image_folders)
             for samples, paths in zip(sources.values(), paths_by_kind, strict=True):

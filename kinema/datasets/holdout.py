@@ -149,10 +149,13 @@ def _lack_of_groups(entries: Sequence[Entry], names: Sequence[str], val_share: f
 
 
 def class_notes(entries: Sequence[Entry]) -> list[str]:
-    """Return a note on each split that lacks classes."""
+    """Return a note on each split that lacks classes, or on the lack of any split to evaluate on."""
     notes = []
     classes = class_lists(entries)
-    for split in sorted({entry.split for entry in entries}):
+    splits = {entry.split for entry in entries}
+    if splits == {"train"}:
+        notes.append("all samples are in train, none is left to evaluate on")
+    for split in sorted(splits):
         used = class_lists(entry for entry in entries if entry.split == split)
         for head, names in classes.items():
             missing = sorted(set(names) - set(used.get(head, ())))

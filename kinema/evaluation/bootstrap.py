@@ -26,13 +26,14 @@ class Bootstrap:
     """Settings of Efron's percentile bootstrap.
 
     Attributes:
-        over: Unit that is resampled: single clips, or all clips of a group or subject, which are correlated.
+        over: Unit that is resampled: single clips, or all clips of a group or subject, which are correlated. `auto`
+            takes the groups of own data where every clip has one, and clips elsewhere.
         resamples: Number of resamples.
         level: Confidence level [%].
         seed: Random seed.
     """
 
-    over: Literal["clip", "group", "subject"] = "clip"
+    over: Literal["auto", "clip", "group", "subject"] = "auto"
     resamples: Annotated[int, Field(ge=1)] = 2000
     level: Annotated[float, Field(gt=0, lt=100)] = 95.0
     seed: int = 0

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int64
 from numpy import ndarray
 from scipy.stats import binomtest
 
+from kinema.data.manifest import is_own_version
 from kinema.errors import ComparisonError, PredictionsError
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval, mean_interval
 from kinema.evaluation.evaluate import Missing
@@ -150,15 +152,23 @@ def bootstrap_groups(predictions: Predictions, bootstrap: Bootstrap) -> Int64[nd
     Raises:
         PredictionsError: The predictions have no such groups.
     """
-    if bootstrap.over == "clip":
+    unit = bootstrap_unit(predictions, bootstrap)
+    if unit == "clip":
         return None
-    if bootstrap.over not in predictions.groups:
+    if unit not in predictions.groups:
         raise PredictionsError(
-            f"bootstrap over {bootstrap.over!r}: not stored for every sample; expected one of "
+            f"bootstrap over {unit!r}: not stored for every sample; expected one of "
             f"{', '.join(['clip', *predictions.groups])}",
             field="bootstrap_over",
         )
-    return predictions.groups[bootstrap.over]
+    return predictions.groups[unit]
+
+
+def bootstrap_unit(predictions: Predictions, bootstrap: Bootstrap) -> Literal["clip", "group", "subject"]:
+    """Return the unit that the bootstrap draws: for own data with a group for every clip, the groups."""
+    if bootstrap.over != "auto":
+        return bootstrap.over
+    return "group" if "group" in predictions.groups and is_own_version(predictions.version) else "clip"
 
 
 def _check_same(first: Predictions, other: Predictions, number: int) -> None:

@@ -19,7 +19,7 @@ from kinema.data.dataset import VideoDataset
 from kinema.data.loaders import MAX_WORKERS, LoadedBatch, complete, make_loader
 from kinema.data.manifest import Manifest, load_manifest
 from kinema.data.samplers import evaluation_batches
-from kinema.data.splits import held_out_split, split_caveat
+from kinema.data.splits import held_out_split, join_caveats, split_caveat
 from kinema.errors import ManifestError, NonFiniteLogits, PredictionsError, UnreadableSample, UnwrittenPredictions
 from kinema.evaluation.predictions import Predictions, Protocol, concatenate, group_numbers, measure, save_predictions
 from kinema.inference.engine import Device, choose_device
@@ -30,6 +30,10 @@ from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
 Missing = Literal["stop", "allow"]
 """Action for a sample that cannot be read."""
+
+
+CHOSEN = "the best evaluation on {split} chose the weights: expect less on new videos"
+"""Caveat of the accuracy on a split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +186,15 @@ def predict_split(
         dataset=manifest.dataset,
         version=manifest.version,
         start_weights=trained.start_weights,
-        caveat=split_caveat(manifest, split),
+        caveat=join_caveats(split_caveat(manifest, split), _choice_caveat(trained, manifest, split)),
     )
+
+
+def _choice_caveat(trained: TrainedModel, manifest: Manifest, split: str) -> str:
+    """Return why the accuracy on the split that chose the weights of a model is optimistic; empty on others."""
+    origin = trained.provenance
+    is_same = (origin.get("manifest_digest"), origin.get("evaluate")) == (manifest.digest, split)
+    return CHOSEN.format(split=split) if is_same and origin.get("keep") == "best" else ""
 
 
 def check_declared(manifest: Manifest, split: str) -> None:

@@ -11,7 +11,7 @@ from numpy import ndarray
 from kinema.errors import ComparisonError
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval, mean_class_interval, mean_interval
 from kinema.evaluation.calibration import TEMPERATURES, calibration_error, fit_temperature, negative_log_likelihood
-from kinema.evaluation.compare import bootstrap_groups
+from kinema.evaluation.compare import bootstrap_groups, bootstrap_unit
 from kinema.evaluation.metrics import ClassScores, class_scores, confusion, mean_class_accuracy
 from kinema.evaluation.predictions import JOINT, Predictions
 
@@ -141,7 +141,7 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
         "weights_digest": predictions.weights_digest,
         "start_weights": predictions.start_weights,
         "caveat": predictions.caveat,
-        "bootstrap": asdict(summary.bootstrap),
+        "bootstrap": asdict(summary.bootstrap) | {"over": bootstrap_unit(predictions, summary.bootstrap)},
         "heads": heads,
         "joint": None if summary.joint is None else asdict(summary.joint),
         "scaled": None if summary.scaled is None else asdict(summary.scaled),

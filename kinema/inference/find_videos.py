@@ -18,7 +18,8 @@ def find_videos(sources: Sequence[str]) -> Iterator[str]:
     """Yield files and URLs as they are, and the videos that folders, patterns and `-` stand for.
 
     A folder is replaced by all videos, arrays and folders of images below it, whatever their names, and is one video
-    itself if it has images only. Other files of a folder, except documents, are named on standard error. A pattern,
+    itself if it has images only. Folders that cannot be listed stay in the list, to be reported as unreadable. Other
+    files of a folder, except documents, are named on standard error. A pattern,
     such as `clips/*.mp4`, is replaced by what it matches, and `-` by the lines of standard input, or by its parts
     between zero bytes.
 
@@ -49,7 +50,8 @@ def _in_folder(source: str) -> Iterator[str]:
         return
     contents = scan_contents(folder)
     others = [path for path in contents.others if not is_text(path)]
-    videos = sorted((*contents.sources, *(path for path in others if path.suffix.lower() in RARE_VIDEO_SUFFIXES)))
+    rare = [path for path in others if path.suffix.lower() in RARE_VIDEO_SUFFIXES]
+    videos = sorted((*contents.sources, *rare, *contents.unreadable))
     images = [path for path in others if path.parent == folder and path.suffix.lower() in IMAGE_SUFFIXES]
     if not videos and images:
         yield source

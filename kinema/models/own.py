@@ -53,11 +53,16 @@ def _import_module(source: str) -> ModuleType:
         path = Path(source).resolve()
         if not path.is_file():
             raise ModelError(f"model: {source}: no such file", path=source, field="model")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        name = f"own_{path.stem}"  # a file called random.py must not replace that module
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
-        module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
         return module
     folder = str(Path.cwd())
     if folder not in sys.path:

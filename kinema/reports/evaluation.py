@@ -13,7 +13,7 @@ from kinema.errors import PredictionsError, one_line
 from kinema.evaluation.attributes import AttributeSummary
 from kinema.evaluation.bootstrap import BOOTSTRAP, Bootstrap, Interval
 from kinema.evaluation.calibration import BINS
-from kinema.evaluation.compare import Comparison, bootstrap_groups
+from kinema.evaluation.compare import Comparison, bootstrap_groups, bootstrap_unit
 from kinema.evaluation.evaluate_models import ModelsEvaluation, evaluation_to_json
 from kinema.evaluation.fusion import FusionSummary
 from kinema.evaluation.predictions import JOINT, Predictions, mistakes
@@ -208,9 +208,11 @@ def _print_notes(summary: Summary) -> None:
     """Print the definitions of the metrics, excluded classes and the most frequent confusions."""
     predictions, bootstrap = summary.predictions, summary.bootstrap
     groups = bootstrap_groups(predictions, bootstrap)
-    count = len(predictions.index) if groups is None else len(np.unique(groups))
+    units = f"{len(predictions.index):,} clips"
+    if groups is not None:
+        units = f"{len(np.unique(groups)):,} {bootstrap_unit(predictions, bootstrap)}s of {units}"
     _print(
-        f"CI: percentile bootstrap over {count:,} {bootstrap.over}s, {bootstrap.resamples:,} resamples, "
+        f"CI: percentile bootstrap over {units}, {bootstrap.resamples:,} resamples, "
         f"seed {bootstrap.seed}; ece: expected calibration error over {BINS} equal bins of confidence"
     )
     if summary.joint is not None:

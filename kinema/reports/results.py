@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from kinema.errors import PredictionsError, RunError
+from kinema.evaluation.compare import bootstrap_unit
 from kinema.evaluation.predictions import Predictions, Protocol, load_predictions, measure
 from kinema.evaluation.summary import summarize
 from kinema.files import read_json, write_texts
@@ -69,7 +70,7 @@ def store_result(run: Run, out: Path, *, title: str) -> dict[str, Any]:
         **({"caveat": predictions.caveat} if predictions.caveat else {}),
         "measures": {name: round(value, 3) for name, value in measures.items()},
         "intervals": {name: [round(low, 3), round(high, 3)] for name, (low, high) in intervals.items()},
-        "bootstrap": asdict(summary.bootstrap),
+        "bootstrap": asdict(summary.bootstrap) | {"over": bootstrap_unit(predictions, summary.bootstrap)},
         "training": {
             "steps": len(run.steps()),
             "first_loss": run.steps()[0]["loss"],

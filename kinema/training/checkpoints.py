@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from kinema import __version__
 from kinema.data.lengths import longest
+from kinema.data.splits import join_caveats
 from kinema.errors import RunError
+from kinema.evaluation.evaluate import CHOSEN
 from kinema.evaluation.predictions import Predictions, save_predictions
 from kinema.inference.trained_model import TrainedModel, save_model
 from kinema.training.checkpoint_checks import checkpoint_problem
@@ -78,9 +80,11 @@ def save_checkpoint(setup: TrainingSetup, learner: Learner, state: TrainingState
 def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, state: TrainingState) -> None:
     """Write the model and its predictions to the run folder."""
     recipe, run, manifest = setup.recipe, setup.run, setup.manifest
-    skipped = run.skipped()
+    skipped, keep = run.skipped(), recipe.checkpoint.keep
+    chosen = CHOSEN.format(split=recipe.data.evaluate) if keep == "best" else ""
+    caveat = join_caveats(predictions.caveat, chosen)
     provenance: dict[str, str | int | float] = {
-        **({"caveat": predictions.caveat} if predictions.caveat else {}),
+        **({"caveat": caveat} if caveat else {}),
         "kinema": __version__,
         "commit": setup.commit,
         "step": state.step,
@@ -90,6 +94,7 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         "manifest_digest": manifest.digest,
         "train": recipe.data.train,
         "evaluate": recipe.data.evaluate,
+        "keep": keep,
         "start_weights": state.start_weights,
         "init_digest": state.init_digest,
         "skipped_draws": len(skipped),
@@ -97,5 +102,6 @@ def ship(setup: TrainingSetup, trained: TrainedModel, predictions: Predictions, 
         **longest(manifest.entries[position] for position in setup.train_positions),
     }
     digest = save_model(run.model, replace(trained, provenance=provenance))
-    save_predictions(run.predictions, replace(predictions, weights_digest=digest, start_weights=state.start_weights))
+    shipped = replace(predictions, weights_digest=digest, start_weights=state.start_weights, caveat=caveat)
+    save_predictions(run.predictions, shipped)
     run.point_latest()

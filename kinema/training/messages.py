@@ -31,6 +31,11 @@ def init_messages(report: InitReport, model: nn.Module) -> list[str]:
     messages = [] if report.load is None else load_messages(report.load)
     if report.frozen:
         messages.append(f"frozen: {len(report.frozen)} of {len(list(model.parameters()))} parameter tensors")
+        loaded = () if report.load is None else report.load.loaded_keys
+        random = [] if report.load is None else [name for name in report.frozen if name not in set(loaded)]
+        if random:
+            parts = ", ".join(_shorten(random, [*loaded]))
+            messages.append(f"  {len(random)} frozen tensors are not in the file and stay random: {parts}")
     if report.calibrated_norms:
         messages.append(f"calibrated: {report.calibrated_norms} BatchNorm layers of queries, keys and values")
     return messages

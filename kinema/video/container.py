@@ -267,7 +267,7 @@ def reading(path: str | Path, problem: str = "cannot be read") -> Iterator[None]
     """Turn whatever a library raises on a damaged file into UnreadableVideo."""
     try:
         yield
-    except KinemaError:
+    except (KinemaError, AssertionError):
         raise
     except Exception as error:
         raise unreadable(path, f"{problem} ({reason_of(error)})") from error
@@ -280,7 +280,7 @@ def check_file(path: str, file: str, limits: Limits) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise unreadable(path, "no such file") from error
     if not stat.S_ISREG(status.st_mode):
-        raise unreadable(path, "no such file; expected a regular file, got a folder, a pipe or a device")
+        raise unreadable(path, "not a regular file, but a folder, a pipe or a device")
     if status.st_size > limits.file_bytes:
         raise over_limit(path, f"has {status.st_size:,} bytes", limits, "file_bytes")
 

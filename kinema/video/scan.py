@@ -46,12 +46,14 @@ class FolderContents:
         arrays: npz and mat files.
         image_folders: Folders with at least two images and neither videos nor arrays.
         others: All other files, except the images in `image_folders`.
+        unreadable: Folders that cannot be listed.
     """
 
     videos: tuple[Path, ...]
     arrays: tuple[Path, ...]
     image_folders: tuple[Path, ...]
     others: tuple[Path, ...]
+    unreadable: tuple[Path, ...] = ()
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -65,7 +67,8 @@ def scan(root: Path) -> FolderContents:
     arrays: list[Path] = []
     image_folders: list[Path] = []
     others: list[Path] = []
-    for folder, files in _walk(root):
+    unreadable: list[Path] = []
+    for folder, files in _walk(root, unreadable):
         of_video, of_array, images = (
             [path for path in files if path.suffix.lower() in suffixes]
             for suffixes in (VIDEO_SUFFIXES, ARRAY_SUFFIXES, IMAGE_SUFFIXES)
@@ -82,6 +85,7 @@ def scan(root: Path) -> FolderContents:
         arrays=tuple(sorted(arrays)),
         image_folders=tuple(sorted(image_folders)),
         others=tuple(sorted(others)),
+        unreadable=tuple(sorted(unreadable)),
     )
 
 
@@ -135,8 +139,8 @@ def _is_utf8(start: bytes) -> bool:
     return True
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Yield each folder with its files. A broken link counts as a file, so that it is reported as unreadable.
+def _walk(root: Path, unreadable: list[Path]) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield each folder with its files, and collect those that cannot be listed. A broken link counts as a file.
 
     Links are followed, but neither to a parent folder nor, below another link, to a folder that was seen before:
     folders with links to each other have too many paths.
@@ -150,14 +154,17 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
             continue
         seen.add(real)
         files = []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if _is_folder(entry):
-                    heappush(waiting, (num_links + entry.is_symlink(), folder / entry.name, parents | {real}))
-                else:
-                    files.append(folder / entry.name)
+        try:
+            with os.scandir(folder) as listed:
+                entries = [entry for entry in listed if not entry.name.startswith(".")]
+        except OSError:
+            unreadable.append(folder)
+            continue
+        for entry in entries:
+            if _is_folder(entry):
+                heappush(waiting, (num_links + entry.is_symlink(), folder / entry.name, parents | {real}))
+            else:
+                files.append(folder / entry.name)
         yield folder, files
 
 

@@ -16,7 +16,7 @@ def correct_and_targets(seed=0, samples=120, classes=5):
 
 
 def test_the_default_is_2000_resamples_at_95_percent():
-    assert (BOOTSTRAP.over, BOOTSTRAP.resamples, BOOTSTRAP.level, BOOTSTRAP.seed) == ("clip", 2000, 95.0, 0)
+    assert (BOOTSTRAP.over, BOOTSTRAP.resamples, BOOTSTRAP.level, BOOTSTRAP.seed) == ("auto", 2000, 95.0, 0)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
