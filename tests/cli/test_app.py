@@ -231,6 +231,7 @@ def test_own_videos_are_prepared_trained_evaluated_and_predicted(
     assert capsys.readouterr().out.count("videos/") == 10
 
 
+@pytest.mark.long
 def test_a_stopped_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small = "--data.workers 0 --model.width 24 --model.depth 1 --clip.size 32 --clip.short-side 32 --clip.frames 8"

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 from kinema.data.dataset import VideoDataset
 from kinema.data.loaders import make_loader
@@ -19,6 +21,7 @@ for batch in loader:
 """
 
 
+@pytest.mark.long
 def test_a_script_that_fails_with_a_loader_in_use_ends():
     """Python signals the workers at its exit, and waits for them."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=100, check=False)

@@ -160,6 +160,7 @@ def test_the_real_sequences_have_the_frames_of_their_table(tmp_path, real_data):
     assert not any("announced another number" in note for note in prepared.notes)
 
 
+@pytest.mark.long
 def test_the_real_mat_files_are_read(tmp_path, real_data):
     prepared = prepare_msr_action3d(real_data / "msr_action3d" / "original_mat", tmp_path / "m.csv")
     assert prepared.manifest.declared == {"train": 20}

@@ -27,6 +27,7 @@ def depth(make_trained_model, data_set, tiny_ctn):
     return make_trained_model(tiny_ctn(channels=1), modalities=("depth",), depth=data_set.depth)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("score", ["logits", "softmax"])
 def test_a_fused_model_predicts_the_mean_of_both(tmp_path, color, depth, data_set, score):
     """Fused models equal `kinema evaluate --fuse` on both models' predictions."""

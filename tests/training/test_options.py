@@ -137,6 +137,7 @@ def test_micro_batches_with_skipped_samples_are_weighted_by_size(
         torch.testing.assert_close(checkpoint(other)["model"][name], weight, rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_averaged_weights_are_evaluated_shipped_and_resumed_bitwise(
     tiny_recipe: Recipe, few_moves: Manifest, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_stopping_is_the_default(broken: tuple[Recipe, set[int]], raises) -> Non
         train(replace(recipe, data=replace(recipe.data, unreadable="stop")))
 
 
+@pytest.mark.long
 def test_a_resumed_run_counts_each_skip_once(broken: tuple[Recipe, set[int]], tmp_path: Path) -> None:
     recipe, _ = broken
     whole = train(replace(recipe, run=replace(recipe.run, out=tmp_path / "whole")))

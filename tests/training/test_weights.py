@@ -435,6 +435,7 @@ def test_the_command_reports_missing_and_unexpected_weights(
     assert "  unexpected: extra" in stderr
 
 
+@pytest.mark.long
 def test_training_starts_from_the_loaded_weights(tiny_recipe: Recipe, recipe_file, tmp_path: Path) -> None:
     """With a tiny learning rate, the first step does not change the weights."""
     first = train(tiny_recipe, max_steps=2)

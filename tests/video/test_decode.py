@@ -223,7 +223,7 @@ class TestNamesFileAndReason:
             read(path)
 
     def test_where_it_is_a_folder(self, tmp_path, read, raises):
-        with raises(UnreadableVideo, "no such file", path=tmp_path):
+        with raises(UnreadableVideo, "folder", path=tmp_path):
             read(str(tmp_path))
 
 

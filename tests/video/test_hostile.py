@@ -246,7 +246,8 @@ def test_every_command_reads_the_others(tmp_path, data_set, make_trained_model, 
     table = tmp_path / "table.csv"
     table.write_text("\n".join(["rgb,split,label", *(f"{name},test,dim" for name in bad), "good.mp4,test,gray"]) + "\n")
     options = ["--device", "cpu"]
-    main(["evaluate", str(tmp_path / "model"), "--manifest", str(table), "--allow-missing", "--workers", "0", *options])
+    where = ["--manifest", str(table), "--out", str(tmp_path / "p.safetensors")]
+    main(["evaluate", str(tmp_path / "model"), *where, "--allow-missing", "--workers", "0", *options])
     told = capsys.readouterr().out
     assert [f"table.csv, line {number}: " in told for number in range(2, 7)] == [True] * 4 + [False]
     assert "coverage 20.00 %" in told
