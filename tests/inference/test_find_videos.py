@@ -1,11 +1,13 @@
 """Tests of the arguments that stand for videos: folders of images, quoted patterns, and lists on standard input."""
 
 import io
+import os
 import sys
 
 import pytest
 
-from kinema.errors import VideoError
+from kinema.datasets.folder import FolderOptions, prepare
+from kinema.errors import ManifestError, VideoError
 from kinema.inference.find_videos import find_videos
 
 
@@ -57,3 +59,21 @@ def test_a_list_is_read_from_standard_input(monkeypatch, end):
 def test_a_name_in_another_encoding_is_kept(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"f\xe9.mp4\n"), encoding="utf-8"))
     assert list(find_videos(["-"])) == ["f\udce9.mp4"]
+
+
+def test_a_folder_that_cannot_be_listed_is_kept_to_be_reported(tmp_path, monkeypatch, raises):
+    (tmp_path / "videos" / "walk").mkdir(parents=True)
+    (tmp_path / "videos" / "secret").mkdir()
+    (tmp_path / "videos" / "walk" / "a.mp4").write_bytes(b"x")
+    scandir = os.scandir
+
+    def refuse(folder):  # the tests may run as root, who may list every folder
+        if str(folder).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    folder = tmp_path / "videos"
+    assert list(find_videos([str(folder)])) == [str(folder / "secret"), str(folder / "walk" / "a.mp4")]
+    with raises(ManifestError, "listed", path=folder / "secret"):
+        prepare(FolderOptions(root=folder, out=tmp_path / "m.csv"))
