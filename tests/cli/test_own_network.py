@@ -158,3 +158,13 @@ def test_several_heads_are_a_dict(folder) -> None:
         "        {name: nn.Linear(1, count) for name, count in num_classes.items()})\n"
     )
     assert set(create_own_model("heads.py:net", heads={"verb": 3, "noun": 4})) == {"verb", "noun"}
+
+
+def test_a_file_does_not_replace_a_module_of_its_name(tmp_path):
+    (tmp_path / "random.py").write_text(NETWORK.format(error="ValueError"))
+    create_own_model(f"{tmp_path / 'random.py'}:Mean", heads={"label": 3}, seed=0)
+    assert sys.modules["random"].random() < 1
+    (tmp_path / "broken.py").write_text("raise ValueError('bug')")
+    with pytest.raises(ValueError, match="bug"):
+        create_own_model(f"{tmp_path / 'broken.py'}:Mean", heads={"label": 3}, seed=0)
+    assert not [name for name in sys.modules if name.endswith("broken")]

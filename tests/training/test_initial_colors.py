@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from kinema.errors import StartError
 from kinema.inference.trained_model import load_model
 from kinema.models.pretrained.vit_file import IMAGENET
+from kinema.models.rpe_stdt import RPESTDTConfig
 from kinema.models.vit_spatial import ViTSpatialConfig
 from kinema.training.loop import train
 from kinema.training.recipe import Init
@@ -89,3 +90,14 @@ def test_a_truncated_file_is_refused(recipe, tmp_path, dinov2, raises, keep):
     file.write_bytes(dinov2.read_bytes()[:keep])
     with raises(StartError, path=file):
         train(replace(recipe, init=Init(weights=str(file))), max_steps=1)
+
+
+def test_frozen_tensors_that_the_file_lacks_are_named(recipe, caplog):
+    small = {"width": WIDTH, "spatial_layers": 1, "spatial_heads": 2, "spatial_mlp_channels": 32, "temporal_layers": 1}
+    small |= {"temporal_heads": 2, "temporal_head_channels": 8, "temporal_mlp_channels": 32, "pool_layers": (0,)}
+    model = RPESTDTConfig(patch=14, clusters=10, **small)
+    caplog.set_level("INFO", logger="kinema")
+    train(replace(recipe, model=model, init=replace(recipe.init, freeze=("backbone",))), max_steps=1)
+    line = next(line for line in caplog.text.splitlines() if "stay random" in line)
+    assert "temporal_blocks" in line
+    assert "spatial_norm" not in line
