@@ -66,7 +66,7 @@ print(len(deepest), len(files), *deepest, *sorted(files))
     ("recipe", "draw"),
     [
         pytest.param("moves_ctn_tiny", "train", marks=pytest.mark.long),
-        ("moves_mfst_tiny_rgbd", "mixup"),
+        pytest.param("moves_mfst_tiny_rgbd", "mixup", marks=pytest.mark.long),
         pytest.param("moves_mfst_tiny_rgbd", "evaluate", marks=pytest.mark.long),
     ],
 )

@@ -123,11 +123,9 @@ def test_eight_threads_share_a_recognizer(tmp_path, model, write_pair, reads, si
     assert run(tmp_path, THREADS, model, reads, *write_pair(*size), timeout=timeout) == [reads, 0]
 
 
-@pytest.mark.parametrize("place", ["process", pytest.param("loader", marks=pytest.mark.long)])
-@pytest.mark.parametrize(
-    "method",
-    ["fork", pytest.param("spawn", marks=pytest.mark.long), pytest.param("forkserver", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("place", ["process", "loader"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_other_processes_recognize_the_same(tmp_path, model, write_pair, method, place):
     """With `fork` they use their parent's recognizer, which was used before; else they load the model."""
     expected, found = run(tmp_path, PROCESSES, model, place, method, *write_pair(72, 96), timeout=150)
