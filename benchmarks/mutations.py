@@ -151,7 +151,7 @@ def inside_zip(content: bytes, mutation: Mutation, rng: np.random.Generator) -> 
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {info: archive.read(info) for info in archive.infolist()}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError):
-        return mutation(content, rng)
+        return mutation(content, rng)  # an earlier mutation has broken the archive itself
     if not members:
         return content
     chosen = list(members)[rng.integers(len(members))]

@@ -57,6 +57,10 @@ def atomic_write(path: Path, *, also: Sequence[Path] = ()) -> Iterator[IO[bytes]
                 sync(link)
             link.replace(name)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(path)  # the message of a full disk names the file
+        raise
     finally:
         for leftover in created:
             leftover.unlink(missing_ok=True)

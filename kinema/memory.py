@@ -40,4 +40,5 @@ def check_memory(what: str, size: int, limit: int, excess: Mapping[str, float]) 
     if size <= limit:
         return
     field = max(excess, key=lambda name: excess[name])
-    raise ConfigError(f"{field}: {what} takes {size:,} bytes; expected at most {limit:,}. Reduce {field}.", field=field)
+    problem = f"{what} takes {size / 2**30:,.1f} GiB; expected at most {limit / 2**30:,.1f}"
+    raise ConfigError(f"{field}: {problem}. Reduce {field}.", field=field)

@@ -1,5 +1,6 @@
 """Tests of atomic replacement and journals after failed and killed writes."""
 
+import errno
 import os
 import resource
 import signal
@@ -140,3 +141,12 @@ def test_names_in_another_encoding_and_links_to_themselves_can_be_written(tmp_pa
     write_texts({tmp_path / "caf\udce9.json": '"caf\udce9"', tmp_path / "loop": "a"})
     assert read_json(tmp_path / "caf\udce9.json") == "caf\udce9"
     assert (tmp_path / "loop").read_text() == "a"
+
+
+def test_the_message_of_a_full_disk_names_the_file(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("old")
+    with pytest.raises(OSError, match=r"m\.csv"), atomic_write(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -14,7 +14,7 @@ from kinema.evaluation.fusion import FusionSummary, fusion_to_json, summarize_fu
 from kinema.evaluation.predictions import Predictions, load_predictions
 from kinema.evaluation.summary import Summary, summarize, summary_to_json
 from kinema.inference.engine import Device
-from kinema.inference.trained_model import load_model
+from kinema.inference.trained_model import has_own_network, load_model
 from kinema.modality import Modality
 from kinema.video.read_options import READ_OPTIONS, ReadOptions
 
@@ -101,6 +101,8 @@ def evaluate_models(
     inputs = [*sources, *([temperature_from] if temperature_from else [])]
     for target in (path for name, path in files.items() if str(path) != name):
         _check_target(target, inputs)
+    # With a network of one's own, a fusion may have others, too.
+    named = [source for source in sources if settings.network and (len(sources) == 1 or has_own_network(source))]
     predictions: dict[str, Predictions] = {}
     unwritten: dict[str, UnwrittenPredictions] = {}
     for source in sources:
@@ -110,7 +112,7 @@ def evaluate_models(
             continue
         try:
             predictions[name] = evaluate(
-                load_model(source, model=settings.network or None).with_clip(
+                load_model(source, model=settings.network if source in named else None).with_clip(
                     frames=settings.frames, size=settings.size
                 ),
                 manifest,

@@ -61,7 +61,7 @@ def _in_folder(source: str) -> Iterator[str]:
         only = f", only {examples(names)}" if names else ""
         raise VideoError(f"{source}: no videos in this folder{only}", path=source)
     if names:
-        echo(f"kinema: {source}: {len(names)} files are no videos and left out: {examples(names)}", to="stderr")
+        echo(f"kinema: {source}: skipped {len(names)} files, not videos: {examples(names)}", to="stderr")
     yield from map(str, videos)
 
 

@@ -208,12 +208,13 @@ def load_model(
     Args:
         path: Model or run folder.
         model: Network to load the weights into, if it is your own, or its name as in `create_own_model`:
-            `module:Class`. A name is not used for a folder that stores the network.
+            `module:Class`.
         check: `fingerprint` also compares the network's logits with those at saving time; `digest` compares only the
             checksum of the weights.
 
     Raises:
-        ModelError: A file is missing or damaged, or the weights do not fit the network.
+        ModelError: A file is missing or damaged, or the weights do not fit the network. A network of your own is named
+            for a model that is not.
     """
     description_file = find_description(path)
     if description_file is None:
@@ -228,8 +229,13 @@ def load_model(
     if digest != description.digest:
         raise ModelError(f"{file}: damaged or replaced; its checksum is not the one saved", path=file, field="digest")
     if isinstance(model, str):
-        heads = {head: len(names) for head, names in description.classes.items()}
-        model = create_own_model(model, heads=heads) if config is None else None
+        if config is not None:
+            raise ModelError(
+                f"{folder}: is no network of your own, so that model={model!r} would have no effect. Leave it out.",
+                path=folder,
+                field="model",
+            )
+        model = create_own_model(model, heads={head: len(names) for head, names in description.classes.items()})
     try:
         tensors = load_tensors(weights)
         if model is None:

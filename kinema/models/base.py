@@ -23,6 +23,9 @@ from kinema.layers.transformer import (
 )
 from kinema.memory import check_memory, machine_memory
 
+HUGE = 1000
+"""Ratio of a field to its default from which a network may be too large for torch to count."""
+
 
 class NetworkConfig(ABC):
     """Base class of the model configs. A config builds its network."""
@@ -48,8 +51,10 @@ class NetworkConfig(ABC):
                 network = self.network(heads=heads, channels=channels, frames=frames, size=size)
             tensors = [*network.parameters(), *network.buffers()]
             num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        except (RuntimeError, OverflowError, TypeError):  # a tensor of more than 2**63 bytes
-            num_bytes = 2**63
+        except (RuntimeError, OverflowError, TypeError):
+            if max(excess.values()) < HUGE:
+                raise  # a fault of the network
+            num_bytes = 2**63  # a tensor has more
         check_memory("the network", num_bytes, machine_memory() // 2, excess)
         return self.network(heads=heads, channels=channels, frames=frames, size=size)
 

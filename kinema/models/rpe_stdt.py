@@ -97,8 +97,8 @@ class RPESTDTConfig(NetworkConfig):
             `none`.
         temporal_position: Relative position in the temporal encoder: `as-space`, or `none`. In figure 3.2 only patches
             have it; according to section 3.4.2, all layers do.
-        spatial_position: Position of patches `as-position` says, or also a learned table (`absolute`), as pretrained
-            weights have it.
+        spatial_position: Position of patches: that of `position`, or also the learned table of pretrained weights
+            (`absolute`).
         registers: Number of register tokens of the spatial encoder, as in DINOv2 with registers.
         position_terms: Terms with relative position: query (eq. 3.7), also key (eq. 3.6), also value (eq. 3.5).
         position_function: Mapping of offsets to integers (Table 3.2).
@@ -328,12 +328,12 @@ def relative_attention(config: RPESTDTConfig, axis: Literal["space", "time"]) ->
 
 
 def absolute_position(
-    config: RPESTDTConfig, grid: tuple[int, ...], is_learned: bool = False
+    position: Position, grid: tuple[int, ...], width: int
 ) -> LearnedPosition | SinusoidalPosition | None:
     """Return the position that is added to the tokens of a grid, or None."""
-    if is_learned or config.position == "absolute":
-        return LearnedPosition(grid, config.width)
-    return SinusoidalPosition() if config.position == "sinusoidal" else None
+    if position == "absolute":
+        return LearnedPosition(grid, width)
+    return SinusoidalPosition() if position == "sinusoidal" else None
 
 
 class RPESTDT(SingleStreamNetwork):
@@ -355,7 +355,8 @@ class RPESTDT(SingleStreamNetwork):
         rates = drop_path_rates(config.drop_path, config.spatial_layers + config.temporal_layers)
         self.embedding = FrameTokens(channels=channels, patch=config.patch, width=config.width)
         self.spatial_class_token = ClassToken(config.width)
-        self.spatial_position = absolute_position(config, self.grid, config.spatial_position == "absolute")
+        in_space: Position = "absolute" if config.spatial_position == "absolute" else config.position
+        self.spatial_position = absolute_position(in_space, self.grid, config.width)
         self.spatial_registers = RegisterTokens(config.registers, config.width) if config.registers else None
         ids = config.spatial_clusters.on_grid(*self.grid, config.registers) if config.is_relative else None
         self.register_buffer("spatial_ids", ids, persistent=False)
@@ -371,7 +372,7 @@ class RPESTDT(SingleStreamNetwork):
         )
         self.spatial_norm = nn.LayerNorm(config.width, eps=VIT_NORM_EPS)
         self.temporal_class_token = ClassToken(config.width)
-        self.temporal_position = absolute_position(config, (frames,))
+        self.temporal_position = absolute_position(config.position, (frames,), config.width)
         self.temporal_blocks = nn.ModuleList(
             TemporalBlock(config, layer=layer, drop_path=rate)
             for layer, rate in enumerate(rates[config.spatial_layers :])

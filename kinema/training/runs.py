@@ -96,7 +96,8 @@ class Run:
                 field="run.out",
             )
         run = cls(path)
-        recipe = with_colors(recipe, run.recipe)  # runs of older versions store those of every recipe
+        stored = run.recipe.clip  # runs of older versions store the colors of every recipe
+        recipe = with_colors(recipe, stored.mean, stored.std)
         field = _first_difference(
             json.loads(recipe_to_json(_with_absolute_paths(recipe))), json.loads(recipe_to_json(run.recipe))
         )

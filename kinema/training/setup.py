@@ -95,8 +95,8 @@ class TrainingSetup:
             check_mirroring(recipe, manifest)
         if rank() == 0 and (run is None or not run.has_checkpoint):
             refuse_copies(recipe, manifest, train_positions)
-        resumed = run.recipe if run is not None and run.has_checkpoint else None
-        recipe = with_initial_colors(recipe) if resumed is None else with_colors(recipe, resumed)
+        clip = run.recipe.clip if run is not None and run.has_checkpoint else None
+        recipe = with_initial_colors(recipe) if clip is None else with_colors(recipe, clip.mean, clip.std)
         deinterlace = recipe.data.read_options.deinterlace or "none"
         preprocessing = recipe.clip.preprocessing(manifest.depth, manifest.depth_encoding)
         preprocessing = replace(preprocessing, deinterlace=deinterlace)

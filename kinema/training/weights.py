@@ -97,14 +97,13 @@ def with_initial_colors(recipe: Recipe) -> Recipe:
     clip = recipe.clip
     if not recipe.init.weights or "rgb" not in clip.modalities or (clip.mean is not None and clip.std is not None):
         return recipe
-    mean, std = _read_source(recipe.init.weights).colors
-    return replace(recipe, clip=replace(clip, mean=clip.mean or mean, std=clip.std or std))
+    return with_colors(recipe, *_read_source(recipe.init.weights).colors)
 
 
-def with_colors(recipe: Recipe, other: Recipe) -> Recipe:
-    """Return the recipe with the mean and standard deviation of another one where it has none."""
+def with_colors(recipe: Recipe, mean: Color | None, std: Color | None) -> Recipe:
+    """Return the recipe with this mean and standard deviation of RGB where it has none."""
     clip = recipe.clip
-    return replace(recipe, clip=replace(clip, mean=clip.mean or other.clip.mean, std=clip.std or other.clip.std))
+    return replace(recipe, clip=replace(clip, mean=clip.mean or mean, std=clip.std or std))
 
 
 def load_weights(

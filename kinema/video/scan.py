@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from kinema.errors import UnreadableVideo
-from kinema.files import is_special, require_regular
+from kinema.files import is_special
 from kinema.video.array_file import ARRAY_SUFFIXES
 from kinema.video.container import open_video, packets_of, reading
 from kinema.video.image_folder import IMAGE_SUFFIXES
@@ -107,7 +107,6 @@ def is_text(path: Path) -> bool:
     if not os.path.isfile(path):  # a pipe would wait for a writer
         return False
     try:
-        require_regular(path)
         with path.open("rb") as file:
             start = file.read(PROBED_BYTES)
     except OSError:

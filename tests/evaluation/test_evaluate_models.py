@@ -13,15 +13,8 @@ from kinema.evaluation.evaluate_models import EvaluationSettings, evaluate_model
 from kinema.evaluation.fusion import fuse
 from kinema.evaluation.predictions import load_predictions, save_predictions
 from kinema.evaluation.summary import summarize, summary_to_json
-from kinema.inference.trained_model import save_model
 
 SETTINGS = EvaluationSettings(workers=0, device="cpu")
-
-
-@pytest.fixture
-def model_folder(make_trained_model, tiny_ctn, tmp_path: Path) -> Path:
-    save_model(tmp_path / "model", make_trained_model(tiny_ctn(channels=3)))
-    return tmp_path / "model"
 
 
 @pytest.fixture
